@@ -1,0 +1,1 @@
+"""Experiments and methods as YAML; installed as ``gkd.configs``."""

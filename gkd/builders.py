@@ -1,0 +1,227 @@
+"""From a validated experiment to the objects of a run: data, problem, teacher, student, settings."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gkd import config
+from gkd.checkpoint import load_weights, read_weights
+from gkd.data import channel_statistics, limit_per_class, load_images, split_validation
+from gkd.errors import UserError
+from gkd.labels import LabelRelation, LabelSpace
+from gkd.method import require
+from gkd.models import build_network
+from gkd.task import TASKS, Problem, Source, Task
+from gkd.teacher import Teacher
+from gkd.train import Settings
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a run needs before its teacher is there."""
+
+    resolved: config.Resolved
+    problem: Problem
+    student: nn.Module
+    settings: Settings
+    epochs: dict[str, int]
+
+    @property
+    def experiment(self) -> config.Experiment:
+        return self.resolved.experiment
+
+
+def prepare(resolved: config.Resolved) -> Prepared:
+    """Reads the data, lets the task select classes, checks the method's needs, builds the student.
+
+    Raises:
+        UserError: anything that can be known to be wrong before training.
+    """
+    experiment = resolved.experiment
+    source, teacher_source, task = _sides(experiment)
+    relation = relation_of(experiment) if experiment.teacher else None
+    require(experiment.method, relation, config.shipped_methods())
+    problem = next(iter(task.problems(teacher_source, source)))
+    if experiment.data.per_class is not None:
+        train = limit_per_class(problem.student.train, experiment.data.per_class, seed=experiment.run.seed)
+        problem = replace(problem, student=replace(problem.student, train=train))
+    torch.manual_seed(experiment.run.seed)
+    student = build_network(
+        experiment.student.network, num_classes=len(problem.student.space), in_channels=source.train.channels
+    )
+    if experiment.student.checkpoint is not None:
+        tensors, _ = read_weights(experiment.student.checkpoint)
+        load_weights(student, tensors, name=experiment.student.network, path=experiment.student.checkpoint)
+    settings = _settings(experiment, source)
+    student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Prepared(resolved, problem, student, settings, experiment.method.epochs(experiment.run.epochs))
+
+
+def _sides(experiment: config.Experiment) -> tuple[Source, Source, Task]:
+    """The student's images, the teacher's, and the adapter that chooses among their classes."""
+    teacher_data = (experiment.teacher and experiment.teacher.data) or experiment.data
+    task: Task = TASKS[experiment.task.name].load()(experiment.task)
+    return load_source(experiment.data), load_source(teacher_data), task
+
+
+def relation_of(experiment: config.Experiment) -> LabelRelation:
+    """How the classes of the two sides relate, before any image is selected."""
+    source, teacher_source, task = _sides(experiment)
+    return task.spaces(teacher_source.space, source.space)
+
+
+@lru_cache(maxsize=4)
+def load_source(data: config.Data) -> Source:
+    """A data set with its validation split, cut per class by the split's own seed."""
+    options = {"root": data.root, "download": data.download, "channels": data.channels, "image_size": data.image_size}
+    train = load_images(data.name, "train", **options)  # type: ignore[arg-type]
+    test = load_images(data.name, "test", **options)  # type: ignore[arg-type]
+    cut = data.validation
+    train, validation = split_validation(
+        train, per_class=cut.per_class, fraction=cut.fraction, take=cut.take, seed=cut.seed
+    )
+    return Source(train, validation, test)
+
+
+def statistics(data: config.Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The input normalisation: as configured, or measured over the training images."""
+    if data.mean is not None and data.std is not None:
+        return data.mean, data.std
+    mean, std = channel_statistics(load_source(data).train)
+    # Rounded, so that teacher and student over the same data share one normalised view.
+    return tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std)
+
+
+def _settings(experiment: config.Experiment, source: Source) -> Settings:
+    run, data = experiment.run, experiment.data
+    mean, std = statistics(data)
+    device = choose_device(run.device)
+    return Settings(
+        seed=run.seed,
+        batch_size=data.batch_size,
+        augment=data.augment,
+        mean=mean,
+        std=std,
+        device=device,
+        dtype=choose_dtype(run.precision, device),
+        evaluate_every=experiment.evaluate.every,
+        evaluate_batch_size=experiment.evaluate.batch_size,
+        checkpoint_seconds=run.checkpoint_seconds,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"run.device={name!r} is no device; use auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"run.device={name!r} was asked for, but this torch sees no GPU; use run.device=auto.")
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """``auto`` takes bf16 where the device has instructions for it, float32 elsewhere."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def use_threads(threads: int | None) -> int:
+    """Sets torch's CPU threads once: as asked, OMP_NUM_THREADS, or allowed CPUs // local ranks."""
+    if threads is None:
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        threads = int(os.environ.get("OMP_NUM_THREADS") or max(allowed // ranks, 1))
+    torch.set_num_threads(threads)
+    return threads
+
+
+def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem]:
+    """The teacher from a weight file, and the problem with the relation to its actual columns.
+
+    The file's metadata (network, classes in column order, mean, std) are checked against the
+    experiment where they are there; a file without them is taken to have the task's classes in order.
+
+    Raises:
+        UserError: another network, class count or class set than the experiment says.
+    """
+    experiment, problem = prepared.experiment, prepared.problem
+    options = experiment.teacher
+    assert options is not None
+    tensors, metadata = read_weights(checkpoint)
+    trained_as = metadata.get("network")
+    if trained_as not in (None, options.network):
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} was trained as {trained_as!r}, but teacher.network is "
+            f"{options.network!r}; set teacher.network={trained_as}."
+        )
+    space = problem.relation.teacher
+    if "classes" in metadata:
+        space = LabelSpace(json.loads(metadata["classes"]))
+        if set(space) != set(problem.relation.teacher):
+            raise UserError(
+                f"teacher.checkpoint {checkpoint} knows {len(space)} classes ({space.names[0]!r}, ...), but the task "
+                f"gives the teacher {len(problem.relation.teacher)} others; choose the task's teacher classes to match."
+            )
+    network = build_network(options.network, num_classes=len(space), in_channels=prepared.student.in_channels)
+    load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)
+    mean, std = statistics(options.data or experiment.data)
+    mean = options.mean or _numbers(metadata.get("mean")) or mean
+    std = options.std or _numbers(metadata.get("std")) or std
+    teacher = Teacher(network, space, mean=mean, std=std)
+    teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    relation = LabelRelation(space, problem.relation.student, problem.relation.aliases)
+    return teacher, replace(problem, relation=relation)
+
+
+def random_teacher(prepared: Prepared) -> Teacher:
+    """A teacher with random weights, for a dry run before the real one is trained."""
+    options, space = prepared.experiment.teacher, prepared.problem.relation.teacher
+    assert options is not None
+    network = build_network(options.network, num_classes=len(space), in_channels=prepared.student.in_channels)
+    teacher = Teacher(network, space, mean=prepared.settings.mean, std=prepared.settings.std)
+    return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def teacher_experiment(prepared: Prepared) -> config.Resolved:
+    """The run that trains the teacher: plain cross-entropy over its classes, shared by all that need it."""
+    experiment = prepared.experiment
+    options = experiment.teacher
+    assert options is not None
+    data = options.data or experiment.data
+    if options.data is None:
+        data = data.model_copy(update={"per_class": None})
+    if options.train.batch_size is not None:
+        data = data.model_copy(update={"batch_size": options.train.batch_size})
+    run = experiment.run.model_dump(mode="json", exclude_unset=True)
+    run.update(epochs=options.train.epochs, seed=options.train.seed)
+    content = {
+        "task": {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}},
+        "data": data.model_dump(mode="json", exclude_unset=True),
+        "student": {"network": options.network},
+        "method": {"name": "student"},
+        "optimiser": options.train.optimiser.model_dump(mode="json", exclude_unset=True),
+        "evaluate": experiment.evaluate.model_dump(mode="json", exclude_unset=True),
+        "run": run,
+    }
+    if options.data is None:
+        content["data"].pop("per_class", None)
+    return config.resolve(f"teachers/{options.network}", [("teacher", content)])
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    return tuple(float(part) for part in text.split(",")) if text else None

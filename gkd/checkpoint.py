@@ -1,0 +1,222 @@
+"""Checkpoints that are whole or absent, and weights in the formats that the field uses.
+
+A checkpoint is one folder: weights as safetensors, optimiser and generator state as a file that
+``torch.load(weights_only=True)`` reads, and a manifest of SHA-256 sums. It is written aside, synced
+and renamed as a whole; the last two are kept; a damaged one is passed over for the one before.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gkd.errors import UserError
+
+_KEEP = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: named weight sets, plain-tensor state, and facts as JSON."""
+
+    folder: Path
+    weights: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def state_hash(module: nn.Module) -> str:
+    """SHA-256 over the names, shapes and bytes of a module's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(
+    parent: Path,
+    number: int,
+    *,
+    weights: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> Path:
+    """Writes ``parent/<number>`` as a whole and removes all but the last two.
+
+    Args:
+        parent: the run's checkpoint folder.
+        number: the global step; later checkpoints have larger numbers.
+        weights: name -> state dict; each becomes ``<name>.safetensors``.
+        state: optimiser and generator state: tensors, numbers, strings, lists and dicts only.
+        facts: JSON-serialisable position and metrics, kept in the manifest.
+
+    Raises:
+        UserError: the disk is full or not writable; the checkpoint before stays whole.
+    """
+    final = parent / f"{number:09d}"
+    aside = parent / f".{number:09d}.tmp"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        for name, tensors in weights.items():
+            save_weights(aside / f"{name}.safetensors", tensors)
+        torch.save(dict(state), aside / "state.pt")
+        sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+        manifest = {"files": sums, "facts": dict(facts)}
+        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        for path in aside.iterdir():
+            _sync(path)
+        _sync(aside)
+        if final.exists():  # the same step saved again, such as by Ctrl-C right after an epoch
+            shutil.rmtree(final)
+        os.replace(aside, final)
+        _sync(parent)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, RuntimeError) and not isinstance(error, OSError) and "write" not in str(error):
+            raise
+        raise UserError(_write_failure(parent, error)) from None
+    for old in _numbered(parent)[:-_KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def latest_checkpoint(parent: Path) -> Checkpoint | None:
+    """The newest checkpoint whose sums are right; damaged ones are passed over. None without any."""
+    for folder in reversed(_numbered(parent)):
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+            names = manifest["files"]
+            if any(_sha256(folder / name) != expected for name, expected in names.items()):
+                continue
+            weights = {
+                Path(name).stem: read_weights(folder / name)[0] for name in names if name.endswith(".safetensors")
+            }
+            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        except (OSError, ValueError, KeyError):
+            continue
+        return Checkpoint(folder, weights, state, manifest["facts"])
+    return None
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """A state dict as safetensors, written aside and renamed."""
+    aside = path.with_name(f".{path.name}.tmp")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, aside, metadata=dict(metadata) if metadata else None)
+    os.replace(aside, path)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A state dict and its metadata from safetensors, or from a torch file read with weights_only.
+
+    Torch files may hold the state dict itself or have it under ``model`` or ``state_dict``, with or
+    without a ``module.`` or ``module.student.`` prefix (the layouts of the CIFAR benchmark).
+
+    Raises:
+        UserError: a missing, unreadable or unsafe file.
+    """
+    if not path.is_file():
+        raise UserError(f"The checkpoint {path} does not exist; give the path of a .safetensors or .pth file.")
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"The checkpoint {path} is not a readable safetensors file ({error}).") from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The checkpoint {path} cannot be read as plain weights: {reason}") from None
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"The checkpoint {path} holds no state dict: not bare, and not under 'model' or 'state_dict'.")
+    for prefix in ("module.student.", "module."):
+        if any(name.startswith(prefix) for name in content):
+            content = {n.removeprefix(prefix): t for n, t in content.items() if n.startswith(prefix)}
+    return content, {}
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str, path: Path) -> None:
+    """Loads a state dict strictly, but for ``num_batches_tracked``, which old files lack.
+
+    Raises:
+        UserError: weights of another network or of another class count.
+    """
+    own = network.state_dict()
+    missing = [key for key in own if key not in tensors and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in tensors if key not in own]
+    if missing or surplus:
+        example = f"{missing[0]!r} is missing" if missing else f"{surplus[0]!r} is not part of it"
+        raise UserError(
+            f"The checkpoint {path} holds another network than {name} ({example}; "
+            f"{len(missing)} missing, {len(surplus)} surplus entries); name the network it was trained as."
+        )
+    for key, tensor in tensors.items():
+        if tensor.shape != own[key].shape:
+            what = "class count or network" if tensor.dim() <= 2 else "network"
+            raise UserError(
+                f"The checkpoint {path} has another {what} than {name}: {key!r} is {list(tensor.shape)} there "
+                f"and {list(own[key].shape)} here."
+            )
+    network.load_state_dict({**own, **tensors})
+
+
+def copy_state(module: nn.Module) -> dict[str, Tensor]:
+    """A detached copy of a module's state on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON written aside and renamed, so that a reader never sees half of it."""
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(aside, path)
+    except OSError as error:
+        raise UserError(_write_failure(path, error)) from None
+
+
+def _write_failure(path: Path, error: Exception) -> str:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    reason = "no space left on the device" if full else " ".join(str(error).split())
+    return (
+        f"Cannot write to {path}: {reason}; what was saved before is whole. "
+        "Free some space (or change run.out) and repeat the command to continue."
+    )
+
+
+def _numbered(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    return sorted(path for path in parent.iterdir() if path.name.isdecimal())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,50 @@
+"""gkd ls: what there is, by name."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from gkd import config
+from gkd.data import DATASETS
+from gkd.models import network_names
+from gkd.task import TASKS
+
+HELP = "list methods, tasks, networks, data sets and configs"
+KINDS = ("methods", "tasks", "networks", "data", "configs")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", nargs="?", choices=KINDS, help="what to list; all where it is left out")
+
+
+def main(arguments: argparse.Namespace, console: Console) -> int:
+    for kind in [arguments.kind] if arguments.kind else KINDS:
+        if arguments.kind is None:
+            console.print(f"{kind}:", highlight=False)
+        entries = _entries(kind)
+        width = max(map(len, entries))
+        for name, about in entries.items():
+            console.print(f"  {name:{width}}  {about}".rstrip(), markup=False, highlight=False)
+    return 0
+
+
+def _entries(kind: str) -> dict[str, str]:
+    if kind == "methods":
+        return {name: f"{method.summary} [{method.paper}]" for name, method in config.shipped_methods().items()}
+    if kind == "tasks":
+        return {name: _first_line(point.load().__doc__) for name, point in TASKS.items()}
+    if kind == "networks":
+        return dict.fromkeys(network_names(), "")
+    if kind == "data":
+        return {name: _first_line(reader.__doc__) for name, reader in DATASETS.items()}
+    about = {}
+    for name, path in config.shipped_configs().items():
+        first = path.read_text().splitlines()[0]
+        about[name] = first.removeprefix("#").strip() if first.startswith("#") else ""
+    return about
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0] if text else ""

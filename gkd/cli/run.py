@@ -1,0 +1,103 @@
+"""gkd run: one experiment, to its end."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from gkd import config
+from gkd.builders import load_teacher, prepare, random_teacher, teacher_experiment, use_threads
+from gkd.cli import add_config_arguments
+from gkd.models import count_parameters
+from gkd.runs import WEIGHTS, Summary, finished, run, run_folder, title
+from gkd.train import Position, one_step
+
+HELP = "run an experiment, or continue it, or report it where it is finished"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build everything, run one batch forward and backward, train nothing"
+    )
+
+
+def main(arguments: argparse.Namespace, console: Console) -> int:
+    resolved = config.load(arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        _dry_run(resolved, console)
+        return 0
+    summary, fresh = run(resolved, console)
+    console.print(_report(resolved, summary, fresh), markup=False, highlight=False)
+    return 0
+
+
+def _report(resolved: config.Resolved, summary: Summary, fresh: bool) -> str:
+    """What a finished run says."""
+    relation, teacher = summary["relation"], summary["teacher"]
+    lines = [
+        f"{title(resolved)}: {'finished' if fresh else 'was finished before, nothing was trained'}",
+        f"relation  {relation['kind']}, {relation['shared']} of {relation['student_classes']} student classes shared",
+    ]
+    if teacher:
+        lines.append(
+            f"teacher   {teacher['accuracy']:.2f} % on its own classes; the classifier that its embedding induces over "
+            f"the student's classes: {teacher['induced_accuracy']:.2f} %"
+        )
+        for name, value in teacher.items():
+            if name.startswith("confidence_auc/") and value is not None:
+                kind = name.removeprefix("confidence_auc/")
+                lines.append(f"weight    {kind} separates known from new classes with ROC-AUC {value:.3f}")
+    for which, about in (("last", "last epoch"), ("best", f"epoch {summary['best']['epoch']}, chosen by validation")):
+        judged = summary[which]
+        agreement = judged.get("agreement")
+        text = f"{which:10}test accuracy {judged['accuracy']:.2f} %, ECE {judged['ece']:.2f} %, NLL {judged['nll']:.4f}"
+        text += "" if agreement is None else f", agrees with the teacher on {agreement:.2f} %"
+        lines.append(f"{text} ({about})")
+    lines.append(f"speed     {summary['images_per_second']:.0f} images/s, {summary['seconds']:.1f} s of training")
+    lines.append(f"folder    {run_folder(resolved)}")
+    return "\n".join(lines)
+
+
+def _dry_run(resolved: config.Resolved, console: Console) -> None:
+    """Builds everything, runs one batch forward and backward a stage, and says what a run would cost."""
+    threads = use_threads(resolved.experiment.run.threads)
+    prepared = prepare(resolved)
+    teacher, problem, note = None, prepared.problem, ""
+    options = resolved.experiment.teacher
+    if options is not None:
+        checkpoint = options.checkpoint
+        if checkpoint is None:
+            training = run_folder(teacher_experiment(prepared))
+            checkpoint = training / WEIGHTS[options.weights] if finished(training) else None
+        if checkpoint is not None:
+            teacher, problem = load_teacher(prepared, checkpoint)
+        else:
+            teacher = random_teacher(prepared)
+            note = f" (not trained yet; a run trains it first, {options.train.epochs} epochs)"
+    settings, student = prepared.settings, problem.student
+    images = f"{len(student.train)} train, {len(student.validation)} validation, {len(student.test)} test images"
+    lines = [
+        f"{title(resolved)} (dry run)",
+        f"relation  {problem.relation}",
+        f"data      {images} of {student.train.channels}x{student.train.size[0]}x{student.train.size[1]}",
+        f"student   {resolved.experiment.student.network}, {count_parameters(prepared.student):,} parameters",
+    ]
+    if teacher is not None and options is not None:
+        lines.append(f"teacher   {options.network}, {count_parameters(teacher.network):,} parameters{note}")
+    lines.append(f"machine   {settings.device}, {str(settings.dtype).removeprefix('torch.')}, {threads} threads")
+    total = 0.0
+    for number, (name, stage) in enumerate(resolved.experiment.method.stages.items()):
+        used = teacher if resolved.experiment.method.needs_teacher else None
+        seconds, loss, steps = one_step(
+            name, stage, prepared.student, used, problem, prepared.settings, Position(stage=number)
+        )
+        expected = seconds * steps * prepared.epochs[name]
+        total += expected
+        lines.append(
+            f"stage     {name}: loss {loss:.4f}, {1000 * seconds:.0f} ms a step, {steps} steps x {prepared.epochs[name]} "
+            f"epochs, about {expected:.0f} s"
+        )
+    lines.append(f"expected  about {total:.0f} s of training, in {run_folder(resolved)}")
+    console.print("\n".join(lines), markup=False, highlight=False)

@@ -1,0 +1,33 @@
+"""gkd show: a method's paper, stages, terms, weights and needs."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from gkd import config
+
+HELP = "print a method: paper, stages, terms, weights, needs, and the source of each number"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a method (gkd ls methods)")
+
+
+def main(arguments: argparse.Namespace, console: Console) -> int:
+    method = config.load_method(arguments.name)
+    lines = [f"{method.name}: {method.summary}", f"paper: {method.paper}", f"needs: {', '.join(method.needs)}"]
+    for stage_name, stage in method.stages.items():
+        share = f", share {stage.share:g} of run.epochs" if stage.share else ""
+        lines.append(f"stage {stage_name}: {stage.epochs:g} epochs{share}, start {stage.start}, select {stage.select}")
+        given = stage.optimiser.model_dump(exclude_unset=True)
+        lines.append("  optimiser: " + ", ".join(f"{key} {value}" for key, value in given.items()))
+        for term_name, term in stage.terms.items():
+            options = {**term.entry.options, **term.options}
+            shown = "".join(f", {key} {value}" for key, value in options.items())
+            lines.append(f"  {term_name}: {term.weight:g} x {term.entry.function.__name__}{shown}")
+            lines.append(f"    {term.entry.paper}")
+    lines += ["sources:", *(f"  {path}: {source}" for path, source in method.sources.items())]
+    console.print("\n".join(lines), markup=False, highlight=False)
+    return 0

@@ -1,0 +1,525 @@
+"""Experiments as YAML: layers, overrides, validation with every error at once, identity.
+
+Precedence is method < file that ``extends`` names < experiment file < override; ``Resolved.origins``
+keeps for each key the layer that set it. Config objects stop at the builders in ``gkd.runs``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from gkd.data import AUGMENTATIONS, DATASETS
+from gkd.errors import UserError, unknown
+from gkd.method import Method
+from gkd.optimiser import Optimiser
+from gkd.task import TASKS
+
+
+class Section(BaseModel):
+    """One section of an experiment file: unknown keys are forbidden."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Validation(Section):
+    """The images that choose the best epoch; cut by seed before teacher and student are built."""
+
+    per_class: int | None = Field(default=None, ge=1)
+    fraction: float | None = Field(default=None, gt=0, lt=1)
+    take: Literal["random", "last"] = "random"
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Validation:
+        if self.per_class is not None and self.fraction is not None:
+            raise ValueError("give per_class or fraction, not both")
+        return self
+
+
+class Data(Section):
+    """An image set, its validation split, its limits and how batches are made of it."""
+
+    name: str
+    root: Path | None = None
+    download: bool = False
+    channels: Literal[1, 3] | None = None
+    image_size: int | None = Field(default=None, ge=1)
+    per_class: int | None = Field(default=None, ge=1)
+    validation: Validation = Validation(fraction=0.1)
+    batch_size: int = Field(default=64, ge=2)
+    augment: str = "crop-flip"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Data:
+        if self.name not in DATASETS:
+            raise ValueError(unknown("data set", self.name, DATASETS))
+        if self.augment not in AUGMENTATIONS:
+            raise ValueError(unknown("augmentation", self.augment, AUGMENTATIONS))
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give both mean and std, or neither (then they are those of the training images)")
+        return self
+
+
+class TeacherTraining(Section):
+    """How a teacher is trained where no checkpoint is given: plain cross-entropy, an ordinary run."""
+
+    epochs: int = Field(default=200, ge=1)
+    seed: int = 0
+    optimiser: Optimiser = Optimiser()
+    batch_size: int | None = Field(default=None, ge=2)
+
+
+class Teacher(Section):
+    """The teacher: a checkpoint to load, or a network to train first."""
+
+    network: str
+    checkpoint: Path | None = None
+    weights: Literal["last", "best"] = "last"
+    train: TeacherTraining = TeacherTraining()
+    data: Data | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+class Student(Section):
+    """The student's network and, where it does not start from random weights, its checkpoint."""
+
+    network: str
+    checkpoint: Path | None = None
+
+
+class Evaluate(Section):
+    """How often and how the student is judged."""
+
+    every: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=512, ge=1)
+
+
+class Run(Section):
+    """Length, seed and machine of a run; only epochs, seed, precision and deterministic name it."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    deterministic: bool = False
+    device: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    out: Path = Path("runs")
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    log_seconds: float = Field(default=10.0, ge=0)
+    allow_changed: tuple[Literal["versions", "threads", "device"], ...] = ()
+
+
+class MethodRow(Section):
+    """A row of a grid that is a method under its own label, with some settings changed.
+
+    Attributes:
+        label: the row's name in the table.
+        method: the method's name.
+        set: dotted key -> value, such as ``method.stages.classifier.terms.induced.weight: 10``.
+    """
+
+    label: str
+    method: str
+    set: dict[str, Any] = {}
+
+
+class Compare(Section):
+    """The axes of a grid: ``gkd compare`` runs every cell and prints one table.
+
+    Attributes:
+        methods: names of methods, or labelled variants of one; each is one row a relation.
+        seeds: values of ``run.seed``; they are averaged over.
+        axes: any other dotted key -> its values.
+        baseline: the method that the others are compared with, image by image.
+        report: which student the table compares: the ``last`` epoch's, or the ``best`` on validation.
+        results: a folder for the table and its cells, so that they can be committed; None keeps
+            them beside the runs.
+    """
+
+    methods: tuple[str | MethodRow, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    axes: dict[str, tuple[Any, ...]] = {}
+    baseline: str = "student"
+    report: Literal["last", "best"] = "last"
+    results: Path | None = None
+
+
+class Experiment(Section):
+    """A whole experiment, in the order of the file."""
+
+    task: Any
+    data: Data
+    teacher: Teacher | None = None
+    student: Student
+    method: Method
+    optimiser: dict[str, Any] = {}
+    evaluate: Evaluate = Evaluate()
+    run: Run = Run()
+    compare: Compare | None = None
+
+
+SECTIONS = tuple(Experiment.model_fields)
+# Keys that change where or how fast a run goes, not what comes out: they are outside its identity.
+_NOT_IDENTITY = (
+    "compare",
+    "optimiser",  # already merged into the method's stages
+    "evaluate.batch_size",
+    "data.download",
+    "teacher.data.download",
+    "run.device",
+    "run.threads",
+    "run.out",
+    "run.checkpoint_seconds",
+    "run.log_seconds",
+    "run.allow_changed",
+    "method.paper",
+    "method.summary",
+    "method.sources",
+)
+_NOT_IDENTITY_PATHS = ("data.root", "teacher.data.root", "teacher.checkpoint", "student.checkpoint")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A validated experiment, its name, and where each value came from.
+
+    Attributes:
+        name: the config's name, such as ``quickstart`` or ``cross_task/tiny_imagenet_100``.
+        experiment: the validated sections.
+        layers: the raw layers that were merged, lowest first: (label, mapping).
+        origins: dotted key -> label of the layer that set it; a key that is missing has its default.
+    """
+
+    name: str
+    experiment: Experiment
+    layers: tuple[tuple[str, dict[str, Any]], ...]
+    origins: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """Ten hex digits over all that decides the result, except the seed.
+
+        Keys at their default are left out, so that a later version's new knob renames no old run;
+        of files only the name counts, so that another folder layout is the same run.
+        """
+        content = self.experiment.model_dump(mode="json", exclude_defaults=True)
+        content["task"] = self.experiment.task.model_dump(mode="json", exclude_defaults=True)
+        content["task"]["name"] = self.experiment.task.name
+        for key in (*_NOT_IDENTITY, "run.seed"):
+            _remove(content, key)
+        for key in _NOT_IDENTITY_PATHS:
+            path = _get(content, key)
+            if path is not None:
+                _set(content, key, Path(path).name)
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+    def with_overrides(self, overrides: Sequence[str]) -> Resolved:
+        """The same config under further ``a.b=c`` overrides, which win over the earlier ones."""
+        return resolve(self.name, [*self.layers, *_override_layers(overrides)])
+
+    def annotated_yaml(self) -> str:
+        """The resolved config as YAML, each value followed by the layer that set it."""
+        content = _plain(self.experiment)
+        origins = self.origins
+
+        def lines(node: Mapping[str, Any], prefix: str, indent: int) -> Iterator[str]:
+            for key, value in node.items():
+                dotted = f"{prefix}{key}"
+                pad = "  " * indent
+                if isinstance(value, Mapping) and value:
+                    yield f"{pad}{key}:"
+                    yield from lines(value, f"{dotted}.", indent + 1)
+                else:
+                    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+                    text = text.removesuffix("\n").removesuffix("\n...")
+                    source = self.experiment.method.sources.get(dotted.removeprefix("method."))
+                    origin = origins.get(dotted, "default")
+                    if source and origin.startswith("method "):
+                        origin = f"{origin}: {source}"
+                    yield f"{pad}{key}: {text}  # {origin}"
+
+        return "\n".join(lines(content, "", 0)) + "\n"
+
+
+def load(config: str | Path, overrides: Sequence[str] = ()) -> Resolved:
+    """Reads an experiment file, merges its layers and validates the result.
+
+    Args:
+        config: a path, or the name of a shipped config such as ``quickstart``.
+        overrides: ``a.b=c`` strings, read as YAML values.
+
+    Raises:
+        UserError: a missing file, or every mistake in it at once, each with its dotted path.
+    """
+    path = find(config)
+    layers: list[tuple[str, dict[str, Any]]] = []
+    content = read_yaml(path)
+    extends = content.pop("extends", None)
+    if extends is not None:
+        base_path = path.parent / f"{extends}.yaml"
+        base = read_yaml(base_path if base_path.is_file() else find(str(extends)))
+        if "extends" in base:
+            raise UserError(f"{path} extends {extends!r}, which extends another file; extends goes one level deep.")
+        layers.append((f"extends {extends}", base))
+    layers.append(("experiment", content))
+    return resolve(config_name(path), [*layers, *_override_layers(overrides)])
+
+
+def load_method(name: str, path: Path | None = None) -> Method:
+    """A method file by name, on its own: what ``gkd show`` prints."""
+    content = {**_method_content(name), "name": name} if path is None else {**read_yaml(path), "name": name}
+    try:
+        return Method.model_validate(content)
+    except ValidationError as error:
+        raise UserError(_sentences(error, Method, f"method {name!r}")) from None
+
+
+def shipped_methods() -> dict[str, Method]:
+    """All methods under ``configs/methods``, by name."""
+    folder = configs_folder() / "methods"
+    return {path.stem: load_method(path.stem) for path in sorted(folder.glob("*.yaml"))}
+
+
+def configs_folder() -> Path:
+    """Where the shipped configs stand, in a clone and in a wheel."""
+    return Path(str(resources.files("gkd.configs").joinpath("")))
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Every shipped experiment: name -> path."""
+    folder = configs_folder()
+    found = {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
+    return {name: path for name, path in found.items() if not name.startswith("methods/")}
+
+
+def config_name(path: Path) -> str:
+    """A shipped config's name under ``configs/``, another file's stem."""
+    for name, shipped in shipped_configs().items():
+        if shipped.resolve() == path.resolve():
+            return name
+    return path.stem
+
+
+def find(config: str | Path) -> Path:
+    """The file behind a path or a shipped config's name.
+
+    Raises:
+        UserError: neither is there; the sentence lists the shipped names.
+    """
+    path = Path(config)
+    if path.is_file():
+        return path
+    shipped = shipped_configs()
+    name = str(config).removeprefix("configs/").removesuffix(".yaml")
+    if name in shipped:
+        return shipped[name]
+    if path.suffix in (".yaml", ".yml") and path.parent != Path("."):
+        raise UserError(f"The config file {path} does not exist; give a path or one of: {', '.join(sorted(shipped))}.")
+    raise UserError(unknown("config", str(config), shipped))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as people read it: ``1e-3`` is a number, and a key that appears twice is an error."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UserError(f"The key {key!r} appears twice{node.start_mark}; keep one.")
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML text as plain data."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UserError(f"The config file {path} cannot be read ({error.strerror}).") from None
+    content = parse_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {type(content).__name__} where sections such as task and data are expected.")
+    return content
+
+
+def _override_layers(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    layers = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not re.fullmatch(r"[\w\-]+(\.[\w\-/]+)*", key):
+            raise UserError(f"The override {override!r} is not of the form a.b=c, such as run.seed=1.")
+        content: dict[str, Any] = {}
+        parsed = parse_yaml(value, f"The override {override!r}")
+        _set(content, key, parsed)
+        layers.append((f"override {override}", content))
+    return layers
+
+
+def _method_content(name: str) -> dict[str, Any]:
+    path = configs_folder() / "methods" / f"{name}.yaml"
+    if not path.is_file():
+        names = [other.stem for other in path.parent.glob("*.yaml")]
+        raise UserError(unknown("method", name, names))
+    return read_yaml(path)
+
+
+def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved:
+    """Merges layers, lowest first, and validates; optimiser keys reach every stage in layer order."""
+    normal = []
+    for label, content in layers:
+        if isinstance(content.get("method"), str):
+            content = {**content, "method": {"name": content["method"]}}
+        if not isinstance(content.get("method", {}), Mapping) or not isinstance(content.get("optimiser", {}), Mapping):
+            raise UserError(f"{name}: method is a name or a section, optimiser a section of keys such as lr.")
+        normal.append((label, content))
+    method_name = next((c["method"]["name"] for _, c in reversed(normal) if "name" in c.get("method", {})), None)
+    if method_name is None:
+        raise UserError(f"{name}: the experiment names no method; add a line such as 'method: refilled'.")
+    method = _method_content(str(method_name))
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    _merge(merged, {"method": method}, f"method {method_name}", origins)
+    merged["method"]["name"] = method_name
+    stages = list(method["stages"])
+    current = next((c["method"]["name"] for _, c in normal if "name" in c.get("method", {})), method_name)
+    for label, content in normal:
+        content = dict(content)
+        layer_method = dict(content.pop("method", {}))
+        current = layer_method.get("name", current)
+        _merge(merged, content, label, origins)
+        spread = {stage: {"optimiser": dict(content.get("optimiser", {}))} for stage in stages}
+        if any(spread[stage]["optimiser"] for stage in stages):
+            _merge(merged, {"method": {"stages": spread}}, label, origins)
+        if layer_method and current == method_name:  # settings made for another method do not carry over
+            _merge(merged, {"method": layer_method}, label, origins)
+    model = _experiment_model(merged.get("task"), name)
+    try:
+        experiment = model.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(_sentences(error, model, name)) from None
+    if experiment.run.epochs is not None:
+        experiment.method.epochs(experiment.run.epochs)
+    return Resolved(name, experiment, tuple(layers), origins)
+
+
+def _experiment_model(task: Any, name: str) -> type[Experiment]:
+    """The experiment schema with the options of the task that the file names."""
+    if isinstance(task, str):
+        raise UserError(f"{name}: task is a section; write 'task: {{name: {task}}}'.")
+    task_name = task.get("name") if isinstance(task, Mapping) else None
+    if task_name is None:
+        raise UserError(f"{name}: task.name is missing; allowed: {', '.join(sorted(TASKS))}.")
+    if task_name not in TASKS:
+        raise UserError(f"{name}: task.name: {unknown('task', str(task_name), TASKS)}")
+    options = TASKS[task_name].load().Options
+    return create_model("Experiment", __base__=Experiment, task=(options, ...))
+
+
+def _merge(target: dict[str, Any], layer: Mapping[str, Any], label: str, origins: dict[str, str], prefix: str = "") -> None:
+    """Merges mappings key by key; anything else replaces."""
+    for key, value in layer.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            if not isinstance(target.get(key), dict):
+                target[key] = {}
+            _merge(target[key], value, label, origins, f"{dotted}.")
+        else:
+            target[key] = value
+            origins[dotted] = label
+
+
+def _sentences(error: ValidationError, model: type[BaseModel], name: str) -> str:
+    """Every mistake with its dotted path, one a line; an unknown key with its closest match."""
+    lines = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        dotted = ".".join(location)
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{dotted}: {unknown('key', location[-1], _fields_at(model, location[:-1]))}")
+        elif item["type"] == "missing":
+            lines.append(f"{dotted}: this key is missing.")
+        elif item["type"] == "value_error":
+            lines.append(f"{dotted}: {str(item['msg']).removeprefix('Value error, ')}")
+        else:
+            lines.append(f"{dotted}: {item['msg']}, got {item['input']!r}.")
+    unique = list(dict.fromkeys(lines))
+    return f"{name}: {unique[0]}" if len(unique) == 1 else f"{name} has {len(unique)} mistakes:\n  " + "\n  ".join(unique)
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """The keys that the schema allows at a place."""
+    current: Any = model
+    for part in location:
+        fields = getattr(current, "model_fields", {})
+        annotation = fields[part].annotation if part in fields else current
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        current = models[0] if models else annotation
+    return list(getattr(current, "model_fields", {}))
+
+
+def _plain(experiment: Experiment) -> dict[str, Any]:
+    content = experiment.model_dump(mode="json")
+    content["task"] = experiment.task.model_dump(mode="json")
+    for stage_name, stage in experiment.method.stages.items():
+        for term_name, term in stage.terms.items():
+            # A loss's own defaults are part of what ran, so the resolved file shows them.
+            shown = content["method"]["stages"][stage_name]["terms"][term_name]
+            shown.update({**term.entry.options, **term.options})
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _get(content: Mapping[str, Any], dotted: str) -> Any:
+    node: Any = content
+    for part in dotted.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for part in parents:
+        content = content.setdefault(part, {})
+    content[last] = value
+
+
+def _remove(content: dict[str, Any], dotted: str) -> None:
+    *parents, last = dotted.split(".")
+    node = _get(content, ".".join(parents)) if parents else content
+    if isinstance(node, dict):
+        node.pop(last, None)

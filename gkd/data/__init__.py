@@ -1,0 +1,35 @@
+"""The data room: labelled image sets in memory, and batches as pure functions of their address.
+
+- :mod:`~gkd.data.images`: ``ImageSet``, uint8 images with labels by class name.
+- :mod:`~gkd.data.readers`: ``load_images`` and the data sets by name; :mod:`~gkd.data.folders` reads class
+  folders and zips, :mod:`~gkd.data.cache` keeps what was decoded.
+- :mod:`~gkd.data.splits`: a validation split, and few images per class.
+- :mod:`~gkd.data.random`: random numbers by hashing an address instead of drawing from a generator.
+- :mod:`~gkd.data.augment`: crop, flip and normalisation of whole batches on the device.
+- :mod:`~gkd.data.batches`: an epoch's ``Batches``, shuffled or class-balanced, and ``ordered`` evaluation.
+
+Class selection is by name and lives in :mod:`gkd.labels`; ``ImageSet.restrict`` applies it.
+"""
+
+from gkd.data.augment import AUGMENTATIONS, STATISTICS, channel_statistics, normalise
+from gkd.data.batches import Batches, ordered
+from gkd.data.images import ImageSet
+from gkd.data.random import epoch_order, uniform
+from gkd.data.readers import DATASETS, load_images
+from gkd.data.splits import limit_per_class, split_validation
+
+__all__ = [
+    "AUGMENTATIONS",
+    "DATASETS",
+    "STATISTICS",
+    "Batches",
+    "ImageSet",
+    "channel_statistics",
+    "epoch_order",
+    "limit_per_class",
+    "load_images",
+    "normalise",
+    "ordered",
+    "split_validation",
+    "uniform",
+]

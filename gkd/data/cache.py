@@ -1,0 +1,75 @@
+"""Decoded image sets on disk: written as a whole, checked when read, never executed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import warnings
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from gkd.data.images import ImageSet
+from gkd.labels import LabelSpace
+
+
+def cache_folder() -> Path:
+    """Where gkd keeps what it can make again: ``GKD_CACHE`` or ``~/.cache/gkd``."""
+    return Path(os.environ.get("GKD_CACHE") or Path.home() / ".cache" / "gkd").expanduser()
+
+
+def _checksum(images: ImageSet, about: str) -> str:
+    return hashlib.sha256((images.fingerprint() + about).encode()).hexdigest()
+
+
+def read_cached(key: str, name: str) -> ImageSet | None:
+    """The image set cached under ``key``, or None where there is none or its file is damaged."""
+    path = cache_folder() / f"{key}.safetensors"
+    if not path.is_file():
+        return None
+    # Whatever is wrong with a cache file (cut short, bits flipped, another format), the answer is the same:
+    # it is made again. So every exception counts as damage.
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            about = json.loads(metadata["about"])
+            images = ImageSet(
+                file.get_tensor("images"),
+                file.get_tensor("labels"),
+                LabelSpace(about["classes"]),
+                files=tuple(about["files"]),
+                name=name,
+            )
+        if metadata["checksum"] == _checksum(images, metadata["about"]):
+            return images
+    except Exception:
+        pass
+    warnings.warn(f"The cache file {path} is damaged; the images are decoded again.", stacklevel=2)
+    return None
+
+
+def write_cached(key: str, images: ImageSet) -> None:
+    """Keeps an image set under ``key``; where the disk refuses, a warning says so and the run goes on."""
+    folder = cache_folder()
+    about = json.dumps({"classes": images.space.names, "files": images.files})
+    metadata = {"about": about, "checksum": _checksum(images, about)}
+    # Written beside its place and renamed: another process sees the whole file or none, and two processes
+    # that decode the same data at once do not meet.
+    temporary = folder / f".{key}-{secrets.token_hex(4)}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"images": images.images, "labels": images.labels}, temporary, metadata)
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, folder / f"{key}.safetensors")
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        warnings.warn(
+            f"Decoded images cannot be cached in {folder} ({error}); set GKD_CACHE to a writable folder.",
+            stacklevel=2,
+        )

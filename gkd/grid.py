@@ -1,0 +1,142 @@
+"""Grids: every cell of a ``compare:`` section is an ordinary run; finished cells are small files."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gkd.builders import relation_of
+from gkd.checkpoint import write_json
+from gkd.config import Compare, MethodRow, Resolved, load_method
+from gkd.errors import UserError
+from gkd.method import refusal
+from gkd.runs import run, run_folder
+
+_KEPT = (
+    "config", "identity", "method", "seed", "relation", "epochs", "last", "best", "teacher", "empty_batches",
+    "images_per_second", "seconds", "parameters", "test_images", "versions", "threads", "device", "precision",
+    "commit",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid.
+
+    Attributes:
+        label: the row's name: the method, or a labelled variant of it.
+        axes: dotted key -> value of the other axes.
+        resolved: the cell's experiment; its seed is ``resolved.experiment.run.seed``.
+    """
+
+    label: str
+    axes: dict[str, Any]
+    resolved: Resolved
+
+    @property
+    def seed(self) -> int:
+        return self.resolved.experiment.run.seed
+
+    @property
+    def file_name(self) -> str:
+        axes = "".join(f"-{key.rsplit('.', 1)[-1]}={value}" for key, value in self.axes.items())
+        readable = re.sub(r"[^\w.=\-]+", "_", f"{self.label}{axes}")[:80]
+        return f"{readable}-{self.resolved.identity}-seed{self.seed}.json"
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A row that the label relation denies, and why."""
+
+    label: str
+    axes: dict[str, Any]
+    reason: str
+
+
+def section(resolved: Resolved) -> Compare:
+    """The grid of a config; a UserError where it has none."""
+    compare = resolved.experiment.compare
+    if compare is None:
+        raise UserError(
+            f"{resolved.name} has no compare section; add one, such as 'compare: {{methods: [student, kd], "
+            "seeds: [0, 1]}}', or use gkd run."
+        )
+    return compare
+
+
+def rows(compare: Compare) -> list[MethodRow]:
+    """The rows of a grid; a plain method name is a row of that label."""
+    listed = [row if isinstance(row, MethodRow) else MethodRow(label=row, method=row) for row in compare.methods]
+    labels = [row.label for row in listed]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"compare.methods has two rows called {label!r}; give each its own label.")
+    return listed
+
+
+def cells(resolved: Resolved) -> Iterator[Cell]:
+    """Every cell, the first seed of all of them first, so that a table stands early."""
+    compare = section(resolved)
+    keys = list(compare.axes)
+    for row in rows(compare):
+        load_method(row.method)  # a wrong name is found before the first run
+    for seed in compare.seeds:
+        for values in itertools.product(*compare.axes.values()):
+            axes = dict(zip(keys, values, strict=True))
+            for row in rows(compare):
+                settings = {"method": row.method, "run.seed": seed, **axes, **row.set}
+                overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+                yield Cell(row.label, axes, resolved.with_overrides(overrides))
+
+
+def results_folder(resolved: Resolved) -> Path:
+    """Where the table and its cells go."""
+    return section(resolved).results or resolved.experiment.run.out / resolved.name / "table"
+
+
+def solve(resolved: Resolved, console: Console) -> tuple[list[dict[str, Any]], list[Absent], int]:
+    """Runs what is missing of a grid.
+
+    Returns:
+        The finished cells as they stand on disk, the rows that the relation denies, and how many
+        cells were trained now.
+    """
+    folder = results_folder(resolved) / "cells"
+    found: list[dict[str, Any]] = []
+    absent: dict[str, Absent] = {}
+    trained = 0
+    everything = list(cells(resolved))
+    for number, cell in enumerate(everything, start=1):
+        path = folder / cell.file_name
+        if path.is_file():
+            found.append(json.loads(path.read_text()))
+            continue
+        denied = f"{cell.label} {cell.axes}"
+        if denied in absent:
+            continue
+        reason = denial(cell.resolved)
+        if reason is not None:
+            absent[denied] = Absent(cell.label, cell.axes, reason)
+            continue
+        if not console.is_terminal:
+            console.print(f"[{number}/{len(everything)}] {cell.file_name.removesuffix('.json')}", highlight=False)
+        summary, fresh = run(cell.resolved, console)
+        trained += fresh
+        correct = json.loads((run_folder(cell.resolved) / "correct.json").read_text())
+        content = {"label": cell.label, "axes": cell.axes, **{key: summary[key] for key in _KEPT}, "correct": correct}
+        write_json(path, content)
+        found.append(content)
+    return found, list(absent.values()), trained
+
+
+def denial(resolved: Resolved) -> str | None:
+    """Why the label relation denies a cell's method, or None."""
+    experiment = resolved.experiment
+    return refusal(experiment.method, relation_of(experiment) if experiment.teacher else None)

@@ -1,0 +1,184 @@
+"""The classifier that a teacher's embedding induces over the student's classes (REFILLED, stage 2)."""
+
+import torch
+from torch import Tensor
+
+from gkd.errors import UserError, unknown
+from gkd.losses._common import kl_entries, mean_over_rows, no_autocast, unit_rows, upcast, zero_unselected
+
+CLASSES = ("batch", "all")
+CONFIDENCES = ("pseudo-label", "entropy", "max-logit")
+
+
+def class_centres(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The L2-normalised mean embedding of each class, and the classes' sizes.
+
+    ``c_k = L2norm( mean_{i: y_i = k} f_i )``, the mean over raw, un-normalised embeddings.
+
+    Args:
+        embeddings: ``[N, D]``.
+        labels: int64 ``[N]`` in ``0 .. num_classes − 1``.
+        num_classes: C.
+
+    Returns:
+        Centres ``[C, D]``, float32 for half-precision embeddings, with a zero row for a class
+        without a sample; counts int64 ``[C]``.
+
+    Paper:
+        Ye, Lu, Zhan: Distilling Cross-Task Knowledge via Relationship Matching, CVPR 2020, section 4.2.
+    """
+    raw = upcast(embeddings)
+    sums = raw.new_zeros(num_classes, raw.shape[1]).index_add(0, labels, raw)
+    counts = torch.zeros(num_classes, dtype=torch.int64, device=raw.device)
+    counts = counts.index_add(0, labels, torch.ones_like(labels))
+    return unit_rows(sums / counts.clamp_min(1).unsqueeze(1)), counts
+
+
+def induced_logits(teacher_embedding: Tensor, centres: Tensor) -> Tensor:
+    """The teacher's logits over the student's classes: raw embedding times centres.
+
+    ``z_T = f_T(x) Cᵀ``, so a logit is ``‖f_T(x)‖ · cos(f_T(x), c_k)``; 0 for a class without a centre.
+
+    Args:
+        teacher_embedding: ``[B, D]``, not normalised.
+        centres: ``[C, D]`` from `class_centres`.
+
+    Returns:
+        ``[B, C]``, float32 for half-precision embeddings.
+
+    Paper:
+        Ye, Lu, Zhan, CVPR 2020, section 4.2.
+    """
+    raw = upcast(teacher_embedding)
+    with no_autocast(raw):
+        return raw @ centres.to(raw.dtype).T
+
+
+def induced_classifier_loss(
+    student_logits: Tensor,
+    teacher_embedding: Tensor,
+    centres: Tensor,
+    labels: Tensor,
+    *,
+    teacher_temperature: float = 1.0,
+    student_temperature: float = 1.0,
+    classes: str = "batch",
+    weights: Tensor | None = None,
+    normalise: bool = False,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """The student's logits follow the nearest-centre classifier that the teacher's embedding induces.
+
+    ``mean_i w_i · KL( softmax(z_T,i / τ_T) ‖ softmax(z_S,i / τ_S) )``, both softmaxes over the same
+    classes K, with ``z_T = f_T(x) Cᵀ``.
+
+    Convention: each side has its own temperature and no τ² is applied; KL(teacher‖student), summed
+    over K, mean over the selected rows (their number, not the sum of the weights); the value does
+    not scale with B, but with ``classes="batch"`` K grows with it. The teacher and the weights are
+    constants. Classes without a centre (zero row) are never in K; a sample of such a class counts
+    like any other. K of one class or none, or no selected row, gives a zero that keeps the graph.
+
+    Args:
+        student_logits: ``[B, C]``.
+        teacher_embedding: ``[B, D]``, not normalised.
+        centres: ``[C, D]``, row k the centre of the student's column k, from `class_centres`.
+        labels: int64 ``[B]``, columns of the student's logits; they only say which classes are here.
+        teacher_temperature: τ_T; 1 in TPAMI, 2 in CVPR.
+        student_temperature: τ_S; 1 in TPAMI's code, 2 in CVPR.
+        classes: ``"batch"`` (papers): K = the classes among the selected labels; ``"all"``.
+        weights: ``[B]`` per-sample w from `teacher_confidence`; None means 1.
+        normalise: L2-normalise the teacher's embedding first (ours; logits are then cosines).
+        mask: Bool ``[B]``, the rows that count; None means all.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision logits.
+
+    Raises:
+        UserError: an unknown ``classes``, or not as many centres as student columns.
+
+    Paper:
+        Ye, Lu, Zhan, CVPR 2020, section 4.2; with global centres and weights: Generalized Knowledge
+        Distillation via Relationship Matching, TPAMI 2022.
+    """
+    if classes not in CLASSES:
+        raise UserError(unknown("classes", classes, CLASSES))
+    num_classes = student_logits.shape[1]
+    if centres.shape[0] != num_classes:
+        raise UserError(
+            f"There are {centres.shape[0]} centres for {num_classes} student columns; "
+            "give one centre per student class, a zero row where there is none."
+        )
+    student = zero_unselected(upcast(student_logits), mask)
+    embedding = zero_unselected(upcast(teacher_embedding.detach()), mask)
+    teacher = induced_logits(unit_rows(embedding) if normalise else embedding, centres.detach())
+
+    used = (centres != 0).any(dim=1)
+    if classes == "batch":
+        used = used & _present(labels, num_classes, mask)
+    entries = kl_entries(
+        _log_softmax_over(student / student_temperature, used),
+        _log_softmax_over(teacher / teacher_temperature, used).to(student.dtype),
+    )
+    rows = torch.where(used, entries, 0).sum(1)
+    if weights is not None:
+        rows = rows * zero_unselected(weights.detach().to(rows.dtype), mask)
+    return mean_over_rows(rows, mask)
+
+
+def _present(labels: Tensor, num_classes: int, mask: Tensor | None) -> Tensor:
+    """Bool ``[C]``: the classes among the selected labels."""
+    member = labels.unsqueeze(1) == torch.arange(num_classes, device=labels.device)
+    return member.any(dim=0) if mask is None else (member & mask.unsqueeze(1)).any(dim=0)
+
+
+def _log_softmax_over(logits: Tensor, used: Tensor) -> Tensor:
+    """Log-softmax over the used columns; what the others hold is finite and to be dropped."""
+    # A finite fill: with −inf a column, or a whole row, would turn 0 · (−inf) into NaN.
+    return logits.masked_fill(~used, torch.finfo(logits.dtype).min / 4).log_softmax(1)
+
+
+@torch.no_grad()
+def teacher_confidence(
+    teacher_logits: Tensor, kind: str = "pseudo-label", *, mask: Tensor | None = None
+) -> Tensor:
+    """Per-sample weights: how sure the teacher is in its own label space, relative to the batch.
+
+    ``w_i = 2 σ(−ũ_i)`` with ``ũ = (u − min u) / (max u − min u)`` over the batch and u the teacher's
+    unsureness: its cross-entropy to its own argmax, its entropy, or minus its largest logit.
+
+    Convention: the surest sample gets 1, the least sure 2σ(−1) = 0.538. Weights of different batches
+    are not comparable. Where all samples agree (up to rounding), and for a batch of one, w = 1.
+
+    Args:
+        teacher_logits: ``[B, C_teacher]``, the teacher's own logits.
+        kind: ``"pseudo-label"`` (the authors' code), ``"entropy"`` or ``"max-logit"``.
+        mask: Bool ``[B]``, the rows that set min and max; the weights of the others are 1.
+
+    Returns:
+        ``[B]`` without gradient, float32 for half-precision logits.
+
+    Raises:
+        UserError: an unknown kind.
+
+    Paper:
+        Ye, Lu, Zhan: Generalized Knowledge Distillation via Relationship Matching, TPAMI 2022, the
+        adaptive weight (``wgkd`` in the authors' code); the other two signals from its analysis.
+    """
+    if kind not in CONFIDENCES:
+        raise UserError(unknown("confidence", kind, CONFIDENCES))
+    logits = upcast(teacher_logits)
+    if kind == "max-logit":
+        unsureness = -logits.amax(dim=1)
+    else:
+        log = logits.log_softmax(1)
+        unsureness = -log.amax(dim=1) if kind == "pseudo-label" else -(log.exp() * log).sum(dim=1)
+    if unsureness.shape[0] == 0:
+        return unsureness
+    largest = unsureness if mask is None else torch.where(mask, unsureness, -torch.inf)
+    smallest = unsureness if mask is None else torch.where(mask, unsureness, torch.inf)
+    high, low = largest.amax(), smallest.amin()
+    noise = 10 * torch.finfo(logits.dtype).eps * (1 + high.abs())
+    agree = high - low <= noise  # false for NaN, which then stays visible
+    weights = 2 * torch.sigmoid((low - unsureness) / torch.where(agree, 1, high - low))
+    weights = torch.where(agree, 1, weights)
+    return weights if mask is None else torch.where(mask, weights, 1)

@@ -1,0 +1,244 @@
+"""A method is data: named stages of weighted terms, read from ``configs/methods/*.yaml``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gkd.errors import UserError, unknown
+from gkd.labels import LabelRelation
+from gkd.losses import LOSSES, Loss
+from gkd.optimiser import Optimiser
+
+
+class WeightSchedule(BaseModel):
+    """How a term's weight moves over its stage: a factor on ``weight``.
+
+    ``constant``: 1. ``linear``: rises from 0 to 1 over ``warmup_epochs``. ``exponential``:
+    exp(-rate * epoch). Epochs are the method's own and rescale with the stage.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["constant", "linear", "exponential"] = "constant"
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    rate: float = 0.0
+
+    def factor(self, epoch: float) -> float:
+        """The factor at ``epoch`` (fractional, in the method's own epochs)."""
+        if self.kind == "linear":
+            return min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs > 0 else 1.0
+        if self.kind == "exponential":
+            return math.exp(-self.rate * epoch)
+        return 1.0
+
+
+class Spots(BaseModel):
+    """Which of a network's outputs a loss on maps reads, on each side.
+
+    An integer counts the maps (-1 is the last before pooling); ``embedding`` and ``logits`` stand
+    for those.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    student: int | Literal["embedding", "logits"] = -1
+    teacher: int | Literal["embedding", "logits"] = -1
+
+
+class Term(BaseModel):
+    """One weighted loss of a stage. Keys that are not listed here are the loss's own options.
+
+    Attributes:
+        loss: a name in ``gkd.losses.LOSSES``.
+        weight: multiplies the loss; 0 or more.
+        schedule: how the weight moves over the stage.
+        at: the spots of a loss on maps.
+        rows: over overlapping spaces, which rows a loss on the teacher's logits sees: ``known``
+            (labels that the teacher has) or ``all``; None leaves it to the task.
+        centres: class centres of the ``train`` set (computed once, in eval mode, over un-augmented
+            images) or of each ``batch``.
+        confidence: weights each sample by how sure the teacher is in its own label space.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    loss: str
+    weight: float = Field(default=1.0, ge=0)
+    schedule: WeightSchedule = WeightSchedule()
+    at: Spots = Spots()
+    rows: Literal["known", "all"] | None = None
+    centres: Literal["train", "batch"] = "train"
+    confidence: Literal["pseudo-label", "entropy", "max-logit"] | None = None
+
+    @model_validator(mode="after")
+    def _options_fit_the_loss(self) -> Term:
+        if self.loss not in LOSSES:
+            raise ValueError(unknown("loss", self.loss, LOSSES))
+        allowed = self.entry.options
+        for name, value in self.options.items():
+            if name not in allowed:
+                raise ValueError(unknown(f"option of the loss {self.loss!r}", name, [*allowed, *type(self).model_fields]))
+            default = allowed[name]
+            number = isinstance(default, (int, float)) and not isinstance(default, bool)
+            fits = isinstance(value, (int, float)) and not isinstance(value, bool) if number else isinstance(value, type(default))
+            if default is not None and not fits:
+                kind = "a number" if number else f"a {type(default).__name__}"
+                raise ValueError(f"{name} of the loss {self.loss!r} is {value!r}; it takes {kind}, such as {default!r}")
+        if self.confidence is not None and not self.entry.takes_weights:
+            raise ValueError(f"the loss {self.loss!r} takes no sample weights, so confidence cannot be set")
+        return self
+
+    @property
+    def entry(self) -> Loss:
+        return LOSSES[self.loss]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The loss's own keyword arguments."""
+        return dict(self.model_extra or {})
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the term reads: the loss's positional arguments, and what its confidence reads."""
+        return self.entry.needs
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(need.startswith("teacher_") or need == "centres" for need in self.needs)
+
+    @property
+    def needs_shared_classes(self) -> bool:
+        """Whether student and teacher logits are compared column by column."""
+        return "teacher_logits" in self.needs
+
+
+class Stage(BaseModel):
+    """One training phase: what is matched, on which data, by which part, from where.
+
+    Attributes:
+        epochs: the published length; the unit of every schedule in the stage.
+        share: the stage's part of ``run.epochs`` where that is given; None is its part of the
+            method's published total.
+        train: the parts that get gradients: ``student``, ``head``, ``backbone``, ``adapters`` or a
+            module path of the student.
+        data: ``all`` of the training images, class-``balanced`` batches of them, or the ``held-out``
+            validation images.
+        images_per_class: k of the P x k batches where data is ``balanced``.
+        start: the student at the beginning: ``last`` or ``best`` of the stage before, or ``initial``.
+        select: what chooses the best epoch on validation: classifier ``accuracy`` or ``ncm``
+            (nearest class mean, where no head is trained).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: float = Field(gt=0)
+    share: float | None = Field(default=None, gt=0, le=1)
+    terms: dict[str, Term] = Field(min_length=1)
+    optimiser: Optimiser = Optimiser()
+    train: tuple[str, ...] = ("student",)
+    data: Literal["all", "balanced", "held-out"] = "all"
+    images_per_class: int = Field(default=4, ge=2)
+    start: Literal["last", "best", "initial"] = "last"
+    select: Literal["accuracy", "ncm"] = "accuracy"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _term_key_names_the_loss(cls, data: Any) -> Any:
+        """``kd: {weight: 0.9}`` is short for ``kd: {loss: kd, weight: 0.9}``."""
+        if isinstance(data, Mapping) and isinstance(data.get("terms"), Mapping):
+            terms = {
+                key: {"loss": key, **(value or {})} if isinstance(value, Mapping) or value is None else value
+                for key, value in data["terms"].items()
+            }
+            data = {**data, "terms": terms}
+        return data
+
+
+class Method(BaseModel):
+    """A published (or our own) way to distil, as an ordered set of stages.
+
+    Attributes:
+        name: the file's name under ``configs/methods``.
+        paper: authors, title, venue, year.
+        summary: one line for tables.
+        stages: in the order in which they run.
+        sources: dotted path of a number -> where it is from (paper, code@commit, benchmark or ours).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    paper: str
+    summary: str
+    stages: dict[str, Stage] = Field(min_length=1)
+    sources: dict[str, str] = {}
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(term.needs_teacher for stage in self.stages.values() for term in stage.terms.values())
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Everything that the method's losses read, in a fixed order."""
+        found = {need for stage in self.stages.values() for term in stage.terms.values() for need in term.needs}
+        return tuple(sorted(found))
+
+    def epochs(self, total: int | None) -> dict[str, int]:
+        """How many epochs each stage runs: the published ones, or shares of a given total.
+
+        Raises:
+            UserError: a total too small for the stages.
+        """
+        if total is None:
+            return {name: round(stage.epochs) for name, stage in self.stages.items()}
+        published = sum(stage.epochs for stage in self.stages.values())
+        shares = {name: stage.share or stage.epochs / published for name, stage in self.stages.items()}
+        scale = sum(shares.values())
+        names = list(shares)
+        ends, done = [], 0.0
+        for name in names:  # rounding the ends, not the lengths, keeps the total exact
+            done += shares[name] / scale
+            ends.append(round(done * total))
+        lengths = {name: end - start for name, end, start in zip(names, ends, [0, *ends], strict=False)}
+        empty = [name for name, length in lengths.items() if length < 1]
+        if empty:
+            raise UserError(
+                f"run.epochs={total} leaves the stage {empty[0]!r} of {self.name!r} without an epoch; "
+                f"use at least {len(self.stages)} epochs or larger shares."
+            )
+        return lengths
+
+
+def refusal(method: Method, relation: LabelRelation | None) -> str | None:
+    """Why a method cannot work over a relation, or None where it can.
+
+    Args:
+        method: the method as resolved.
+        relation: teacher against student classes; None where the run has no teacher.
+    """
+    for stage_name, stage in method.stages.items():
+        for term_name, term in stage.terms.items():
+            where = f"{method.name!r} (term {term_name!r} of stage {stage_name!r})"
+            if term.needs_teacher and relation is None:
+                return f"The method {where} needs a teacher, but the experiment has none."
+            if term.needs_shared_classes and relation is not None:
+                if relation.kind == "disjoint":
+                    return f"The method {where} compares logits class by class, but teacher and student share no class."
+                if relation.num_shared < 2:
+                    return (
+                        f"The method {where} compares logits over the shared classes, but teacher and student "
+                        "share only one; a softmax needs at least two."
+                    )
+    return None
+
+
+def require(method: Method, relation: LabelRelation | None, others: Mapping[str, Method]) -> None:
+    """Refuses a method that the relation denies, naming those of ``others`` that would work."""
+    reason = refusal(method, relation)
+    if reason is not None:
+        fitting = sorted(name for name, other in others.items() if refusal(other, relation) is None)
+        raise UserError(f"{reason} Methods that work here: {', '.join(fitting)}.")

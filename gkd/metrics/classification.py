@@ -1,0 +1,63 @@
+"""How good and how honest class scores are: accuracy, calibration, agreement, separation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from gkd.labels import LabelRelation
+
+
+def correctness(logits: Tensor, labels: Tensor) -> Tensor:
+    """Bool ``[N]``: whether the largest logit ``[N, C]`` is the label's."""
+    return logits.argmax(dim=1) == labels
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Top-1 accuracy in percent."""
+    return 100.0 * correctness(logits, labels).double().mean().item()
+
+
+def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
+    """Mean -log p(label) in nats."""
+    return F.cross_entropy(logits.double(), labels).item()
+
+
+def expected_calibration_error(logits: Tensor, labels: Tensor, *, num_bins: int = 15) -> float:
+    """Σ_b |b|/N · |accuracy(b) - confidence(b)| over equal-width confidence bins, in percent.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3.
+    """
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    correct = (predicted == labels).double()
+    bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1
+    gap = torch.zeros(num_bins, dtype=torch.float64).index_add_(0, bins, correct - confidence)
+    return 100.0 * gap.abs().sum().item() / len(labels)
+
+
+def agreement(student_logits: Tensor, teacher_logits: Tensor, relation: LabelRelation) -> float | None:
+    """How often student and teacher choose the same class among the shared ones, in percent.
+
+    Args:
+        student_logits: ``[N, C_S]``.
+        teacher_logits: ``[N, C_T]`` on the same images.
+        relation: the columns of the shared classes; fewer than two give None.
+    """
+    if relation.num_shared < 2:
+        return None
+    student = student_logits[:, relation.student_index].argmax(dim=1)
+    teacher = teacher_logits[:, relation.teacher_index].argmax(dim=1)
+    return 100.0 * (student == teacher).double().mean().item()
+
+
+def separation(weights: Tensor, known: Tensor) -> float | None:
+    """ROC-AUC of sample weights ``[N]`` against "the teacher has this class" ``Bool[N]``, in [0, 1].
+
+    None where all samples are of one kind. It measures how well the weight of REFILLED's adaptive
+    form tells known classes from new ones (njulus/GKD, utils/metric.py).
+    """
+    if bool(known.all()) or not bool(known.any()):
+        return None
+    return float(roc_auc_score(known.numpy(), weights.double().numpy()))

@@ -1,0 +1,67 @@
+"""Networks by the names the field uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from gkd.errors import UserError, unknown
+from gkd.models.resnet import RESNETS, ResNet
+from gkd.models.wrn import WideResNet
+
+__all__ = ["NETWORKS", "ResNet", "WideResNet", "build_network", "count_parameters", "network_names"]
+
+# The wide networks that papers use; build_network takes every other depth and width as well.
+_COMMON_WRNS = ((16, 1), (16, 2), (40, 1), (40, 2), (28, 10))
+_WRN_NAME = re.compile(r"wrn_([1-9][0-9]*)_([1-9][0-9]*)")
+_WRN_PATTERN = "wrn_{depth}_{width} with depth = 6n + 4"
+
+# name -> a function of (num_classes, in_channels), both by keyword
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    **{name: partial(ResNet, depth, widths) for name, (depth, widths) in RESNETS.items()},
+    **{f"wrn_{depth}_{width}": partial(WideResNet, depth, width) for depth, width in _COMMON_WRNS},
+}
+
+
+def network_names() -> list[str]:
+    """The names for display; the last entry is the pattern of the wide networks' names."""
+    return [*NETWORKS, _WRN_PATTERN]
+
+
+def build_network(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
+    """A freshly initialised network that satisfies ``gkd.features.Network``.
+
+    Args:
+        name: a key of ``NETWORKS``, or ``wrn_{depth}_{width}`` with depth = 6n + 4.
+        num_classes: C, the columns of the logits.
+        in_channels: channels of the images: 3 for colour, 1 for grey.
+
+    Raises:
+        UserError: an unknown name, a wide network of another depth, or a count below 1.
+    """
+    if num_classes < 1 or in_channels < 1:
+        raise UserError(
+            "A network needs num_classes and in_channels of 1 or more; "
+            f"{num_classes} and {in_channels} were given."
+        )
+    if name in NETWORKS:
+        return NETWORKS[name](num_classes=num_classes, in_channels=in_channels)
+    match = _WRN_NAME.fullmatch(name)
+    if match is None:
+        raise UserError(unknown("network", name, network_names()))
+    depth, width = int(match[1]), int(match[2])
+    if depth < 10 or (depth - 4) % 6:
+        below = max(10, depth - (depth - 4) % 6)
+        raise UserError(
+            f"Network {name!r} has depth {depth}; a wide residual network has 6n + 4 layers, n of 1 or more. "
+            f"Use wrn_{below}_{width} or wrn_{below + 6}_{width}."
+        )
+    return WideResNet(depth, width, num_classes=num_classes, in_channels=in_channels)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of parameters, frozen ones included; buffers do not count."""
+    return sum(parameter.numel() for parameter in module.parameters())

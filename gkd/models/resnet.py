@@ -1,0 +1,191 @@
+"""Residual networks for small images (He et al., 2016, section 4.2), in the field's checkpoint layout.
+
+Module names and shapes are those of RepDistiller and mdistiller, so that their checkpoints load with
+``strict=True``; torchdistill's resnet20, 56 and 110 have the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gkd.errors import UserError
+from gkd.features import Features
+
+MIN_IMAGE_SIZE = 8  # two halvings leave 2×2: more than one value a channel, which BatchNorm needs at B = 1
+
+_THIN = (16, 16, 32, 64)
+_WIDE = (32, 64, 128, 256)
+
+# name -> (depth, widths of the stem and the three stages)
+RESNETS: dict[str, tuple[int, tuple[int, ...]]] = {
+    "resnet8": (8, _THIN),
+    "resnet14": (14, _THIN),
+    "resnet20": (20, _THIN),
+    "resnet32": (32, _THIN),
+    "resnet44": (44, _THIN),
+    "resnet56": (56, _THIN),
+    "resnet110": (110, _THIN),
+    "resnet8x4": (8, _WIDE),
+    "resnet32x4": (32, _WIDE),
+}
+
+
+def check_images(images: Tensor, in_channels: int) -> None:
+    """Refuse images that a network for small images cannot take.
+
+    Reads shapes only, so it costs no synchronisation and leaves one graph under ``torch.compile``.
+
+    Args:
+        images: ``[B, in_channels, H, W]`` with H and W of 8 or more.
+        in_channels: the channels that the network was built for.
+
+    Raises:
+        UserError: another number of dimensions or channels, or a side below 8 pixels.
+    """
+    if images.dim() != 4:
+        raise UserError(
+            f"Images have shape {list(images.shape)}; give a batch [B, {in_channels}, H, W] "
+            "(images.unsqueeze(0) makes one image a batch)."
+        )
+    channels, height, width = images.shape[1:]
+    if channels != in_channels:
+        raise UserError(
+            f"Images have {channels} channels and the network was built for {in_channels}; "
+            f"build it with in_channels={channels} or convert the images."
+        )
+    if height < MIN_IMAGE_SIZE or width < MIN_IMAGE_SIZE:
+        raise UserError(
+            f"Images of {height}×{width} pixels are too small: height and width must be at least "
+            f"{MIN_IMAGE_SIZE}; resize the images."
+        )
+
+
+def pool(active: Tensor) -> Tensor:
+    """The mean over space, ``[B, D, H, W] -> [B, D]``, for maps of any size."""
+    return active.mean(dim=(2, 3))
+
+
+def conv3x3(in_width: int, out_width: int, stride: int = 1) -> nn.Conv2d:
+    """A 3×3 convolution without bias that keeps the size, or halves it (rounding up) at stride 2."""
+    return nn.Conv2d(in_width, out_width, 3, stride=stride, padding=1, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN, plus the input or its projection (option B), then ReLU.
+
+    Shapes: ``[B, in_width, H, W] -> [B, out_width, ceil(H / stride), ceil(W / stride)]``.
+    """
+
+    def __init__(self, in_width: int, out_width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_width, out_width, stride)
+        self.bn1 = nn.BatchNorm2d(out_width)
+        self.conv2 = conv3x3(out_width, out_width)
+        self.bn2 = nn.BatchNorm2d(out_width)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_width != out_width:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_width, out_width, 1, stride=stride, bias=False), nn.BatchNorm2d(out_width)
+            )
+
+    def before_relu(self, x: Tensor) -> Tensor:
+        """The block's output before its last ReLU."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return out + (x if self.downsample is None else self.downsample(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.before_relu(x))
+
+
+def _stage(in_width: int, out_width: int, num_blocks: int, stride: int) -> nn.Sequential:
+    blocks = [BasicBlock(in_width, out_width, stride)]
+    blocks += [BasicBlock(out_width, out_width, 1) for _ in range(num_blocks - 1)]
+    return nn.Sequential(*blocks)
+
+
+class ResNet(nn.Module):
+    """A residual network for images of 8×8 pixels and more.
+
+    A stem and three stages of (depth − 2) / 6 blocks each.
+
+    Initialised as RepDistiller's: convolutions Kaiming-normal over the fan out, BatchNorm 1 and 0, the
+    head by PyTorch's default.
+
+    Args:
+        depth: 6n + 2, n the blocks a stage.
+        widths: channels of the stem and of the three stages.
+        num_classes: C, the columns of the logits.
+        in_channels: channels of the images.
+
+    Raises:
+        UserError: a depth that is not 6n + 2, or other than four widths.
+    """
+
+    def __init__(self, depth: int, widths: Sequence[int], *, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        if depth < 8 or (depth - 2) % 6:
+            raise UserError(
+                f"A residual network has a depth of 6n + 2 (8, 14, 20, 32, 56, ...), not {depth}."
+            )
+        if len(widths) != 4:
+            raise UserError(f"Give four widths, of the stem and the three stages; {len(widths)} were given.")
+        num_blocks = (depth - 2) // 6
+        stem, first, second, third = widths
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.embedding_dim = third
+        self.conv1 = conv3x3(in_channels, stem)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.layer1 = _stage(stem, first, num_blocks, 1)
+        self.layer2 = _stage(first, second, num_blocks, 2)
+        self.layer3 = _stage(second, third, num_blocks, 2)
+        self.fc = nn.Linear(third, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # BatchNorm starts at 1 and 0 by itself
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def head(self) -> nn.Module:
+        """The last linear layer."""
+        return self.fc
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
+        check_images(images, self.in_channels)
+        x = F.relu(self.bn1(self.conv1(images)))
+        logits: Tensor = self.fc(pool(self.layer3(self.layer2(self.layer1(x)))))
+        return logits
+
+    def features(self, images: Tensor, *, preact: bool = False) -> Features:
+        """Logits, embedding and maps of one forward pass.
+
+        Args:
+            images: ``[B, in_channels, H, W]``.
+            preact: take the three stages' maps before their last ReLU.
+
+        Returns:
+            Features with ``logits [B, C]``, ``embedding [B, D]`` and four ``maps``, of the stem and the
+            three stages: ``[B, widths[i], h, w]`` with h = H, H, ceil(H/2), ceil(H/4), and w alike.
+            RepDistiller's ``is_feat=True`` list is ``[*maps, embedding]``.
+        """
+        check_images(images, self.in_channels)
+        x = F.relu(self.bn1(self.conv1(images)))
+        maps = [x]
+        for stage in (self.layer1, self.layer2, self.layer3):
+            if preact:
+                *blocks, last = stage
+                for block in blocks:
+                    x = block(x)
+                before = cast(BasicBlock, last).before_relu(x)
+                x = F.relu(before)
+                maps.append(before)
+            else:
+                x = stage(x)
+                maps.append(x)
+        embedding = pool(x)
+        return Features(self.fc(embedding), embedding, tuple(maps))

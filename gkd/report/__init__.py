@@ -1,0 +1,1 @@
+"""Reports: the table of a grid."""

@@ -1,0 +1,154 @@
+"""The table of a grid: one row a relation and method, over seeds, as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gkd.checkpoint import write_json
+from gkd.grid import Absent
+from gkd.metrics import mean_std, paired_bootstrap, t_interval
+from gkd.runs import unpack
+
+Row = dict[str, Any]
+
+
+def table_rows(
+    cells: Sequence[dict[str, Any]], absent: Sequence[Absent], *, baseline: str, report: str, order: Sequence[str]
+) -> list[Row]:
+    """One row per (axes, label), with the baseline beside it.
+
+    Args:
+        cells: finished cells of a grid.
+        absent: denied rows; they become rows with a reason and no numbers.
+        baseline: the label that others are compared with.
+        report: ``last`` or ``best``: which student the row is about.
+        order: the labels in the order of the config.
+
+    Returns:
+        Rows with mean, std, n, the t-interval over seeds (5 or more), and the difference to the
+        baseline, paired over test images within each seed, with its bootstrap interval.
+    """
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault((str(cell["axes"]), cell["label"]), []).append(cell)
+    result = []
+    axes_in_order = list(dict.fromkeys([*(str(c["axes"]) for c in cells), *(str(a.axes) for a in absent)]))
+    for axes in axes_in_order:
+        for label in order:
+            group = groups.get((axes, label))
+            if group:
+                result.append(_row(group, groups.get((axes, baseline), []), baseline, report))
+            for entry in absent:
+                if str(entry.axes) == axes and entry.label == label:
+                    result.append({"axes": entry.axes, "label": label, "absent": entry.reason})
+    kinds = {str(row["axes"]): row["relation"] for row in result if "relation" in row}
+    for row in result:
+        row.setdefault("relation", kinds.get(str(row["axes"]), "?"))
+    return result
+
+
+def _row(group: list[dict[str, Any]], base: list[dict[str, Any]], baseline: str, report: str) -> Row:
+    group = sorted(group, key=lambda cell: int(cell["seed"]))
+    accuracies = [cell[report]["accuracy"] for cell in group]
+    mean, std = mean_std(accuracies)
+    other = "best" if report == "last" else "last"
+    first = group[0]
+    row: Row = {
+        "axes": first["axes"],
+        "label": first["label"],
+        "relation": first["relation"]["kind"],
+        "overlap": first["relation"]["overlap"],
+        "teacher": _mean(group, lambda cell: (cell["teacher"] or {}).get("accuracy")),
+        "teacher_induced": _mean(group, lambda cell: (cell["teacher"] or {}).get("induced_accuracy")),
+        "reported": report,
+        "mean": mean,
+        "std": std,
+        other: mean_std([cell[other]["accuracy"] for cell in group])[0],
+        "n": len(group),
+        "seeds": [cell["seed"] for cell in group],
+        "interval": t_interval(accuracies),
+        "ece": _mean(group, lambda cell: cell[report]["ece"]),
+        "agreement": _mean(group, lambda cell: cell[report].get("agreement")),
+        "seconds": _mean(group, lambda cell: cell["seconds"]),
+        "images_per_second": _mean(group, lambda cell: cell["images_per_second"]),
+        "empty_batches": {k: sum(c["empty_batches"].get(k, 0) for c in group) for k in first["empty_batches"]},
+    }
+    alone = {cell["seed"]: cell for cell in base}
+    pairs = [(cell, alone[cell["seed"]]) for cell in group if cell["seed"] in alone]
+    if pairs:
+        row["baseline"] = mean_std([theirs[report]["accuracy"] for _, theirs in pairs])[0]
+    if pairs and first["label"] != baseline:
+        ours = [unpack(cell["correct"][report], cell["correct"]["count"]) for cell, _ in pairs]
+        theirs = [unpack(cell["correct"][report], cell["correct"]["count"]) for _, cell in pairs]
+        row["difference"], *interval = paired_bootstrap(ours, theirs)
+        row["difference_interval"] = interval
+    return row
+
+
+def _mean(group: list[dict[str, Any]], read: Any) -> float | None:
+    values = [value for value in map(read, group) if value is not None]
+    return mean_std(values)[0] if values else None
+
+
+def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
+    """The table as Markdown, with what its columns mean below it."""
+    varied = [axis for axis in axes if len({str(row["axes"].get(axis)) for row in rows}) > 1]
+    report = next((row["reported"] for row in rows if "reported" in row), "last")
+    other = "best" if report == "last" else "last"
+    n = max((row["n"] for row in rows if "n" in row), default=0)
+    head = ["relation", *[axis.rsplit(".", 1)[-1] for axis in varied], "method", "teacher", f"{baseline} alone"]
+    head += ["distilled", *(["95 % over seeds"] if n >= 5 else []), other, f"Δ to {baseline} [95 %]", "n", "s"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    notes = []
+    for row in rows:
+        lead = [row["relation"], *[str(row["axes"].get(axis)) for axis in varied], row["label"]]
+        if "absent" in row:
+            lines.append("| " + " | ".join([*lead, *["–"] * (len(head) - len(lead))]) + " |")
+            notes.append(f"{row['label']} is absent where the classes are {row['relation']}: {row['absent']}")
+            continue
+        spread = f"{row['mean']:.2f}" + (f" ± {row['std']:.2f}" if row["std"] is not None else "")
+        interval = row["interval"]
+        over_seeds = [f"{interval[0]:.2f} … {interval[1]:.2f}" if interval else "–"] if n >= 5 else []
+        difference = "–"
+        if "difference" in row:
+            low, high = row["difference_interval"]
+            difference = f"{row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
+        cells = [_number(row["teacher"]), _number(row.get("baseline")), spread, *over_seeds]
+        cells += [_number(row[other]), difference, str(row["n"]), f"{row['seconds']:.1f}"]
+        lines.append("| " + " | ".join([*lead, *cells]) + " |")
+    chosen = "validation chose" if other == "best" else "training ended with"
+    legend = [
+        f"Test accuracy in percent, mean ± std over n seeds, of the student of the {report} epoch; {other}: of the "
+        f"epoch that {chosen}. teacher: on its own classes. Δ: difference to the {baseline}, paired over test "
+        "images within each seed, with a bootstrap interval over images. s: training seconds a run.",
+        *dict.fromkeys(notes),
+    ]
+    return "\n".join(lines) + "\n\n" + "\n\n".join(legend) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV, axes as columns."""
+    axes = list(dict.fromkeys(axis for row in rows for axis in row["axes"]))
+    keys = list(dict.fromkeys(key for row in rows for key in row if key not in ("axes", "empty_batches")))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*axes, *keys])
+    for row in rows:
+        writer.writerow([*(row["axes"].get(axis) for axis in axes), *(row.get(key) for key in keys)])
+    return out.getvalue()
+
+
+def write_table(folder: Path, rows: Sequence[Row], text: str, *, command: str) -> None:
+    """``table.md``, ``table.csv`` and ``table.json`` in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text(f"{text}\nRegenerate with `{command}`.\n")
+    (folder / "table.csv").write_text(to_csv(rows))
+    write_json(folder / "table.json", {"command": command, "rows": rows})

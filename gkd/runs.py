@@ -1,0 +1,304 @@
+"""Runs: one folder each, continued where they stopped, reported where they are finished."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from gkd import metrics
+from gkd.builders import Prepared, load_teacher, prepare, teacher_experiment, use_threads
+from gkd.checkpoint import latest_checkpoint, load_weights, read_weights, save_weights, write_json
+from gkd.config import Resolved, load
+from gkd.data import ImageSet
+from gkd.environment import command, environment
+from gkd.errors import UserError
+from gkd.labels import LabelRelation
+from gkd.logging import MetricsFile, Reporter
+from gkd.losses import teacher_confidence
+from gkd.models import count_parameters
+from gkd.task import Problem
+from gkd.teacher import Teacher
+from gkd.train import Position, Settings, State, fit, predict
+
+Summary = dict[str, Any]
+WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}
+
+
+def run_folder(resolved: Resolved) -> Path:
+    """``out/<config>/<method>-<overrides>-<identity>/seed<seed>``: another override is another folder.
+
+    The identity covers all that decides the result (``Resolved.identity``); the overrides stand before
+    it for the reader.
+    """
+    experiment = resolved.experiment
+    overrides = [label.removeprefix("override ") for label, _ in resolved.layers if label.startswith("override ")]
+    shown = [text for text in overrides if not re.match(r"(run|method|compare)[.=]", text)]
+    slug = re.sub(r"[^\w.=\-]+", "_", ",".join(shown))[:60].strip("_")
+    parts = [experiment.method.name, *([slug] if slug else []), resolved.identity]
+    return experiment.run.out / resolved.name / "-".join(parts) / f"seed{experiment.run.seed}"
+
+
+def finished(folder: Path) -> Summary | None:
+    """The summary of a finished run, or None."""
+    path = folder / "summary.json"
+    if not path.is_file():
+        return None
+    summary: Summary = json.loads(path.read_text())
+    return summary
+
+
+def run(resolved: Resolved, console: Console) -> tuple[Summary, bool]:
+    """Solves an experiment's problem, or continues it, or reports it where it is finished.
+
+    Returns:
+        The summary, and whether anything was trained now.
+
+    Raises:
+        UserError: bad input, a full disk, a changed machine.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    folder = run_folder(resolved)
+    done = finished(folder)
+    if done is not None:
+        return done, False
+    experiment = resolved.experiment
+    threads = use_threads(experiment.run.threads)
+    torch.use_deterministic_algorithms(experiment.run.deterministic)
+    prepared = prepare(resolved)
+    teacher, problem = obtain_teacher(prepared, console)
+    with _locked(folder):
+        _describe(folder, prepared, threads)
+        with Reporter(console, title(resolved), every=experiment.run.log_seconds) as reporter:
+            last, best, position = fit(
+                prepared.student,
+                teacher if experiment.method.needs_teacher else None,
+                problem,
+                experiment.method,
+                prepared.epochs,
+                prepared.settings,
+                folder,
+                reporter,
+            )
+        return _finish(folder, prepared, problem, teacher, {"last": last, "best": best}, position, threads), True
+
+
+def title(resolved: Resolved) -> str:
+    """What a run is called in logs."""
+    experiment = resolved.experiment
+    return f"{resolved.name} {experiment.method.name} seed {experiment.run.seed}"
+
+
+def obtain_teacher(prepared: Prepared, console: Console) -> tuple[Teacher | None, Problem]:
+    """The experiment's teacher: its checkpoint, or the run that trains it (once for all who share it)."""
+    options = prepared.experiment.teacher
+    if options is None:
+        return None, prepared.problem
+    checkpoint = options.checkpoint
+    if checkpoint is None:
+        training = teacher_experiment(prepared)
+        run(training, console)
+        checkpoint = run_folder(training) / WEIGHTS[options.weights]
+    return load_teacher(prepared, checkpoint)
+
+
+def _describe(folder: Path, prepared: Prepared, threads: int) -> None:
+    """config.yaml, command.txt and env.json; a resumed run must find the machine it was started on."""
+    resolved, settings = prepared.resolved, prepared.settings
+    env = environment(threads, settings.device, settings.dtype)
+    path = folder / "env.json"
+    if path.is_file() and latest_checkpoint(folder / "checkpoints") is not None:
+        before = json.loads(path.read_text())
+        for key in ("versions", "threads", "device"):
+            if before.get(key) != env[key] and key not in resolved.experiment.run.allow_changed:
+                raise UserError(
+                    f"The run {folder} was started with {key} {before.get(key)} and would go on with {env[key]}, "
+                    f"which can change its bits; restore {key}, or allow it with run.allow_changed=[{key}]."
+                )
+    (folder / "config.yaml").write_text(f"# {resolved.name}\n{resolved.annotated_yaml()}")
+    (folder / "command.txt").write_text(command() + "\n")
+    write_json(path, env)
+
+
+def _finish(
+    folder: Path,
+    prepared: Prepared,
+    problem: Problem,
+    teacher: Teacher | None,
+    states: dict[str, State],
+    position: Position,
+    threads: int,
+) -> Summary:
+    """Judges last and best on test, once; writes the students, their correctness and the summary."""
+    resolved, settings, student = prepared.resolved, prepared.settings, prepared.student
+    test = problem.student.test
+    labels = test.labels.cpu()
+    results: dict[str, dict[str, Any]] = {}
+    correct: dict[str, str] = {}
+    for which, state in states.items():
+        student.load_state_dict(state)
+        logits, _ = predict(student, test, settings)
+        results[which] = judge(logits, labels)
+        correct[which] = pack(metrics.correctness(logits, labels))
+        if teacher is not None:
+            teacher_logits, _ = _predictions(teacher, test, settings)
+            results[which]["agreement"] = _rounded(metrics.agreement(logits, teacher_logits, problem.relation))
+        metadata = {
+            "network": resolved.experiment.student.network,
+            "classes": json.dumps(list(problem.student.space)),
+            "mean": ",".join(map(str, settings.mean)),
+            "std": ",".join(map(str, settings.std)),
+            "test_accuracy": f"{results[which]['accuracy']:.2f}",
+            "method": resolved.experiment.method.name,
+        }
+        save_weights(folder / WEIGHTS[which], state, metadata)
+    results["best"].update(epoch=position.best_epoch, validation=_rounded(position.best_metric))
+    write_json(folder / "correct.json", {"count": len(labels), **correct})
+    summary: Summary = {
+        "config": resolved.name,
+        "identity": resolved.identity,
+        "method": resolved.experiment.method.name,
+        "seed": settings.seed,
+        "relation": describe_relation(problem.relation),
+        "epochs": prepared.epochs,
+        "note": "last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
+        **results,
+        "teacher": _teacher_results(teacher, problem, prepared) if teacher else None,
+        "empty_batches": _empty_batches(folder),
+        "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
+        "seconds": round(position.seconds, 2),
+        "parameters": count_parameters(student),
+        "test_images": len(labels),
+        **environment(threads, settings.device, settings.dtype),
+        "command": command(),
+    }
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def judge(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Accuracy and expected calibration error in percent, negative log-likelihood in nats."""
+    return {
+        "accuracy": _rounded(metrics.accuracy(logits, labels)),
+        "ece": _rounded(metrics.expected_calibration_error(logits, labels)),
+        "nll": _rounded(metrics.negative_log_likelihood(logits, labels)),
+    }
+
+
+def describe_relation(relation: LabelRelation) -> dict[str, Any]:
+    """A label relation as facts for a summary."""
+    return {
+        "kind": relation.kind,
+        "overlap": round(relation.overlap, 4),
+        "shared": relation.num_shared,
+        "teacher_classes": len(relation.teacher),
+        "student_classes": len(relation.student),
+    }
+
+
+def _teacher_results(teacher: Teacher, problem: Problem, prepared: Prepared) -> dict[str, Any]:
+    """What the teacher is worth: on its own classes, and as a classifier it induces over the student's."""
+    settings, student = prepared.settings, problem.student
+    own = problem.teacher.test.restrict(teacher.space)
+    own_logits, _ = _predictions(teacher, own, settings)
+    test_logits, embedding = _predictions(teacher, student.test, settings)
+    _, train_embedding = _predictions(teacher, student.train, settings)
+    labels = student.test.labels.cpu()
+    induced = metrics.ncm_accuracy(
+        embedding, labels, train_embedding, student.train.labels.cpu(), len(student.space)
+    )
+    results: dict[str, Any] = {
+        "accuracy": _rounded(metrics.accuracy(own_logits, own.labels.cpu())),
+        "induced_accuracy": _rounded(induced),
+        "hash": teacher.state_hash(),
+    }
+    terms = [term for stage in prepared.experiment.method.stages.values() for term in stage.terms.values()]
+    for kind in sorted({term.confidence for term in terms if term.confidence}):
+        weights = teacher_confidence(test_logits, kind)
+        results[f"confidence_auc/{kind}"] = _rounded(metrics.separation(weights, problem.relation.known[labels]))
+    return results
+
+
+_PREDICTIONS: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+
+
+def _predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
+    """A teacher's outputs on an image set; the last few are kept, because the cells of a grid share them."""
+    key = (f"{teacher.state_hash()} {settings.dtype}", images.fingerprint())
+    if key not in _PREDICTIONS:
+        if len(_PREDICTIONS) >= 16:
+            _PREDICTIONS.pop(next(iter(_PREDICTIONS)))
+        _PREDICTIONS[key] = predict(teacher, images, settings, mean=teacher.mean, std=teacher.std)
+    return _PREDICTIONS[key]
+
+
+def _empty_batches(folder: Path) -> dict[str, int]:
+    """How many batches held nothing for a counting term (no tuple, say), by stage and term."""
+    counts: dict[str, int] = {}
+    for record in MetricsFile(folder / "metrics.jsonl").read():
+        for name, value in record.items():
+            if name.startswith("empty/"):
+                key = f"{record['stage']}/{name.removeprefix('empty/')}"
+                counts[key] = counts.get(key, 0) + int(value)
+    return counts
+
+
+def evaluate_run(folder: Path) -> dict[str, Any]:
+    """Judges a finished run's saved students on its test images again.
+
+    Raises:
+        UserError: no run there, or an unfinished one.
+    """
+    summary = finished(folder)
+    if summary is None:
+        what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
+        raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
+    prepared = prepare(load(folder / "config.yaml"))
+    use_threads(prepared.experiment.run.threads)
+    test = prepared.problem.student.test
+    results: dict[str, Any] = {"config": summary["config"], "method": summary["method"], "seed": summary["seed"]}
+    for which, name in WEIGHTS.items():
+        tensors, _ = read_weights(folder / name)
+        load_weights(prepared.student, tensors, name=prepared.experiment.student.network, path=folder / name)
+        logits, _ = predict(prepared.student, test, prepared.settings)
+        results[which] = judge(logits, test.labels.cpu())
+    return results
+
+
+def pack(correct: Tensor) -> str:
+    """Bool ``[N]`` as hex, eight images a byte, most significant bit first."""
+    return np.packbits(correct.numpy()).tobytes().hex()
+
+
+def unpack(text: str, count: int) -> np.ndarray:
+    """The Bool ``[count]`` array of ``pack``."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=count).astype(bool)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of the run folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"The run folder {folder} cannot be made ({error.strerror}); change run.out.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"Another process is working in {folder}; wait for it, or change run.out.") from None
+        yield

@@ -1,0 +1,116 @@
+"""Between whom: what a task adapter is, what it yields, and how adapters are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gkd.data import ImageSet
+from gkd.labels import LabelRelation, LabelSpace, fraction, window
+
+# Adapters by name, found through the entry-point group, so that a third party's are found too.
+TASKS: dict[str, EntryPoint] = {point.name: point for point in entry_points(group="gkd.tasks")}
+
+
+class TaskOptions(BaseModel):
+    """Base of a task's options: its keys in the ``task`` section of an experiment file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+
+
+class Classes(BaseModel):
+    """A selection of classes: exactly one of names, indices, a window or a random fraction.
+
+    Attributes:
+        names: class names, in column order.
+        indices: positions in the data's natural (sorted) order.
+        size, shift, order: the window ``order[shift : shift + size]``.
+        fraction, seed: a random share of the classes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    names: tuple[str, ...] | None = None
+    indices: tuple[int, ...] | None = None
+    size: int | None = Field(default=None, ge=1)
+    shift: int = Field(default=0, ge=0)
+    order: str = "natural"
+    fraction: float | None = Field(default=None, gt=0, le=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Classes:
+        given = [key for key in ("names", "indices", "size", "fraction") if getattr(self, key) is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none"
+            raise ValueError(f"give exactly one of names, indices, size (a window) or fraction; got {got}")
+        return self
+
+    def select(self, space: LabelSpace) -> LabelSpace:
+        """The selected classes of a data set's space."""
+        if self.names is not None:
+            return space.select(self.names)
+        if self.indices is not None:
+            return space.select(self.indices)
+        if self.size is not None:
+            return window(space, size=self.size, shift=self.shift, order=self.order)
+        assert self.fraction is not None
+        return fraction(space, share=self.fraction, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One side's images before a task selects its classes."""
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+    @property
+    def space(self) -> LabelSpace:
+        return self.train.space
+
+    def restrict(self, space: LabelSpace) -> Source:
+        """The images of some classes, relabelled by name to that space's columns."""
+        return Source(self.train.restrict(space), self.validation.restrict(space), self.test.restrict(space))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One distillation to solve: whose classes, which images, between whom.
+
+    Attributes:
+        name: names the problem within its task, such as ``student`` or ``step-3``.
+        relation: teacher against student classes.
+        teacher: images over the teacher's classes, where a teacher is trained here.
+        student: images over the student's classes.
+        rows: which rows a loss on the teacher's logits sees where the method does not say.
+    """
+
+    name: str
+    relation: LabelRelation
+    teacher: Source
+    student: Source
+    rows: Literal["known", "all"] = "known"
+
+
+class Task(Protocol):
+    """A task adapter: the only thing that knows which classes and images each side has."""
+
+    Options: type[TaskOptions]
+
+    def __init__(self, options: Any) -> None: ...
+
+    def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+        """The relation over the data sets' full spaces; needs no image, so it can refuse early."""
+        ...
+
+    def problems(self, teacher: Source, student: Source) -> Iterator[Problem]:
+        """The problems in the order in which they are solved."""
+        ...

@@ -1,0 +1,339 @@
+"""fit(): the training loop. Stages, epochs and steps; every task, method and device goes through it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gkd.checkpoint import Checkpoint, copy_state, latest_checkpoint, save_checkpoint
+from gkd.data import Batches, ImageSet, ordered
+from gkd.distiller import Distiller
+from gkd.interrupt import Interrupt, Interrupted
+from gkd.logging import Diverged, Meter, MetricsFile, Reporter
+from gkd.losses import class_centres
+from gkd.method import Method, Stage
+from gkd.metrics import accuracy, ncm_accuracy
+from gkd.task import Problem
+from gkd.teacher import Teacher
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a student is trained, whatever the method: data handling, precision, cadence.
+
+    Attributes:
+        mean, std: per-channel statistics of the student's input, in [0, 1] pixel units.
+        dtype: float32, or bfloat16 for autocast; losses stay in float32 either way.
+        evaluate_every: epochs between validations; the last epoch of a stage is always validated.
+        checkpoint_seconds: at most this much work is lost when the process is killed.
+    """
+
+    seed: int
+    batch_size: int
+    augment: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    dtype: torch.dtype
+    evaluate_every: int = 1
+    evaluate_batch_size: int = 512
+    checkpoint_seconds: float = 60.0
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+@dataclass
+class Position:
+    """Where a run is: counted in whole stages, epochs of the stage and steps of the epoch."""
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    seconds: float = 0.0
+    images: int = 0
+    best_metric: float = float("-inf")
+    best_epoch: int = -1
+
+
+def fit(
+    student: nn.Module,
+    teacher: Teacher | None,
+    problem: Problem,
+    method: Method,
+    epochs: Mapping[str, int],
+    settings: Settings,
+    folder: Path,
+    reporter: Reporter,
+) -> tuple[State, State, Position]:
+    """Trains a student through a method's stages, from the last checkpoint in ``folder`` if any.
+
+    Args:
+        student: freshly built from the seed; trained in place.
+        teacher: frozen; None where no term reads it.
+        problem: images and label relation.
+        method: the stages; ``epochs`` says how long each runs here.
+        folder: gets ``metrics.jsonl`` and ``checkpoints/``.
+
+    Returns:
+        The last stage's last and best state, and the position at the end.
+
+    Raises:
+        Interrupted: a signal asked to stop; everything is saved.
+        Diverged: a loss or weight became non-finite; the last checkpoint is whole.
+    """
+    metrics = MetricsFile(folder / "metrics.jsonl")
+    resumed = latest_checkpoint(folder / "checkpoints")
+    position = Position(**resumed.facts) if resumed else Position()
+    metrics.cut_back(position.global_step)
+    initial = copy_state(student)
+    last = best = initial
+    with Interrupt() as interrupt:
+        for number, (name, stage) in enumerate(method.stages.items()):
+            if number < position.stage:
+                continue  # done before this run was interrupted
+            if number > position.stage:
+                position = Position(number, 0, 0, position.global_step, position.seconds, position.images)
+            student.load_state_dict({"initial": initial, "last": last, "best": best}[stage.start])
+            torch.manual_seed(_stage_seed(settings.seed, number))
+            run = _StageRun(name, stage, epochs[name], student, teacher, problem, settings, position)
+            if resumed is not None:
+                run.restore(resumed)
+                resumed = None
+            _train_stage(run, folder / "checkpoints", metrics, reporter, interrupt, sum(epochs.values()))
+            last, best = copy_state(student), run.best
+    return last, best, position
+
+
+class _StageRun:
+    """The objects and the saved state of one stage."""
+
+    def __init__(
+        self,
+        name: str,
+        stage: Stage,
+        epochs: int,
+        student: nn.Module,
+        teacher: Teacher | None,
+        problem: Problem,
+        settings: Settings,
+        position: Position,
+    ) -> None:
+        self.name, self.stage, self.epochs = name, stage, epochs
+        self.student, self.problem, self.settings, self.position = student, problem, settings, position
+        images = problem.student.validation if stage.data == "held-out" else problem.student.train
+        self.batches = Batches(
+            images,
+            batch_size=settings.batch_size,
+            augment=settings.augment,
+            mean=settings.mean,
+            std=settings.std,
+            seed=settings.seed,
+            stage=position.stage,
+            device=settings.device,
+            teacher_mean=teacher.mean if teacher else None,
+            teacher_std=teacher.std if teacher else None,
+            balanced=stage.images_per_class if stage.data == "balanced" else None,
+            memory_format=torch.channels_last,
+        )
+        centres = None
+        if teacher is not None and any("centres" in term.needs for term in stage.terms.values()):
+            centres = train_centres(teacher, problem.student.train, settings)
+        self.distiller = Distiller(
+            student,
+            teacher,
+            stage.terms,
+            relation=problem.relation if teacher else None,
+            rows=problem.rows,
+            centres=centres,
+        ).to(settings.device)
+        self.optimiser = stage.optimiser.build(self.distiller.param_groups(stage.train))
+        self.meter = Meter(settings.device)
+        self.best: State = copy_state(student)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continues where the checkpoint was written, to the bit."""
+        self.distiller.load_state_dict(checkpoint.weights["distiller"])
+        self.best = checkpoint.weights["best"]
+        self.optimiser.load_state_dict(checkpoint.state["optimiser"])
+        self.meter.load_state_dict(checkpoint.state["meter"])
+        torch.set_rng_state(checkpoint.state["generators"]["cpu"])
+        if self.settings.device.type == "cuda":
+            torch.cuda.set_rng_state(checkpoint.state["generators"]["device"])
+
+    def save(self, parent: Path) -> None:
+        """Writes a checkpoint of this moment; refuses where anything is not finite."""
+        self.meter.check()
+        if not all(bool(torch.isfinite(p).all()) for p in self.student.parameters()):
+            raise Diverged(
+                f"A weight became non-finite in stage {self.name!r} before step {self.position.global_step}; "
+                "no such state was saved. Lower optimiser.lr or set optimiser.clip_norm."
+            )
+        generators = {"cpu": torch.get_rng_state()}
+        if self.settings.device.type == "cuda":
+            generators["device"] = torch.cuda.get_rng_state()
+        save_checkpoint(
+            parent,
+            self.position.global_step,
+            weights={"distiller": self.distiller.state_dict(), "best": self.best},
+            state={
+                "optimiser": self.optimiser.state_dict(),
+                "meter": self.meter.state_dict(),
+                "generators": generators,
+            },
+            facts=vars(self.position),
+        )
+
+
+def _train_stage(
+    run: _StageRun, checkpoints: Path, metrics: MetricsFile, reporter: Reporter, interrupt: Interrupt, total_epochs: int
+) -> None:
+    """Epochs and steps of one stage: forward, backward, step; validate; keep the best; save."""
+    stage, position, settings, distiller, optimiser = run.stage, run.position, run.settings, run.distiller, run.optimiser
+    total_steps = total_epochs * len(run.batches)
+    clock = saved = time.monotonic()
+    while position.epoch < run.epochs:
+        distiller.train()
+        for batch in run.batches.epoch(position.epoch, start=position.step):
+            progress = (position.epoch + position.step / len(run.batches)) / run.epochs
+            distiller.set_epoch(progress * stage.epochs)
+            lr = stage.optimiser.set_lr(optimiser, progress, stage.epochs)
+            with settings.autocast():
+                losses = distiller(batch)
+            optimiser.zero_grad(set_to_none=True)
+            losses["loss"].backward()
+            if stage.optimiser.clip_norm is not None:
+                nn.utils.clip_grad_norm_(distiller.parameters(), stage.optimiser.clip_norm)
+            optimiser.step()
+            run.meter.add(losses, position.global_step)
+            position.step += 1
+            position.global_step += 1
+            position.images += len(batch.labels)
+            reporter.step(position.global_step, total_steps)
+            overdue = time.monotonic() - saved > settings.checkpoint_seconds
+            if position.step < len(run.batches) and (interrupt.requested or overdue):
+                clock = _spend(position, clock)
+                run.save(checkpoints)
+                saved = time.monotonic()
+                if interrupt.requested:
+                    raise Interrupted(f"stopped in stage {run.name!r}, epoch {position.epoch}; everything is saved")
+        clock = _spend(position, clock)
+        position.epoch, position.step = position.epoch + 1, 0
+        last_epoch = position.epoch == run.epochs
+        record: dict[str, Any] = {
+            "step": position.global_step, "stage": run.name, "epoch": position.epoch, "epochs": run.epochs, "lr": lr,
+            **run.meter.read(), "seconds": round(position.seconds, 3),
+        }  # fmt: skip
+        run.meter = Meter(settings.device)
+        if last_epoch or position.epoch % settings.evaluate_every == 0:
+            metric = validate(run.student, run.problem, stage.select, settings)
+            record[f"validation/{stage.select}"] = metric
+            if metric > position.best_metric:
+                position.best_metric, position.best_epoch = metric, position.epoch
+                run.best = copy_state(run.student)
+        metrics.add(record)
+        reporter.epoch(record, last=last_epoch)
+        if last_epoch or interrupt.requested or time.monotonic() - saved > settings.checkpoint_seconds:
+            run.save(checkpoints)
+            saved = time.monotonic()
+        if interrupt.requested:
+            raise Interrupted(f"stopped after epoch {position.epoch} of stage {run.name!r}; everything is saved")
+        clock = time.monotonic()  # validation and saving are not training time
+
+
+def one_step(
+    name: str,
+    stage: Stage,
+    student: nn.Module,
+    teacher: Teacher | None,
+    problem: Problem,
+    settings: Settings,
+    position: Position,
+) -> tuple[float, float, int]:
+    """Tries a stage on one batch: forward, backward, optimiser step, twice (the first warms up).
+
+    Returns:
+        Seconds of the second step, its loss, and the steps of an epoch.
+    """
+    run = _StageRun(name, stage, 1, student, teacher, problem, settings, position)
+    batch = next(iter(run.batches.epoch(0)))
+    run.distiller.train()
+    for _ in range(2):
+        started = time.monotonic()
+        with settings.autocast():
+            losses = run.distiller(batch)
+        run.optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        run.optimiser.step()
+        loss = losses["loss"].item()
+        seconds = time.monotonic() - started
+    return seconds, loss, len(run.batches)
+
+
+def _spend(position: Position, since: float) -> float:
+    """Adds the training time since then to the position; returns now."""
+    now = time.monotonic()
+    position.seconds += now - since
+    return now
+
+
+def _stage_seed(seed: int, stage: int) -> int:
+    """Model-side randomness (dropout, negatives) of a stage; data and order have their own."""
+    return (seed * 1_000_003 + stage * 7_919 + 1) % 2**63
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module,
+    images: ImageSet,
+    settings: Settings,
+    *,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Logits ``[N, C]`` and embeddings ``[N, D]`` in float32 on the CPU, in eval mode, un-augmented."""
+    was_training = network.training
+    network.eval()
+    logits, embedding = [], []
+    batches = ordered(
+        images,
+        batch_size=settings.evaluate_batch_size,
+        mean=mean or settings.mean,
+        std=std or settings.std,
+        device=settings.device,
+        memory_format=torch.channels_last,
+    )
+    for batch in batches:
+        with settings.autocast():
+            features = network.features(batch.images)
+        logits.append(features.logits.float().cpu())
+        embedding.append(features.embedding.float().cpu())
+    network.train(was_training)
+    return torch.cat(logits), torch.cat(embedding)
+
+
+def validate(student: nn.Module, problem: Problem, select: str, settings: Settings) -> float:
+    """The metric in percent that chooses a stage's best epoch."""
+    images = problem.student.validation
+    logits, embedding = predict(student, images, settings)
+    if select == "accuracy":
+        return accuracy(logits, images.labels.cpu())
+    train = problem.student.train
+    _, train_embedding = predict(student, train, settings)
+    return ncm_accuracy(embedding, images.labels.cpu(), train_embedding, train.labels.cpu(), len(images.space))
+
+
+def train_centres(teacher: Teacher, images: ImageSet, settings: Settings) -> Tensor:
+    """``[C, D_T]`` centres of the student's classes in the teacher's embedding: once, un-augmented."""
+    _, embedding = predict(teacher, images, settings, mean=teacher.mean, std=teacher.std)
+    centres, _ = class_centres(embedding, images.labels.cpu(), len(images.space))
+    return centres

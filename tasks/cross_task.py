@@ -1,0 +1,65 @@
+"""Cross-task distillation: the student's classes are the teacher's, overlap them, or are all new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from gkd.labels import LabelRelation, LabelSpace
+from gkd.task import Classes, Problem, Source, TaskOptions
+
+
+class Options(TaskOptions):
+    """Two windows over one class order, or an explicit selection for each side.
+
+    Attributes:
+        order, size, shift: the teacher has ``order[0:size]``, the student
+            ``order[shift : shift + size]``: shift 0 is the same space, ``size`` is disjoint.
+        teacher_classes, student_classes: explicit selections instead; None takes every class.
+        aliases: student name -> teacher name, for two data sets that name one class differently.
+    """
+
+    name: Literal["cross_task"] = "cross_task"
+    order: str = "natural"
+    size: int | None = Field(default=None, ge=1)
+    shift: int = Field(default=0, ge=0)
+    teacher_classes: Classes | None = None
+    student_classes: Classes | None = None
+    aliases: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _windows_or_selections(self) -> Options:
+        if self.size is not None and (self.teacher_classes or self.student_classes):
+            raise ValueError("give windows (order, size, shift) or teacher_classes and student_classes, not both")
+        if self.size is None and self.shift:
+            raise ValueError("shift moves a window; give its size too")
+        return self
+
+
+class CrossTask:
+    """One problem whose two sides may have different classes, and different data sets."""
+
+    Options = Options
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+        options = self.options
+        if options.size is not None:
+            teacher_classes = Classes(size=options.size, order=options.order)
+            student_classes = Classes(size=options.size, order=options.order, shift=options.shift)
+            return LabelRelation(teacher_classes.select(teacher), student_classes.select(student), options.aliases)
+        return LabelRelation(
+            options.teacher_classes.select(teacher) if options.teacher_classes else teacher,
+            options.student_classes.select(student) if options.student_classes else student,
+            options.aliases,
+        )
+
+    def problems(self, teacher: Source, student: Source) -> Iterator[Problem]:
+        relation = self.spaces(teacher.space, student.space)
+        yield Problem(
+            "student", relation, teacher.restrict(relation.teacher), student.restrict(relation.student)
+        )

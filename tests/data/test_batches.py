@@ -1,0 +1,174 @@
+"""Batches: an epoch as a pure function, balanced batches, evaluation order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from gkd.data import AUGMENTATIONS, Batches, ImageSet, normalise, ordered
+from gkd.errors import UserError
+from gkd.features import Batch
+
+Make = Callable[..., ImageSet]
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+def batches_of(images: ImageSet, **arguments: object) -> Batches:
+    settings = {"batch_size": 8, "mean": MEAN, "std": STD, "seed": 1, "augment": "crop-flip"}
+    return Batches(images, **{**settings, **arguments})  # type: ignore[arg-type]
+
+
+def joined(batches: list[Batch]) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.cat([getattr(b, part) for b in batches]) for part in ("index", "labels", "images"))
+
+
+def test_an_epoch_visits_each_sample_once(make_images: Make) -> None:
+    images = make_images(40)
+    batches = batches_of(images)
+    epoch = list(batches.epoch(0))
+    assert len(epoch) == len(batches) == 5
+    index, labels, pixels = joined(epoch)
+    assert index.sort().values.equal(torch.arange(40))
+    assert labels.equal(images.labels[index])
+    augmented = AUGMENTATIONS["crop-flip"](images.images[index], index, seed=1, stage=0, epoch=0)
+    assert pixels.equal(normalise(augmented, MEAN, STD))
+    assert pixels.dtype == torch.float32
+    assert not joined(list(batches.epoch(1)))[0].equal(index)
+
+
+def test_an_epoch_is_pure(make_images: Make) -> None:
+    """Not the global seed, the batches taken before, the batch size or the start change a sample."""
+    images = make_images(40)
+    torch.manual_seed(0)
+    first = joined(list(batches_of(images).epoch(3)))
+    torch.manual_seed(7)
+    batches = batches_of(images, batch_size=5)
+    list(batches.epoch(0))
+    next(iter(batches.epoch(3)))
+    for other in (joined(list(batches.epoch(3))), joined(list(batches_of(images).epoch(3)))):
+        assert all(a.equal(b) for a, b in zip(first, other, strict=True))
+    resumed = joined(list(batches_of(images).epoch(3, start=2)))
+    assert all(a[16:].equal(b) for a, b in zip(first, resumed, strict=True))
+    assert list(batches.epoch(3, start=len(batches))) == []
+
+
+def test_seed_and_stage_change_the_order(make_images: Make) -> None:
+    images = make_images(40)
+    orders = [
+        batches_of(images, **settings).order(0).tolist() for settings in ({}, {"seed": 2}, {"stage": 1})
+    ]
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_rows_of_a_batch_can_be_made_alone(make_images: Make) -> None:
+    """A rank that makes its share of a batch gets the bits of the whole batch."""
+    batches = batches_of(make_images(40))
+    whole = next(batches.epoch(2))
+    part = batches.batch(batches.order(2)[4:8], epoch=2)
+    assert part.images.equal(whole.images[4:8])
+    assert part.labels.equal(whole.labels[4:8])
+    other = batches.batch(part.index, epoch=2, view=1)
+    assert not other.images.equal(part.images)
+
+
+@pytest.mark.parametrize(
+    ("num", "drop_last", "sizes"),
+    [(20, True, [8, 8]), (20, False, [8, 8, 4]), (16, True, [8, 8]), (5, True, [5]), (5, False, [5])],
+)
+def test_the_last_batch(make_images: Make, num: int, drop_last: bool, sizes: list[int]) -> None:
+    batches = batches_of(make_images(num), drop_last=drop_last)
+    assert [len(batch.labels) for batch in batches.epoch(0)] == sizes
+    assert len(batches) == len(sizes)
+
+
+def test_the_view_is_the_same_pixels_under_the_teachers_statistics(make_images: Make) -> None:
+    images = make_images(40)
+    assert next(batches_of(images).epoch(0)).view is None
+    assert next(batches_of(images, teacher_mean=MEAN, teacher_std=list(STD)).epoch(0)).view is None
+    plain = next(batches_of(images).epoch(0))
+    for settings in ({"teacher_mean": (0, 0, 0)}, {"teacher_mean": (0, 0, 0), "teacher_std": (1, 2, 3)}):
+        batch = next(batches_of(images, **settings).epoch(0))
+        assert batch.images.equal(plain.images)
+        assert batch.view is not None
+        teacher_std = torch.tensor(settings.get("teacher_std", STD)).view(3, 1, 1)
+        pixels = plain.images * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+        torch.testing.assert_close(batch.view * teacher_std, pixels, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "per_class"), [(4, 2), (7, 4), (10, 2), (9, 1)])
+def test_balanced_batches(make_images: Make, classes: int, per_class: int) -> None:
+    images = make_images(90, classes)
+    batches = batches_of(images, balanced=per_class)
+    assert len(batches) == 11
+    epoch = list(batches.epoch(2))
+    assert len(epoch) == 11
+    seen = torch.zeros(classes, dtype=torch.int64)
+    for batch in epoch:
+        counts = torch.bincount(batch.labels, minlength=classes)
+        assert sorted(counts[counts > 0].tolist()) == [per_class] * (8 // per_class)
+        assert len(batch.index.unique()) == 8
+        assert batch.labels.equal(images.labels[batch.index])
+        seen += counts > 0
+    assert seen.min() >= 1
+    again = [batch.index for batch in batches_of(images, balanced=per_class).epoch(2, start=3)]
+    assert all(a.equal(b.index) for a, b in zip(again, epoch[3:], strict=True))
+    assert not batches.order(1).equal(batches.order(2))
+
+
+def test_a_balanced_class_uses_all_its_images_before_one_again(make_images: Make) -> None:
+    images = make_images(80, 4)
+    order = batches_of(images, balanced=2).order(0)  # every class in every batch: 10 batches, 20 of a class
+    assert order.sort().values.equal(torch.arange(80))
+
+
+def test_balanced_passes_over_classes_without_images(make_images: Make) -> None:
+    images = make_images(40, 4)
+    images = images.select(torch.nonzero(images.labels != 1).flatten())
+    batch = next(batches_of(images, batch_size=6, balanced=2).epoch(0))
+    assert sorted(set(batch.labels.tolist())) == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"augment": "crop-flop"}, "Unknown augmentation 'crop-flop'. Did you mean 'crop-flip'"),
+        ({"batch_size": 0}, "batch size 0 is below 1"),
+        ({"mean": (0.5,)}, "mean has 1 numbers but the images have 3 channels"),
+        ({"teacher_std": (1.0, 1.0)}, "teacher's std has 2 numbers"),
+        ({"std": (1.0, 0.0, 1.0)}, "not above 0"),
+        ({"balanced": 3}, "divides the batch size"),
+        ({"balanced": 1}, "needs 8 classes but random has 4"),
+        ({"batch_size": 24, "balanced": 12}, "class 'c0' of random has 10 images, fewer than the 12"),
+    ],
+)
+def test_errors(make_images: Make, settings: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        batches_of(make_images(40), **settings)
+
+
+def test_an_empty_set_is_refused(make_images: Make) -> None:
+    with pytest.raises(UserError, match="no image to make a batch of"):
+        batches_of(make_images(4).select(torch.tensor([], dtype=torch.int64)))
+
+
+def test_ordered(make_images: Make) -> None:
+    images = make_images(20)
+    batches = list(ordered(images, batch_size=8, mean=MEAN, std=STD, device="cpu", teacher_mean=(0, 0, 0)))
+    assert [len(batch.labels) for batch in batches] == [8, 8, 4]
+    index, labels, pixels = joined(batches)
+    assert index.equal(torch.arange(20))
+    assert labels.equal(images.labels)
+    assert pixels.equal(normalise(images.images, MEAN, STD))
+    assert torch.cat([batch.teacher_images for batch in batches]).equal(
+        normalise(images.images, (0, 0, 0), STD)
+    )
+
+
+def test_channels_last_batches(make_images: Make) -> None:
+    images = make_images(40)
+    first = next(batches_of(images).epoch(0))
+    second = next(batches_of(images, memory_format=torch.channels_last).epoch(0))
+    assert second.images.is_contiguous(memory_format=torch.channels_last)
+    assert second.images.equal(first.images)

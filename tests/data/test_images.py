@@ -1,0 +1,86 @@
+"""ImageSet: selection and relabelling by name, counts, fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gkd.data import ImageSet
+from gkd.errors import UserError
+from gkd.labels import LabelSpace
+
+Make = Callable[..., ImageSet]
+
+
+def test_shape_and_counts(make_images: Make) -> None:
+    images = make_images(10, 4, size=6, channels=1)
+    assert len(images) == 10
+    assert images.channels == 1
+    assert images.size == (6, 6)
+    assert images.class_counts().tolist() == [3, 3, 2, 2]
+
+
+def test_wrong_tensors_are_refused(make_images: Make) -> None:
+    images = make_images()
+    with pytest.raises(ValueError, match="uint8"):
+        replace(images, images=images.images.float())
+    with pytest.raises(ValueError, match="int64"):
+        replace(images, labels=images.labels[:-1])
+    with pytest.raises(ValueError, match="file names"):
+        replace(images, files=("a",))
+
+
+def test_select_keeps_order_and_files(make_images: Make) -> None:
+    images = make_images()
+    chosen = images.select(torch.tensor([7, 2]))
+    assert chosen.images.equal(images.images[[7, 2]])
+    assert chosen.labels.tolist() == [3, 2]
+    assert images.files is not None
+    assert chosen.files == (images.files[7], images.files[2])
+    assert chosen.space == images.space
+
+
+def test_restrict_relabels_by_name(make_images: Make) -> None:
+    images = make_images(8, 4)  # labels 0 1 2 3 0 1 2 3
+    part = images.restrict(LabelSpace(["c3", "c1"]))
+    assert part.space.names == ("c3", "c1")
+    assert part.labels.tolist() == [1, 0, 1, 0]
+    assert part.images.equal(images.images[[1, 3, 5, 7]])
+    back = part.restrict(LabelSpace(["c1"]))
+    assert back.images.equal(images.images[[1, 5]])
+
+
+def test_restrict_errors(make_images: Make) -> None:
+    images = make_images()
+    with pytest.raises(UserError, match=r"Unknown class 'c33'.*Did you mean 'c3'"):
+        images.restrict(LabelSpace(["c0", "c33"]))
+    without = images.select(torch.nonzero(images.labels != 2).flatten())
+    with pytest.raises(UserError, match="class 'c2' has no image in random"):
+        without.restrict(LabelSpace(["c0", "c2"]))
+
+
+def test_fingerprint_is_of_the_content(make_images: Make) -> None:
+    images = make_images()
+    assert images.fingerprint() == make_images().fingerprint()
+    assert images.fingerprint() == replace(images, name="other", files=None).fingerprint()
+    assert images.fingerprint() == images.to("cpu").fingerprint()
+    pixels = images.images.clone()
+    pixels[3, 0, 1, 1] ^= 1
+    others = [
+        replace(images, images=pixels),
+        replace(images, labels=images.labels.flip(0)),
+        replace(images, space=LabelSpace(["c0", "c1", "c2", "d"])),
+        replace(images, images=images.images.reshape(40, 3, 4, 16)),
+        images.select(torch.arange(39)),
+        images.select(torch.arange(40).flip(0)),
+    ]
+    assert len({images.fingerprint(), *(other.fingerprint() for other in others)}) == 7
+
+
+def test_fingerprint_does_not_depend_on_the_layout(make_images: Make) -> None:
+    images = make_images()
+    laid_out = replace(images, images=images.images.contiguous(memory_format=torch.channels_last))
+    assert laid_out.fingerprint() == images.fingerprint()

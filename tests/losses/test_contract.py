@@ -1,0 +1,269 @@
+"""The contract of every loss. It finds the losses by itself; each needs a row in `specs.SPECS`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gkd.losses import LOSSES, NEEDS
+
+from .specs import SPECS, Inputs
+
+BATCH = 9
+
+
+def cases() -> Iterator[Any]:
+    for name in LOSSES:
+        for options in SPECS[name].options if name in SPECS else ({},):
+            label = ",".join(f"{key}={value}" for key, value in options.items())
+            yield pytest.param(name, options, id=f"{name}-{label or 'default'}")
+
+
+every_loss = pytest.mark.parametrize(("name", "options"), list(cases()))
+
+
+def evaluate(name: str, inputs: Inputs, options: dict[str, Any], **more: Any) -> Tensor:
+    loss = LOSSES[name]
+    return loss.function(*(inputs[need] for need in loss.needs), **options, **more)
+
+
+def with_gradient(name: str, inputs: Inputs, options: dict[str, Any], **more: Any) -> tuple[Tensor, Inputs]:
+    """The value, and its gradient with respect to each of the student's inputs."""
+    leaves = {key: x.detach().clone().requires_grad_() for key, x in inputs.items() if is_student(key)}
+    value = evaluate(name, {**inputs, **leaves}, options, **more)
+    gradients = torch.autograd.grad(value, list(leaves.values()))
+    return value.detach(), dict(zip(leaves, gradients, strict=True))
+
+
+def is_student(key: str) -> bool:
+    return key.startswith("student_")
+
+
+def per_sample(key: str) -> bool:
+    return key != "centres"
+
+
+def changed(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    return {key: x.to(dtype) if x.is_floating_point() else x for key, x in inputs.items()}
+
+
+def rows(inputs: Inputs, index: Tensor) -> Inputs:
+    return {key: x[index] if per_sample(key) else x for key, x in inputs.items()}
+
+
+def test_every_loss_has_a_spec_and_every_spec_a_loss() -> None:
+    assert set(SPECS) == set(LOSSES)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_signature(name: str) -> None:
+    loss = LOSSES[name]
+    assert loss.needs
+    assert set(loss.needs) <= set(NEEDS)
+    assert "mask" in inspect.signature(loss.function).parameters
+    assert "mask" not in loss.options
+    assert all(not isinstance(default, Tensor) for default in loss.options.values())
+    assert loss.paper
+    assert "Paper:" in (loss.function.__doc__ or "")
+    assert "Convention:" in (loss.function.__doc__ or "")
+
+
+@every_loss
+def test_equals_the_reference_by_plain_loops(name: str, options: dict[str, Any]) -> None:
+    inputs = SPECS[name].make(BATCH)
+    leaves = {key: x.clone().requires_grad_() for key, x in inputs.items() if is_student(key)}
+    expected = SPECS[name].reference(**{**inputs, **leaves}, **options)
+    expected_gradients = torch.autograd.grad(expected, list(leaves.values()))
+    assert expected > 1e-6  # the inputs exercise the loss
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-4)):
+        value, gradients = with_gradient(name, changed(inputs, dtype), options)
+        assert value.dim() == 0
+        assert value.dtype == dtype
+        torch.testing.assert_close(value.double(), expected.detach(), rtol=tolerance, atol=0)
+        for got, want in zip(gradients.values(), expected_gradients, strict=True):
+            atol = tolerance * float(want.abs().max())
+            torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=atol)
+
+
+@every_loss
+def test_gradcheck(name: str, options: dict[str, Any]) -> None:
+    inputs = SPECS[name].make(7)
+    students = [key for key in inputs if is_student(key)]
+
+    def of_students(*values: Tensor) -> Tensor:
+        return evaluate(name, {**inputs, **dict(zip(students, values, strict=True))}, options)
+
+    assert torch.autograd.gradcheck(of_students, [inputs[key].clone().requires_grad_() for key in students])
+
+
+@every_loss
+def test_the_teacher_gets_no_gradient(name: str, options: dict[str, Any]) -> None:
+    inputs = SPECS[name].make(BATCH)
+    inputs = {key: x.requires_grad_() if x.is_floating_point() else x for key, x in inputs.items()}
+    evaluate(name, inputs, options).backward()
+    assert [key for key, x in inputs.items() if x.grad is not None] == [k for k in inputs if is_student(k)]
+
+
+@every_loss
+def test_order_of_the_batch_does_not_matter(name: str, options: dict[str, Any]) -> None:
+    inputs = SPECS[name].make(BATCH)
+    order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(0))
+    value, gradients = with_gradient(name, inputs, options)
+    shuffled_value, shuffled_gradients = with_gradient(name, rows(inputs, order), options)
+    torch.testing.assert_close(shuffled_value, value)
+    torch.testing.assert_close(shuffled_gradients, rows(gradients, order))
+
+
+@every_loss
+def test_mask_equals_the_subset_whatever_the_other_rows_hold(name: str, options: dict[str, Any]) -> None:
+    inputs = SPECS[name].make(BATCH + 4)
+    mask = torch.ones(BATCH + 4, dtype=torch.bool)
+    mask[[0, 3, 7, 12]] = False
+    value, gradients = with_gradient(name, rows(inputs, mask.nonzero()[:, 0]), options)
+    garbage = {key: x.clone() for key, x in inputs.items()}
+    for key, x in garbage.items():
+        if per_sample(key):
+            x[~mask] = torch.nan if x.is_floating_point() else -1
+    for filled in (inputs, garbage):
+        masked_value, masked_gradients = with_gradient(name, filled, options, mask=mask)
+        torch.testing.assert_close(masked_value, value)
+        for key, gradient in masked_gradients.items():
+            torch.testing.assert_close(gradient[mask], gradients[key])
+            assert not gradient[~mask].any()
+
+
+@every_loss
+@pytest.mark.parametrize("how", ["mask", "no rows"])
+def test_empty_selection_is_a_zero_with_a_graph(name: str, options: dict[str, Any], how: str) -> None:
+    inputs = SPECS[name].make(BATCH if how == "mask" else 0)
+    more = {"mask": torch.zeros(BATCH, dtype=torch.bool)} if how == "mask" else {}
+    value, gradients = with_gradient(name, inputs, options, **more)
+    assert value == 0
+    assert all(not gradient.any() for gradient in gradients.values())
+
+
+@every_loss
+def test_a_student_equal_to_its_teacher(name: str, options: dict[str, Any]) -> None:
+    spec = SPECS[name]
+    if spec.matched is None:
+        assert not any(need.startswith("teacher_") for need in LOSSES[name].needs)
+        return
+    inputs = spec.matched(spec.make(BATCH))
+    if options.keys() & {"teacher_temperature", "student_temperature"}:
+        options = {**options, "student_temperature": options["teacher_temperature"], "normalise": False}
+    value, gradients = with_gradient(name, inputs, options)
+    assert abs(float(value)) < 1e-12
+    assert all(float(gradient.abs().max()) < 1e-12 for gradient in gradients.values())
+
+
+@every_loss
+@pytest.mark.parametrize("what", ["identical", "zero", "one zero", "nearly identical"])
+def test_degenerate_rows_have_finite_gradients(name: str, options: dict[str, Any], what: str) -> None:
+    inputs = changed(SPECS[name].make(BATCH), torch.float32)
+    for key, x in inputs.items():
+        if x.is_floating_point() and per_sample(key):
+            noise = 1e-6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(4))
+            if what == "one zero":
+                x[2] = 0
+            else:
+                x[:] = {"identical": x[:1].clone(), "zero": 0 * x, "nearly identical": x[:1] + noise}[what]
+    value, gradients = with_gradient(name, inputs, options)
+    assert torch.isfinite(value)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+
+
+@every_loss
+@pytest.mark.parametrize("batch", [1, 2, BATCH])
+def test_one_class(name: str, options: dict[str, Any], batch: int) -> None:
+    inputs = SPECS[name].make(batch)
+    if "labels" in inputs:
+        inputs["labels"] = torch.zeros_like(inputs["labels"])
+    value, gradients = with_gradient(name, inputs, options)
+    expected = SPECS[name].reference(**inputs, **options)
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+
+
+@every_loss
+def test_batch_of_one(name: str, options: dict[str, Any]) -> None:
+    inputs = SPECS[name].make(1)
+    value, gradients = with_gradient(name, inputs, options)
+    torch.testing.assert_close(value, SPECS[name].reference(**inputs, **options), rtol=1e-9, atol=1e-12)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+
+
+@every_loss
+@pytest.mark.parametrize("scale", [1e-15, 1e4, 1e15])
+@pytest.mark.parametrize("side", ["student_", "teacher_", ""])
+def test_extreme_values_stay_finite(name: str, options: dict[str, Any], scale: float, side: str) -> None:
+    inputs = changed(SPECS[name].make(BATCH), torch.float32)
+    for key, x in inputs.items():
+        if x.is_floating_point() and per_sample(key) and key.startswith(side):
+            x *= scale
+    value, gradients = with_gradient(name, inputs, options)
+    assert torch.isfinite(value)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+
+
+@every_loss
+def test_half_precision_inputs_are_computed_in_float32(name: str, options: dict[str, Any]) -> None:
+    rounded = changed(SPECS[name].make(BATCH), torch.bfloat16)
+    value, gradients = with_gradient(name, rounded, options)
+    expected, expected_gradients = with_gradient(name, changed(rounded, torch.float32), options)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, expected)
+    for key, gradient in gradients.items():
+        assert gradient.dtype == torch.bfloat16
+        torch.testing.assert_close(gradient, expected_gradients[key].bfloat16())
+
+
+@every_loss
+def test_autocast_changes_nothing(name: str, options: dict[str, Any]) -> None:
+    inputs = changed(SPECS[name].make(BATCH), torch.float32)
+    value, gradients = with_gradient(name, inputs, options)
+    leaves = {key: x.clone().requires_grad_() for key, x in inputs.items() if is_student(key)}
+    with torch.autocast("cpu", torch.bfloat16):
+        cast_value = evaluate(name, {**inputs, **leaves}, options)
+    cast_gradients = torch.autograd.grad(cast_value, list(leaves.values()))
+    torch.testing.assert_close(cast_value.detach(), value)
+    torch.testing.assert_close(dict(zip(leaves, cast_gradients, strict=True)), gradients)
+
+
+@every_loss
+def test_non_finite_inputs_show(name: str, options: dict[str, Any]) -> None:
+    for key, x in SPECS[name].make(BATCH).items():
+        if x.is_floating_point():
+            inputs = SPECS[name].make(BATCH)
+            inputs[key][0, 0] = torch.nan
+            assert evaluate(name, inputs, options).isnan(), f"NaN in {key} is hidden"
+
+
+@every_loss
+def test_one_graph_under_compile(name: str, options: dict[str, Any]) -> None:
+    torch.compiler.reset()
+    inputs = changed(SPECS[name].make(BATCH), torch.float32)
+    mask = torch.arange(BATCH) > 1
+    expected, expected_gradients = with_gradient(name, inputs, options, mask=mask)
+    students = [key for key in inputs if is_student(key)]
+    leaves = {key: inputs[key].clone().requires_grad_() for key in students}
+    compiled = torch.compile(partial(evaluate, name, options=options), backend="eager", fullgraph=True)
+    value = compiled({**inputs, **leaves}, mask=mask)
+    gradients = torch.autograd.grad(value, list(leaves.values()))
+    torch.testing.assert_close(value.detach(), expected)
+    torch.testing.assert_close(dict(zip(students, gradients, strict=True)), expected_gradients)
+
+
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.counted])
+def test_the_counted_form_agrees(name: str) -> None:
+    loss, inputs = LOSSES[name], SPECS[name].make(BATCH)
+    assert loss.counted is not None
+    value, count = loss.counted(*(inputs[need] for need in loss.needs))
+    assert value == evaluate(name, inputs, {})
+    assert count.dtype == torch.int64
+    assert count.dim() == 0
