@@ -80,7 +80,12 @@ def relation_of(experiment: config.Experiment) -> LabelRelation:
 @lru_cache(maxsize=4)
 def load_source(data: config.Data) -> Source:
     """A data set with its validation split, cut per class by the split's own seed."""
-    options = {"root": data.root, "download": data.download, "channels": data.channels, "image_size": data.image_size}
+    options = {
+        "root": data.root,
+        "download": data.download,
+        "channels": data.channels,
+        "image_size": data.image_size,
+    }
     train = load_images(data.name, "train", **options)  # type: ignore[arg-type]
     test = load_images(data.name, "test", **options)  # type: ignore[arg-type]
     cut = data.validation
@@ -114,6 +119,8 @@ def _settings(experiment: config.Experiment, source: Source) -> Settings:
         evaluate_every=experiment.evaluate.every,
         evaluate_batch_size=experiment.evaluate.batch_size,
         checkpoint_seconds=run.checkpoint_seconds,
+        views=data.views,
+        cache_bytes=run.cache_gb * 2**30,
     )
 
 
@@ -126,7 +133,9 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise UserError(f"run.device={name!r} is no device; use auto, cpu, cuda or cuda:N.") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"run.device={name!r} was asked for, but this torch sees no GPU; use run.device=auto.")
+        raise UserError(
+            f"run.device={name!r} was asked for, but this torch sees no GPU; use run.device=auto."
+        )
     return device
 
 
@@ -177,7 +186,9 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
                 f"teacher.checkpoint {checkpoint} knows {len(space)} classes ({space.names[0]!r}, ...), but the task "
                 f"gives the teacher {len(problem.relation.teacher)} others; choose the task's teacher classes to match."
             )
-    network = build_network(options.network, num_classes=len(space), in_channels=prepared.student.in_channels)
+    network = build_network(
+        options.network, num_classes=len(space), in_channels=prepared.problem.student.train.channels
+    )
     load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)
     mean, std = statistics(options.data or experiment.data)
     mean = options.mean or _numbers(metadata.get("mean")) or mean
@@ -192,9 +203,11 @@ def random_teacher(prepared: Prepared) -> Teacher:
     """A teacher with random weights, for a dry run before the real one is trained."""
     options, space = prepared.experiment.teacher, prepared.problem.relation.teacher
     assert options is not None
-    network = build_network(options.network, num_classes=len(space), in_channels=prepared.student.in_channels)
+    network = build_network(
+        options.network, num_classes=len(space), in_channels=prepared.problem.student.train.channels
+    )
     teacher = Teacher(network, space, mean=prepared.settings.mean, std=prepared.settings.std)
-    return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def teacher_experiment(prepared: Prepared) -> config.Resolved:
@@ -204,7 +217,7 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
     assert options is not None
     data = options.data or experiment.data
     if options.data is None:
-        data = data.model_copy(update={"per_class": None})
+        data = data.model_copy(update={"per_class": None, "views": None})
     if options.train.batch_size is not None:
         data = data.model_copy(update={"batch_size": options.train.batch_size})
     run = experiment.run.model_dump(mode="json", exclude_unset=True)
@@ -220,6 +233,7 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
     }
     if options.data is None:
         content["data"].pop("per_class", None)
+        content["data"].pop("views", None)
     return config.resolve(f"teachers/{options.network}", [("teacher", content)])
 
 

@@ -103,7 +103,9 @@ def latest_checkpoint(parent: Path) -> Checkpoint | None:
             if any(_sha256(folder / name) != expected for name, expected in names.items()):
                 continue
             weights = {
-                Path(name).stem: read_weights(folder / name)[0] for name in names if name.endswith(".safetensors")
+                Path(name).stem: read_weights(folder / name)[0]
+                for name in names
+                if name.endswith(".safetensors")
             }
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
         except (OSError, ValueError, KeyError):
@@ -112,7 +114,9 @@ def latest_checkpoint(parent: Path) -> Checkpoint | None:
     return None
 
 
-def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_weights(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """A state dict as safetensors, written aside and renamed."""
     aside = path.with_name(f".{path.name}.tmp")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -130,7 +134,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         UserError: a missing, unreadable or unsafe file.
     """
     if not path.is_file():
-        raise UserError(f"The checkpoint {path} does not exist; give the path of a .safetensors or .pth file.")
+        raise UserError(
+            f"The checkpoint {path} does not exist; give the path of a .safetensors or .pth file."
+        )
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
@@ -146,7 +152,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"The checkpoint {path} holds no state dict: not bare, and not under 'model' or 'state_dict'.")
+        raise UserError(
+            f"The checkpoint {path} holds no state dict: not bare, and not under 'model' or 'state_dict'."
+        )
     for prefix in ("module.student.", "module."):
         if any(name.startswith(prefix) for name in content):
             content = {n.removeprefix(prefix): t for n, t in content.items() if n.startswith(prefix)}

@@ -47,7 +47,16 @@ class Validation(Section):
 
 
 class Data(Section):
-    """An image set, its validation split, its limits and how batches are made of it."""
+    """An image set, its validation split, its limits and how batches are made of it.
+
+    Attributes:
+        name, root, download, channels, image_size: what to read (``gkd.data.load_images``).
+        per_class: the student's training images a class, drawn by ``run.seed``; None takes all.
+        validation: the images that choose; drawn from those that no limit has taken.
+        views: augmented views an image; the teacher's outputs on them are computed once and shared by
+            epochs, stages and methods. None augments anew every epoch.
+        mean, std: the input normalisation; None measures it over the training images.
+    """
 
     name: str
     root: Path | None = None
@@ -58,6 +67,7 @@ class Data(Section):
     validation: Validation = Validation(fraction=0.1)
     batch_size: int = Field(default=64, ge=2)
     augment: str = "crop-flip"
+    views: int | None = Field(default=None, ge=1)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -68,7 +78,9 @@ class Data(Section):
         if self.augment not in AUGMENTATIONS:
             raise ValueError(unknown("augmentation", self.augment, AUGMENTATIONS))
         if (self.mean is None) != (self.std is None):
-            raise ValueError("give both mean and std, or neither (then they are those of the training images)")
+            raise ValueError(
+                "give both mean and std, or neither (then they are those of the training images)"
+            )
         return self
 
 
@@ -119,6 +131,7 @@ class Run(Section):
     out: Path = Path("runs")
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     log_seconds: float = Field(default=10.0, ge=0)
+    cache_gb: float = Field(default=8.0, gt=0)
     allow_changed: tuple[Literal["versions", "threads", "device"], ...] = ()
 
 
@@ -184,6 +197,7 @@ _NOT_IDENTITY = (
     "run.out",
     "run.checkpoint_seconds",
     "run.log_seconds",
+    "run.cache_gb",
     "run.allow_changed",
     "method.paper",
     "method.summary",
@@ -273,7 +287,9 @@ def load(config: str | Path, overrides: Sequence[str] = ()) -> Resolved:
         base_path = path.parent / f"{extends}.yaml"
         base = read_yaml(base_path if base_path.is_file() else find(str(extends)))
         if "extends" in base:
-            raise UserError(f"{path} extends {extends!r}, which extends another file; extends goes one level deep.")
+            raise UserError(
+                f"{path} extends {extends!r}, which extends another file; extends goes one level deep."
+            )
         layers.append((f"extends {extends}", base))
     layers.append(("experiment", content))
     return resolve(config_name(path), [*layers, *_override_layers(overrides)])
@@ -328,7 +344,9 @@ def find(config: str | Path) -> Path:
     if name in shipped:
         return shipped[name]
     if path.suffix in (".yaml", ".yml") and path.parent != Path("."):
-        raise UserError(f"The config file {path} does not exist; give a path or one of: {', '.join(sorted(shipped))}.")
+        raise UserError(
+            f"The config file {path} does not exist; give a path or one of: {', '.join(sorted(shipped))}."
+        )
     raise UserError(unknown("config", str(config), shipped))
 
 
@@ -345,7 +363,7 @@ _Loader.add_implicit_resolver(
 
 
 def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key) for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:
             raise UserError(f"The key {key!r} appears twice{node.start_mark}; keep one.")
@@ -358,7 +376,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
 def parse_yaml(text: str, where: str) -> Any:
     """YAML text as plain data."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
 
@@ -371,7 +389,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"The config file {path} cannot be read ({error.strerror}).") from None
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds {type(content).__name__} where sections such as task and data are expected.")
+        raise UserError(
+            f"{path} holds {type(content).__name__} where sections such as task and data are expected."
+        )
     return content
 
 
@@ -402,10 +422,14 @@ def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved
     for label, content in layers:
         if isinstance(content.get("method"), str):
             content = {**content, "method": {"name": content["method"]}}
-        if not isinstance(content.get("method", {}), Mapping) or not isinstance(content.get("optimiser", {}), Mapping):
+        if not isinstance(content.get("method", {}), Mapping) or not isinstance(
+            content.get("optimiser", {}), Mapping
+        ):
             raise UserError(f"{name}: method is a name or a section, optimiser a section of keys such as lr.")
         normal.append((label, content))
-    method_name = next((c["method"]["name"] for _, c in reversed(normal) if "name" in c.get("method", {})), None)
+    method_name = next(
+        (c["method"]["name"] for _, c in reversed(normal) if "name" in c.get("method", {})), None
+    )
     if method_name is None:
         raise UserError(f"{name}: the experiment names no method; add a line such as 'method: refilled'.")
     method = _method_content(str(method_name))
@@ -448,7 +472,9 @@ def _experiment_model(task: Any, name: str) -> type[Experiment]:
     return create_model("Experiment", __base__=Experiment, task=(options, ...))
 
 
-def _merge(target: dict[str, Any], layer: Mapping[str, Any], label: str, origins: dict[str, str], prefix: str = "") -> None:
+def _merge(
+    target: dict[str, Any], layer: Mapping[str, Any], label: str, origins: dict[str, str], prefix: str = ""
+) -> None:
     """Merges mappings key by key; anything else replaces."""
     for key, value in layer.items():
         dotted = f"{prefix}{key}"
@@ -476,7 +502,11 @@ def _sentences(error: ValidationError, model: type[BaseModel], name: str) -> str
         else:
             lines.append(f"{dotted}: {item['msg']}, got {item['input']!r}.")
     unique = list(dict.fromkeys(lines))
-    return f"{name}: {unique[0]}" if len(unique) == 1 else f"{name} has {len(unique)} mistakes:\n  " + "\n  ".join(unique)
+    return (
+        f"{name}: {unique[0]}"
+        if len(unique) == 1
+        else f"{name} has {len(unique)} mistakes:\n  " + "\n  ".join(unique)
+    )
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:

@@ -32,7 +32,11 @@ class Distiller(nn.Module):
         UserError: a term reads a teacher, centres or a map that is not there.
     """
 
+    teacher: Teacher | None
     centres: Tensor | None
+    student_index: Tensor
+    teacher_index: Tensor
+    known: Tensor
 
     def __init__(
         self,
@@ -57,7 +61,9 @@ class Distiller(nn.Module):
             if term.needs_teacher and (teacher is None or relation is None):
                 raise UserError(f"The term {name!r} reads {', '.join(term.needs)}, but there is no teacher.")
             if "centres" in term.needs and term.centres == "train" and centres is None:
-                raise UserError(f"The term {name!r} reads train-set centres; give them, or set centres: batch.")
+                raise UserError(
+                    f"The term {name!r} reads train-set centres; give them, or set centres: batch."
+                )
         # Buffers that a run can recompute stay out of checkpoints: they hold the teacher's values.
         self.register_buffer("centres", centres, persistent=False)
         if relation is not None:
@@ -65,8 +71,6 @@ class Distiller(nn.Module):
             self.register_buffer("teacher_index", relation.teacher_index, persistent=False)
             self.register_buffer("known", relation.known, persistent=False)
             self.all_known = bool(relation.known.all())
-
-    teacher: Teacher | None
 
     @property
     def uses_teacher(self) -> bool:
@@ -85,7 +89,9 @@ class Distiller(nn.Module):
             ``empty/<term>``: 1 where a counting term found nothing to average over. All 0-dim.
         """
         student = self.student.features(batch.images)
-        teacher = self.teacher.features(batch.teacher_images) if self.teacher and self.uses_teacher else None
+        teacher = batch.teacher
+        if teacher is None and self.teacher is not None and self.uses_teacher:
+            teacher = self.teacher.features(batch.teacher_images)
         values: dict[str, Tensor] = {}
         report: dict[str, Tensor] = {}
         # Losses pick their own precision (R4); autocast would turn their products into bf16.
@@ -102,7 +108,9 @@ class Distiller(nn.Module):
             loss = weighted_sum(values, weights)
         return {"loss": loss, **{f"loss/{name}": value.detach() for name, value in values.items()}, **report}
 
-    def _input(self, need: str, term: Term, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
+    def _input(
+        self, need: str, term: Term, student: Features, teacher: Features | None, batch: Batch
+    ) -> Tensor:
         """The tensor that a loss names as one of its positional arguments."""
         if need == "labels":
             return batch.labels

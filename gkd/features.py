@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from gkd.errors import UserError, unknown
@@ -127,17 +126,15 @@ class Batch:
         index: ``[B]`` int64, each sample's number in its data set.
         view: what the teacher sees where that differs from ``images`` (another normalisation, a
             privileged or a cached view); None means the same images.
+        teacher: the teacher's outputs on these very pixels, where they were computed before.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     view: Tensor | None = None
+    teacher: Features | None = None
 
     @property
     def teacher_images(self) -> Tensor:
         return self.images if self.view is None else self.view
-
-    def to(self, device: torch.device) -> Batch:
-        view = None if self.view is None else self.view.to(device)
-        return Batch(self.images.to(device), self.labels.to(device), self.index.to(device), view)

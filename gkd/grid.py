@@ -73,7 +73,9 @@ def section(resolved: Resolved) -> Compare:
 
 def rows(compare: Compare) -> list[MethodRow]:
     """The rows of a grid; a plain method name is a row of that label."""
-    listed = [row if isinstance(row, MethodRow) else MethodRow(label=row, method=row) for row in compare.methods]
+    listed = [
+        row if isinstance(row, MethodRow) else MethodRow(label=row, method=row) for row in compare.methods
+    ]
     labels = [row.label for row in listed]
     for label in labels:
         if labels.count(label) > 1:
@@ -126,11 +128,18 @@ def solve(resolved: Resolved, console: Console) -> tuple[list[dict[str, Any]], l
             absent[denied] = Absent(cell.label, cell.axes, reason)
             continue
         if not console.is_terminal:
-            console.print(f"[{number}/{len(everything)}] {cell.file_name.removesuffix('.json')}", highlight=False)
+            console.print(
+                f"[{number}/{len(everything)}] {cell.file_name.removesuffix('.json')}", highlight=False
+            )
         summary, fresh = run(cell.resolved, console)
         trained += fresh
         correct = json.loads((run_folder(cell.resolved) / "correct.json").read_text())
-        content = {"label": cell.label, "axes": cell.axes, **{key: summary[key] for key in _KEPT}, "correct": correct}
+        content = {
+            "label": cell.label,
+            "axes": cell.axes,
+            **{key: summary[key] for key in _KEPT},
+            "correct": correct,
+        }
         write_json(path, content)
         found.append(content)
     return found, list(absent.values()), trained

@@ -64,7 +64,9 @@ class LabelSpace:
             elif 0 <= entry < len(self):
                 names.append(self.names[entry])
             else:
-                raise UserError(f"Class index {entry} is outside the data's {len(self)} classes (0 to {len(self) - 1}).")
+                raise UserError(
+                    f"Class index {entry} is outside the data's {len(self)} classes (0 to {len(self) - 1})."
+                )
         return LabelSpace(names)
 
 

@@ -143,10 +143,14 @@ class Reporter:
         """One epoch is done; ``record`` is its line of metrics.jsonl."""
         note = f"{record['stage']} {record['epoch']}/{record['epochs']}  loss {record['loss']:.4f}"
         note += "".join(
-            f"  {name.removeprefix('validation/')} {record[name]:.2f}" for name in record if name.startswith("validation/")
+            f"  {name.removeprefix('validation/')} {record[name]:.2f}"
+            for name in record
+            if name.startswith("validation/")
         )
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, note=note)
         elif last or time.monotonic() - self._said >= self.every:
             self._said = time.monotonic()
-            self.console.print(f"{self.title}  {note}  {self._said - self._started:.0f} s", soft_wrap=True, highlight=False)
+            self.console.print(
+                f"{self.title}  {note}  {self._said - self._started:.0f} s", soft_wrap=True, highlight=False
+            )

@@ -81,13 +81,21 @@ class Term(BaseModel):
         allowed = self.entry.options
         for name, value in self.options.items():
             if name not in allowed:
-                raise ValueError(unknown(f"option of the loss {self.loss!r}", name, [*allowed, *type(self).model_fields]))
+                raise ValueError(
+                    unknown(f"option of the loss {self.loss!r}", name, [*allowed, *type(self).model_fields])
+                )
             default = allowed[name]
             number = isinstance(default, (int, float)) and not isinstance(default, bool)
-            fits = isinstance(value, (int, float)) and not isinstance(value, bool) if number else isinstance(value, type(default))
+            fits = (
+                isinstance(value, (int, float)) and not isinstance(value, bool)
+                if number
+                else isinstance(value, type(default))
+            )
             if default is not None and not fits:
                 kind = "a number" if number else f"a {type(default).__name__}"
-                raise ValueError(f"{name} of the loss {self.loss!r} is {value!r}; it takes {kind}, such as {default!r}")
+                raise ValueError(
+                    f"{name} of the loss {self.loss!r} is {value!r}; it takes {kind}, such as {default!r}"
+                )
         if self.confidence is not None and not self.entry.takes_weights:
             raise ValueError(f"the loss {self.loss!r} takes no sample weights, so confidence cannot be set")
         return self
@@ -184,7 +192,9 @@ class Method(BaseModel):
     @property
     def needs(self) -> tuple[str, ...]:
         """Everything that the method's losses read, in a fixed order."""
-        found = {need for stage in self.stages.values() for term in stage.terms.values() for need in term.needs}
+        found = {
+            need for stage in self.stages.values() for term in stage.terms.values() for need in term.needs
+        }
         return tuple(sorted(found))
 
     def epochs(self, total: int | None) -> dict[str, int]:

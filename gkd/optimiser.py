@@ -70,7 +70,11 @@ class Optimiser(BaseModel):
     def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
         """The torch optimiser over parameter groups that carry ``lr_scale`` and ``decay_scale``."""
         scaled = [
-            {**group, "lr": self.lr * group["lr_scale"], "weight_decay": self.weight_decay * group["decay_scale"]}
+            {
+                **group,
+                "lr": self.lr * group["lr_scale"],
+                "weight_decay": self.weight_decay * group["decay_scale"],
+            }
             for group in groups
         ]
         if self.name == "adamw":

@@ -41,7 +41,9 @@ def run_folder(resolved: Resolved) -> Path:
     it for the reader.
     """
     experiment = resolved.experiment
-    overrides = [label.removeprefix("override ") for label, _ in resolved.layers if label.startswith("override ")]
+    overrides = [
+        label.removeprefix("override ") for label, _ in resolved.layers if label.startswith("override ")
+    ]
     shown = [text for text in overrides if not re.match(r"(run|method|compare)[.=]", text)]
     slug = re.sub(r"[^\w.=\-]+", "_", ",".join(shown))[:60].strip("_")
     parts = [experiment.method.name, *([slug] if slug else []), resolved.identity]
@@ -89,7 +91,9 @@ def run(resolved: Resolved, console: Console) -> tuple[Summary, bool]:
                 folder,
                 reporter,
             )
-        return _finish(folder, prepared, problem, teacher, {"last": last, "best": best}, position, threads), True
+        return _finish(
+            folder, prepared, problem, teacher, {"last": last, "best": best}, position, threads
+        ), True
 
 
 def title(resolved: Resolved) -> str:
@@ -151,7 +155,9 @@ def _finish(
         correct[which] = pack(metrics.correctness(logits, labels))
         if teacher is not None:
             teacher_logits, _ = _predictions(teacher, test, settings)
-            results[which]["agreement"] = _rounded(metrics.agreement(logits, teacher_logits, problem.relation))
+            results[which]["agreement"] = _rounded(
+                metrics.agreement(logits, teacher_logits, problem.relation)
+            )
         metadata = {
             "network": resolved.experiment.student.network,
             "classes": json.dumps(list(problem.student.space)),
@@ -224,7 +230,9 @@ def _teacher_results(teacher: Teacher, problem: Problem, prepared: Prepared) -> 
     terms = [term for stage in prepared.experiment.method.stages.values() for term in stage.terms.values()]
     for kind in sorted({term.confidence for term in terms if term.confidence}):
         weights = teacher_confidence(test_logits, kind)
-        results[f"confidence_auc/{kind}"] = _rounded(metrics.separation(weights, problem.relation.known[labels]))
+        results[f"confidence_auc/{kind}"] = _rounded(
+            metrics.separation(weights, problem.relation.known[labels])
+        )
     return results
 
 
@@ -265,7 +273,11 @@ def evaluate_run(folder: Path) -> dict[str, Any]:
     prepared = prepare(load(folder / "config.yaml"))
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
-    results: dict[str, Any] = {"config": summary["config"], "method": summary["method"], "seed": summary["seed"]}
+    results: dict[str, Any] = {
+        "config": summary["config"],
+        "method": summary["method"],
+        "seed": summary["seed"],
+    }
     for which, name in WEIGHTS.items():
         tensors, _ = read_weights(folder / name)
         load_weights(prepared.student, tensors, name=prepared.experiment.student.network, path=folder / name)
@@ -295,10 +307,14 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"The run folder {folder} cannot be made ({error.strerror}); change run.out.") from None
+        raise UserError(
+            f"The run folder {folder} cannot be made ({error.strerror}); change run.out."
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"Another process is working in {folder}; wait for it, or change run.out.") from None
+            raise UserError(
+                f"Another process is working in {folder}; wait for it, or change run.out."
+            ) from None
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from gkd.checkpoint import Checkpoint, copy_state, latest_checkpoint, save_checkpoint
 from gkd.data import Batches, ImageSet, ordered
 from gkd.distiller import Distiller
+from gkd.features import Batch, Features
 from gkd.interrupt import Interrupt, Interrupted
 from gkd.logging import Diverged, Meter, MetricsFile, Reporter
 from gkd.losses import class_centres
 from gkd.method import Method, Stage
 from gkd.metrics import accuracy, ncm_accuracy
 from gkd.task import Problem
-from gkd.teacher import Teacher
+from gkd.teacher import Teacher, TeacherViews
 
 State = dict[str, Tensor]
 
@@ -34,6 +35,8 @@ class Settings:
         dtype: float32, or bfloat16 for autocast; losses stay in float32 either way.
         evaluate_every: epochs between validations; the last epoch of a stage is always validated.
         checkpoint_seconds: at most this much work is lost when the process is killed.
+        views: V augmented views an image, whose teacher outputs are kept; None augments anew every epoch.
+        cache_bytes: what the kept teacher outputs may take.
     """
 
     seed: int
@@ -46,6 +49,8 @@ class Settings:
     evaluate_every: int = 1
     evaluate_batch_size: int = 512
     checkpoint_seconds: float = 60.0
+    views: int | None = None
+    cache_bytes: float = 8 * 2**30
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
@@ -105,7 +110,10 @@ def fit(
                 position = Position(number, 0, 0, position.global_step, position.seconds, position.images)
             student.load_state_dict({"initial": initial, "last": last, "best": best}[stage.start])
             torch.manual_seed(_stage_seed(settings.seed, number))
-            run = _StageRun(name, stage, epochs[name], student, teacher, problem, settings, position)
+            first_view = sum(list(epochs.values())[:number])
+            run = _StageRun(
+                name, stage, epochs[name], student, teacher, problem, settings, position, first_view
+            )
             if resumed is not None:
                 run.restore(resumed)
                 resumed = None
@@ -127,6 +135,7 @@ class _StageRun:
         problem: Problem,
         settings: Settings,
         position: Position,
+        first_view: int = 0,
     ) -> None:
         self.name, self.stage, self.epochs = name, stage, epochs
         self.student, self.problem, self.settings, self.position = student, problem, settings, position
@@ -143,6 +152,8 @@ class _StageRun:
             teacher_mean=teacher.mean if teacher else None,
             teacher_std=teacher.std if teacher else None,
             balanced=stage.images_per_class if stage.data == "balanced" else None,
+            views=settings.views,
+            first_view=first_view,
             memory_format=torch.channels_last,
         )
         centres = None
@@ -156,9 +167,21 @@ class _StageRun:
             rows=problem.rows,
             centres=centres,
         ).to(settings.device)
+        self.teacher_views = None
+        if teacher is not None and self.distiller.uses_teacher and settings.views is not None:
+            self.teacher_views = _teacher_views(teacher, self.batches, settings)
         self.optimiser = stage.optimiser.build(self.distiller.param_groups(stage.train))
         self.meter = Meter(settings.device)
         self.best: State = copy_state(student)
+
+    def epoch_batches(self) -> Iterator[Batch]:
+        """The rest of the current epoch, with the teacher's outputs where they are kept."""
+        epoch, start = self.position.epoch, self.position.step
+        if self.teacher_views is None:
+            return self.batches.epoch(epoch, start)
+        terms = self.stage.terms.values()
+        spots = {t.at.teacher for t in terms if "teacher_map" in t.needs and isinstance(t.at.teacher, int)}
+        return self.teacher_views.epoch(epoch, start, spots, self.batches)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues where the checkpoint was written, to the bit."""
@@ -195,15 +218,26 @@ class _StageRun:
 
 
 def _train_stage(
-    run: _StageRun, checkpoints: Path, metrics: MetricsFile, reporter: Reporter, interrupt: Interrupt, total_epochs: int
+    run: _StageRun,
+    checkpoints: Path,
+    metrics: MetricsFile,
+    reporter: Reporter,
+    interrupt: Interrupt,
+    total_epochs: int,
 ) -> None:
     """Epochs and steps of one stage: forward, backward, step; validate; keep the best; save."""
-    stage, position, settings, distiller, optimiser = run.stage, run.position, run.settings, run.distiller, run.optimiser
+    stage, position, settings, distiller, optimiser = (
+        run.stage,
+        run.position,
+        run.settings,
+        run.distiller,
+        run.optimiser,
+    )
     total_steps = total_epochs * len(run.batches)
     clock = saved = time.monotonic()
     while position.epoch < run.epochs:
         distiller.train()
-        for batch in run.batches.epoch(position.epoch, start=position.step):
+        for batch in run.epoch_batches():
             progress = (position.epoch + position.step / len(run.batches)) / run.epochs
             distiller.set_epoch(progress * stage.epochs)
             lr = stage.optimiser.set_lr(optimiser, progress, stage.epochs)
@@ -225,7 +259,9 @@ def _train_stage(
                 run.save(checkpoints)
                 saved = time.monotonic()
                 if interrupt.requested:
-                    raise Interrupted(f"stopped in stage {run.name!r}, epoch {position.epoch}; everything is saved")
+                    raise Interrupted(
+                        f"stopped in stage {run.name!r}, epoch {position.epoch}; everything is saved"
+                    )
         clock = _spend(position, clock)
         position.epoch, position.step = position.epoch + 1, 0
         last_epoch = position.epoch == run.epochs
@@ -246,7 +282,9 @@ def _train_stage(
             run.save(checkpoints)
             saved = time.monotonic()
         if interrupt.requested:
-            raise Interrupted(f"stopped after epoch {position.epoch} of stage {run.name!r}; everything is saved")
+            raise Interrupted(
+                f"stopped after epoch {position.epoch} of stage {run.name!r}; everything is saved"
+            )
         clock = time.monotonic()  # validation and saving are not training time
 
 
@@ -277,6 +315,24 @@ def one_step(
         loss = losses["loss"].item()
         seconds = time.monotonic() - started
     return seconds, loss, len(run.batches)
+
+
+# The kept teacher outputs of the last images that were trained on: the next method of a grid reads them too.
+_VIEWS: dict[tuple[str, ...], TeacherViews] = {}
+
+
+def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> TeacherViews:
+    parts = (settings.seed, settings.views, settings.augment, settings.dtype, teacher.mean, teacher.std)
+    key = (teacher.state_hash(), batches.images.fingerprint(), *map(str, parts))
+    if key not in _VIEWS:
+        _VIEWS.clear()
+        _VIEWS[key] = TeacherViews(
+            teacher,
+            autocast=settings.autocast(),
+            chunk=settings.evaluate_batch_size,
+            limit=settings.cache_bytes,
+        )
+    return _VIEWS[key]
 
 
 def _spend(position: Position, since: float) -> float:
@@ -314,7 +370,7 @@ def predict(
     )
     for batch in batches:
         with settings.autocast():
-            features = network.features(batch.images)
+            features: Features = network.features(batch.images)  # type: ignore[operator]
         logits.append(features.logits.float().cpu())
         embedding.append(features.embedding.float().cpu())
     network.train(was_training)
@@ -329,7 +385,9 @@ def validate(student: nn.Module, problem: Problem, select: str, settings: Settin
         return accuracy(logits, images.labels.cpu())
     train = problem.student.train
     _, train_embedding = predict(student, train, settings)
-    return ncm_accuracy(embedding, images.labels.cpu(), train_embedding, train.labels.cpu(), len(images.space))
+    return ncm_accuracy(
+        embedding, images.labels.cpu(), train_embedding, train.labels.cpu(), len(images.space)
+    )
 
 
 def train_centres(teacher: Teacher, images: ImageSet, settings: Settings) -> Tensor:

@@ -11,7 +11,7 @@ from gkd.labels import LabelRelation, LabelSpace
 from gkd.task import Classes, Problem, Source, TaskOptions
 
 
-class Options(TaskOptions):
+class CrossTaskOptions(TaskOptions):
     """Two windows over one class order, or an explicit selection for each side.
 
     Attributes:
@@ -27,12 +27,14 @@ class Options(TaskOptions):
     shift: int = Field(default=0, ge=0)
     teacher_classes: Classes | None = None
     student_classes: Classes | None = None
-    aliases: dict[str, str] = {}
+    aliases: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _windows_or_selections(self) -> Options:
+    def _windows_or_selections(self) -> CrossTaskOptions:
         if self.size is not None and (self.teacher_classes or self.student_classes):
-            raise ValueError("give windows (order, size, shift) or teacher_classes and student_classes, not both")
+            raise ValueError(
+                "give windows (order, size, shift) or teacher_classes and student_classes, not both"
+            )
         if self.size is None and self.shift:
             raise ValueError("shift moves a window; give its size too")
         return self
@@ -41,9 +43,9 @@ class Options(TaskOptions):
 class CrossTask:
     """One problem whose two sides may have different classes, and different data sets."""
 
-    Options = Options
+    Options = CrossTaskOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: CrossTaskOptions) -> None:
         self.options = options
 
     def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
@@ -51,7 +53,9 @@ class CrossTask:
         if options.size is not None:
             teacher_classes = Classes(size=options.size, order=options.order)
             student_classes = Classes(size=options.size, order=options.order, shift=options.shift)
-            return LabelRelation(teacher_classes.select(teacher), student_classes.select(student), options.aliases)
+            return LabelRelation(
+                teacher_classes.select(teacher), student_classes.select(student), options.aliases
+            )
         return LabelRelation(
             options.teacher_classes.select(teacher) if options.teacher_classes else teacher,
             options.student_classes.select(student) if options.student_classes else student,

@@ -9,7 +9,7 @@ from gkd.labels import LabelRelation, LabelSpace
 from gkd.task import Classes, Problem, Source, TaskOptions
 
 
-class Options(TaskOptions):
+class StandardOptions(TaskOptions):
     """``classes`` selects some of the data's classes; None takes all, in their natural order."""
 
     name: Literal["standard"] = "standard"
@@ -19,9 +19,9 @@ class Options(TaskOptions):
 class Standard:
     """One problem over one label space."""
 
-    Options = Options
+    Options = StandardOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: StandardOptions) -> None:
         self.options = options
 
     def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:

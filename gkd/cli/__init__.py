@@ -54,7 +54,9 @@ def _guarded(body: Callable[[Console], int]) -> int:
         print(f"gkd: {stop}; repeat the command to continue.", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print("gkd: stopped at once; repeat the command to continue from the last checkpoint.", file=sys.stderr)
+        print(
+            "gkd: stopped at once; repeat the command to continue from the last checkpoint.", file=sys.stderr
+        )
         return 130
     except OSError as error:
         if error.filename is None and error.errno is None:
@@ -65,5 +67,9 @@ def _guarded(body: Callable[[Console], int]) -> int:
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG and a.b=c, as several verbs take them."""
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a shipped config's name (gkd ls configs)")
-    parser.add_argument("overrides", metavar="a.b=c", nargs="*", help="overrides, such as run.seed=1 method=sp")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="a YAML file, or a shipped config's name (gkd ls configs)"
+    )
+    parser.add_argument(
+        "overrides", metavar="a.b=c", nargs="*", help="overrides, such as run.seed=1 method=sp"
+    )

@@ -32,7 +32,9 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
 
 def _entries(kind: str) -> dict[str, str]:
     if kind == "methods":
-        return {name: f"{method.summary} [{method.paper}]" for name, method in config.shipped_methods().items()}
+        return {
+            name: f"{method.summary} [{method.paper}]" for name, method in config.shipped_methods().items()
+        }
     if kind == "tasks":
         return {name: _first_line(point.load().__doc__) for name, point in TASKS.items()}
     if kind == "networks":

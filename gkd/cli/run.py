@@ -19,7 +19,9 @@ HELP = "run an experiment, or continue it, or report it where it is finished"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument(
-        "--dry-run", action="store_true", help="build everything, run one batch forward and backward, train nothing"
+        "--dry-run",
+        action="store_true",
+        help="build everything, run one batch forward and backward, train nothing",
     )
 
 
@@ -49,13 +51,18 @@ def _report(resolved: config.Resolved, summary: Summary, fresh: bool) -> str:
             if name.startswith("confidence_auc/") and value is not None:
                 kind = name.removeprefix("confidence_auc/")
                 lines.append(f"weight    {kind} separates known from new classes with ROC-AUC {value:.3f}")
-    for which, about in (("last", "last epoch"), ("best", f"epoch {summary['best']['epoch']}, chosen by validation")):
+    for which, about in (
+        ("last", "last epoch"),
+        ("best", f"epoch {summary['best']['epoch']}, chosen by validation"),
+    ):
         judged = summary[which]
         agreement = judged.get("agreement")
         text = f"{which:10}test accuracy {judged['accuracy']:.2f} %, ECE {judged['ece']:.2f} %, NLL {judged['nll']:.4f}"
         text += "" if agreement is None else f", agrees with the teacher on {agreement:.2f} %"
         lines.append(f"{text} ({about})")
-    lines.append(f"speed     {summary['images_per_second']:.0f} images/s, {summary['seconds']:.1f} s of training")
+    lines.append(
+        f"speed     {summary['images_per_second']:.0f} images/s, {summary['seconds']:.1f} s of training"
+    )
     lines.append(f"folder    {run_folder(resolved)}")
     return "\n".join(lines)
 
@@ -77,7 +84,9 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
             teacher = random_teacher(prepared)
             note = f" (not trained yet; a run trains it first, {options.train.epochs} epochs)"
     settings, student = prepared.settings, problem.student
-    images = f"{len(student.train)} train, {len(student.validation)} validation, {len(student.test)} test images"
+    images = (
+        f"{len(student.train)} train, {len(student.validation)} validation, {len(student.test)} test images"
+    )
     lines = [
         f"{title(resolved)} (dry run)",
         f"relation  {problem.relation}",
@@ -86,7 +95,9 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
     ]
     if teacher is not None and options is not None:
         lines.append(f"teacher   {options.network}, {count_parameters(teacher.network):,} parameters{note}")
-    lines.append(f"machine   {settings.device}, {str(settings.dtype).removeprefix('torch.')}, {threads} threads")
+    lines.append(
+        f"machine   {settings.device}, {str(settings.dtype).removeprefix('torch.')}, {threads} threads"
+    )
     total = 0.0
     for number, (name, stage) in enumerate(resolved.experiment.method.stages.items()):
         used = teacher if resolved.experiment.method.needs_teacher else None
@@ -96,8 +107,8 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
         expected = seconds * steps * prepared.epochs[name]
         total += expected
         lines.append(
-            f"stage     {name}: loss {loss:.4f}, {1000 * seconds:.0f} ms a step, {steps} steps x {prepared.epochs[name]} "
-            f"epochs, about {expected:.0f} s"
+            f"stage     {name}: loss {loss:.4f}, {1000 * seconds:.0f} ms a step, "
+            f"{steps} steps x {prepared.epochs[name]} epochs, about {expected:.0f} s"
         )
     lines.append(f"expected  about {total:.0f} s of training, in {run_folder(resolved)}")
     console.print("\n".join(lines), markup=False, highlight=False)

@@ -17,10 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
     method = config.load_method(arguments.name)
-    lines = [f"{method.name}: {method.summary}", f"paper: {method.paper}", f"needs: {', '.join(method.needs)}"]
+    lines = [
+        f"{method.name}: {method.summary}",
+        f"paper: {method.paper}",
+        f"needs: {', '.join(method.needs)}",
+    ]
     for stage_name, stage in method.stages.items():
         share = f", share {stage.share:g} of run.epochs" if stage.share else ""
-        lines.append(f"stage {stage_name}: {stage.epochs:g} epochs{share}, start {stage.start}, select {stage.select}")
+        lines.append(
+            f"stage {stage_name}: {stage.epochs:g} epochs{share}, start {stage.start}, select {stage.select}"
+        )
         given = stage.optimiser.model_dump(exclude_unset=True)
         lines.append("  optimiser: " + ", ".join(f"{key} {value}" for key, value in given.items()))
         for term_name, term in stage.terms.items():

@@ -77,6 +77,9 @@ class Batches:
         drop_last: leave out an epoch's last samples where they do not fill a batch. A data set smaller
             than one batch gives one smaller batch in any case.
         balanced: k, the images of each class in a batch of B/k classes; None draws over all images.
+        views: V, where an image has only V augmented views, which epochs take in turn and stages share
+            (so that a teacher's outputs on them can be kept); None augments anew every epoch.
+        first_view: the view of epoch 0, modulo V.
         memory_format: of the images; ``torch.channels_last`` where the network is.
 
     Balanced epochs have as many batches as the others, all of full size. The classes come in random rounds
@@ -104,6 +107,8 @@ class Batches:
         teacher_std: Numbers | None = None,
         drop_last: bool = True,
         balanced: int | None = None,
+        views: int | None = None,
+        first_view: int = 0,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         if augment not in AUGMENTATIONS:
@@ -118,6 +123,8 @@ class Batches:
         self.stage = stage
         self.drop_last = drop_last
         self.balanced = balanced
+        self.views = views
+        self.first_view = first_view
         self._augment = AUGMENTATIONS[augment]
         self._normaliser = _Normaliser(
             images.channels, mean, std, teacher_mean, teacher_std, self.device, memory_format
@@ -186,18 +193,23 @@ class Batches:
         chosen = samples[first[column][:, None] + place % counts[column][:, None]].flatten()
         return chosen[: len(self) * self.batch_size].to(self.device)
 
-    def batch(self, index: Tensor, *, epoch: int, view: int = 0) -> Batch:
+    def batch(self, index: Tensor, *, epoch: int) -> Batch:
         """The batch of the given samples as ``epoch`` augments them.
 
         Args:
             index: int64 ``[B]`` sample numbers on the device, such as a part of :meth:`order`.
             epoch: the epoch, from 0.
-            view: which view of the samples.
         """
-        pixels = self._augment(
-            self.images.images[index], index, seed=self.seed, stage=self.stage, epoch=epoch, view=view
-        )
+        address = {"stage": self.stage, "epoch": epoch, "view": 0}
+        if self.views is not None:
+            address = {"stage": 0, "epoch": 0, "view": 1 + self.view_of(epoch)}
+        pixels = self._augment(self.images.images[index], index, seed=self.seed, **address)
         return self._normaliser.batch(pixels, self.images.labels[index], index)
+
+    def view_of(self, epoch: int) -> int:
+        """Which of the V kept views an epoch shows."""
+        assert self.views is not None
+        return (self.first_view + epoch) % self.views
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from batch number ``start`` on, as a resumed run needs them."""

@@ -24,7 +24,12 @@ def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, 
 
 
 def paired_bootstrap(
-    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], *, level: float = 0.95, draws: int = 2000, seed: int = 0
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
     """Difference in accuracy, paired over test images within each seed, with its interval.
 

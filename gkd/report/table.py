@@ -17,7 +17,12 @@ Row = dict[str, Any]
 
 
 def table_rows(
-    cells: Sequence[dict[str, Any]], absent: Sequence[Absent], *, baseline: str, report: str, order: Sequence[str]
+    cells: Sequence[dict[str, Any]],
+    absent: Sequence[Absent],
+    *,
+    baseline: str,
+    report: str,
+    order: Sequence[str],
 ) -> list[Row]:
     """One row per (axes, label), with the baseline beside it.
 
@@ -75,7 +80,9 @@ def _row(group: list[dict[str, Any]], base: list[dict[str, Any]], baseline: str,
         "agreement": _mean(group, lambda cell: cell[report].get("agreement")),
         "seconds": _mean(group, lambda cell: cell["seconds"]),
         "images_per_second": _mean(group, lambda cell: cell["images_per_second"]),
-        "empty_batches": {k: sum(c["empty_batches"].get(k, 0) for c in group) for k in first["empty_batches"]},
+        "empty_batches": {
+            k: sum(c["empty_batches"].get(k, 0) for c in group) for k in first["empty_batches"]
+        },
     }
     alone = {cell["seed"]: cell for cell in base}
     pairs = [(cell, alone[cell["seed"]]) for cell in group if cell["seed"] in alone]
@@ -100,8 +107,21 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
     report = next((row["reported"] for row in rows if "reported" in row), "last")
     other = "best" if report == "last" else "last"
     n = max((row["n"] for row in rows if "n" in row), default=0)
-    head = ["relation", *[axis.rsplit(".", 1)[-1] for axis in varied], "method", "teacher", f"{baseline} alone"]
-    head += ["distilled", *(["95 % over seeds"] if n >= 5 else []), other, f"Δ to {baseline} [95 %]", "n", "s"]
+    head = [
+        "relation",
+        *[axis.rsplit(".", 1)[-1] for axis in varied],
+        "method",
+        "teacher",
+        f"{baseline} alone",
+    ]
+    head += [
+        "distilled",
+        *(["95 % over seeds"] if n >= 5 else []),
+        other,
+        f"Δ to {baseline} [95 %]",
+        "n",
+        "s",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     notes = []
     for row in rows:

@@ -209,6 +209,16 @@ def test_a_negative_that_equals_the_positive_is_not_semi_hard() -> None:
     assert count == 0
 
 
+def test_vectors_within_rounding_are_one_vector_and_others_are_not() -> None:
+    unit = F.normalize(random(3, 30, 128), dim=1)
+    step = F.normalize(random(4, 30, 128), dim=1)
+    for distance in (0.0, 1e-8, 1e-7):
+        assert not tuples._distances(unit, unit + distance * step).diagonal().any()
+    for distance in (1e-5, 1e-2, 1.0):
+        measured = tuples._distances(unit, unit + distance * step).diagonal()
+        torch.testing.assert_close(measured, torch.full_like(measured, distance), rtol=1e-5, atol=0)
+
+
 def test_margin_is_inclusive() -> None:
     # Distances from the anchor on the circle: positive 0 (a duplicate), negative 2 sin(θ/2) = 0.2.
     theta = 2 * math.asin(0.1)
