@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gkd import config
+from gkd import config, schema
 from gkd.checkpoint import load_weights, read_weights
 from gkd.data import channel_statistics, limit_per_class, load_images, split_validation
 from gkd.errors import UserError
@@ -34,7 +34,7 @@ class Prepared:
     epochs: dict[str, int]
 
     @property
-    def experiment(self) -> config.Experiment:
+    def experiment(self) -> schema.Experiment:
         return self.resolved.experiment
 
 
@@ -64,21 +64,21 @@ def prepare(resolved: config.Resolved) -> Prepared:
     return Prepared(resolved, problem, student, settings, experiment.method.epochs(experiment.run.epochs))
 
 
-def _sides(experiment: config.Experiment) -> tuple[Source, Source, Task]:
+def _sides(experiment: schema.Experiment) -> tuple[Source, Source, Task]:
     """The student's images, the teacher's, and the adapter that chooses among their classes."""
     teacher_data = (experiment.teacher and experiment.teacher.data) or experiment.data
     task: Task = TASKS[experiment.task.name].load()(experiment.task)
     return load_source(experiment.data), load_source(teacher_data), task
 
 
-def relation_of(experiment: config.Experiment) -> LabelRelation:
+def relation_of(experiment: schema.Experiment) -> LabelRelation:
     """How the classes of the two sides relate, before any image is selected."""
     source, teacher_source, task = _sides(experiment)
     return task.spaces(teacher_source.space, source.space)
 
 
 @lru_cache(maxsize=4)
-def load_source(data: config.Data) -> Source:
+def load_source(data: schema.Data) -> Source:
     """A data set with its validation split, cut per class by the split's own seed."""
     options = {
         "root": data.root,
@@ -95,7 +95,7 @@ def load_source(data: config.Data) -> Source:
     return Source(train, validation, test)
 
 
-def statistics(data: config.Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(data: schema.Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The input normalisation: as configured, or measured over the training images."""
     if data.mean is not None and data.std is not None:
         return data.mean, data.std
@@ -104,7 +104,7 @@ def statistics(data: config.Data) -> tuple[tuple[float, ...], tuple[float, ...]]
     return tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std)
 
 
-def _settings(experiment: config.Experiment, source: Source) -> Settings:
+def _settings(experiment: schema.Experiment, source: Source) -> Settings:
     run, data = experiment.run, experiment.data
     mean, std = statistics(data)
     device = choose_device(run.device)

@@ -13,178 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ValidationError, create_model
 
-from gkd.data import AUGMENTATIONS, DATASETS
 from gkd.errors import UserError, unknown
 from gkd.method import Method
-from gkd.optimiser import Optimiser
+from gkd.schema import Experiment
 from gkd.task import TASKS
 
-
-class Section(BaseModel):
-    """One section of an experiment file: unknown keys are forbidden."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Validation(Section):
-    """The images that choose the best epoch; cut by seed before teacher and student are built."""
-
-    per_class: int | None = Field(default=None, ge=1)
-    fraction: float | None = Field(default=None, gt=0, lt=1)
-    take: Literal["random", "last"] = "random"
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Validation:
-        if self.per_class is not None and self.fraction is not None:
-            raise ValueError("give per_class or fraction, not both")
-        return self
-
-
-class Data(Section):
-    """An image set, its validation split, its limits and how batches are made of it.
-
-    Attributes:
-        name, root, download, channels, image_size: what to read (``gkd.data.load_images``).
-        per_class: the student's training images a class, drawn by ``run.seed``; None takes all.
-        validation: the images that choose; drawn from those that no limit has taken.
-        views: augmented views an image; the teacher's outputs on them are computed once and shared by
-            epochs, stages and methods. None augments anew every epoch.
-        mean, std: the input normalisation; None measures it over the training images.
-    """
-
-    name: str
-    root: Path | None = None
-    download: bool = False
-    channels: Literal[1, 3] | None = None
-    image_size: int | None = Field(default=None, ge=1)
-    per_class: int | None = Field(default=None, ge=1)
-    validation: Validation = Validation(fraction=0.1)
-    batch_size: int = Field(default=64, ge=2)
-    augment: str = "crop-flip"
-    views: int | None = Field(default=None, ge=1)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-    @model_validator(mode="after")
-    def _known_names(self) -> Data:
-        if self.name not in DATASETS:
-            raise ValueError(unknown("data set", self.name, DATASETS))
-        if self.augment not in AUGMENTATIONS:
-            raise ValueError(unknown("augmentation", self.augment, AUGMENTATIONS))
-        if (self.mean is None) != (self.std is None):
-            raise ValueError(
-                "give both mean and std, or neither (then they are those of the training images)"
-            )
-        return self
-
-
-class TeacherTraining(Section):
-    """How a teacher is trained where no checkpoint is given: plain cross-entropy, an ordinary run."""
-
-    epochs: int = Field(default=200, ge=1)
-    seed: int = 0
-    optimiser: Optimiser = Optimiser()
-    batch_size: int | None = Field(default=None, ge=2)
-
-
-class Teacher(Section):
-    """The teacher: a checkpoint to load, or a network to train first."""
-
-    network: str
-    checkpoint: Path | None = None
-    weights: Literal["last", "best"] = "last"
-    train: TeacherTraining = TeacherTraining()
-    data: Data | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-
-class Student(Section):
-    """The student's network and, where it does not start from random weights, its checkpoint."""
-
-    network: str
-    checkpoint: Path | None = None
-
-
-class Evaluate(Section):
-    """How often and how the student is judged."""
-
-    every: int = Field(default=1, ge=1)
-    batch_size: int = Field(default=512, ge=1)
-
-
-class Run(Section):
-    """Length, seed and machine of a run; only epochs, seed, precision and deterministic name it."""
-
-    epochs: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    deterministic: bool = False
-    device: str = "auto"
-    threads: int | None = Field(default=None, ge=1)
-    out: Path = Path("runs")
-    checkpoint_seconds: float = Field(default=60.0, ge=0)
-    log_seconds: float = Field(default=10.0, ge=0)
-    cache_gb: float = Field(default=8.0, gt=0)
-    allow_changed: tuple[Literal["versions", "threads", "device"], ...] = ()
-
-
-class MethodRow(Section):
-    """A row of a grid that is a method under its own label, with some settings changed.
-
-    Attributes:
-        label: the row's name in the table.
-        method: the method's name.
-        set: dotted key -> value, such as ``method.stages.classifier.terms.induced.weight: 10``.
-    """
-
-    label: str
-    method: str
-    set: dict[str, Any] = {}
-
-
-class Compare(Section):
-    """The axes of a grid: ``gkd compare`` runs every cell and prints one table.
-
-    Attributes:
-        methods: names of methods, or labelled variants of one; each is one row a relation.
-        seeds: values of ``run.seed``; they are averaged over.
-        axes: any other dotted key -> its values.
-        baseline: the method that the others are compared with, image by image.
-        report: which student the table compares: the ``last`` epoch's, or the ``best`` on validation.
-        results: a folder for the table and its cells, so that they can be committed; None keeps
-            them beside the runs.
-    """
-
-    methods: tuple[str | MethodRow, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    axes: dict[str, tuple[Any, ...]] = {}
-    baseline: str = "student"
-    report: Literal["last", "best"] = "last"
-    results: Path | None = None
-
-
-class Experiment(Section):
-    """A whole experiment, in the order of the file."""
-
-    task: Any
-    data: Data
-    teacher: Teacher | None = None
-    student: Student
-    method: Method
-    optimiser: dict[str, Any] = {}
-    evaluate: Evaluate = Evaluate()
-    run: Run = Run()
-    compare: Compare | None = None
-
-
-SECTIONS = tuple(Experiment.model_fields)
 # Keys that change where or how fast a run goes, not what comes out: they are outside its identity.
 _NOT_IDENTITY = (
     "compare",
@@ -232,6 +70,11 @@ class Resolved:
         content = self.experiment.model_dump(mode="json", exclude_defaults=True)
         content["task"] = self.experiment.task.model_dump(mode="json", exclude_defaults=True)
         content["task"]["name"] = self.experiment.task.name
+        for stage, term, options in _terms(self.experiment):
+            shown = content["method"]["stages"][stage]["terms"][term]
+            for option, default in options.items():
+                if shown.get(option) == default:
+                    del shown[option]
         for key in (*_NOT_IDENTITY, "run.seed"):
             _remove(content, key)
         for key in _NOT_IDENTITY_PATHS:
@@ -524,12 +367,18 @@ def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
 def _plain(experiment: Experiment) -> dict[str, Any]:
     content = experiment.model_dump(mode="json")
     content["task"] = experiment.task.model_dump(mode="json")
+    for stage, term, options in _terms(experiment):
+        # A loss's own defaults are part of what ran, so the resolved file shows them.
+        shown = content["method"]["stages"][stage]["terms"][term]
+        shown.update({option: shown.get(option, default) for option, default in options.items()})
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _terms(experiment: Experiment) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Stage name, term name and the loss's default options, for every term of the method."""
     for stage_name, stage in experiment.method.stages.items():
         for term_name, term in stage.terms.items():
-            # A loss's own defaults are part of what ran, so the resolved file shows them.
-            shown = content["method"]["stages"][stage_name]["terms"][term_name]
-            shown.update({**term.entry.options, **term.options})
-    return {key: value for key, value in content.items() if value is not None}
+            yield stage_name, term_name, term.entry.options
 
 
 def _get(content: Mapping[str, Any], dotted: str) -> Any:

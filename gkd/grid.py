@@ -14,10 +14,11 @@ from rich.console import Console
 
 from gkd.builders import relation_of
 from gkd.checkpoint import write_json
-from gkd.config import Compare, MethodRow, Resolved, load_method
+from gkd.config import Resolved, load_method
 from gkd.errors import UserError
 from gkd.method import refusal
 from gkd.runs import run, run_folder
+from gkd.schema import Compare, MethodRow
 
 _KEPT = (
     "config", "identity", "method", "seed", "relation", "epochs", "last", "best", "teacher", "empty_batches",

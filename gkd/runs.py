@@ -45,9 +45,12 @@ def run_folder(resolved: Resolved) -> Path:
         label.removeprefix("override ") for label, _ in resolved.layers if label.startswith("override ")
     ]
     shown = [text for text in overrides if not re.match(r"(run|method|compare)[.=]", text)]
+    parent = experiment.run.out / resolved.name
+    for same in sorted(parent.glob(f"{experiment.method.name}*-{resolved.identity}")):
+        return same / f"seed{experiment.run.seed}"  # the same run, reached by other words
     slug = re.sub(r"[^\w.=\-]+", "_", ",".join(shown))[:60].strip("_")
     parts = [experiment.method.name, *([slug] if slug else []), resolved.identity]
-    return experiment.run.out / resolved.name / "-".join(parts) / f"seed{experiment.run.seed}"
+    return parent / "-".join(parts) / f"seed{experiment.run.seed}"
 
 
 def finished(folder: Path) -> Summary | None:

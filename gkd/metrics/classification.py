@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from gkd.labels import LabelRelation
@@ -60,4 +59,6 @@ def separation(weights: Tensor, known: Tensor) -> float | None:
     """
     if bool(known.all()) or not bool(known.any()):
         return None
+    from sklearn.metrics import roc_auc_score  # a second of import that only this needs
+
     return float(roc_auc_score(known.numpy(), weights.double().numpy()))

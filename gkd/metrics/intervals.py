@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
@@ -17,6 +16,8 @@ def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, 
     """Student-t confidence interval of the mean over seeds; None for fewer than 5 values."""
     if len(values) < 5:
         return None
+    from scipy import stats  # half a second of import that only this needs
+
     mean, std = mean_std(values)
     assert std is not None
     half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1)) * std / len(values) ** 0.5

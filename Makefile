@@ -1,0 +1,58 @@
+# Everything runs from .venv, which the first target that needs it makes.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint types format check bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter that is new enough and can make virtual environments.
+CANDIDATES := $(PYTHON) python3 python3.13 python3.12 python3.11 python
+FITS = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@for candidate in $(CANDIDATES); do \
+		if $$candidate -c '$(FITS)' >/dev/null 2>&1; then \
+			echo "making $(VENV) with $$candidate"; \
+			$$candidate -m venv $(VENV) && exit 0; \
+		fi; \
+	done; \
+	echo "No Python >= 3.11 with the venv module was found (tried: $(CANDIDATES)); install one, or name it: make PYTHON=/path/to/python." >&2; \
+	rm -rf $(VENV); exit 1
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $(VENV)/installed $@
+
+demo: $(VENV)/installed  ## train and compare on digits in three relations; a second call reports
+	$(BIN)/gkd compare quickstart
+
+test: $(VENV)/installed-dev  ## the default suite: offline, CPU, under 6 minutes
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: $(VENV)/installed-dev  ## what takes longer: under 40 minutes
+	$(BIN)/python -m pytest -m full
+
+lint: $(VENV)/installed-dev  ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev  ## mypy on gkd/ and tasks/
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev  ## rewrite the files in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint types test  ## what a commit should pass
+
+bench: $(VENV)/installed  ## measure tuple_loss beside a loop and the padded form; results as JSON
+	$(BIN)/python benchmarks/tuple_loss.py --out benchmarks/results/tuple_loss.json
+
+clean:  ## remove the environment and what the tools left; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,195 @@
+"""Bad input: one clear sentence, exit code 2, nothing lost."""
+
+import errno
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from gkd import checkpoint
+from gkd.models import build_network
+from tests.cli_helpers import FAST, gkd
+
+
+@pytest.fixture()
+def refused(tmp_path, monkeypatch, capsys):
+    """Runs a command in an empty folder, asserts exit code 2, and returns its one sentence."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> str:
+        assert gkd(*words) == 2
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return captured.err
+
+    return run
+
+
+@pytest.fixture()
+def photos(tmp_path) -> Path:
+    """A zip of class folders: two classes of six 8-pixel images, train and test."""
+    path = tmp_path / "photos.zip"
+    write_photos(path)
+    return path
+
+
+def write_photos(path: Path, *, corrupt: str | None = None, empty: str | None = None) -> None:
+    generator = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        for split in ("train", "test"):
+            for name in ("cat", "dog", "owl"):
+                if name == empty:
+                    archive.writestr(f"{split}/{name}/", "")
+                    continue
+                for number in range(6):
+                    file = f"{split}/{name}/{number}.png"
+                    if file == corrupt:
+                        archive.writestr(file, b"\x89PNG not an image")
+                        continue
+                    with archive.open(file, "w") as out:
+                        Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(out, "PNG")
+
+
+def on_photos(path: Path, *words: str) -> tuple[str, ...]:
+    data = f"data={{name: folder, root: {path}, validation: {{per_class: 1}}, batch_size: 4, per_class: null}}"
+    return ("run", "quickstart", data, "task.size=1", "task.shift=1", "method=sp", *FAST, *words)
+
+
+def test_an_unknown_key_names_the_closest_match(refused):
+    assert "student.netwrok: Unknown key 'netwrok'. Did you mean 'network'?" in refused(
+        "run", "quickstart", "student.netwrok=resnet8"
+    )
+
+
+def test_an_unknown_method_option_names_the_closest_match(refused):
+    message = refused("run", "quickstart", "method=kd", "method.stages.distil.terms.kd.temperatur=2")
+    assert "Did you mean 'temperature'?" in message
+
+
+def test_a_wrong_type_says_what_it_got(refused):
+    message = refused("run", "quickstart", "run.epochs=many")
+    assert "run.epochs" in message
+    assert "'many'" in message
+
+
+def test_every_mistake_is_reported_at_once(refused):
+    message = refused("run", "quickstart", "run.epochs=many", "student.netwrok=x", "data.batch_size=0")
+    assert "3 mistakes" in message
+
+
+def test_a_missing_config_lists_the_shipped_ones(refused):
+    assert "quickstart" in refused("run", "quikstart")
+    assert "does not exist" in refused("run", "configs/nothing.yaml")
+
+
+def test_a_missing_data_file(refused, tmp_path):
+    assert "nowhere.zip" in refused(*on_photos(tmp_path / "nowhere.zip"))
+
+
+def test_an_unreadable_zip(refused, tmp_path):
+    path = tmp_path / "broken.zip"
+    path.write_bytes(b"PK not a zip")
+    assert "broken.zip" in refused(*on_photos(path))
+
+
+def test_a_corrupt_image_is_named(refused, tmp_path):
+    path = tmp_path / "photos.zip"
+    write_photos(path, corrupt="train/dog/3.png")
+    assert "train/dog/3.png" in refused(*on_photos(path))
+
+
+def test_an_empty_class_is_named(refused, tmp_path):
+    path = tmp_path / "photos.zip"
+    write_photos(path, empty="dog")
+    assert "'dog'" in refused(*on_photos(path))
+
+
+def test_a_class_unknown_to_the_data(refused, photos):
+    task = "task={name: cross_task, teacher_classes: {names: [cat, dgo]}, student_classes: {names: [owl]}}"
+    message = refused(*on_photos(photos), task, "task.size=null", "task.shift=0")
+    assert "Unknown class 'dgo'. Did you mean 'dog'?" in message
+
+
+def test_a_window_larger_than_the_data(refused):
+    message = refused("run", "quickstart", "task.size=8", "task.shift=5")
+    assert "the data has 10 classes" in message
+
+
+def test_a_method_that_the_relation_denies_names_those_that_work(refused):
+    message = refused("run", "quickstart", "method=kd", "task.shift=5")
+    assert "share no class" in message
+    assert "refilled" in message
+    assert "sp" in message
+
+
+def test_a_method_without_its_teacher(refused, tmp_path):
+    config = tmp_path / "alone.yaml"
+    config.write_text("task: {name: standard}\ndata: {name: digits}\nstudent: {network: resnet8}\nmethod: kd\n")
+    message = refused("run", str(config))
+    assert "needs a teacher" in message
+    assert "student" in message
+
+
+def test_a_teacher_checkpoint_of_another_network(refused, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    save_file(build_network("resnet20", num_classes=5, in_channels=1).state_dict(), path)
+    message = refused("run", "quickstart", "teacher.network=resnet32", f"teacher.checkpoint={path}")
+    assert "another network than resnet32" in message
+
+
+def test_a_teacher_checkpoint_that_says_another_network(refused, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    save_file(build_network("resnet20", num_classes=5, in_channels=1).state_dict(), path, {"network": "resnet20"})
+    message = refused("run", "quickstart", "teacher.network=resnet32", f"teacher.checkpoint={path}")
+    assert "set teacher.network=resnet20" in message
+
+
+def test_a_teacher_checkpoint_of_another_class_count(refused, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    save_file(build_network("resnet20", num_classes=7, in_channels=1).state_dict(), path)
+    message = refused("run", "quickstart", f"teacher.checkpoint={path}")
+    assert "class count" in message
+    assert "is [7] there and [5] here" in message
+
+
+def test_a_missing_teacher_checkpoint(refused):
+    assert "gone.safetensors does not exist" in refused("run", "quickstart", "teacher.checkpoint=gone.safetensors")
+
+
+def test_an_unknown_network_task_data_set_and_word(refused):
+    assert "resnet20" in refused("run", "quickstart", "student.network=resnet21")
+    assert "cross_task" in refused("run", "quickstart", "task.name=crosstask")
+    assert "digits" in refused("run", "quickstart", "data.name=digit")
+    assert "a.b=c" in refused("run", "quickstart", "=3")
+
+
+def test_a_grid_is_refused_where_there_is_none(refused):
+    assert "no compare section" in refused("compare", "standard/digits")
+
+
+def test_evaluating_what_is_no_run(refused):
+    assert "does not exist" in refused("eval", "runs/nothing")
+
+
+def test_no_space_left_keeps_the_last_checkpoint(refused, tmp_path, monkeypatch):
+    words = ("run", "quickstart", "method=student", *FAST, "run.checkpoint_seconds=0")
+    save, calls = checkpoint.save_weights, []
+
+    def full_disk(path, tensors, metadata=None):
+        calls.append(path)
+        if len(calls) > 6:  # the teacher's run and the student's first checkpoint fit, the rest does not
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(path, tensors, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_weights", full_disk)
+    message = refused(*words)
+    assert "no space left" in message
+    whole = [checkpoint.latest_checkpoint(folder) for folder in tmp_path.rglob("checkpoints")]
+    assert whole
+    assert all(found is not None for found in whole)
+    assert not list(tmp_path.rglob(".*.tmp"))
+    monkeypatch.setattr(checkpoint, "save_weights", save)
+    assert gkd(*words) == 0  # with space again, the same command continues

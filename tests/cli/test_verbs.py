@@ -1,0 +1,104 @@
+"""The verbs as a user calls them."""
+
+import json
+
+import pytest
+
+from gkd.config import shipped_configs, shipped_methods
+from tests.cli_helpers import FAST, gkd
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_ls_lists_everything(capsys):
+    assert gkd("ls") == 0
+    printed = capsys.readouterr().out
+    for name in [*shipped_methods(), *shipped_configs(), "wrn_40_2", "digits", "cross_task"]:
+        assert name in printed
+
+
+def test_ls_of_one_kind_lists_only_that(capsys):
+    assert gkd("ls", "tasks") == 0
+    printed = capsys.readouterr().out
+    assert "standard" in printed
+    assert "resnet8" not in printed
+
+
+def test_show_prints_paper_weights_needs_and_sources(capsys):
+    assert gkd("show", "refilled") == 0
+    printed = capsys.readouterr().out
+    for text in ("TPAMI 2022", "1000 x tuple_loss", "teacher_embedding", "njulus/GKD@a37fc79"):
+        assert text in printed
+
+
+def test_validate_prints_where_each_value_comes_from(capsys):
+    assert gkd("validate", "quickstart", "run.seed=3") == 0
+    printed = capsys.readouterr().out
+    assert "seed: 3  # override run.seed=3" in printed
+    assert "weight: 1000.0  # method refilled: code njulus/GKD@a37fc79" in printed
+    assert "a grid of 75 cells" in printed
+
+
+def test_dry_run_trains_nothing_and_says_what_a_run_would_cost(capsys, tmp_path):
+    assert gkd("run", "quickstart", "--dry-run", "task.shift=2") == 0
+    printed = capsys.readouterr().out
+    for text in ("overlapping: 5 teacher classes", "parameters", "ms a step", "not trained yet"):
+        assert text in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_writes_its_folder_and_a_second_run_reports(capsys, tmp_path):
+    words = ("run", "quickstart", "method=refilled_weighted", "task.shift=2", *FAST)
+    assert gkd(*words) == 0
+    (folder,) = (tmp_path / "runs" / "quickstart").rglob("seed0")
+    names = {path.name for path in folder.iterdir()}
+    assert {
+        "config.yaml", "command.txt", "env.json", "metrics.jsonl", "summary.json", "correct.json", "checkpoints",
+        "student.safetensors", "student-best.safetensors",
+    } <= names  # fmt: skip
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["relation"] == {
+        "kind": "overlapping", "overlap": 0.6, "shared": 3, "teacher_classes": 5, "student_classes": 5,
+    }  # fmt: skip
+    for which in ("last", "best"):
+        assert {"accuracy", "ece", "nll", "agreement"} <= summary[which].keys()
+    assert 0 <= summary["teacher"]["confidence_auc/pseudo-label"] <= 1
+    assert "embedding/tuples" in summary["empty_batches"]
+    before = (folder / "summary.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert gkd(*words) == 0
+    assert "nothing was trained" in capsys.readouterr().out
+    assert (folder / "summary.json").stat().st_mtime_ns == before
+
+
+def test_eval_repeats_the_summary(capsys, tmp_path):
+    assert gkd("run", "quickstart", "method=student", *FAST) == 0
+    (folder,) = (tmp_path / "runs" / "quickstart").rglob("seed0")
+    capsys.readouterr()
+    assert gkd("eval", str(folder)) == 0
+    accuracy = json.loads((folder / "summary.json").read_text())["last"]["accuracy"]
+    assert f"{accuracy:.4g}" in capsys.readouterr().out
+
+
+def test_a_resolved_config_is_an_experiment_of_the_same_identity(tmp_path):
+    from gkd.config import load
+
+    assert gkd("run", "quickstart", "method=sp", *FAST) == 0
+    (folder,) = (tmp_path / "runs" / "quickstart").rglob("seed0")
+    identity = json.loads((folder / "summary.json").read_text())["identity"]
+    assert load(folder / "config.yaml").identity == identity
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_configs() if not name.startswith("paper/")])
+def test_every_shipped_config_validates(name):
+    assert gkd("validate", name) == 0
+
+
+@pytest.mark.parametrize("shift", [0, 2, 5], ids=["same", "overlapping", "disjoint"])
+@pytest.mark.parametrize("method", sorted(shipped_methods()))
+def test_every_method_trains_where_its_needs_allow_and_is_refused_elsewhere(method, shift):
+    code = gkd("run", "quickstart", f"method={method}", f"task.shift={shift}", *FAST)
+    assert code == (2 if method == "kd" and shift == 5 else 0)

@@ -1,0 +1,85 @@
+"""Grids: killed and repeated they give the same table; another method runs only what is missing."""
+
+import json
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.cli_helpers import FAST, gkd, start
+
+GRID = (
+    "compare", "quickstart", *FAST, "compare.seeds=[0, 1]", "compare.axes={task.shift: [0, 5]}",
+    "compare.results=table", "run.precision=float32",
+)  # fmt: skip
+METHODS = "compare.methods=[student, kd, sp]"
+
+
+def rows(folder):
+    table = json.loads((folder / "table" / "table.json").read_text())["rows"]
+    return [{key: value for key, value in row.items() if "second" not in key} for row in table]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A grid that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("grid")
+    process = start(*GRID, METHODS, cwd=folder)
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return folder, printed
+
+
+def test_the_table_shows_each_relation_and_why_a_method_is_absent(whole):
+    folder, printed = whole
+    assert "| same |" in printed
+    assert "| disjoint |" in printed
+    assert "kd is absent where the classes are disjoint" in printed
+    assert {path.name for path in (folder / "table").iterdir()} == {"cells", "table.md", "table.csv", "table.json"}
+    assert len(list((folder / "table" / "cells").iterdir())) == 10
+
+
+def test_a_killed_grid_continues_to_the_same_table(whole, tmp_path):
+    process = start(*GRID, METHODS, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("table/cells/*.json"))) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process = start(*GRID, METHODS, cwd=tmp_path)
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert rows(tmp_path) == rows(whole[0])
+    assert "10 cells, 10 cells" not in printed  # those before the kill were not repeated
+
+
+def test_a_repeated_grid_trains_nothing_even_elsewhere(whole, tmp_path, monkeypatch, capsys):
+    shutil.copytree(whole[0] / "table", tmp_path / "table")  # committed cells, without their runs
+    monkeypatch.chdir(tmp_path)
+    assert gkd(*GRID, METHODS) == 0
+    assert "nothing was trained" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_method_runs_only_what_is_missing(whole, tmp_path, monkeypatch, capsys):
+    shutil.copytree(whole[0], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    assert gkd(*GRID, "compare.methods=[student, kd, sp, refilled_joint]") == 0
+    assert "14 cells, 4 cells trained now" in capsys.readouterr().out
+
+
+def test_each_shared_teacher_is_trained_once(whole):
+    teachers = list((whole[0] / "runs" / "teachers").rglob("summary.json"))
+    assert len(teachers) == 1
+
+
+def test_a_labelled_variant_is_a_row_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    variant = "{label: sp strong, method: sp, set: {method.stages.distil.terms.sp.weight: 9000}}"
+    assert gkd(*GRID, "compare.seeds=[0]", f"compare.methods=[student, sp, {variant}]") == 0
+    assert "sp strong" in capsys.readouterr().out
+    cell = json.loads(next(tmp_path.glob("table/cells/sp_strong-shift=5*")).read_text())
+    assert cell["label"] == "sp strong"
+    assert cell["method"] == "sp"
