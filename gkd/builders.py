@@ -50,7 +50,8 @@ def prepare(resolved: config.Resolved) -> Prepared:
     require(experiment.method, relation, config.shipped_methods())
     problem = next(iter(task.problems(teacher_source, source)))
     if experiment.data.per_class is not None:
-        train = limit_per_class(problem.student.train, experiment.data.per_class, seed=experiment.run.seed)
+        seed = experiment.run.seed if experiment.data.subset_seed is None else experiment.data.subset_seed
+        train = limit_per_class(problem.student.train, experiment.data.per_class, seed=seed)
         problem = replace(problem, student=replace(problem.student, train=train))
     torch.manual_seed(experiment.run.seed)
     student = build_network(
@@ -217,7 +218,7 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
     assert options is not None
     data = options.data or experiment.data
     if options.data is None:
-        data = data.model_copy(update={"per_class": None, "views": None})
+        data = data.model_copy(update={"per_class": None, "subset_seed": None, "views": None})
     if options.train.batch_size is not None:
         data = data.model_copy(update={"batch_size": options.train.batch_size})
     run = experiment.run.model_dump(mode="json", exclude_unset=True)
@@ -232,8 +233,8 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
         "run": run,
     }
     if options.data is None:
-        content["data"].pop("per_class", None)
-        content["data"].pop("views", None)
+        for key in ("per_class", "subset_seed", "views"):  # these limit the student alone
+            content["data"].pop(key, None)
     return config.resolve(f"teachers/{options.network}", [("teacher", content)])
 
 

@@ -77,6 +77,8 @@ class Resolved:
                     del shown[option]
         for key in (*_NOT_IDENTITY, "run.seed"):
             _remove(content, key)
+        if not self.experiment.method.needs_teacher:
+            content.pop("teacher", None)  # the student alone is the same run beside any teacher
         for key in _NOT_IDENTITY_PATHS:
             path = _get(content, key)
             if path is not None:

@@ -86,7 +86,7 @@ def run(resolved: Resolved, console: Console) -> tuple[Summary, bool]:
         with Reporter(console, title(resolved), every=experiment.run.log_seconds) as reporter:
             last, best, position = fit(
                 prepared.student,
-                teacher if experiment.method.needs_teacher else None,
+                teacher,
                 problem,
                 experiment.method,
                 prepared.epochs,
@@ -106,9 +106,9 @@ def title(resolved: Resolved) -> str:
 
 
 def obtain_teacher(prepared: Prepared, console: Console) -> tuple[Teacher | None, Problem]:
-    """The experiment's teacher: its checkpoint, or the run that trains it (once for all who share it)."""
+    """The teacher that the method needs: its checkpoint, or the run that trains it, shared by all."""
     options = prepared.experiment.teacher
-    if options is None:
+    if options is None or not prepared.experiment.method.needs_teacher:
         return None, prepared.problem
     checkpoint = options.checkpoint
     if checkpoint is None:

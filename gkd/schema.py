@@ -39,10 +39,11 @@ class Data(Section):
 
     Attributes:
         name, root, download, channels, image_size: what to read (``gkd.data.load_images``).
-        per_class: the student's training images a class, drawn by ``run.seed``; None takes all.
+        per_class: the student's training images a class; None takes all.
+        subset_seed: draws those images; None draws them by ``run.seed``, anew for each seed.
         validation: the images that choose; drawn from those that no limit has taken.
         views: augmented views an image; the teacher's outputs on them are computed once and shared by
-            epochs, stages and methods. None augments anew every epoch.
+            epochs, stages, methods and (under one ``subset_seed``) seeds. None augments anew every epoch.
         mean, std: the input normalisation; None measures it over the training images.
     """
 
@@ -52,6 +53,7 @@ class Data(Section):
     channels: Literal[1, 3] | None = None
     image_size: int | None = Field(default=None, ge=1)
     per_class: int | None = Field(default=None, ge=1)
+    subset_seed: int | None = Field(default=None, ge=0)
     validation: Validation = Validation(fraction=0.1)
     batch_size: int = Field(default=64, ge=2)
     augment: str = "crop-flip"

@@ -88,6 +88,7 @@ class TeacherViews:
         self.autocast = autocast
         self.chunk = chunk
         self.limit = limit
+        self.bytes = 0  # what all V views take
         self._views: dict[int, tuple[frozenset[int], Features]] = {}
 
     def epoch(self, epoch: int, start: int, spots: Collection[int], batches: Batches) -> Iterator[Batch]:
@@ -112,13 +113,12 @@ class TeacherViews:
         if features is None or not spots <= known:
             spots = spots | known
             features = self._compute(epoch, spots, batches)
-            size = sum(
-                t.numel() * t.element_size() for t in (features.logits, features.embedding, *features.maps)
-            )
+            tensors = (features.logits, features.embedding, *features.maps)
             assert batches.views is not None
-            if size * batches.views > self.limit:
+            self.bytes = batches.views * sum(values.numel() * values.element_size() for values in tensors)
+            if self.bytes > self.limit:
                 raise UserError(
-                    f"data.views={batches.views} would keep {size * batches.views / 2**30:.1f} GiB of teacher outputs, "
+                    f"data.views={batches.views} would keep {self.bytes / 2**30:.1f} GiB of teacher outputs, "
                     f"more than run.cache_gb={self.limit / 2**30:g}; use fewer views or raise run.cache_gb."
                 )
             self._views[view] = (spots, features)

@@ -317,15 +317,18 @@ def one_step(
     return seconds, loss, len(run.batches)
 
 
-# The kept teacher outputs of the last images that were trained on: the next method of a grid reads them too.
+# Kept teacher outputs of the images that were trained on last: the next cells of a grid read them too.
 _VIEWS: dict[tuple[str, ...], TeacherViews] = {}
 
 
 def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> TeacherViews:
-    parts = (settings.seed, settings.views, settings.augment, settings.dtype, teacher.mean, teacher.std)
+    parts = (settings.views, settings.augment, settings.dtype, teacher.mean, teacher.std)
     key = (teacher.state_hash(), batches.images.fingerprint(), *map(str, parts))
     if key not in _VIEWS:
-        _VIEWS.clear()
+        sizes = [views.bytes for views in _VIEWS.values()]
+        while sizes and sum(sizes) + max(sizes) > settings.cache_bytes:
+            _VIEWS.pop(next(iter(_VIEWS)))
+            sizes.pop(0)
         _VIEWS[key] = TeacherViews(
             teacher,
             autocast=settings.autocast(),

@@ -55,9 +55,7 @@ def make_problem(make_set: Callable[..., ImageSet]) -> Callable[..., Problem]:
 
     def make(teacher: Sequence[str], student: Sequence[str], *, num: int = 32) -> Problem:
         def source(names: Sequence[str]) -> Source:
-            return Source(
-                make_set(names, num), make_set(names, 16, seed=1), make_set(names, 2 * num, seed=2)
-            )
+            return Source(make_set(names, num), make_set(names, 16, seed=1), make_set(names, 2 * num, seed=2))
 
         relation = LabelRelation(LabelSpace(teacher), LabelSpace(student))
         return Problem("student", relation, source(teacher), source(student))

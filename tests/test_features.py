@@ -17,7 +17,7 @@ from gkd.features import Batch, Features, Network, TappedNetwork
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def resnet18() -> nn.Module:
     torch.manual_seed(0)
     return torchvision.models.resnet18(weights=None, num_classes=5).eval()

@@ -77,7 +77,9 @@ def test_a_wrong_alias_is_refused(aliases: dict[str, str], message: str) -> None
         LabelRelation(teacher, student, aliases)
 
 
-@pytest.mark.parametrize(("shift", "kind", "shared"), [(0, "same", 4), (1, "overlapping", 3), (4, "disjoint", 0)])
+@pytest.mark.parametrize(
+    ("shift", "kind", "shared"), [(0, "same", 4), (1, "overlapping", 3), (4, "disjoint", 0)]
+)
 def test_windows_overlap_in_size_minus_shift_classes(shift: int, kind: str, shared: int) -> None:
     teacher = window(TEN, size=4, order="1993")
     student = window(TEN, size=4, shift=shift, order="1993")

@@ -17,24 +17,26 @@ they start.
 from __future__ import annotations
 
 import types
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import torch
 from _common import (
-    BATCH,
-    TEACHER_STEPS,
+    DATA,
     TOLERANCE,
+    WARM_STEPS,
     Curves,
     OfficialLoader,
+    Start,
     State,
     Stream,
     arguments,
     checkout_facts,
-    comparison,
+    compare_sides,
     copied,
     digits,
-    dtypes,
     environment,
     finish,
     official_module,
@@ -42,16 +44,21 @@ from _common import (
     recorded,
     train_gkd,
     train_teacher,
+    wanted,
 )
 
 from gkd.config import load_method
 from gkd.distiller import Distiller
 from gkd.labels import LabelRelation, LabelSpace
+from gkd.method import Stage
 from gkd.models import build_network
 from gkd.teacher import Teacher
 
 NUM_CLASSES = 100  # fixed in train_student.main(); the digits are the first ten
-PAIRS = (("wrn_16_2", "wrn_16_1"), ("resnet14", "resnet8"))
+PAIRS = (("resnet14", "resnet8"), ("wrn_16_2", "wrn_16_1"))
+# The third phase of the published schedule, epochs 180 to 209 of 240: two decays are behind.
+LATE_PROGRESS = 180 / 240
+LATE_OPTIONS = "--lr_decay_epochs 0,0,9"
 # method -> options of scripts/run_cifar_distill.sh, official criterion -> our term
 METHODS = {
     "kd": ("--distill kd -r 0.1 -a 0.9 -b 0", {"CrossEntropyLoss": "cross_entropy", "DistillKL": "kd"}),
@@ -67,14 +74,28 @@ class SilentLogger:
     def log_value(self, *_values: object) -> None: ...
 
 
+@dataclass(frozen=True)
+class Case:
+    """A method with a pair of networks, and what both sides share."""
+
+    method: str
+    teacher_name: str
+    student_name: str
+    teacher: State
+    stream: Stream
+
+    @property
+    def stage(self) -> Stage:
+        return load_method(self.method).stages["distil"]
+
+
 def run_official(
-    script: types.ModuleType, method: str, pair: tuple[str, str], teacher: State, stream: Stream, start: State
+    case: Case, script: types.ModuleType, late: bool, start: State, dtype: torch.dtype
 ) -> tuple[Curves, State]:
     """``train_student.main()`` for one epoch of our batches."""
-    teacher_name, student_name = pair
-    options, terms = METHODS[method]
+    options, terms = METHODS[case.method]
+    official_student = script.model_dict[case.student_name]
     built: list[torch.nn.Module] = []
-    official_student = script.model_dict[student_name]
 
     def student(**build: int) -> torch.nn.Module:
         network = official_student(**build)
@@ -82,16 +103,17 @@ def run_official(
         built.append(network)
         return network
 
-    dtype = stream.images.dtype
+    stream = case.stream.to(dtype)
     with official_surroundings(dtype) as folder, recorded(terms) as curves:
-        checkpoint = folder / f"{teacher_name}_vanilla" / "teacher.pth"
+        checkpoint = folder / f"{case.teacher_name}_vanilla" / "teacher.pth"
         checkpoint.parent.mkdir()
-        torch.save({"model": copied(teacher, dtype)}, checkpoint)
+        torch.save({"model": copied(case.teacher, dtype)}, checkpoint)
         loaders = (OfficialLoader(stream, 3), [next(iter(OfficialLoader(stream, 2)))], stream.index.numel())
-        command = f"train_student.py --path_t {checkpoint} {options} --model_s {student_name} --epochs 1 --trial 1"
+        command = f"train_student.py {options} {LATE_OPTIONS if late else ''} --model_s {case.student_name}"
+        command += f" --path_t {checkpoint} --epochs 1"
         with (
             patch.object(script, "get_cifar100_dataloaders", lambda **_options: loaders),
-            patch.dict(script.model_dict, {student_name: student}),
+            patch.dict(script.model_dict, {case.student_name: student}),
             patch("sys.argv", command.split()),
         ):
             script.main()
@@ -99,79 +121,92 @@ def run_official(
 
 
 def run_gkd(
-    method: str, pair: tuple[str, str], teacher: State, stream: Stream, start: State
+    case: Case, late: bool, start: State, dtype: torch.dtype, steps: int | None = None
 ) -> tuple[Curves, State]:
     """gkd's networks, Distiller, terms and optimiser over the same batches."""
-    dtype = stream.images.dtype
-    teacher_name, student_name = pair
-    teacher_network, student = (
-        build_network(name, num_classes=NUM_CLASSES).to(dtype) for name in (teacher_name, student_name)
+    teacher, student = (
+        build_network(name, num_classes=NUM_CLASSES).to(dtype)
+        for name in (case.teacher_name, case.student_name)
     )
-    teacher_network.load_state_dict(copied(teacher, dtype))
+    teacher.load_state_dict(copied(case.teacher, dtype))
     student.load_state_dict(start)
     space = LabelSpace([f"class {k}" for k in range(NUM_CLASSES)])
-    stage = load_method(method).stages["distil"]
+    stage = case.stage
     distiller = Distiller(
         student,
-        Teacher(teacher_network, space, mean=(0.0,) * 3, std=(1.0,) * 3),
+        Teacher(teacher, space, mean=(0.0,) * 3, std=(1.0,) * 3),
         stage.terms,
         relation=LabelRelation(space, space),
     )
     optimiser = stage.optimiser.build(distiller.param_groups(stage.train))
-    return train_gkd(distiller, optimiser, stream), copied(student.state_dict())
+    stage.optimiser.set_lr(optimiser, LATE_PROGRESS if late else 0.0, stage.epochs)
+    curves = train_gkd(distiller, optimiser, case.stream.to(dtype), steps)
+    return curves, copied(student.state_dict())
+
+
+def compare_case(case: Case, script: types.ModuleType, choice: str) -> list[dict[str, Any]]:
+    """The method at each start and precision."""
+    torch.manual_seed(2)
+    untrained = copied(script.model_dict[case.student_name](num_classes=NUM_CLASSES).state_dict())
+    optimiser = case.stage.optimiser
+    starts = {"first": Start("first", optimiser.lr, untrained)}
+    if choice != "float64":
+        _, warmed = run_gkd(case, False, untrained, torch.float32, WARM_STEPS)
+        lr = optimiser.lr * optimiser.lr_factor(LATE_PROGRESS, case.stage.epochs)
+        starts["late"] = Start("late", lr, warmed)
+    results = []
+    for name, dtype in wanted(choice):
+        late = name == "late"
+        facts = {
+            "method": f"configs/methods/{case.method}.yaml",
+            "official_options": f"{METHODS[case.method][0]} {LATE_OPTIONS if late else ''}".strip(),
+            "networks": f"{case.teacher_name} -> {case.student_name}",
+        }
+        results.append(
+            compare_sides(
+                f"{case.method}, {case.teacher_name} -> {case.student_name}",
+                starts[name],
+                dtype,
+                partial(run_official, case, script, late),
+                partial(run_gkd, case, late),
+                facts,
+            )
+        )
+    return results
 
 
 def main() -> int:
-    args = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--quick", action="store_true", help="only the small ResNets")
+    args = parser.parse_args()
     torch.set_num_threads(1)
     checkout = args.checkout.resolve()
     script = official_module(checkout, "train_student", {"tensorboard_logger": {"Logger": SilentLogger}})
     stream = digits(range(10), steps=args.steps, seed=0)
-    comparisons = []
-    for pair in PAIRS:
+    comparisons: list[dict[str, Any]] = []
+    for teacher_name, student_name in PAIRS[:1] if args.quick else PAIRS:
         torch.manual_seed(1)
-        teacher = train_teacher(build_network(pair[0], num_classes=NUM_CLASSES), stream)
-        initial = copied(script.model_dict[pair[1]](num_classes=NUM_CLASSES).state_dict())
-        for method, (options, _terms) in METHODS.items():
-            optimiser = load_method(method).stages["distil"].optimiser
-            facts = {
-                "method": f"configs/methods/{method}.yaml",
-                "official_options": options,
-                "teacher": pair[0],
-                "student": pair[1],
-                "optimiser": {
-                    "lr": optimiser.lr,
-                    "momentum": optimiser.momentum,
-                    "weight_decay": optimiser.weight_decay,
-                },
-            }
-            for dtype in dtypes(args.dtype):
-                batches = stream.to(dtype)
-                comparisons.append(
-                    comparison(
-                        f"{method}, {pair[0]} -> {pair[1]}",
-                        dtype,
-                        initial,
-                        lambda start, m=method, p=pair, t=teacher, b=batches: run_official(
-                            script, m, p, t, b, start
-                        ),
-                        lambda start, m=method, p=pair, t=teacher, b=batches: run_gkd(m, p, t, b, start),
-                        facts,
-                    )
-                )
-    result = {
-        "what": "per-step losses of gkd beside HobbitLong/RepDistiller, same weights, same batches",
-        **environment(),
-        "official": {
-            **checkout_facts(checkout, "HobbitLong/RepDistiller"),
-            "ran": "train_student.main() as it is, with helper.loops.train_distill, models and distiller_zoo",
-            "replaced": "data loader (our batches), initial student weights, tensorboard_logger, GPU",
+        teacher = train_teacher(build_network(teacher_name, num_classes=NUM_CLASSES), stream)
+        for method in METHODS:
+            case = Case(method, teacher_name, student_name, teacher, stream)
+            comparisons += compare_case(case, script, args.dtype)
+    return finish(
+        args.out,
+        {
+            "what": "per-step losses of gkd beside HobbitLong/RepDistiller: same weights, same batches",
+            **environment(),
+            "official": {
+                **checkout_facts(checkout, "HobbitLong/RepDistiller"),
+                "ran": "train_student.main() as it is: parse_option, models, distiller_zoo, the optimiser, "
+                "helper.util.adjust_learning_rate, helper.loops.train_distill and validate",
+                "replaced": "the data loader (our batches), the student's initial weights, "
+                "tensorboard_logger (logs nothing), torch.cuda.is_available (False)",
+            },
+            "data": DATA,
+            "tolerance": TOLERANCE,
+            "comparisons": comparisons,
         },
-        "data": f"scikit-learn digits, 32x32x3, batches of {BATCH}; teacher: {TEACHER_STEPS} steps of cross-entropy",
-        "tolerance": TOLERANCE,
-        "comparisons": comparisons,
-    }
-    return finish(args.out, result, comparisons)
+    )
 
 
 if __name__ == "__main__":

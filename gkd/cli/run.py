@@ -73,7 +73,7 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
     prepared = prepare(resolved)
     teacher, problem, note = None, prepared.problem, ""
     options = resolved.experiment.teacher
-    if options is not None:
+    if options is not None and resolved.experiment.method.needs_teacher:
         checkpoint = options.checkpoint
         if checkpoint is None:
             training = run_folder(teacher_experiment(prepared))
@@ -100,9 +100,8 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
     )
     total = 0.0
     for number, (name, stage) in enumerate(resolved.experiment.method.stages.items()):
-        used = teacher if resolved.experiment.method.needs_teacher else None
         seconds, loss, steps = one_step(
-            name, stage, prepared.student, used, problem, prepared.settings, Position(stage=number)
+            name, stage, prepared.student, teacher, problem, prepared.settings, Position(stage=number)
         )
         expected = seconds * steps * prepared.epochs[name]
         total += expected

@@ -77,8 +77,8 @@ class Batches:
         drop_last: leave out an epoch's last samples where they do not fill a batch. A data set smaller
             than one batch gives one smaller batch in any case.
         balanced: k, the images of each class in a batch of B/k classes; None draws over all images.
-        views: V, where an image has only V augmented views, which epochs take in turn and stages share
-            (so that a teacher's outputs on them can be kept); None augments anew every epoch.
+        views: V, where an image has only V augmented views, which epochs take in turn and which stages and
+            seeds share (so that a teacher's outputs on them can be kept); None augments anew every epoch.
         first_view: the view of epoch 0, modulo V.
         memory_format: of the images; ``torch.channels_last`` where the network is.
 
@@ -200,10 +200,10 @@ class Batches:
             index: int64 ``[B]`` sample numbers on the device, such as a part of :meth:`order`.
             epoch: the epoch, from 0.
         """
-        address = {"stage": self.stage, "epoch": epoch, "view": 0}
+        address = {"seed": self.seed, "stage": self.stage, "epoch": epoch, "view": 0}
         if self.views is not None:
-            address = {"stage": 0, "epoch": 0, "view": 1 + self.view_of(epoch)}
-        pixels = self._augment(self.images.images[index], index, seed=self.seed, **address)
+            address = {"seed": 0, "stage": 0, "epoch": 0, "view": 1 + self.view_of(epoch)}
+        pixels = self._augment(self.images.images[index], index, **address)
         return self._normaliser.batch(pixels, self.images.labels[index], index)
 
     def view_of(self, epoch: int) -> int:

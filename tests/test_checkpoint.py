@@ -1,0 +1,330 @@
+"""Checkpoints are whole or absent; weights load from the formats that the field uses, and nothing runs."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+import gkd.checkpoint
+from gkd.checkpoint import (
+    copy_state,
+    latest_checkpoint,
+    load_weights,
+    read_weights,
+    save_checkpoint,
+    save_weights,
+    state_hash,
+    write_json,
+)
+from gkd.errors import UserError
+from gkd.models import build_network
+
+
+def save(parent: Path, number: int) -> Path:
+    """A checkpoint whose every part depends on its number."""
+    return save_checkpoint(
+        parent,
+        number,
+        weights={"distiller": {"w": torch.full((3,), float(number))}, "best": {"w": torch.zeros(2)}},
+        state={"optimiser": {"state": {0: {"momentum": torch.full((2,), number)}}}, "names": ["loss"]},
+        facts={"global_step": number, "best_metric": float("-inf")},
+    )
+
+
+def newest(parent: Path) -> int | None:
+    """The number of the checkpoint that would be continued from, its parts checked."""
+    found = latest_checkpoint(parent)
+    if found is None:
+        return None
+    number = int(found.facts["global_step"])
+    assert found.weights["distiller"]["w"].tolist() == [number] * 3
+    assert found.state["optimiser"]["state"][0]["momentum"].tolist() == [number] * 2
+    return number
+
+
+def listing(parent: Path) -> list[str]:
+    return sorted(path.name for path in parent.iterdir())
+
+
+def flip_a_bit(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_it_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    folder = save(tmp_path, 5)
+    found = latest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.folder == folder
+    assert set(found.weights) == {"distiller", "best"}
+    assert found.state["names"] == ["loss"]
+    assert found.facts["best_metric"] == float("-inf")
+    assert newest(tmp_path) == 5
+    assert latest_checkpoint(tmp_path / "absent") is None
+
+
+def test_the_last_two_are_kept_and_nothing_else(tmp_path: Path) -> None:
+    for number in (1, 2, 30):
+        save(tmp_path, number)
+    assert listing(tmp_path) == ["000000002", "000000030"]
+
+
+def test_the_same_step_can_be_saved_again(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    save(tmp_path, 1)
+    assert newest(tmp_path) == 1
+
+
+@pytest.mark.parametrize("name", ["distiller.safetensors", "best.safetensors", "state.pt", "manifest.json"])
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "flipped", "removed"])
+def test_a_damaged_one_is_passed_over(tmp_path: Path, name: str, damage: str) -> None:
+    save(tmp_path, 1)
+    path = save(tmp_path, 2) / name
+    size = path.stat().st_size
+    if damage == "removed":
+        path.unlink()
+    elif damage == "flipped":
+        flip_a_bit(path, size - 5)
+    else:
+        os.truncate(path, size // 2 if damage == "truncated" else 0)
+    assert newest(tmp_path) == 1
+
+
+def test_a_flipped_bit_in_the_facts_is_damage(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    manifest = save(tmp_path, 2) / "manifest.json"
+    flip_a_bit(manifest, manifest.read_bytes().index(b'"global_step": 2') + len('"global_step": '))
+    assert json.loads(manifest.read_text())["facts"]["global_step"] == 3  # still JSON, but wrong
+    assert newest(tmp_path) == 1
+
+
+def test_damaged_ones_do_not_push_out_what_is_saved_after_them(tmp_path: Path) -> None:
+    """A run that starts over behind two damaged checkpoints must not lose its own, lower-numbered ones."""
+    for number in (10, 20):
+        (save(tmp_path, number) / "state.pt").unlink()
+    assert newest(tmp_path) is None
+    save(tmp_path, 5)
+    assert newest(tmp_path) == 5
+
+
+def fail(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("where", ["save_file", "torch.save", "_sync", "os.replace"])
+def test_a_full_disk_leaves_the_checkpoint_before_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    save(tmp_path, 1)
+    monkeypatch.setattr(f"gkd.checkpoint.{where}", fail)
+    with pytest.raises(UserError, match="no space left on the device; what was saved before is whole"):
+        save(tmp_path, 2)
+    assert listing(tmp_path) == ["000000001"]  # no temporary folder either
+    monkeypatch.undo()
+    assert newest(tmp_path) == 1
+    save(tmp_path, 2)
+    assert newest(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("save_file", SafetensorError("Error while serializing: I/O error: No space left (os error 28)")),
+        # What torch.save says when a disk fills up under its archive writer.
+        ("torch.save", RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 704 vs 598")),
+    ],
+)
+def test_the_writers_own_errors_are_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    save(tmp_path, 1)
+    monkeypatch.setattr(f"gkd.checkpoint.{where}", broken)
+    with pytest.raises(UserError, match=r"Cannot write to .*what was saved before is whole"):
+        save(tmp_path, 2)
+    assert listing(tmp_path) == ["000000001"]
+
+
+def test_a_student_that_cannot_be_written_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(gkd.checkpoint, "save_file", broken)
+    with pytest.raises(UserError, match="no space left"):
+        save_weights(tmp_path / "student.safetensors", {"w": torch.zeros(1)})
+    assert listing(tmp_path) == []
+
+
+def test_what_a_kill_left_behind_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".000000001.tmp").mkdir()
+    (tmp_path / ".000000001.tmp" / "state.pt").write_bytes(b"half")
+    assert latest_checkpoint(tmp_path) is None
+    save(tmp_path, 2)
+    assert listing(tmp_path) == ["000000002"]
+
+
+def test_json_is_written_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "summary.json"
+    write_json(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert listing(path.parent) == ["summary.json"]
+    monkeypatch.setattr("gkd.checkpoint.os.replace", fail)
+    with pytest.raises(UserError, match="no space left"):
+        write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+STATE = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        STATE,
+        {"model": STATE, "epoch": 3, "best_acc": 71.5},
+        {"state_dict": STATE},
+        {f"module.{name}": tensor for name, tensor in STATE.items()},
+        {"model": {f"module.{name}": tensor for name, tensor in STATE.items()}},
+        {
+            "model": {
+                **{f"module.student.{n}": t for n, t in STATE.items()},
+                "module.teacher.w": STATE["fc.bias"],
+            }
+        },
+    ],
+    ids=["bare", "model", "state_dict", "module.", "model of module.", "module.student."],
+)
+def test_torch_files_of_the_field_are_read(tmp_path: Path, content: dict[str, Any]) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    tensors, metadata = read_weights(path)
+    assert metadata == {}
+    assert set(tensors) == set(STATE)
+    assert all(torch.equal(tensors[name], STATE[name]) for name in STATE)
+
+
+def test_safetensors_keep_their_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "student.safetensors"
+    save_weights(path, {"w": torch.ones(4, 4).T[:2]}, {"classes": '["a"]'})
+    tensors, metadata = read_weights(path)
+    assert metadata == {"classes": '["a"]'}
+    assert torch.equal(tensors["w"], torch.ones(2, 4))
+    assert listing(tmp_path) == ["student.safetensors"]
+
+
+class Harm:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("writer", ["pickle", "torch"])
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path, writer: str) -> None:
+    path, sign = tmp_path / "weights.pth", tmp_path / "harmed"
+    content = {"model": {"w": torch.zeros(1)}, "extra": Harm(sign)}
+    if writer == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(UserError, match="cannot be read as plain weights"):
+        read_weights(path)
+    assert not sign.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.pth", None, "does not exist; give the path of a .safetensors or .pth file"),
+        ("w.safetensors", b"not weights", "is not a readable safetensors file"),
+        ("w.pth", b"not weights", "cannot be read as plain weights"),
+        ("w.pth", {"epoch": 3}, "holds no state dict: not bare, and not under 'model' or 'state_dict'"),
+    ],
+)
+def test_what_is_no_weight_file_is_said(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=message):
+        read_weights(path)
+
+
+def resnet(name: str = "resnet8", classes: int = 3) -> nn.Module:
+    return build_network(name, num_classes=classes, in_channels=1)
+
+
+def loaded(tensors: dict[str, Tensor]) -> nn.Module:
+    network = resnet()
+    load_weights(network, tensors, name="resnet8", path=Path("w.pth"))
+    return network
+
+
+def test_weights_load_strictly_but_for_batch_counters() -> None:
+    source = copy_state(resnet())
+    assert state_hash(loaded(source)) == state_hash(loaded(copy_state(loaded(source))))
+    old = {name: tensor for name, tensor in source.items() if not name.endswith("num_batches_tracked")}
+    assert len(old) < len(source)
+    assert all(torch.equal(tensor, loaded(old).state_dict()[name]) for name, tensor in old.items())
+
+
+@pytest.mark.parametrize(
+    ("network", "classes", "message"),
+    [
+        (
+            "resnet14",
+            3,
+            r"w.pth holds another network than resnet8 \('layer1.1.\S+' is not part of it; 0 miss",
+        ),
+        (
+            "resnet8",
+            5,
+            r"another class count or network than resnet8: 'fc.weight' is \[5, 64\] there and \[3",
+        ),
+    ],
+)
+def test_weights_of_another_network_are_refused(network: str, classes: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        loaded(copy_state(resnet(network, classes)))
+
+
+def test_weights_of_another_shape_are_refused() -> None:
+    tensors = copy_state(build_network("resnet8", num_classes=3, in_channels=3))
+    message = (
+        r"another network than resnet8: 'conv1.weight' is \[16, 3, 3, 3\] there and \[16, 1, 3, 3\] here"
+    )
+    with pytest.raises(UserError, match=message):
+        loaded(tensors)
+
+
+def test_missing_weights_are_refused() -> None:
+    tensors = copy_state(resnet())
+    del tensors["fc.bias"]
+    with pytest.raises(UserError, match=r"'fc.bias' is missing; 1 missing, 0 surplus"):
+        loaded(tensors)
+
+
+def test_a_copied_state_does_not_follow_the_module() -> None:
+    network = resnet()
+    copied = copy_state(network)
+    with torch.no_grad():
+        network.head.bias.add_(1)  # type: ignore[operator, union-attr]
+    assert not torch.equal(copied["fc.bias"], network.state_dict()["fc.bias"])

@@ -1,0 +1,333 @@
+"""Experiments as YAML: layers and their precedence, every mistake at once, identity."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from gkd.config import Resolved, load, load_method, parse_yaml, resolve, shipped_configs, shipped_methods
+from gkd.errors import UserError
+
+CONFIGS = shipped_configs()
+TINY: dict[str, Any] = {
+    "task": {"name": "cross_task", "size": 5},
+    "data": {"name": "digits"},
+    "teacher": {"network": "resnet20"},
+    "student": {"network": "resnet8"},
+    "method": "refilled",
+}
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """``write(name, content)``: an experiment file, of text or of sections over ``TINY``."""
+
+    def make(name: str, content: str | dict[str, Any]) -> Path:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
+
+    return make
+
+
+def tiny(*overrides: str, **sections: Any) -> Resolved:
+    resolved = resolve("tiny", [("experiment", {**TINY, **sections})])
+    return resolved.with_overrides(overrides) if overrides else resolved
+
+
+def mistakes(*overrides: str, **sections: Any) -> list[str]:
+    """The lines of the refusal: a mistake each, of the form ``a.b.c: what``."""
+    with pytest.raises(UserError) as caught:
+        tiny(*overrides, **sections)
+    lines = str(caught.value).splitlines()
+    return [line.removeprefix("tiny: ").strip() for line in (lines[1:] if len(lines) > 1 else lines)]
+
+
+def test_a_number_in_scientific_notation_is_a_number() -> None:
+    text = "[1e-3, 5e-4, 1E3, -2e+1, .5e-2, 1.e2, 1e, e3, 1.5]"
+    assert parse_yaml(text, "x") == [0.001, 0.0005, 1000.0, -20.0, 0.005, 100.0, "1e", "e3", 1.5]
+    stage = tiny("optimiser.lr=1e-3").experiment.method.stages["embedding"]
+    assert stage.optimiser.lr == 0.001
+
+
+def test_a_key_that_appears_twice_is_refused(write: Write) -> None:
+    path = write("twice", "task: {name: standard}\ndata:\n  name: digits\n  views: 2\n  name: cifar10\n")
+    with pytest.raises(UserError, match="The key 'name' appears twice"):
+        load(path)
+
+
+def test_a_duplicate_key_is_found_by_file_and_line(write: Write) -> None:
+    path = write("twice", "task: {name: standard}\ndata:\n  name: digits\n  views: 2\n  name: cifar10\n")
+    with pytest.raises(UserError, match=re.escape(str(path)) + r".*line 5") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"task: [", "is not valid YAML"),
+        (b"- 1", "holds list where sections such as task and data are expected"),
+        (b"", "holds NoneType"),
+        (b"\xff\xfe\x00\x80", "cannot be read|is not"),
+    ],
+    ids=["broken", "list", "empty", "binary"],
+)
+def test_a_file_that_is_no_experiment_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load(path)
+
+
+def test_every_mistake_is_reported_at_once_with_its_path() -> None:
+    lines = mistakes(
+        "optimiser.lr=fast",
+        "run.epochs=0",
+        "student=resnet8",
+        "method.stages.embedding.terms.tuples.weight=-1",
+        "method.stages.classifier.start=lst",
+        "task.shift=-1",
+        "runn.seed=1",
+    )
+    paths = [line.split(": ")[0] for line in lines]
+    stages = "method.stages"
+    assert sorted(paths) == sorted(
+        [
+            f"{stages}.embedding.optimiser.lr", f"{stages}.classifier.optimiser.lr", "run.epochs", "student",
+            f"{stages}.embedding.terms.tuples.weight", f"{stages}.classifier.start", "task.shift", "runn",
+        ]
+    )  # fmt: skip
+    assert any(line.endswith("got 'fast'.") for line in lines)
+
+
+def test_several_mistakes_in_one_section_are_reported_at_once() -> None:
+    lines = mistakes("data.name=digit", "data.augment=corp", "data.batch_size=0")
+    assert [line.split(": ")[0] for line in lines] == ["data.name", "data.augment", "data.batch_size"]
+
+
+def test_several_mistakes_in_one_term_are_reported_at_once() -> None:
+    term = "method.stages.embedding.terms.tuples"
+    text = "\n".join(mistakes(f"{term}.wieght=1", f"{term}.margn=1", f"{term}.rows=some"))
+    for name in ("wieght", "margn", "rows"):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "close"),
+    [
+        ("sudent.network=resnet8", "sudent", "student"),
+        ("data.batch_sise=3", "data.batch_sise", "batch_size"),
+        ("data.validation.per_clas=3", "data.validation.per_clas", "per_class"),
+        ("teacher.train.epoch=3", "teacher.train.epoch", "epochs"),
+        ("teacher.train.optimiser.lrr=3", "teacher.train.optimiser.lrr", "lr"),
+        ("method.stages.embedding.shre=1", "method.stages.embedding.shre", "share"),
+        ("method.stages.embedding.terms.tuples.margn=1", "method.stages.embedding.terms.tuples", "margin"),
+        ("optimiser.momentun=0", "method.stages.embedding.optimiser.momentun", "momentum"),
+        ("task.shfit=1", "task.shfit", "shift"),
+        ("data.name=digit", "data", "digits"),
+        ("data.augment=corp", "data", "crop"),
+        ("run.precision=fp16", "run.precision", "bf16"),
+    ],
+)
+def test_an_unknown_key_or_name_meets_its_closest_match(override: str, path: str, close: str) -> None:
+    line = mistakes(override)[0]
+    assert line.startswith(path)
+    assert f"Did you mean {close!r}?" in line or f"'{close}'" in line
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_an_unknown_network_is_refused_with_the_other_mistakes(side: str) -> None:
+    lines = mistakes(f"{side}.network=resnet7", "run.seed=-1")
+    assert len(lines) == 2
+    assert any(line.startswith(f"{side}.network: ") and "resnet" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"task": {"name": "cross_tsk"}}, "task.name: Unknown task 'cross_tsk'. Did you mean 'cross_task'?"),
+        ({"task": "standard"}, "task is a section; write 'task: {name: standard}'"),
+        ({"task": {"size": 5}}, "task.name is missing; allowed: cross_task, standard"),
+        ({"method": "refiled"}, "Unknown method 'refiled'. Did you mean 'refilled'?"),
+        ({"method": {}}, "the experiment names no method"),
+        ({"method": ["kd"]}, "method is a name or a section"),
+        ({"optimiser": "sgd"}, "optimiser a section of keys such as lr"),
+        ({"task": {"name": ["standard"]}}, "task.name"),
+    ],
+)
+def test_what_the_rest_hangs_on_is_checked_first(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        tiny(**sections)
+
+
+@pytest.mark.parametrize("override", ["run.seed", "=1", "run seed=1", ".run=1", "a..b=1"])
+def test_an_override_of_another_form_is_refused(override: str) -> None:
+    with pytest.raises(UserError, match=r"is not of the form a.b=c, such as run.seed=1"):
+        tiny(override)
+
+
+def test_an_unknown_config_lists_those_that_are_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Unknown config 'quickstar'. Did you mean 'quickstart'\?"):
+        load("quickstar")
+    with pytest.raises(UserError, match=r"does not exist; give a path or one of: .*quickstart"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_precedence_is_method_extends_experiment_override(write: Write) -> None:
+    write("base", {**TINY, "optimiser": {"lr": 0.3, "momentum": 0.3, "gamma": 0.3}, "run": {"epochs": 10}})
+    path = write("mine", {"extends": "base", "optimiser": {"lr": 0.2, "momentum": 0.2}})
+    resolved = load(path, ["optimiser.lr=0.1", "run.seed=4"])
+    for name, stage in resolved.experiment.method.stages.items():
+        optimiser = stage.optimiser
+        assert (optimiser.lr, optimiser.momentum, optimiser.gamma) == (0.1, 0.2, 0.3)
+        assert optimiser.weight_decay == 5e-4  # the method's
+        origins = {key: resolved.origins[f"method.stages.{name}.optimiser.{key}"] for key in
+                   ("lr", "momentum", "gamma", "weight_decay")}  # fmt: skip
+        assert origins == {
+            "lr": "override optimiser.lr=0.1", "momentum": "experiment", "gamma": "extends base",
+            "weight_decay": "method refilled",
+        }  # fmt: skip
+    assert (resolved.experiment.run.epochs, resolved.experiment.run.seed) == (10, 4)
+    assert resolved.origins["run.epochs"] == "extends base"
+    assert "run.device" not in resolved.origins
+
+
+def test_a_stage_of_its_own_beats_all_stages_of_the_same_layer_not_of_a_later_one() -> None:
+    method = {"name": "refilled", "stages": {"classifier": {"optimiser": {"lr": 0.01}}}}
+
+    def rates(*overrides: str) -> list[float]:
+        stages = tiny(*overrides, method=method, optimiser={"lr": 0.2}).experiment.method.stages
+        return [stage.optimiser.lr for stage in stages.values()]
+
+    assert rates() == [0.2, 0.01]
+    assert rates("optimiser.lr=0.5") == [0.5, 0.5]
+    assert rates("optimiser.lr=0.5", "method.stages.classifier.optimiser.lr=0.7") == [0.5, 0.7]
+
+
+def test_another_method_drops_the_settings_of_the_one_before() -> None:
+    method = {"name": "refilled", "stages": {"embedding": {"terms": {"tuples": {"weight": 7}}}}}
+    before = tiny(method=method, optimiser={"lr": 0.2})
+    assert before.experiment.method.stages["embedding"].terms["tuples"].weight == 7
+    after = before.with_overrides(["method=sp", "method.stages.distil.terms.sp.weight=9"]).experiment.method
+    assert (after.name, list(after.stages)) == ("sp", ["distil"])
+    assert after.stages["distil"].terms["sp"].weight == 9
+    assert after.stages["distil"].optimiser.lr == 0.2  # the experiment's, for whatever method
+    again = before.with_overrides(["method=sp", "method=refilled"]).experiment.method
+    assert again.stages["embedding"].terms["tuples"].weight == 7
+
+
+def test_extends_goes_one_level_deep(write: Write) -> None:
+    write("first", TINY)
+    write("second", {"extends": "first"})
+    third = write("third", {"extends": "second"})
+    with pytest.raises(UserError, match="extends 'second', which extends another file"):
+        load(third)
+    assert load(write("other", {"extends": "quickstart"})).experiment.task.size == 5
+
+
+def test_the_resolved_file_names_origins_and_sources_and_resolves_to_itself(write: Write) -> None:
+    resolved = tiny("optimiser.lr=0.1")
+    text = resolved.annotated_yaml()
+    assert "        lr: 0.1  # override optimiser.lr=0.1" in text
+    assert re.search(r"temperature: 4.0  # method refilled: code njulus/GKD", text)
+    assert "network: resnet8  # experiment" in text
+    assert "threads: null  # default" in text
+    again = load(write("again", text))
+    assert yaml.safe_load(again.annotated_yaml()) == yaml.safe_load(text)
+    assert again.identity == resolved.identity
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "run.out=elsewhere", "run.threads=1", "run.device=cpu", "run.seed=3", "run.checkpoint_seconds=1",
+        "evaluate.batch_size=7", "data.download=true", "run.precision=auto", "optimiser.lr=0.1",
+        "method.stages.embedding.terms.tuples.margin=0.2", "method.stages.embedding.terms.tuples.temperature=4",
+        "method.stages.classifier.terms.induced.normalise=false",
+    ],
+)  # fmt: skip
+def test_identity_ignores_what_does_not_change_the_result(override: str) -> None:
+    """Nor a value that was so before, a loss's default among them."""
+    assert tiny(override).identity == tiny().identity
+
+
+def test_identity_ignores_the_folder_of_the_data() -> None:
+    assert tiny("data.root=/a/images").identity == tiny("data.root=/b/c/images").identity
+    assert tiny("data.root=/a/images").identity != tiny("data.root=/a/pictures").identity
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "method.stages.embedding.terms.tuples.margin=0.3",
+        "method.stages.embedding.terms.tuples.mining=all",
+        "method.stages.classifier.terms.induced.weight=2",
+        "optimiser.lr=0.3", "task.shift=1", "data.per_class=5", "student.network=resnet14", "method=sp",
+        "run.epochs=10", "run.precision=bf16", "run.deterministic=true", "evaluate.every=2",
+        "data.validation.seed=1", "teacher.train.epochs=9", "teacher.weights=best",
+    ],
+)  # fmt: skip
+def test_identity_follows_what_changes_the_result(override: str) -> None:
+    if override == "data.validation.seed=1":
+        override = "data.validation={fraction: 0.1, seed: 1}"
+    assert tiny(override).identity != tiny().identity
+
+
+def test_two_teachers_whose_files_have_one_name_are_two_identities(tmp_path: Path) -> None:
+    """gkd itself calls every student it saves student.safetensors."""
+    paths = []
+    for name in ("first", "second"):
+        path = tmp_path / name / "student.safetensors"
+        path.parent.mkdir()
+        torch.save({"w": torch.tensor(len(paths))}, path)
+        paths.append(path)
+    one, other = (tiny(f"teacher.checkpoint={path}").identity for path in paths)
+    assert one != other
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_shipped_config_is_valid_and_short(name: str) -> None:
+    content = CONFIGS[name].read_text().splitlines()
+    assert len(content) <= 40
+    order = [
+        "extends",
+        "task",
+        "data",
+        "teacher",
+        "student",
+        "method",
+        "optimiser",
+        "evaluate",
+        "run",
+        "compare",
+    ]
+    keys = [line.split(":")[0] for line in content if line[:1].isalpha()]
+    assert keys == sorted(keys, key=order.index)
+    resolved = load(name)
+    assert resolved.name == name
+    assert load(CONFIGS[name]).identity == resolved.identity
+
+
+def test_all_shipped_configs_are_found() -> None:
+    assert "quickstart" in CONFIGS
+    assert not any(name.startswith("methods/") for name in CONFIGS)
+    assert {"student", "kd", "sp", "refilled"} <= set(shipped_methods())
+
+
+def test_a_method_file_of_ones_own_is_read_and_its_mistakes_named(write: Write) -> None:
+    own = {"paper": "ours", "summary": "", "stages": {"one": {"epochs": 3, "terms": {"kd": {}}}}}
+    assert load_method("mine", write("mine", own)).stages["one"].terms["kd"].loss == "kd"
+    own["stages"] = {"one": {"epoch": 3, "terms": {"kdd": {}}}}
+    with pytest.raises(UserError, match="method 'mine' has 3 mistakes") as caught:
+        load_method("mine", write("mine", own))
+    assert "stages.one.epochs: this key is missing" in str(caught.value)
+    assert "Did you mean 'epochs'?" in str(caught.value)
+    assert "Did you mean 'kd'?" in str(caught.value)

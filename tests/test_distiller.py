@@ -1,0 +1,281 @@
+"""Student, teacher and weighted terms as one module that returns scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gkd.distiller import Distiller, weighted_sum
+from gkd.errors import UserError
+from gkd.features import Batch, Features
+from gkd.labels import LabelRelation, LabelSpace
+from gkd.losses import class_centres, induced_classifier_loss, kd_loss, teacher_confidence
+from gkd.method import Term
+from gkd.models import build_network
+from gkd.teacher import Teacher
+
+MakeTeacher = Callable[..., Teacher]
+MakeBatch = Callable[..., Batch]
+
+
+class Exact(nn.Module):
+    """A network whose features are given numbers, so that only the losses can round."""
+
+    def __init__(self, features: Features) -> None:
+        super().__init__()
+        self.given = features
+        self.num_classes = features.logits.shape[1]
+        self.embedding_dim = features.embedding.shape[1]
+        self.fc = nn.Linear(self.embedding_dim, self.num_classes)
+
+    @property
+    def head(self) -> nn.Module:
+        return self.fc
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.given.logits
+
+    def features(self, images: Tensor) -> Features:
+        return self.given
+
+
+def exact(num_classes: int, *, seed: int, size: int = 8) -> Exact:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size, num_classes, generator=generator).requires_grad_()
+    embedding = torch.randn(size, 6, generator=generator).requires_grad_()
+    maps = (torch.randn(size, 4, 2, 2, generator=generator), torch.randn(size, 6, 2, 2, generator=generator))
+    return Exact(Features(logits, embedding, tuple(m.requires_grad_() for m in maps)))
+
+
+def exact_pair(student: str, teacher: str) -> tuple[Exact, Teacher, LabelRelation]:
+    pupil, master = exact(len(student), seed=1), exact(len(teacher), seed=2)
+    frozen = Teacher(master, LabelSpace(teacher), mean=(0.5,), std=(0.25,))
+    return pupil, frozen, LabelRelation(LabelSpace(teacher), LabelSpace(student))
+
+
+@pytest.fixture
+def student() -> nn.Module:
+    torch.manual_seed(0)
+    return build_network("resnet8", num_classes=3, in_channels=1)
+
+
+def test_it_returns_the_loss_and_each_term_before_weighting(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    terms = {
+        "hard": Term(loss="cross_entropy", weight=0.1),
+        "soft": Term(loss="kd", weight=0.9, temperature=2.0),
+        "tuples": Term(loss="tuples", weight=7.0),
+    }
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    losses = Distiller(student, make_teacher("abc"), terms, relation=relation)(make_batch(3))
+    assert set(losses) == {"loss", "loss/hard", "loss/soft", "loss/tuples", "empty/tuples"}
+    assert all(value.dim() == 0 for value in losses.values())
+    expected = 0.1 * losses["loss/hard"] + 0.9 * losses["loss/soft"] + 7.0 * losses["loss/tuples"]
+    assert losses["loss"].item() == pytest.approx(expected.item())
+    assert losses["loss"].requires_grad
+    assert not losses["loss/soft"].requires_grad
+    assert losses["empty/tuples"].item() == 0.0
+
+
+def test_a_batch_without_a_tuple_is_counted(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    distiller = Distiller(student, make_teacher("abc"), {"t": Term(loss="tuples")}, relation=relation)
+    losses = distiller(make_batch(1))  # one class: no negative
+    assert (losses["loss"].item(), losses["empty/t"].item()) == (0.0, 1.0)
+    losses["loss"].backward()
+
+
+def test_weighted_sum_is_the_plain_sum_of_products() -> None:
+    values = {"a": torch.tensor(2.0), "b": torch.tensor(-3.0)}
+    assert weighted_sum(values, {"a": 10.0, "b": 0.5}).item() == 18.5
+
+
+def test_schedules_move_the_weights(student: nn.Module, make_batch: MakeBatch) -> None:
+    terms = {
+        "up": Term(loss="cross_entropy", weight=2.0, schedule={"kind": "linear", "warmup_epochs": 4}),
+        "down": Term(loss="cross_entropy", weight=3.0, schedule={"kind": "exponential", "rate": 0.5}),
+    }
+    distiller = Distiller(student, None, terms).eval()
+    batch = make_batch(3)
+    unit = distiller(batch)["loss/up"].item()
+    for epoch, factor in ((0.0, 3.0), (1.0, 0.5 + 3 * 2.718281828**-0.5), (8.0, 2 + 3 * 2.718281828**-4)):
+        distiller.set_epoch(epoch)
+        losses = distiller(batch)
+        assert losses["loss"].item() == pytest.approx(factor * unit, rel=1e-5)
+        assert losses["loss/down"].item() == pytest.approx(unit)  # the terms stay unweighted
+
+
+def test_kd_over_a_permuted_space_equals_kd_on_aligned_logits(make_batch: MakeBatch) -> None:
+    student, teacher, relation = exact_pair("abcd", "dbac")
+    loss = Distiller(student, teacher, {"kd": Term(loss="kd")}, relation=relation)(make_batch(4))["loss"]
+    aligned = teacher(torch.zeros(1))[:, ["dbac".index(name) for name in "abcd"]]
+    assert relation.kind == "same"
+    assert loss.item() == pytest.approx(kd_loss(student.given.logits, aligned).item())
+
+
+@pytest.mark.parametrize("rows", ["known", "all"])
+def test_kd_over_overlapping_spaces_uses_the_shared_columns_and_the_chosen_rows(
+    make_batch: MakeBatch, rows: str
+) -> None:
+    student, teacher, relation = exact_pair("abcd", "dxb")  # b and d are shared
+    batch = make_batch(4)
+    term = Term(loss="kd", temperature=2.0, rows=rows)
+    loss = Distiller(student, teacher, {"kd": term}, relation=relation)(batch)["loss"]
+    chosen = torch.tensor([rows == "all" or "abcd"[label] in "bd" for label in batch.labels])
+    student_logits = student.given.logits[chosen][:, [1, 3]]
+    teacher_logits = teacher(torch.zeros(1))[chosen][:, [2, 0]]
+    expected = kd_loss(student_logits, teacher_logits, temperature=2.0)
+    assert loss.item() == pytest.approx(expected.item())
+    loss.backward()
+    gradient = student.given.logits.grad
+    assert gradient is not None
+    assert (gradient[chosen][:, [1, 3]] != 0).all()
+    assert (gradient[~chosen] == 0).all()
+    assert (gradient[:, [0, 2]] == 0).all()
+
+
+def test_a_term_chooses_its_rows_before_the_task_does(make_batch: MakeBatch) -> None:
+    student, teacher, relation = exact_pair("abcd", "dxb")
+
+    def loss(rows: str, task: str) -> float:
+        term = Term(loss="kd", **({"rows": rows} if rows else {}))
+        distiller = Distiller(student, teacher, {"kd": term}, relation=relation, rows=task)  # type: ignore[arg-type]
+        return distiller(make_batch(4))["loss"].item()
+
+    assert loss("", "known") == loss("known", "all") != loss("all", "known")
+    assert loss("", "all") == loss("all", "known")
+
+
+def test_centres_come_from_the_training_set_or_the_batch(make_batch: MakeBatch) -> None:
+    student, teacher, relation = exact_pair("abc", "xyz")
+    batch = make_batch(3)
+    embedding = teacher.features(batch.images).embedding
+    given = torch.nn.functional.normalize(torch.randn(3, 6, generator=torch.Generator().manual_seed(5)))
+    cases = {"train": given, "batch": class_centres(embedding, batch.labels, 3)[0]}
+    for where, centres in cases.items():
+        terms = {"induced": Term(loss="induced_classifier", centres=where)}
+        loss = Distiller(student, teacher, terms, relation=relation, centres=given)(batch)["loss"]
+        expected = induced_classifier_loss(student.given.logits, embedding, centres, batch.labels)
+        assert loss.item() == pytest.approx(expected.item())
+
+
+def test_confidence_weights_the_samples(make_batch: MakeBatch) -> None:
+    student, teacher, relation = exact_pair("abc", "xyz")
+    batch = make_batch(3)
+    features = teacher.features(batch.images)
+    term = Term(loss="induced_classifier", centres="batch", confidence="entropy")
+    loss = Distiller(student, teacher, {"induced": term}, relation=relation)(batch)["loss"]
+    expected = induced_classifier_loss(
+        student.given.logits,
+        features.embedding,
+        class_centres(features.embedding, batch.labels, 3)[0],
+        batch.labels,
+        weights=teacher_confidence(features.logits, "entropy"),
+    )
+    assert loss.item() == pytest.approx(expected.item())
+
+
+def test_what_a_term_lacks_is_refused_when_it_is_built(student: nn.Module, make_teacher: MakeTeacher) -> None:
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    with pytest.raises(UserError, match="'kd' reads student_logits, teacher_logits, but there is no teacher"):
+        Distiller(student, None, {"kd": Term(loss="kd")})
+    with pytest.raises(UserError, match="'i' reads train-set centres; give them, or set centres: batch"):
+        Distiller(student, make_teacher("abc"), {"i": Term(loss="induced_classifier")}, relation=relation)
+
+
+def test_a_map_that_is_not_there_is_refused(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    distiller = Distiller(
+        student, make_teacher("abc"), {"sp": Term(loss="sp", at={"student": 4})}, relation=relation
+    )
+    with pytest.raises(UserError, match=r"spot 4 is outside the network's 4 maps; use -4 to 3"):
+        distiller(make_batch(3))
+
+
+def test_the_teacher_is_no_part_of_it(student: nn.Module, make_teacher: MakeTeacher) -> None:
+    teacher = make_teacher("abc")
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    terms = {"i": Term(loss="induced_classifier"), "kd": Term(loss="kd")}
+    distiller = Distiller(student, teacher, terms, relation=relation, centres=torch.ones(3, 64))
+    assert set(distiller.state_dict()) == {f"student.{name}" for name in student.state_dict()}
+    theirs = {id(parameter) for parameter in teacher.parameters()}
+    assert not theirs & {id(parameter) for parameter in distiller.parameters()}
+    trained = [p for group in distiller.param_groups() for p in group["params"]]
+    assert not theirs & {id(parameter) for parameter in trained}
+    assert teacher not in list(distiller.modules())
+
+
+def test_the_teacher_rests_where_its_outputs_are_kept_or_not_read(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, batch = make_teacher("abc"), make_batch(3)
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    expected = Distiller(student, teacher, {"kd": Term(loss="kd")}, relation=relation).eval()(batch)["loss"]
+    batch.teacher = teacher.features(batch.images)
+    monkeypatch.setattr(Teacher, "features", lambda *_: pytest.fail("the teacher ran"))
+    kept = Distiller(student, teacher, {"kd": Term(loss="kd")}, relation=relation).eval()(batch)["loss"]
+    assert torch.equal(kept, expected)
+    batch.teacher = None
+    Distiller(student, teacher, {"ce": Term(loss="cross_entropy")}, relation=relation)(batch)
+
+
+@pytest.mark.parametrize(
+    ("train", "trained"),
+    [
+        (["student"], lambda name: True),
+        (["head"], lambda name: name.startswith("fc.")),
+        (["backbone"], lambda name: not name.startswith("fc.")),
+        (["layer3", "head"], lambda name: name.startswith(("layer3.", "fc."))),
+        (["student", "head"], lambda name: True),  # named twice, trained once
+    ],
+)
+def test_param_groups_freeze_the_rest(
+    student: nn.Module, train: list[str], trained: Callable[[str], bool]
+) -> None:
+    distiller = Distiller(student, None, {"ce": Term(loss="cross_entropy")})
+    distiller.param_groups(["head"])  # a stage before must not matter
+    groups = distiller.param_groups(train)
+    names = {id(parameter): name for name, parameter in student.named_parameters()}
+    given = [names[id(parameter)] for group in groups for parameter in group["params"]]
+    assert len(given) == len(set(given))
+    assert set(given) == {name for name in names.values() if trained(name)}
+    assert {name for name, p in student.named_parameters() if p.requires_grad} == set(given)
+    assert all(group["lr_scale"] == group["decay_scale"] == 1.0 for group in groups)
+
+
+def test_an_unknown_part_to_train_is_named(student: nn.Module) -> None:
+    distiller = Distiller(student, None, {"ce": Term(loss="cross_entropy")})
+    with pytest.raises(UserError, match=r"Unknown part to train 'hed'. Did you mean 'head'\?"):
+        distiller.param_groups(["hed"])
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        {"loss": "cross_entropy"},
+        {"loss": "kd"},
+        {"loss": "sp"},
+        {"loss": "tuples"},
+        {"loss": "induced_classifier", "centres": "batch", "confidence": "pseudo-label"},
+    ],
+    ids=lambda term: term["loss"],
+)
+def test_losses_do_not_feel_autocast(make_batch: MakeBatch, term: dict[str, Any]) -> None:
+    student, teacher, relation = exact_pair("abc", "abc")
+    distiller = Distiller(student, teacher, {"term": Term(**term)}, relation=relation)
+    batch = make_batch(3)
+    plain = distiller(batch)["loss"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = distiller(batch)["loss"]
+    assert plain.dtype == cast.dtype == torch.float32
+    assert torch.equal(plain, cast)
+    assert plain.item() != 0

@@ -1,0 +1,186 @@
+"""Methods as data: what the shipped files say, how long stages run, and what a relation denies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gkd.config import configs_folder, read_yaml, shipped_methods
+from gkd.errors import UserError
+from gkd.labels import LabelRelation, LabelSpace
+from gkd.losses import LOSSES
+from gkd.method import Method, Term, WeightSchedule, refusal, require
+
+METHODS = shipped_methods()
+RELATIONS = {
+    "same": LabelRelation(LabelSpace("abc"), LabelSpace("cab")),
+    "overlapping": LabelRelation(LabelSpace("abc"), LabelSpace("bcd")),
+    "one shared": LabelRelation(LabelSpace("abc"), LabelSpace("cde")),
+    "disjoint": LabelRelation(LabelSpace("abc"), LabelSpace("def")),
+    "no teacher": None,
+}
+
+
+def numbers(node: Any, path: str = "") -> Iterator[str]:
+    """The dotted paths of all numbers; a list of numbers is one."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from numbers(value, f"{path}.{key}" if path else str(key))
+    else:
+        entries = node if isinstance(node, list) else [node]
+        if any(isinstance(entry, (int, float)) and not isinstance(entry, bool) for entry in entries):
+            yield path
+
+
+def at(node: Any, path: str) -> Any:
+    for part in path.split("."):
+        node = node[part]
+    return node
+
+
+def two_stages(**second: Any) -> Method:
+    stages = {name: {"epochs": 100, "terms": {"cross_entropy": {}}} for name in ("one", "two")}
+    stages["two"].update(second)
+    return Method.model_validate({"name": "m", "paper": "ours", "summary": "", "stages": stages})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_number_of_a_shipped_method_says_its_source(name: str) -> None:
+    content = read_yaml(configs_folder() / "methods" / f"{name}.yaml")
+    sources = content["sources"]
+    paths = {f"stages.{path}" for path in numbers(content["stages"])}
+    assert paths - set(sources) == set(), "numbers without a source"
+    for path, source in sources.items():
+        assert at(content, path) is not None
+        assert source.startswith(("paper", "code ", "benchmark", "ours")), f"{path}: {source}"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_shipped_method_names_known_losses_and_options(name: str) -> None:
+    method = METHODS[name]
+    assert method.name == name
+    assert method.paper
+    assert method.summary
+    for stage in method.stages.values():
+        for term in stage.terms.values():
+            assert set(term.options) <= set(LOSSES[term.loss].options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("total", [2, 3, 7, 24, 101, 240])
+def test_stages_share_a_total_exactly(name: str, total: int) -> None:
+    method = METHODS[name]
+    epochs = method.epochs(total)
+    assert list(epochs) == list(method.stages)
+    assert sum(epochs.values()) == total
+    assert all(length >= 1 for length in epochs.values())
+    if len(epochs) == 2:  # half each, to the rounding of one boundary
+        assert abs(epochs["embedding"] - epochs["classifier"]) <= 1
+
+
+def test_without_a_total_stages_run_as_published() -> None:
+    assert METHODS["refilled"].epochs(None) == {"embedding": 200, "classifier": 200}
+    assert METHODS["kd"].epochs(None) == {"distil": 240}
+
+
+def test_shares_decide_where_given_and_published_epochs_elsewhere() -> None:
+    assert two_stages(epochs=300).epochs(40) == {"one": 10, "two": 30}
+    both = Method.model_validate(
+        {
+            **two_stages().model_dump(),
+            "stages": {
+                "one": {"epochs": 10, "share": 0.9, "terms": {"cross_entropy": {}}},
+                "two": {"epochs": 90, "share": 0.1, "terms": {"cross_entropy": {}}},
+            },
+        }
+    )
+    assert both.epochs(50) == {"one": 45, "two": 5}
+
+
+def test_a_total_that_starves_a_stage_is_refused() -> None:
+    with pytest.raises(UserError, match=r"run.epochs=1 leaves the stage 'embedding' of 'refilled' without"):
+        METHODS["refilled"].epochs(1)
+
+
+def denied(name: str, relation: str) -> bool:
+    """The rule, stated apart from the code: what compares logits needs two shared classes."""
+    if relation == "no teacher":
+        return name != "student"
+    return name == "kd" and relation in ("one shared", "disjoint")
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_relation_denies(name: str, relation: str) -> None:
+    reason = refusal(METHODS[name], RELATIONS[relation])
+    assert (reason is not None) == denied(name, relation)
+
+
+def test_a_refusal_says_why_and_what_would_work() -> None:
+    with pytest.raises(UserError, match=r"'kd' \(term 'kd' of stage 'distil'\).*share no class") as caught:
+        require(METHODS["kd"], RELATIONS["disjoint"], METHODS)
+    fitting = str(caught.value).split("Methods that work here: ")[1]
+    assert fitting == ", ".join(sorted(set(METHODS) - {"kd"})) + "."
+    with pytest.raises(UserError, match="share only one; a softmax needs at least two"):
+        require(METHODS["kd"], RELATIONS["one shared"], METHODS)
+    with pytest.raises(UserError, match=r"needs a teacher, but the experiment has none. .*: student\."):
+        require(METHODS["sp"], None, METHODS)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ({}, [1, 1, 1]),
+        ({"kind": "linear", "warmup_epochs": 20}, [0, 0.5, 1]),
+        ({"kind": "exponential", "rate": 0.05}, [1, 0.6065307, 0.2231302]),
+    ],
+)
+def test_weight_schedules(schedule: dict[str, Any], factors: list[float]) -> None:
+    weights = WeightSchedule(**schedule)
+    assert [weights.factor(epoch) for epoch in (0, 10, 30)] == pytest.approx(factors)
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        ({"loss": "kdd"}, r"Unknown loss 'kdd'. Did you mean 'kd'\?"),
+        ({"loss": "kd", "temprature": 2}, r"'temprature'. Did you mean 'temperature'\?"),
+        ({"loss": "kd", "wieght": 2}, r"'wieght'. Did you mean 'weight'\?"),
+        ({"loss": "kd", "temperature": "hot"}, "it takes a number, such as 4.0"),
+        ({"loss": "kd", "temperature": True}, "it takes a number"),
+        ({"loss": "tuples", "mining": 3}, "it takes a str, such as 'semi-hard'"),
+        ({"loss": "kd", "confidence": "entropy"}, "'kd' takes no sample weights"),
+        ({"loss": "kd", "weight": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_term_is_refused(term: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Term.model_validate(term)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        {"loss": "tuples", "mining": "semihard"},
+        {"loss": "tuples", "temperature": 0},
+        {"loss": "kd", "temperature": 0},
+        {"loss": "induced_classifier", "classes": "every"},
+    ],
+    ids=lambda term: "-".join(map(str, term.values())),
+)
+def test_a_value_that_its_loss_would_refuse_is_refused_before_training(term: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Term.model_validate(term)
+
+
+def test_a_terms_key_names_its_loss_where_it_says_no_other() -> None:
+    terms = (
+        two_stages(terms={"kd": {"weight": 2}, "mine": {"loss": "sp"}, "tuples": None}).stages["two"].terms
+    )
+    assert {key: term.loss for key, term in terms.items()} == {"kd": "kd", "mine": "sp", "tuples": "tuples"}
+    assert terms["kd"].needs_teacher
+    assert terms["kd"].needs_shared_classes
+    assert not terms["mine"].needs_shared_classes
