@@ -13,7 +13,7 @@ from gkd.distiller import Distiller, weighted_sum
 from gkd.errors import UserError
 from gkd.features import Batch, Features
 from gkd.labels import LabelRelation, LabelSpace
-from gkd.losses import class_centres, induced_classifier_loss, kd_loss, teacher_confidence
+from gkd.losses import LOSSES, Loss, class_centres, induced_classifier_loss, kd_loss, teacher_confidence
 from gkd.method import Term
 from gkd.models import build_network
 from gkd.teacher import Teacher
@@ -41,6 +41,11 @@ class Exact(nn.Module):
 
     def features(self, images: Tensor) -> Features:
         return self.given
+
+
+def products(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """A loss whose matrix product autocast would round."""
+    return (student_embedding @ teacher_embedding.T).mean()
 
 
 def exact(num_classes: int, *, seed: int, size: int = 8) -> Exact:
@@ -266,10 +271,15 @@ def test_an_unknown_part_to_train_is_named(student: nn.Module) -> None:
         {"loss": "sp"},
         {"loss": "tuples"},
         {"loss": "induced_classifier", "centres": "batch", "confidence": "pseudo-label"},
+        {"loss": "products"},
     ],
     ids=lambda term: term["loss"],
 )
-def test_losses_do_not_feel_autocast(make_batch: MakeBatch, term: dict[str, Any]) -> None:
+def test_losses_do_not_feel_autocast(
+    make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch, term: dict[str, Any]
+) -> None:
+    """Nor does one that takes no care itself."""
+    monkeypatch.setitem(LOSSES, "products", Loss(products, "ours"))
     student, teacher, relation = exact_pair("abc", "abc")
     distiller = Distiller(student, teacher, {"term": Term(**term)}, relation=relation)
     batch = make_batch(3)

@@ -1,0 +1,112 @@
+"""Builders: splits before classes, teachers by metadata, two data sets with aliases."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from gkd.builders import choose_dtype, load_source, load_teacher, prepare, teacher_experiment
+from gkd.config import load
+from gkd.errors import UserError
+from gkd.models import build_network
+
+
+def write_zip(path: Path, names: list[str]) -> Path:
+    generator = np.random.default_rng(len(names))
+    with zipfile.ZipFile(path, "w") as archive:
+        for split in ("train", "test"):
+            for name in names:
+                for number in range(8):
+                    with archive.open(f"{split}/{name}/{number}.png", "w") as out:
+                        pixels = generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+                        Image.fromarray(pixels).save(out, "PNG")
+    return path
+
+
+def same_images(a, b) -> bool:
+    """Whether two image sets share an image."""
+    ours = {image.numpy().tobytes() for image in a.images}
+    return any(image.numpy().tobytes() in ours for image in b.images)
+
+
+def test_teacher_and_student_share_one_validation_split_that_neither_trains_on():
+    prepared = prepare(load("quickstart", ["task.shift=2"]))
+    validation = load_source(prepared.experiment.data).validation
+    assert not same_images(prepared.problem.student.train, validation)
+    teacher = prepare(teacher_experiment(prepared))
+    assert not same_images(teacher.problem.student.train, validation)
+    assert teacher.problem.student.train.class_counts().min() > 50  # the student's limit is not the teacher's
+
+
+def test_per_class_draws_by_seed_from_what_validation_leaves():
+    first, again, other = (prepare(load("quickstart", [f"run.seed={seed}"])) for seed in (0, 0, 1))
+    train = first.problem.student.train
+    assert train.class_counts().tolist() == [5] * 5
+    assert torch.equal(train.images, again.problem.student.train.images)
+    assert not torch.equal(train.images, other.problem.student.train.images)
+    fixed = [prepare(load("quickstart", [f"run.seed={s}", "data.subset_seed=3"])) for s in (0, 1)]
+    assert torch.equal(fixed[0].problem.student.train.images, fixed[1].problem.student.train.images)
+
+
+def test_a_shared_teacher_is_one_run_whatever_the_student():
+    variants = (["task.shift=5"], ["method=sp"], ["run.seed=4"], ["data.views=3"], ["data.per_class=9"])
+    base = teacher_experiment(prepare(load("quickstart"))).identity
+    assert {teacher_experiment(prepare(load("quickstart", words))).identity for words in variants} == {base}
+    assert teacher_experiment(prepare(load("quickstart", ["teacher.train.epochs=7"]))).identity != base
+
+
+def test_the_columns_of_a_checkpoint_are_those_that_it_says(tmp_path):
+    prepared = prepare(load("quickstart", ["task.shift=2"]))
+    path = tmp_path / "teacher.safetensors"
+    network = build_network(prepared.experiment.teacher.network, num_classes=5, in_channels=1)
+    save_file(network.state_dict(), path, {"classes": json.dumps(["4", "2", "0", "1", "3"])})
+    teacher, problem = load_teacher(prepared, path)
+    assert teacher.space.names == ("4", "2", "0", "1", "3")
+    shared = [(problem.relation.student.names[s], teacher.space.names[t])
+              for s, t in zip(problem.relation.student_index, problem.relation.teacher_index, strict=True)]  # fmt: skip
+    assert shared == [("2", "2"), ("3", "3"), ("4", "4")]
+
+
+def test_a_checkpoint_of_other_classes_is_refused(tmp_path):
+    prepared = prepare(load("quickstart"))
+    path = tmp_path / "teacher.safetensors"
+    network = build_network(prepared.experiment.teacher.network, num_classes=5, in_channels=1)
+    save_file(network.state_dict(), path, {"classes": json.dumps(["5", "6", "7", "8", "9"])})
+    with pytest.raises(UserError, match="choose the task's teacher classes to match"):
+        load_teacher(prepared, path)
+
+
+def test_two_data_sets_meet_by_alias(tmp_path):
+    teacher = write_zip(tmp_path / "teacher.zip", ["automobile", "bird", "ship"])
+    student = write_zip(tmp_path / "student.zip", ["bird", "boat", "car", "tree"])
+    config = tmp_path / "two.yaml"
+    config.write_text(
+        f"""
+task: {{name: cross_task, aliases: {{car: automobile, boat: ship}}}}
+data: {{name: folder, root: {student}, validation: {{per_class: 2}}, batch_size: 8}}
+teacher: {{network: resnet8, data: {{name: folder, root: {teacher}, validation: {{per_class: 2}}, batch_size: 8}}}}
+student: {{network: resnet8}}
+method: kd
+"""
+    )
+    prepared = prepare(load(config))
+    relation = prepared.problem.relation
+    assert relation.kind == "overlapping"
+    assert relation.student_index.tolist() == [0, 1, 2]
+    assert [relation.teacher.names[i] for i in relation.teacher_index] == ["bird", "ship", "automobile"]
+    assert len(prepared.problem.teacher.train) == 18
+
+
+def test_auto_precision_is_bf16_only_where_the_machine_has_it(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert choose_dtype("auto", cpu) == torch.float32
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert choose_dtype("auto", cpu) == torch.bfloat16
+    assert choose_dtype("float32", cpu) == torch.float32
