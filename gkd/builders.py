@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gkd import config, schema
-from gkd.checkpoint import load_weights, read_weights
+from gkd.checkpoint import load_weights, read_weights, sha256
 from gkd.data import channel_statistics, limit_per_class, load_images, split_validation
 from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
@@ -173,6 +173,11 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     options = experiment.teacher
     assert options is not None
     tensors, metadata = read_weights(checkpoint)
+    if options.sha256 is not None and options.checkpoint is not None and sha256(checkpoint) != options.sha256:
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
+            f"{options.sha256[:12]}... of teacher.sha256; get the right file, or change or drop teacher.sha256."
+        )
     trained_as = metadata.get("network")
     if trained_as not in (None, options.network):
         raise UserError(
@@ -228,7 +233,7 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
         "data": data.model_dump(mode="json", exclude_unset=True),
         "student": {"network": options.network},
         "method": {"name": "student"},
-        "optimiser": options.train.optimiser.model_dump(mode="json", exclude_unset=True),
+        "optimiser": options.train.optimiser.model_dump(mode="json"),
         "evaluate": experiment.evaluate.model_dump(mode="json", exclude_unset=True),
         "run": run,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -69,28 +70,36 @@ def save_checkpoint(
     final = parent / f"{number:09d}"
     aside = parent / f".{number:09d}.tmp"
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        parent.mkdir(parents=True, exist_ok=True)
+        for stale in parent.glob(".*.tmp"):  # what a kill left behind
+            shutil.rmtree(stale)
+        aside.mkdir()
         for name, tensors in weights.items():
-            save_weights(aside / f"{name}.safetensors", tensors)
-        torch.save(dict(state), aside / "state.pt")
-        sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
-        manifest = {"files": sums, "facts": dict(facts)}
-        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            save_file(_plain(tensors), aside / f"{name}.safetensors")
+        memory = io.BytesIO()  # torch's own writer reports a full disk as an internal error
+        torch.save(dict(state), memory)
+        (aside / "state.pt").write_bytes(memory.getvalue())
+        sums = {path.name: sha256(path) for path in sorted(aside.iterdir())}
+        content = {"files": sums, "facts": dict(facts)}
+        (aside / "manifest.json").write_text(
+            json.dumps({**content, "sha256": _json_sha256(content)}, indent=1)
+        )
         for path in aside.iterdir():
             _sync(path)
         _sync(aside)
         if final.exists():  # the same step saved again, such as by Ctrl-C right after an epoch
-            shutil.rmtree(final)
+            os.replace(final, parent / f".{number:09d}.old.tmp")
         os.replace(aside, final)
         _sync(parent)
-    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(parent / f".{number:09d}.old.tmp", ignore_errors=True)
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, RuntimeError) and not isinstance(error, OSError) and "write" not in str(error):
-            raise
         raise UserError(_write_failure(parent, error)) from None
-    for old in _numbered(parent)[:-_KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+    # Checkpoints above this one are damaged: the run went back to one before them.
+    good = [folder for folder in _numbered(parent) if int(folder.name) <= number][-_KEEP:]
+    for folder in _numbered(parent):
+        if folder not in good:
+            shutil.rmtree(folder, ignore_errors=True)
     return final
 
 
@@ -99,8 +108,10 @@ def latest_checkpoint(parent: Path) -> Checkpoint | None:
     for folder in reversed(_numbered(parent)):
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
-            names = manifest["files"]
-            if any(_sha256(folder / name) != expected for name, expected in names.items()):
+            names, facts = manifest["files"], manifest["facts"]
+            if manifest["sha256"] != _json_sha256({"files": names, "facts": facts}):
+                continue
+            if any(sha256(folder / name) != expected for name, expected in names.items()):
                 continue
             weights = {
                 Path(name).stem: read_weights(folder / name)[0]
@@ -108,9 +119,9 @@ def latest_checkpoint(parent: Path) -> Checkpoint | None:
                 if name.endswith(".safetensors")
             }
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
-        return Checkpoint(folder, weights, state, manifest["facts"])
+        return Checkpoint(folder, weights, state, facts)
     return None
 
 
@@ -119,9 +130,16 @@ def save_weights(
 ) -> None:
     """A state dict as safetensors, written aside and renamed."""
     aside = path.with_name(f".{path.name}.tmp")
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, aside, metadata=dict(metadata) if metadata else None)
-    os.replace(aside, path)
+    try:
+        save_file(_plain(tensors), aside, metadata=dict(metadata) if metadata else None)
+        os.replace(aside, path)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise UserError(_write_failure(path, error)) from None
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -199,7 +217,12 @@ def write_json(path: Path, content: Any) -> None:
         aside.write_text(json.dumps(content, indent=1) + "\n")
         os.replace(aside, path)
     except OSError as error:
+        aside.unlink(missing_ok=True)
         raise UserError(_write_failure(path, error)) from None
+
+
+def _json_sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _write_failure(path: Path, error: Exception) -> str:
@@ -217,7 +240,8 @@ def _numbered(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.name.isdecimal())
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError, create_model
 
+from gkd.checkpoint import sha256
 from gkd.errors import UserError, unknown
 from gkd.method import Method
 from gkd.schema import Experiment
@@ -41,7 +42,8 @@ _NOT_IDENTITY = (
     "method.summary",
     "method.sources",
 )
-_NOT_IDENTITY_PATHS = ("data.root", "teacher.data.root", "teacher.checkpoint", "student.checkpoint")
+_NAMES_ALONE = ("data.root", "teacher.data.root")
+_CONTENTS = ("teacher.checkpoint", "student.checkpoint")
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ class Resolved:
     def identity(self) -> str:
         """Ten hex digits over all that decides the result, except the seed.
 
-        Keys at their default are left out, so that a later version's new knob renames no old run;
-        of files only the name counts, so that another folder layout is the same run.
+        Keys at their default are left out, so that a later version's new knob renames no old run. Of
+        data files only the name counts, so that another folder layout is the same run; of weight files
+        the checksum does.
         """
         content = self.experiment.model_dump(mode="json", exclude_defaults=True)
         content["task"] = self.experiment.task.model_dump(mode="json", exclude_defaults=True)
@@ -79,10 +82,18 @@ class Resolved:
             _remove(content, key)
         if not self.experiment.method.needs_teacher:
             content.pop("teacher", None)  # the student alone is the same run beside any teacher
-        for key in _NOT_IDENTITY_PATHS:
-            path = _get(content, key)
-            if path is not None:
-                _set(content, key, Path(path).name)
+        for key in _NAMES_ALONE:
+            if _get(content, key) is not None:
+                _set(content, key, Path(_get(content, key)).name)
+        for key in _CONTENTS:
+            if _get(content, key) is not None:
+                _set(
+                    content,
+                    key,
+                    _get(content, f"{key.split('.')[0]}.sha256") or _checksum(Path(_get(content, key))),
+                )
+        _remove(content, "teacher.sha256")
+        content = _without_empty(content)
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
@@ -209,9 +220,10 @@ _Loader.add_implicit_resolver(
 
 def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise UserError(f"The key {key!r} appears twice{node.start_mark}; keep one.")
+    for position, key in enumerate(keys):
+        if key in keys[:position]:
+            line = node.value[position][0].start_mark.line + 1
+            raise yaml.YAMLError(f"the key {key!r} appears twice, again in line {line}; keep one")
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
@@ -230,8 +242,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping."""
     try:
         text = path.read_text()
-    except OSError as error:
-        raise UserError(f"The config file {path} cannot be read ({error.strerror}).") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UserError(f"The config file {path} cannot be read ({reason}).") from None
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise UserError(
@@ -311,7 +324,7 @@ def _experiment_model(task: Any, name: str) -> type[Experiment]:
     task_name = task.get("name") if isinstance(task, Mapping) else None
     if task_name is None:
         raise UserError(f"{name}: task.name is missing; allowed: {', '.join(sorted(TASKS))}.")
-    if task_name not in TASKS:
+    if not isinstance(task_name, str) or task_name not in TASKS:
         raise UserError(f"{name}: task.name: {unknown('task', str(task_name), TASKS)}")
     options = TASKS[task_name].load().Options
     return create_model("Experiment", __base__=Experiment, task=(options, ...))
@@ -323,7 +336,7 @@ def _merge(
     """Merges mappings key by key; anything else replaces."""
     for key, value in layer.items():
         dotted = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             if not isinstance(target.get(key), dict):
                 target[key] = {}
             _merge(target[key], value, label, origins, f"{dotted}.")
@@ -381,6 +394,19 @@ def _terms(experiment: Experiment) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for stage_name, stage in experiment.method.stages.items():
         for term_name, term in stage.terms.items():
             yield stage_name, term_name, term.entry.options
+
+
+def _checksum(path: Path) -> str:
+    """SHA-256 of a weight file; its name where it is not there."""
+    return sha256(path) if path.is_file() else path.name
+
+
+def _without_empty(node: Any) -> Any:
+    """A mapping without empty mappings: a section that says nothing is the same as none."""
+    if not isinstance(node, Mapping):
+        return node
+    inner = {key: _without_empty(value) for key, value in node.items()}
+    return {key: value for key, value in inner.items() if value != {}}
 
 
 def _get(content: Mapping[str, Any], dotted: str) -> Any:

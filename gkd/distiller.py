@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gkd.errors import UserError, unknown
-from gkd.features import Batch, Features, Network
+from gkd.features import Batch, Features, as_network
 from gkd.labels import LabelRelation
 from gkd.losses import class_centres, teacher_confidence
 from gkd.method import Term
@@ -49,8 +49,7 @@ class Distiller(nn.Module):
         centres: Tensor | None = None,
     ) -> None:
         super().__init__()
-        assert isinstance(student, Network)
-        self.student = student
+        self.student = as_network(student)
         # Not a sub-module: the teacher stays out of state_dict, parameters and DDP.
         object.__setattr__(self, "teacher", teacher)
         self.terms = dict(terms)
@@ -80,6 +79,15 @@ class Distiller(nn.Module):
     def set_epoch(self, epoch: float) -> None:
         """Moves the weight schedules; ``epoch`` is fractional, in the method's own epochs."""
         self.epoch = epoch
+
+    def train(self, mode: bool = True) -> Distiller:
+        """Train mode for what is trained: a frozen BatchNorm keeps its statistics."""
+        super().train(mode)
+        for module in self.student.modules():
+            own = list(module.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                module.train(False)
+        return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """One step's losses.

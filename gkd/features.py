@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -46,6 +47,20 @@ class Network(Protocol):
     def head(self) -> nn.Module: ...
 
 
+def as_network(module: nn.Module) -> Any:
+    """The module itself where it is a gkd network.
+
+    Raises:
+        UserError: it lacks ``features``, ``head``, ``num_classes`` or ``embedding_dim``.
+    """
+    if not isinstance(module, Network):
+        raise UserError(
+            f"A {type(module).__name__} does not say what its features are; wrap it: "
+            "gkd.features.TappedNetwork(module, head=..., maps=[...])."
+        )
+    return module
+
+
 class TappedNetwork(nn.Module):
     """Any ``nn.Module`` as a gkd network, by naming the module paths to tap.
 
@@ -81,22 +96,20 @@ class TappedNetwork(nn.Module):
         self.embedding_dim = head_module.in_features
         self._taps: dict[str, Tensor] = {}
         for path in maps:
-            known[path].register_forward_hook(self._keep_output(f"map:{path}"))
+            known[path].register_forward_hook(partial(self._keep_output, f"map:{path}"))
         if embedding is None:
             head_module.register_forward_pre_hook(self._keep_input)
         else:
-            known[embedding].register_forward_hook(self._keep_output("embedding"))
+            known[embedding].register_forward_hook(partial(self._keep_output, "embedding"))
         self._map_keys = tuple(f"map:{path}" for path in maps)
 
     @property
     def head(self) -> nn.Module:
         return self.module.get_submodule(self.head_path)
 
-    def _keep_output(self, key: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self._taps[key] = output
-
-        return hook
+    # Hooks are bound methods, so that a deep copy of the network taps itself, not the original.
+    def _keep_output(self, key: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self._taps[key] = output
 
     def _keep_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._taps["embedding"] = inputs[0]

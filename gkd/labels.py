@@ -157,10 +157,10 @@ def class_order(space: LabelSpace, order: str = "natural") -> LabelSpace:
     """
     if order == "natural":
         return space
-    if order.isdecimal():
+    if order.isdecimal() and int(order) < 2**32:
         permutation = np.random.RandomState(int(order)).permutation(len(space))
         return space.select([int(column) for column in permutation])
-    raise UserError(f"Class order {order!r} is unknown; use 'natural' or a seed such as '1993'.")
+    raise UserError(f"Class order {order!r} is unknown; use 'natural' or a seed below 2^32 such as '1993'.")
 
 
 def window(space: LabelSpace, *, size: int, shift: int = 0, order: str = "natural") -> LabelSpace:

@@ -6,7 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
 from gkd.errors import UserError, unknown
 from gkd.labels import LabelRelation
@@ -74,31 +83,41 @@ class Term(BaseModel):
     centres: Literal["train", "batch"] = "train"
     confidence: Literal["pseudo-label", "entropy", "max-logit"] | None = None
 
-    @model_validator(mode="after")
-    def _options_fit_the_loss(self) -> Term:
-        if self.loss not in LOSSES:
-            raise ValueError(unknown("loss", self.loss, LOSSES))
-        allowed = self.entry.options
-        for name, value in self.options.items():
-            if name not in allowed:
-                raise ValueError(
-                    unknown(f"option of the loss {self.loss!r}", name, [*allowed, *type(self).model_fields])
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, loss: str) -> str:
+        if loss not in LOSSES:
+            raise ValueError(unknown("loss", loss, LOSSES))
+        return loss
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _options_fit_the_loss(cls, data: Any, handler: ModelWrapValidatorHandler[Term]) -> Term:
+        """Checks the loss's own options beside the term's keys, so that all mistakes come at once."""
+        errors: list[InitErrorDetails] = []
+        if isinstance(data, Mapping) and data.get("loss") in LOSSES:
+            entry = LOSSES[data["loss"]]
+            for name in data.keys() - cls.model_fields.keys():
+                problem = _option_problem(
+                    data["loss"], entry, name, data[name], [*entry.options, *cls.model_fields]
                 )
-            default = allowed[name]
-            number = isinstance(default, (int, float)) and not isinstance(default, bool)
-            fits = (
-                isinstance(value, (int, float)) and not isinstance(value, bool)
-                if number
-                else isinstance(value, type(default))
-            )
-            if default is not None and not fits:
-                kind = "a number" if number else f"a {type(default).__name__}"
-                raise ValueError(
-                    f"{name} of the loss {self.loss!r} is {value!r}; it takes {kind}, such as {default!r}"
+                if problem:
+                    errors.append(_mistake(problem, name, data[name]))
+            if data.get("confidence") is not None and not entry.takes_weights:
+                problem = f"the loss {data['loss']!r} takes no sample weights, so confidence cannot be set"
+                errors.append(_mistake(problem, "confidence", data["confidence"]))
+        try:
+            term = handler(data)
+        except ValidationError as error:
+            for item in error.errors(include_url=False):
+                errors.append(
+                    InitErrorDetails(
+                        type=item["type"], loc=item["loc"], input=item["input"], ctx=item.get("ctx", {})
+                    )
                 )
-        if self.confidence is not None and not self.entry.takes_weights:
-            raise ValueError(f"the loss {self.loss!r} takes no sample weights, so confidence cannot be set")
-        return self
+        if errors:
+            raise ValidationError.from_exception_data("Term", errors)
+        return term
 
     @property
     def entry(self) -> Loss:
@@ -111,7 +130,7 @@ class Term(BaseModel):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the term reads: the loss's positional arguments, and what its confidence reads."""
+        """What the term reads: the loss's positional arguments."""
         return self.entry.needs
 
     @property
@@ -122,6 +141,26 @@ class Term(BaseModel):
     def needs_shared_classes(self) -> bool:
         """Whether student and teacher logits are compared column by column."""
         return "teacher_logits" in self.needs
+
+
+def _mistake(text: str, key: str, value: Any) -> InitErrorDetails:
+    return InitErrorDetails(type="value_error", loc=(key,), input=value, ctx={"error": ValueError(text)})
+
+
+def _option_problem(loss: str, entry: Loss, name: str, value: Any, allowed: list[str]) -> str | None:
+    """Why a loss would refuse an option, or None: known by name, then by type, then by range."""
+    if name not in entry.options:
+        return unknown(f"option of the loss {loss!r}", name, allowed)
+    default, choices = entry.options[name], entry.choices.get(name)
+    if choices:
+        return None if value in choices else unknown(name, str(value), choices)
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else f"{value!r} is not true or false"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return f"{value!r} is not a finite number; the loss {loss!r} takes one, such as {default!r}"
+    if "temperature" in name and value <= 0:
+        return f"{value!r} is not above 0, as a temperature must be"
+    return None
 
 
 class Stage(BaseModel):
@@ -204,7 +243,7 @@ class Method(BaseModel):
             UserError: a total too small for the stages.
         """
         if total is None:
-            return {name: round(stage.epochs) for name, stage in self.stages.items()}
+            return {name: max(round(stage.epochs), 1) for name, stage in self.stages.items()}
         published = sum(stage.epochs for stage in self.stages.values())
         shares = {name: stage.share or stage.epochs / published for name, stage in self.stages.items()}
         scale = sum(shares.values())

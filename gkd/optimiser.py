@@ -35,9 +35,13 @@ class Optimiser(BaseModel):
     clip_norm: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
-    def _milestones_belong_to_multi_step(self) -> Optimiser:
+    def _fits_together(self) -> Optimiser:
         if self.schedule == "multi-step" and not self.milestones:
             raise ValueError("the multi-step schedule needs milestones, such as [150, 180, 210]")
+        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs the optimiser sgd with a momentum above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas lie in [0, 1); got {list(self.betas)}")
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"milestones must increase; got {list(self.milestones)}")
         return self

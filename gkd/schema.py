@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gkd.data import AUGMENTATIONS, DATASETS
-from gkd.errors import unknown
+from gkd.errors import UserError, unknown
 from gkd.method import Method
+from gkd.models import check_network_name
 from gkd.optimiser import Optimiser
 
 
@@ -29,8 +30,8 @@ class Validation(Section):
 
     @model_validator(mode="after")
     def _one_size(self) -> Validation:
-        if self.per_class is not None and self.fraction is not None:
-            raise ValueError("give per_class or fraction, not both")
+        if (self.per_class is None) == (self.fraction is None):
+            raise ValueError("give per_class or fraction, one of them")
         return self
 
 
@@ -61,17 +62,38 @@ class Data(Section):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
+    @field_validator("name")
+    @classmethod
+    def _known_data(cls, name: str) -> str:
+        if name not in DATASETS:
+            raise ValueError(unknown("data set", name, DATASETS))
+        return name
+
+    @field_validator("augment")
+    @classmethod
+    def _known_augmentation(cls, augment: str) -> str:
+        if augment not in AUGMENTATIONS:
+            raise ValueError(unknown("augmentation", augment, AUGMENTATIONS))
+        return augment
+
     @model_validator(mode="after")
-    def _known_names(self) -> Data:
-        if self.name not in DATASETS:
-            raise ValueError(unknown("data set", self.name, DATASETS))
-        if self.augment not in AUGMENTATIONS:
-            raise ValueError(unknown("augmentation", self.augment, AUGMENTATIONS))
+    def _mean_with_std(self) -> Data:
         if (self.mean is None) != (self.std is None):
             raise ValueError(
                 "give both mean and std, or neither (then they are those of the training images)"
             )
         return self
+
+
+def _known_network(name: str) -> str:
+    try:
+        check_network_name(name)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+NetworkName = Annotated[str, AfterValidator(_known_network)]
 
 
 class TeacherTraining(Section):
@@ -84,10 +106,19 @@ class TeacherTraining(Section):
 
 
 class Teacher(Section):
-    """The teacher: a checkpoint to load, or a network to train first."""
+    """The teacher: a checkpoint to load, or a network to train first.
 
-    network: str
+    Attributes:
+        network, checkpoint: what to build, and the weights to load; without them it is trained.
+        sha256: the checkpoint's checksum, verified when it is loaded.
+        weights: which student of the training run becomes the teacher.
+        data: another data set than the student's.
+        mean, std: the teacher's input normalisation where its file does not say it.
+    """
+
+    network: NetworkName
     checkpoint: Path | None = None
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     weights: Literal["last", "best"] = "last"
     train: TeacherTraining = TeacherTraining()
     data: Data | None = None
@@ -98,7 +129,7 @@ class Teacher(Section):
 class Student(Section):
     """The student's network and, where it does not start from random weights, its checkpoint."""
 
-    network: str
+    network: NetworkName
     checkpoint: Path | None = None
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gkd.data import ImageSet
 from gkd.labels import LabelRelation, LabelSpace, fraction, window
@@ -22,6 +22,10 @@ class TaskOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+
+
+# A class order may be written as a number in YAML.
+Order = Annotated[str, BeforeValidator(lambda order: str(order) if type(order) is int else order)]
 
 
 class Classes(BaseModel):
@@ -40,7 +44,7 @@ class Classes(BaseModel):
     indices: tuple[int, ...] | None = None
     size: int | None = Field(default=None, ge=1)
     shift: int = Field(default=0, ge=0)
-    order: str = "natural"
+    order: Order = "natural"
     fraction: float | None = Field(default=None, gt=0, le=1)
     seed: int = 0
 
@@ -50,6 +54,8 @@ class Classes(BaseModel):
         if len(given) != 1:
             got = " and ".join(given) or "none"
             raise ValueError(f"give exactly one of names, indices, size (a window) or fraction; got {got}")
+        if self.size is None and (self.shift or self.order != "natural"):
+            raise ValueError("shift and order describe a window; give its size too")
         return self
 
     def select(self, space: LabelSpace) -> LabelSpace:

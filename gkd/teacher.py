@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from gkd.checkpoint import state_hash
 from gkd.data import Batches
 from gkd.errors import UserError
-from gkd.features import Batch, Features, Network
+from gkd.features import Batch, Features, as_network
 from gkd.labels import LabelSpace
 
 
@@ -24,20 +25,20 @@ class Teacher(nn.Module):
         mean, std: per-channel statistics of the input it was trained on, in [0, 1] pixel units.
 
     Raises:
-        UserError: the network has another number of classes than the space.
+        UserError: a module that is no gkd network, or one with another number of classes.
     """
 
     def __init__(
         self, network: nn.Module, space: LabelSpace, *, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> None:
         super().__init__()
-        assert isinstance(network, Network)
+        network = as_network(network)
         if network.num_classes != len(space):
             raise UserError(
                 f"The teacher network has {network.num_classes} classes, but its label space has {len(space)}; "
                 "give the classes it was trained on."
             )
-        self.network = network
+        self.network: Any = network
         self.space = space
         self.mean = mean
         self.std = std
@@ -48,10 +49,6 @@ class Teacher(nn.Module):
         """Stays in eval mode whatever a parent module asks for."""
         return self
 
-    @property
-    def embedding_dim(self) -> int:
-        return self.network.embedding_dim
-
     def state_hash(self) -> str:
         """SHA-256 over all parameters and buffers; equal before and after training."""
         return state_hash(self.network)
@@ -59,12 +56,14 @@ class Teacher(nn.Module):
     # no_grad, not inference_mode: losses save teacher outputs for the student's backward pass.
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
+        logits: Tensor = self.network(images)
+        return logits
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
         """``images`` must already carry the teacher's own normalisation (``Batch.teacher_images``)."""
-        return self.network.features(images)
+        features: Features = self.network.features(images)
+        return features
 
 
 class TeacherViews:

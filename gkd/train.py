@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gkd.checkpoint import Checkpoint, copy_state, latest_checkpoint, save_checkpoint
 from gkd.data import Batches, ImageSet, ordered
 from gkd.distiller import Distiller
+from gkd.errors import UserError
 from gkd.features import Batch, Features
 from gkd.interrupt import Interrupt, Interrupted
 from gkd.logging import Diverged, Meter, MetricsFile, Reporter
@@ -96,6 +97,7 @@ def fit(
         Interrupted: a signal asked to stop; everything is saved.
         Diverged: a loss or weight became non-finite; the last checkpoint is whole.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     metrics = MetricsFile(folder / "metrics.jsonl")
     resumed = latest_checkpoint(folder / "checkpoints")
     position = Position(**resumed.facts) if resumed else Position()
@@ -173,6 +175,18 @@ class _StageRun:
         self.optimiser = stage.optimiser.build(self.distiller.param_groups(stage.train))
         self.meter = Meter(settings.device)
         self.best: State = copy_state(student)
+        self.clock = self.saved = time.monotonic()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether more would be lost by a kill than the settings allow."""
+        return time.monotonic() - self.saved > self.settings.checkpoint_seconds
+
+    def spend(self) -> None:
+        """Adds the training time since the clock was read to the position."""
+        now = time.monotonic()
+        self.position.seconds += now - self.clock
+        self.clock = now
 
     def epoch_batches(self) -> Iterator[Batch]:
         """The rest of the current epoch, with the teacher's outputs where they are kept."""
@@ -196,11 +210,12 @@ class _StageRun:
     def save(self, parent: Path) -> None:
         """Writes a checkpoint of this moment; refuses where anything is not finite."""
         self.meter.check()
-        if not all(bool(torch.isfinite(p).all()) for p in self.student.parameters()):
-            raise Diverged(
-                f"A weight became non-finite in stage {self.name!r} before step {self.position.global_step}; "
-                "no such state was saved. Lower optimiser.lr or set optimiser.clip_norm."
-            )
+        for name, values in self.distiller.state_dict().items():
+            if not bool(torch.isfinite(values).all()):
+                raise Diverged(
+                    f"{name} became non-finite in stage {self.name!r} before step {self.position.global_step}; "
+                    "no such state was saved. Lower optimiser.lr or set optimiser.clip_norm."
+                )
         generators = {"cpu": torch.get_rng_state()}
         if self.settings.device.type == "cuda":
             generators["device"] = torch.cuda.get_rng_state()
@@ -215,6 +230,7 @@ class _StageRun:
             },
             facts=vars(self.position),
         )
+        self.saved = time.monotonic()
 
 
 def _train_stage(
@@ -225,44 +241,13 @@ def _train_stage(
     interrupt: Interrupt,
     total_epochs: int,
 ) -> None:
-    """Epochs and steps of one stage: forward, backward, step; validate; keep the best; save."""
-    stage, position, settings, distiller, optimiser = (
-        run.stage,
-        run.position,
-        run.settings,
-        run.distiller,
-        run.optimiser,
-    )
+    """The epochs of one stage: train, validate, keep the best, log, save."""
+    position, settings = run.position, run.settings
     total_steps = total_epochs * len(run.batches)
-    clock = saved = time.monotonic()
     while position.epoch < run.epochs:
-        distiller.train()
-        for batch in run.epoch_batches():
-            progress = (position.epoch + position.step / len(run.batches)) / run.epochs
-            distiller.set_epoch(progress * stage.epochs)
-            lr = stage.optimiser.set_lr(optimiser, progress, stage.epochs)
-            with settings.autocast():
-                losses = distiller(batch)
-            optimiser.zero_grad(set_to_none=True)
-            losses["loss"].backward()
-            if stage.optimiser.clip_norm is not None:
-                nn.utils.clip_grad_norm_(distiller.parameters(), stage.optimiser.clip_norm)
-            optimiser.step()
-            run.meter.add(losses, position.global_step)
-            position.step += 1
-            position.global_step += 1
-            position.images += len(batch.labels)
-            reporter.step(position.global_step, total_steps)
-            overdue = time.monotonic() - saved > settings.checkpoint_seconds
-            if position.step < len(run.batches) and (interrupt.requested or overdue):
-                clock = _spend(position, clock)
-                run.save(checkpoints)
-                saved = time.monotonic()
-                if interrupt.requested:
-                    raise Interrupted(
-                        f"stopped in stage {run.name!r}, epoch {position.epoch}; everything is saved"
-                    )
-        clock = _spend(position, clock)
+        run.clock = time.monotonic()
+        lr = _train_epoch(run, checkpoints, reporter, interrupt, total_steps)
+        run.spend()  # validation and saving are not training time
         position.epoch, position.step = position.epoch + 1, 0
         last_epoch = position.epoch == run.epochs
         record: dict[str, Any] = {
@@ -271,21 +256,57 @@ def _train_stage(
         }  # fmt: skip
         run.meter = Meter(settings.device)
         if last_epoch or position.epoch % settings.evaluate_every == 0:
-            metric = validate(run.student, run.problem, stage.select, settings)
-            record[f"validation/{stage.select}"] = metric
+            metric = validate(run.student, run.problem, run.stage.select, settings)
+            record[f"validation/{run.stage.select}"] = metric
             if metric > position.best_metric:
                 position.best_metric, position.best_epoch = metric, position.epoch
                 run.best = copy_state(run.student)
         metrics.add(record)
         reporter.epoch(record, last=last_epoch)
-        if last_epoch or interrupt.requested or time.monotonic() - saved > settings.checkpoint_seconds:
+        if last_epoch or interrupt.requested or run.overdue:
             run.save(checkpoints)
-            saved = time.monotonic()
         if interrupt.requested:
             raise Interrupted(
                 f"stopped after epoch {position.epoch} of stage {run.name!r}; everything is saved"
             )
-        clock = time.monotonic()  # validation and saving are not training time
+
+
+def _train_epoch(
+    run: _StageRun, checkpoints: Path, reporter: Reporter, interrupt: Interrupt, total_steps: int
+) -> float:
+    """The steps of what is left of an epoch: forward, backward, step. Returns the last learning rate."""
+    stage, position, distiller, optimiser = run.stage, run.position, run.distiller, run.optimiser
+    lr = 0.0
+    distiller.train()
+    for batch in run.epoch_batches():
+        progress = (position.epoch + position.step / len(run.batches)) / run.epochs
+        distiller.set_epoch(progress * stage.epochs)
+        lr = stage.optimiser.set_lr(optimiser, progress, stage.epochs)
+        with run.settings.autocast():
+            losses = distiller(batch)
+        if not losses["loss"].requires_grad:
+            raise UserError(
+                f"The stage {run.name!r} trains {', '.join(stage.train)}, but none of its terms reaches that; "
+                "add a term that does, or train another part."
+            )
+        optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        if stage.optimiser.clip_norm is not None:
+            nn.utils.clip_grad_norm_(distiller.parameters(), stage.optimiser.clip_norm)
+        optimiser.step()
+        run.meter.add(losses, position.global_step)
+        position.step += 1
+        position.global_step += 1
+        position.images += len(batch.labels)
+        reporter.step(position.global_step, total_steps)
+        if position.step < len(run.batches) and (interrupt.requested or run.overdue):
+            run.spend()
+            run.save(checkpoints)
+            if interrupt.requested:
+                raise Interrupted(
+                    f"stopped in epoch {position.epoch + 1} of stage {run.name!r}; everything is saved"
+                )
+    return lr
 
 
 def one_step(
@@ -336,13 +357,6 @@ def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> Te
             limit=settings.cache_bytes,
         )
     return _VIEWS[key]
-
-
-def _spend(position: Position, since: float) -> float:
-    """Adds the training time since then to the position; returns now."""
-    now = time.monotonic()
-    position.seconds += now - since
-    return now
 
 
 def _stage_seed(seed: int, stage: int) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from gkd.labels import LabelRelation, LabelSpace
-from gkd.task import Classes, Problem, Source, TaskOptions
+from gkd.task import Classes, Order, Problem, Source, TaskOptions
 
 
 class CrossTaskOptions(TaskOptions):
@@ -22,7 +22,7 @@ class CrossTaskOptions(TaskOptions):
     """
 
     name: Literal["cross_task"] = "cross_task"
-    order: str = "natural"
+    order: Order = "natural"
     size: int | None = Field(default=None, ge=1)
     shift: int = Field(default=0, ge=0)
     teacher_classes: Classes | None = None
@@ -35,8 +35,8 @@ class CrossTaskOptions(TaskOptions):
             raise ValueError(
                 "give windows (order, size, shift) or teacher_classes and student_classes, not both"
             )
-        if self.size is None and self.shift:
-            raise ValueError("shift moves a window; give its size too")
+        if self.size is None and (self.shift or self.order != "natural"):
+            raise ValueError("shift and order describe a window; give its size too")
         return self
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.task import Classes, Problem, Source, TaskOptions
 
@@ -26,9 +27,14 @@ class Standard:
 
     def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
         classes = self.options.classes
-        if classes is None:
-            return LabelRelation(teacher, student)
-        return LabelRelation(classes.select(teacher), classes.select(student))
+        relation = LabelRelation(
+            classes.select(teacher) if classes else teacher, classes.select(student) if classes else student
+        )
+        if relation.kind != "same":
+            raise UserError(
+                f"The standard task needs the same classes on both sides, but they are {relation}; use cross_task."
+            )
+        return relation
 
     def problems(self, teacher: Source, student: Source) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)

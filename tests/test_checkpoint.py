@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import pickle
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,25 +138,25 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(
     assert newest(tmp_path) == 2
 
 
-@pytest.mark.parametrize(
-    ("where", "error"),
-    [
-        ("save_file", SafetensorError("Error while serializing: I/O error: No space left (os error 28)")),
-        # What torch.save says when a disk fills up under its archive writer.
-        ("torch.save", RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 704 vs 598")),
-    ],
-)
-def test_the_writers_own_errors_are_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
-) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise error
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 4 kB: the writers meet a real error, as on a full disk, halfway through."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("large", ["weights", "state"])
+def test_the_writers_own_errors_are_a_sentence(tmp_path: Path, large: str) -> None:
     save(tmp_path, 1)
-    monkeypatch.setattr(f"gkd.checkpoint.{where}", broken)
+    much = {"w": torch.zeros(10_000)}
+    weights, state = ({"distiller": much}, {}) if large == "weights" else ({}, much)
     with pytest.raises(UserError, match=r"Cannot write to .*what was saved before is whole"):
-        save(tmp_path, 2)
+        save_checkpoint(tmp_path, 2, weights=weights, state=state, facts={})
     assert listing(tmp_path) == ["000000001"]
+    assert newest(tmp_path) == 1
 
 
 def test_a_student_that_cannot_be_written_is_a_sentence(

@@ -36,7 +36,12 @@ def test_the_table_shows_each_relation_and_why_a_method_is_absent(whole):
     assert "| same |" in printed
     assert "| disjoint |" in printed
     assert "kd is absent where the classes are disjoint" in printed
-    assert {path.name for path in (folder / "table").iterdir()} == {"cells", "table.md", "table.csv", "table.json"}
+    assert {path.name for path in (folder / "table").iterdir()} == {
+        "cells",
+        "table.md",
+        "table.csv",
+        "table.json",
+    }
     assert len(list((folder / "table" / "cells").iterdir())) == 10
 
 

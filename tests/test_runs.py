@@ -24,7 +24,9 @@ def results(folder: Path) -> dict[str, str]:
     (run,) = (folder / "runs" / "quickstart").rglob("seed0")
     found = {"correct": (run / "correct.json").read_text()}
     for name in ("student.safetensors", "student-best.safetensors"):
-        tensors, metadata = read_weights(run / name)  # the file's own bytes vary with the order of its metadata
+        tensors, metadata = read_weights(
+            run / name
+        )  # the file's own bytes vary with the order of its metadata
         content = b"".join(key.encode() + tensors[key].numpy().tobytes() for key in sorted(tensors))
         found[name] = hashlib.sha256(content).hexdigest() + json.dumps(metadata, sort_keys=True)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
@@ -72,6 +72,12 @@ class Loss:
         """The hyper-parameters and their defaults."""
         parameters = inspect.signature(self.function).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in PER_BATCH}
+
+    @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """The allowed words of each option that takes a word."""
+        hints = get_type_hints(self.function)
+        return {name: get_args(hints[name]) for name in self.options if get_origin(hints[name]) is Literal}
 
     @property
     def takes_weights(self) -> bool:

@@ -1,5 +1,7 @@
 """The classifier that a teacher's embedding induces over the student's classes (REFILLED, stage 2)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -62,7 +64,7 @@ def induced_classifier_loss(
     *,
     teacher_temperature: float = 1.0,
     student_temperature: float = 1.0,
-    classes: str = "batch",
+    classes: Literal["batch", "all"] = "batch",
     weights: Tensor | None = None,
     normalise: bool = False,
     mask: Tensor | None = None,

@@ -18,7 +18,7 @@ that the extra memory does not grow with B².
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ from torch.nn import functional as F
 from gkd.errors import UserError, unknown
 from gkd.losses._common import no_autocast, unit_rows, upcast, zero_unselected
 
-MININGS = ("semi-hard", "facenet", "all")
+Mining = Literal["semi-hard", "facenet", "all"]
+MININGS = get_args(Mining)
 
 # Unit vectors closer than this are one vector (distance 0), and distances closer than TIE are equal:
 # far above the rounding of a float64 inner product, far below that of a float32 embedding.
@@ -51,7 +52,7 @@ def tuple_loss(
     *,
     temperature: float = 4.0,
     margin: float = 0.2,
-    mining: str = "semi-hard",
+    mining: Mining = "semi-hard",
     mask: Tensor | None = None,
 ) -> Tensor:
     """Relationship matching: within tuples that the student finds hard, the teacher grades the members.
@@ -115,7 +116,7 @@ def tuple_loss_and_count(
     *,
     temperature: float = 4.0,
     margin: float = 0.2,
-    mining: str = "semi-hard",
+    mining: Mining = "semi-hard",
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`tuple_loss`, and how many tuples it is the mean of (0-dim int64).
@@ -163,7 +164,7 @@ class _Batch(NamedTuple):
 class _Rule(NamedTuple):
     temperature: float
     margin: float
-    mining: str
+    mining: Mining
 
     @property
     def num_bands(self) -> int:

@@ -47,8 +47,17 @@ def build_network(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Mo
             "A network needs num_classes and in_channels of 1 or more; "
             f"{num_classes} and {in_channels} were given."
         )
+    check_network_name(name)
     if name in NETWORKS:
         return NETWORKS[name](num_classes=num_classes, in_channels=in_channels)
+    _, depth, width = name.split("_")
+    return WideResNet(int(depth), int(width), num_classes=num_classes, in_channels=in_channels)
+
+
+def check_network_name(name: str) -> None:
+    """Raises a UserError for an unknown name or a wide network of a depth that is not 6n + 4."""
+    if name in NETWORKS:
+        return
     match = _WRN_NAME.fullmatch(name)
     if match is None:
         raise UserError(unknown("network", name, network_names()))
@@ -59,7 +68,6 @@ def build_network(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Mo
             f"Network {name!r} has depth {depth}; a wide residual network has 6n + 4 layers, n of 1 or more. "
             f"Use wrn_{below}_{width} or wrn_{below + 6}_{width}."
         )
-    return WideResNet(depth, width, num_classes=num_classes, in_channels=in_channels)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -14,7 +14,7 @@ from gkd.models import build_network
 from tests.cli_helpers import FAST, gkd
 
 
-@pytest.fixture()
+@pytest.fixture
 def refused(tmp_path, monkeypatch, capsys):
     """Runs a command in an empty folder, asserts exit code 2, and returns its one sentence."""
     monkeypatch.chdir(tmp_path)
@@ -28,7 +28,7 @@ def refused(tmp_path, monkeypatch, capsys):
     return run
 
 
-@pytest.fixture()
+@pytest.fixture
 def photos(tmp_path) -> Path:
     """A zip of class folders: two classes of six 8-pixel images, train and test."""
     path = tmp_path / "photos.zip"
@@ -50,11 +50,15 @@ def write_photos(path: Path, *, corrupt: str | None = None, empty: str | None = 
                         archive.writestr(file, b"\x89PNG not an image")
                         continue
                     with archive.open(file, "w") as out:
-                        Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(out, "PNG")
+                        Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(
+                            out, "PNG"
+                        )
 
 
 def on_photos(path: Path, *words: str) -> tuple[str, ...]:
-    data = f"data={{name: folder, root: {path}, validation: {{per_class: 1}}, batch_size: 4, per_class: null}}"
+    data = (
+        f"data={{name: folder, root: {path}, validation: {{per_class: 1}}, batch_size: 4, per_class: null}}"
+    )
     return ("run", "quickstart", data, "task.size=1", "task.shift=1", "method=sp", *FAST, *words)
 
 
@@ -127,7 +131,9 @@ def test_a_method_that_the_relation_denies_names_those_that_work(refused):
 
 def test_a_method_without_its_teacher(refused, tmp_path):
     config = tmp_path / "alone.yaml"
-    config.write_text("task: {name: standard}\ndata: {name: digits}\nstudent: {network: resnet8}\nmethod: kd\n")
+    config.write_text(
+        "task: {name: standard}\ndata: {name: digits}\nstudent: {network: resnet8}\nmethod: kd\n"
+    )
     message = refused("run", str(config))
     assert "needs a teacher" in message
     assert "student" in message
@@ -142,7 +148,9 @@ def test_a_teacher_checkpoint_of_another_network(refused, tmp_path):
 
 def test_a_teacher_checkpoint_that_says_another_network(refused, tmp_path):
     path = tmp_path / "teacher.safetensors"
-    save_file(build_network("resnet20", num_classes=5, in_channels=1).state_dict(), path, {"network": "resnet20"})
+    save_file(
+        build_network("resnet20", num_classes=5, in_channels=1).state_dict(), path, {"network": "resnet20"}
+    )
     message = refused("run", "quickstart", "teacher.network=resnet32", f"teacher.checkpoint={path}")
     assert "set teacher.network=resnet20" in message
 
@@ -156,7 +164,9 @@ def test_a_teacher_checkpoint_of_another_class_count(refused, tmp_path):
 
 
 def test_a_missing_teacher_checkpoint(refused):
-    assert "gone.safetensors does not exist" in refused("run", "quickstart", "teacher.checkpoint=gone.safetensors")
+    assert "gone.safetensors does not exist" in refused(
+        "run", "quickstart", "teacher.checkpoint=gone.safetensors"
+    )
 
 
 def test_an_unknown_network_task_data_set_and_word(refused):

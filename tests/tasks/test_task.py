@@ -112,7 +112,7 @@ def test_a_selection_is_made_in_one_way(selection: dict[str, Any], got: str) -> 
     ("options", "message"),
     [
         ({"size": 3, "student_classes": {"size": 2}}, "give windows .* or teacher_classes .*, not both"),
-        ({"shift": 2}, "shift moves a window; give its size too"),
+        ({"shift": 2}, "shift and order describe a window; give its size too"),
         ({"order": "1993"}, "order"),  # without a size it would have no effect
     ],
 )

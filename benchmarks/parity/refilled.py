@@ -1,0 +1,467 @@
+"""Loss curves of both REFILLED stages beside the authors' code, njulus/REFILLED and njulus/GKD.
+
+``--checkout`` may be any of three generations; the script tells them apart by their files:
+
+- ``refilled_2021``: njulus/REFILLED at be649aa (HEAD). ``Train.train_stage1`` with ``--flag_merge`` (tuples
+  with all their semi-hard negatives, padded and masked: ``utils.triplet.merge``) and
+  ``Train.train_stage2``. Beside ``configs/methods/refilled_2021.yaml``. Its triplet branch (no
+  ``--flag_merge``) joins p and 1 − p along the wrong axis and is not compared.
+- ``refilled_cvpr``: njulus/REFILLED at c5e077f, the CVPR code. ``Train.do_train_process``, once with no
+  epoch of stage 2 and once with none of stage 1; ``utils.Triplet`` mines. Beside
+  ``configs/methods/refilled_cvpr.yaml``.
+- ``refilled``: njulus/GKD at a37fc79 (HEAD), the TPAMI code. ``Train.train_stage2`` as ``gkd`` and as
+  ``wgkd``. Beside ``configs/methods/refilled.yaml`` and ``refilled_weighted.yaml``. Its stage 1 is not
+  compared: ``merge`` cuts all tuples of a batch to the smallest number of negatives that any of them has,
+  which gkd does not reproduce.
+
+These training functions run unchanged, with their own optimisers, for one epoch of our batches; other
+hyper-parameters than the learning rate are read from the defaults in the checkout's ``main.py``. Around
+them, from here: the loaders hand out our batches, ``.cuda()`` stays on the CPU,
+``utils.global_variable`` (it parses nvidia-smi) and ``tensorboardX`` are replaced by modules that do
+nothing. The networks are the authors' ``networks.wide_resnet`` without dropout on both sides, gkd's
+through ``TappedNetwork``. The 2021 stage 1 needs the package pytorch-metric-learning, whose miner it calls.
+
+    python benchmarks/parity/refilled.py --checkout ../REFILLED --out benchmarks/results/parity_refilled.json
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from _common import (
+    DATA,
+    PHASES,
+    TOLERANCE,
+    WARM_STEPS,
+    Curves,
+    OfficialDataset,
+    OfficialLoader,
+    Phase,
+    State,
+    Stream,
+    arguments,
+    checkout_facts,
+    compare_sides,
+    copied,
+    digits,
+    environment,
+    finish,
+    official_module,
+    official_surroundings,
+    prepare,
+    recorded,
+    train_gkd,
+    train_teacher,
+)
+from torch import Tensor, nn
+
+from gkd.config import load_method
+from gkd.distiller import Distiller
+from gkd.features import TappedNetwork
+from gkd.labels import LabelRelation, LabelSpace
+from gkd.losses import class_centres
+from gkd.method import Stage
+from gkd.teacher import Teacher
+
+TEACHER_DIGITS, STUDENT_DIGITS = range(0, 7), range(3, 10)  # four of seven classes are shared
+NUM_CLASSES = 7
+DEPTH, TEACHER_WIDTH, STUDENT_WIDTH = 10, 2, 1  # the CVPR code wants a teacher of 128 features
+STUBS = {
+    "utils.global_variable": {"DEVICES": [0], "WORKERS": 0},
+    "tensorboardX": {"SummaryWriter": None},
+}
+# Mining in float32 decides by rounding which negatives lie within the margin, and one of them more or
+# less moves a batch's loss by 1e-4. gkd mines in float64; so must the official loss, to be compared.
+STAGE_1_PHASES = (
+    Phase("late", torch.float32, True, exact_mining=True),
+    Phase("first", torch.float64, True),
+    Phase("late", torch.float32, False),
+)
+CROSS_ENTROPY = {"CrossEntropyLoss": "cross_entropy"}
+BOTH_TERMS = {**CROSS_ENTROPY, "KLDivLoss": "induced"}
+
+
+@dataclass(frozen=True)
+class Official:
+    """One generation of the authors' code.
+
+    Attributes:
+        generation: ``refilled_2021``, ``refilled_cvpr`` or ``refilled``.
+        train: its module ``Train``.
+        defaults: the options of its ``main.py``.
+    """
+
+    generation: str
+    train: types.ModuleType
+    network: Callable[[int], nn.Module]
+    defaults: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A stage of a method, and what both sides share.
+
+    Attributes:
+        method, stage_name: in configs/methods.
+        late_lr: a learning rate from the end of the official schedule.
+        terms: official criterion -> our term, where the criterion returns the term itself.
+        run: the official stage: (case, student, teacher, learning rate, stream) -> None.
+    """
+
+    name: str
+    method: str
+    stage_name: str
+    late_lr: float
+    terms: dict[str, str]
+    ran: str
+    run: Callable[[Case, nn.Module, nn.Module, float, Stream], None]
+    official: Official
+    teacher: State
+    stream: Stream
+
+    @property
+    def stage(self) -> Stage:
+        return load_method(self.method).stages[self.stage_name]
+
+    def teacher_network(self, dtype: torch.dtype) -> nn.Module:
+        network = self.official.network(TEACHER_WIDTH).to(dtype)
+        network.load_state_dict(copied(self.teacher, dtype))
+        return network.eval()
+
+    def options(self, **changes: Any) -> types.SimpleNamespace:
+        """The official options, for one epoch on our batches."""
+        ours = {
+            "devices": [0],
+            "flag_no_bar": True,
+            "flag_debug": True,  # saves no student
+            "n_training_epochs1": 1,
+            "n_training_epochs2": 1,
+            "batch_size": self.stream.index.shape[1],
+            "n_classes": NUM_CLASSES,
+        }
+        return types.SimpleNamespace(**{**self.official.defaults, **ours, **changes})
+
+
+def main_defaults(checkout: Path) -> dict[str, Any]:
+    """The defaults of the options in the checkout's ``main.py``, which can only be run, not imported."""
+    found: dict[str, Any] = {}
+    for node in ast.walk(ast.parse((checkout / "main.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+            name = ast.literal_eval(node.args[0]).lstrip("-")
+            for keyword in node.keywords:
+                if keyword.arg == "default" and not isinstance(keyword.value, ast.Attribute):
+                    found[name] = ast.literal_eval(keyword.value)
+    return found
+
+
+class Adapter(nn.Module):
+    """An official network as the official loops call it, with float64 copies of embeddings if asked.
+
+    At c5e077f the loop calls ``forward(x, 1)``, which the networks beside it do not take; they have
+    ``forward_embedding(x)``. Later networks take ``flag_embedding``.
+    """
+
+    def __init__(self, network: nn.Module, exact: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.exact = exact
+
+    def forward(self, x: Tensor, embedding: int = 0, **flags: bool) -> Tensor | tuple[Tensor, Tensor]:
+        output = self.network.forward_embedding(x) if embedding else self.network(x, **flags)
+        return output.double() if self.exact and (embedding or flags.get("flag_embedding")) else output
+
+    def __getattr__(self, name: str) -> Any:
+        """What the loops ask of the network itself, such as ``fc``."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("network"), name)
+
+
+def load_official(checkout: Path) -> Official:
+    """Recognises the generation and imports its training module and its wide residual network."""
+    if (checkout / "utils" / "Triplet.py").exists():
+        generation = "refilled_cvpr"
+    else:
+        generation = "refilled" if (checkout / "Metric.py").exists() else "refilled_2021"
+    train = official_module(checkout, "Train", STUBS)
+    networks = official_module(checkout, "networks.wide_resnet", {})
+
+    def network(width: int) -> nn.Module:
+        if generation == "refilled_cvpr":
+            return networks.WideResNet(DEPTH, width, NUM_CLASSES, 0.0)
+        options = {"number_of_classes": NUM_CLASSES, "n_classes": NUM_CLASSES, "dropout_rate": 0.0}
+        return networks.MyNetwork(types.SimpleNamespace(depth=DEPTH, width=width, **options))
+
+    return Official(generation, train, network, main_defaults(checkout))
+
+
+def stage_2021(case: Case, student: nn.Module, teacher: nn.Module, lr: float, stream: Stream) -> None:
+    """``train_stage1`` (padded tuples) or ``train_stage2`` of the rewrite, or ``train_stage2`` of GKD."""
+    Path("saves/class_centers").mkdir(parents=True)
+    tpami = case.official.generation == "refilled"
+    loader = OfficialLoader(stream, 4 if tpami else 2)
+    options = case.options(lr1=lr, lr2=lr, flag_merge=True)
+    if tpami:
+        options.model_name = "wgkd" if case.method == "refilled_weighted" else "gkd"
+    stage = (
+        case.official.train.train_stage1
+        if case.stage_name == "embedding"
+        else case.official.train.train_stage2
+    )
+    validation = OfficialLoader(
+        Stream(stream.images, stream.labels, stream.index[:1], NUM_CLASSES), loader.fields
+    )
+    stage(options, loader, validation, teacher, student, "student.model")
+
+
+class TensorPairs(torch.utils.data.Dataset):
+    """The first images, for the CVPR code's validation."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def __len__(self) -> int:
+        return 128
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        return self.stream.images[i], self.stream.labels[i]
+
+
+def stage_cvpr(case: Case, student: nn.Module, teacher: nn.Module, lr: float, stream: Stream) -> None:
+    """One stage of ``do_train_process``; the other one has no epoch."""
+    first = case.stage_name == "embedding"
+    defaults = case.official.defaults
+    torch.save(student.state_dict(), "stage1.model")  # what stage 2 loads
+    loader, where = OfficialLoader(stream, 2), torch.where
+    # utils.Triplet takes a view of what torch.where returns, which since keeps its inputs' strides
+    with (
+        patch.object(case.official.train, "DataLoader", lambda **_options: loader),
+        patch.object(torch, "where", lambda *inputs: where(*inputs).contiguous()),
+    ):
+        case.official.train.do_train_process(
+            train_dataset=OfficialDataset(stream),
+            validate_dataset=TensorPairs(stream),
+            train_batch_size=stream.index.shape[1],
+            validate_batch_size=64,
+            model=student,
+            learning_rate_in_stage1=lr,
+            learning_rate_in_stage2=lr,
+            momentum=defaults["momentum"],
+            weight_decay=defaults["weight_decay"],
+            nesterov=defaults["nesterov"],
+            lr_lambda_in_stage1=lambda _epoch: 1,
+            lr_lambda_in_stage2=lambda _epoch: 1,
+            number_of_epochs_in_stage1=1 if first else 0,
+            number_of_epochs_in_stage2=0 if first else 1,
+            flag_gpu=False,
+            model_file_path_in_stage1="stage1.model",
+            model_file_path_in_stage2="stage2.model",
+            teacher=teacher,
+            beta=defaults["beta"],
+            tau1=defaults["tau1"],
+            tau2=defaults["tau2"],
+            tau3=defaults["tau3"],
+            debug=False,
+            visualize=False,
+            log_dir=None,
+            devices=[0],
+            number_of_classes=NUM_CLASSES,
+        )
+
+
+def run_official(
+    case: Case, lr: float, exact: bool, start: State, dtype: torch.dtype
+) -> tuple[Curves, State]:
+    """One official stage from the given weights."""
+    student = case.official.network(STUDENT_WIDTH).to(dtype)
+    student.load_state_dict(start)
+    sides = [Adapter(network, exact) for network in (student, case.teacher_network(dtype))]
+    sides[1].eval()
+    with official_surroundings(dtype), recorded(case.terms) as curves:
+        case.run(case, *sides, lr, case.stream.to(dtype))
+    if case.official.generation == "refilled_cvpr" and "induced" in curves:
+        # its mean is over all B × K entries; ours is over the B rows
+        curves["induced"] = [NUM_CLASSES * value for value in curves["induced"]]
+    return curves, copied(student.state_dict())
+
+
+def run_gkd(
+    case: Case, lr: float, start: State, dtype: torch.dtype, steps: int | None = None
+) -> tuple[Curves, State]:
+    """gkd's Distiller, terms and optimiser over the same batches, on the authors' networks."""
+    stream, stage, terms = case.stream.to(dtype), case.stage, case.stage.terms
+    module = case.official.network(STUDENT_WIDTH).to(dtype)
+    module.load_state_dict(start)
+    if case.official.generation == "refilled_cvpr" and "induced" in terms:
+        # 1000 times a mean over all B × K entries; gkd's own weight, 10, stands for K = 100
+        weight = case.official.defaults["beta"] / NUM_CLASSES
+        terms = {**terms, "induced": terms["induced"].model_copy(update={"weight": weight})}
+    spaces = [LabelSpace([f"digit {d}" for d in names]) for names in (TEACHER_DIGITS, STUDENT_DIGITS)]
+    network = TappedNetwork(copy.deepcopy(case.teacher_network(dtype)), head="fc")
+    teacher = Teacher(network, spaces[0], mean=(0.0,) * 3, std=(1.0,) * 3)
+    centres = None
+    if "induced" in terms and terms["induced"].centres == "train":
+        embedding = torch.cat([teacher.features(batch.images).embedding for batch in stream])
+        centres, _ = class_centres(embedding, stream.labels[stream.index.flatten()], NUM_CLASSES)
+    distiller = Distiller(
+        TappedNetwork(module, head="fc"),
+        teacher,
+        terms,
+        relation=LabelRelation(*spaces),
+        centres=centres,
+    )
+    optimiser = stage.optimiser.model_copy(update={"lr": lr}).build(distiller.param_groups(stage.train))
+    return train_gkd(distiller, optimiser, stream, steps), copied(module.state_dict())
+
+
+def cases(official: Official, teacher: State, stream: Stream) -> dict[int, list[Case]]:
+    """Stage number -> what is compared for this generation."""
+    share = {"official": official, "teacher": teacher, "stream": stream}
+    if official.generation == "refilled_2021":
+        tuples, induced = "Train.train_stage1 with flag_merge", "Train.train_stage2"
+        return {
+            1: [
+                Case(
+                    "stage 1, padded tuples",
+                    "refilled_2021",
+                    "embedding",
+                    0.001,
+                    {},
+                    tuples,
+                    stage_2021,
+                    **share,
+                )
+            ],
+            2: [
+                Case("stage 2", "refilled_2021", "classifier", 8e-4, BOTH_TERMS, induced, stage_2021, **share)
+            ],
+        }
+    if official.generation == "refilled_cvpr":
+        ran = "Train.do_train_process, only stage {}"
+        return {
+            1: [
+                Case(
+                    "stage 1, triplets",
+                    "refilled_cvpr",
+                    "embedding",
+                    0.001,
+                    {},
+                    ran.format(1),
+                    stage_cvpr,
+                    **share,
+                )
+            ],
+            2: [
+                Case(
+                    "stage 2",
+                    "refilled_cvpr",
+                    "classifier",
+                    1e-3,
+                    BOTH_TERMS,
+                    ran.format(2),
+                    stage_cvpr,
+                    **share,
+                )
+            ],
+        }
+    ran = "Train.train_stage2 with model_name={}"
+    return {
+        1: [],
+        2: [
+            Case("stage 2, gkd", "refilled", "classifier", 8e-4, BOTH_TERMS, ran.format("gkd"), stage_2021, **share),
+            Case(
+                "stage 2, wgkd", "refilled_weighted", "classifier", 8e-4, CROSS_ENTROPY, ran.format("wgkd"), stage_2021,
+                **share,
+            ),
+        ],
+    }  # fmt: skip
+
+
+def compare_case(case: Case, dtype: str | None) -> list[dict[str, Any]]:
+    """The stage in each phase, from one student that gkd trained for a while."""
+    torch.manual_seed(2)
+    untrained = copied(case.official.network(STUDENT_WIDTH).state_dict())
+    first_lr = case.stage.optimiser.lr
+    _, student = run_gkd(case, first_lr, untrained, torch.float32, WARM_STEPS)
+    results = []
+    for phase in STAGE_1_PHASES if case.stage_name == "embedding" else PHASES:
+        if dtype not in (None, str(phase.dtype)[6:]):
+            continue
+        lr = case.late_lr if phase.name == "late" else first_lr
+        facts = {"method": f"configs/methods/{case.method}.yaml", "official_ran": case.ran, "lr": lr}
+        results.append(
+            compare_sides(
+                case.name,
+                phase,
+                student,
+                partial(run_official, case, lr, phase.exact_mining),
+                partial(run_gkd, case, lr),
+                facts,
+            )
+        )
+    return results
+
+
+def main() -> int:
+    parser = arguments(__doc__)
+    parser.add_argument("--stage", type=int, choices=(1, 2), help="only this stage (default: both)")
+    args = parser.parse_args()
+    prepare()
+    checkout = args.checkout.resolve()
+    official = load_official(checkout)
+    torch.manual_seed(1)
+    network = official.network(TEACHER_WIDTH)
+    teacher = train_teacher(network, digits(TEACHER_DIGITS, steps=WARM_STEPS, seed=1))
+    stream = digits(STUDENT_DIGITS, steps=args.steps, seed=0)
+    for batch in stream:
+        assert batch.labels.unique().numel() == NUM_CLASSES  # the CVPR weight depends on it
+    comparisons: list[dict[str, Any]] = []
+    for stage, several in cases(official, teacher, stream).items():
+        for case in several if args.stage in (None, stage) else ():
+            comparisons += compare_case(case, args.dtype)
+    repository = "njulus/GKD" if official.generation == "refilled" else "njulus/REFILLED"
+    return finish(
+        args.out,
+        {
+            "what": f"per-step losses of gkd beside {repository}: same weights, same batches",
+            **environment(),
+            "official": {
+                **checkout_facts(checkout, repository),
+                "ran": "the training functions as they are, with their optimisers; see each comparison",
+                "replaced": "data loaders (our batches), .cuda(), utils.global_variable, tensorboardX",
+                "defaults_of_main.py": {
+                    name: official.defaults[name]
+                    for name in (
+                        "tau1",
+                        "tau2",
+                        "tau3",
+                        "lambd",
+                        "beta",
+                        "wd",
+                        "mo",
+                        "weight_decay",
+                        "momentum",
+                    )
+                    if name in official.defaults
+                },
+            },
+            "networks": f"official wide_resnet, depth {DEPTH}, width {TEACHER_WIDTH} -> {STUDENT_WIDTH}, no dropout",
+            "data": f"{DATA}; teacher's classes 0 to 6, student's 3 to 9",
+            "tolerance": TOLERANCE,
+            "comparisons": comparisons,
+        },
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

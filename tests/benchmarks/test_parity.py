@@ -1,0 +1,42 @@
+"""The committed parity results: within the tolerance where they must be, and what the README shows."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+FILES = sorted((FOLDER / "results").glob("parity_*.json"))
+
+
+def test_every_official_repository_is_compared():
+    repositories = {json.loads(path.read_text())["official"]["repository"] for path in FILES}
+    assert repositories == {"HobbitLong/RepDistiller", "njulus/REFILLED", "njulus/GKD"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_curves_agree_where_they_must(path):
+    result = json.loads(path.read_text())
+    required = [comparison for comparison in result["comparisons"] if comparison["must_agree"]]
+    assert {comparison["dtype"] for comparison in required} == {"float32", "float64"}
+    for comparison in required:
+        assert comparison["steps"] == 100
+        curves = comparison["curves"]
+        for name in comparison["relative_difference"]:
+            for official, ours in zip(curves["official"][name], curves["gkd"][name], strict=True):
+                assert abs(official - ours) <= result["tolerance"] * abs(official)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_official_code_was_unchanged(path):
+    official = json.loads(path.read_text())["official"]
+    assert official["unchanged"] is True
+    assert len(official["commit"]) == 40
+
+
+def test_readme_shows_the_results():
+    spec = importlib.util.spec_from_file_location("parity_table", FOLDER / "parity" / "table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.table() in (FOLDER / "parity" / "README.md").read_text(encoding="utf-8")
