@@ -47,18 +47,19 @@ class Cell:
 
     @property
     def file_name(self) -> str:
+        """Where the cell's results stand among the cells of its table."""
+        return f"{self._stem}-seed{self.seed}.json"
+
+    @property
+    def absent_name(self) -> str:
+        """Where the reason stands if the label relation denies the row, whatever the seed."""
+        return f"{self._stem}-absent.json"
+
+    @property
+    def _stem(self) -> str:
         axes = "".join(f"-{key.rsplit('.', 1)[-1]}={value}" for key, value in self.axes.items())
         readable = re.sub(r"[^\w.=\-]+", "_", f"{self.label}{axes}")[:80]
-        return f"{readable}-{self.resolved.identity}-seed{self.seed}.json"
-
-
-@dataclass(frozen=True)
-class Absent:
-    """A row that the label relation denies, and why."""
-
-    label: str
-    axes: dict[str, Any]
-    reason: str
+        return f"{readable}-{self.resolved.identity}"
 
 
 def section(resolved: Resolved) -> Compare:
@@ -104,49 +105,43 @@ def results_folder(resolved: Resolved) -> Path:
     return section(resolved).results or resolved.experiment.run.out / resolved.name / "table"
 
 
-def solve(resolved: Resolved, console: Console) -> tuple[list[dict[str, Any]], list[Absent], int]:
+def solve(resolved: Resolved, console: Console) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
     """Runs what is missing of a grid.
 
     Returns:
-        The finished cells as they stand on disk, the rows that the relation denies, and how many
-        cells were trained now.
+        The finished cells as they stand on disk; the rows that the label relation denies, each with
+        its ``absent`` reason; and how many cells were trained now.
     """
     folder = results_folder(resolved) / "cells"
     found: list[dict[str, Any]] = []
-    absent: dict[str, Absent] = {}
+    absent: dict[Path, dict[str, Any]] = {}
     trained = 0
     everything = list(cells(resolved))
     for number, cell in enumerate(everything, start=1):
-        path = folder / cell.file_name
+        path, denied = folder / cell.file_name, folder / cell.absent_name
         if path.is_file():
             found.append(json.loads(path.read_text()))
             continue
-        denied = f"{cell.label} {cell.axes}"
-        if denied in absent:
-            continue
-        reason = denial(cell.resolved)
-        if reason is not None:
-            absent[denied] = Absent(cell.label, cell.axes, reason)
-            continue
-        if not console.is_terminal:
-            console.print(
-                f"[{number}/{len(everything)}] {cell.file_name.removesuffix('.json')}", highlight=False
-            )
-        summary, fresh = run(cell.resolved, console)
-        trained += fresh
-        correct = json.loads((run_folder(cell.resolved) / "correct.json").read_text())
-        content = {
-            "label": cell.label,
-            "axes": cell.axes,
-            **{key: summary[key] for key in _KEPT},
-            "correct": correct,
-        }
-        write_json(path, content)
-        found.append(content)
+        if not denied.is_file():
+            reason, kind = _denial(cell.resolved)
+            if reason is None:
+                if not console.is_terminal:
+                    name = path.name.removesuffix(".json")
+                    console.print(f"[{number}/{len(everything)}] {name}", markup=False, highlight=False)
+                summary, fresh = run(cell.resolved, console)
+                trained += fresh
+                correct = json.loads((run_folder(cell.resolved) / "correct.json").read_text())
+                kept = {key: summary[key] for key in _KEPT}
+                write_json(path, {"label": cell.label, "axes": cell.axes, **kept, "correct": correct})
+                found.append(json.loads(path.read_text()))
+                continue
+            write_json(denied, {"label": cell.label, "axes": cell.axes, "relation": kind, "absent": reason})
+        absent[denied] = json.loads(denied.read_text())
     return found, list(absent.values()), trained
 
 
-def denial(resolved: Resolved) -> str | None:
-    """Why the label relation denies a cell's method, or None."""
+def _denial(resolved: Resolved) -> tuple[str | None, str]:
+    """Why the label relation denies a cell's method, or None; and what the relation is."""
     experiment = resolved.experiment
-    return refusal(experiment.method, relation_of(experiment) if experiment.teacher else None)
+    relation = relation_of(experiment)
+    return refusal(experiment.method, relation if experiment.teacher else None), relation.kind

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from gkd.checkpoint import write_json
-from gkd.grid import Absent
 from gkd.metrics import mean_std, paired_bootstrap, t_interval
 from gkd.runs import unpack
 
@@ -18,7 +17,7 @@ Row = dict[str, Any]
 
 def table_rows(
     cells: Sequence[dict[str, Any]],
-    absent: Sequence[Absent],
+    absent: Sequence[dict[str, Any]],
     *,
     baseline: str,
     report: str,
@@ -28,7 +27,7 @@ def table_rows(
 
     Args:
         cells: finished cells of a grid.
-        absent: denied rows; they become rows with a reason and no numbers.
+        absent: denied rows; they stand in the table with a reason and no numbers.
         baseline: the label that others are compared with.
         report: ``last`` or ``best``: which student the row is about.
         order: the labels in the order of the config.
@@ -41,18 +40,13 @@ def table_rows(
     for cell in cells:
         groups.setdefault((str(cell["axes"]), cell["label"]), []).append(cell)
     result = []
-    axes_in_order = list(dict.fromkeys([*(str(c["axes"]) for c in cells), *(str(a.axes) for a in absent)]))
+    axes_in_order = list(dict.fromkeys([*(str(c["axes"]) for c in cells), *(str(a["axes"]) for a in absent)]))
     for axes in axes_in_order:
         for label in order:
             group = groups.get((axes, label))
             if group:
                 result.append(_row(group, groups.get((axes, baseline), []), baseline, report))
-            for entry in absent:
-                if str(entry.axes) == axes and entry.label == label:
-                    result.append({"axes": entry.axes, "label": label, "absent": entry.reason})
-    kinds = {str(row["axes"]): row["relation"] for row in result if "relation" in row}
-    for row in result:
-        row.setdefault("relation", kinds.get(str(row["axes"]), "?"))
+            result += [entry for entry in absent if str(entry["axes"]) == axes and entry["label"] == label]
     return result
 
 
@@ -73,6 +67,7 @@ def _row(group: list[dict[str, Any]], base: list[dict[str, Any]], baseline: str,
         "mean": mean,
         "std": std,
         other: mean_std([cell[other]["accuracy"] for cell in group])[0],
+        f"{other}_std": mean_std([cell[other]["accuracy"] for cell in group])[1],
         "n": len(group),
         "seeds": [cell["seed"] for cell in group],
         "interval": t_interval(accuracies),
@@ -107,21 +102,9 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
     report = next((row["reported"] for row in rows if "reported" in row), "last")
     other = "best" if report == "last" else "last"
     n = max((row["n"] for row in rows if "n" in row), default=0)
-    head = [
-        "relation",
-        *[axis.rsplit(".", 1)[-1] for axis in varied],
-        "method",
-        "teacher",
-        f"{baseline} alone",
-    ]
-    head += [
-        "distilled",
-        *(["95 % over seeds"] if n >= 5 else []),
-        other,
-        f"Δ to {baseline} [95 %]",
-        "n",
-        "s",
-    ]
+    names = [axis.rsplit(".", 1)[-1] for axis in varied]
+    head = ["relation", *names, "method", "teacher", "induced", f"{baseline} alone", "distilled"]
+    head += [*(["95 % over seeds"] if n >= 5 else []), other, f"Δ to {baseline} [95 %]", "n", "s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     notes = []
     for row in rows:
@@ -130,20 +113,20 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
             lines.append("| " + " | ".join([*lead, *["–"] * (len(head) - len(lead))]) + " |")
             notes.append(f"{row['label']} is absent where the classes are {row['relation']}: {row['absent']}")
             continue
-        spread = f"{row['mean']:.2f}" + (f" ± {row['std']:.2f}" if row["std"] is not None else "")
         interval = row["interval"]
         over_seeds = [f"{interval[0]:.2f} … {interval[1]:.2f}" if interval else "–"] if n >= 5 else []
         difference = "–"
         if "difference" in row:
             low, high = row["difference_interval"]
             difference = f"{row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
-        cells = [_number(row["teacher"]), _number(row.get("baseline")), spread, *over_seeds]
-        cells += [_number(row[other]), difference, str(row["n"]), f"{row['seconds']:.1f}"]
+        cells = [_number(row["teacher"]), _number(row["teacher_induced"]), _number(row.get("baseline"))]
+        cells += [_spread(row["mean"], row["std"]), *over_seeds, _spread(row[other], row[f"{other}_std"])]
+        cells += [difference, str(row["n"]), f"{row['seconds']:.1f}"]
         lines.append("| " + " | ".join([*lead, *cells]) + " |")
     chosen = "validation chose" if other == "best" else "training ended with"
     legend = [
         f"Test accuracy in percent, mean ± std over n seeds, of the student of the {report} epoch; {other}: of the "
-        f"epoch that {chosen}. teacher: on its own classes. Δ: difference to the {baseline}, paired over test "
+        f"epoch that {chosen}. teacher: on its own classes; induced: the classifier that its embedding induces over the student's classes (nearest class mean). Δ: difference to the {baseline}, paired over test "
         "images within each seed, with a bootstrap interval over images. s: training seconds a run.",
         *dict.fromkeys(notes),
     ]
@@ -152,6 +135,10 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def _spread(mean: float, std: float | None) -> str:
+    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
 def to_csv(rows: Sequence[Row]) -> str:
