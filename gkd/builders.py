@@ -18,9 +18,9 @@ from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.method import require
 from gkd.models import build_network
+from gkd.settings import Settings
 from gkd.task import TASKS, Problem, Source, Task
 from gkd.teacher import Teacher
-from gkd.train import Settings
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,15 @@ from gkd.config import Resolved, load
 from gkd.data import ImageSet
 from gkd.environment import command, environment
 from gkd.errors import UserError
+from gkd.evaluate import predict
 from gkd.labels import LabelRelation
 from gkd.logging import MetricsFile, Reporter
 from gkd.losses import teacher_confidence
 from gkd.models import count_parameters
+from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher
-from gkd.train import Position, Settings, State, fit, predict
+from gkd.train import Position, State, fit
 
 Summary = dict[str, Any]
 WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}

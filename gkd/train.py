@@ -12,49 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from gkd.checkpoint import Checkpoint, copy_state, latest_checkpoint, save_checkpoint
-from gkd.data import Batches, ImageSet, ordered
+from gkd.data import Batches
 from gkd.distiller import Distiller
 from gkd.errors import UserError
-from gkd.features import Batch, Features
+from gkd.evaluate import train_centres, validate
+from gkd.features import Batch
 from gkd.interrupt import Interrupt, Interrupted
 from gkd.logging import Diverged, Meter, MetricsFile, Reporter
-from gkd.losses import class_centres
 from gkd.method import Method, Stage
-from gkd.metrics import accuracy, ncm_accuracy
+from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher, TeacherViews
 
 State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a student is trained, whatever the method: data handling, precision, cadence.
-
-    Attributes:
-        mean, std: per-channel statistics of the student's input, in [0, 1] pixel units.
-        dtype: float32, or bfloat16 for autocast; losses stay in float32 either way.
-        evaluate_every: epochs between validations; the last epoch of a stage is always validated.
-        checkpoint_seconds: at most this much work is lost when the process is killed.
-        views: V augmented views an image, whose teacher outputs are kept; None augments anew every epoch.
-        cache_bytes: what the kept teacher outputs may take.
-    """
-
-    seed: int
-    batch_size: int
-    augment: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    device: torch.device
-    dtype: torch.dtype
-    evaluate_every: int = 1
-    evaluate_batch_size: int = 512
-    checkpoint_seconds: float = 60.0
-    views: int | None = None
-    cache_bytes: float = 8 * 2**30
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
 @dataclass
@@ -362,53 +332,3 @@ def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> Te
 def _stage_seed(seed: int, stage: int) -> int:
     """Model-side randomness (dropout, negatives) of a stage; data and order have their own."""
     return (seed * 1_000_003 + stage * 7_919 + 1) % 2**63
-
-
-@torch.no_grad()
-def predict(
-    network: nn.Module,
-    images: ImageSet,
-    settings: Settings,
-    *,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Logits ``[N, C]`` and embeddings ``[N, D]`` in float32 on the CPU, in eval mode, un-augmented."""
-    was_training = network.training
-    network.eval()
-    logits, embedding = [], []
-    batches = ordered(
-        images,
-        batch_size=settings.evaluate_batch_size,
-        mean=mean or settings.mean,
-        std=std or settings.std,
-        device=settings.device,
-        memory_format=torch.channels_last,
-    )
-    for batch in batches:
-        with settings.autocast():
-            features: Features = network.features(batch.images)  # type: ignore[operator]
-        logits.append(features.logits.float().cpu())
-        embedding.append(features.embedding.float().cpu())
-    network.train(was_training)
-    return torch.cat(logits), torch.cat(embedding)
-
-
-def validate(student: nn.Module, problem: Problem, select: str, settings: Settings) -> float:
-    """The metric in percent that chooses a stage's best epoch."""
-    images = problem.student.validation
-    logits, embedding = predict(student, images, settings)
-    if select == "accuracy":
-        return accuracy(logits, images.labels.cpu())
-    train = problem.student.train
-    _, train_embedding = predict(student, train, settings)
-    return ncm_accuracy(
-        embedding, images.labels.cpu(), train_embedding, train.labels.cpu(), len(images.space)
-    )
-
-
-def train_centres(teacher: Teacher, images: ImageSet, settings: Settings) -> Tensor:
-    """``[C, D_T]`` centres of the student's classes in the teacher's embedding: once, un-augmented."""
-    _, embedding = predict(teacher, images, settings, mean=teacher.mean, std=teacher.std)
-    centres, _ = class_centres(embedding, images.labels.cpu(), len(images.space))
-    return centres

@@ -110,3 +110,11 @@ def test_auto_precision_is_bf16_only_where_the_machine_has_it(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert choose_dtype("auto", cpu) == torch.bfloat16
     assert choose_dtype("float32", cpu) == torch.float32
+
+
+def test_a_checkpoint_of_another_checksum_is_refused(tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    save_file(build_network("resnet8", num_classes=5, in_channels=1).state_dict(), path)
+    words = ["teacher.network=resnet8", f"teacher.checkpoint={path}", f"teacher.sha256={'0' * 64}"]
+    with pytest.raises(UserError, match="has the checksum"):
+        load_teacher(prepare(load("quickstart", words)), path)

@@ -115,5 +115,7 @@ def test_mistakes_are_named_with_a_remedy() -> None:
         window(TEN, size=5, shift=7)
     with pytest.raises(UserError, match="leaves none"):
         fraction(TEN, share=0.01)
-    with pytest.raises(UserError, match="'random' is unknown; use 'natural' or a seed below 2\\^32 such as '1993'"):
+    with pytest.raises(
+        UserError, match="'random' is unknown; use 'natural' or a seed below 2\\^32 such as '1993'"
+    ):
         class_order(TEN, "random")

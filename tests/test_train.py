@@ -20,15 +20,17 @@ import gkd.train
 from gkd.checkpoint import copy_state, latest_checkpoint
 from gkd.config import load_method
 from gkd.errors import UserError
+from gkd.evaluate import predict, validate
 from gkd.features import Batch, Features
 from gkd.interrupt import Interrupted
 from gkd.logging import Diverged, MetricsFile, Reporter
 from gkd.losses import LOSSES, Loss
 from gkd.method import Method
 from gkd.models import ResNet, build_network
+from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher
-from gkd.train import Position, Settings, State, fit, one_step, predict, validate
+from gkd.train import Position, State, fit, one_step
 
 SETTINGS = Settings(
     seed=1, batch_size=8, augment="crop-flip", mean=(0.5,), std=(0.25,), device=torch.device("cpu"),

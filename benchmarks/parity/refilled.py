@@ -27,7 +27,6 @@ through ``TappedNetwork``. The 2021 stage 1 needs the package pytorch-metric-lea
 from __future__ import annotations
 
 import ast
-import copy
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,6 +85,9 @@ STAGE_1_PHASES = (
     Phase("first", torch.float64, True),
     Phase("late", torch.float32, False),
 )
+# Below the end of the published schedules (0.01, and at CVPR 0.1): between the two sides no negative
+# should cross a margin because of a last bit.
+LATE_STAGE_1_LR = 1e-4
 CROSS_ENTROPY = {"CrossEntropyLoss": "cross_entropy"}
 BOTH_TERMS = {**CROSS_ENTROPY, "KLDivLoss": "induced"}
 
@@ -114,7 +116,7 @@ class Case:
         method, stage_name: in configs/methods.
         late_lr: a learning rate from the end of the official schedule.
         terms: official criterion -> our term, where the criterion returns the term itself.
-        run: the official stage: (case, student, teacher, learning rate, stream) -> None.
+        ran: the function of the official module ``Train``, and how.
     """
 
     name: str
@@ -123,7 +125,6 @@ class Case:
     late_lr: float
     terms: dict[str, str]
     ran: str
-    run: Callable[[Case, nn.Module, nn.Module, float, Stream], None]
     official: Official
     teacher: State
     stream: Stream
@@ -288,7 +289,8 @@ def run_official(
     sides = [Adapter(network, exact) for network in (student, case.teacher_network(dtype))]
     sides[1].eval()
     with official_surroundings(dtype), recorded(case.terms) as curves:
-        case.run(case, *sides, lr, case.stream.to(dtype))
+        run = stage_cvpr if case.official.generation == "refilled_cvpr" else stage_2021
+        run(case, *sides, lr, case.stream.to(dtype))
     if case.official.generation == "refilled_cvpr" and "induced" in curves:
         # its mean is over all B × K entries; ours is over the B rows
         curves["induced"] = [NUM_CLASSES * value for value in curves["induced"]]
@@ -307,7 +309,7 @@ def run_gkd(
         weight = case.official.defaults["beta"] / NUM_CLASSES
         terms = {**terms, "induced": terms["induced"].model_copy(update={"weight": weight})}
     spaces = [LabelSpace([f"digit {d}" for d in names]) for names in (TEACHER_DIGITS, STUDENT_DIGITS)]
-    network = TappedNetwork(copy.deepcopy(case.teacher_network(dtype)), head="fc")
+    network = TappedNetwork(case.teacher_network(dtype), head="fc")
     teacher = Teacher(network, spaces[0], mean=(0.0,) * 3, std=(1.0,) * 3)
     centres = None
     if "induced" in terms and terms["induced"].centres == "train":
@@ -324,67 +326,21 @@ def run_gkd(
     return train_gkd(distiller, optimiser, stream, steps), copied(module.state_dict())
 
 
-def cases(official: Official, teacher: State, stream: Stream) -> dict[int, list[Case]]:
-    """Stage number -> what is compared for this generation."""
-    share = {"official": official, "teacher": teacher, "stream": stream}
-    if official.generation == "refilled_2021":
-        tuples, induced = "Train.train_stage1 with flag_merge", "Train.train_stage2"
-        return {
-            1: [
-                Case(
-                    "stage 1, padded tuples",
-                    "refilled_2021",
-                    "embedding",
-                    0.001,
-                    {},
-                    tuples,
-                    stage_2021,
-                    **share,
-                )
-            ],
-            2: [
-                Case("stage 2", "refilled_2021", "classifier", 8e-4, BOTH_TERMS, induced, stage_2021, **share)
-            ],
-        }
-    if official.generation == "refilled_cvpr":
-        ran = "Train.do_train_process, only stage {}"
-        return {
-            1: [
-                Case(
-                    "stage 1, triplets",
-                    "refilled_cvpr",
-                    "embedding",
-                    0.001,
-                    {},
-                    ran.format(1),
-                    stage_cvpr,
-                    **share,
-                )
-            ],
-            2: [
-                Case(
-                    "stage 2",
-                    "refilled_cvpr",
-                    "classifier",
-                    1e-3,
-                    BOTH_TERMS,
-                    ran.format(2),
-                    stage_cvpr,
-                    **share,
-                )
-            ],
-        }
-    ran = "Train.train_stage2 with model_name={}"
-    return {
-        1: [],
-        2: [
-            Case("stage 2, gkd", "refilled", "classifier", 8e-4, BOTH_TERMS, ran.format("gkd"), stage_2021, **share),
-            Case(
-                "stage 2, wgkd", "refilled_weighted", "classifier", 8e-4, CROSS_ENTROPY, ran.format("wgkd"), stage_2021,
-                **share,
-            ),
-        ],
-    }  # fmt: skip
+# generation -> stage, name, method, the method's stage, late learning rate, terms, what runs
+CASES: dict[str, list[tuple[int, str, str, str, float, dict[str, str], str]]] = {
+    "refilled_2021": [
+        (1, "stage 1, padded tuples", "refilled_2021", "embedding", LATE_STAGE_1_LR, {}, "train_stage1, flag_merge"),
+        (2, "stage 2", "refilled_2021", "classifier", 8e-4, BOTH_TERMS, "train_stage2"),
+    ],
+    "refilled_cvpr": [
+        (1, "stage 1, triplets", "refilled_cvpr", "embedding", LATE_STAGE_1_LR, {}, "do_train_process, only stage 1"),
+        (2, "stage 2", "refilled_cvpr", "classifier", 1e-3, BOTH_TERMS, "do_train_process, only stage 2"),
+    ],
+    "refilled": [
+        (2, "stage 2, gkd", "refilled", "classifier", 8e-4, BOTH_TERMS, "train_stage2, model_name gkd"),
+        (2, "stage 2, wgkd", "refilled_weighted", "classifier", 8e-4, CROSS_ENTROPY, "train_stage2, model_name wgkd"),
+    ],
+}  # fmt: skip
 
 
 def compare_case(case: Case, dtype: str | None) -> list[dict[str, Any]]:
@@ -426,9 +382,9 @@ def main() -> int:
     for batch in stream:
         assert batch.labels.unique().numel() == NUM_CLASSES  # the CVPR weight depends on it
     comparisons: list[dict[str, Any]] = []
-    for stage, several in cases(official, teacher, stream).items():
-        for case in several if args.stage in (None, stage) else ():
-            comparisons += compare_case(case, args.dtype)
+    for stage, *row in CASES[official.generation]:
+        if args.stage in (None, stage):
+            comparisons += compare_case(Case(*row, official, teacher, stream), args.dtype)
     repository = "njulus/GKD" if official.generation == "refilled" else "njulus/REFILLED"
     return finish(
         args.out,

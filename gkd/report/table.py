@@ -126,8 +126,9 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
     chosen = "validation chose" if other == "best" else "training ended with"
     legend = [
         f"Test accuracy in percent, mean ± std over n seeds, of the student of the {report} epoch; {other}: of the "
-        f"epoch that {chosen}. teacher: on its own classes; induced: the classifier that its embedding induces over the student's classes (nearest class mean). Δ: difference to the {baseline}, paired over test "
-        "images within each seed, with a bootstrap interval over images. s: training seconds a run.",
+        f"epoch that {chosen}. teacher: on its own classes; induced: the classifier that its embedding induces over "
+        f"the student's classes (nearest class mean). Δ: difference to the {baseline}, paired over test images "
+        "within each seed, with a bootstrap interval over images. s: training seconds a run.",
         *dict.fromkeys(notes),
     ]
     return "\n".join(lines) + "\n\n" + "\n\n".join(legend) + "\n"

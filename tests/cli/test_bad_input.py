@@ -158,7 +158,7 @@ def test_a_teacher_checkpoint_that_says_another_network(refused, tmp_path):
 def test_a_teacher_checkpoint_of_another_class_count(refused, tmp_path):
     path = tmp_path / "teacher.safetensors"
     save_file(build_network("resnet20", num_classes=7, in_channels=1).state_dict(), path)
-    message = refused("run", "quickstart", f"teacher.checkpoint={path}")
+    message = refused("run", "quickstart", "teacher.network=resnet20", f"teacher.checkpoint={path}")
     assert "class count" in message
     assert "is [7] there and [5] here" in message
 
@@ -186,20 +186,20 @@ def test_evaluating_what_is_no_run(refused):
 
 def test_no_space_left_keeps_the_last_checkpoint(refused, tmp_path, monkeypatch):
     words = ("run", "quickstart", "method=student", *FAST, "run.checkpoint_seconds=0")
-    save, calls = checkpoint.save_weights, []
+    save, calls = checkpoint.save_file, []
 
-    def full_disk(path, tensors, metadata=None):
+    def full_disk(tensors, path, metadata=None):
         calls.append(path)
-        if len(calls) > 6:  # the teacher's run and the student's first checkpoint fit, the rest does not
+        if len(calls) > 6:  # the first checkpoints fit, the rest does not
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(path, tensors, metadata)
+        save(tensors, path, metadata)
 
-    monkeypatch.setattr(checkpoint, "save_weights", full_disk)
+    monkeypatch.setattr(checkpoint, "save_file", full_disk)
     message = refused(*words)
     assert "no space left" in message
     whole = [checkpoint.latest_checkpoint(folder) for folder in tmp_path.rglob("checkpoints")]
     assert whole
     assert all(found is not None for found in whole)
     assert not list(tmp_path.rglob(".*.tmp"))
-    monkeypatch.setattr(checkpoint, "save_weights", save)
+    monkeypatch.setattr(checkpoint, "save_file", save)
     assert gkd(*words) == 0  # with space again, the same command continues

@@ -1,0 +1,35 @@
+"""Settings: how a student is trained and judged, whatever the method."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a student is trained, whatever the method: data handling, precision, cadence.
+
+    Attributes:
+        mean, std: per-channel statistics of the student's input, in [0, 1] pixel units.
+        dtype: float32, or bfloat16 for autocast; losses stay in float32 either way.
+        evaluate_every: epochs between validations; the last epoch of a stage is always validated.
+        checkpoint_seconds: at most this much work is lost when the process is killed.
+        views: V augmented views an image, whose teacher outputs are kept; None augments anew every epoch.
+        cache_bytes: what the kept teacher outputs may take.
+    """
+
+    seed: int
+    batch_size: int
+    augment: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    dtype: torch.dtype
+    evaluate_every: int = 1
+    evaluate_batch_size: int = 512
+    checkpoint_seconds: float = 60.0
+    views: int | None = None
+    cache_bytes: float = 8 * 2**30
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
