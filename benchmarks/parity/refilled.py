@@ -329,16 +329,19 @@ def run_gkd(
 # generation -> stage, name, method, the method's stage, late learning rate, terms, what runs
 CASES: dict[str, list[tuple[int, str, str, str, float, dict[str, str], str]]] = {
     "refilled_2021": [
-        (1, "stage 1, padded tuples", "refilled_2021", "embedding", LATE_STAGE_1_LR, {}, "train_stage1, flag_merge"),
-        (2, "stage 2", "refilled_2021", "classifier", 8e-4, BOTH_TERMS, "train_stage2"),
+        (1, "stage 1, padded tuples", "refilled_2021", "embedding", LATE_STAGE_1_LR, {},
+         "Train.train_stage1 with flag_merge"),
+        (2, "stage 2", "refilled_2021", "classifier", 8e-4, BOTH_TERMS, "Train.train_stage2"),
     ],
     "refilled_cvpr": [
-        (1, "stage 1, triplets", "refilled_cvpr", "embedding", LATE_STAGE_1_LR, {}, "do_train_process, only stage 1"),
-        (2, "stage 2", "refilled_cvpr", "classifier", 1e-3, BOTH_TERMS, "do_train_process, only stage 2"),
+        (1, "stage 1, triplets", "refilled_cvpr", "embedding", LATE_STAGE_1_LR, {},
+         "Train.do_train_process, only stage 1"),
+        (2, "stage 2", "refilled_cvpr", "classifier", 1e-3, BOTH_TERMS, "Train.do_train_process, only stage 2"),
     ],
     "refilled": [
-        (2, "stage 2, gkd", "refilled", "classifier", 8e-4, BOTH_TERMS, "train_stage2, model_name gkd"),
-        (2, "stage 2, wgkd", "refilled_weighted", "classifier", 8e-4, CROSS_ENTROPY, "train_stage2, model_name wgkd"),
+        (2, "stage 2, gkd", "refilled", "classifier", 8e-4, BOTH_TERMS, "Train.train_stage2 with model_name=gkd"),
+        (2, "stage 2, wgkd", "refilled_weighted", "classifier", 8e-4, CROSS_ENTROPY,
+         "Train.train_stage2 with model_name=wgkd"),
     ],
 }  # fmt: skip
 
