@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,39 +105,54 @@ def results_folder(resolved: Resolved) -> Path:
     return section(resolved).results or resolved.experiment.run.out / resolved.name / "table"
 
 
-def solve(resolved: Resolved, console: Console) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
-    """Runs what is missing of a grid.
+@dataclass
+class Solved:
+    """A grid as far as it is.
 
-    Returns:
-        The finished cells as they stand on disk; the rows that the label relation denies, each with
-        its ``absent`` reason; and how many cells were trained now.
+    Attributes:
+        cells: the finished cells as they stand on disk.
+        absent: the rows that the label relation denies, each with its ``absent`` reason.
+        trained: how many cells were trained now.
+        missing: how many cells are not finished.
     """
+
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    absent: list[dict[str, Any]] = field(default_factory=list)
+    trained: int = 0
+    missing: int = 0
+
+
+def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Solved:
+    """Runs what is missing of a grid, or with ``finished_only`` reads what is there and runs nothing."""
     folder = results_folder(resolved) / "cells"
-    found: list[dict[str, Any]] = []
+    solved = Solved()
     absent: dict[Path, dict[str, Any]] = {}
-    trained = 0
     everything = list(cells(resolved))
     for number, cell in enumerate(everything, start=1):
         path, denied = folder / cell.file_name, folder / cell.absent_name
         if path.is_file():
-            found.append(json.loads(path.read_text()))
+            solved.cells.append(json.loads(path.read_text()))
             continue
         if not denied.is_file():
+            if finished_only:
+                solved.missing += 1
+                continue
             reason, kind = _denial(cell.resolved)
             if reason is None:
                 if not console.is_terminal:
                     name = path.name.removesuffix(".json")
                     console.print(f"[{number}/{len(everything)}] {name}", markup=False, highlight=False)
                 summary, fresh = run(cell.resolved, console)
-                trained += fresh
+                solved.trained += fresh
                 correct = json.loads((run_folder(cell.resolved) / "correct.json").read_text())
                 kept = {key: summary[key] for key in _KEPT}
                 write_json(path, {"label": cell.label, "axes": cell.axes, **kept, "correct": correct})
-                found.append(json.loads(path.read_text()))
+                solved.cells.append(json.loads(path.read_text()))
                 continue
             write_json(denied, {"label": cell.label, "axes": cell.axes, "relation": kind, "absent": reason})
         absent[denied] = json.loads(denied.read_text())
-    return found, list(absent.values()), trained
+    solved.absent = list(absent.values())
+    return solved
 
 
 def _denial(resolved: Resolved) -> tuple[str | None, str]:

@@ -178,7 +178,8 @@ class Compare(Section):
         seeds: values of ``run.seed``; they are averaged over.
         axes: any other dotted key -> its values.
         baseline: the method that the others are compared with, image by image.
-        report: which student the table compares: the ``last`` epoch's, or the ``best`` on validation.
+        report: what the table compares: test accuracy of the ``last`` epoch's student or of the ``best``
+            on validation; or, for tuning, the best ``validation`` accuracy alone, without any test number.
         results: a folder for the table and its cells, so that they can be committed; None keeps
             them beside the runs.
     """
@@ -187,7 +188,7 @@ class Compare(Section):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     axes: dict[str, tuple[Any, ...]] = {}
     baseline: str = "student"
-    report: Literal["last", "best"] = "last"
+    report: Literal["last", "best", "validation"] = "last"
     results: Path | None = None
 
 

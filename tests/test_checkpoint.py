@@ -8,6 +8,7 @@ import os
 import pickle
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -138,22 +139,26 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(
     assert newest(tmp_path) == 2
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond 4 kB: the writers meet a real error, as on a full disk, halfway through."""
+    """No file may grow beyond 4 kB: the writers meet a real error, as on a full disk, halfway through.
+
+    Only around the call itself: pytest's own output may be a file too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_files")
 @pytest.mark.parametrize("large", ["weights", "state"])
 def test_the_writers_own_errors_are_a_sentence(tmp_path: Path, large: str) -> None:
     save(tmp_path, 1)
     much = {"w": torch.zeros(10_000)}
     weights, state = ({"distiller": much}, {}) if large == "weights" else ({}, much)
-    with pytest.raises(UserError, match=r"Cannot write to .*what was saved before is whole"):
+    with small_files(), pytest.raises(UserError, match=r"Cannot write to .*what was saved before is whole"):
         save_checkpoint(tmp_path, 2, weights=weights, state=state, facts={})
     assert listing(tmp_path) == ["000000001"]
     assert newest(tmp_path) == 1

@@ -75,6 +75,26 @@ def test_another_method_runs_only_what_is_missing(whole, tmp_path, monkeypatch, 
     assert "14 cells, 4 cells trained now" in capsys.readouterr().out
 
 
+def test_finished_reads_what_is_there_and_runs_nothing(whole, tmp_path, monkeypatch, capsys):
+    (tmp_path / "table" / "cells").mkdir(parents=True)
+    for path in sorted((whole[0] / "table" / "cells").glob("*seed0.json")):
+        shutil.copy(path, tmp_path / "table" / "cells")
+    monkeypatch.chdir(tmp_path)
+    assert gkd(*GRID, METHODS, "--finished") == 0
+    assert "5 cells, nothing was trained, 7 missing" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_tuning_table_shows_validation_and_no_test_number(whole, tmp_path, monkeypatch, capsys):
+    shutil.copytree(whole[0] / "table", tmp_path / "table")
+    monkeypatch.chdir(tmp_path)
+    assert gkd(*GRID, METHODS, "compare.report=validation") == 0
+    printed = capsys.readouterr().out
+    assert "| validation |" in printed
+    cell = json.loads(next(tmp_path.glob("table/cells/sp-shift=5*seed0.json")).read_text())
+    assert f"{cell['last']['accuracy']:.2f}" not in printed.split("\n\n")[0]
+
+
 def test_each_shared_teacher_is_trained_once(whole):
     teachers = list((whole[0] / "runs" / "teachers").rglob("summary.json"))
     assert len(teachers) == 1

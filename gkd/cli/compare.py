@@ -9,25 +9,35 @@ from rich.console import Console
 from gkd import config, grid
 from gkd.cli import add_config_arguments
 from gkd.environment import command
-from gkd.report.table import markdown, table_rows, write_table
+from gkd.report.table import markdown, table_rows, validation_markdown, validation_rows, write_table
 
 HELP = "run what is missing of a config's grid and print its table"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
+    parser.add_argument("--finished", action="store_true", help="table of the finished cells; run nothing")
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
     resolved = config.load(arguments.config, arguments.overrides)
     compare = grid.section(resolved)
     folder = grid.results_folder(resolved)
-    found, absent, trained = grid.solve(resolved, console)
+    solved = grid.solve(resolved, console, finished_only=arguments.finished)
     order = [row.label for row in grid.rows(compare)]
-    rows = table_rows(found, absent, baseline=compare.baseline, report=compare.report, order=order)
-    text = markdown(rows, baseline=compare.baseline, axes=list(compare.axes))
+    if compare.report == "validation":
+        rows = validation_rows(solved.cells, order=order)
+        text = validation_markdown(rows, axes=list(compare.axes))
+    else:
+        rows = table_rows(
+            solved.cells, solved.absent, baseline=compare.baseline, report=compare.report, order=order
+        )
+        text = markdown(rows, baseline=compare.baseline, axes=list(compare.axes))
     write_table(folder, rows, text, command=command())
     console.print(text, markup=False, highlight=False)
-    state = f"{trained} cells trained now" if trained else "nothing was missing, nothing was trained"
-    console.print(f"{len(found)} cells, {state}. Table: {folder / 'table.md'}", markup=False, highlight=False)
+    state = f"{solved.trained} cells trained now" if solved.trained else "nothing was trained"
+    state += f", {solved.missing} missing" if solved.missing else ""
+    console.print(
+        f"{len(solved.cells)} cells, {state}. Table: {folder / 'table.md'}", markup=False, highlight=False
+    )
     return 0

@@ -91,6 +91,34 @@ def _row(group: list[dict[str, Any]], base: list[dict[str, Any]], baseline: str,
     return row
 
 
+def validation_rows(cells: Sequence[dict[str, Any]], *, order: Sequence[str]) -> list[Row]:
+    """One row per (axes, label) with the best validation accuracy, for tuning: no test number is read."""
+    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault((order.index(cell["label"]), str(cell["axes"])), []).append(cell)
+    result = []
+    for _, group in sorted(groups.items(), key=lambda item: item[0]):
+        mean, std = mean_std([cell["best"]["validation"] for cell in group])
+        row = {key: group[0][key] for key in ("axes", "label")}
+        row |= {"relation": group[0]["relation"]["kind"], "validation": mean, "std": std, "n": len(group)}
+        result.append({**row, "seconds": _mean(group, lambda cell: cell["seconds"])})
+    return result
+
+
+def validation_markdown(rows: Sequence[Row], *, axes: Sequence[str]) -> str:
+    """The tuning table as Markdown."""
+    head = ["relation", *(axis.rsplit(".", 1)[-1] for axis in axes), "method", "validation", "n", "s"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = [row["relation"], *(str(row["axes"].get(axis)) for axis in axes), row["label"]]
+        cells += [_spread(row["validation"], row["std"]), str(row["n"]), f"{row['seconds']:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return (
+        "\n".join(lines)
+        + "\n\nBest validation accuracy in percent over the epochs of a run; s: training seconds.\n"
+    )
+
+
 def _mean(group: list[dict[str, Any]], read: Any) -> float | None:
     values = [value for value in map(read, group) if value is not None]
     return mean_std(values)[0] if values else None
