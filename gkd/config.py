@@ -152,9 +152,9 @@ def load(config: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     return resolve(config_name(path), [*layers, *_override_layers(overrides)])
 
 
-def load_method(name: str, path: Path | None = None) -> Method:
+def load_method(name: str) -> Method:
     """A method file by name, on its own: what ``gkd show`` prints."""
-    content = {**_method_content(name), "name": name} if path is None else {**read_yaml(path), "name": name}
+    content = {**_method_content(name), "name": name}
     try:
         return Method.model_validate(content)
     except ValidationError as error:

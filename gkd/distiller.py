@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gkd.errors import UserError, unknown
 from gkd.features import Batch, Features, as_network
 from gkd.labels import LabelRelation
-from gkd.losses import class_centres, teacher_confidence
+from gkd.losses import NEEDS, class_centres, teacher_confidence
 from gkd.method import Term
 from gkd.teacher import Teacher
 
@@ -142,7 +142,7 @@ class Distiller(nn.Module):
                 assert self.centres is not None
                 return self.centres
             return class_centres(teacher.embedding, batch.labels, self.student.num_classes)[0]
-        raise UserError(unknown("need", need, _NEEDS))
+        raise UserError(unknown("need", need, NEEDS))
 
     def _selection(self, term: Term, teacher: Features | None, batch: Batch) -> dict[str, Tensor]:
         """The rows that a term sees and the weight of each, where it asks for either."""
@@ -194,12 +194,6 @@ class Distiller(nn.Module):
         if adapters:
             groups.append({"params": adapters, "lr_scale": 1.0, "decay_scale": 1.0})
         return groups
-
-
-_NEEDS = (
-    "student_logits", "teacher_logits", "student_embedding", "teacher_embedding",
-    "student_map", "teacher_map", "labels", "index", "centres",
-)  # fmt: skip
 
 
 def weighted_sum(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

@@ -58,7 +58,7 @@ class Cell:
     @property
     def _stem(self) -> str:
         axes = "".join(f"-{key.rsplit('.', 1)[-1]}={value}" for key, value in self.axes.items())
-        readable = re.sub(r"[^\w.=\-]+", "_", f"{self.label}{axes}")[:80]
+        readable = re.sub(r"[^A-Za-z0-9.=\-]+", "_", f"{self.label}{axes}")[:80]
         return f"{readable}-{self.resolved.identity}"
 
 

@@ -50,7 +50,7 @@ def run_folder(resolved: Resolved) -> Path:
     parent = experiment.run.out / resolved.name
     for same in sorted(parent.glob(f"{experiment.method.name}*-{resolved.identity}")):
         return same / f"seed{experiment.run.seed}"  # the same run, reached by other words
-    slug = re.sub(r"[^\w.=\-]+", "_", ",".join(shown))[:60].strip("_")
+    slug = re.sub(r"[^A-Za-z0-9_.=\-]+", "_", ",".join(shown))[:60].strip("_")
     parts = [experiment.method.name, *([slug] if slug else []), resolved.identity]
     return parent / "-".join(parts) / f"seed{experiment.run.seed}"
 
