@@ -69,8 +69,20 @@ def test_rows_of_a_batch_can_be_made_alone(make_images: Make) -> None:
     part = batches.batch(batches.order(2)[4:8], epoch=2)
     assert part.images.equal(whole.images[4:8])
     assert part.labels.equal(whole.labels[4:8])
-    other = batches.batch(part.index, epoch=2, view=1)
+    other = batches.batch(part.index, epoch=3)
     assert not other.images.equal(part.images)
+
+
+def test_kept_views_come_in_turn_and_are_the_same_for_every_seed_and_stage(make_images: Make) -> None:
+    images, index = make_images(40), torch.arange(8)
+    batches = batches_of(images, views=3)
+    shown = [batches.batch(index, epoch=epoch).images for epoch in range(6)]
+    assert all(a.equal(b) for a, b in zip(shown[:3], shown[3:], strict=True))
+    assert not shown[0].equal(shown[1])
+    later = batches_of(images, views=3, seed=2, stage=1, first_view=1)
+    assert later.view_of(0) == 1
+    assert later.batch(index, epoch=0).images.equal(shown[1])
+    assert not later.order(0).equal(batches.order(0))
 
 
 @pytest.mark.parametrize(
