@@ -1,7 +1,7 @@
 """Experiments as YAML: layers, overrides, validation with every error at once, identity.
 
 Precedence is method < file that ``extends`` names < experiment file < override; ``Resolved.origins``
-keeps for each key the layer that set it. Config objects stop at the builders in ``gkd.runs``.
+keeps for each key the layer that set it. Config objects stop at ``gkd.builders``.
 """
 
 from __future__ import annotations

@@ -100,9 +100,10 @@ def test_another_machine_is_refused_unless_allowed(tmp_path, monkeypatch, capsys
 
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    process = start(*WORDS, "run.checkpoint_seconds=0", cwd=tmp_path)
+    words = (*WORDS, "run.epochs=6000")  # it must not finish before the other one asks
+    process = start(*words, cwd=tmp_path)
     wait_for_stage(tmp_path, "embedding", process)
-    code = gkd(*WORDS)
+    code = gkd(*words)
     still_running = process.poll() is None
     process.kill()
     process.wait()
