@@ -75,14 +75,9 @@ def section(resolved: Resolved) -> Compare:
 
 def rows(compare: Compare) -> list[MethodRow]:
     """The rows of a grid; a plain method name is a row of that label."""
-    listed = [
+    return [
         row if isinstance(row, MethodRow) else MethodRow(label=row, method=row) for row in compare.methods
     ]
-    labels = [row.label for row in listed]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise UserError(f"compare.methods has two rows called {label!r}; give each its own label.")
-    return listed
 
 
 def cells(resolved: Resolved) -> Iterator[Cell]:
@@ -151,6 +146,10 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
                 continue
             write_json(denied, {"label": cell.label, "axes": cell.axes, "relation": kind, "absent": reason})
         absent[denied] = json.loads(denied.read_text())
+    if finished_only and not solved.cells:
+        raise UserError(
+            f"There is no finished cell of this grid in {folder}; run gkd compare without --finished."
+        )
     solved.absent = list(absent.values())
     return solved
 

@@ -191,6 +191,16 @@ class Compare(Section):
     report: Literal["last", "best", "validation"] = "last"
     results: Path | None = None
 
+    @model_validator(mode="after")
+    def _rows_have_names(self) -> Compare:
+        labels = [row if isinstance(row, str) else row.label for row in self.methods]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"methods has two rows called {label!r}; give each its own label")
+        if self.baseline not in labels:
+            raise ValueError(unknown("baseline", self.baseline, labels))
+        return self
+
 
 class Experiment(Section):
     """A whole experiment, in the order of the file."""

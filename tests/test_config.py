@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from gkd.config import Resolved, load, load_method, parse_yaml, resolve, shipped_configs, shipped_methods
+from gkd.config import Resolved, load, parse_yaml, resolve, shipped_configs, shipped_methods
 from gkd.errors import UserError
 
 CONFIGS = shipped_configs()
@@ -320,14 +320,3 @@ def test_all_shipped_configs_are_found() -> None:
     assert "quickstart" in CONFIGS
     assert not any(name.startswith("methods/") for name in CONFIGS)
     assert {"student", "kd", "sp", "refilled"} <= set(shipped_methods())
-
-
-def test_a_method_file_of_ones_own_is_read_and_its_mistakes_named(write: Write) -> None:
-    own = {"paper": "ours", "summary": "", "stages": {"one": {"epochs": 3, "terms": {"kd": {}}}}}
-    assert load_method("mine", write("mine", own)).stages["one"].terms["kd"].loss == "kd"
-    own["stages"] = {"one": {"epoch": 3, "terms": {"kdd": {}}}}
-    with pytest.raises(UserError, match="method 'mine' has 3 mistakes") as caught:
-        load_method("mine", write("mine", own))
-    assert "stages.one.epochs: this key is missing" in str(caught.value)
-    assert "Did you mean 'epochs'?" in str(caught.value)
-    assert "Did you mean 'kd'?" in str(caught.value)

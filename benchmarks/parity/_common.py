@@ -345,6 +345,8 @@ def compare_sides(
     }
     if dtype == torch.float32:
         control, _ = official(nudged(weights), dtype)
+        if control == their_curves:
+            raise RuntimeError(f"{name}: the losses do not depend on the student's weights; it is dead.")
         result["official_against_itself_one_ulp_apart"] = compare(their_curves, control)
     result["curves"] = {"official": their_curves, "gkd": our_curves}
     word = "ok  " if within else "FAIL" if phase.must_agree else "  - "

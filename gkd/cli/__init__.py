@@ -11,6 +11,7 @@ from rich.console import Console
 
 import gkd
 from gkd.errors import UserError
+from gkd.interrupt import Interrupted
 
 
 def verbs() -> dict[str, ModuleType]:
@@ -26,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for bad input (one sentence on stderr), 130 after Ctrl-C (all is saved).
     """
+    return _guarded(lambda: _dispatch(argv))
+
+
+def _dispatch(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="gkd", description=gkd.__doc__)
     parser.add_argument("--version", action="version", version=f"gkd {gkd.__version__}")
     commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -39,14 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.overrides = [*arguments.overrides, *rest]
     elif rest:
         parser.error(f"unrecognised: {' '.join(rest)}")
-    return _guarded(lambda console: arguments.main(arguments, console))
+    code: int = arguments.main(arguments, Console(soft_wrap=True))
+    return code
 
 
-def _guarded(body: Callable[[Console], int]) -> int:
-    from gkd.interrupt import Interrupted
-
+def _guarded(body: Callable[[], int]) -> int:
     try:
-        return body(Console(soft_wrap=True))
+        return body()
     except UserError as error:
         print(f"gkd: {error}", file=sys.stderr)
         return 2
@@ -54,9 +58,7 @@ def _guarded(body: Callable[[Console], int]) -> int:
         print(f"gkd: {stop}; repeat the command to continue.", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print(
-            "gkd: stopped at once; repeat the command to continue from the last checkpoint.", file=sys.stderr
-        )
+        print("gkd: stopped at once; repeat the command to continue from what was saved.", file=sys.stderr)
         return 130
     except OSError as error:
         if error.filename is None and error.errno is None:

@@ -33,6 +33,9 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
             options = {**term.entry.options, **term.options}
             shown = "".join(f", {key} {value}" for key, value in options.items())
             lines.append(f"  {term_name}: {term.weight:g} x {term.entry.function.__name__}{shown}")
+            wiring = term.model_dump(exclude_defaults=True, exclude={"loss", "weight", *options})
+            if wiring:
+                lines.append("    " + ", ".join(f"{key} {value}" for key, value in wiring.items()))
             lines.append(f"    {term.entry.paper}")
     lines += ["sources:", *(f"  {path}: {source}" for path, source in method.sources.items())]
     console.print("\n".join(lines), markup=False, highlight=False)
