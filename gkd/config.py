@@ -309,6 +309,10 @@ def _sentences(error: ValidationError, model: type[BaseModel], name: str) -> str
             lines.append(f"{dotted}: {unknown('key', location[-1], _fields_at(model, location[:-1]))}")
         elif item["type"] == "missing":
             lines.append(f"{dotted}: this key is missing.")
+        elif item["type"] == "model_type":
+            lines.append(
+                f"{dotted}: this is a section of keys, got {item['input']!r}; write {dotted}: {{key: value}}."
+            )
         elif item["type"] == "value_error":
             lines.append(f"{dotted}: {str(item['msg']).removeprefix('Value error, ')}")
         else:

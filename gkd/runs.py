@@ -64,8 +64,13 @@ def finished(folder: Path) -> Summary | None:
     return summary
 
 
-def run(resolved: Resolved, console: Console) -> tuple[Summary, bool]:
+def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Summary, bool]:
     """Solves an experiment's problem, or continues it, or reports it where it is finished.
+
+    Args:
+        resolved: the experiment.
+        console: where to say how it goes.
+        wait: whether to wait for another process that is at the same run, rather than refuse.
 
     Returns:
         The summary, and whether anything was trained now.
@@ -83,7 +88,10 @@ def run(resolved: Resolved, console: Console) -> tuple[Summary, bool]:
     torch.use_deterministic_algorithms(experiment.run.deterministic)
     prepared = prepare(resolved)
     teacher, problem = obtain_teacher(prepared, console)
-    with _locked(folder):
+    with _locked(folder, console if wait else None):
+        done = finished(folder)
+        if done is not None:  # by the process that was waited for
+            return done, False
         _describe(folder, prepared, threads)
         with Reporter(console, title(resolved), every=experiment.run.log_seconds) as reporter:
             last, best, position = fit(
@@ -115,7 +123,7 @@ def obtain_teacher(prepared: Prepared, console: Console) -> tuple[Teacher | None
     checkpoint = options.checkpoint
     if checkpoint is None:
         training = teacher_experiment(prepared)
-        run(training, console)
+        run(training, console, wait=True)
         checkpoint = run_folder(training) / WEIGHTS[options.weights]
     return load_teacher(prepared, checkpoint)
 
@@ -306,8 +314,8 @@ def _rounded(value: float | None) -> float | None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps a second process out of the run folder."""
+def _locked(folder: Path, waiting: Console | None) -> Iterator[None]:
+    """Keeps a second process out of the run folder; with a console to say so, it waits."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
@@ -319,7 +327,8 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(
-                f"Another process is working in {folder}; wait for it, or change run.out."
-            ) from None
+            if waiting is None:
+                raise UserError(f"Another process is working in {folder}; wait for it.") from None
+            waiting.print(f"waiting for the process that works in {folder}", markup=False, highlight=False)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

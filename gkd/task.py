@@ -48,6 +48,12 @@ class Classes(BaseModel):
     fraction: float | None = Field(default=None, gt=0, le=1)
     seed: int = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_list_is_names(cls, data: Any) -> Any:
+        """``[cat, dog]`` is short for ``{names: [cat, dog]}``."""
+        return {"names": data} if isinstance(data, (list, tuple)) else data
+
     @model_validator(mode="after")
     def _exactly_one(self) -> Classes:
         given = [key for key in ("names", "indices", "size", "fraction") if getattr(self, key) is not None]

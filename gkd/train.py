@@ -245,25 +245,11 @@ def _train_epoch(
     run: _StageRun, checkpoints: Path, reporter: Reporter, interrupt: Interrupt, total_steps: int
 ) -> float:
     """The steps of what is left of an epoch: forward, backward, step. Returns the last learning rate."""
-    stage, position, distiller, optimiser = run.stage, run.position, run.distiller, run.optimiser
+    position = run.position
     lr = 0.0
-    distiller.train()
+    run.distiller.train()
     for batch in run.epoch_batches():
-        progress = (position.epoch + position.step / len(run.batches)) / run.epochs
-        distiller.set_epoch(progress * stage.epochs)
-        lr = stage.optimiser.set_lr(optimiser, progress, stage.epochs)
-        with run.settings.autocast():
-            losses = distiller(batch)
-        if not losses["loss"].requires_grad:
-            raise UserError(
-                f"The stage {run.name!r} trains {', '.join(stage.train)}, but none of its terms reaches that; "
-                "add a term that does, or train another part."
-            )
-        optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        if stage.optimiser.clip_norm is not None:
-            nn.utils.clip_grad_norm_(distiller.parameters(), stage.optimiser.clip_norm)
-        optimiser.step()
+        losses, lr = _step(run, batch, (position.epoch + position.step / len(run.batches)) / run.epochs)
         run.meter.add(losses, position.global_step)
         position.step += 1
         position.global_step += 1
@@ -277,6 +263,26 @@ def _train_epoch(
                     f"stopped in epoch {position.epoch + 1} of stage {run.name!r}; everything is saved"
                 )
     return lr
+
+
+def _step(run: _StageRun, batch: Batch, progress: float) -> tuple[dict[str, Tensor], float]:
+    """Forward, backward and optimiser step at a point of the stage; the losses and the learning rate."""
+    stage, distiller, optimiser = run.stage, run.distiller, run.optimiser
+    distiller.set_epoch(progress * stage.epochs)
+    lr = stage.optimiser.set_lr(optimiser, progress, stage.epochs)
+    with run.settings.autocast():
+        losses = distiller(batch)
+    if not losses["loss"].requires_grad:
+        raise UserError(
+            f"The stage {run.name!r} trains {', '.join(stage.train)}, but none of its terms reaches that; "
+            "add a term that does, or train another part."
+        )
+    optimiser.zero_grad(set_to_none=True)
+    losses["loss"].backward()
+    if stage.optimiser.clip_norm is not None:
+        nn.utils.clip_grad_norm_(distiller.parameters(), stage.optimiser.clip_norm)
+    optimiser.step()
+    return losses, lr
 
 
 def one_step(
@@ -298,11 +304,7 @@ def one_step(
     run.distiller.train()
     for _ in range(2):
         started = time.monotonic()
-        with settings.autocast():
-            losses = run.distiller(batch)
-        run.optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        run.optimiser.step()
+        losses, _ = _step(run, batch, 0.0)
         loss = losses["loss"].item()
         seconds = time.monotonic() - started
     return seconds, loss, len(run.batches)

@@ -117,3 +117,12 @@ def test_packed_correctness_comes_back():
 
     correct = torch.rand(37) < 0.5
     assert (unpack(pack(correct), 37) == correct.numpy()).all()
+
+
+def test_two_seeds_at_once_share_one_teacher(tmp_path):
+    words = [word for word in WORDS if not word.startswith("run.epochs")]
+    processes = [start(*words, "run.epochs=4", f"run.seed={seed}", cwd=tmp_path) for seed in (0, 1)]
+    for process in processes:
+        _, errors = process.communicate(timeout=180)
+        assert process.returncode == 0, errors
+    assert len(list((tmp_path / "runs" / "teachers").rglob("summary.json"))) == 1
