@@ -29,6 +29,13 @@ def test_curves_agree_where_they_must(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_losses_depend_on_the_weights(path):
+    for comparison in json.loads(path.read_text())["comparisons"]:
+        if comparison["dtype"] == "float32":
+            assert comparison["official_against_itself_one_ulp_apart"]["total"]["largest"] > 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_official_code_was_unchanged(path):
     official = json.loads(path.read_text())["official"]
     assert official["unchanged"] is True
