@@ -13,7 +13,7 @@ from torch import nn
 
 from gkd import config, schema
 from gkd.checkpoint import load_weights, read_weights, sha256
-from gkd.data import channel_statistics, limit_per_class, load_images, split_validation
+from gkd.data import channel_statistics, fingerprint, limit_per_class, load_images, split_validation
 from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.method import require
@@ -87,6 +87,13 @@ def load_source(data: schema.Data) -> Source:
         "channels": data.channels,
         "image_size": data.image_size,
     }
+    if data.fingerprint is not None and data.root is not None:
+        found = fingerprint(data.root)
+        if found != data.fingerprint:
+            raise UserError(
+                f"The images at data.root {data.root} are not those of data.fingerprint {data.fingerprint[:12]}...: "
+                f"get the right ones, drop data.fingerprint, or set data.fingerprint={found}."
+            )
     train = load_images(data.name, "train", **options)  # type: ignore[arg-type]
     test = load_images(data.name, "test", **options)  # type: ignore[arg-type]
     cut = data.validation

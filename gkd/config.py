@@ -6,8 +6,6 @@ keeps for each key the layer that set it. Config objects stop at ``gkd.builders`
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,33 +16,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError, create_model
 
-from gkd.checkpoint import sha256
 from gkd.errors import UserError, unknown
+from gkd.identity import identity_of, terms_with_defaults
 from gkd.method import Method
 from gkd.schema import Experiment
 from gkd.task import TASKS
 from gkd.yaml_files import parse_yaml, read_yaml
-
-# Keys that change where or how fast a run goes, not what comes out: they are outside its identity.
-_NOT_IDENTITY = (
-    "compare",
-    "optimiser",  # already merged into the method's stages
-    "evaluate.batch_size",
-    "data.download",
-    "teacher.data.download",
-    "run.device",
-    "run.threads",
-    "run.out",
-    "run.checkpoint_seconds",
-    "run.log_seconds",
-    "run.cache_gb",
-    "run.allow_changed",
-    "method.paper",
-    "method.summary",
-    "method.sources",
-)
-_NAMES_ALONE = ("data.root", "teacher.data.root")
-_CONTENTS = ("teacher.checkpoint", "student.checkpoint")
 
 
 @dataclass(frozen=True)
@@ -65,38 +42,8 @@ class Resolved:
 
     @property
     def identity(self) -> str:
-        """Ten hex digits over all that decides the result, except the seed.
-
-        Keys at their default are left out, so that a later version's new knob renames no old run. Of
-        data files only the name counts, so that another folder layout is the same run; of weight files
-        the checksum does.
-        """
-        content = self.experiment.model_dump(mode="json", exclude_defaults=True)
-        content["task"] = self.experiment.task.model_dump(mode="json", exclude_defaults=True)
-        content["task"]["name"] = self.experiment.task.name
-        for stage, term, options in _terms(self.experiment):
-            shown = content["method"]["stages"][stage]["terms"][term]
-            for option, default in options.items():
-                if shown.get(option) == default:
-                    del shown[option]
-        for key in (*_NOT_IDENTITY, "run.seed"):
-            _remove(content, key)
-        if not self.experiment.method.needs_teacher:
-            content.pop("teacher", None)  # the student alone is the same run beside any teacher
-        for key in _NAMES_ALONE:
-            if _get(content, key) is not None:
-                _set(content, key, Path(_get(content, key)).name)
-        for key in _CONTENTS:
-            if _get(content, key) is not None:
-                _set(
-                    content,
-                    key,
-                    _get(content, f"{key.split('.')[0]}.sha256") or _checksum(Path(_get(content, key))),
-                )
-        _remove(content, "teacher.sha256")
-        content = _without_empty(content)
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+        """Ten hex digits over all that decides the result, except the seed (:mod:`gkd.identity`)."""
+        return identity_of(self.experiment)
 
     def with_overrides(self, overrides: Sequence[str]) -> Resolved:
         """The same config under further ``a.b=c`` overrides, which win over the earlier ones."""
@@ -340,40 +287,11 @@ def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
 def _plain(experiment: Experiment) -> dict[str, Any]:
     content = experiment.model_dump(mode="json")
     content["task"] = experiment.task.model_dump(mode="json")
-    for stage, term, options in _terms(experiment):
+    for stage, term, options in terms_with_defaults(experiment.method):
         # A loss's own defaults are part of what ran, so the resolved file shows them.
         shown = content["method"]["stages"][stage]["terms"][term]
         shown.update({option: shown.get(option, default) for option, default in options.items()})
     return {key: value for key, value in content.items() if value is not None}
-
-
-def _terms(experiment: Experiment) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Stage name, term name and the loss's default options, for every term of the method."""
-    for stage_name, stage in experiment.method.stages.items():
-        for term_name, term in stage.terms.items():
-            yield stage_name, term_name, term.entry.options
-
-
-def _checksum(path: Path) -> str:
-    """SHA-256 of a weight file; its name where it is not there."""
-    return sha256(path) if path.is_file() else path.name
-
-
-def _without_empty(node: Any) -> Any:
-    """A mapping without empty mappings: a section that says nothing is the same as none."""
-    if not isinstance(node, Mapping):
-        return node
-    inner = {key: _without_empty(value) for key, value in node.items()}
-    return {key: value for key, value in inner.items() if value != {}}
-
-
-def _get(content: Mapping[str, Any], dotted: str) -> Any:
-    node: Any = content
-    for part in dotted.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return None
-        node = node[part]
-    return node
 
 
 def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
@@ -381,10 +299,3 @@ def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
     for part in parents:
         content = content.setdefault(part, {})
     content[last] = value
-
-
-def _remove(content: dict[str, Any], dotted: str) -> None:
-    *parents, last = dotted.split(".")
-    node = _get(content, ".".join(parents)) if parents else content
-    if isinstance(node, dict):
-        node.pop(last, None)

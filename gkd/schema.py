@@ -20,6 +20,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
 class Validation(Section):
     """The images that choose the best epoch; cut by seed before teacher and student are built."""
 
@@ -40,6 +43,8 @@ class Data(Section):
 
     Attributes:
         name, root, download, channels, image_size: what to read (``gkd.data.load_images``).
+        fingerprint: of the images at ``root`` (``gkd.data.fingerprint``), verified when they are read. Without
+            it the images found there name the run.
         per_class: the student's training images a class; None takes all.
         subset_seed: draws those images; None draws them by ``run.seed``, anew for each seed.
         validation: the images that choose; drawn from those that no limit has taken.
@@ -49,7 +54,8 @@ class Data(Section):
     """
 
     name: str
-    root: Path | None = None
+    root: HomePath | None = None
+    fingerprint: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     download: bool = False
     channels: Literal[1, 3] | None = None
     image_size: int | None = Field(default=None, ge=1)
@@ -75,6 +81,14 @@ class Data(Section):
         if augment not in AUGMENTATIONS:
             raise ValueError(unknown("augmentation", augment, AUGMENTATIONS))
         return augment
+
+    @model_validator(mode="after")
+    def _fingerprint_of_a_folder(self) -> Data:
+        if self.fingerprint is not None and self.name != "folder":
+            raise ValueError(
+                f"fingerprint is for the images of 'folder'; {self.name!r} has checksums of its own"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mean_with_std(self) -> Data:
@@ -117,7 +131,7 @@ class Teacher(Section):
     """
 
     network: NetworkName
-    checkpoint: Path | None = None
+    checkpoint: HomePath | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     weights: Literal["last", "best"] = "last"
     train: TeacherTraining = TeacherTraining()
@@ -130,7 +144,7 @@ class Student(Section):
     """The student's network and, where it does not start from random weights, its checkpoint."""
 
     network: NetworkName
-    checkpoint: Path | None = None
+    checkpoint: HomePath | None = None
 
 
 class Evaluate(Section):
@@ -149,7 +163,7 @@ class Run(Section):
     deterministic: bool = False
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
-    out: Path = Path("runs")
+    out: HomePath = Path("runs")
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     log_seconds: float = Field(default=10.0, ge=0)
     cache_gb: float = Field(default=8.0, gt=0)
@@ -189,7 +203,7 @@ class Compare(Section):
     axes: dict[str, tuple[Any, ...]] = {}
     baseline: str = "student"
     report: Literal["last", "best", "validation"] = "last"
-    results: Path | None = None
+    results: HomePath | None = None
 
     @model_validator(mode="after")
     def _rows_have_names(self) -> Compare:

@@ -118,3 +118,14 @@ def test_a_checkpoint_of_another_checksum_is_refused(tmp_path):
     words = ["teacher.network=resnet8", f"teacher.checkpoint={path}", f"teacher.sha256={'ab' * 32}"]
     with pytest.raises(UserError, match="has the checksum"):
         load_teacher(prepare(load("quickstart", words)), path)
+
+
+def test_images_of_another_fingerprint_are_refused(tmp_path):
+    path = tmp_path / "train" / "cat" / "0.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"never decoded")
+    words = ["data.name=folder", f"data.root={tmp_path}", f"data.fingerprint={'ab' * 32}"]
+    with pytest.raises(
+        UserError, match=r"are not those of data.fingerprint abababababab.*set data.fingerprint=[0-9a-f]{64}"
+    ):
+        prepare(load("quickstart", words))

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from gkd.config import Resolved, load, parse_yaml, resolve, shipped_configs, shipped_methods
+from gkd.data import fingerprint
 from gkd.errors import UserError
 
 CONFIGS = shipped_configs()
@@ -259,9 +260,36 @@ def test_identity_ignores_what_does_not_change_the_result(override: str) -> None
     assert tiny(override).identity == tiny().identity
 
 
-def test_identity_ignores_the_folder_of_the_data() -> None:
-    assert tiny("data.root=/a/images").identity == tiny("data.root=/b/c/images").identity
-    assert tiny("data.root=/a/images").identity != tiny("data.root=/a/pictures").identity
+def images_in(folder: Path, content: bytes) -> str:
+    """A class folder with one file in it; the override that points there."""
+    path = folder / "train" / "cat" / "0.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return f"data.root={folder}"
+
+
+def test_identity_follows_the_images_not_where_they_are(tmp_path: Path) -> None:
+    """Two data sets of one file name are two runs; the same images elsewhere, or pinned, are one."""
+    here, moved, other = (
+        images_in(tmp_path / name / "images", content)
+        for name, content in {"a": b"first", "b": b"first", "c": b"other"}.items()
+    )
+    folder = "data.name=folder"
+    assert tiny(folder, here).identity == tiny(folder, moved).identity
+    assert tiny(folder, here).identity != tiny(folder, other).identity
+    pinned = f"data.fingerprint={fingerprint(tmp_path / 'a' / 'images')}"
+    assert tiny(folder, here).identity == tiny(folder, pinned, "data.root=/not/there.zip").identity
+
+
+def test_images_that_are_not_there_are_known_by_their_name() -> None:
+    folder = "data.name=folder"
+    assert tiny(folder, "data.root=/a/images").identity == tiny(folder, "data.root=/b/images").identity
+    assert tiny(folder, "data.root=/a/images").identity != tiny(folder, "data.root=/a/pictures").identity
+
+
+def test_a_fingerprint_is_for_a_folder() -> None:
+    with pytest.raises(UserError, match="fingerprint is for the images of 'folder'"):
+        tiny(f"data.fingerprint={'ab' * 32}")
 
 
 @pytest.mark.parametrize(

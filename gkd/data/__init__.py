@@ -13,6 +13,7 @@ Class selection is by name and lives in :mod:`gkd.labels`; ``ImageSet.restrict``
 
 from gkd.data.augment import AUGMENTATIONS, STATISTICS, channel_statistics, normalise
 from gkd.data.batches import Batches, ordered
+from gkd.data.folders import fingerprint
 from gkd.data.images import ImageSet
 from gkd.data.random import epoch_order, uniform
 from gkd.data.readers import DATASETS, load_images
@@ -26,6 +27,7 @@ __all__ = [
     "ImageSet",
     "channel_statistics",
     "epoch_order",
+    "fingerprint",
     "limit_per_class",
     "load_images",
     "normalise",

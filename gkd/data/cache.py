@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import safe_open
@@ -54,22 +55,40 @@ def read_cached(key: str, name: str) -> ImageSet | None:
 
 def write_cached(key: str, images: ImageSet) -> None:
     """Keeps an image set under ``key``; where the disk refuses, a warning says so and the run goes on."""
-    folder = cache_folder()
     about = json.dumps({"classes": images.space.names, "files": images.files})
     metadata = {"about": about, "checksum": _checksum(images, about)}
+    tensors = {"images": images.images, "labels": images.labels}
+    _keep(f"{key}.safetensors", lambda path: save_file(tensors, path, metadata))
+
+
+def read_fact(key: str) -> str | None:
+    """The short text kept under ``key``, or None."""
+    try:
+        return (cache_folder() / f"{key}.txt").read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def write_fact(key: str, text: str) -> None:
+    """Keeps a short ASCII text under ``key``, as :func:`write_cached` keeps images."""
+    _keep(f"{key}.txt", lambda path: path.write_text(text, encoding="ascii"))
+
+
+def _keep(file_name: str, write: Callable[[Path], object]) -> None:
     # Written beside its place and renamed: another process sees the whole file or none, and two processes
-    # that decode the same data at once do not meet.
-    temporary = folder / f".{key}-{secrets.token_hex(4)}.part"
+    # that make the same file at once do not meet.
+    folder = cache_folder()
+    temporary = folder / f".{file_name}-{secrets.token_hex(4)}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({"images": images.images, "labels": images.labels}, temporary, metadata)
+        write(temporary)
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, folder / f"{key}.safetensors")
+        os.replace(temporary, folder / file_name)
     except Exception as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         warnings.warn(
             f"Decoded images cannot be cached in {folder} ({error}); set GKD_CACHE to a writable folder.",
-            stacklevel=2,
+            stacklevel=3,
         )

@@ -2,7 +2,8 @@
 
 A zip is read in place. Images are decoded once and cached as uint8 (see :mod:`gkd.data.cache`); the cache
 is keyed by what the files are (a zip: names, sizes and CRCs from its central directory; a directory: names,
-sizes and modification times), so a changed data set is decoded again.
+sizes and modification times), so a changed data set is decoded again. :func:`fingerprint` names the content
+itself, whatever it is packed in.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gkd.data.cache import read_cached, write_cached
+from gkd.data.cache import read_cached, read_fact, write_cached, write_fact
 from gkd.data.images import ImageSet
 from gkd.errors import UserError
 from gkd.labels import LabelSpace
@@ -47,6 +49,9 @@ class _Source(Protocol):
 
     def read(self, path: str) -> bytes: ...
 
+    def checksum(self, path: str) -> str:
+        """Size and CRC-32 of a file, the same in a zip and in a directory."""
+
     def close(self) -> None: ...
 
 
@@ -63,10 +68,14 @@ class _ZipSource:
 
     def entries(self) -> Iterator[tuple[str, str]]:
         for info in self.archive.infolist():
-            yield info.filename, f"{info.file_size}:{info.CRC}"
+            yield info.filename, self.checksum(info.filename)
 
     def read(self, path: str) -> bytes:
         return self.archive.read(path)  # checks the CRC; safe from several threads
+
+    def checksum(self, path: str) -> str:
+        info = self.archive.getinfo(path)
+        return f"{info.file_size}:{info.CRC}"
 
     def close(self) -> None:
         self.archive.close()
@@ -95,6 +104,13 @@ class _FolderSource:
 
     def read(self, path: str) -> bytes:
         return (self.path / path).read_bytes()
+
+    def checksum(self, path: str) -> str:
+        try:
+            content = self.read(path)
+        except OSError as error:
+            raise UserError(f"{self.path / path} cannot be read ({error.strerror}).") from error
+        return f"{len(content)}:{zlib.crc32(content)}"
 
     def close(self) -> None: ...
 
@@ -250,6 +266,37 @@ def _load_all(
     return sets
 
 
+def _open(root: Path) -> _Source:
+    if not root.exists():
+        raise UserError(f"There is no file or folder {root}; give the path of a zip or of SPLIT/CLASS/FILE.")
+    return _FolderSource(root) if root.is_dir() else _ZipSource(root)
+
+
+def fingerprint(root: Path) -> str:
+    """64 hex digits that name the images of a class-folder data set by their content.
+
+    SHA-256 over relative path, size and CRC-32 of every image of every split, so a directory and a zip of it
+    have the same one. A zip is judged by its central directory; the files of a directory are read once, and
+    the answer is kept in the cache while their sizes and modification times stay.
+
+    Raises:
+        UserError: nothing at ``root``, or no ``SPLIT/CLASS/FILE`` in it.
+    """
+    with closing(_open(root)) as source:
+        layout = _scan(source)
+        key = f"fingerprint-{layout.fingerprint[:32]}"
+        known = read_fact(key)
+        if known is not None:
+            return known
+        digest = hashlib.sha256()
+        paths = (path for classes in layout.splits.values() for files in classes.values() for path in files)
+        for path in sorted(paths):
+            relative = path[len(layout.prefix) :].encode("utf-8", "surrogateescape")
+            digest.update(relative + f"\0{source.checksum(path)}\n".encode())
+    write_fact(key, digest.hexdigest())
+    return digest.hexdigest()
+
+
 def load_folder(
     root: Path, split: Split, *, channels: int | None = None, image_size: int | None = None
 ) -> ImageSet:
@@ -279,9 +326,7 @@ def load_folder(
         )
     if image_size is not None and image_size < 1:
         raise UserError(f"The image size {image_size} is below 1; give pixels.")
-    if not root.exists():
-        raise UserError(f"There is no file or folder {root}; give the path of a zip or of SPLIT/CLASS/FILE.")
-    with closing(_FolderSource(root) if root.is_dir() else _ZipSource(root)) as source:
+    with closing(_open(root)) as source:
         layout = _scan(source)
         _check(layout, split, source.label)
 

@@ -1,0 +1,116 @@
+"""Which experiments are the same run: a name over all that decides the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from gkd.checkpoint import sha256
+from gkd.data import fingerprint
+from gkd.method import Method
+from gkd.schema import Experiment
+
+# Keys that change where or how fast a run goes, not what comes out, and those that stand elsewhere too.
+_LEFT_OUT = (
+    "compare",
+    "optimiser",  # already merged into the method's stages
+    "evaluate.batch_size",
+    "data.download",
+    "teacher.data.download",
+    "run.seed",
+    "run.device",
+    "run.threads",
+    "run.out",
+    "run.checkpoint_seconds",
+    "run.log_seconds",
+    "run.cache_gb",
+    "run.allow_changed",
+    "method.paper",
+    "method.summary",
+    "method.sources",
+)
+
+
+def identity_of(experiment: Experiment) -> str:
+    """Ten hex digits over all that decides the result, except the seed.
+
+    Keys at their default are left out, so that a later version's new knob renames no old run. Of images
+    and weight files the content counts, not where they are: by the fingerprint or checksum in the
+    config, or by that of what is there.
+    """
+    content = experiment.model_dump(mode="json", exclude_defaults=True)
+    content["task"] = experiment.task.model_dump(mode="json", exclude_defaults=True)
+    content["task"]["name"] = experiment.task.name
+    for stage, term, options in terms_with_defaults(experiment.method):
+        shown = content["method"]["stages"][stage]["terms"][term]
+        for option, default in options.items():
+            if shown.get(option) == default:
+                del shown[option]
+    for key in _LEFT_OUT:
+        _remove(content, key)
+    if not experiment.method.needs_teacher:
+        content.pop("teacher", None)  # the student alone is the same run beside any teacher
+    for key in ("data", "teacher.data"):
+        _name_images(_get(content, key) or {})
+    for key in ("teacher", "student"):
+        _name_weights(_get(content, key) or {})
+    canonical = json.dumps(_without_empty(content), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def terms_with_defaults(method: Method) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Stage name, term name and the loss's default options, for every term of the method."""
+    for stage_name, stage in method.stages.items():
+        for term_name, term in stage.terms.items():
+            yield stage_name, term_name, term.entry.options
+
+
+def _name_images(section: dict[str, Any]) -> None:
+    """Puts the fingerprint of the images for where they are; their file's name where they are not there."""
+    if "root" not in section:
+        return
+    root = Path(section.pop("root"))
+    if section["name"] == "folder" and "fingerprint" not in section:  # torchvision checks its own files
+        section["fingerprint"] = _fingerprint(root, root.stat().st_mtime_ns) if root.exists() else root.name
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(root: Path, modified: int) -> str:
+    """Looked up by modification time, because a grid asks for every cell."""
+    return fingerprint(root)
+
+
+def _name_weights(section: dict[str, Any]) -> None:
+    """Puts the checksum of a weight file for where it is; its name where it is not there."""
+    pinned = section.pop("sha256", None)
+    if "checkpoint" in section:
+        path = Path(section["checkpoint"])
+        section["checkpoint"] = pinned or (sha256(path) if path.is_file() else path.name)
+
+
+def _without_empty(node: Any) -> Any:
+    """A mapping without empty mappings: a section that says nothing is the same as none."""
+    if not isinstance(node, Mapping):
+        return node
+    inner = {key: _without_empty(value) for key, value in node.items()}
+    return {key: value for key, value in inner.items() if value != {}}
+
+
+def _get(content: Mapping[str, Any], dotted: str) -> Any:
+    node: Any = content
+    for part in dotted.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _remove(content: dict[str, Any], dotted: str) -> None:
+    *parents, last = dotted.split(".")
+    node = _get(content, ".".join(parents)) if parents else content
+    if isinstance(node, dict):
+        node.pop(last, None)
