@@ -221,6 +221,20 @@ def write_json(path: Path, content: Any) -> None:
         raise UserError(_write_failure(path, error)) from None
 
 
+def read_json(path: Path) -> Any:
+    """What ``write_json`` wrote.
+
+    Raises:
+        UserError: the file was cut short or changed by something else.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise UserError(
+            f"{path} is damaged: it is not JSON. Remove it, and repeat the command to make it anew."
+        ) from None
+
+
 def _json_sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -230,7 +244,7 @@ def _write_failure(path: Path, error: Exception) -> str:
     reason = "no space left on the device" if full else " ".join(str(error).split())
     return (
         f"Cannot write to {path}: {reason}; what was saved before is whole. "
-        "Free some space (or change run.out) and repeat the command to continue."
+        "Free some space, or write elsewhere (run.out, or compare.results for tables), and repeat the command."
     )
 
 

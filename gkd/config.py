@@ -7,7 +7,7 @@ keeps for each key the layer that set it. Config objects stop at ``gkd.builders`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,11 +17,13 @@ import yaml
 from pydantic import BaseModel, ValidationError, create_model
 
 from gkd.errors import UserError, unknown
-from gkd.identity import identity_of, terms_with_defaults
+from gkd.identity import identity_of, images_fingerprint, terms_with_defaults
 from gkd.method import Method
-from gkd.schema import Experiment
+from gkd.schema import Data, Experiment
 from gkd.task import TASKS
 from gkd.yaml_files import parse_yaml, read_yaml
+
+_OVERRIDE = "override "  # what the label of a layer from the command line begins with
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class Resolved:
     origins: dict[str, str] = field(default_factory=dict)
 
     @property
+    def overrides(self) -> list[str]:
+        """The ``a.b=c`` of the command line or of a grid's cell, in their order."""
+        labels = (label for label, _ in self.layers)
+        return [label.removeprefix(_OVERRIDE) for label in labels if label.startswith(_OVERRIDE)]
+
+    @property
     def identity(self) -> str:
         """Ten hex digits over all that decides the result, except the seed (:mod:`gkd.identity`)."""
         return identity_of(self.experiment)
@@ -48,6 +56,18 @@ class Resolved:
     def with_overrides(self, overrides: Sequence[str]) -> Resolved:
         """The same config under further ``a.b=c`` overrides, which win over the earlier ones."""
         return resolve(self.name, [*self.layers, *_override_layers(overrides)])
+
+    def without_overrides(self) -> Resolved:
+        """The config as its files state it."""
+        return resolve(self.name, [layer for layer in self.layers if not layer[0].startswith(_OVERRIDE)])
+
+    def with_images_named(self) -> Resolved:
+        """The same config with the fingerprint of each image folder, so that others there are noticed."""
+        found: dict[str, Any] = {}
+        for key, data in (("data", self.experiment.data), ("teacher.data", _teacher_data(self.experiment))):
+            if data is not None and data.name == "folder" and data.root is not None and data.root.exists():
+                _set(found, f"{key}.fingerprint", data.fingerprint or images_fingerprint(data.root))
+        return resolve(self.name, [*self.layers, ("as found", found)]) if found else self
 
     def annotated_yaml(self) -> str:
         """The resolved config as YAML, each value followed by the layer that set it."""
@@ -163,7 +183,7 @@ def _override_layers(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]
         content: dict[str, Any] = {}
         parsed = parse_yaml(value, f"The override {override!r}")
         _set(content, key, parsed)
-        layers.append((f"override {override}", content))
+        layers.append((f"{_OVERRIDE}{override}", content))
     return layers
 
 
@@ -196,23 +216,32 @@ def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved
     origins: dict[str, str] = {}
     _merge(merged, {"method": method}, f"method {method_name}", origins)
     merged["method"]["name"] = method_name
-    stages = list(method["stages"])
+    stages = {**method["stages"]}
     current = next((c["method"]["name"] for _, c in normal if "name" in c.get("method", {})), method_name)
     for label, content in normal:
         content = dict(content)
         layer_method = dict(content.pop("method", {}))
         current = layer_method.get("name", current)
+        if current != method_name and layer_method.keys() - {"name"}:
+            if label.startswith(_OVERRIDE):
+                raise UserError(
+                    f"The {label} comes before method={method_name}, so it speaks of the method {current!r}; write it "
+                    "after method=NAME, or, in a grid, into the 'set' of a row of compare.methods."
+                )
+            layer_method = {}  # a file's settings for its own method do not carry over to another
+        if isinstance(layer_method.get("stages"), Mapping):
+            stages |= layer_method["stages"]
         _merge(merged, content, label, origins)
         spread = {stage: {"optimiser": dict(content.get("optimiser", {}))} for stage in stages}
         if any(spread[stage]["optimiser"] for stage in stages):
             _merge(merged, {"method": {"stages": spread}}, label, origins)
-        if layer_method and current == method_name:  # settings made for another method do not carry over
+        if layer_method:
             _merge(merged, {"method": layer_method}, label, origins)
     model = _experiment_model(merged.get("task"), name)
     try:
         experiment = model.model_validate(merged)
     except ValidationError as error:
-        raise UserError(_sentences(error, model, name)) from None
+        raise UserError(_sentences(error, model, name, shared=merged.get("optimiser", {}))) from None
     if experiment.run.epochs is not None:
         experiment.method.epochs(experiment.run.epochs)
     return Resolved(name, experiment, tuple(layers), origins)
@@ -246,12 +275,18 @@ def _merge(
             origins[dotted] = label
 
 
-def _sentences(error: ValidationError, model: type[BaseModel], name: str) -> str:
-    """Every mistake with its dotted path, one a line; an unknown key with its closest match."""
+def _sentences(
+    error: ValidationError, model: type[BaseModel], name: str, shared: Collection[str] = ()
+) -> str:
+    """Every mistake with its dotted path, one a line; an unknown key with its closest match.
+
+    ``shared`` are the keys of the ``optimiser`` section: a mistake there is in every stage, and told once.
+    """
     lines = []
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
-        dotted = ".".join(location)
+        told = location[3:] if location[3:4] == ["optimiser"] and location[-1] in shared else location
+        dotted = ".".join(told)
         if item["type"] == "extra_forbidden":
             lines.append(f"{dotted}: {unknown('key', location[-1], _fields_at(model, location[:-1]))}")
         elif item["type"] == "missing":
@@ -282,6 +317,10 @@ def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
         models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         current = models[0] if models else annotation
     return list(getattr(current, "model_fields", {}))
+
+
+def _teacher_data(experiment: Experiment) -> Data | None:
+    return experiment.teacher.data if experiment.teacher else None
 
 
 def _plain(experiment: Experiment) -> dict[str, Any]:

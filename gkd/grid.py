@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from gkd.builders import relation_of
-from gkd.checkpoint import write_json
+from gkd.checkpoint import read_json, write_json
 from gkd.config import Resolved, load_method
 from gkd.errors import UserError
 from gkd.method import refusal
@@ -95,9 +95,39 @@ def cells(resolved: Resolved) -> Iterator[Cell]:
                 yield Cell(row.label, axes, resolved.with_overrides(overrides))
 
 
-def results_folder(resolved: Resolved) -> Path:
-    """Where the table and its cells go."""
-    return section(resolved).results or resolved.experiment.run.out / resolved.name / "table"
+@dataclass(frozen=True)
+class Places:
+    """Where a grid's cells and table go.
+
+    The cells and the table that the file states go to ``compare.results``, which may be committed. What
+    overrides make of it, other cells or a part of the table, stays beside the runs.
+    """
+
+    results: Path
+    scratch: Path
+    stated: frozenset[str] | None
+    table: Path
+
+    def cell(self, name: str) -> Path:
+        """Where a cell's file stands or will stand."""
+        own = self.stated is None or name in self.stated
+        return (self.results if own else self.scratch) / "cells" / name
+
+
+def places(resolved: Resolved) -> Places:
+    """Where the cells and the table of a grid go."""
+    compare = section(resolved)
+    scratch = resolved.experiment.run.out / resolved.name / "table"
+    results = compare.results or scratch
+    try:
+        stated = resolved.without_overrides()
+    except UserError:  # a file that is no experiment without them states no grid
+        return Places(results, scratch, None, results)
+    if stated.experiment.compare is None or stated.experiment.compare.results != compare.results:
+        return Places(results, scratch, None, results)  # the user says where
+    names = {name for cell in cells(stated) for name in (cell.file_name, cell.absent_name)}
+    same = stated.experiment.compare == compare and all(cell.file_name in names for cell in cells(resolved))
+    return Places(results, scratch, frozenset(names), results if same else scratch)
 
 
 @dataclass
@@ -109,8 +139,10 @@ class Solved:
         absent: the rows that the label relation denies, each with its ``absent`` reason.
         trained: how many cells were trained now.
         missing: how many cells are not finished.
+        table: the folder for the table.
     """
 
+    table: Path
     cells: list[dict[str, Any]] = field(default_factory=list)
     absent: list[dict[str, Any]] = field(default_factory=list)
     trained: int = 0
@@ -119,14 +151,14 @@ class Solved:
 
 def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Solved:
     """Runs what is missing of a grid, or with ``finished_only`` reads what is there and runs nothing."""
-    folder = results_folder(resolved) / "cells"
-    solved = Solved()
+    where = places(resolved)
+    solved = Solved(table=where.table)
     absent: dict[Path, dict[str, Any]] = {}
     everything = list(cells(resolved))
     for number, cell in enumerate(everything, start=1):
-        path, denied = folder / cell.file_name, folder / cell.absent_name
+        path, denied = where.cell(cell.file_name), where.cell(cell.absent_name)
         if path.is_file():
-            solved.cells.append(json.loads(path.read_text()))
+            solved.cells.append(read_json(path))
             continue
         if not denied.is_file():
             if finished_only:
@@ -139,16 +171,16 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
                     console.print(f"[{number}/{len(everything)}] {name}", markup=False, highlight=False)
                 summary, fresh = run(cell.resolved, console)
                 solved.trained += fresh
-                correct = json.loads((run_folder(cell.resolved) / "correct.json").read_text())
+                correct = read_json(run_folder(cell.resolved) / "correct.json")
                 kept = {key: summary[key] for key in _KEPT}
                 write_json(path, {"label": cell.label, "axes": cell.axes, **kept, "correct": correct})
-                solved.cells.append(json.loads(path.read_text()))
+                solved.cells.append(read_json(path))
                 continue
             write_json(denied, {"label": cell.label, "axes": cell.axes, "relation": kind, "absent": reason})
-        absent[denied] = json.loads(denied.read_text())
+        absent[denied] = read_json(denied)
     if finished_only and not solved.cells:
         raise UserError(
-            f"There is no finished cell of this grid in {folder}; run gkd compare without --finished."
+            f"There is no finished cell of this grid in {where.table}; run gkd compare without --finished."
         )
     solved.absent = list(absent.values())
     return solved

@@ -14,14 +14,12 @@ from gkd.data import fingerprint
 from gkd.method import Method
 from gkd.schema import Experiment
 
-# Keys that change where or how fast a run goes, not what comes out, and those that stand elsewhere too.
-_LEFT_OUT = (
+# Keys that change where or how fast a run goes, not what comes out.
+NO_EFFECT = (
     "compare",
-    "optimiser",  # already merged into the method's stages
     "evaluate.batch_size",
     "data.download",
     "teacher.data.download",
-    "run.seed",
     "run.device",
     "run.threads",
     "run.out",
@@ -33,6 +31,7 @@ _LEFT_OUT = (
     "method.summary",
     "method.sources",
 )
+_ELSEWHERE = ("optimiser", "run.seed")  # merged into the method's stages; a folder below the identity
 
 
 def identity_of(experiment: Experiment) -> str:
@@ -50,7 +49,7 @@ def identity_of(experiment: Experiment) -> str:
         for option, default in options.items():
             if shown.get(option) == default:
                 del shown[option]
-    for key in _LEFT_OUT:
+    for key in (*NO_EFFECT, *_ELSEWHERE):
         _remove(content, key)
     if not experiment.method.needs_teacher:
         content.pop("teacher", None)  # the student alone is the same run beside any teacher
@@ -75,12 +74,16 @@ def _name_images(section: dict[str, Any]) -> None:
         return
     root = Path(section.pop("root"))
     if section["name"] == "folder" and "fingerprint" not in section:  # torchvision checks its own files
-        section["fingerprint"] = _fingerprint(root, root.stat().st_mtime_ns) if root.exists() else root.name
+        section["fingerprint"] = images_fingerprint(root) if root.exists() else root.name
+
+
+def images_fingerprint(root: Path) -> str:
+    """``gkd.data.fingerprint``, remembered while the path's own modification time stays: a grid asks often."""
+    return _fingerprint(root, root.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
 def _fingerprint(root: Path, modified: int) -> str:
-    """Looked up by modification time, because a grid asks for every cell."""
     return fingerprint(root)
 
 

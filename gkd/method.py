@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -244,22 +245,23 @@ class Method(BaseModel):
         """
         if total is None:
             return {name: max(round(stage.epochs), 1) for name, stage in self.stages.items()}
+        lengths = self._lengths(total)
+        empty = [name for name, length in lengths.items() if length < 1]
+        if empty:
+            enough = next(n for n in itertools.count(total + 1) if min(self._lengths(n).values()) > 0)
+            raise UserError(
+                f"run.epochs={total} leaves the stage {empty[0]!r} of {self.name!r} without an epoch; "
+                f"use at least {enough} epochs or larger shares."
+            )
+        return lengths
+
+    def _lengths(self, total: int) -> dict[str, int]:
         published = sum(stage.epochs for stage in self.stages.values())
         shares = {name: stage.share or stage.epochs / published for name, stage in self.stages.items()}
         scale = sum(shares.values())
-        names = list(shares)
-        ends, done = [], 0.0
-        for name in names:  # rounding the ends, not the lengths, keeps the total exact
-            done += shares[name] / scale
-            ends.append(round(done * total))
-        lengths = {name: end - start for name, end, start in zip(names, ends, [0, *ends], strict=False)}
-        empty = [name for name, length in lengths.items() if length < 1]
-        if empty:
-            raise UserError(
-                f"run.epochs={total} leaves the stage {empty[0]!r} of {self.name!r} without an epoch; "
-                f"use at least {len(self.stages)} epochs or larger shares."
-            )
-        return lengths
+        # Rounding the ends, not the lengths, keeps the total exact.
+        ends = [round(done / scale * total) for done in itertools.accumulate(shares.values())]
+        return {name: end - start for name, end, start in zip(shares, ends, [0, *ends], strict=False)}
 
 
 def refusal(method: Method, relation: LabelRelation | None) -> str | None:

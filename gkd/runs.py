@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from torch import Tensor
 
 from gkd import metrics
 from gkd.builders import Prepared, load_teacher, prepare, teacher_experiment, use_threads
-from gkd.checkpoint import latest_checkpoint, load_weights, read_weights, save_weights, write_json
+from gkd.checkpoint import latest_checkpoint, load_weights, read_json, read_weights, save_weights, write_json
 from gkd.config import Resolved, load
 from gkd.data import ImageSet
 from gkd.environment import command, environment
 from gkd.errors import UserError
 from gkd.evaluate import predict
+from gkd.identity import NO_EFFECT
 from gkd.labels import LabelRelation
 from gkd.logging import MetricsFile, Reporter
 from gkd.losses import teacher_confidence
@@ -43,16 +44,20 @@ def run_folder(resolved: Resolved) -> Path:
     it for the reader.
     """
     experiment = resolved.experiment
-    overrides = [
-        label.removeprefix("override ") for label, _ in resolved.layers if label.startswith("override ")
-    ]
-    shown = [text for text in overrides if not re.match(r"(run|method|compare)[.=]", text)]
     parent = experiment.run.out / resolved.name
     for same in sorted(parent.glob(f"{experiment.method.name}*-{resolved.identity}")):
         return same / f"seed{experiment.run.seed}"  # the same run, reached by other words
-    slug = re.sub(r"[^A-Za-z0-9_.=\-]+", "_", ",".join(shown))[:60].strip("_")
+    slug = re.sub(r"[^A-Za-z0-9_.=\-]+", "_", ",".join(_shown(resolved.overrides)))[:60].strip("_")
     parts = [experiment.method.name, *([slug] if slug else []), resolved.identity]
     return parent / "-".join(parts) / f"seed{experiment.run.seed}"
+
+
+def _shown(overrides: Sequence[str]) -> list[str]:
+    """The overrides that a folder's name does not show otherwise, each key by its last two parts."""
+    hidden = {"method", "method.name", "run.seed", *NO_EFFECT}
+    pairs = [override.split("=", 1) for override in overrides]
+    kept = {key: value for key, value in pairs if key not in hidden and not key.startswith("compare.")}
+    return [f"{'.'.join(key.split('.')[-2:])}={value}" for key, value in kept.items()]
 
 
 def finished(folder: Path) -> Summary | None:
@@ -60,7 +65,7 @@ def finished(folder: Path) -> Summary | None:
     path = folder / "summary.json"
     if not path.is_file():
         return None
-    summary: Summary = json.loads(path.read_text())
+    summary: Summary = read_json(path)
     return summary
 
 
@@ -134,14 +139,14 @@ def _describe(folder: Path, prepared: Prepared, threads: int) -> None:
     env = environment(threads, settings.device, settings.dtype)
     path = folder / "env.json"
     if path.is_file() and latest_checkpoint(folder / "checkpoints") is not None:
-        before = json.loads(path.read_text())
+        before = read_json(path)
         for key in ("versions", "threads", "device"):
             if before.get(key) != env[key] and key not in resolved.experiment.run.allow_changed:
                 raise UserError(
                     f"The run {folder} was started with {key} {before.get(key)} and would go on with {env[key]}, "
                     f"which can change its bits; restore {key}, or allow it with run.allow_changed=[{key}]."
                 )
-    (folder / "config.yaml").write_text(f"# {resolved.name}\n{resolved.annotated_yaml()}")
+    (folder / "config.yaml").write_text(f"# {resolved.name}\n{resolved.with_images_named().annotated_yaml()}")
     (folder / "command.txt").write_text(command() + "\n")
     write_json(path, env)
 
@@ -273,17 +278,21 @@ def _empty_batches(folder: Path) -> dict[str, int]:
     return counts
 
 
-def evaluate_run(folder: Path) -> dict[str, Any]:
+def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Judges a finished run's saved students on its test images again.
 
+    Args:
+        folder: the run's.
+        overrides: ``a.b=c`` over its config, such as where the images are now.
+
     Raises:
-        UserError: no run there, or an unfinished one.
+        UserError: no run there, an unfinished one, or images that are not the run's.
     """
     summary = finished(folder)
     if summary is None:
         what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
         raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
-    prepared = prepare(load(folder / "config.yaml"))
+    prepared = prepare(load(folder / "config.yaml", overrides))
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     results: dict[str, Any] = {

@@ -3,7 +3,11 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from gkd.cli import main
 
@@ -29,3 +33,23 @@ def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def write_photos(path: Path, *, corrupt: str | None = None, empty: str | None = None, seed: int = 0) -> None:
+    """A zip of three classes of six 8-pixel images in train and test; one file or class of it spoilt."""
+    generator = np.random.default_rng(seed)
+    with zipfile.ZipFile(path, "w") as archive:
+        for split in ("train", "test"):
+            for name in ("cat", "dog", "owl"):
+                if name == empty:
+                    archive.writestr(f"{split}/{name}/", "")
+                    continue
+                for number in range(6):
+                    file = f"{split}/{name}/{number}.png"
+                    if file == corrupt:
+                        archive.writestr(file, b"\x89PNG not an image")
+                        continue
+                    with archive.open(file, "w") as out:
+                        Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(
+                            out, "PNG"
+                        )

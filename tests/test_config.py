@@ -102,7 +102,7 @@ def test_every_mistake_is_reported_at_once_with_its_path() -> None:
     stages = "method.stages"
     assert sorted(paths) == sorted(
         [
-            f"{stages}.embedding.optimiser.lr", f"{stages}.classifier.optimiser.lr", "run.epochs", "student",
+            "optimiser.lr", "run.epochs", "student",
             f"{stages}.embedding.terms.tuples.weight", f"{stages}.classifier.start", "task.shift", "runn",
         ]
     )  # fmt: skip
@@ -131,7 +131,7 @@ def test_several_mistakes_in_one_term_are_reported_at_once() -> None:
         ("teacher.train.optimiser.lrr=3", "teacher.train.optimiser.lrr", "lr"),
         ("method.stages.embedding.shre=1", "method.stages.embedding.shre", "share"),
         ("method.stages.embedding.terms.tuples.margn=1", "method.stages.embedding.terms.tuples", "margin"),
-        ("optimiser.momentun=0", "method.stages.embedding.optimiser.momentun", "momentum"),
+        ("optimiser.momentun=0", "optimiser.momentun", "momentum"),
         ("task.shfit=1", "task.shfit", "shift"),
         ("data.name=digit", "data", "digits"),
         ("data.augment=corp", "data", "crop"),
@@ -258,6 +258,26 @@ def test_the_resolved_file_names_origins_and_sources_and_resolves_to_itself(writ
 def test_identity_ignores_what_does_not_change_the_result(override: str) -> None:
     """Nor a value that was so before, a loss's default among them."""
     assert tiny(override).identity == tiny().identity
+
+
+def test_optimiser_keys_reach_stages_that_the_experiment_adds(write: Write) -> None:
+    stage = {"epochs": 1, "terms": {"cross_entropy": {}}, "optimiser": {"momentum": 0.5}}
+    content = {
+        **TINY,
+        "method": {"name": "refilled", "stages": {"polish": stage}},
+        "optimiser": {"lr": 0.123},
+    }
+    stages = load(write("mine", content)).experiment.method.stages
+    assert {stage.optimiser.lr for stage in stages.values()} == {0.123}
+    assert stages["polish"].optimiser.momentum == 0.5
+
+
+def test_a_wrong_optimiser_key_is_told_once() -> None:
+    with pytest.raises(
+        UserError, match=r"^tiny: optimiser\.lrr: Unknown key 'lrr'. Did you mean 'lr'"
+    ) as told:
+        tiny("optimiser.lrr=1")
+    assert "\n" not in str(told.value)
 
 
 def images_in(folder: Path, content: bytes) -> str:

@@ -85,6 +85,37 @@ def test_finished_reads_what_is_there_and_runs_nothing(whole, tmp_path, monkeypa
     assert not (tmp_path / "runs").exists()
 
 
+STATED = """
+extends: quickstart
+run: {epochs: 2, threads: 1}
+compare:
+  methods: [student]
+  seeds: [0, 1]
+  axes: {task.shift: [0]}
+  results: committed
+"""
+
+
+def test_what_overrides_change_stays_out_of_the_committed_table(tmp_path, monkeypatch, capsys):
+    """Parts of the stated grid fill its cells; its table is written by the grid as the file states it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(STATED)
+    committed, scratch = tmp_path / "committed", tmp_path / "runs" / "mine" / "table"
+    assert gkd("compare", "mine.yaml", "compare.seeds=[0]") == 0
+    assert [path.name for path in committed.iterdir()] == ["cells"]
+    assert (scratch / "table.md").is_file()
+    assert gkd("compare", "mine.yaml", "run.log_seconds=5") == 0  # changes no result
+    table = (committed / "table.md").read_text()
+    assert "| 2 |" in table
+    assert gkd("compare", "mine.yaml", "optimiser.lr=0.01") == 0
+    assert gkd("compare", "mine.yaml", "compare.report=best", "--finished") == 0
+    assert (committed / "table.md").read_text() == table
+    assert len(list((committed / "cells").iterdir())) == 2
+    assert len(list((scratch / "cells").iterdir())) == 2
+    assert gkd("compare", "mine.yaml", "optimiser.lr=0.01", "compare.results=elsewhere") == 0
+    assert len(list((tmp_path / "elsewhere" / "cells").iterdir())) == 2
+
+
 def test_a_tuning_table_shows_validation_and_no_test_number(whole, tmp_path, monkeypatch, capsys):
     shutil.copytree(whole[0] / "table", tmp_path / "table")
     monkeypatch.chdir(tmp_path)

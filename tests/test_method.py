@@ -103,6 +103,15 @@ def test_shares_decide_where_given_and_published_epochs_elsewhere() -> None:
 def test_a_total_that_starves_a_stage_is_refused() -> None:
     with pytest.raises(UserError, match=r"run.epochs=1 leaves the stage 'embedding' of 'refilled' without"):
         METHODS["refilled"].epochs(1)
+    uneven = {
+        name: {"epochs": epochs, "terms": {"cross_entropy": {}}} for name, epochs in (("a", 1), ("b", 19))
+    }
+    method = Method.model_validate({"name": "uneven", "paper": "-", "summary": "-", "stages": uneven})
+    with pytest.raises(
+        UserError, match="leaves the stage 'a' of 'uneven' without an epoch; use at least 11 epochs"
+    ):
+        method.epochs(5)
+    assert min(method.epochs(11).values()) == 1
 
 
 def denied(name: str, relation: str) -> bool:

@@ -41,7 +41,7 @@ def wait_for_stage(folder: Path, stage: str, process) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
-        for path in (folder / "runs" / "quickstart").rglob("metrics.jsonl"):
+        for path in (folder / "runs" / "quickstart").glob("*/*/metrics.jsonl"):
             lines = [line for line in path.read_text().splitlines() if f'"stage": "{stage}"' in line]
             if len(lines) >= 3:
                 return

@@ -22,7 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace, console: Console) -> int:
     resolved = config.load(arguments.config, arguments.overrides)
     compare = grid.section(resolved)
-    folder = grid.results_folder(resolved)
     solved = grid.solve(resolved, console, finished_only=arguments.finished)
     order = [row.label for row in grid.rows(compare)]
     if compare.report == "validation":
@@ -33,11 +32,13 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
             solved.cells, solved.absent, baseline=compare.baseline, report=compare.report, order=order
         )
         text = markdown(rows, baseline=compare.baseline, axes=list(compare.axes))
-    write_table(folder, rows, text, command=command())
+    write_table(solved.table, rows, text, command=command())
     console.print(text, markup=False, highlight=False)
     state = f"{solved.trained} cells trained now" if solved.trained else "nothing was trained"
     state += f", {solved.missing} missing" if solved.missing else ""
     console.print(
-        f"{len(solved.cells)} cells, {state}. Table: {folder / 'table.md'}", markup=False, highlight=False
+        f"{len(solved.cells)} cells, {state}. Table: {solved.table / 'table.md'}",
+        markup=False,
+        highlight=False,
     )
     return 0

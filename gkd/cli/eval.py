@@ -14,10 +14,13 @@ HELP = "judge a finished run's saved students on its test images"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    parser.add_argument(
+        "overrides", metavar="a.b=c", nargs="*", help="overrides, such as data.root=where/the/images/are/now"
+    )
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
-    results = evaluate_run(arguments.run)
+    results = evaluate_run(arguments.run, arguments.overrides)
     console.print(f"{results['config']} {results['method']} seed {results['seed']}", highlight=False)
     for which in WEIGHTS:
         values = "  ".join(f"{name} {value:.4g}" for name, value in results[which].items())

@@ -7,10 +7,12 @@ import argparse
 from rich.console import Console
 
 from gkd import config
-from gkd.builders import load_teacher, prepare, random_teacher, teacher_experiment, use_threads
+from gkd.builders import Prepared, load_teacher, prepare, random_teacher, teacher_experiment, use_threads
 from gkd.cli import add_config_arguments
 from gkd.models import count_parameters
 from gkd.runs import WEIGHTS, Summary, finished, run, run_folder, title
+from gkd.task import Problem
+from gkd.teacher import Teacher
 from gkd.train import Position, one_step
 
 HELP = "run an experiment, or continue it, or report it where it is finished"
@@ -72,17 +74,23 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
     threads = use_threads(resolved.experiment.run.threads)
     prepared = prepare(resolved)
     teacher, problem, note = None, prepared.problem, ""
+    before: list[str] = []  # the teacher's own stages
+    total = 0.0
     options = resolved.experiment.teacher
     if options is not None and resolved.experiment.method.needs_teacher:
         checkpoint = options.checkpoint
         if checkpoint is None:
-            training = run_folder(teacher_experiment(prepared))
-            checkpoint = training / WEIGHTS[options.weights] if finished(training) else None
+            training = teacher_experiment(prepared)
+            trained = run_folder(training)
+            checkpoint = trained / WEIGHTS[options.weights] if finished(trained) else None
         if checkpoint is not None:
             teacher, problem = load_teacher(prepared, checkpoint)
         else:
             teacher = random_teacher(prepared)
-            note = f" (not trained yet; a run trains it first, {options.train.epochs} epochs)"
+            first = prepare(training)
+            stages, total = _try_stages(first, None, first.problem)
+            note = " (not trained yet; a run does that first)"
+            before = [f"teacher, {stage}" for stage in stages]
     settings, student = prepared.settings, problem.student
     images = (
         f"{len(student.train)} train, {len(student.validation)} validation, {len(student.test)} test images"
@@ -98,16 +106,30 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
     lines.append(
         f"machine   {settings.device}, {str(settings.dtype).removeprefix('torch.')}, {threads} threads"
     )
-    total = 0.0
-    for number, (name, stage) in enumerate(resolved.experiment.method.stages.items()):
+    stages, expected = _try_stages(prepared, teacher, problem)
+    lines += [f"stage     {stage}" for stage in (*before, *stages)]
+    total += expected
+    lines.append(f"expected  about {total:.0f} s of training, in {run_folder(resolved)}")
+    console.print("\n".join(lines), markup=False, highlight=False)
+
+
+def _try_stages(prepared: Prepared, teacher: Teacher | None, problem: Problem) -> tuple[list[str], float]:
+    """One batch through every stage: a line about each, and the seconds that all of them would take."""
+    lines, total = [], 0.0
+    for number, (name, stage) in enumerate(prepared.experiment.method.stages.items()):
         seconds, loss, steps = one_step(
-            name, stage, prepared.student, teacher, problem, prepared.settings, Position(stage=number)
+            name,
+            stage,
+            prepared.student,
+            teacher,
+            problem,
+            prepared.settings,
+            Position(stage=number),
         )
         expected = seconds * steps * prepared.epochs[name]
         total += expected
         lines.append(
-            f"stage     {name}: loss {loss:.4f}, {1000 * seconds:.0f} ms a step, "
+            f"{name}: loss {loss:.4f}, {1000 * seconds:.0f} ms a step, "
             f"{steps} steps x {prepared.epochs[name]} epochs, about {expected:.0f} s"
         )
-    lines.append(f"expected  about {total:.0f} s of training, in {run_folder(resolved)}")
-    console.print("\n".join(lines), markup=False, highlight=False)
+    return lines, total

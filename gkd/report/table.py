@@ -33,8 +33,9 @@ def table_rows(
         order: the labels in the order of the config.
 
     Returns:
-        Rows with mean, std, n, the t-interval over seeds (5 or more), and the difference to the
-        baseline, paired over test images within each seed, with its bootstrap interval.
+        Rows with mean, std, n, and the difference to the baseline, paired within each seed: with its
+        bootstrap interval over test images, and with its t-interval over seeds where there are 5 or more,
+        as the mean has.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell in cells:
@@ -70,7 +71,7 @@ def _row(group: list[dict[str, Any]], base: list[dict[str, Any]], baseline: str,
         f"{other}_std": mean_std([cell[other]["accuracy"] for cell in group])[1],
         "n": len(group),
         "seeds": [cell["seed"] for cell in group],
-        "interval": t_interval(accuracies),
+        "interval": _within(t_interval(accuracies), 0.0, 100.0),
         "ece": _mean(group, lambda cell: cell[report]["ece"]),
         "agreement": _mean(group, lambda cell: cell[report].get("agreement")),
         "seconds": _mean(group, lambda cell: cell["seconds"]),
@@ -85,9 +86,11 @@ def _row(group: list[dict[str, Any]], base: list[dict[str, Any]], baseline: str,
         row["baseline"] = mean_std([theirs[report]["accuracy"] for _, theirs in pairs])[0]
     if pairs and first["label"] != baseline:
         ours = [unpack(cell["correct"][report], cell["correct"]["count"]) for cell, _ in pairs]
-        theirs = [unpack(cell["correct"][report], cell["correct"]["count"]) for _, cell in pairs]
-        row["difference"], *interval = paired_bootstrap(ours, theirs)
+        base_correct = [unpack(cell["correct"][report], cell["correct"]["count"]) for _, cell in pairs]
+        row["difference"], *interval = paired_bootstrap(ours, base_correct)
         row["difference_interval"] = interval
+        gains = [mine[report]["accuracy"] - theirs[report]["accuracy"] for mine, theirs in pairs]
+        row["difference_interval_over_seeds"] = t_interval(gains)
     return row
 
 
@@ -132,7 +135,9 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
     n = max((row["n"] for row in rows if "n" in row), default=0)
     names = [axis.rsplit(".", 1)[-1] for axis in varied]
     head = ["relation", *names, "method", "teacher", "induced", f"{baseline} alone", "distilled"]
-    head += [*(["95 % over seeds"] if n >= 5 else []), other, f"Δ to {baseline} [95 %]", "n", "s"]
+    several = n >= 5  # enough for intervals over seeds
+    head += [*(["[over seeds]"] if several else []), other, f"Δ to {baseline} [over images]"]
+    head += [*(["[over seeds]"] if several else []), "n", "s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     notes = []
     for row in rows:
@@ -141,22 +146,22 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
             lines.append("| " + " | ".join([*lead, *["–"] * (len(head) - len(lead))]) + " |")
             notes.append(f"{row['label']} is absent where the classes are {row['relation']}: {row['absent']}")
             continue
-        interval = row["interval"]
-        over_seeds = [f"{interval[0]:.2f} … {interval[1]:.2f}" if interval else "–"] if n >= 5 else []
         difference = "–"
         if "difference" in row:
-            low, high = row["difference_interval"]
-            difference = f"{row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
+            difference = f"{row['difference']:+.2f} {_interval(row['difference_interval'], '+.2f')}"
         cells = [_number(row["teacher"]), _number(row["teacher_induced"]), _number(row.get("baseline"))]
-        cells += [_spread(row["mean"], row["std"]), *over_seeds, _spread(row[other], row[f"{other}_std"])]
-        cells += [difference, str(row["n"]), f"{row['seconds']:.1f}"]
+        cells += [_spread(row["mean"], row["std"]), *([_interval(row["interval"], ".2f")] if several else [])]
+        cells += [_spread(row[other], row[f"{other}_std"]), difference]
+        cells += [_interval(row.get("difference_interval_over_seeds"), "+.2f")] if several else []
+        cells += [str(row["n"]), f"{row['seconds']:.1f}"]
         lines.append("| " + " | ".join([*lead, *cells]) + " |")
     chosen = "validation chose" if other == "best" else "training ended with"
     legend = [
         f"Test accuracy in percent, mean ± std over n seeds, of the student of the {report} epoch; {other}: of the "
         f"epoch that {chosen}. teacher: on its own classes; induced: the classifier that its embedding induces over "
-        f"the student's classes (nearest class mean). Δ: difference to the {baseline}, paired over test images "
-        "within each seed, with a bootstrap interval over images. s: training seconds a run.",
+        f"the student's classes (nearest class mean). Δ: difference to the {baseline}, paired within each seed. "
+        "Intervals are at 95 %: over images by bootstrap, over seeds (from 5 on) by Student's t; the former speaks of "
+        "other test images, the latter of other seeds. s: training seconds a run.",
         *dict.fromkeys(notes),
     ]
     return "\n".join(lines) + "\n\n" + "\n\n".join(legend) + "\n"
@@ -164,6 +169,14 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def _interval(bounds: Sequence[float] | None, form: str) -> str:
+    return "–" if bounds is None else f"[{bounds[0]:{form}}, {bounds[1]:{form}}]"
+
+
+def _within(bounds: tuple[float, float] | None, lowest: float, highest: float) -> tuple[float, float] | None:
+    return None if bounds is None else (max(bounds[0], lowest), min(bounds[1], highest))
 
 
 def _spread(mean: float, std: float | None) -> str:

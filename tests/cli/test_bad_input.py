@@ -1,17 +1,14 @@
 """Bad input: one clear sentence, exit code 2, nothing lost."""
 
 import errno
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import save_file
 
 from gkd import checkpoint
 from gkd.models import build_network
-from tests.cli_helpers import FAST, gkd
+from tests.cli_helpers import FAST, gkd, write_photos
 
 
 @pytest.fixture
@@ -34,25 +31,6 @@ def photos(tmp_path) -> Path:
     path = tmp_path / "photos.zip"
     write_photos(path)
     return path
-
-
-def write_photos(path: Path, *, corrupt: str | None = None, empty: str | None = None) -> None:
-    generator = np.random.default_rng(0)
-    with zipfile.ZipFile(path, "w") as archive:
-        for split in ("train", "test"):
-            for name in ("cat", "dog", "owl"):
-                if name == empty:
-                    archive.writestr(f"{split}/{name}/", "")
-                    continue
-                for number in range(6):
-                    file = f"{split}/{name}/{number}.png"
-                    if file == corrupt:
-                        archive.writestr(file, b"\x89PNG not an image")
-                        continue
-                    with archive.open(file, "w") as out:
-                        Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(
-                            out, "PNG"
-                        )
 
 
 def on_photos(path: Path, *words: str) -> tuple[str, ...]:
@@ -182,6 +160,37 @@ def test_a_grid_is_refused_where_there_is_none(refused):
 
 def test_evaluating_what_is_no_run(refused):
     assert "does not exist" in refused("eval", "runs/nothing")
+
+
+def test_a_damaged_summary_is_named(refused, tmp_path, capsys):
+    assert gkd("run", "quickstart", "method=student", *FAST) == 0
+    (path,) = (tmp_path / "runs" / "quickstart").rglob("summary.json")
+    path.write_text(path.read_text()[:100])
+    capsys.readouterr()
+    for words in (("run", "quickstart", "method=student", *FAST), ("eval", str(path.parent))):
+        assert "summary.json is damaged: it is not JSON. Remove it" in refused(*words)
+
+
+def test_a_damaged_cell_is_named(refused, tmp_path, capsys):
+    grid = (
+        "compare",
+        "quickstart",
+        *FAST,
+        "compare.methods=[student]",
+        "compare.seeds=[0]",
+        "compare.axes={task.shift: [0]}",
+    )
+    assert gkd(*grid) == 0
+    (path,) = tmp_path.rglob("table/cells/*.json")
+    path.write_text("{")
+    capsys.readouterr()
+    assert f"{path.name} is damaged" in refused(*grid)
+
+
+def test_a_setting_of_another_method_is_refused(refused):
+    weight = "method.stages.distil.terms.sp.weight=3"
+    text = refused("run", "quickstart", weight, "method=sp")
+    assert "comes before method=sp, so it speaks of the method 'refilled'; write it after method=NAME" in text
 
 
 def test_no_space_left_keeps_the_last_checkpoint(refused, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gkd.config import shipped_configs, shipped_methods
-from tests.cli_helpers import FAST, gkd
+from tests.cli_helpers import FAST, gkd, write_photos
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,13 @@ def test_validate_prints_where_each_value_comes_from(capsys):
 def test_dry_run_trains_nothing_and_says_what_a_run_would_cost(capsys, tmp_path):
     assert gkd("run", "quickstart", "--dry-run", "task.shift=2") == 0
     printed = capsys.readouterr().out
-    for text in ("overlapping: 5 teacher classes", "parameters", "ms a step", "not trained yet"):
+    for text in (
+        "overlapping: 5 teacher classes",
+        "parameters",
+        "ms a step",
+        "not trained yet",
+        "teacher, train:",
+    ):
         assert text in printed
     assert not list(tmp_path.iterdir())
 
@@ -81,6 +87,49 @@ def test_eval_repeats_the_summary(capsys, tmp_path):
     assert gkd("eval", str(folder)) == 0
     accuracy = json.loads((folder / "summary.json").read_text())["last"]["accuracy"]
     assert f"{accuracy:.4g}" in capsys.readouterr().out
+
+
+PHOTOS = """
+task: {name: standard}
+data: {name: folder, root: photos.zip, validation: {per_class: 1}, batch_size: 4}
+student: {network: resnet8}
+method: student
+run: {epochs: 1, threads: 1}
+"""
+
+
+def test_eval_finds_images_that_moved_and_refuses_others(capsys, tmp_path):
+    """The folder's config names the images that it was run on."""
+    write_photos(tmp_path / "photos.zip")
+    (tmp_path / "mine.yaml").write_text(PHOTOS)
+    assert gkd("run", "mine.yaml") == 0
+    (folder,) = (tmp_path / "runs" / "mine").rglob("seed0")
+    accuracy = json.loads((folder / "summary.json").read_text())["last"]["accuracy"]
+    (tmp_path / "photos.zip").rename(tmp_path / "moved.zip")
+    capsys.readouterr()
+    assert gkd("eval", str(folder)) == 2
+    assert "no file or folder photos.zip" in capsys.readouterr().err
+    assert gkd("eval", str(folder), "data.root=moved.zip") == 0
+    assert f"{accuracy:.4g}" in capsys.readouterr().out
+    write_photos(tmp_path / "photos.zip", seed=1)
+    assert gkd("eval", str(folder)) == 2
+    assert "are not those of data.fingerprint" in capsys.readouterr().err
+
+
+def test_other_images_of_the_same_name_are_another_run(tmp_path):
+    (tmp_path / "mine.yaml").write_text(PHOTOS)
+    for seed in (0, 1):
+        write_photos(tmp_path / "photos.zip", seed=seed)
+        assert gkd("run", "mine.yaml") == 0
+    assert len(list((tmp_path / "runs" / "mine").rglob("summary.json"))) == 2
+
+
+def test_a_run_folder_shows_what_was_overridden(tmp_path):
+    words = ("method=sp", "method.stages.distil.terms.sp.weight=7", "optimiser.lr=0.02", "run.log_seconds=3")
+    assert gkd("run", "quickstart", *words, *FAST) == 0
+    (folder,) = (tmp_path / "runs" / "quickstart").glob("sp-*")
+    assert folder.name.startswith("sp-sp.weight=7_optimiser.lr=0.02_run.epochs=4_")
+    assert "log_seconds" not in folder.name
 
 
 def test_a_resolved_config_is_an_experiment_of_the_same_identity(tmp_path):
