@@ -38,22 +38,15 @@ from unittest.mock import patch
 import torch
 from _common import (
     DATA,
-    PHASES,
-    TOLERANCE,
     WARM_STEPS,
     Curves,
     OfficialDataset,
     OfficialLoader,
-    Phase,
     State,
     Stream,
     arguments,
-    checkout_facts,
-    compare_sides,
     copied,
     digits,
-    environment,
-    finish,
     official_module,
     official_surroundings,
     prepare,
@@ -61,6 +54,7 @@ from _common import (
     train_gkd,
     train_teacher,
 )
+from _compare import PHASES, TOLERANCE, Phase, checkout_facts, compare_sides, environment, finish
 from torch import Tensor, nn
 
 from gkd.config import load_method

@@ -29,21 +29,14 @@ from unittest.mock import patch
 import torch
 from _common import (
     DATA,
-    PHASES,
-    TOLERANCE,
     WARM_STEPS,
     Curves,
     OfficialLoader,
-    Phase,
     State,
     Stream,
     arguments,
-    checkout_facts,
-    compare_sides,
     copied,
     digits,
-    environment,
-    finish,
     official_module,
     official_surroundings,
     prepare,
@@ -51,6 +44,7 @@ from _common import (
     train_gkd,
     train_teacher,
 )
+from _compare import PHASES, TOLERANCE, Phase, checkout_facts, compare_sides, environment, finish
 
 from gkd.config import load_method
 from gkd.distiller import Distiller

@@ -116,6 +116,15 @@ def test_eval_finds_images_that_moved_and_refuses_others(capsys, tmp_path):
     assert "are not those of data.fingerprint" in capsys.readouterr().err
 
 
+def test_the_config_for_own_photographs_runs_on_them(capsys, tmp_path):
+    write_photos(tmp_path / "photos.zip")
+    small = ("data.image_size=8", "data.batch_size=4", "teacher.train.batch_size=4", "run.threads=1")
+    networks = ("teacher.network=resnet8", "student.network=resnet8")
+    lengths = ("teacher.train.epochs=1", "run.epochs=1")
+    assert gkd("run", "cross_task/photos", "data.root=photos.zip", *small, *networks, *lengths) == 0
+    assert "overlapping, 2 of 3 student classes shared" in capsys.readouterr().out
+
+
 def test_other_images_of_the_same_name_are_another_run(tmp_path):
     (tmp_path / "mine.yaml").write_text(PHOTOS)
     for seed in (0, 1):

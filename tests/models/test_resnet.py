@@ -1,5 +1,7 @@
 """The CIFAR residual networks: layout, shapes, taps and numerics."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from gkd.errors import UserError
 from gkd.models import ResNet, build_network, count_parameters
+from tests.network_helpers import Weights, assert_equals, batch_norm
 
 # 100 classes: (parameters, state-dict entries) of RepDistiller's networks
 COUNTS = {
@@ -20,16 +23,6 @@ COUNTS = {
     "resnet8x4": (1_233_540, 62),
     "resnet32x4": (7_433_860, 206),
 }
-
-Weights = dict[str, Tensor]
-
-
-def batch_norm(x: Tensor, weights: Weights, name: str) -> Tensor:
-    mean, variance, scale, shift = (
-        weights[f"{name}.{key}"].view(1, -1, 1, 1)
-        for key in ("running_mean", "running_var", "weight", "bias")
-    )
-    return (x - mean) / torch.sqrt(variance + 1e-5) * scale + shift
 
 
 def reference(images: Tensor, weights: Weights, num_blocks: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -75,19 +68,7 @@ def test_keys_follow_the_fields_layout() -> None:
 
 @pytest.mark.parametrize(("name", "num_blocks"), [("resnet14", 2), ("resnet8x4", 1)])
 def test_numbers_equal_a_derivation_from_the_state_dict(name: str, num_blocks: int) -> None:
-    torch.manual_seed(0)
-    network = build_network(name, num_classes=7).double()
-    for entry in network.state_dict().values():
-        if entry.is_floating_point() and entry.dim() == 1:
-            entry.uniform_(0.5, 1.5)  # BatchNorm's defaults would hide a missing or swapped entry
-    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    logits, maps, preacts = reference(images, network.state_dict(), num_blocks)
-    network.eval()
-    for preact, expected in ((False, maps), (True, preacts)):
-        out = network.features(images, preact=preact)
-        torch.testing.assert_close(out.logits, logits)
-        for ours, theirs in zip(out.maps, expected, strict=True):
-            torch.testing.assert_close(ours, theirs)
+    assert_equals(partial(reference, num_blocks=num_blocks), name)
 
 
 def test_initialisation_is_kaiming_over_the_fan_out() -> None:
