@@ -92,7 +92,7 @@ def load_source(data: schema.Data) -> Source:
         if found != data.fingerprint:
             raise UserError(
                 f"The images at data.root {data.root} are not those of data.fingerprint {data.fingerprint[:12]}...: "
-                f"get the right ones, drop data.fingerprint, or set data.fingerprint={found}."
+                f"get the right ones, or set data.fingerprint={found} (or null, for any)."
             )
     train = load_images(data.name, "train", **options)  # type: ignore[arg-type]
     test = load_images(data.name, "test", **options)  # type: ignore[arg-type]
@@ -198,8 +198,9 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
         space = LabelSpace(json.loads(metadata["classes"]))
         if set(space) != set(problem.relation.teacher):
             raise UserError(
-                f"teacher.checkpoint {checkpoint} knows {len(space)} classes ({space.names[0]!r}, ...), but the task "
-                f"gives the teacher {len(problem.relation.teacher)} others; choose the task's teacher classes to match."
+                f"teacher.checkpoint {checkpoint} knows {len(space)} classes, but the task gives the teacher "
+                f"{len(problem.relation.teacher)} others; choose the task's teacher classes to match: "
+                f"task.teacher_classes=[{','.join(space)}]."
             )
     network = build_network(
         options.network, num_classes=len(space), in_channels=prepared.problem.student.train.channels

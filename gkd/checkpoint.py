@@ -13,7 +13,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,18 +221,21 @@ def write_json(path: Path, content: Any) -> None:
         raise UserError(_write_failure(path, error)) from None
 
 
-def read_json(path: Path) -> Any:
-    """What ``write_json`` wrote.
+def read_json(path: Path, *, keys: Iterable[str]) -> dict[str, Any]:
+    """What ``write_json`` wrote: a mapping with at least these keys.
 
     Raises:
         UserError: the file was cut short or changed by something else.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError:
+        content = None
+    if not isinstance(content, dict) or not content.keys() >= set(keys):
         raise UserError(
-            f"{path} is damaged: it is not JSON. Remove it, and repeat the command to make it anew."
-        ) from None
+            f"{path} is damaged. Remove it, and repeat the command that made it, to make it anew."
+        )
+    return content
 
 
 def _json_sha256(content: Any) -> str:

@@ -7,7 +7,7 @@ keeps for each key the layer that set it. Config objects stop at ``gkd.builders`
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError, create_model
 
 from gkd.errors import UserError, unknown
-from gkd.identity import identity_of, images_fingerprint, terms_with_defaults
+from gkd.identity import forget_files, identity_of, images_fingerprint, terms_with_defaults
 from gkd.method import Method
 from gkd.schema import Data, Experiment
 from gkd.task import TASKS
@@ -103,6 +103,7 @@ def load(config: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     Raises:
         UserError: a missing file, or every mistake in it at once, each with its dotted path.
     """
+    forget_files()
     path = find(config)
     layers: list[tuple[str, dict[str, Any]]] = []
     content = read_yaml(path)
@@ -181,6 +182,8 @@ def _override_layers(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]
         if not equals or not re.fullmatch(r"[\w\-]+(\.[\w\-/]+)*", key):
             raise UserError(f"The override {override!r} is not of the form a.b=c, such as run.seed=1.")
         content: dict[str, Any] = {}
+        if not value.strip():
+            raise UserError(f"The override {override!r} has no value; write {key}=null to unset the key.")
         parsed = parse_yaml(value, f"The override {override!r}")
         _set(content, key, parsed)
         layers.append((f"{_OVERRIDE}{override}", content))
@@ -216,7 +219,7 @@ def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved
     origins: dict[str, str] = {}
     _merge(merged, {"method": method}, f"method {method_name}", origins)
     merged["method"]["name"] = method_name
-    stages = {**method["stages"]}
+    stages = list(method["stages"])
     current = next((c["method"]["name"] for _, c in normal if "name" in c.get("method", {})), method_name)
     for label, content in normal:
         content = dict(content)
@@ -225,26 +228,37 @@ def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved
         if current != method_name and layer_method.keys() - {"name"}:
             if label.startswith(_OVERRIDE):
                 raise UserError(
-                    f"The {label} comes before method={method_name}, so it speaks of the method {current!r}; write it "
+                    f"The {label} speaks of the method {current!r}, but the method here is {method_name!r}; write it "
                     "after method=NAME, or, in a grid, into the 'set' of a row of compare.methods."
                 )
             layer_method = {}  # a file's settings for its own method do not carry over to another
-        if isinstance(layer_method.get("stages"), Mapping):
-            stages |= layer_method["stages"]
         _merge(merged, content, label, origins)
-        spread = {stage: {"optimiser": dict(content.get("optimiser", {}))} for stage in stages}
-        if any(spread[stage]["optimiser"] for stage in stages):
-            _merge(merged, {"method": {"stages": spread}}, label, origins)
+        named = layer_method.get("stages")
+        added = [stage for stage in named if stage not in stages] if isinstance(named, Mapping) else []
+        for stage in stages:
+            _spread(merged, stage, content.get("optimiser", {}), origins)
+        for stage in added:
+            _spread(merged, stage, merged.get("optimiser", {}), origins)
+        stages += added
         if layer_method:
             _merge(merged, {"method": layer_method}, label, origins)
     model = _experiment_model(merged.get("task"), name)
     try:
         experiment = model.model_validate(merged)
     except ValidationError as error:
-        raise UserError(_sentences(error, model, name, shared=merged.get("optimiser", {}))) from None
+        raise UserError(_sentences(error, model, name, origins)) from None
     if experiment.run.epochs is not None:
         experiment.method.epochs(experiment.run.epochs)
     return Resolved(name, experiment, tuple(layers), origins)
+
+
+def _spread(
+    merged: dict[str, Any], stage: str, optimiser: Mapping[str, Any], origins: dict[str, str]
+) -> None:
+    """Writes keys of the ``optimiser`` section into a stage, as set by the layer that set them there."""
+    for key, value in optimiser.items():
+        content = {"method": {"stages": {stage: {"optimiser": {key: value}}}}}
+        _merge(merged, content, origins.get(f"optimiser.{key}", "default"), origins)
 
 
 def _experiment_model(task: Any, name: str) -> type[Experiment]:
@@ -276,17 +290,21 @@ def _merge(
 
 
 def _sentences(
-    error: ValidationError, model: type[BaseModel], name: str, shared: Collection[str] = ()
+    error: ValidationError, model: type[BaseModel], name: str, origins: Mapping[str, str] | None = None
 ) -> str:
     """Every mistake with its dotted path, one a line; an unknown key with its closest match.
 
-    ``shared`` are the keys of the ``optimiser`` section: a mistake there is in every stage, and told once.
+    What came to all stages from the ``optimiser`` section is told once, as it was written there.
     """
     lines = []
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
-        told = location[3:] if location[3:4] == ["optimiser"] and location[-1] in shared else location
-        dotted = ".".join(told)
+        written = (origins or {}).get(".".join(location[3:5]))
+        shared = location[3:4] == ["optimiser"] and written is not None
+        if shared and written == (origins or {}).get(".".join(location[:5])):
+            dotted = ".".join(location[3:])
+        else:
+            dotted = ".".join(location)
         if item["type"] == "extra_forbidden":
             lines.append(f"{dotted}: {unknown('key', location[-1], _fields_at(model, location[:-1]))}")
         elif item["type"] == "missing":

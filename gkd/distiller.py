@@ -12,7 +12,7 @@ from gkd.errors import UserError, unknown
 from gkd.features import Batch, Features, as_network
 from gkd.labels import LabelRelation
 from gkd.losses import NEEDS, class_centres, teacher_confidence
-from gkd.method import Term
+from gkd.method import Spot, SpotPair, Term
 from gkd.teacher import Teacher
 
 
@@ -37,6 +37,7 @@ class Distiller(nn.Module):
     student_index: Tensor
     teacher_index: Tensor
     known: Tensor
+    shared_column: Tensor
 
     def __init__(
         self,
@@ -69,6 +70,9 @@ class Distiller(nn.Module):
             self.register_buffer("student_index", relation.student_index, persistent=False)
             self.register_buffer("teacher_index", relation.teacher_index, persistent=False)
             self.register_buffer("known", relation.known, persistent=False)
+            shared_column = torch.zeros(len(relation.student), dtype=torch.int64)
+            shared_column[relation.student_index] = torch.arange(relation.num_shared)
+            self.register_buffer("shared_column", shared_column, persistent=False)
             self.all_known = bool(relation.known.all())
 
     @property
@@ -105,38 +109,63 @@ class Distiller(nn.Module):
         # Losses pick their own precision (R4); autocast would turn their products into bf16.
         with torch.autocast(batch.images.device.type, enabled=False):
             for name, term in self.terms.items():
-                inputs = [self._input(need, term, student, teacher, batch) for need in term.needs]
                 options = {**term.options, **self._selection(term, teacher, batch)}
+                inputs = [self._inputs(term, spots, student, teacher, batch) for spots in term.readings]
                 if term.entry.counted is None:
-                    values[name] = term.entry.function(*inputs, **options)
+                    values[name] = _sum([term.entry.function(*read, **options) for read in inputs])
                 else:
-                    values[name], count = term.entry.counted(*inputs, **options)
-                    report[f"empty/{name}"] = (count == 0).float()
+                    results = [term.entry.counted(*read, **options) for read in inputs]
+                    values[name] = _sum([value for value, _ in results])
+                    report[f"empty/{name}"] = (_sum([count for _, count in results]) == 0).float()
             weights = {n: term.weight * term.schedule.factor(self.epoch) for n, term in self.terms.items()}
             loss = weighted_sum(values, weights)
         return {"loss": loss, **{f"loss/{name}": value.detach() for name, value in values.items()}, **report}
 
+    def _inputs(
+        self,
+        term: Term,
+        reading: tuple[SpotPair, SpotPair],
+        student: Features,
+        teacher: Features | None,
+        batch: Batch,
+    ) -> list[Tensor]:
+        """The tensors that a loss names as its positional arguments."""
+        (student_spot, teacher_spot), (student_after, teacher_after) = reading
+        spots = {
+            "student": (student, student_spot),
+            "student_map": (student, student_spot),
+            "student_map_after": (student, student_after),
+            "teacher": (teacher, teacher_spot),
+            "teacher_map": (teacher, teacher_spot),
+            "teacher_map_after": (teacher, teacher_after),
+        }
+        inputs = []
+        for need in term.needs:
+            if need in spots:
+                features, spot = spots[need]
+                assert features is not None  # checked when the distiller was built
+                inputs.append(_spot(features, spot))
+            else:
+                inputs.append(self._input(need, term, student, teacher, batch))
+        return inputs
+
     def _input(
         self, need: str, term: Term, student: Features, teacher: Features | None, batch: Batch
     ) -> Tensor:
-        """The tensor that a loss names as one of its positional arguments."""
+        """The tensor that a loss names and no spot decides."""
         if need == "labels":
-            return batch.labels
+            return self.shared_column[batch.labels] if term.needs_shared_classes else batch.labels
         if need == "index":
             return batch.index
         if need == "student_logits":
             return student.logits[:, self.student_index] if term.needs_shared_classes else student.logits
         if need == "student_embedding":
             return student.embedding
-        if need == "student_map":
-            return _spot(student, term.at.student)
         assert teacher is not None  # checked when the distiller was built
         if need == "teacher_logits":
             return teacher.logits[:, self.teacher_index]
         if need == "teacher_embedding":
             return teacher.embedding
-        if need == "teacher_map":
-            return _spot(teacher, term.at.teacher)
         if need == "centres":
             if term.centres == "train":
                 assert self.centres is not None
@@ -147,7 +176,9 @@ class Distiller(nn.Module):
     def _selection(self, term: Term, teacher: Features | None, batch: Batch) -> dict[str, Tensor]:
         """The rows that a term sees and the weight of each, where it asks for either."""
         chosen: dict[str, Tensor] = {}
-        if term.needs_shared_classes and (term.rows or self.rows) == "known" and not self.all_known:
+        # A loss that reads the label among the shared classes cannot take a row whose class is not one.
+        known = (term.rows or self.rows) == "known" or "labels" in term.needs
+        if term.needs_shared_classes and known and not self.all_known:
             chosen["mask"] = self.known[batch.labels]
         if term.confidence is not None:
             assert teacher is not None
@@ -204,7 +235,12 @@ def weighted_sum(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
     return total
 
 
-def _spot(features: Features, spot: int | Literal["embedding", "logits"]) -> Tensor:
+def _sum(values: Sequence[Tensor]) -> Tensor:
+    """The sum of one or more 0-dim tensors; one is itself."""
+    return values[0] if len(values) == 1 else torch.stack(list(values)).sum()
+
+
+def _spot(features: Features, spot: Spot) -> Tensor:
     """The output that a spot names."""
     if spot == "embedding":
         return features.embedding

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from gkd.checkpoint import read_json, write_json
 from gkd.config import Resolved, load_method
 from gkd.errors import UserError
 from gkd.method import refusal
-from gkd.runs import run, run_folder
+from gkd.runs import CORRECT, WEIGHTS, run, run_folder, slug
 from gkd.schema import Compare, MethodRow
 
 _KEPT = (
@@ -67,8 +68,8 @@ def section(resolved: Resolved) -> Compare:
     compare = resolved.experiment.compare
     if compare is None:
         raise UserError(
-            f"{resolved.name} has no compare section; add one, such as 'compare: {{methods: [student, kd], "
-            "seeds: [0, 1]}}', or use gkd run."
+            f"{resolved.name} has no compare section; add one, such as 'compare: "
+            "{methods: [student, kd], seeds: [0, 1]}', or use gkd run."
         )
     return compare
 
@@ -80,10 +81,21 @@ def rows(compare: Compare) -> list[MethodRow]:
     ]
 
 
+def count(compare: Compare) -> int:
+    """How many cells a grid has."""
+    return len(compare.methods) * len(compare.seeds) * math.prod(map(len, compare.axes.values()))
+
+
 def cells(resolved: Resolved) -> Iterator[Cell]:
     """Every cell, the first seed of all of them first, so that a table stands early."""
     compare = section(resolved)
     keys = list(compare.axes)
+    own = {"method": "compare.methods", "run.seed": "compare.seeds", **dict.fromkeys(keys, "compare.axes")}
+    for key in (override.partition("=")[0] for override in resolved.overrides):
+        if key in own:
+            raise UserError(
+                f"A grid sets {key} of every cell itself, so the override is lost; use {own[key]}."
+            )
     for row in rows(compare):
         load_method(row.method)  # a wrong name is found before the first run
     for seed in compare.seeds:
@@ -117,17 +129,18 @@ class Places:
 def places(resolved: Resolved) -> Places:
     """Where the cells and the table of a grid go."""
     compare = section(resolved)
-    scratch = resolved.experiment.run.out / resolved.name / "table"
-    results = compare.results or scratch
+    scratch = resolved.experiment.run.out / resolved.name / "-".join(["table", *slug(resolved.overrides)])
+    if compare.results is None:
+        return Places(scratch, scratch, None, scratch)
     try:
         stated = resolved.without_overrides()
-    except UserError:  # a file that is no experiment without them states no grid
-        return Places(results, scratch, None, results)
-    if stated.experiment.compare is None or stated.experiment.compare.results != compare.results:
-        return Places(results, scratch, None, results)  # the user says where
-    names = {name for cell in cells(stated) for name in (cell.file_name, cell.absent_name)}
+        if stated.experiment.compare is None or stated.experiment.compare.results != compare.results:
+            return Places(compare.results, scratch, None, compare.results)  # the user says where
+        names = {name for cell in cells(stated) for name in (cell.file_name, cell.absent_name)}
+    except UserError:  # a file that is no experiment without the overrides states no grid
+        return Places(compare.results, scratch, None, compare.results)
     same = stated.experiment.compare == compare and all(cell.file_name in names for cell in cells(resolved))
-    return Places(results, scratch, frozenset(names), results if same else scratch)
+    return Places(compare.results, scratch, frozenset(names), compare.results if same else scratch)
 
 
 @dataclass
@@ -158,7 +171,7 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     for number, cell in enumerate(everything, start=1):
         path, denied = where.cell(cell.file_name), where.cell(cell.absent_name)
         if path.is_file():
-            solved.cells.append(read_json(path))
+            solved.cells.append(read_json(path, keys=("label", "axes", *_KEPT, "correct")))
             continue
         if not denied.is_file():
             if finished_only:
@@ -171,13 +184,14 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
                     console.print(f"[{number}/{len(everything)}] {name}", markup=False, highlight=False)
                 summary, fresh = run(cell.resolved, console)
                 solved.trained += fresh
-                correct = read_json(run_folder(cell.resolved) / "correct.json")
+                correct = read_json(run_folder(cell.resolved) / CORRECT, keys=("count", *WEIGHTS))
                 kept = {key: summary[key] for key in _KEPT}
-                write_json(path, {"label": cell.label, "axes": cell.axes, **kept, "correct": correct})
-                solved.cells.append(read_json(path))
+                content = {"label": cell.label, "axes": cell.axes, **kept, "correct": correct}
+                write_json(path, content)
+                solved.cells.append(content)
                 continue
             write_json(denied, {"label": cell.label, "axes": cell.axes, "relation": kind, "absent": reason})
-        absent[denied] = read_json(denied)
+        absent[denied] = read_json(denied, keys=("label", "axes", "relation", "absent"))
     if finished_only and not solved.cells:
         raise UserError(
             f"There is no finished cell of this grid in {where.table}; run gkd compare without --finished."

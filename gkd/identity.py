@@ -77,22 +77,30 @@ def _name_images(section: dict[str, Any]) -> None:
         section["fingerprint"] = images_fingerprint(root) if root.exists() else root.name
 
 
-def images_fingerprint(root: Path) -> str:
-    """``gkd.data.fingerprint``, remembered while the path's own modification time stays: a grid asks often."""
-    return _fingerprint(root, root.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=8)
-def _fingerprint(root: Path, modified: int) -> str:
-    return fingerprint(root)
-
-
 def _name_weights(section: dict[str, Any]) -> None:
     """Puts the checksum of a weight file for where it is; its name where it is not there."""
     pinned = section.pop("sha256", None)
     if "checkpoint" in section:
         path = Path(section["checkpoint"])
-        section["checkpoint"] = pinned or (sha256(path) if path.is_file() else path.name)
+        section["checkpoint"] = pinned or (_sha256(path) if path.is_file() else path.name)
+
+
+# A grid asks for the identity of every cell, so what stands in files is looked at once a command.
+
+
+def images_fingerprint(root: Path) -> str:
+    """``gkd.data.fingerprint``, remembered until ``forget_files``."""
+    return _fingerprint(root)
+
+
+_fingerprint = lru_cache(maxsize=8)(fingerprint)
+_sha256 = lru_cache(maxsize=8)(sha256)
+
+
+def forget_files() -> None:
+    """Looks at image folders and weight files anew, because they may have changed."""
+    _fingerprint.cache_clear()
+    _sha256.cache_clear()
 
 
 def _without_empty(node: Any) -> Any:

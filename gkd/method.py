@@ -20,7 +20,7 @@ from pydantic_core import InitErrorDetails
 
 from gkd.errors import UserError, unknown
 from gkd.labels import LabelRelation
-from gkd.losses import LOSSES, Loss
+from gkd.losses import AT_SPOTS, LOSSES, Loss
 from gkd.optimiser import Optimiser
 
 
@@ -46,17 +46,43 @@ class WeightSchedule(BaseModel):
         return 1.0
 
 
+Spot = int | Literal["embedding", "logits"]
+SpotPair = tuple[Spot, Spot]
+
+
 class Spots(BaseModel):
     """Which of a network's outputs a loss on maps reads, on each side.
 
     An integer counts the maps (-1 is the last before pooling); ``embedding`` and ``logits`` stand
-    for those.
+    for those. A list on each side pairs its entries one by one: the loss is summed over the pairs. A loss
+    on two maps of a network (``student_map_after``) reads each pair and the one that follows it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    student: int | Literal["embedding", "logits"] = -1
-    teacher: int | Literal["embedding", "logits"] = -1
+    student: Spot | tuple[Spot, ...] = -1
+    teacher: Spot | tuple[Spot, ...] = -1
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Spots:
+        if isinstance(self.student, tuple) != isinstance(self.teacher, tuple) or (
+            isinstance(self.student, tuple)
+            and isinstance(self.teacher, tuple)
+            and len(self.student) != len(self.teacher)
+        ):
+            raise ValueError(
+                "student and teacher need as many spots, which are paired one by one, such as "
+                "{student: [1, 2, 3], teacher: [1, 2, 3]}"
+            )
+        return self
+
+    def pairs(self) -> list[SpotPair]:
+        """The (student, teacher) spots, one by one."""
+        if isinstance(self.student, tuple) and isinstance(self.teacher, tuple):
+            return list(zip(self.student, self.teacher, strict=True))
+        assert not isinstance(self.student, tuple)
+        assert not isinstance(self.teacher, tuple)
+        return [(self.student, self.teacher)]
 
 
 class Term(BaseModel):
@@ -104,6 +130,17 @@ class Term(BaseModel):
                 )
                 if problem:
                     errors.append(_mistake(problem, name, data[name]))
+            if not errors and entry.refusal is not None:
+                given = {key: value for key, value in data.items() if key in entry.options}
+                problem = entry.refusal({**entry.options, **given})
+                if problem:
+                    errors.append(_mistake(problem, "loss", data["loss"]))
+            stated = data.get("at") not in (None, Spots().model_dump())
+            if stated and not set(entry.needs) & set(AT_SPOTS):
+                problem = (
+                    f"the loss {data['loss']!r} reads {', '.join(entry.needs)}, so it has no spots to choose"
+                )
+                errors.append(_mistake(problem, "at", data["at"]))
             if data.get("confidence") is not None and not entry.takes_weights:
                 problem = f"the loss {data['loss']!r} takes no sample weights, so confidence cannot be set"
                 errors.append(_mistake(problem, "confidence", data["confidence"]))
@@ -116,6 +153,9 @@ class Term(BaseModel):
                         type=item["type"], loc=item["loc"], input=item["input"], ctx=item.get("ctx", {})
                     )
                 )
+        if not errors and "student_map_after" in term.needs and len(term.at.pairs()) < 2:
+            problem = f"the loss {term.loss!r} reads a map and the one after it; name two spots or more on each side"
+            errors.append(_mistake(problem, "at", data.get("at")))
         if errors:
             raise ValidationError.from_exception_data("Term", errors)
         return term
@@ -136,7 +176,21 @@ class Term(BaseModel):
 
     @property
     def needs_teacher(self) -> bool:
-        return any(need.startswith("teacher_") or need == "centres" for need in self.needs)
+        return any(need.startswith("teacher") or need == "centres" for need in self.needs)
+
+    @property
+    def readings(self) -> list[tuple[SpotPair, SpotPair]]:
+        """The (student, teacher) spots of each value that the term sums, and those that follow them."""
+        pairs = self.at.pairs()
+        if "student_map_after" in self.needs:
+            return list(itertools.pairwise(pairs))
+        return [(pair, pair) for pair in pairs]
+
+    @property
+    def teacher_maps(self) -> set[int]:
+        """The teacher's maps that the term reads."""
+        reads = any(need in AT_SPOTS for need in self.needs)
+        return {spot for _, spot in self.at.pairs() if reads and isinstance(spot, int)}
 
     @property
     def needs_shared_classes(self) -> bool:

@@ -34,6 +34,7 @@ from gkd.teacher import Teacher
 from gkd.train import Position, State, fit
 
 Summary = dict[str, Any]
+CORRECT = "correct.json"
 WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}
 
 
@@ -47,25 +48,28 @@ def run_folder(resolved: Resolved) -> Path:
     parent = experiment.run.out / resolved.name
     for same in sorted(parent.glob(f"{experiment.method.name}*-{resolved.identity}")):
         return same / f"seed{experiment.run.seed}"  # the same run, reached by other words
-    slug = re.sub(r"[^A-Za-z0-9_.=\-]+", "_", ",".join(_shown(resolved.overrides)))[:60].strip("_")
-    parts = [experiment.method.name, *([slug] if slug else []), resolved.identity]
+    parts = [experiment.method.name, *slug(resolved.overrides, "compare"), resolved.identity]
     return parent / "-".join(parts) / f"seed{experiment.run.seed}"
 
 
-def _shown(overrides: Sequence[str]) -> list[str]:
-    """The overrides that a folder's name does not show otherwise, each key by its last two parts."""
+def slug(overrides: Sequence[str], *hidden_sections: str) -> list[str]:
+    """Overrides as a part of a folder's name, each key by its last two parts; none where nothing is to show.
+
+    Those that change no result, or that the folder's name shows otherwise, are left out.
+    """
     hidden = {"method", "method.name", "run.seed", *NO_EFFECT}
     pairs = [override.split("=", 1) for override in overrides]
-    kept = {key: value for key, value in pairs if key not in hidden and not key.startswith("compare.")}
-    return [f"{'.'.join(key.split('.')[-2:])}={value}" for key, value in kept.items()]
+    kept = {k: v for k, v in pairs if k not in hidden and k.split(".")[0] not in hidden_sections}
+    text = ",".join(f"{'.'.join(key.split('.')[-2:])}={value}" for key, value in kept.items())
+    text = re.sub(r"[^A-Za-z0-9_.=\-]+", "_", text)[:60].strip("_")
+    return [text] if text else []
 
 
 def finished(folder: Path) -> Summary | None:
     """The summary of a finished run, or None."""
-    path = folder / "summary.json"
-    if not path.is_file():
+    if not all((folder / name).is_file() for name in ("summary.json", CORRECT)):
         return None
-    summary: Summary = read_json(path)
+    summary: Summary = read_json(folder / "summary.json", keys=("config", "method", "relation", *WEIGHTS))
     return summary
 
 
@@ -139,7 +143,7 @@ def _describe(folder: Path, prepared: Prepared, threads: int) -> None:
     env = environment(threads, settings.device, settings.dtype)
     path = folder / "env.json"
     if path.is_file() and latest_checkpoint(folder / "checkpoints") is not None:
-        before = read_json(path)
+        before = read_json(path, keys=("versions", "threads", "device"))
         for key in ("versions", "threads", "device"):
             if before.get(key) != env[key] and key not in resolved.experiment.run.allow_changed:
                 raise UserError(
@@ -186,7 +190,7 @@ def _finish(
         }
         save_weights(folder / WEIGHTS[which], state, metadata)
     results["best"].update(epoch=position.best_epoch, validation=_rounded(position.best_metric))
-    write_json(folder / "correct.json", {"count": len(labels), **correct})
+    write_json(folder / CORRECT, {"count": len(labels), **correct})
     summary: Summary = {
         "config": resolved.name,
         "identity": resolved.identity,
@@ -292,7 +296,8 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if summary is None:
         what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
         raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
-    prepared = prepare(load(folder / "config.yaml", overrides))
+    # What the student started from is of no use any more, and need not be there.
+    prepared = prepare(load(folder / "config.yaml", [*overrides, "student.checkpoint=null"]))
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     results: dict[str, Any] = {
@@ -301,7 +306,13 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "seed": summary["seed"],
     }
     for which, name in WEIGHTS.items():
-        tensors, _ = read_weights(folder / name)
+        tensors, metadata = read_weights(folder / name)
+        asked, known = list(prepared.problem.student.space), json.loads(metadata["classes"])
+        if asked != known:
+            raise UserError(
+                f"The student of {folder} knows {', '.join(known)}, but the overrides make the task "
+                f"{', '.join(asked)}; override only where the images are (data.root) and what changes no result."
+            )
         load_weights(prepared.student, tensors, name=prepared.experiment.student.network, path=folder / name)
         logits, _ = predict(prepared.student, test, prepared.settings)
         results[which] = judge(logits, test.labels.cpu())

@@ -20,7 +20,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+def _from_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"the home folder in {str(path)!r} is not known; write the whole path") from None
+
+
+HomePath = Annotated[Path, AfterValidator(_from_home)]
 
 
 class Validation(Section):

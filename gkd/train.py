@@ -163,8 +163,7 @@ class _StageRun:
         epoch, start = self.position.epoch, self.position.step
         if self.teacher_views is None:
             return self.batches.epoch(epoch, start)
-        terms = self.stage.terms.values()
-        spots = {t.at.teacher for t in terms if "teacher_map" in t.needs and isinstance(t.at.teacher, int)}
+        spots = {spot for term in self.stage.terms.values() for spot in term.teacher_maps}
         return self.teacher_views.epoch(epoch, start, spots, self.batches)
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -13,7 +13,18 @@ from gkd.distiller import Distiller, weighted_sum
 from gkd.errors import UserError
 from gkd.features import Batch, Features
 from gkd.labels import LabelRelation, LabelSpace
-from gkd.losses import LOSSES, Loss, class_centres, induced_classifier_loss, kd_loss, teacher_confidence
+from gkd.losses import (
+    LOSSES,
+    Loss,
+    affinity_loss,
+    at_loss,
+    class_centres,
+    dkd_loss,
+    fsp_loss,
+    induced_classifier_loss,
+    kd_loss,
+    teacher_confidence,
+)
 from gkd.method import Term
 from gkd.models import build_network
 from gkd.teacher import Teacher
@@ -289,3 +300,48 @@ def test_losses_do_not_feel_autocast(
     assert plain.dtype == cast.dtype == torch.float32
     assert torch.equal(plain, cast)
     assert plain.item() != 0
+
+
+def test_dkd_over_overlapping_classes_reads_labels_among_the_shared_ones(make_batch: MakeBatch) -> None:
+    """Rows whose class the teacher does not know have no target, whatever ``rows`` says."""
+    pupil, teacher, relation = exact_pair("xbca", "abcd")
+    batch = make_batch(4)
+    known = torch.tensor([1, 2, 3])[None] == batch.labels[:, None]
+    rows = known.any(1).nonzero()[:, 0]
+    shared = [
+        pupil.given.logits[:, relation.student_index],
+        teacher.network.given.logits[:, relation.teacher_index],
+    ]
+    names = [relation.student.names[i] for i in relation.student_index]
+    labels = torch.tensor([names.index(relation.student.names[i]) for i in batch.labels[rows]])
+    expected = dkd_loss(shared[0][rows], shared[1][rows], labels)
+    for which in ("known", "all"):
+        terms = {"dkd": Term(loss="dkd", rows=which)}
+        losses = Distiller(pupil, teacher, terms, relation=relation)(batch)
+        torch.testing.assert_close(losses["loss/dkd"], expected.detach())
+
+
+def test_several_spots_are_summed_pair_by_pair(make_batch: MakeBatch) -> None:
+    pupil, teacher, relation = exact_pair("abc", "abc")
+    terms = {"at": Term(loss="at", at={"student": [0, 1], "teacher": [1, 0]})}  # type: ignore[arg-type]
+    losses = Distiller(pupil, teacher, terms, relation=relation)(make_batch(3))
+    ours, theirs = pupil.given.maps, teacher.network.given.maps
+    expected = at_loss(ours[0], theirs[1]) + at_loss(ours[1], theirs[0])
+    torch.testing.assert_close(losses["loss/at"], expected.detach())
+
+
+def test_a_loss_on_two_maps_reads_a_spot_and_the_next(make_batch: MakeBatch) -> None:
+    pupil, teacher, relation = exact_pair("abc", "abc")
+    terms = {"fsp": Term(loss="fsp", at={"student": [0, 1], "teacher": [0, 1]})}  # type: ignore[arg-type]
+    losses = Distiller(pupil, teacher, terms, relation=relation)(make_batch(3))
+    expected = fsp_loss(*pupil.given.maps, *teacher.network.given.maps)
+    torch.testing.assert_close(losses["loss/fsp"], expected.detach())
+
+
+def test_an_affinity_is_of_whatever_stands_at_its_spots(make_batch: MakeBatch) -> None:
+    pupil, teacher, relation = exact_pair("abc", "abc")
+    at = {"student": "embedding", "teacher": 0}
+    terms = {"affinity": Term(loss="affinity", at=at)}  # type: ignore[arg-type]
+    losses = Distiller(pupil, teacher, terms, relation=relation)(make_batch(3))
+    expected = affinity_loss(pupil.given.embedding, teacher.network.given.maps[0])
+    torch.testing.assert_close(losses["loss/affinity"], expected.detach())

@@ -100,10 +100,10 @@ def test_what_overrides_change_stays_out_of_the_committed_table(tmp_path, monkey
     """Parts of the stated grid fill its cells; its table is written by the grid as the file states it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(STATED)
-    committed, scratch = tmp_path / "committed", tmp_path / "runs" / "mine" / "table"
+    committed, runs = tmp_path / "committed", tmp_path / "runs" / "mine"
     assert gkd("compare", "mine.yaml", "compare.seeds=[0]") == 0
     assert [path.name for path in committed.iterdir()] == ["cells"]
-    assert (scratch / "table.md").is_file()
+    assert (runs / "table-compare.seeds=_0" / "table.md").is_file()
     assert gkd("compare", "mine.yaml", "run.log_seconds=5") == 0  # changes no result
     table = (committed / "table.md").read_text()
     assert "| 2 |" in table
@@ -111,9 +111,19 @@ def test_what_overrides_change_stays_out_of_the_committed_table(tmp_path, monkey
     assert gkd("compare", "mine.yaml", "compare.report=best", "--finished") == 0
     assert (committed / "table.md").read_text() == table
     assert len(list((committed / "cells").iterdir())) == 2
-    assert len(list((scratch / "cells").iterdir())) == 2
+    assert len(list((runs / "table-optimiser.lr=0.01" / "cells").iterdir())) == 2
     assert gkd("compare", "mine.yaml", "optimiser.lr=0.01", "compare.results=elsewhere") == 0
     assert len(list((tmp_path / "elsewhere" / "cells").iterdir())) == 2
+
+
+def test_each_variation_of_a_grid_without_results_has_its_own_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(STATED.replace("  results: committed\n", ""))
+    assert gkd("compare", "mine.yaml") == 0
+    table = (tmp_path / "runs" / "mine" / "table" / "table.md").read_text()
+    assert gkd("compare", "mine.yaml", "compare.seeds=[0]") == 0
+    assert (tmp_path / "runs" / "mine" / "table" / "table.md").read_text() == table
+    assert (tmp_path / "runs" / "mine" / "table-compare.seeds=_0" / "table.md").is_file()
 
 
 def test_a_tuning_table_shows_validation_and_no_test_number(whole, tmp_path, monkeypatch, capsys):

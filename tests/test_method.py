@@ -13,6 +13,7 @@ from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.losses import LOSSES
 from gkd.method import Method, Term, WeightSchedule, refusal, require
+from tests.config_helpers import ON_LOGITS
 
 METHODS = shipped_methods()
 RELATIONS = {
@@ -114,11 +115,33 @@ def test_a_total_that_starves_a_stage_is_refused() -> None:
     assert min(method.epochs(11).values()) == 1
 
 
+def term_mistake(**content: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Term.model_validate(content)
+    return str(caught.value)
+
+
+def test_an_undefined_affinity_is_refused_before_training() -> None:
+    text = term_mistake(loss="affinity", affinity="dot", normalisation="row-sum")
+    assert "'row-sum' needs affinities of 0 or more" in text
+    assert "compares distributions" in term_mistake(loss="affinity", normalisation="mean", distance="js")
+
+
+def test_spots_are_paired_and_only_for_losses_that_read_them() -> None:
+    assert "paired one by one" in term_mistake(loss="at", at={"student": [0, 1], "teacher": [0]})
+    assert "paired one by one" in term_mistake(loss="at", at={"student": [0, 1], "teacher": 0})
+    assert "has no spots to choose" in term_mistake(loss="pkt", at={"student": 0, "teacher": 0})
+    assert "name two spots or more" in term_mistake(loss="fsp")
+    three = Term.model_validate({"loss": "fsp", "at": {"student": [0, 1, 2], "teacher": [1, 2, 3]}})
+    assert three.readings == [((0, 1), (1, 2)), ((1, 2), (2, 3))]
+    assert three.teacher_maps == {1, 2, 3}
+
+
 def denied(name: str, relation: str) -> bool:
     """The rule, stated apart from the code: what compares logits needs two shared classes."""
     if relation == "no teacher":
         return name != "student"
-    return name == "kd" and relation in ("one shared", "disjoint")
+    return name in ON_LOGITS and relation in ("one shared", "disjoint")
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
@@ -132,7 +155,7 @@ def test_a_refusal_says_why_and_what_would_work() -> None:
     with pytest.raises(UserError, match=r"'kd' \(term 'kd' of stage 'distil'\).*share no class") as caught:
         require(METHODS["kd"], RELATIONS["disjoint"], METHODS)
     fitting = str(caught.value).split("Methods that work here: ")[1]
-    assert fitting == ", ".join(sorted(set(METHODS) - {"kd"})) + "."
+    assert fitting == ", ".join(sorted(set(METHODS) - ON_LOGITS)) + "."
     with pytest.raises(UserError, match="share only one; a softmax needs at least two"):
         require(METHODS["kd"], RELATIONS["one shared"], METHODS)
     with pytest.raises(UserError, match=r"needs a teacher, but the experiment has none. .*: student\."):

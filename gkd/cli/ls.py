@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from rich.console import Console
 
@@ -49,4 +50,6 @@ def _entries(kind: str) -> dict[str, str]:
 
 
 def _first_line(text: str | None) -> str:
-    return (text or "").strip().splitlines()[0] if text else ""
+    """A docstring's first line, without its markup."""
+    line = text.strip().splitlines()[0] if text else ""
+    return re.sub(r":\w+:`([^`]*)`|``([^`]*)``", r"\1\2", line)

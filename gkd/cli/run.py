@@ -91,6 +91,7 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
             stages, total = _try_stages(first, None, first.problem)
             note = " (not trained yet; a run does that first)"
             before = [f"teacher, {stage}" for stage in stages]
+    folder = run_folder(resolved)
     settings, student = prepared.settings, problem.student
     images = (
         f"{len(student.train)} train, {len(student.validation)} validation, {len(student.test)} test images"
@@ -109,7 +110,8 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
     stages, expected = _try_stages(prepared, teacher, problem)
     lines += [f"stage     {stage}" for stage in (*before, *stages)]
     total += expected
-    lines.append(f"expected  about {total:.0f} s of training, in {run_folder(resolved)}")
+    state = "finished already" if finished(folder) else f"about {total:.0f} s of training"
+    lines.append(f"expected  {state}, in {folder}")
     console.print("\n".join(lines), markup=False, highlight=False)
 
 

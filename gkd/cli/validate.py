@@ -7,7 +7,10 @@ import argparse
 from rich.console import Console
 
 from gkd import config, grid
+from gkd.builders import relation_of
 from gkd.cli import add_config_arguments
+from gkd.method import refusal, require
+from gkd.schema import Experiment
 
 HELP = "check a config and print it resolved, with the origin of each value"
 
@@ -18,8 +21,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
     resolved = config.load(arguments.config, arguments.overrides)
-    if resolved.experiment.compare is not None:
-        count = sum(1 for _ in grid.cells(resolved))
-        console.print(f"# a grid of {count} cells", markup=False, highlight=False)
+    experiment = resolved.experiment
+    for line in _about_the_relation(experiment):
+        console.print(f"# {line}", markup=False, highlight=False)
+    if experiment.compare is not None:
+        console.print(f"# a grid of {grid.count(experiment.compare)} cells", markup=False, highlight=False)
     console.print(resolved.annotated_yaml(), end="", markup=False, highlight=False)
     return 0
+
+
+def _about_the_relation(experiment: Experiment) -> list[str]:
+    """How the classes relate, where the images are there; a refusal where the method cannot work so.
+
+    A grid's own method says nothing of its rows, so there the reason is a line and not a refusal.
+    """
+    if experiment.teacher is None:
+        return []
+    for data in (experiment.data, experiment.teacher.data or experiment.data):
+        if data.name == "folder" and (data.root is None or not data.root.exists()):
+            return [
+                f"the images are not there ({data.root}), so classes and method were not checked with them"
+            ]
+        if data.name not in ("digits", "folder"):
+            return [f"{data.name} is read when a run starts, so classes and method were not checked with it"]
+    relation = relation_of(experiment)
+    if experiment.compare is None:
+        require(experiment.method, relation, config.shipped_methods())
+    reason = refusal(experiment.method, relation)
+    return [str(relation), *([reason] if reason else [])]

@@ -62,16 +62,22 @@ def write_cached(key: str, images: ImageSet) -> None:
 
 
 def read_fact(key: str) -> str | None:
-    """The short text kept under ``key``, or None."""
+    """The short text kept under ``key``, or None where there is none or its file is damaged."""
     try:
-        return (cache_folder() / f"{key}.txt").read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
+        text, checksum = (cache_folder() / f"{key}.txt").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
         return None
+    return text if checksum == _fact_checksum(key, text) else None
 
 
 def write_fact(key: str, text: str) -> None:
-    """Keeps a short ASCII text under ``key``, as :func:`write_cached` keeps images."""
-    _keep(f"{key}.txt", lambda path: path.write_text(text, encoding="ascii"))
+    """Keeps an ASCII word under ``key``, as :func:`write_cached` keeps images."""
+    content = f"{text} {_fact_checksum(key, text)}\n"
+    _keep(f"{key}.txt", lambda path: path.write_text(content, encoding="ascii"))
+
+
+def _fact_checksum(key: str, text: str) -> str:
+    return hashlib.sha256(f"{key} {text}".encode()).hexdigest()[:16]
 
 
 def _keep(file_name: str, write: Callable[[Path], object]) -> None:
@@ -89,6 +95,6 @@ def _keep(file_name: str, write: Callable[[Path], object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         warnings.warn(
-            f"Decoded images cannot be cached in {folder} ({error}); set GKD_CACHE to a writable folder.",
+            f"What was read cannot be cached in {folder} ({error}); set GKD_CACHE to a writable folder.",
             stacklevel=3,
         )

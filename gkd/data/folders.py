@@ -150,7 +150,8 @@ def _scan(source: _Source) -> _Layout:
     splits = {"train": found.get("train"), "test": found.get("test") or found.get("val")}
     present = {split: classes for split, classes in splits.items() if classes}
     if not present:
-        shown = ", ".join(sorted(found)[:10]) or "nothing"
+        flat = f"{len(entries)} files without a folder" if entries else "nothing"
+        shown = ", ".join(sorted(found)[:10]) or flat
         raise UserError(
             f"{source.label} has no folder 'train', 'test' or 'val' with class folders in it (found: "
             f"{shown}); arrange the images as SPLIT/CLASS/FILE."
@@ -268,7 +269,10 @@ def _load_all(
 
 def _open(root: Path) -> _Source:
     if not root.exists():
-        raise UserError(f"There is no file or folder {root}; give the path of a zip or of SPLIT/CLASS/FILE.")
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(
+            f"There is no file or folder {root}{where}; set data.root to a zip or a folder of SPLIT/CLASS/FILE."
+        )
     return _FolderSource(root) if root.is_dir() else _ZipSource(root)
 
 

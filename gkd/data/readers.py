@@ -128,7 +128,9 @@ def _from_torchvision(name: str, class_name: str) -> Reader:
             name=name,
         )
 
-    read.__doc__ = f"{name} through torchvision's ``{class_name}``; missing files are a UserError."
+    read.__doc__ = (
+        f"torchvision's {class_name}; files that are missing and not to be downloaded are a UserError."
+    )
     return read
 
 
@@ -140,7 +142,7 @@ def read_folder(
     channels: int | None = None,
     image_size: int | None = None,
 ) -> ImageSet:
-    """Your own images: ``root`` is a directory or zip of ``SPLIT/CLASS/FILE`` (:func:`load_folder`)."""
+    """Your own images: a directory or zip of SPLIT/CLASS/FILE at ``root`` (:func:`load_folder`)."""
     if root is None:
         raise UserError(
             "The data 'folder' needs data.root: the path of a zip or a folder of SPLIT/CLASS/FILE."

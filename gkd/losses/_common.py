@@ -1,7 +1,11 @@
 """What several losses share: the computing precision, row selection, safe row norms, means over rows."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from gkd.errors import UserError
 
 
 def upcast(x: Tensor) -> Tensor:
@@ -37,6 +41,45 @@ def unit_rows(x: Tensor) -> Tensor:
     return x / torch.where(square == 0, 1, square).sqrt()
 
 
+def safe_divide(x: Tensor, by: Tensor) -> Tensor:
+    """``x / by``, and x itself where ``by`` is 0."""
+    return x / torch.where(by == 0, 1, by)
+
+
+def check_rows(student: Tensor, teacher: Tensor) -> None:
+    """Refuses sides that do not hold the same samples."""
+    if student.shape[0] != teacher.shape[0]:
+        raise UserError(
+            f"The student's batch has {student.shape[0]} rows, the teacher's {teacher.shape[0]}; "
+            "give both the same samples in the same order."
+        )
+
+
+def centred(rows: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Rows minus their mean over the counted columns; zero where that is rounding alone."""
+    if counted is None:
+        apart = rows - rows.mean(1, keepdim=True)
+    else:
+        mean = torch.where(counted, rows, 0).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp_min(1)
+        apart = torch.where(counted, rows - mean, 0)
+    rounding = 8 * torch.finfo(rows.dtype).eps * rows.detach().abs().amax(1, keepdim=True)
+    return torch.where((apart.detach().abs() <= rounding).all(1, keepdim=True), 0, apart)
+
+
 def kl_entries(student_log: Tensor, teacher_log: Tensor) -> Tensor:
     """The summands ``p_T (log p_T − log p_S)`` of KL(teacher‖student) from log-probabilities."""
     return teacher_log.exp() * (teacher_log - student_log)
+
+
+class WithGradient(torch.autograd.Function):
+    """A value whose gradient with respect to the embedding was computed beside it."""
+
+    @staticmethod
+    def forward(ctx: Any, embedding: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return upstream * gradient, None, None

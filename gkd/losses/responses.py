@@ -1,10 +1,19 @@
-"""Losses on logits: cross-entropy with the labels, and Hinton's distillation."""
+"""Losses on logits: cross-entropy with the labels, Hinton's distillation, and what came of it."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gkd.errors import UserError
-from gkd.losses._common import kl_entries, mean_over_rows, upcast, zero_unselected
+from gkd.losses._common import (
+    centred,
+    check_rows,
+    kl_entries,
+    mean_over_rows,
+    unit_rows,
+    upcast,
+    zero_unselected,
+)
 
 
 def cross_entropy_loss(
@@ -36,7 +45,12 @@ def cross_entropy_loss(
 
 
 def kd_loss(
-    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, mask: Tensor | None = None
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 4.0,
+    standardise: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Hinton's distillation: the student's softened class probabilities follow the teacher's.
 
@@ -45,12 +59,15 @@ def kd_loss(
     Convention: both sides are divided by the temperature and T² is applied; KL(teacher‖student),
     summed over classes, mean over the selected rows; the value does not scale with B. The teacher is
     a constant. No selected row gives a zero that keeps the graph. Over label spaces that only
-    overlap, hand over the columns of the shared classes, aligned: the softmax renormalises them.
+    overlap, hand over the columns of the shared classes, aligned: the softmax renormalises them, and
+    ``standardise`` standardises over them alone.
 
     Args:
         student_logits: ``[B, C]``.
         teacher_logits: ``[B, C]``, column by column the same classes as the student's.
         temperature: T.
+        standardise: first subtract from each row its mean and divide by its standard deviation (C − 1), so
+            that the student need not match the teacher's range. A constant row becomes zero.
         mask: Bool ``[B]``, the rows that count; None means all.
 
     Returns:
@@ -60,8 +77,128 @@ def kd_loss(
         UserError: the two have different numbers of columns, or fewer than two.
 
     Paper:
-        Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, section 2.
+        Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, section 2. Standardised:
+        Sun et al.: Logit Standardization in Knowledge Distillation, CVPR 2024, algorithm 1.
     """
+    student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
+    if standardise:
+        student, teacher = _standardised(student), _standardised(teacher)
+    entries = kl_entries((student / temperature).log_softmax(1), (teacher / temperature).log_softmax(1))
+    return temperature**2 * mean_over_rows(entries.sum(1), mask)
+
+
+def dkd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float = 4.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Decoupled distillation: the target's share and the distribution of the others, weighted apart.
+
+    ``T² · mean_i [ α KL(b_T,i ‖ b_S,i) + β KL(q_T,i ‖ q_S,i) ]`` with ``p = softmax(z / T)``,
+    ``b = (p_y, 1 − p_y)`` and q the softmax over the classes other than y.
+
+    Convention: both sides are divided by the temperature and T² is applied; KL(teacher‖student), natural
+    logarithm, mean over the selected rows; the value does not scale with B. The teacher is a constant.
+    With two classes q has one entry and its part is 0. No selected row gives a zero that keeps the graph.
+    Over label spaces that only overlap, hand over the aligned columns of the shared classes, labels as
+    columns of those, and rows whose class is shared: others have no target here.
+
+    Args:
+        student_logits: ``[B, C]``.
+        teacher_logits: ``[B, C]``, column by column the same classes as the student's.
+        labels: int64 ``[B]``, columns of the logits; not read in unselected rows.
+        alpha: weight of the target's part.
+        beta: weight of the others' part; 1 to 8 in the paper, by pair of networks.
+        temperature: T.
+        mask: Bool ``[B]``, the rows that count; None means all.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision logits.
+
+    Raises:
+        UserError: sides of different batch sizes or numbers of columns, or fewer than two columns.
+
+    Paper:
+        Zhao, Cui, Song, Qiu, Liang: Decoupled Knowledge Distillation, CVPR 2022, equation 7.
+    """
+    student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
+    target = F.one_hot(zero_unselected(labels, mask), student.shape[1]).bool()
+
+    def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of (target, the rest), and of the others among themselves (−inf-like at the target)."""
+        logits = logits / temperature
+        others = torch.where(target, torch.finfo(logits.dtype).min / 4, logits)
+        rest = others.logsumexp(1)
+        hit = torch.where(target, logits, 0).sum(1)
+        return torch.stack([hit, rest], 1).log_softmax(1), others - rest.unsqueeze(1)
+
+    (student_binary, student_others), (teacher_binary, teacher_others) = parts(student), parts(teacher)
+    binary = kl_entries(student_binary, teacher_binary).sum(1)
+    others = torch.where(target, 0, kl_entries(student_others, teacher_others)).sum(1)
+    return temperature**2 * mean_over_rows(alpha * binary + beta * others, mask)
+
+
+def dist_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    temperature: float = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Relations instead of values: predictions correlate with the teacher's, in each row and each column.
+
+    ``T² · ( β mean_i [1 − ρ(p_S,i, p_T,i)] + γ mean_c [1 − ρ(p_S,·c, p_T,·c)] )`` with
+    ``p = softmax(z / T)`` and Pearson's ρ.
+
+    Convention: both sides are divided by the temperature and T² is applied; the first mean runs over the
+    selected rows, the second over the classes; the value does not scale with B. The teacher is a constant.
+    A row or column that is constant on either side has no correlation: ρ is 0 there, with a zero gradient, so
+    one row gives γ T² for the second part. (The authors add 1e-8 to the product of the norms.) No
+    selected row gives a zero that keeps the graph. Over label spaces that only overlap, hand over the aligned
+    columns of the shared classes: the softmax renormalises them.
+
+    Args:
+        student_logits: ``[B, C]``.
+        teacher_logits: ``[B, C]``, column by column the same classes as the student's.
+        beta: weight of the relations between classes (rows).
+        gamma: weight of the relations within a class (columns).
+        temperature: T.
+        mask: Bool ``[B]``, the rows that count; None means all.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision logits.
+
+    Raises:
+        UserError: sides of different batch sizes or numbers of columns, or fewer than two columns.
+
+    Paper:
+        Huang, You, Wang, Qian, Xu: Knowledge Distillation from a Stronger Teacher, NeurIPS 2022,
+        equations 8 to 10.
+    """
+    student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
+    if len(student) == 0:
+        return student.sum()
+    student, teacher = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
+    between = mean_over_rows(1 - _correlation(student, teacher), mask)
+    counted = None if mask is None else mask.unsqueeze(0)
+    within = (1 - _correlation(student.T, teacher.T, counted)).mean()
+    if mask is not None:
+        within = within * mask.any()
+    return temperature**2 * (beta * between + gamma * within)
+
+
+def _aligned_logits(
+    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Both sides in computing precision, unselected rows zero, the teacher without graph; or a refusal."""
+    check_rows(student_logits, teacher_logits)
     columns, teacher_columns = student_logits.shape[1], teacher_logits.shape[1]
     if columns != teacher_columns:
         raise UserError(
@@ -73,7 +210,16 @@ def kd_loss(
             f"Distilling logits needs at least 2 shared classes, not {columns}; "
             "use a loss on embeddings, such as 'tuples', where the label spaces hardly meet."
         )
-    student = zero_unselected(upcast(student_logits), mask)
-    teacher = zero_unselected(upcast(teacher_logits.detach()), mask)
-    entries = kl_entries((student / temperature).log_softmax(1), (teacher / temperature).log_softmax(1))
-    return temperature**2 * mean_over_rows(entries.sum(1), mask)
+    return (
+        zero_unselected(upcast(student_logits), mask),
+        zero_unselected(upcast(teacher_logits.detach()), mask),
+    )
+
+
+def _correlation(one: Tensor, other: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Pearson's correlation of each row of one with the same row of other, over the counted columns."""
+    return (unit_rows(centred(one, counted)) * unit_rows(centred(other, counted))).sum(1)
+
+
+def _standardised(logits: Tensor) -> Tensor:
+    return unit_rows(centred(logits)) * (logits.shape[1] - 1) ** 0.5

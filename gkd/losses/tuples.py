@@ -18,14 +18,14 @@ that the extra memory does not grow with B².
 """
 
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gkd.errors import UserError, unknown
-from gkd.losses._common import no_autocast, unit_rows, upcast, zero_unselected
+from gkd.losses._common import WithGradient, no_autocast, unit_rows, upcast, zero_unselected
 
 Mining = Literal["semi-hard", "facenet", "all"]
 MININGS = get_args(Mining)
@@ -136,22 +136,8 @@ def tuple_loss_and_count(
         batch = _Batch(student.detach(), teacher, labels, selected)
         rule = _Rule(temperature, margin, mining)
         value, gradient, count = _match(batch, rule, wants_gradient)
-    loss = _WithGradient.apply(student, value, gradient) if wants_gradient else value
+    loss = WithGradient.apply(student, value, gradient) if wants_gradient else value
     return loss.to(upcast(student_embedding).dtype), count
-
-
-class _WithGradient(torch.autograd.Function):
-    """A value whose gradient with respect to the embedding was computed beside it."""
-
-    @staticmethod
-    def forward(ctx: Any, embedding: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return upstream * gradient, None, None
 
 
 class _Batch(NamedTuple):

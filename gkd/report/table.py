@@ -136,8 +136,8 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
     names = [axis.rsplit(".", 1)[-1] for axis in varied]
     head = ["relation", *names, "method", "teacher", "induced", f"{baseline} alone", "distilled"]
     several = n >= 5  # enough for intervals over seeds
-    head += [*(["[over seeds]"] if several else []), other, f"Δ to {baseline} [over images]"]
-    head += [*(["[over seeds]"] if several else []), "n", "s"]
+    head += [*(["mean [over seeds]"] if several else []), other, f"Δ to {baseline} [over images]"]
+    head += [*(["Δ [over seeds]"] if several else []), "n", "s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     notes = []
     for row in rows:

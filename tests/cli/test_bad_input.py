@@ -168,7 +168,7 @@ def test_a_damaged_summary_is_named(refused, tmp_path, capsys):
     path.write_text(path.read_text()[:100])
     capsys.readouterr()
     for words in (("run", "quickstart", "method=student", *FAST), ("eval", str(path.parent))):
-        assert "summary.json is damaged: it is not JSON. Remove it" in refused(*words)
+        assert "summary.json is damaged. Remove it" in refused(*words)
 
 
 def test_a_damaged_cell_is_named(refused, tmp_path, capsys):
@@ -181,16 +181,56 @@ def test_a_damaged_cell_is_named(refused, tmp_path, capsys):
         "compare.axes={task.shift: [0]}",
     )
     assert gkd(*grid) == 0
-    (path,) = tmp_path.rglob("table/cells/*.json")
-    path.write_text("{")
-    capsys.readouterr()
-    assert f"{path.name} is damaged" in refused(*grid)
+    (path,) = tmp_path.rglob("cells/*.json")
+    for content in ("{", "{}"):
+        path.write_text(content)
+        capsys.readouterr()
+        assert f"{path.name} is damaged" in refused(*grid)
 
 
 def test_a_setting_of_another_method_is_refused(refused):
     weight = "method.stages.distil.terms.sp.weight=3"
     text = refused("run", "quickstart", weight, "method=sp")
-    assert "comes before method=sp, so it speaks of the method 'refilled'; write it after method=NAME" in text
+    assert "speaks of the method 'refilled', but the method here is 'sp'; write it after method=NAME" in text
+
+
+def test_an_override_that_a_grid_would_lose_is_refused(refused):
+    for key, instead in (("method=kd", "methods"), ("run.seed=7", "seeds"), ("task.shift=1", "axes")):
+        text = refused("compare", "quickstart", key)
+        assert f"so the override is lost; use compare.{instead}" in text
+
+
+def test_an_override_without_a_value_is_refused(refused):
+    assert "has no value; write run.epochs=null to unset the key" in refused(
+        "run", "quickstart", "run.epochs="
+    )
+
+
+def test_an_unknown_home_folder(refused):
+    text = refused("run", "quickstart", "data.name=folder", "data.root=~nosuchuser/photos")
+    assert "data.root: the home folder in '~nosuchuser/photos' is not known" in text
+
+
+def test_evaluating_with_other_classes(refused, capsys):
+    assert gkd("run", "quickstart", "method=student", *FAST) == 0
+    (path,) = Path("runs/quickstart").rglob("summary.json")
+    capsys.readouterr()
+    assert "knows 0, 1, 2, 3, 4, but the overrides make the task 5, 6" in refused(
+        "eval", str(path.parent), "task.shift=5"
+    )
+
+
+def test_validate_refuses_what_the_relation_denies(refused):
+    words = ("task={name: cross_task, size: 5, shift: 5}", "compare=null")
+    assert "Methods that work here" in refused("validate", "quickstart", "method=kd", *words)
+
+
+def test_a_summary_of_another_kind_is_named(refused, tmp_path, capsys):
+    assert gkd("run", "quickstart", "method=student", *FAST) == 0
+    (path,) = (tmp_path / "runs" / "quickstart").rglob("summary.json")
+    path.write_text("[]")
+    capsys.readouterr()
+    assert "summary.json is damaged" in refused("run", "quickstart", "method=student", *FAST)
 
 
 def test_no_space_left_keeps_the_last_checkpoint(refused, tmp_path, monkeypatch):

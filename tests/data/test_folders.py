@@ -205,6 +205,8 @@ def test_no_split_folder(make_files: MakeFiles, write_tree: Write, write_zip: Wr
         load(write_zip(make_files(test=["a"])))
     with pytest.raises(UserError, match="found: nothing"):
         load(write_zip({}))
+    with pytest.raises(UserError, match="found: 2 files without a folder"):
+        load(write_zip({"0.png": b"", "1.png": b""}))
 
 
 def test_a_class_without_images(two_classes: Files, write_tree: Write, write_zip: Write) -> None:
@@ -298,6 +300,17 @@ def test_a_folder_is_read_once_for_its_fingerprint(
     path = root / "train" / "ant" / "00.png"
     path.write_bytes(path.read_bytes() + b".")
     assert fingerprint(root) != name
+
+
+@pytest.mark.parametrize("content", ["", "garbage", f"{'ab' * 32} 0123456789abcdef\n"])
+def test_a_damaged_fingerprint_in_the_cache_is_made_again(
+    two_classes: Files, write_tree: Write, cache: Path, content: str
+) -> None:
+    root = write_tree(two_classes)
+    name = fingerprint(root)
+    (path,) = cache.glob("fingerprint-*.txt")
+    path.write_text(content)
+    assert fingerprint(root) == name
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "pixel", "names"])

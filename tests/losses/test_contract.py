@@ -42,7 +42,7 @@ def with_gradient(name: str, inputs: Inputs, options: dict[str, Any], **more: An
 
 
 def is_student(key: str) -> bool:
-    return key.startswith("student_")
+    return key.startswith("student")
 
 
 def per_sample(key: str) -> bool:
@@ -116,6 +116,9 @@ def test_order_of_the_batch_does_not_matter(name: str, options: dict[str, Any]) 
     order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(0))
     value, gradients = with_gradient(name, inputs, options)
     shuffled_value, shuffled_gradients = with_gradient(name, rows(inputs, order), options)
+    if SPECS[name].order_matters:
+        assert abs(float(shuffled_value - value)) > 1e-3
+        return
     torch.testing.assert_close(shuffled_value, value)
     torch.testing.assert_close(shuffled_gradients, rows(gradients, order))
 
@@ -207,6 +210,9 @@ def test_extreme_values_stay_finite(name: str, options: dict[str, Any], scale: f
         if x.is_floating_point() and per_sample(key) and key.startswith(side):
             x *= scale
     value, gradients = with_gradient(name, inputs, options)
+    if options in SPECS[name].grows and scale == 1e15:
+        assert side or not torch.isfinite(value)
+        return
     assert torch.isfinite(value)
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
 

@@ -1,11 +1,12 @@
-"""Similarity-preserving: the authors' verified code, invariances, and the scale with the batch."""
+"""Losses on pairwise similarities: the authors' code, invariances, and the scale with the batch."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.losses import sp_loss
+from gkd.errors import UserError
+from gkd.losses import cc_neighbour_loss, pkt_loss, rkd_angle_loss, rkd_distance_loss, sp_loss
 
 from .waves import wave
 
@@ -41,3 +42,64 @@ def test_large_half_precision_maps_do_not_overflow() -> None:
     loss = sp_loss(maps.half(), maps.flip(0).half())
     assert torch.isfinite(loss)
     torch.testing.assert_close(loss, sp_loss(maps.half().float(), maps.flip(0).half().float()))
+
+
+# The numbers below are those of HobbitLong/RepDistiller@b84f547 distiller_zoo, when run in float64.
+
+
+def test_pkt_is_the_benchmarks_but_for_its_epsilon() -> None:
+    student, teacher = wave(6, 4, phase=0.2), wave(6, 5, phase=0.9)
+    unit_student, unit_teacher = F.normalize(student), F.normalize(teacher)
+    rows = [(1 + x @ x.T) / 2 for x in (unit_student, unit_teacher)]
+    ours, theirs = (x / x.sum(1, keepdim=True) for x in rows)
+    torch.testing.assert_close(pkt_loss(student, teacher), (theirs * (theirs / ours).log()).mean())
+    assert float(pkt_loss(student, teacher)) == pytest.approx(0.025912162515700093, rel=1e-5)
+
+
+def test_rkd_is_the_benchmarks() -> None:
+    student, teacher = wave(6, 4, phase=0.2), wave(6, 5, phase=0.9)
+
+    def distances(x: Tensor) -> Tensor:
+        apart = (x.unsqueeze(0) - x.unsqueeze(1)).norm(dim=2)
+        return apart / apart[apart > 0].mean()
+
+    def angles(x: Tensor) -> Tensor:
+        directions = F.normalize(x.unsqueeze(0) - x.unsqueeze(1), dim=2)
+        return directions @ directions.mT
+
+    distance, angle = rkd_distance_loss(student, teacher), rkd_angle_loss(student, teacher)
+    torch.testing.assert_close(distance, F.smooth_l1_loss(distances(student), distances(teacher)))
+    torch.testing.assert_close(angle, F.smooth_l1_loss(angles(student), angles(teacher)))
+    assert float(distance) == pytest.approx(0.05820691607432227, rel=1e-12)
+    assert float(angle) == pytest.approx(0.07106229925680228, rel=1e-12)
+
+
+def test_rkd_angle_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher = wave(7, 4, phase=0.2), wave(7, 5, phase=0.9)
+
+    def gradient() -> tuple[Tensor, Tensor]:
+        leaf = student.clone().requires_grad_()
+        value = rkd_angle_loss(leaf, teacher)
+        return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+    whole = gradient()
+    monkeypatch.setattr("gkd.losses.angles.CHUNK_ELEMENTS", 2 * 7 * 7)  # two anchors at a time
+    torch.testing.assert_close(gradient(), whole)
+
+
+def test_collapsed_embeddings_have_a_finite_gradient() -> None:
+    """A known trap: inner products cancel where all samples nearly coincide."""
+    spread = wave(6, 4, phase=0.2).float()
+    teacher = wave(6, 5, phase=0.9).float()
+    for loss in (rkd_distance_loss, rkd_angle_loss):
+        values = [float(loss(5 + scale * spread, teacher)) for scale in (1.0, 1e-3)]
+        assert values[1] == pytest.approx(values[0], rel=1e-2)
+
+
+def test_neighbour_correlation_is_the_benchmarks_and_follows_the_order() -> None:
+    student, teacher = wave(6, 4, phase=0.2), wave(6, 4, phase=0.9)
+    delta = (student - teacher).abs()
+    torch.testing.assert_close(cc_neighbour_loss(student, teacher), (delta[:-1] * delta[1:]).sum(1).mean())
+    assert float(cc_neighbour_loss(student, teacher)) == pytest.approx(1.6236255064499492, rel=1e-12)
+    with pytest.raises(UserError, match="has 4 entries, the teacher's 5"):
+        cc_neighbour_loss(student, wave(6, 5, phase=0.9))

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from gkd.errors import UserError
 from gkd.losses import tuple_loss, tuple_loss_and_count, tuples
 
-from .specs import kl, mean, mined, random, tuple_reference, tuples_of
+from .references import kl, mean, random
+from .references.refilled import mined, tuple_reference, tuples_of
 from .waves import wave
 
 MININGS = ("semi-hard", "facenet", "all")

@@ -1,0 +1,214 @@
+"""Losses on spatial maps: attention transfer, neuron selectivity, flow between layers, channel correlation."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gkd.errors import UserError
+from gkd.losses._common import check_rows, mean_over_rows, no_autocast, unit_rows, upcast, zero_unselected
+
+
+def at_loss(
+    student_map: Tensor, teacher_map: Tensor, *, power: float = 2.0, mask: Tensor | None = None
+) -> Tensor:
+    """Attention transfer: the student looks where the teacher looks.
+
+    ``mean over b and positions of ( q_S,b − q_T,b )²`` with ``q = vec(mean_c |A_c|^p) / ‖·‖₂``.
+
+    Convention: mean over the B · H · W entries of the unit vectors, so the value falls with the size of the
+    map, and the benchmark's weight 1000 belongs to that mean; it does not scale with B. The larger of two maps
+    is average-pooled to the smaller first. The teacher is a constant. No row gives a zero that keeps the graph;
+    so does a map of zeros on the student's side, with a zero gradient. Channels may differ.
+
+    Args:
+        student_map: ``[B, C_S, H_S, W_S]``.
+        teacher_map: ``[B, C_T, H_T, W_T]``.
+        power: p, above 0.
+        mask: Bool ``[B]``, the rows that count.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision maps.
+
+    Raises:
+        UserError: inputs that are no maps, or of different batch sizes.
+
+    Paper:
+        Zagoruyko, Komodakis: Paying More Attention to Attention, ICLR 2017, equation 2; the authors' code
+        for the reduction.
+    """
+    student, teacher = _aligned(student_map, teacher_map.detach(), mask)
+
+    def attention(maps: Tensor) -> Tensor:
+        # A common factor of a row goes out with its norm; powers of large entries would overflow.
+        largest = maps.detach().abs().amax((1, 2, 3), keepdim=True)
+        scaled = maps / torch.where(largest == 0, 1, largest)
+        return unit_rows(scaled.abs().pow(power).mean(1).flatten(1))
+
+    if student.numel() == 0:
+        return student.sum()
+    return mean_over_rows((attention(student) - attention(teacher)).square().mean(1), mask)
+
+
+def nst_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Neuron selectivity transfer: the channels' patterns are distributed as the teacher's.
+
+    Squared maximum mean discrepancy between the unit-norm channels of each image under ``k(a, b) = (a·b)²``:
+    ``mean_b [ mean_cc' k(t_c, t_c') + mean_cc' k(s_c, s_c') − 2 mean_cc' k(s_c, t_c') ]``.
+
+    Convention: means over channels and selected rows, so the value does not scale with B. The teacher's own
+    part is a constant and counts in the value. The larger of two maps is average-pooled to the smaller first.
+    No row gives a zero that keeps the graph; a channel of zeros stays zero. Channels may differ. Computed by
+    matrix products: memory O(B · C_S · C_T).
+
+    Args:
+        student_map: ``[B, C_S, H_S, W_S]``.
+        teacher_map: ``[B, C_T, H_T, W_T]``.
+        mask: Bool ``[B]``, the rows that count.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision maps.
+
+    Raises:
+        UserError: inputs that are no maps, or of different batch sizes.
+
+    Paper:
+        Huang, Wang: Like What You Like, arXiv 1707.01219, 2017, equation 10 with the polynomial kernel
+        (d = 2, c = 0).
+    """
+    student, teacher = _aligned(student_map, teacher_map.detach(), mask)
+    if student.numel() == 0:
+        return student.sum()
+    student, teacher = _unit_channels(student), _unit_channels(teacher)
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        with no_autocast(a):
+            return (a @ b.mT).square().mean((1, 2))
+
+    rows = kernel(teacher, teacher) + kernel(student, student) - 2 * kernel(student, teacher)
+    return mean_over_rows(rows, mask)
+
+
+def fsp_loss(
+    student_map: Tensor,
+    student_map_after: Tensor,
+    teacher_map: Tensor,
+    teacher_map_after: Tensor,
+    *,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Flow of the solution procedure: how one layer leads to a later one.
+
+    ``mean_b,c,c' ( G_S − G_T )²`` with ``G_cc' = mean over positions of F_c · F'_c'``, F and F' the maps before
+    and after.
+
+    Convention: mean over the B · C · C' entries, so the value does not scale with B. The larger of the two
+    maps of a network is average-pooled to the smaller. The teacher is a constant. Nothing takes the maps' scale
+    out: the value grows with its fourth power. No row gives a zero that keeps the graph. The networks need
+    the same numbers of channels, but not the same spatial sizes.
+
+    Args:
+        student_map, student_map_after: ``[B, C, ...]`` and ``[B, C', ...]``.
+        teacher_map, teacher_map_after: ``[B, C, ...]`` and ``[B, C', ...]``.
+        mask: Bool ``[B]``, the rows that count.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision maps.
+
+    Raises:
+        UserError: other channels on the two sides, inputs that are no maps, or different batch sizes.
+
+    Paper:
+        Yim, Joo, Bae, Kim: A Gift from Knowledge Distillation, CVPR 2017, equations 1 and 2.
+    """
+    check_rows(student_map, teacher_map)
+    student = _flow(*_aligned(student_map, student_map_after, mask))
+    teacher = _flow(*_aligned(teacher_map.detach(), teacher_map_after.detach(), mask))
+    if student.shape[1:] != teacher.shape[1:]:
+        raise UserError(
+            f"The student's flow matrix is {list(student.shape[1:])}, the teacher's {list(teacher.shape[1:])}: fsp "
+            "needs the same numbers of channels; choose other spots, or a loss such as 'at' that compares any maps."
+        )
+    return mean_over_rows((student - teacher).square().mean((1, 2)), mask)
+
+
+def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Inter-channel correlation: channels agree with each other as the teacher's channels do.
+
+    ``mean_b (1 / C) ‖ G_S,b − G_T,b ‖_F²`` with ``G = rows of F Fᵀ, each divided by its L2 norm``, F the map
+    of an image as ``[C, H·W]``.
+
+    Convention: divided by C and by the selected rows, as in the authors' CIFAR-100 code; it does not scale with
+    B. The teacher is a constant. A channel of zeros is a zero row. No row gives a zero that keeps the graph.
+    The networks need the same number of channels; the authors bring the student there by a 1×1 convolution.
+
+    Args:
+        student_map: ``[B, C, H_S, W_S]``.
+        teacher_map: ``[B, C, H_T, W_T]``.
+        mask: Bool ``[B]``, the rows that count.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision maps.
+
+    Raises:
+        UserError: other channels on the two sides, inputs that are no maps, or different batch sizes.
+
+    Paper:
+        Liu et al.: Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation,
+        ICCV 2021, equations 2 to 4.
+    """
+    check_rows(student_map, teacher_map)
+    for maps in (student_map, teacher_map):
+        _check_map(maps)
+    if student_map.shape[1] != teacher_map.shape[1]:
+        raise UserError(
+            f"The student's map has {student_map.shape[1]} channels, the teacher's {teacher_map.shape[1]}: ickd needs "
+            "the same number; choose other spots, or a loss such as 'nst' that compares any channels."
+        )
+    student = zero_unselected(upcast(student_map), mask)
+    teacher = zero_unselected(upcast(teacher_map.detach()), mask)
+    if student.numel() == 0:
+        return student.sum()
+
+    def correlation(maps: Tensor) -> Tensor:
+        flat = maps.flatten(2)
+        largest = flat.detach().abs().amax((1, 2), keepdim=True)  # a common factor of an image goes out again
+        flat = flat / torch.where(largest == 0, 1, largest)
+        with no_autocast(flat):
+            return _unit_channels((flat @ flat.mT).unsqueeze(3))
+
+    rows = (correlation(student) - correlation(teacher)).square().sum((1, 2)) / student.shape[1]
+    return mean_over_rows(rows, mask)
+
+
+def _check_map(maps: Tensor) -> None:
+    if maps.dim() != 4:
+        raise UserError(
+            f"A loss on maps got a tensor of shape {list(maps.shape)}; it reads maps of [B, C, H, W], so name a spot "
+            "that is one (0, 1, ... or -1)."
+        )
+
+
+def _aligned(one: Tensor, other: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Both maps, the larger average-pooled to the size of the smaller, unselected rows zero."""
+    check_rows(one, other)
+    for maps in (one, other):
+        _check_map(maps)
+    height, width = (min(one.shape[axis], other.shape[axis]) for axis in (2, 3))
+
+    def pooled(maps: Tensor) -> Tensor:
+        maps = zero_unselected(upcast(maps), mask)
+        return maps if maps.shape[2:] == (height, width) else F.adaptive_avg_pool2d(maps, (height, width))
+
+    return pooled(one), pooled(other)
+
+
+def _unit_channels(maps: Tensor) -> Tensor:
+    """``[B, C, H·W]``, each channel divided by its L2 norm."""
+    flat = maps.flatten(2)
+    return unit_rows(flat.flatten(0, 1)).view(flat.shape)
+
+
+def _flow(before: Tensor, after: Tensor) -> Tensor:
+    """``[B, C, C']``: the mean over positions of the products of two maps' channels."""
+    with no_autocast(before):
+        return before.flatten(2) @ after.flatten(2).mT / max(before[0, 0].numel() if len(before) else 1, 1)

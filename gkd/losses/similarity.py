@@ -1,0 +1,212 @@
+"""Published losses on pairwise similarities, each a combination of the affinity family."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gkd.errors import UserError
+from gkd.losses._common import check_rows, upcast, zero_unselected
+from gkd.losses.affinity import affinity_loss
+
+
+def sp_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Similarity-preserving distillation: pairs alike for the teacher are alike for the student.
+
+    ``(1 / B²) · ‖ G_T − G_S ‖_F²`` with ``G = rows of Q Qᵀ, each divided by its L2 norm`` and Q the
+    activation map, flattened to ``[B, C·H·W]`` and not normalised itself.
+
+    Convention: the affinity ``dot``, ``row-l2``, ``l2``, ``per='pair'``: divided by B², B = the number of
+    selected rows. A row's difference is at most 2, so the value is O(1/B): the paper's weight 3000 belongs
+    to B = 64. The teacher is a constant. A zero row of Q is a zero row of G; one row, or none, gives a zero
+    that keeps the graph. The networks' channels and spatial sizes may differ.
+
+    Args:
+        student_map: ``[B, ...]``, the last spatial map before pooling in the paper.
+        teacher_map: ``[B, ...]``.
+        mask: Bool ``[B]``, the rows that count; the others enter neither rows nor columns of G.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision maps.
+
+    Raises:
+        UserError: sides of different batch sizes.
+
+    Paper:
+        Tung, Mori: Similarity-Preserving Knowledge Distillation, ICCV 2019, equations 2 to 4.
+    """
+    return affinity_loss(
+        student_map, teacher_map, affinity="dot", normalisation="row-l2", distance="l2", per="pair", mask=mask
+    )
+
+
+def pkt_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Probabilistic knowledge transfer: the neighbourhood of every sample as a distribution.
+
+    ``(1 / B²) Σ_ij p_T,ij log(p_T,ij / p_S,ij)`` with ``p_ij = k_ij / Σ_j k_ij`` and
+    ``k = (1 + cos(h_i, h_j)) / 2``.
+
+    Convention: the affinity ``shifted-cosine``, ``row-sum``, ``kl``, ``per='pair'``, the diagonal included:
+    KL(teacher‖student) over each row, divided by B², so the value is O(1/B) and the benchmark's weight 30000
+    belongs to B = 64. The authors add 1e-7 to both probabilities inside the logarithm; here those below 1e-12
+    are floored instead, so that equal embeddings give exactly 0 (values differ by about 1e-7 · B). A
+    zero embedding has the cosine 0 with all. One row gives 0, and so does none, with the graph kept.
+
+    Args:
+        student_embedding: ``[B, D_S]``.
+        teacher_embedding: ``[B, D_T]``.
+        mask: Bool ``[B]``, the rows that count.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision embeddings.
+
+    Raises:
+        UserError: sides of different batch sizes.
+
+    Paper:
+        Passalis, Tefas: Learning Deep Representations with Probabilistic Knowledge Transfer, ECCV 2018,
+        equations 3 to 7.
+    """
+    return affinity_loss(
+        student_embedding,
+        teacher_embedding,
+        affinity="shifted-cosine",
+        normalisation="row-sum",
+        distance="kl",
+        per="pair",
+        mask=mask,
+    )
+
+
+def rkd_distance_loss(
+    student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Tensor | None = None
+) -> Tensor:
+    """Relational distillation of distances: pairs are as far apart, relative to the mean, as in the teacher.
+
+    ``(1 / B²) Σ_ij huber( d_S,ij / μ_S − d_T,ij / μ_T )`` with ``d_ij = ‖h_i − h_j‖₂`` and μ the mean of
+    the positive distances.
+
+    Convention: the affinity ``euclid``, ``mean``, ``smooth-l1`` (β = 1), ``per='pair'``: mean over all B²
+    ordered pairs, the zero diagonal among them. Each side has its own μ; the student's carries gradient.
+    Distances are taken from differences. The value hardly depends on B and not on the scale of either side.
+    Identical embeddings, one row or none give 0, with the graph kept and a finite gradient.
+
+    Args:
+        student_embedding: ``[B, D_S]``.
+        teacher_embedding: ``[B, D_T]``.
+        mask: Bool ``[B]``, the rows that count.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision embeddings.
+
+    Raises:
+        UserError: sides of different batch sizes.
+
+    Paper:
+        Park, Kim, Lu, Cho: Relational Knowledge Distillation, CVPR 2019, equations 4 to 6; reduction of
+        RepDistiller.
+    """
+    return affinity_loss(
+        student_embedding,
+        teacher_embedding,
+        affinity="euclid",
+        normalisation="mean",
+        distance="smooth-l1",
+        per="pair",
+        mask=mask,
+    )
+
+
+def cc_loss(
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    *,
+    kernel: Literal["rbf", "bilinear"] = "rbf",
+    bandwidth: float = 0.4,
+    order: int = 2,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Correlation congruence: the kernel matrix of a batch is the teacher's.
+
+    ``(1 / B²) · ‖ K_T − K_S ‖_F²``; ``rbf``: ``K_ij = e^(−2b) Σ_{p ≤ P} (2b cos(h_i, h_j))^p / p!``, the
+    Taylor series of the Gaussian kernel of unit vectors; ``bilinear``: ``K_ij = h_i · h_j``.
+
+    Convention: the affinity ``taylor-rbf`` (or ``dot``), ``none``, ``l2``, ``per='pair'``: mean over all B²
+    ordered pairs, so the value hardly depends on B; ``bilinear`` grows with the fourth power of the
+    features. The teacher is a constant. No row gives a zero that keeps
+    the graph. The networks' widths may differ. This is the paper's form; the one of the CIFAR-100
+    benchmark is :func:`cc_neighbour_loss`.
+
+    Args:
+        student_embedding: ``[B, D_S]``.
+        teacher_embedding: ``[B, D_T]``.
+        kernel: the paper's default is the Gaussian.
+        bandwidth: b of the Gaussian.
+        order: P, the highest power of its series.
+        mask: Bool ``[B]``, the rows that count.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision embeddings.
+
+    Raises:
+        UserError: sides of different batch sizes.
+
+    Paper:
+        Peng et al.: Correlation Congruence for Knowledge Distillation, ICCV 2019, equations 4 to 9.
+    """
+    return affinity_loss(
+        student_embedding,
+        teacher_embedding,
+        affinity="dot" if kernel == "bilinear" else "taylor-rbf",
+        normalisation="none",
+        distance="l2",
+        per="pair",
+        bandwidth=bandwidth,
+        degree=order,
+        mask=mask,
+    )
+
+
+def cc_neighbour_loss(
+    student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Tensor | None = None
+) -> Tensor:
+    """Correlation of the errors of neighbours in a batch: what the CIFAR-100 benchmark calls CC.
+
+    ``mean_i Σ_d δ_i,d · δ_i+1,d`` with ``δ = |h_S − h_T|``, over consecutive selected rows.
+
+    Convention: no kernel is involved, and the value depends on the order of the batch. Fewer than two rows
+    give a zero that keeps the graph. It does not scale with B.
+
+    Args:
+        student_embedding: ``[B, D]``, of the teacher's width: both embedded to 128 in the benchmark.
+        teacher_embedding: ``[B, D]``.
+        mask: Bool ``[B]``, the rows that count; a neighbour is the next of them.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision embeddings.
+
+    Raises:
+        UserError: sides of different batch sizes or widths.
+
+    Paper:
+        HobbitLong/RepDistiller, distiller_zoo/CC.py, after Peng et al., ICCV 2019.
+    """
+    check_rows(student_embedding, teacher_embedding)
+    if student_embedding.shape[1] != teacher_embedding.shape[1]:
+        raise UserError(
+            f"The student's embedding has {student_embedding.shape[1]} entries, the teacher's "
+            f"{teacher_embedding.shape[1]}; embed both to one width, or use 'cc', which compares kernels."
+        )
+    delta = (upcast(student_embedding) - upcast(teacher_embedding.detach())).abs()
+    delta = zero_unselected(delta, mask)
+    number = torch.arange(len(delta), device=delta.device)
+    if mask is None:
+        before = number - 1
+    else:  # the last selected row before each
+        reached = torch.where(mask, number, -1).cummax(0).values if len(delta) else number
+        before = torch.cat([reached.new_full((1,), -1), reached[:-1]])[: len(delta)]
+    pairs = before >= 0 if mask is None else mask & (before >= 0)
+    products = (delta * delta[before.clamp_min(0)]).sum(1)
+    return torch.where(pairs, products, 0).sum() / pairs.sum().clamp_min(1)

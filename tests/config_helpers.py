@@ -1,0 +1,21 @@
+"""A small experiment that tests of configs vary."""
+
+from typing import Any
+
+from gkd.config import Resolved, resolve
+
+# The methods that compare logits class by class.
+ON_LOGITS = {"kd", "kd_standardised", "dkd", "dist"}
+
+TINY: dict[str, Any] = {
+    "task": {"name": "cross_task", "size": 5},
+    "data": {"name": "digits"},
+    "teacher": {"network": "resnet20"},
+    "student": {"network": "resnet8"},
+    "method": "refilled",
+}
+
+
+def tiny(*overrides: str, **sections: Any) -> Resolved:
+    resolved = resolve("tiny", [("experiment", {**TINY, **sections})])
+    return resolved.with_overrides(overrides) if overrides else resolved

@@ -1,0 +1,103 @@
+"""Losses on logits."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from . import NUM_CLASSES, Inputs, kl, labels_for, mean, number, random
+
+
+def make_logits_and_labels(batch: int) -> Inputs:
+    return {"student_logits": 2 * random(1, batch, NUM_CLASSES), "labels": labels_for(batch)}
+
+
+def cross_entropy_reference(student_logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    rows = []
+    for z, y in zip(student_logits, labels, strict=True):
+        log_sum = sum(math.e**value for value in z).log()
+        hard = log_sum - z[y]
+        uniform = sum(log_sum - value for value in z) / len(z)
+        rows.append((1 - label_smoothing) * hard + label_smoothing * uniform)
+    return mean(rows, student_logits)
+
+
+def make_logits(batch: int) -> Inputs:
+    return {"student_logits": 2 * random(1, batch, 5), "teacher_logits": 2 * random(2, batch, 5)}
+
+
+def make_logits_both(batch: int) -> Inputs:
+    return {**make_logits(batch), "labels": labels_for(batch)}
+
+
+def log_softmax(z: list[Tensor]) -> list[Tensor]:
+    total = sum((value.exp() for value in z), torch.zeros((), dtype=torch.float64)).log()
+    return [value - total for value in z]
+
+
+def standardised(z: list[Tensor]) -> list[Tensor]:
+    mean_value = sum(z) / len(z)
+    square = sum((value - mean_value) ** 2 for value in z)
+    if number(square) == 0:
+        return [value * 0 for value in z]
+    return [(value - mean_value) / (square / (len(z) - 1)).sqrt() for value in z]
+
+
+def kd_reference(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0, standardise: bool = False
+) -> Tensor:
+    rows = []
+    for t, s in zip(teacher_logits, student_logits, strict=True):
+        sides = [standardised(list(z)) if standardise else list(z) for z in (t, s)]
+        rows.append(kl([v / temperature for v in sides[0]], [v / temperature for v in sides[1]]))
+    return temperature**2 * mean(rows, student_logits)
+
+
+def dkd_reference(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float = 4.0,
+) -> Tensor:
+    rows = []
+    for s, t, y in zip(student_logits / temperature, teacher_logits / temperature, labels, strict=True):
+        target = int(y)
+        p_s, p_t = [v.exp() for v in log_softmax(list(s))], [v.exp() for v in log_softmax(list(t))]
+        rest_s, rest_t = sum(p_s) - p_s[target], sum(p_t) - p_t[target]
+        binary = p_t[target] * (p_t[target] / p_s[target]).log() + rest_t * (rest_t / rest_s).log()
+        others = [c for c in range(len(p_s)) if c != target]
+        rest = sum(p_t[c] / rest_t * ((p_t[c] / rest_t) / (p_s[c] / rest_s)).log() for c in others)
+        rows.append(alpha * binary + beta * rest)
+    return temperature**2 * mean(rows, student_logits)
+
+
+def pearson(x: list[Tensor], y: list[Tensor]) -> Tensor:
+    x, y = [v - sum(x) / len(x) for v in x], [v - sum(y) / len(y) for v in y]
+    spread = sum(v * v for v in x) * sum(v * v for v in y)
+    if number(spread) < 1e-40:
+        return spread * 0
+    return sum(a * b for a, b in zip(x, y, strict=True)) / spread.sqrt()
+
+
+def dist_reference(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    temperature: float = 1.0,
+) -> Tensor:
+    students = [[v.exp() for v in log_softmax(list(z / temperature))] for z in student_logits]
+    teachers = [[v.exp() for v in log_softmax(list(z / temperature))] for z in teacher_logits]
+    if not students:
+        return student_logits.sum() * 0
+    between = mean([1 - pearson(s, t) for s, t in zip(students, teachers, strict=True)], student_logits)
+    columns = range(student_logits.shape[1])
+    within = mean(
+        [1 - pearson([row[c] for row in students], [row[c] for row in teachers]) for c in columns],
+        student_logits,
+    )
+    return temperature**2 * (beta * between + gamma * within)
