@@ -9,11 +9,12 @@ from rich.console import Console
 
 from gkd import config
 from gkd.data import DATASETS
+from gkd.losses import LOSSES
 from gkd.models import network_names
 from gkd.task import TASKS
 
-HELP = "list methods, tasks, networks, data sets and configs"
-KINDS = ("methods", "tasks", "networks", "data", "configs")
+HELP = "list methods, losses, tasks, networks, data sets and configs"
+KINDS = ("methods", "losses", "tasks", "networks", "data", "configs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,8 @@ def _entries(kind: str) -> dict[str, str]:
         return {
             name: f"{method.summary} [{method.paper}]" for name, method in config.shipped_methods().items()
         }
+    if kind == "losses":
+        return {name: f"{', '.join(loss.needs)} [{loss.paper}]" for name, loss in LOSSES.items()}
     if kind == "tasks":
         return {name: _first_line(point.load().__doc__) for name, point in TASKS.items()}
     if kind == "networks":

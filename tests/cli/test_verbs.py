@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gkd.config import shipped_configs, shipped_methods
+from gkd.losses import LOSSES
 from tests.cli_helpers import FAST, gkd, write_photos
 from tests.config_helpers import ON_LOGITS
 
@@ -17,7 +18,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 def test_ls_lists_everything(capsys):
     assert gkd("ls") == 0
     printed = capsys.readouterr().out
-    for name in [*shipped_methods(), *shipped_configs(), "wrn_40_2", "digits", "cross_task"]:
+    for name in [*shipped_methods(), *LOSSES, *shipped_configs(), "wrn_40_2", "digits", "cross_task"]:
         assert name in printed
 
 
