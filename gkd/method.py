@@ -65,13 +65,10 @@ class Spots(BaseModel):
 
     @model_validator(mode="after")
     def _pairs(self) -> Spots:
-        if isinstance(self.student, tuple) != isinstance(self.teacher, tuple) or (
-            isinstance(self.student, tuple)
-            and isinstance(self.teacher, tuple)
-            and len(self.student) != len(self.teacher)
-        ):
+        lengths = [len(side) if isinstance(side, tuple) else None for side in (self.student, self.teacher)]
+        if lengths[0] != lengths[1] or lengths[0] == 0:
             raise ValueError(
-                "student and teacher need as many spots, which are paired one by one, such as "
+                "student and teacher need as many spots, one or more, which are paired one by one, such as "
                 "{student: [1, 2, 3], teacher: [1, 2, 3]}"
             )
         return self

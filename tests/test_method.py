@@ -130,6 +130,7 @@ def test_an_undefined_affinity_is_refused_before_training() -> None:
 def test_spots_are_paired_and_only_for_losses_that_read_them() -> None:
     assert "paired one by one" in term_mistake(loss="at", at={"student": [0, 1], "teacher": [0]})
     assert "paired one by one" in term_mistake(loss="at", at={"student": [0, 1], "teacher": 0})
+    assert "one or more" in term_mistake(loss="at", at={"student": [], "teacher": []})
     assert "has no spots to choose" in term_mistake(loss="pkt", at={"student": 0, "teacher": 0})
     assert "name two spots or more" in term_mistake(loss="fsp")
     three = Term.model_validate({"loss": "fsp", "at": {"student": [0, 1, 2], "teacher": [1, 2, 3]}})

@@ -231,6 +231,8 @@ def affinity_refusal(affinity: str, normalisation: str, distance: str, *, degree
     ):
         if given not in allowed:
             return unknown(name, given, allowed)
+    if affinity in _EVEN_NON_NEGATIVE and (not isinstance(degree, int) or degree < 1):
+        return f"The degree of {affinity!r} is a whole number of 1 or more, not {degree}."
     if distance in _OF_DISTRIBUTIONS and normalisation not in _LOG_NORMALISATIONS:
         return (
             f"The distance {distance!r} compares distributions, but the normalisation {normalisation!r} does not make "

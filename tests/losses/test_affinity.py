@@ -73,6 +73,13 @@ def test_a_polynomial_of_odd_degree_has_no_row_sums() -> None:
     assert "even degree" in str(affinity_refusal("polynomial", "row-sum", "kl", degree=3))
 
 
+@pytest.mark.parametrize("degree", [0, 2.5])
+def test_a_degree_is_a_whole_number(degree: float) -> None:
+    for affinity in ("polynomial", "taylor-rbf"):
+        assert "whole number of 1 or more" in str(affinity_refusal(affinity, "none", "l2", degree=degree))  # type: ignore[arg-type]
+    assert affinity_refusal("cosine", "none", "l2", degree=degree) is None  # type: ignore[arg-type]
+
+
 def test_an_unknown_name_meets_its_closest_match() -> None:
     assert "Did you mean 'euclid'" in str(affinity_refusal("euclide", "none", "l2"))
 
