@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gkd.errors import UserError, unknown
-from gkd.features import Batch, Features, as_network
+from gkd.features import Batch, Features, Shapes, as_network, output_shapes
 from gkd.labels import LabelRelation
-from gkd.losses import NEEDS, class_centres, teacher_confidence
+from gkd.losses import AT_SPOTS, NEEDS, class_centres, teacher_confidence
 from gkd.method import Spot, SpotPair, Term
+from gkd.mixup import Mixture, Mixup, draw_mixture, interpolated_logits, mix_batch
 from gkd.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What a step's losses read: a batch, both networks' outputs for it, and what it was mixed from."""
+
+    batch: Batch
+    student: Features
+    teacher: Features | None
+    mixture: Mixture | None = None  # where the teacher's distributions are to be interpolated
 
 
 class Distiller(nn.Module):
@@ -27,9 +39,12 @@ class Distiller(nn.Module):
         rows: which rows a loss on the teacher's logits sees where the term does not say.
         centres: ``[C, D_T]`` L2-normalised class centres of the training images in the teacher's
             embedding, zero rows for absent classes; needed by terms with ``centres: train``.
+        image_shape: ``(C, H, W)`` of the images; needed by losses that own parameters, whose shapes follow from it.
+        train_labels: int64 ``[N]``, the training set's labels by sample number; needed by losses with memory banks.
+        mixup: how virtual samples are made, for terms with ``samples: virtual``.
 
     Raises:
-        UserError: a term reads a teacher, centres or a map that is not there.
+        UserError: a term reads a teacher, centres, labels or a map that is not there.
     """
 
     teacher: Teacher | None
@@ -48,6 +63,9 @@ class Distiller(nn.Module):
         relation: LabelRelation | None = None,
         rows: Literal["known", "all"] = "known",
         centres: Tensor | None = None,
+        image_shape: Sequence[int] | None = None,
+        train_labels: Tensor | None = None,
+        mixup: Mixup | None = None,
     ) -> None:
         super().__init__()
         self.student = as_network(student)
@@ -55,7 +73,7 @@ class Distiller(nn.Module):
         object.__setattr__(self, "teacher", teacher)
         self.terms = dict(terms)
         self.rows = rows
-        self.adapters = nn.ModuleDict()
+        self.mixup = mixup
         self.epoch = 0.0
         for name, term in self.terms.items():
             if term.needs_teacher and (teacher is None or relation is None):
@@ -63,6 +81,10 @@ class Distiller(nn.Module):
             if "centres" in term.needs and term.centres == "train" and centres is None:
                 raise UserError(
                     f"The term {name!r} reads train-set centres; give them, or set centres: batch."
+                )
+            if term.samples == "virtual" and mixup is None:
+                raise UserError(
+                    f"The term {name!r} is on virtual samples, but no mixup says how to make them."
                 )
         # Buffers that a run can recompute stay out of checkpoints: they hold the teacher's values.
         self.register_buffer("centres", centres, persistent=False)
@@ -74,11 +96,49 @@ class Distiller(nn.Module):
             shared_column[relation.student_index] = torch.arange(relation.num_shared)
             self.register_buffer("shared_column", shared_column, persistent=False)
             self.all_known = bool(relation.known.all())
+        self.adapters = self._build_adapters(image_shape, train_labels)
+
+    def _build_adapters(
+        self, image_shape: Sequence[int] | None, train_labels: Tensor | None
+    ) -> nn.ModuleDict:
+        """The modules of losses that own parameters: term name -> one for each pair of spots."""
+        adapters = nn.ModuleDict()
+        shapes = teacher_shapes = None
+        if image_shape is not None:
+            shapes = output_shapes(self.student, image_shape)
+            teacher_shapes = output_shapes(self.teacher.network, image_shape) if self.teacher else None
+        for name, term in self.terms.items():
+            if shapes is not None:
+                _check_spots(term, shapes, teacher_shapes)
+            if term.entry.module is None:
+                continue
+            if shapes is None or teacher_shapes is None:
+                raise UserError(
+                    f"The term {name!r} owns parameters; give image_shape=(C, H, W), from which theirs follow."
+                )
+            more = {}
+            if term.entry.takes_labels:
+                if train_labels is None:
+                    raise UserError(f"The term {name!r} keeps memory banks; give train_labels, one a sample.")
+                more["labels"] = train_labels
+            adapters[name] = nn.ModuleList(
+                term.entry.module(*_shapes_of(term, pair, shapes, teacher_shapes), **term.options, **more)
+                for pair, _ in term.readings
+            )
+        return adapters
 
     @property
     def uses_teacher(self) -> bool:
         """Whether a step runs the teacher at all."""
         return any(term.needs_teacher for term in self.terms.values())
+
+    @property
+    def reads_clean_teacher(self) -> bool:
+        """Whether a step reads the teacher's outputs for the images as they are."""
+        interpolates = self.mixup is not None and self.mixup.teacher == "interpolated"
+        return any(
+            term.needs_teacher and (term.samples == "clean" or interpolates) for term in self.terms.values()
+        )
 
     def set_epoch(self, epoch: float) -> None:
         """Moves the weight schedules; ``epoch`` is fractional, in the method's own epochs."""
@@ -100,44 +160,64 @@ class Distiller(nn.Module):
             ``loss``: the weighted sum, with graph; ``loss/<term>``: each term before weighting;
             ``empty/<term>``: 1 where a counting term found nothing to average over. All 0-dim.
         """
-        student = self.student.features(batch.images)
-        teacher = batch.teacher
-        if teacher is None and self.teacher is not None and self.uses_teacher:
-            teacher = self.teacher.features(batch.teacher_images)
+        outputs = self._outputs(batch)
         values: dict[str, Tensor] = {}
         report: dict[str, Tensor] = {}
         # Losses pick their own precision (R4); autocast would turn their products into bf16.
         with torch.autocast(batch.images.device.type, enabled=False):
             for name, term in self.terms.items():
-                options = {**term.options, **self._selection(term, teacher, batch)}
-                inputs = [self._inputs(term, spots, student, teacher, batch) for spots in term.readings]
+                read = outputs[term.samples]
+                inputs = [self._inputs(term, spots, read) for spots in term.readings]
+                options = self._selection(term, read)
+                if name in self.adapters:
+                    modules = self.adapters[name]
+                    assert isinstance(modules, nn.ModuleList)
+                    results = [module(*of, **options) for module, of in zip(modules, inputs, strict=True)]
+                    values[name] = _sum(results)
+                    continue
+                options = {**term.options, **options}
                 if term.entry.counted is None:
-                    values[name] = _sum([term.entry.function(*read, **options) for read in inputs])
+                    values[name] = _sum([term.entry.function(*of, **options) for of in inputs])
                 else:
-                    results = [term.entry.counted(*read, **options) for read in inputs]
-                    values[name] = _sum([value for value, _ in results])
-                    report[f"empty/{name}"] = (_sum([count for _, count in results]) == 0).float()
+                    counted = [term.entry.counted(*of, **options) for of in inputs]
+                    values[name] = _sum([value for value, _ in counted])
+                    report[f"empty/{name}"] = (_sum([count for _, count in counted]) == 0).float()
             weights = {n: term.weight * term.schedule.factor(self.epoch) for n, term in self.terms.items()}
             loss = weighted_sum(values, weights)
         return {"loss": loss, **{f"loss/{name}": value.detach() for name, value in values.items()}, **report}
 
-    def _inputs(
-        self,
-        term: Term,
-        reading: tuple[SpotPair, SpotPair],
-        student: Features,
-        teacher: Features | None,
-        batch: Batch,
-    ) -> list[Tensor]:
+    def _outputs(self, batch: Batch) -> dict[str, _Outputs]:
+        """The outputs that the terms read, for the images as they are and for virtual samples made of them."""
+        outputs = {}
+        on = {term.samples for term in self.terms.values()}
+        teacher = batch.teacher
+        if teacher is None and self.teacher is not None and self.reads_clean_teacher:
+            teacher = self.teacher.features(batch.teacher_images)
+        if "clean" in on:
+            outputs["clean"] = _Outputs(batch, self.student.features(batch.images), teacher)
+        if "virtual" in on:
+            assert self.mixup is not None  # checked when the distiller was built
+            mixture = draw_mixture(self.mixup, len(batch.labels), batch.images.device)
+            virtual = mix_batch(batch, mixture, self.student.num_classes)
+            student = self.student.features(virtual.images)
+            reads = any(term.needs_teacher and term.samples == "virtual" for term in self.terms.values())
+            if self.mixup.teacher == "interpolated":
+                outputs["virtual"] = _Outputs(virtual, student, teacher, mixture)
+            else:
+                mixed = self.teacher.features(virtual.teacher_images) if self.teacher and reads else None
+                outputs["virtual"] = _Outputs(virtual, student, mixed)
+        return outputs
+
+    def _inputs(self, term: Term, reading: tuple[SpotPair, SpotPair], read: _Outputs) -> list[Tensor]:
         """The tensors that a loss names as its positional arguments."""
         (student_spot, teacher_spot), (student_after, teacher_after) = reading
         spots = {
-            "student": (student, student_spot),
-            "student_map": (student, student_spot),
-            "student_map_after": (student, student_after),
-            "teacher": (teacher, teacher_spot),
-            "teacher_map": (teacher, teacher_spot),
-            "teacher_map_after": (teacher, teacher_after),
+            "student": (read.student, student_spot),
+            "student_map": (read.student, student_spot),
+            "student_map_after": (read.student, student_after),
+            "teacher": (read.teacher, teacher_spot),
+            "teacher_map": (read.teacher, teacher_spot),
+            "teacher_map_after": (read.teacher, teacher_after),
         }
         inputs = []
         for need in term.needs:
@@ -146,15 +226,18 @@ class Distiller(nn.Module):
                 assert features is not None  # checked when the distiller was built
                 inputs.append(_spot(features, spot))
             else:
-                inputs.append(self._input(need, term, student, teacher, batch))
+                inputs.append(self._input(need, term, read))
         return inputs
 
-    def _input(
-        self, need: str, term: Term, student: Features, teacher: Features | None, batch: Batch
-    ) -> Tensor:
+    def _input(self, need: str, term: Term, read: _Outputs) -> Tensor:
         """The tensor that a loss names and no spot decides."""
+        batch, student, teacher = read.batch, read.student, read.teacher
         if need == "labels":
-            return self.shared_column[batch.labels] if term.needs_shared_classes else batch.labels
+            if not term.needs_shared_classes:
+                return batch.labels
+            if batch.labels.dim() == 2:
+                return batch.labels[:, self.student_index]
+            return self.shared_column[batch.labels]
         if need == "index":
             return batch.index
         if need == "student_logits":
@@ -163,7 +246,10 @@ class Distiller(nn.Module):
             return student.embedding
         assert teacher is not None  # checked when the distiller was built
         if need == "teacher_logits":
-            return teacher.logits[:, self.teacher_index]
+            logits = teacher.logits[:, self.teacher_index]
+            if read.mixture is not None:
+                logits = interpolated_logits(logits, read.mixture, term.options.get("temperature", 1.0))
+            return logits
         if need == "teacher_embedding":
             return teacher.embedding
         if need == "centres":
@@ -173,16 +259,17 @@ class Distiller(nn.Module):
             return class_centres(teacher.embedding, batch.labels, self.student.num_classes)[0]
         raise UserError(unknown("need", need, NEEDS))
 
-    def _selection(self, term: Term, teacher: Features | None, batch: Batch) -> dict[str, Tensor]:
+    def _selection(self, term: Term, read: _Outputs) -> dict[str, Tensor]:
         """The rows that a term sees and the weight of each, where it asks for either."""
         chosen: dict[str, Tensor] = {}
+        labels = read.batch.labels
         # A loss that reads the label among the shared classes cannot take a row whose class is not one.
         known = (term.rows or self.rows) == "known" or "labels" in term.needs
         if term.needs_shared_classes and known and not self.all_known:
-            chosen["mask"] = self.known[batch.labels]
+            chosen["mask"] = self.known[labels] if labels.dim() == 1 else ~((labels > 0) & ~self.known).any(1)
         if term.confidence is not None:
-            assert teacher is not None
-            chosen["weights"] = teacher_confidence(teacher.logits, term.confidence)
+            assert read.teacher is not None
+            chosen["weights"] = teacher_confidence(read.teacher.logits, term.confidence)
         return chosen
 
     def param_groups(self, train: Sequence[str] = ("student",)) -> list[dict[str, Any]]:
@@ -215,7 +302,7 @@ class Distiller(nn.Module):
             else:
                 parts = ["student", "head", "backbone", "adapters", *filter(None, modules)]
                 raise UserError(unknown("part to train", name, parts))
-        adapters = list(self.adapters.parameters())
+        adapters = [parameter for parameter in self.adapters.parameters() if parameter.requires_grad]
         trained = list({id(parameter): parameter for parameter in chosen}.values())
         for parameter in everything:
             parameter.requires_grad_(False)
@@ -240,8 +327,8 @@ def _sum(values: Sequence[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else torch.stack(list(values)).sum()
 
 
-def _spot(features: Features, spot: Spot) -> Tensor:
-    """The output that a spot names."""
+def _spot(features: Features | Shapes, spot: Spot) -> Any:
+    """The output that a spot names, or its shape."""
     if spot == "embedding":
         return features.embedding
     if spot == "logits":
@@ -252,3 +339,21 @@ def _spot(features: Features, spot: Spot) -> Tensor:
             f"use {-len(features.maps)} to {len(features.maps) - 1}, 'embedding' or 'logits'."
         )
     return features.maps[spot]
+
+
+def _check_spots(term: Term, student: Shapes, teacher: Shapes | None) -> None:
+    """Refuses a spot that a network does not have, before the first step."""
+    if set(term.needs) & set(AT_SPOTS):
+        for student_spot, teacher_spot in term.at.pairs():
+            _spot(student, student_spot)
+            if teacher is not None:
+                _spot(teacher, teacher_spot)
+
+
+def _shapes_of(
+    term: Term, pair: SpotPair, student: Shapes, teacher: Shapes
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of one sample that a module's two inputs have."""
+    if set(term.needs) & set(AT_SPOTS):
+        return _spot(student, pair[0]), _spot(teacher, pair[1])
+    return student.embedding, teacher.embedding

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from gkd.errors import UserError, unknown
@@ -59,6 +60,38 @@ def as_network(module: nn.Module) -> Any:
             "gkd.features.TappedNetwork(module, head=..., maps=[...])."
         )
     return module
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes of one sample's outputs, as ``Features`` holds them."""
+
+    logits: tuple[int, ...]
+    embedding: tuple[int, ...]
+    maps: tuple[tuple[int, ...], ...]
+
+
+@torch.no_grad()
+def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
+    """What a network gives for one image of ``[C, H, W]``: one pass in eval mode that touches no statistics.
+
+    Every sub-module is left in the mode in which it was.
+    """
+    like = next(network.parameters())
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        features = as_network(network).features(
+            torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype)
+        )
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return Shapes(
+        tuple(features.logits.shape[1:]),
+        tuple(features.embedding.shape[1:]),
+        tuple(tuple(values.shape[1:]) for values in features.maps),
+    )
 
 
 class TappedNetwork(nn.Module):
@@ -135,7 +168,8 @@ class Batch:
 
     Attributes:
         images: ``[B, C, H, W]`` float, normalised for the student.
-        labels: ``[B]`` int64 columns of the student's label space.
+        labels: ``[B]`` int64 columns of the student's label space; of virtual samples distributions over them,
+            ``[B, C]``.
         index: ``[B]`` int64, each sample's number in its data set.
         view: what the teacher sees where that differs from ``images`` (another normalisation, a
             privileged or a cached view); None means the same images.

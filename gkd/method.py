@@ -21,6 +21,7 @@ from pydantic_core import InitErrorDetails
 from gkd.errors import UserError, unknown
 from gkd.labels import LabelRelation
 from gkd.losses import AT_SPOTS, LOSSES, Loss
+from gkd.mixup import Mixup
 from gkd.optimiser import Optimiser
 
 
@@ -95,6 +96,7 @@ class Term(BaseModel):
         centres: class centres of the ``train`` set (computed once, in eval mode, over un-augmented
             images) or of each ``batch``.
         confidence: weights each sample by how sure the teacher is in its own label space.
+        samples: the ``clean`` images, or ``virtual`` samples that the stage's ``mixup`` makes of them.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -106,6 +108,7 @@ class Term(BaseModel):
     rows: Literal["known", "all"] | None = None
     centres: Literal["train", "batch"] = "train"
     confidence: Literal["pseudo-label", "entropy", "max-logit"] | None = None
+    samples: Literal["clean", "virtual"] = "clean"
 
     @field_validator("loss")
     @classmethod
@@ -185,8 +188,8 @@ class Term(BaseModel):
 
     @property
     def teacher_maps(self) -> set[int]:
-        """The teacher's maps that the term reads."""
-        reads = any(need in AT_SPOTS for need in self.needs)
+        """The teacher's maps that the term reads, of the images as they are."""
+        reads = self.on == "clean" and any(need in AT_SPOTS for need in self.needs)
         return {spot for _, spot in self.at.pairs() if reads and isinstance(spot, int)}
 
     @property
@@ -202,7 +205,7 @@ def _mistake(text: str, key: str, value: Any) -> InitErrorDetails:
 def _option_problem(loss: str, entry: Loss, name: str, value: Any, allowed: list[str]) -> str | None:
     """Why a loss would refuse an option, or None: known by name, then by type, then by range."""
     if name not in entry.options:
-        return unknown(f"option of the loss {loss!r}", name, allowed)
+        return unknown(f"option of the loss {loss!r}", str(name), allowed)
     default, choices = entry.options[name], entry.choices.get(name)
     if choices:
         return None if value in choices else unknown(name, str(value), choices)
@@ -228,6 +231,7 @@ class Stage(BaseModel):
             validation images.
         images_per_class: k of the P x k batches where data is ``balanced``.
         start: the student at the beginning: ``last`` or ``best`` of the stage before, or ``initial``.
+        mixup: how virtual samples are made, for terms with ``samples: virtual``.
         select: what chooses the best epoch on validation: classifier ``accuracy`` or ``ncm``
             (nearest class mean, where no head is trained).
     """
@@ -242,6 +246,7 @@ class Stage(BaseModel):
     data: Literal["all", "balanced", "held-out"] = "all"
     images_per_class: int = Field(default=4, ge=2)
     start: Literal["last", "best", "initial"] = "last"
+    mixup: Mixup | None = None
     select: Literal["accuracy", "ncm"] = "accuracy"
 
     @model_validator(mode="before")
@@ -255,6 +260,31 @@ class Stage(BaseModel):
             }
             data = {**data, "terms": terms}
         return data
+
+    @model_validator(mode="after")
+    def _virtual_terms_can_be(self) -> Stage:
+        """Terms on virtual samples need mixup, and must not read what a mixture does not have."""
+        for name, term in self.terms.items():
+            if term.samples == "clean":
+                continue
+            if self.mixup is None:
+                raise ValueError(
+                    f"the term {name!r} is on virtual samples; say how to make them: mixup: {{}}"
+                )
+            if not term.entry.takes_mixed_labels and {"labels", "index", "centres"} & set(term.needs):
+                raise ValueError(
+                    f"the term {name!r} reads {', '.join(term.needs)}, which a virtual sample does not have; use "
+                    "samples: clean"
+                )
+            reads = {need for need in term.needs if need.startswith("teacher")} - {"teacher_logits"}
+            if self.mixup.teacher == "interpolated" and (reads or term.confidence):
+                raise ValueError(
+                    f"the term {name!r} reads {', '.join(term.needs)}, but only logits can be interpolated; use "
+                    "mixup: {teacher: mixed}"
+                )
+        if self.mixup is not None and all(term.samples == "clean" for term in self.terms.values()):
+            raise ValueError("mixup makes virtual samples, but no term is samples: virtual")
+        return self
 
 
 class Method(BaseModel):
@@ -296,23 +326,22 @@ class Method(BaseModel):
         """
         if total is None:
             return {name: max(round(stage.epochs), 1) for name, stage in self.stages.items()}
-        lengths = self._lengths(total)
-        empty = [name for name, length in lengths.items() if length < 1]
-        if empty:
-            enough = next(n for n in itertools.count(total + 1) if min(self._lengths(n).values()) > 0)
+        if total < len(self.stages):
             raise UserError(
-                f"run.epochs={total} leaves the stage {empty[0]!r} of {self.name!r} without an epoch; "
-                f"use at least {enough} epochs or larger shares."
+                f"run.epochs={total} leaves a stage of {self.name!r} without an epoch; use at least "
+                f"{len(self.stages)} for its stages {', '.join(self.stages)}."
             )
-        return lengths
-
-    def _lengths(self, total: int) -> dict[str, int]:
         published = sum(stage.epochs for stage in self.stages.values())
         shares = {name: stage.share or stage.epochs / published for name, stage in self.stages.items()}
         scale = sum(shares.values())
         # Rounding the ends, not the lengths, keeps the total exact.
         ends = [round(done / scale * total) for done in itertools.accumulate(shares.values())]
-        return {name: end - start for name, end, start in zip(shares, ends, [0, *ends], strict=False)}
+        lengths = {name: end - start for name, end, start in zip(shares, ends, [0, *ends], strict=False)}
+        for name in lengths:
+            if lengths[name] < 1:  # no stage is skipped
+                longest = max(lengths, key=lambda other: lengths[other])
+                lengths[longest], lengths[name] = lengths[longest] - 1, 1
+        return lengths
 
 
 def refusal(method: Method, relation: LabelRelation | None) -> str | None:

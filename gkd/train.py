@@ -74,6 +74,7 @@ def fit(
     metrics.cut_back(position.global_step)
     initial = copy_state(student)
     last = best = initial
+    adapters: State = {}
     with Interrupt() as interrupt:
         for number, (name, stage) in enumerate(method.stages.items()):
             if number < position.stage:
@@ -86,11 +87,12 @@ def fit(
             run = _StageRun(
                 name, stage, epochs[name], student, teacher, problem, settings, position, first_view
             )
+            run.inherit(adapters)
             if resumed is not None:
                 run.restore(resumed)
                 resumed = None
             _train_stage(run, folder / "checkpoints", metrics, reporter, interrupt, sum(epochs.values()))
-            last, best = copy_state(student), run.best
+            last, best, adapters = copy_state(student), run.best, copy_state(run.distiller.adapters)
     return last, best, position
 
 
@@ -138,9 +140,12 @@ class _StageRun:
             relation=problem.relation if teacher else None,
             rows=problem.rows,
             centres=centres,
+            image_shape=images.images.shape[1:],
+            train_labels=images.labels,
+            mixup=stage.mixup,
         ).to(settings.device)
         self.teacher_views = None
-        if teacher is not None and self.distiller.uses_teacher and settings.views is not None:
+        if teacher is not None and self.distiller.reads_clean_teacher and settings.views is not None:
             self.teacher_views = _teacher_views(teacher, self.batches, settings)
         self.optimiser = stage.optimiser.build(self.distiller.param_groups(stage.train))
         self.meter = Meter(settings.device)
@@ -165,6 +170,14 @@ class _StageRun:
             return self.batches.epoch(epoch, start)
         spots = {spot for term in self.stage.terms.values() for spot in term.teacher_maps}
         return self.teacher_views.epoch(epoch, start, spots, self.batches)
+
+    def inherit(self, adapters: State) -> None:
+        """Takes over what the stage before trained in the adapters of terms of the same name and shapes."""
+        own = self.distiller.adapters.state_dict()
+        fitting = {
+            key: values for key, values in adapters.items() if key in own and own[key].shape == values.shape
+        }
+        self.distiller.adapters.load_state_dict({**own, **fitting})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues where the checkpoint was written, to the bit."""

@@ -78,7 +78,7 @@ def test_stages_share_a_total_exactly(name: str, total: int) -> None:
     assert list(epochs) == list(method.stages)
     assert sum(epochs.values()) == total
     assert all(length >= 1 for length in epochs.values())
-    if len(epochs) == 2:  # half each, to the rounding of one boundary
+    if "classifier" in epochs:  # half each, to the rounding of one boundary
         assert abs(epochs["embedding"] - epochs["classifier"]) <= 1
 
 
@@ -101,18 +101,17 @@ def test_shares_decide_where_given_and_published_epochs_elsewhere() -> None:
     assert both.epochs(50) == {"one": 45, "two": 5}
 
 
-def test_a_total_that_starves_a_stage_is_refused() -> None:
-    with pytest.raises(UserError, match=r"run.epochs=1 leaves the stage 'embedding' of 'refilled' without"):
+def test_no_stage_is_skipped() -> None:
+    with pytest.raises(
+        UserError, match=r"run.epochs=1 leaves a stage of 'refilled' without an epoch; use at least 2"
+    ):
         METHODS["refilled"].epochs(1)
     uneven = {
         name: {"epochs": epochs, "terms": {"cross_entropy": {}}} for name, epochs in (("a", 1), ("b", 19))
     }
     method = Method.model_validate({"name": "uneven", "paper": "-", "summary": "-", "stages": uneven})
-    with pytest.raises(
-        UserError, match="leaves the stage 'a' of 'uneven' without an epoch; use at least 11 epochs"
-    ):
-        method.epochs(5)
-    assert min(method.epochs(11).values()) == 1
+    assert method.epochs(5) == {"a": 1, "b": 4}
+    assert method.epochs(100) == {"a": 5, "b": 95}
 
 
 def term_mistake(**content: Any) -> str:

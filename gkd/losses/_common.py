@@ -55,6 +55,24 @@ def check_rows(student: Tensor, teacher: Tensor) -> None:
         )
 
 
+def check_labels(labels: Tensor, columns: int) -> Tensor:
+    """The labels ``[B]`` or ``[B, C]``; refuses those that are no column.
+
+    Only on the CPU, where looking costs no synchronisation; on a GPU torch's own assertion stops the run.
+    """
+    if labels.dim() == 2 and labels.shape[1] != columns:
+        raise UserError(
+            f"The labels are distributions over {labels.shape[1]} classes, the logits have {columns}."
+        )
+    looked_at = labels.dim() == 1 and labels.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looked_at and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < columns:
+        raise UserError(
+            f"The labels run from {int(labels.min())} to {int(labels.max())}, but the logits have {columns} columns; "
+            f"use labels from 0 to {columns - 1}."
+        )
+    return labels
+
+
 def centred(rows: Tensor, counted: Tensor | None = None) -> Tensor:
     """Rows minus their mean over the counted columns; zero where that is rounding alone."""
     if counted is None:

@@ -36,17 +36,18 @@ def at_loss(
         Zagoruyko, Komodakis: Paying More Attention to Attention, ICLR 2017, equation 2; the authors' code
         for the reduction.
     """
-    student, teacher = _aligned(student_map, teacher_map.detach(), mask)
-
-    def attention(maps: Tensor) -> Tensor:
-        # A common factor of a row goes out with its norm; powers of large entries would overflow.
-        largest = maps.detach().abs().amax((1, 2, 3), keepdim=True)
-        scaled = maps / torch.where(largest == 0, 1, largest)
-        return unit_rows(scaled.abs().pow(power).mean(1).flatten(1))
-
+    student, teacher = aligned(student_map, teacher_map.detach(), mask)
     if student.numel() == 0:
         return student.sum()
-    return mean_over_rows((attention(student) - attention(teacher)).square().mean(1), mask)
+    return mean_over_rows((attention(student, power) - attention(teacher, power)).square().mean(1), mask)
+
+
+def attention(maps: Tensor, power: float) -> Tensor:
+    """``[B, H·W]``: mean over channels of |map|^power, each row divided by its L2 norm."""
+    # A common factor of a row goes out with its norm; powers of large entries would overflow.
+    largest = maps.detach().abs().amax((1, 2, 3), keepdim=True)
+    scaled = maps / torch.where(largest == 0, 1, largest)
+    return unit_rows(scaled.abs().pow(power).mean(1).flatten(1))
 
 
 def nst_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -75,7 +76,7 @@ def nst_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = 
         Huang, Wang: Like What You Like, arXiv 1707.01219, 2017, equation 10 with the polynomial kernel
         (d = 2, c = 0).
     """
-    student, teacher = _aligned(student_map, teacher_map.detach(), mask)
+    student, teacher = aligned(student_map, teacher_map.detach(), mask)
     if student.numel() == 0:
         return student.sum()
     student, teacher = _unit_channels(student), _unit_channels(teacher)
@@ -121,8 +122,8 @@ def fsp_loss(
         Yim, Joo, Bae, Kim: A Gift from Knowledge Distillation, CVPR 2017, equations 1 and 2.
     """
     check_rows(student_map, teacher_map)
-    student = _flow(*_aligned(student_map, student_map_after, mask))
-    teacher = _flow(*_aligned(teacher_map.detach(), teacher_map_after.detach(), mask))
+    student = _flow(*aligned(student_map, student_map_after, mask))
+    teacher = _flow(*aligned(teacher_map.detach(), teacher_map_after.detach(), mask))
     if student.shape[1:] != teacher.shape[1:]:
         raise UserError(
             f"The student's flow matrix is {list(student.shape[1:])}, the teacher's {list(teacher.shape[1:])}: fsp "
@@ -158,7 +159,7 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None =
     """
     check_rows(student_map, teacher_map)
     for maps in (student_map, teacher_map):
-        _check_map(maps)
+        check_map(maps)
     if student_map.shape[1] != teacher_map.shape[1]:
         raise UserError(
             f"The student's map has {student_map.shape[1]} channels, the teacher's {teacher_map.shape[1]}: ickd needs "
@@ -180,7 +181,8 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None =
     return mean_over_rows(rows, mask)
 
 
-def _check_map(maps: Tensor) -> None:
+def check_map(maps: Tensor) -> None:
+    """Refuses what is no ``[B, C, H, W]``."""
     if maps.dim() != 4:
         raise UserError(
             f"A loss on maps got a tensor of shape {list(maps.shape)}; it reads maps of [B, C, H, W], so name a spot "
@@ -188,11 +190,11 @@ def _check_map(maps: Tensor) -> None:
         )
 
 
-def _aligned(one: Tensor, other: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def aligned(one: Tensor, other: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Both maps, the larger average-pooled to the size of the smaller, unselected rows zero."""
     check_rows(one, other)
     for maps in (one, other):
-        _check_map(maps)
+        check_map(maps)
     height, width = (min(one.shape[axis], other.shape[axis]) for axis in (2, 3))
 
     def pooled(maps: Tensor) -> Tensor:

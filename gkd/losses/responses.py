@@ -1,5 +1,7 @@
 """Losses on logits: cross-entropy with the labels, Hinton's distillation, and what came of it."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 from gkd.errors import UserError
 from gkd.losses._common import (
     centred,
+    check_labels,
     check_rows,
     kl_entries,
     mean_over_rows,
@@ -28,18 +31,23 @@ def cross_entropy_loss(
 
     Args:
         student_logits: ``[B, C]``.
-        labels: int64 ``[B]``, columns of the logits.
+        labels: int64 ``[B]``, columns of the logits, or ``[B, C]``, a distribution over them (as mixup gives).
         label_smoothing: ε, the share of the target that is spread over all C classes.
         mask: Bool ``[B]``, the rows that count; None means all.
 
     Returns:
         A 0-dim tensor, float32 for half-precision logits.
 
+    Raises:
+        UserError: a label that is no column (looked at on the CPU alone).
+
     Paper:
         Label smoothing: Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7.
     """
     logits = zero_unselected(upcast(student_logits), mask)
-    targets = zero_unselected(labels, mask)
+    targets = check_labels(zero_unselected(labels, mask), logits.shape[1]).to(
+        torch.int64 if labels.dim() == 1 else logits.dtype
+    )
     rows = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
     return mean_over_rows(rows, mask)
 
@@ -121,13 +129,15 @@ def dkd_loss(
         A 0-dim tensor, float32 for half-precision logits.
 
     Raises:
-        UserError: sides of different batch sizes or numbers of columns, or fewer than two columns.
+        UserError: sides of different batch sizes or numbers of columns, fewer than two columns, or a label that is
+            no column (looked at on the CPU alone).
 
     Paper:
         Zhao, Cui, Song, Qiu, Liang: Decoupled Knowledge Distillation, CVPR 2022, equation 7.
     """
     student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
-    target = F.one_hot(zero_unselected(labels, mask), student.shape[1]).bool()
+    labels = check_labels(zero_unselected(labels, mask), student.shape[1])
+    target = F.one_hot(labels, student.shape[1]).bool()
 
     def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of (target, the rest), and of the others among themselves (−inf-like at the target)."""
@@ -141,6 +151,57 @@ def dkd_loss(
     binary = kl_entries(student_binary, teacher_binary).sum(1)
     others = torch.where(target, 0, kl_entries(student_others, teacher_others)).sum(1)
     return temperature**2 * mean_over_rows(alpha * binary + beta * others, mask)
+
+
+def stkd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float = 4.0,
+    true_classes: Literal["kept", "left-out"] = "kept",
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Similarity transfer: on a mixture of images, the student's class distribution follows the teacher's.
+
+    ``T² · mean_i KL( q_T,i ‖ q_S,i )`` with ``q = softmax(z / T)`` over all classes (``kept``: :func:`kd_loss` on
+    virtual samples), or over those that no image of the mixture belongs to (``left-out``).
+
+    Convention: both sides are divided by the temperature and T² is applied; KL(teacher‖student), summed over classes,
+    mean over the selected rows; the value does not scale with B. The teacher is a constant. A row without two
+    classes to compare gives 0; no row gives a zero that keeps the graph. Over label spaces that only overlap,
+    hand over the aligned columns of the shared classes and the labels over those.
+
+    Args:
+        student_logits: ``[B, C]``.
+        teacher_logits: ``[B, C]``, column by column the same classes as the student's.
+        labels: int64 ``[B]``, or ``[B, C]`` a distribution, whose columns above 0 are the true classes.
+        temperature: T.
+        true_classes: whether the true classes' columns are matched.
+        mask: Bool ``[B]``, the rows that count; None means all.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision logits.
+
+    Raises:
+        UserError: sides of different batch sizes or numbers of columns, fewer than two columns, or a label that is
+            no column (looked at on the CPU alone).
+
+    Paper:
+        Zhao, Gong, Sun, Dong, Yu: Similarity Transfer for Knowledge Distillation, arXiv 2103.10047, 2021. The formulas
+        were not read: this is a reconstruction from the abstract; ``left-out`` is ours.
+    """
+    student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
+    labels = check_labels(zero_unselected(labels, mask), student.shape[1])
+    true = labels > 0 if labels.dim() == 2 else F.one_hot(labels, student.shape[1]).bool()
+    if true_classes == "kept":
+        true = torch.zeros_like(true)
+
+    def log_probabilities(logits: Tensor) -> Tensor:
+        return torch.where(true, torch.finfo(logits.dtype).min / 4, logits / temperature).log_softmax(1)
+
+    entries = kl_entries(log_probabilities(student), log_probabilities(teacher))
+    return temperature**2 * mean_over_rows(torch.where(true, 0, entries).sum(1), mask)
 
 
 def dist_loss(

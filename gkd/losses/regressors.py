@@ -1,0 +1,119 @@
+"""What stands between a student's output and its teacher's: regressors with BatchNorm that masks rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gkd.errors import UserError
+from gkd.losses._common import no_autocast, upcast, zero_unselected
+
+
+class Regressor(nn.Module):
+    """Brings a student's output to its teacher's shape: one convolution or linear layer, BatchNorm, ReLU.
+
+    Maps: 3x3 with stride 2 where the student's is exactly twice as large, a transposed 4x4 with stride 2 where it
+    is half as large, else a valid convolution (a transposed one upwards) of kernel 1 + the difference. Embeddings:
+    a linear layer alone, without BatchNorm and ReLU.
+
+    Args:
+        student, teacher: shapes of one sample, ``(C, H, W)`` or ``(D,)``.
+        norm, relu: whether a BatchNorm and a ReLU follow a convolution.
+
+    Raises:
+        UserError: a map on one side and an embedding on the other, or sizes that no such layer joins.
+
+    Source:
+        RepDistiller models/util.py (ConvReg); the transposed case of SAKD.
+    """
+
+    def __init__(
+        self, student: Sequence[int], teacher: Sequence[int], *, norm: bool = True, relu: bool = True
+    ) -> None:
+        super().__init__()
+        self.resize = _resize(student, teacher)
+        is_map = len(student) == 3
+        self.norm = nn.BatchNorm2d(teacher[0]) if norm and is_map else None
+        self.relu = relu and is_map
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The student's rows in the teacher's shape; rows outside the mask change no statistics."""
+        x = zero_unselected(upcast(x), mask)
+        with no_autocast(x):
+            x = self.resize(x)
+        if self.norm is not None:
+            x = batch_normalise(self.norm, x, mask)
+        return F.relu(x) if self.relu else x
+
+
+def _resize(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+    """The layer of a ``Regressor``."""
+    if len(student) == len(teacher) == 1:
+        return nn.Linear(student[0], teacher[0])
+    if len(student) != 3 or len(teacher) != 3:
+        raise UserError(
+            f"The student's output {list(student)} and the teacher's {list(teacher)} are not both maps [C, H, W] or "
+            "both embeddings [D]; name spots of the same kind on both sides."
+        )
+    channels, size = (student[0], teacher[0]), tuple(student[1:])
+    wanted = tuple(teacher[1:])
+    if size == tuple(2 * side for side in wanted):
+        return nn.Conv2d(*channels, kernel_size=3, stride=2, padding=1)
+    if wanted == tuple(2 * side for side in size):
+        return nn.ConvTranspose2d(*channels, kernel_size=4, stride=2, padding=1)
+    differences = [ours - theirs for ours, theirs in zip(size, wanted, strict=True)]
+    if min(differences) >= 0:
+        return nn.Conv2d(*channels, kernel_size=(1 + differences[0], 1 + differences[1]))
+    if max(differences) <= 0:
+        return nn.ConvTranspose2d(*channels, kernel_size=(1 - differences[0], 1 - differences[1]))
+    raise UserError(
+        f"No convolution leads from a map of {size[0]}x{size[1]} to one of {wanted[0]}x{wanted[1]}: one side grows and "
+        "the other shrinks; choose other spots."
+    )
+
+
+def run_layers(layers: nn.Sequential, x: Tensor, mask: Tensor | None) -> Tensor:
+    """``layers(x)``, where BatchNorm sees the selected rows alone."""
+    with no_autocast(x):
+        for layer in layers:
+            x = batch_normalise(layer, x, mask) if isinstance(layer, nn.BatchNorm2d) else layer(x)
+    return x
+
+
+def batch_normalise(norm: nn.BatchNorm2d, x: Tensor, mask: Tensor | None) -> Tensor:
+    """``norm(x)`` with the statistics of the selected rows of ``x [B, C, H, W]``.
+
+    One value a channel, or none, has no variance: then the running statistics are used and kept.
+    """
+    if not norm.training:
+        return norm(x)
+    positions = x.shape[2] * x.shape[3]
+    if mask is None:
+        return norm(x) if x.shape[0] * positions > 1 else _normalised_by_running(norm, x)
+    selected = mask.view(-1, 1, 1, 1)
+    count = mask.sum() * positions
+    several = count > 1
+    mean = torch.where(selected, x, 0).sum((0, 2, 3)) / count.clamp_min(1)
+    apart = x - mean.view(1, -1, 1, 1)
+    variance = torch.where(selected, apart, 0).square().sum((0, 2, 3)) / count.clamp_min(1)
+    with torch.no_grad():
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.momentum is not None
+        assert norm.num_batches_tracked is not None
+        rate = norm.momentum * several
+        norm.running_mean.lerp_(mean, rate.to(mean))
+        norm.running_var.lerp_(variance * count / (count - 1).clamp_min(1), rate.to(mean))
+        norm.num_batches_tracked.add_(several)
+    own = apart * (variance.view(1, -1, 1, 1) + norm.eps).rsqrt()
+    own = own * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+    return torch.where(several, own, _normalised_by_running(norm, x))
+
+
+def _normalised_by_running(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    return F.batch_norm(
+        x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
+    )
