@@ -14,6 +14,7 @@ from torch import nn
 from gkd import config, schema
 from gkd.checkpoint import load_weights, read_weights, sha256
 from gkd.data import channel_statistics, fingerprint, limit_per_class, load_images, split_validation
+from gkd.distiller import check_terms
 from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.method import require
@@ -224,6 +225,14 @@ def random_teacher(prepared: Prepared) -> Teacher:
     )
     teacher = Teacher(network, space, mean=prepared.settings.mean, std=prepared.settings.std)
     return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def check_shapes(prepared: Prepared) -> None:
+    """Refuses a method that does not fit the two networks' outputs, before the teacher is trained for it."""
+    image_shape = prepared.problem.student.train.images.shape[1:]
+    teacher = random_teacher(prepared)
+    for stage in prepared.experiment.method.stages.values():
+        check_terms(stage.terms, prepared.student, teacher, image_shape)
 
 
 def teacher_experiment(prepared: Prepared) -> config.Resolved:

@@ -103,16 +103,13 @@ class Distiller(nn.Module):
     ) -> nn.ModuleDict:
         """The modules of losses that own parameters: term name -> one for each pair of spots."""
         adapters = nn.ModuleDict()
-        shapes = teacher_shapes = None
-        if image_shape is not None:
-            shapes = output_shapes(self.student, image_shape)
-            teacher_shapes = output_shapes(self.teacher.network, image_shape) if self.teacher else None
+        shapes = None if image_shape is None else _shapes(self.student, self.teacher, image_shape)
+        if shapes is not None:
+            _check_terms(self.terms, *shapes)
         for name, term in self.terms.items():
-            if shapes is not None:
-                _check_spots(term, shapes, teacher_shapes)
             if term.entry.module is None:
                 continue
-            if shapes is None or teacher_shapes is None:
+            if shapes is None:
                 raise UserError(
                     f"The term {name!r} owns parameters; give image_shape=(C, H, W), from which theirs follow."
                 )
@@ -122,7 +119,7 @@ class Distiller(nn.Module):
                     raise UserError(f"The term {name!r} keeps memory banks; give train_labels, one a sample.")
                 more["labels"] = train_labels
             adapters[name] = nn.ModuleList(
-                term.entry.module(*_shapes_of(term, pair, shapes, teacher_shapes), **term.options, **more)
+                term.entry.module(*_of_pair(term, pair, *shapes), **term.options, **more)
                 for pair, _ in term.readings
             )
         return adapters
@@ -341,19 +338,47 @@ def _spot(features: Features | Shapes, spot: Spot) -> Any:
     return features.maps[spot]
 
 
-def _check_spots(term: Term, student: Shapes, teacher: Shapes | None) -> None:
-    """Refuses a spot that a network does not have, before the first step."""
-    if set(term.needs) & set(AT_SPOTS):
-        for student_spot, teacher_spot in term.at.pairs():
-            _spot(student, student_spot)
-            if teacher is not None:
-                _spot(teacher, teacher_spot)
+def check_terms(
+    terms: Mapping[str, Term], student: nn.Module, teacher: Teacher | None, image_shape: Sequence[int]
+) -> None:
+    """Refuses terms that do not fit the networks' outputs, before anything is trained.
+
+    Raises:
+        UserError: a spot that a network does not have, or shapes that a loss cannot compare.
+    """
+    _check_terms(terms, *_shapes(student, teacher, image_shape))
 
 
-def _shapes_of(
-    term: Term, pair: SpotPair, student: Shapes, teacher: Shapes
+def _shapes(
+    student: nn.Module, teacher: Teacher | None, image_shape: Sequence[int]
+) -> tuple[Shapes, Shapes | None]:
+    theirs = output_shapes(teacher.network, image_shape) if teacher else None
+    return output_shapes(as_network(student), image_shape), theirs
+
+
+def _check_terms(terms: Mapping[str, Term], student: Shapes, teacher: Shapes | None) -> None:
+    for term in terms.values():
+        if not set(term.needs) <= set(AT_SPOTS):
+            continue
+        for reading in term.readings:
+            if term.entry.module is not None:
+                with torch.device("meta"):  # allocates nothing and draws no number
+                    term.entry.module(*_of_pair(term, reading[0], student, teacher), **term.options)
+            else:
+                sides = {need: (student if need.startswith("student") else teacher) for need in term.needs}
+                inputs = []
+                for need, shapes in sides.items():
+                    pair = reading[1] if need.endswith("_after") else reading[0]
+                    assert shapes is not None
+                    inputs.append(torch.zeros(2, *_spot(shapes, pair[int(need.startswith("teacher"))])))
+                term.entry.function(*inputs, **term.options)
+
+
+def _of_pair(
+    term: Term, pair: SpotPair, student: Shapes, teacher: Shapes | None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shapes of one sample that a module's two inputs have."""
+    assert teacher is not None  # every loss with parameters reads a teacher
     if set(term.needs) & set(AT_SPOTS):
         return _spot(student, pair[0]), _spot(teacher, pair[1])
     return student.embedding, teacher.embedding

@@ -189,7 +189,7 @@ class Term(BaseModel):
     @property
     def teacher_maps(self) -> set[int]:
         """The teacher's maps that the term reads, of the images as they are."""
-        reads = self.on == "clean" and any(need in AT_SPOTS for need in self.needs)
+        reads = self.samples == "clean" and any(need in AT_SPOTS for need in self.needs)
         return {spot for _, spot in self.at.pairs() if reads and isinstance(spot, int)}
 
     @property

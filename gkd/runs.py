@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from gkd import metrics
-from gkd.builders import Prepared, load_teacher, prepare, teacher_experiment, use_threads
+from gkd.builders import Prepared, check_shapes, load_teacher, prepare, teacher_experiment, use_threads
 from gkd.checkpoint import latest_checkpoint, load_weights, read_json, read_weights, save_weights, write_json
 from gkd.config import Resolved, load
 from gkd.data import ImageSet
@@ -131,6 +131,7 @@ def obtain_teacher(prepared: Prepared, console: Console) -> tuple[Teacher | None
         return None, prepared.problem
     checkpoint = options.checkpoint
     if checkpoint is None:
+        check_shapes(prepared)
         training = teacher_experiment(prepared)
         run(training, console, wait=True)
         checkpoint = run_folder(training) / WEIGHTS[options.weights]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gkd.checkpoint import Checkpoint, copy_state, latest_checkpoint, save_checkpoint
 from gkd.data import Batches
-from gkd.distiller import Distiller
+from gkd.distiller import Distiller, check_terms
 from gkd.errors import UserError
 from gkd.evaluate import train_centres, validate
 from gkd.features import Batch
@@ -64,9 +64,12 @@ def fit(
         The last stage's last and best state, and the position at the end.
 
     Raises:
+        UserError: a term that does not fit the networks' outputs; nothing was trained.
         Interrupted: a signal asked to stop; everything is saved.
         Diverged: a loss or weight became non-finite; the last checkpoint is whole.
     """
+    for stage in method.stages.values():
+        check_terms(stage.terms, student, teacher, problem.student.train.images.shape[1:])
     folder.mkdir(parents=True, exist_ok=True)
     metrics = MetricsFile(folder / "metrics.jsonl")
     resumed = latest_checkpoint(folder / "checkpoints")

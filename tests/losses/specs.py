@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .references import Inputs
@@ -30,6 +31,17 @@ from .references.maps import (
     make_maps_alike,
     nst_reference,
 )
+from .references.modules import (
+    factor_transfer_reference,
+    hint_reference,
+    info_nce_reference,
+    make_allowed,
+    make_hints,
+    make_scores,
+    make_variational,
+    nce_reference,
+    vid_reference,
+)
 from .references.refilled import (
     induced_matched,
     induced_reference,
@@ -45,6 +57,8 @@ from .references.responses import (
     make_logits,
     make_logits_and_labels,
     make_logits_both,
+    make_mixed,
+    stkd_reference,
 )
 
 
@@ -98,6 +112,12 @@ SPECS: dict[str, Spec] = {
         matched=lambda x: {**x, "student_logits": x["teacher_logits"].clone()},
         options=({}, {"alpha": 2.0, "beta": 1.0, "temperature": 1.0}),
     ),
+    "stkd": Spec(
+        make=make_mixed,
+        reference=stkd_reference,
+        matched=lambda x: {**x, "student_logits": x["teacher_logits"].clone()},
+        options=({}, {"true_classes": "left-out", "temperature": 1.0}),
+    ),
     "dist": Spec(
         make=make_logits,
         reference=dist_reference,
@@ -148,6 +168,20 @@ SPECS: dict[str, Spec] = {
         grows=({},),
     ),
     "ickd": Spec(make_maps_alike, ickd_reference, matched_maps),
+    "fitnet": Spec(make_hints, hint_reference, lambda x: {**x, "student": x["teacher"].clone()}),
+    "vid": Spec(
+        make_variational,
+        vid_reference,
+        # Its least value is ½ ln σ², which is 0 for the variance 1.
+        lambda x: {
+            **x,
+            "student_map": torch.nn.functional.adaptive_avg_pool2d(x["teacher_map"], 2),
+            "variance": torch.ones_like(x["variance"]),
+        },
+    ),
+    "ft": Spec(make_maps_alike, factor_transfer_reference, matched_maps, options=({}, {"of": "factor"})),
+    "crd": Spec(make_scores, nce_reference, None, options=({"num_samples": 20}, {"num_samples": 4})),
+    "crd_queue": Spec(make_allowed, info_nce_reference, None),
     "sp": Spec(
         make=make_maps,
         reference=sp_reference,

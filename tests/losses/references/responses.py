@@ -101,3 +101,24 @@ def dist_reference(
         student_logits,
     )
     return temperature**2 * (beta * between + gamma * within)
+
+
+def make_mixed(batch: int) -> Inputs:
+    """Labels of mixtures: most of the mass on one class, the rest on the next."""
+    main = torch.nn.functional.one_hot(labels_for(batch), 5).double()
+    return {**make_logits(batch), "labels": 0.7 * main + 0.3 * main.roll(1, 1)}
+
+
+def stkd_reference(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    temperature: float = 4.0,
+    true_classes: str = "kept",
+) -> Tensor:
+    rows = []
+    for s, t, y in zip(student_logits, teacher_logits, labels, strict=True):
+        true = [bool(mass > 0) for mass in y] if y.dim() else [c == int(y) for c in range(len(s))]
+        kept = [c for c in range(len(s)) if true_classes == "kept" or not true[c]]
+        rows.append(kl([t[c] / temperature for c in kept], [s[c] / temperature for c in kept]))
+    return temperature**2 * mean(rows, student_logits)
