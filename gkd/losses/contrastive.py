@@ -44,7 +44,7 @@ def nce_loss(
     """
     scores = zero_unselected(upcast(scores), mask)
     noise = math.log(max(scores.shape[1] - 1, 1) / num_samples)
-    odds = scores - (log_normaliser + noise)  # ln of P / (K/N)
+    odds = scores - (upcast(log_normaliser) + noise)  # ln of P / (K/N)
     rows = F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
     return mean_over_rows(rows, mask)
 
