@@ -75,6 +75,7 @@ class Spec:
         order_matters: the exception that the value depends on the order of the batch.
         grows: the options under which the value is a power of the features that float32 cannot hold at
             1e15, because no normalisation takes their scale out.
+        read_entry: an entry of the first row that every option reads.
     """
 
     make: Callable[[int], Inputs]
@@ -83,6 +84,7 @@ class Spec:
     options: tuple[dict[str, Any], ...] = ({},)
     order_matters: bool = False
     grows: tuple[dict[str, Any], ...] = ()
+    read_entry: int = 0
 
 
 def matched_embeddings(inputs: Inputs) -> Inputs:
@@ -117,6 +119,7 @@ SPECS: dict[str, Spec] = {
         reference=stkd_reference,
         matched=lambda x: {**x, "student_logits": x["teacher_logits"].clone()},
         options=({}, {"true_classes": "left-out", "temperature": 1.0}),
+        read_entry=-1,
     ),
     "dist": Spec(
         make=make_logits,

@@ -257,7 +257,7 @@ def test_non_finite_inputs_show(name: str, options: dict[str, Any]) -> None:
         if x.is_floating_point() and key != "labels":  # a distribution over classes, no feature
             inputs = SPECS[name].make(BATCH)
             first = inputs[key][0] if per_sample(key) else inputs[key]
-            first.view(-1)[-1] = torch.nan
+            first.view(-1)[SPECS[name].read_entry] = torch.nan
             assert evaluate(name, inputs, options).isnan(), f"NaN in {key} is hidden"
 
 
