@@ -16,7 +16,7 @@ from rich.console import Console
 from gkd.builders import relation_of
 from gkd.checkpoint import read_json, write_json
 from gkd.config import Resolved, load_method
-from gkd.errors import UserError
+from gkd.errors import UserError, unknown
 from gkd.method import refusal
 from gkd.runs import CORRECT, WEIGHTS, run, run_folder, slug
 from gkd.schema import Compare, MethodRow
@@ -96,15 +96,34 @@ def cells(resolved: Resolved) -> Iterator[Cell]:
             raise UserError(
                 f"A grid sets {key} of every cell itself, so the override is lost; use {own[key]}."
             )
-    for row in rows(compare):
-        load_method(row.method)  # a wrong name is found before the first run
+    changes = {
+        row.label: _changes(row) for row in rows(compare)
+    }  # a wrong name is found before the first run
     for seed in compare.seeds:
         for values in itertools.product(*compare.axes.values()):
             axes = dict(zip(keys, values, strict=True))
             for row in rows(compare):
-                settings = {"method": row.method, "run.seed": seed, **axes, **row.set}
+                settings = {"method": row.method, "run.seed": seed, **axes, **changes[row.label]}
                 overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
                 yield Cell(row.label, axes, resolved.with_overrides(overrides))
+
+
+def _changes(row: MethodRow) -> dict[str, Any]:
+    """Dotted key -> value of all that a row sets."""
+    stages = load_method(row.method).stages
+    changes = dict(row.set)
+    for term, keys in row.terms.items():
+        with_term = [name for name, stage in stages.items() if term in stage.terms]
+        if not with_term:
+            known = sorted({name for stage in stages.values() for name in stage.terms})
+            raise UserError(
+                f"Row {row.label!r}: " + unknown(f"term of the method {row.method!r}", term, known)
+            )
+        for stage in with_term:
+            changes.update(
+                {f"method.stages.{stage}.terms.{term}.{key}": value for key, value in keys.items()}
+            )
+    return changes
 
 
 @dataclass(frozen=True)

@@ -183,12 +183,14 @@ class MethodRow(Section):
     Attributes:
         label: the row's name in the table.
         method: the method's name.
-        set: dotted key -> value, such as ``method.stages.classifier.terms.induced.weight: 10``.
+        set: dotted key -> value, such as ``optimiser.lr: 0.2``.
+        terms: term -> its keys, changed in every stage that has the term, such as ``induced: {weight: 10}``.
     """
 
     label: str
     method: str
     set: dict[str, Any] = {}
+    terms: dict[str, dict[str, Any]] = {}
 
 
 class Compare(Section):

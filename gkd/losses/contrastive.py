@@ -45,7 +45,8 @@ def nce_loss(
     scores = zero_unselected(upcast(scores), mask)
     noise = math.log(max(scores.shape[1] - 1, 1) / num_samples)
     odds = scores - (upcast(log_normaliser) + noise)  # ln of P / (K/N)
-    rows = F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
+    # Not softplus, which is linear above 20.
+    rows = -F.logsigmoid(odds[:, 0]) - F.logsigmoid(-odds[:, 1:]).sum(1)
     return mean_over_rows(rows, mask)
 
 
@@ -219,16 +220,13 @@ class CRDLoss(nn.Module):
     @torch.no_grad()
     def _frozen_normaliser(self, sides: Sequence[Tensor], mask: Tensor | None) -> Tensor:
         """``[2]``: ln Z of both sides, set by the first batch that has a row."""
+        rows = torch.ones(len(sides[0]), dtype=torch.bool, device=sides[0].device) if mask is None else mask
+        some = rows.any()
         fresh = []
         for scores in sides:
-            means = scores.logsumexp(1) - math.log(scores.shape[1])
-            if mask is not None:
-                means = torch.where(mask, means, -torch.inf)
-            rows = len(means) if mask is None else mask.sum()
-            total = means.logsumexp(0) if len(means) else means.sum()
-            fresh.append(total - torch.as_tensor(rows, device=total.device).clamp_min(1).log())
+            means = torch.where(rows, scores.logsumexp(1) - math.log(scores.shape[1]), -torch.inf)
+            fresh.append(means.logsumexp(0) - rows.sum().clamp_min(1).to(means).log())
         value = torch.stack(fresh) + math.log(self.num_samples)
-        some = torch.isfinite(value).all() if mask is None else mask.any()
         value = torch.where(self.ready, self.log_normaliser, torch.where(some, value, 0))
         if self.training:
             self.log_normaliser = value.to(self.log_normaliser.dtype)
