@@ -16,20 +16,12 @@ peak resident set from just before the first run.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
-import resource
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from _measure import Cell, arguments, facts, in_fresh_process, measure, show, teach_allocator, write
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -142,49 +134,21 @@ METHODS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def peak_bytes() -> int:
-    """The peak resident set; Linux counts it in KiB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def measure(method: str, batch: int, num_classes: int, repeats: int) -> dict[str, Any]:
+def measure_cell(method: str, batch: int, num_classes: int, repeats: int) -> Cell:
     """One cell, in this process: call it in a fresh one."""
-    # glibc learns from the first large block it frees to keep freed memory instead of handing it back
-    # page by page. In training the network's activations teach it that; here this untouched block.
-    activations = torch.empty(31 * 2**20, dtype=torch.uint8)
-    del activations
+    teach_allocator()
     small = clustered_batch(32, 4)
     for _ in range(3):
         METHODS[method](*small).backward()  # libraries load before the memory is looked at
     student, teacher, labels = clustered_batch(batch, num_classes)
-    before, seconds, value = peak_bytes(), [], 0.0
-    # The first run warms up and is not timed, unless it is the only one or already takes long.
-    for number in range(repeats + 1):
+
+    def run() -> Tensor:
         student.grad = None
-        start = time.perf_counter()
         loss = METHODS[method](student, teacher, labels)
         loss.backward()
-        taken = time.perf_counter() - start
-        value = float(loss.detach())
-        if number > 0 or repeats == 0 or taken > 5:
-            seconds.append(taken)
-        if taken > 5:
-            break
-    return {"seconds": statistics.median(seconds), "extra_bytes": peak_bytes() - before, "value": value}
+        return loss
 
-
-def measure_in_subprocess(
-    method: str, batch: int, num_classes: int, args: argparse.Namespace
-) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).resolve()), "--cell", method, str(batch), str(num_classes)]
-    command += ["--repeats", str(args.repeats), "--threads", str(args.threads)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode != 0:
-        return {"skipped": f"failed with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"}
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return measure(run, repeats, student.device)
 
 
 def count_pairs(batch: int, num_classes: int) -> int:
@@ -223,18 +187,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 cell = {"method": method, "batch": batch, "classes": num_classes}
                 cell |= {"pairs": count_pairs(batch, num_classes), "tuples": tuples}
                 reason = why_skipped(method, batch, num_classes, cells)
-                cell |= (
-                    {"skipped": reason} if reason else measure_in_subprocess(method, batch, num_classes, args)
-                )
+                task = (measure_cell, method, batch, num_classes, args.repeats)
+                cell |= {"skipped": reason} if reason else in_fresh_process(*task, threads=args.threads)
                 cells.append(cell)
-                print(
-                    f"{method:>7} B={batch:<5} {num_classes:>4} classes: {show_time(cell)}", file=sys.stderr
-                )
+                print(f"{method:>7} B={batch:<5} {num_classes:>4} classes: {show(cell)}", file=sys.stderr)
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "torch": torch.__version__,
-        "threads": args.threads,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        **facts(args),
         "width": WIDTH,
         "temperature": TEMPERATURE,
         "margin": MARGIN,
@@ -256,12 +214,6 @@ def largest_difference(cells: list[dict[str, Any]]) -> float:
     return max(differences, default=0.0)
 
 
-def show_time(cell: dict[str, Any]) -> str:
-    if "seconds" not in cell:
-        return f"({cell['skipped']})"
-    return f"{1e3 * cell['seconds']:.1f} ms, {cell['extra_bytes'] / 2**20:.0f} MiB"
-
-
 def table(result: dict[str, Any]) -> str:
     """Markdown: one line per batch size and number of classes, with the ratios to gkd."""
     cells = {(cell["classes"], cell["batch"], cell["method"]): cell for cell in result["cells"]}
@@ -272,45 +224,25 @@ def table(result: dict[str, Any]) -> str:
     for (num_classes, batch, method), ours in cells.items():
         if method != "gkd":
             continue
-        line = [str(num_classes), str(batch), str(ours["pairs"]), str(ours["tuples"]), show_time(ours)]
+        line = [str(num_classes), str(batch), str(ours["pairs"]), str(ours["tuples"]), show(ours)]
         for other in ("loop", "official", "padded"):
             cell = cells.get((num_classes, batch, other), {"skipped": "not run"})
             timed = "seconds" in cell and "seconds" in ours
-            line += [show_time(cell), f"{cell['seconds'] / ours['seconds']:.1f} ×" if timed else "—"]
+            line += [show(cell), f"{cell['seconds'] / ours['seconds']:.1f} ×" if timed else "—"]
         lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines)
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, help="write the result as JSON, and its table beside it")
-    parser.add_argument("--quick", action="store_true", help="only B = 64 and 128, to see that it runs")
-    parser.add_argument("--repeats", type=int, default=9, help="timed runs per cell (default 9)")
-    parser.add_argument(
-        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads (default: all)"
-    )
-    parser.add_argument(
-        "--cell", nargs=3, metavar=("METHOD", "B", "CLASSES"), help="one cell, as JSON on stdout"
-    )
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse_arguments()
+    parser = arguments(__doc__)
+    parser.add_argument("--quick", action="store_true", help="only B = 64 and 128, to see that it runs")
+    args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.cell:
-        method, batch, num_classes = args.cell[0], int(args.cell[1]), int(args.cell[2])
-        print(json.dumps(measure(method, batch, num_classes, args.repeats)))
-        return
     result = run(args)
     print(table(result))
     print(f"\nLargest relative difference between the values: {result['largest_relative_difference']:.1e}.")
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-        args.out.with_suffix(".md").write_text(table(result) + "\n")
+        write(result, table(result), args.out)
 
 
 if __name__ == "__main__":
