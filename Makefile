@@ -51,8 +51,10 @@ format: $(VENV)/installed-dev  ## rewrite the files in the project's format
 
 check: lint types test  ## what a commit should pass
 
-bench: $(VENV)/installed  ## measure tuple_loss beside a loop and the padded form; results as JSON
+bench: $(VENV)/installed  ## measure the losses beside plain forms and a step; results as JSON, tables into the docs
 	$(BIN)/python benchmarks/tuple_loss.py --out benchmarks/results/tuple_loss.json
+	$(BIN)/python benchmarks/losses.py --out benchmarks/results/losses.json
+	$(BIN)/python docs/embed.py
 
 clean:  ## remove the environment and what the tools left; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

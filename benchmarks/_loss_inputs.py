@@ -1,0 +1,158 @@
+"""What each loss reads, as a resnet32x4 teacher and a resnet8x4 student give it for images of 32x32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gkd.features import Features
+from gkd.losses import LOSSES
+
+STUDENT, TEACHER = "resnet8x4", "resnet32x4"
+# Both networks have the same widths; the embedding is the last map, pooled.
+MAPS = ((32, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8))
+WIDTH, CLASSES, SAMPLES = 256, 100, 50_000
+
+Spot = int | str
+# The spots that a loss reads, as in configs/methods: one reading each (two spots: a map and the one after it); ()
+# where its parameters name what it reads. A new loss needs a line here and nothing else.
+READINGS: dict[str, tuple[tuple[Spot, ...], ...]] = {
+    "cross_entropy": ((),),
+    "kd": ((),),
+    "dkd": ((),),
+    "stkd": ((),),
+    "dist": ((),),
+    "affinity": (("embedding",),),
+    "sp": ((3,),),
+    "pkt": ((),),
+    "rkd_distance": ((),),
+    "rkd_angle": ((),),
+    "cc": ((),),
+    "cc_neighbour": ((),),
+    "at": ((1,), (2,), (3,)),
+    "nst": ((1,), (2,), (3,)),
+    "fsp": ((0, 1), (1, 2), (2, 3)),
+    "ickd": ((3,),),
+    "fitnet": ((2,),),
+    "vid": ((1,), (2,), (3,)),
+    "ft": ((3,),),
+    "crd": ((),),
+    "crd_queue": ((),),
+    "tuples": ((),),
+    "induced_classifier": ((),),
+}
+
+
+class Uncovered(Exception):
+    """A loss of the registry that the benchmark does not know how to feed."""
+
+
+def check_covered() -> None:
+    """Refuses a registry whose losses are not those of ``READINGS``."""
+    missing, gone = sorted(LOSSES.keys() - READINGS.keys()), sorted(READINGS.keys() - LOSSES.keys())
+    if missing or gone:
+        raise Uncovered(
+            f"READINGS in benchmarks/_loss_inputs.py lacks {missing} of gkd.losses.LOSSES and names {gone}, which are "
+            "none of them; give each loss one line: the spots that it reads."
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a step hands to a loss; ``leaves``: what the gradient is taken with respect to."""
+
+    student: Features
+    teacher: Features
+    labels: Tensor
+    index: Tensor
+    centres: Tensor
+    leaves: list[Tensor] = field(default_factory=list)
+
+    def at(self, side: str, spot: Spot) -> Tensor:
+        """The student's or the teacher's output at a spot."""
+        features: Features = getattr(self, side)
+        if isinstance(spot, int):
+            return features.maps[spot]
+        value: Tensor = getattr(features, spot)
+        return value
+
+    def named(self, need: str, reading: Sequence[Spot]) -> Tensor:
+        """The tensor that a loss calls ``need`` (one of ``gkd.losses.NEEDS``)."""
+        if hasattr(self, need):
+            value: Tensor = getattr(self, need)
+            if isinstance(value, Tensor):
+                return value
+        side, _, what = need.partition("_")
+        if what in ("", "map", "map_after"):
+            return self.at(side, reading[-1] if what == "map_after" else reading[0])
+        return self.at(side, what)
+
+
+def training_labels() -> Tensor:
+    """int64 ``[SAMPLES]``: as many samples of each class, as in CIFAR-100."""
+    return torch.arange(SAMPLES) % CLASSES
+
+
+def random_inputs(loss: str, batch: int, device: torch.device, width: int = WIDTH) -> Inputs:
+    """Random outputs of both networks, of which the maps that the loss does not read have no entries.
+
+    Embeddings lie around one direction a class with noise 1.5 times as long, so that tuples have semi-hard negatives.
+    """
+    generator = torch.Generator().manual_seed(batch)
+    read = {spot for reading in READINGS[loss] for spot in reading}
+    index = torch.randperm(SAMPLES, generator=generator)[:batch]
+    labels = training_labels()[index]
+    sides = []
+    for _ in ("student", "teacher"):
+        centres = torch.randn(CLASSES, width, generator=generator)
+        embedding = centres[labels] + 1.5 * torch.randn(batch, width, generator=generator)
+        maps = [
+            torch.randn(batch if number in read else 0, *shape, generator=generator).relu_()
+            for number, shape in enumerate(MAPS)
+        ]
+        logits = 3 * torch.randn(batch, CLASSES, generator=generator)
+        parts = [tensor.to(device) for tensor in (logits, embedding, *maps)]
+        sides.append(Features(parts[0], parts[1], tuple(parts[2:])))
+    student, teacher = sides
+    leaves = [student.logits, student.embedding, *student.maps]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    centres = F.normalize(torch.randn(CLASSES, width, generator=generator), dim=1)
+    return Inputs(student, teacher, labels.to(device), index.to(device), centres.to(device), leaves)
+
+
+def build(loss: str, width: int = WIDTH, device: torch.device | None = None) -> list[Callable[..., Tensor]]:
+    """What computes the loss: for each reading its function, or its module for the shapes there."""
+    entry = LOSSES[loss]
+    if entry.module is None:
+        return [entry.function for _ in READINGS[loss]]
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"labels": training_labels()} if entry.takes_labels else {}
+    modules: list[Callable[..., Tensor]] = []
+    for reading in READINGS[loss]:
+        spot = reading[0] if reading else "embedding"
+        shape = MAPS[spot] if isinstance(spot, int) else (width,)
+        modules.append(entry.module(shape, shape, **options).to(device))
+    return modules
+
+
+def arguments(loss: str, inputs: Inputs) -> list[list[Tensor]]:
+    """For each reading, the loss's positional arguments."""
+    needs = LOSSES[loss].needs
+    return [[inputs.named(need, reading) for need in needs] for reading in READINGS[loss]]
+
+
+def evaluate(calls: Sequence[Callable[..., Tensor]], tensors: Sequence[Sequence[Tensor]]) -> Tensor:
+    """The sum over the readings."""
+    values = [call(*read) for call, read in zip(calls, tensors, strict=True)]
+    return values[0] if len(values) == 1 else torch.stack(values).sum()
+
+
+def trained(calls: Sequence[Callable[..., Tensor]]) -> list[nn.Parameter]:
+    """The parameters that the loss trains beside the student."""
+    return [p for call in calls if isinstance(call, nn.Module) for p in call.parameters() if p.requires_grad]
