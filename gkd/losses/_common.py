@@ -35,15 +35,23 @@ def mean_over_rows(values: Tensor, mask: Tensor | None) -> Tensor:
 def unit_rows(x: Tensor) -> Tensor:
     """The rows of ``x [N, D]`` divided by their L2 norm; a zero row stays zero with a finite gradient."""
     # The direction does not depend on the row's scale; without it squares overflow or vanish.
-    largest = x.detach().abs().amax(dim=1, keepdim=True)
-    x = x / torch.where(largest == 0, 1, largest)
-    square = (x * x).sum(dim=1, keepdim=True)
-    return x / torch.where(square == 0, 1, square).sqrt()
+    x = safe_divide(x, torch.linalg.vector_norm(x.detach(), torch.inf, dim=1, keepdim=True))
+    return safe_divide(x, torch.linalg.vector_norm(x, dim=1, keepdim=True))
 
 
 def safe_divide(x: Tensor, by: Tensor) -> Tensor:
     """``x / by``, and x itself where ``by`` is 0."""
     return x / torch.where(by == 0, 1, by)
+
+
+def self_products(rows: Tensor) -> Tensor:
+    """``rows @ rowsᵀ`` of ``[..., N, D]``, where one product gives the gradient.
+
+    For a symmetric gradient G, that of a product with itself is 2 G · rows: autograd would compute both halves. So
+    whatever reads this must be symmetric in the two indices.
+    """
+    products = rows @ rows.detach().mT
+    return 2 * products - products.detach()
 
 
 def check_rows(student: Tensor, teacher: Tensor) -> None:

@@ -1,11 +1,19 @@
 """Losses on spatial maps: attention transfer, neuron selectivity, flow between layers, channel correlation."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gkd.errors import UserError
-from gkd.losses._common import check_rows, mean_over_rows, no_autocast, unit_rows, upcast, zero_unselected
+from gkd.losses._common import (
+    check_rows,
+    mean_over_rows,
+    no_autocast,
+    safe_divide,
+    self_products,
+    unit_rows,
+    upcast,
+    zero_unselected,
+)
 
 
 def at_loss(
@@ -44,10 +52,11 @@ def at_loss(
 
 def attention(maps: Tensor, power: float) -> Tensor:
     """``[B, H·W]``: mean over channels of |map|^power, each row divided by its L2 norm."""
-    # A common factor of a row goes out with its norm; powers of large entries would overflow.
+    if power == 2:
+        return unit_rows(maps.square().mean(1).flatten(1))
+    # A common factor of a row goes out with its norm; high powers of large entries would overflow.
     largest = maps.detach().abs().amax((1, 2, 3), keepdim=True)
-    scaled = maps / torch.where(largest == 0, 1, largest)
-    return unit_rows(scaled.abs().pow(power).mean(1).flatten(1))
+    return unit_rows(safe_divide(maps, largest).abs().pow(power).mean(1).flatten(1))
 
 
 def nst_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -59,7 +68,8 @@ def nst_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = 
     Convention: means over channels and selected rows, so the value does not scale with B. The teacher's own
     part is a constant and counts in the value. The larger of two maps is average-pooled to the smaller first.
     No row gives a zero that keeps the graph; a channel of zeros stays zero. Channels may differ. Computed by
-    matrix products: memory O(B · C_S · C_T).
+    matrix products between channels, or, where that is less work, between positions: the value is also
+    ``mean_b ‖ SᵀS / C_S − TᵀT / C_T ‖_F²``. Memory is O(B · min(C, H · W)²).
 
     Args:
         student_map: ``[B, C_S, H_S, W_S]``.
@@ -81,12 +91,15 @@ def nst_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = 
         return student.sum()
     student, teacher = _unit_channels(student), _unit_channels(teacher)
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        with no_autocast(a):
-            return (a @ b.mT).square().mean((1, 2))
-
-    rows = kernel(teacher, teacher) + kernel(student, student) - 2 * kernel(student, teacher)
-    return mean_over_rows(rows, mask)
+    channels, other, positions = student.shape[1], teacher.shape[1], student.shape[2]
+    with no_autocast(student):
+        if positions * (channels + other) < channels**2 + channels * other + other**2:
+            apart = self_products(student.mT) / channels - teacher.mT @ teacher / other
+            return mean_over_rows(apart.square().sum((1, 2)), mask)
+        own = self_products(student).square().mean((1, 2))
+        theirs = (teacher @ teacher.mT).square().mean((1, 2))
+        between = (student @ teacher.mT).square().mean((1, 2))
+    return mean_over_rows(theirs + own - 2 * between, mask)
 
 
 def fsp_loss(
@@ -172,8 +185,7 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None =
 
     def correlation(maps: Tensor) -> Tensor:
         flat = maps.flatten(2)
-        largest = flat.detach().abs().amax((1, 2), keepdim=True)  # a common factor of an image goes out again
-        flat = flat / torch.where(largest == 0, 1, largest)
+        flat = safe_divide(flat, flat.detach().abs().amax((1, 2), keepdim=True))  # the factor goes out again
         with no_autocast(flat):
             return _unit_channels((flat @ flat.mT).unsqueeze(3))
 
