@@ -135,6 +135,17 @@ def shipped_methods() -> dict[str, Method]:
     return {path.stem: load_method(path.stem) for path in sorted(folder.glob("*.yaml"))}
 
 
+def shipped_weights() -> dict[str, tuple[float, str]]:
+    """Loss -> the weight in the shipped method of its name, or in the simplest that has it, and that method."""
+    found: dict[str, tuple[float, str]] = {}
+    simple_first = sorted(shipped_methods().values(), key=lambda method: len(method.needs))
+    for method in simple_first:
+        for term in (term for stage in method.stages.values() for term in stage.terms.values()):
+            if term.loss not in found or method.name == term.loss:
+                found[term.loss] = (term.weight, method.name)
+    return found
+
+
 def configs_folder() -> Path:
     """Where the shipped configs stand, in a clone and in a wheel."""
     return Path(str(resources.files("gkd.configs").joinpath("")))

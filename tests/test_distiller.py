@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gkd.distiller import Distiller, weighted_sum
+from gkd.distiller import Distiller, check_terms, weighted_sum
 from gkd.errors import UserError
-from gkd.features import Batch, Features
+from gkd.features import Batch, Features, output_shapes
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.losses import (
     LOSSES,
@@ -26,6 +26,7 @@ from gkd.losses import (
     teacher_confidence,
 )
 from gkd.method import Term
+from gkd.mixup import Mixup, draw_mixture, interpolated_logits, mix_batch
 from gkd.models import build_network
 from gkd.teacher import Teacher
 
@@ -345,3 +346,153 @@ def test_an_affinity_is_of_whatever_stands_at_its_spots(make_batch: MakeBatch) -
     losses = Distiller(pupil, teacher, terms, relation=relation)(make_batch(3))
     expected = affinity_loss(pupil.given.embedding, teacher.network.given.maps[0])
     torch.testing.assert_close(losses["loss/affinity"], expected.detach())
+
+
+# --- losses that own parameters ---------------------------------------------------------------------------------
+
+
+def with_adapters(student: nn.Module, teacher: Teacher, **more: Any) -> Distiller:
+    terms = {
+        "vid": Term(loss="vid", at={"student": [1, 2], "teacher": [1, -1]}),
+        "crd": Term(loss="crd", dim=5, negatives=6),
+    }
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    known = {"image_shape": (1, 8, 8), "train_labels": torch.arange(20) % 3}
+    return Distiller(student, teacher, terms, relation=relation, **{**known, **more})
+
+
+def test_modules_are_owned_trained_and_saved(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    distiller = with_adapters(student, make_teacher("abc"))
+    assert [len(distiller.adapters[name]) for name in ("vid", "crd")] == [2, 1]
+    batch = make_batch(3)
+    losses = distiller(batch)
+    outputs, targets = student.features(batch.images), distiller.teacher.features(batch.images)
+    expected = sum(
+        module(outputs.maps[one], targets.maps[other])
+        for module, (one, other) in zip(distiller.adapters["vid"], [(1, 1), (2, -1)], strict=True)
+    )
+    assert losses["loss/vid"].item() == pytest.approx(expected.item(), rel=1e-5)
+    _, adapters = distiller.param_groups()
+    assert {id(p) for p in adapters["params"]} == {id(p) for p in distiller.adapters.parameters()}
+    losses["loss"].backward()
+    assert all(p.grad is not None for p in distiller.adapters.parameters())
+    saved = distiller.state_dict()
+    assert {"adapters.vid.0.raw_variance", "adapters.crd.0.student_bank"} <= saved.keys()
+
+
+def test_shapes_are_found_without_touching_statistics_modes_or_random_numbers(
+    student: nn.Module, make_teacher: MakeTeacher
+) -> None:
+    student.train()
+    student.layer1.eval()
+    before = {name: values.clone() for name, values in student.state_dict().items()}
+    torch.manual_seed(3)
+    shapes = output_shapes(student, (1, 8, 8))
+    assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(3))
+    assert shapes.embedding == (64,)
+    assert shapes.maps[-1] == (64, 2, 2)
+    assert all(torch.equal(before[name], values) for name, values in student.state_dict().items())
+    assert student.training
+    assert student.layer2.training
+    assert not student.layer1.training
+
+
+def test_what_a_module_is_built_from_must_be_given(student: nn.Module, make_teacher: MakeTeacher) -> None:
+    with pytest.raises(UserError, match=r"'vid' owns parameters; give image_shape=\(C, H, W\)"):
+        with_adapters(student, make_teacher("abc"), image_shape=None)
+    with pytest.raises(UserError, match="'crd' keeps memory banks; give train_labels"):
+        with_adapters(student, make_teacher("abc"), train_labels=None)
+
+
+@pytest.mark.parametrize(
+    ("term", "text"),
+    [
+        ({"loss": "at", "at": {"student": [1, 9], "teacher": [1, 2]}}, "The spot 9 is outside"),
+        ({"loss": "nst", "at": {"student": "embedding", "teacher": -1}}, "it reads maps of"),
+        (
+            {"loss": "fsp", "at": {"student": [0, 1], "teacher": [1, 2]}},
+            "fsp needs the same numbers of channels",
+        ),
+        ({"loss": "fitnet", "at": {"student": "embedding", "teacher": 1}}, "are not both maps"),
+        ({"loss": "vid", "at": {"student": "logits", "teacher": 1}}, "'vid' gives \\[3\\] a sample"),
+    ],
+)
+def test_terms_that_do_not_fit_the_networks_are_refused_before_a_step(
+    student: nn.Module, make_teacher: MakeTeacher, term: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(UserError, match=text):
+        check_terms({"term": Term.model_validate(term)}, student, make_teacher("abc"), (1, 8, 8))
+
+
+# --- virtual samples --------------------------------------------------------------------------------------------
+
+
+def virtual(student: nn.Module, frozen: Teacher, relation: LabelRelation, **mixup: Any) -> Distiller:
+    terms = {
+        "hard": Term(loss="cross_entropy", samples="virtual"),
+        "soft": Term(loss="stkd", samples="virtual", temperature=2.0),
+        "clean": Term(loss="kd", temperature=2.0),
+    }
+    return Distiller(student, frozen, terms, relation=relation, mixup=Mixup(**mixup)).eval()
+
+
+@pytest.mark.parametrize("how", ["mixed", "interpolated"])
+def test_terms_on_virtual_samples_see_the_mixture(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch, how: str
+) -> None:
+    teacher, batch = make_teacher("cab"), make_batch(3)
+    relation = LabelRelation(LabelSpace("cab"), LabelSpace("abc"))
+    distiller = virtual(student, teacher, relation, teacher=how)
+    torch.manual_seed(5)
+    losses = distiller(batch)
+    torch.manual_seed(5)
+    mixture = draw_mixture(Mixup(), 8, torch.device("cpu"))
+    mixed = mix_batch(batch, mixture, 3)
+    logits, targets = student(mixed.images), teacher(mixed.images)[:, [1, 2, 0]]
+    if how == "interpolated":
+        targets = interpolated_logits(teacher(batch.images)[:, [1, 2, 0]], mixture, 2.0)
+    hard = torch.nn.functional.cross_entropy(logits, mixed.labels)
+    assert losses["loss/hard"].item() == pytest.approx(hard.item(), rel=1e-5)
+    assert losses["loss/soft"].item() == pytest.approx(
+        kd_loss(logits, targets, temperature=2.0).item(), rel=1e-4
+    )
+    clean = kd_loss(student(batch.images), teacher(batch.images)[:, [1, 2, 0]], temperature=2.0)
+    assert losses["loss/clean"].item() == pytest.approx(clean.item(), rel=1e-4)
+
+
+def test_virtual_rows_count_where_all_their_classes_are_shared(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    teacher, batch = make_teacher("bcd"), make_batch(3)  # the student's a is not shared
+    relation = LabelRelation(LabelSpace("bcd"), LabelSpace("abc"))
+    distiller = virtual(student, teacher, relation)
+    torch.manual_seed(5)
+    soft = distiller(batch)["loss/soft"]
+    torch.manual_seed(5)
+    mixed = mix_batch(batch, draw_mixture(Mixup(), 8, torch.device("cpu")), 3)
+    chosen = mixed.labels[:, 0] == 0
+    assert 0 < int(chosen.sum()) < 8
+    expected = kd_loss(
+        student(mixed.images)[chosen][:, 1:], teacher(mixed.images)[chosen][:, :2], temperature=2.0
+    )
+    assert soft.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_virtual_samples_need_mixup(student: nn.Module) -> None:
+    terms = {"hard": Term(loss="cross_entropy", samples="virtual")}
+    with pytest.raises(UserError, match="'hard' is on virtual samples, but no mixup"):
+        Distiller(student, None, terms)
+
+
+def test_the_clean_teacher_is_not_run_for_virtual_samples_alone(
+    student: nn.Module, make_teacher: MakeTeacher
+) -> None:
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    terms = {"soft": Term(loss="stkd", samples="virtual")}
+    for how, reads in (("mixed", False), ("interpolated", True)):
+        distiller = Distiller(
+            student, make_teacher("abc"), terms, relation=relation, mixup=Mixup(teacher=how)
+        )
+        assert distiller.reads_clean_teacher == reads

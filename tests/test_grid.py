@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from gkd.config import load
+from gkd.grid import cells
 from tests.cli_helpers import FAST, gkd, start
 
 GRID = (
@@ -149,3 +151,17 @@ def test_a_labelled_variant_is_a_row_of_its_own(tmp_path, monkeypatch, capsys):
     cell = json.loads(next(tmp_path.glob("table/cells/sp_strong-shift=5*")).read_text())
     assert cell["label"] == "sp strong"
     assert cell["method"] == "sp"
+
+
+def test_a_row_changes_a_term_wherever_the_method_has_it():
+    variant = "{label: thin, method: ft, terms: {ft: {rate: 0.25}}}"
+    grid = load("quickstart").with_overrides([f"compare.methods=[student, {variant}]"])
+    cell = next(cell for cell in cells(grid) if cell.label == "thin")
+    stages = cell.resolved.experiment.method.stages.values()
+    assert [stage.terms["ft"].options["rate"] for stage in stages] == [0.25, 0.25]
+
+
+def test_a_row_that_changes_a_term_that_is_not_there_is_refused(capsys):
+    variant = "{label: thin, method: ft, terms: {tf: {rate: 0.25}}}"
+    assert gkd("compare", "quickstart", f"compare.methods=[student, {variant}]") == 2
+    assert "Row 'thin': Unknown term of the method 'ft' 'tf'. Did you mean 'ft'?" in capsys.readouterr().err

@@ -455,3 +455,67 @@ def test_predictions_do_not_depend_on_the_batch_size_and_leave_the_mode(
     assert logits.shape == (64, 3)
     assert embedding.shape == (64, 64)
     assert torch.allclose(logits, small, atol=1e-5)
+
+
+def test_banks_variances_and_virtual_samples_go_on_after_a_stop(trainer: Callable[..., Trainer]) -> None:
+    content = method_of(
+        cross_entropy={"samples": "virtual"},
+        vid={"at": {"student": [1, 2], "teacher": [1, 2]}},
+        crd={"dim": 6, "negatives": 9},
+        queue={"loss": "crd_queue", "dim": 6, "queue": 12},
+    ).model_dump()
+    content["stages"]["one"]["mixup"] = {"per": "sample"}
+    method = Method.model_validate(content)
+    whole = trainer("whole").fit(method, {"one": 2})
+    run = trainer("stopped")
+    with pytest.raises(Interrupted):
+        run.fit(
+            method, {"one": 2},
+            at=lambda done: signal.raise_signal(signal.SIGTERM) if done == 3 else None,
+        )  # fmt: skip
+    torch.manual_seed(123)
+    assert same(whole, run.fit(method, {"one": 2}))
+
+
+@pytest.mark.parametrize("stop", [None, 1, STEPS + 1])
+def test_a_paraphraser_is_trained_first_and_then_kept(
+    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, stop: int | None
+) -> None:
+    """The student waits while the paraphraser is trained; then that is a constant, also after a stop."""
+    method = load_method("ft")
+    ends: list[tuple[State, State]] = []
+    train_stage = gkd.train._train_stage
+
+    def watched(run: Any, *arguments: Any) -> None:
+        train_stage(run, *arguments)
+        ends.append((copy_state(run.student), copy_state(run.distiller.adapters)))
+
+    monkeypatch.setattr(gkd.train, "_train_stage", watched)
+    run = trainer()
+    epochs = {"paraphraser": 1, "distil": 1}
+    if stop is not None:
+        with pytest.raises(Interrupted):
+            run.fit(
+                method, epochs, at=lambda done: signal.raise_signal(signal.SIGINT) if done == stop else None
+            )
+    outcome = run.fit(method, epochs)
+    if stop != STEPS + 1:
+        initial = run.student().state_dict()
+        assert all(torch.equal(ends[0][0][name], initial[name]) for name in initial)
+    paraphrased = {name for name in ends[-1][1] if ".encoder." in name or ".decoder." in name}
+    assert len(paraphrased) == 12
+    assert all(torch.equal(ends[0][1][name], ends[-1][1][name]) for name in paraphrased)
+    assert (
+        any(not torch.equal(ends[0][1][n], ends[-1][1][n]) for n in ends[0][1] if n not in paraphrased)
+        or stop
+    )
+    assert [record["stage"] for record in outcome.records] == ["paraphraser", "distil"]
+
+
+def test_a_term_that_does_not_fit_is_refused_before_the_first_stage(trainer: Callable[..., Trainer]) -> None:
+    content = load_method("ft").model_dump()
+    content["stages"]["distil"]["terms"]["ft"]["at"] = {"student": 8, "teacher": -1}
+    run = trainer()
+    with pytest.raises(UserError, match="The spot 8 is outside the network's 4 maps"):
+        run.fit(Method.model_validate(content), {"paraphraser": 1, "distil": 1})
+    assert not list(run.folder.iterdir())

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gkd import config
 from gkd.data import DATASETS
-from gkd.losses import LOSSES
+from gkd.losses import LOSSES, Loss
 from gkd.models import network_names
 from gkd.task import TASKS
 
@@ -38,7 +38,8 @@ def _entries(kind: str) -> dict[str, str]:
             name: f"{method.summary} [{method.paper}]" for name, method in config.shipped_methods().items()
         }
     if kind == "losses":
-        return {name: f"{', '.join(loss.needs)} [{loss.paper}]" for name, loss in LOSSES.items()}
+        weights = config.shipped_weights()
+        return {name: _about(loss, weights.get(name)) for name, loss in LOSSES.items()}
     if kind == "tasks":
         return {name: _first_line(point.load().__doc__) for name, point in TASKS.items()}
     if kind == "networks":
@@ -50,6 +51,12 @@ def _entries(kind: str) -> dict[str, str]:
         first = path.read_text().splitlines()[0]
         about[name] = first.removeprefix("#").strip() if first.startswith("#") else ""
     return about
+
+
+def _about(loss: Loss, weight: tuple[float, str] | None) -> str:
+    """What a loss reads, the weight that a shipped method gives it, and its paper."""
+    given = f"; weight {weight[0]:g} in {weight[1]}" if weight else ""
+    return f"{', '.join(loss.needs)}{given} [{loss.paper}]"
 
 
 def _first_line(text: str | None) -> str:

@@ -54,20 +54,24 @@ def self_products(rows: Tensor) -> Tensor:
     return 2 * products - products.detach()
 
 
-def check_rows(student: Tensor, teacher: Tensor) -> None:
+def check_rows(student: Tensor, other: Tensor, whose: str = "teacher's") -> None:
     """Refuses sides that do not hold the same samples."""
-    if student.shape[0] != teacher.shape[0]:
+    if student.shape[0] != other.shape[0]:
         raise UserError(
-            f"The student's batch has {student.shape[0]} rows, the teacher's {teacher.shape[0]}; "
+            f"The student's batch has {student.shape[0]} rows, the {whose} {other.shape[0]}; "
             "give both the same samples in the same order."
         )
 
 
-def check_labels(labels: Tensor, columns: int) -> Tensor:
-    """The labels ``[B]`` or ``[B, C]``; refuses those that are no column.
+def columns_of(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Labels ``[B]``, or distributions ``[B, C]``, that fit the logits; those of unselected rows are 0.
 
-    Only on the CPU, where looking costs no synchronisation; on a GPU torch's own assertion stops the run.
+    Raises:
+        UserError: another number of rows or classes, or a label that is no column. Values are looked at on the CPU
+            alone, where that costs no synchronisation; on a GPU torch's own assertion stops the run.
     """
+    check_rows(logits, labels, "labels have")
+    labels, columns = zero_unselected(labels, mask), logits.shape[1]
     if labels.dim() == 2 and labels.shape[1] != columns:
         raise UserError(
             f"The labels are distributions over {labels.shape[1]} classes, the logits have {columns}."

@@ -190,6 +190,7 @@ class CRDLoss(nn.Module):
         drawn: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
+        check_rows(student_embedding, index, "index has")
         student, teacher = self.projections(student_embedding, teacher_embedding, mask)
         if drawn is None:
             drawn = self.draw(index)
@@ -295,6 +296,7 @@ class CRDQueueLoss(nn.Module):
         *,
         mask: Tensor | None = None,
     ) -> Tensor:
+        check_rows(student_embedding, labels, "labels have")
         student, teacher = self.projections(student_embedding, teacher_embedding, mask)
         known = labels if mask is None else torch.where(mask, labels, -1)
         columns = torch.cat([known, self.queue_labels])

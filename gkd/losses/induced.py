@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from gkd.errors import UserError, unknown
-from gkd.losses._common import kl_entries, mean_over_rows, no_autocast, unit_rows, upcast, zero_unselected
+from gkd.losses._common import (
+    check_rows,
+    columns_of,
+    kl_entries,
+    mean_over_rows,
+    no_autocast,
+    unit_rows,
+    upcast,
+    zero_unselected,
+)
 
 CLASSES = ("batch", "all")
 CONFIDENCES = ("pseudo-label", "entropy", "max-logit")
@@ -96,7 +105,8 @@ def induced_classifier_loss(
         A 0-dim tensor, float32 for half-precision logits.
 
     Raises:
-        UserError: an unknown ``classes``, or not as many centres as student columns.
+        UserError: an unknown ``classes``, not as many centres as student columns, inputs of different batch
+            sizes, or a label that is no column (looked at on the CPU alone).
 
     Paper:
         Ye, Lu, Zhan, CVPR 2020, section 4.2; with global centres and weights: Generalized Knowledge
@@ -110,6 +120,8 @@ def induced_classifier_loss(
             f"There are {centres.shape[0]} centres for {num_classes} student columns; "
             "give one centre per student class, a zero row where there is none."
         )
+    check_rows(student_logits, teacher_embedding)
+    labels = columns_of(labels, student_logits, mask)
     student = zero_unselected(upcast(student_logits), mask)
     embedding = zero_unselected(upcast(teacher_embedding.detach()), mask)
     teacher = induced_logits(unit_rows(embedding) if normalise else embedding, centres.detach())

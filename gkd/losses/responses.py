@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from gkd.errors import UserError
 from gkd.losses._common import (
     centred,
-    check_labels,
     check_rows,
+    columns_of,
     kl_entries,
     mean_over_rows,
     unit_rows,
@@ -45,9 +45,8 @@ def cross_entropy_loss(
         Label smoothing: Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7.
     """
     logits = zero_unselected(upcast(student_logits), mask)
-    targets = check_labels(zero_unselected(labels, mask), logits.shape[1]).to(
-        torch.int64 if labels.dim() == 1 else logits.dtype
-    )
+    targets = columns_of(labels, logits, mask)
+    targets = targets if targets.dim() == 1 else targets.to(logits.dtype)
     rows = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
     return mean_over_rows(rows, mask)
 
@@ -136,7 +135,7 @@ def dkd_loss(
         Zhao, Cui, Song, Qiu, Liang: Decoupled Knowledge Distillation, CVPR 2022, equation 7.
     """
     student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
-    labels = check_labels(zero_unselected(labels, mask), student.shape[1])
+    labels = columns_of(labels, student, mask)
     target = F.one_hot(labels, student.shape[1]).bool()
 
     def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +191,7 @@ def stkd_loss(
         were not read: this is a reconstruction from the abstract; ``left-out`` is ours.
     """
     student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
-    labels = check_labels(zero_unselected(labels, mask), student.shape[1])
+    labels = columns_of(labels, student, mask)
     true = labels > 0 if labels.dim() == 2 else F.one_hot(labels, student.shape[1]).bool()
     if true_classes == "kept":
         true = torch.zeros_like(true)

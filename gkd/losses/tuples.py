@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gkd.errors import UserError, unknown
-from gkd.losses._common import WithGradient, no_autocast, unit_rows, upcast, zero_unselected
+from gkd.losses._common import WithGradient, check_rows, no_autocast, unit_rows, upcast, zero_unselected
 
 Mining = Literal["semi-hard", "facenet", "all"]
 MININGS = get_args(Mining)
@@ -92,7 +92,7 @@ def tuple_loss(
         A 0-dim tensor.
 
     Raises:
-        UserError: an unknown mining, or a temperature that is too small.
+        UserError: an unknown mining, a temperature that is too small, or inputs of different batch sizes.
 
     Paper:
         Ye, Lu, Zhan: Distilling Cross-Task Knowledge via Relationship Matching, CVPR 2020, section
@@ -128,6 +128,8 @@ def tuple_loss_and_count(
         raise UserError(unknown("mining", mining, MININGS))
     if not temperature >= MIN_TEMPERATURE:
         raise UserError(f"The temperature is {temperature}; the tuple loss needs {MIN_TEMPERATURE} or more.")
+    check_rows(student_embedding, teacher_embedding)
+    check_rows(student_embedding, labels, "labels have")
     student = unit_rows(zero_unselected(student_embedding, mask).double())
     wants_gradient = student.requires_grad
     with torch.no_grad(), no_autocast(student):

@@ -182,8 +182,47 @@ def test_every_shipped_config_validates(name):
     assert gkd("validate", name) == 0
 
 
-@pytest.mark.parametrize("shift", [0, 2, 5], ids=["same", "overlapping", "disjoint"])
-@pytest.mark.parametrize("method", sorted(shipped_methods()))
-def test_every_method_trains_where_its_needs_allow_and_is_refused_elsewhere(method, shift):
-    code = gkd("run", "quickstart", f"method={method}", f"task.shift={shift}", *FAST)
+SHIFTS = pytest.mark.parametrize("shift", [0, 2, 5], ids=["same", "overlapping", "disjoint"])
+METHODS = pytest.mark.parametrize("method", sorted(shipped_methods()))
+# fsp compares networks of equal widths alone
+WIDTHS = {"fsp": ["teacher.network=resnet14"]}
+
+
+def train(method, shift, *overrides):
+    code = gkd(
+        "run",
+        "quickstart",
+        f"method={method}",
+        f"task.shift={shift}",
+        *FAST,
+        *WIDTHS.get(method, []),
+        *overrides,
+    )
     assert code == (2 if method in ON_LOGITS and shift == 5 else 0)
+
+
+@SHIFTS
+@METHODS
+def test_every_method_trains_where_its_needs_allow_and_is_refused_elsewhere(method, shift):
+    train(method, shift)
+
+
+@pytest.mark.full
+@SHIFTS
+@METHODS
+def test_every_method_trains_two_epochs_of_every_stage(method, shift, tmp_path):
+    stages = len(shipped_methods()[method].stages)
+    train(
+        method, shift, f"run.epochs={2 * stages}", *even(method), "data.per_class=null", "data.batch_size=64"
+    )
+    if not (method in ON_LOGITS and shift == 5):
+        (folder,) = (tmp_path / "runs" / "quickstart").rglob("seed0")
+        records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert [record["epoch"] for record in records] == [1, 2] * stages
+        assert records[-1]["loss"] < records[-2]["loss"]
+
+
+def even(method):
+    """Overrides that give every stage of a method the same share of the epochs."""
+    stages = shipped_methods()[method].stages
+    return [f"method.stages.{name}.share={1 / len(stages)}" for name in stages]

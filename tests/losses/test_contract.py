@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import gkd.losses
+from gkd.errors import UserError
 from gkd.losses import LOSSES, NEEDS, positional
 
 from .specs import SPECS, Inputs
@@ -249,6 +250,43 @@ def test_autocast_changes_nothing(name: str, options: dict[str, Any]) -> None:
     cast_gradients = torch.autograd.grad(cast_value, list(leaves.values()))
     torch.testing.assert_close(cast_value.detach(), value)
     torch.testing.assert_close(dict(zip(leaves, cast_gradients, strict=True)), gradients)
+
+
+@every_loss
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_bf16_features_of_any_scale_under_autocast(name: str, options: dict[str, Any], scale: float) -> None:
+    inputs = {
+        key: scale * x if x.is_floating_point() and per_sample(key) and key != "labels" else x
+        for key, x in SPECS[name].make(BATCH).items()
+    }
+    rounded = changed(inputs, torch.bfloat16)
+    expected, _ = with_gradient(name, changed(rounded, torch.float32), options)
+    leaves = {key: x.clone().requires_grad_() for key, x in rounded.items() if is_student(key)}
+    with torch.autocast("cpu", torch.bfloat16):
+        value = evaluate(name, {**rounded, **leaves}, options)
+    assert torch.isfinite(value)
+    torch.testing.assert_close(value.detach(), expected, rtol=1e-2, atol=0)
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(value, list(leaves.values())))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_inputs_of_different_batch_sizes_are_refused(name: str) -> None:
+    inputs = SPECS[name].make(BATCH)
+    for key in inputs:
+        if per_sample(key) and key.startswith(("teacher", "labels")):
+            with pytest.raises(
+                UserError, match=rf"The student's batch has {BATCH} rows, the .* {BATCH - 1}; give"
+            ):
+                evaluate(name, {**inputs, key: inputs[key][1:]}, SPECS[name].options[0])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_that_are_no_column_are_refused(name: str) -> None:
+    inputs = SPECS[name].make(BATCH)
+    if {"student_logits", "labels"} <= inputs.keys():
+        inputs["labels"] = torch.arange(BATCH)
+        with pytest.raises(UserError, match="The labels run from 0 to 8, but the logits have"):
+            evaluate(name, inputs, SPECS[name].options[0])
 
 
 @every_loss

@@ -384,6 +384,30 @@ def test_half_precision_and_autocast_are_computed_in_float32(name: str, row: Row
 
 
 @every_module
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_bf16_features_of_any_scale_under_autocast(name: str, row: Row, scale: float) -> None:
+    module = build(name, row).float()
+    inputs = {key: scale * x if x.is_floating_point() else x for key, x in make(name, row).items()}
+    rounded = as_type(inputs, torch.bfloat16)
+    expected, _, _ = measured(module, as_type(rounded, torch.float32))
+    value, gradients, _ = measured(module, rounded, autocast=True)
+    torch.testing.assert_close(value, expected, rtol=1e-2, atol=0)
+    assert torch.isfinite(value)
+    assert all(gradient is None or torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@every_module
+def test_inputs_of_different_batch_sizes_are_refused(name: str, row: Row) -> None:
+    inputs = make(name, row)
+    for key in LOSSES[name].needs:
+        if not key.startswith("student"):
+            with pytest.raises(
+                UserError, match=rf"The student's batch has {BATCH} rows, the .* {BATCH - 1}; give"
+            ):
+                build(name, row)(**{**inputs, key: inputs[key][1:]})
+
+
+@every_module
 def test_non_finite_inputs_show(name: str, row: Row) -> None:
     for key, x in make(name, row).items():
         if x.is_floating_point() and (row.reaches_student or key.startswith("teacher")):

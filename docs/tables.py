@@ -1,0 +1,95 @@
+"""Tables that the code writes: every loss, every affinity combination, every method."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from gkd.config import shipped_methods, shipped_weights
+from gkd.losses import LOSSES, Loss, affinity_refusal
+from gkd.losses.affinity import Affinity, Distance, Normalisation
+from gkd.method import Method
+
+ROOT = Path(__file__).parent.parent
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _source(loss: Loss) -> str:
+    """The name of what is called, as a link to its file."""
+    what = loss.module or loss.function
+    file = inspect.getsourcefile(what)
+    assert file is not None
+    return f"[`{what.__name__}`](../{Path(file).relative_to(ROOT).as_posix()})"
+
+
+def _says(loss: Loss) -> str:
+    """What the docstring's first line says after the name of the idea."""
+    line = (inspect.getdoc(loss.function) or "").splitlines()[0].rstrip(".")
+    return line.partition(": ")[2] or line
+
+
+def losses() -> str:
+    """Every loss: what it is called with, its options, and the weight that a method file gives it."""
+    weights, rows = shipped_weights(), []
+    for name, loss in LOSSES.items():
+        weight, method = weights.get(name, (None, None))
+        shared = "shared classes" if "teacher_logits" in loss.needs else "any"
+        options = ", ".join(f"`{option}={default}`" for option, default in loss.options.items()) or "–"
+        shown = f"{weight:g} in [`{method}`](../configs/methods/{method}.yaml)" if method else "–"
+        needs = ", ".join(loss.needs)
+        rows.append([f"`{name}`", _source(loss), _says(loss), needs, shared, options, shown, loss.paper])
+    head = [
+        "name in a method",
+        "function",
+        "what it asks of the student",
+        "reads",
+        "classes",
+        "options",
+        "weight",
+        "paper",
+    ]
+    return _table(head, rows)
+
+
+def affinities() -> str:
+    """For each affinity and normalisation the distances that are defined."""
+    rows = []
+    for affinity in get_args(Affinity):
+        cells = []
+        for normalisation in get_args(Normalisation):
+            valid = [d for d in get_args(Distance) if affinity_refusal(affinity, normalisation, d) is None]
+            odd = [
+                d
+                for d in get_args(Distance)
+                if affinity_refusal(affinity, normalisation, d, degree=3) is None
+            ]
+            text = "all five" if len(valid) == len(get_args(Distance)) else ", ".join(valid) or "–"
+            cells.append(text + (" (even degree)" if odd != valid else ""))
+        rows.append([f"`{affinity}`", *cells])
+    return _table(["affinity", *(f"`{name}`" for name in get_args(Normalisation))], rows)
+
+
+def methods() -> str:
+    """Every method: its paper, and the functions of its stages with their weights."""
+    rows = [
+        [f"[`{name}`](../configs/methods/{name}.yaml)", _stages(method), method.paper]
+        for name, method in shipped_methods().items()
+    ]
+    return _table(["method", "stages", "paper"], rows)
+
+
+def _stages(method: Method) -> str:
+    texts = []
+    for name, stage in method.stages.items():
+        called = [(term.weight, term.entry.module or term.entry.function) for term in stage.terms.values()]
+        texts.append(f"{name}: " + " + ".join(f"{weight:g} · `{what.__name__}`" for weight, what in called))
+    return "; ".join(texts)
+
+
+GENERATED: dict[str, Callable[[], str]] = {"losses": losses, "affinities": affinities, "methods": methods}
