@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import importlib.machinery
 import io
 import itertools
 import os
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import types
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,20 +102,39 @@ class OfficialDataset:
 
 
 class OfficialLoader:
-    """Stands in for an official data loader: the stream, as tuples of images, labels and the index."""
+    """Stands in for an official data loader: the stream, as tuples of images, labels and the index.
 
-    def __init__(self, stream: Stream, fields: int) -> None:
+    Args:
+        fields: how many of them; the fourth is the index once more, or what ``fourth`` makes of a step.
+        epoch_length: steps after which an epoch ends; the next goes on where it stopped. None is all.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        fields: int,
+        *,
+        epoch_length: int | None = None,
+        fourth: Callable[[int, Batch], Tensor] = lambda _step, batch: batch.index,
+    ) -> None:
         self.stream = stream
         self.fields = fields
         self.dataset = OfficialDataset(stream)
+        self.epoch_length = epoch_length or len(stream)
+        self.fourth = fourth
+        self.started = 0
 
     def __len__(self) -> int:
-        return len(self.stream)
+        return self.epoch_length
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        for batch in self.stream:
+        begin = self.started * self.epoch_length % len(self.stream)
+        self.started += 1
+        steps = itertools.islice(enumerate(self.stream), begin, begin + self.epoch_length)
+        for step, batch in steps:
             # copies, as a loader makes them: official code may write into what it gets
-            yield (batch.images.clone(), batch.labels.clone(), batch.index, batch.index)[: self.fields]
+            fields = (batch.images.clone(), batch.labels.clone(), batch.index)
+            yield fields[: self.fields] if self.fields < 4 else (*fields, self.fourth(step, batch))
 
 
 def train_teacher(network: nn.Module, stream: Stream) -> State:
@@ -146,12 +166,25 @@ def nudged(state: Mapping[str, Tensor]) -> State:
 
 
 def train_gkd(
-    distiller: Distiller, optimiser: torch.optim.Optimizer, stream: Stream, steps: int | None = None
+    distiller: Distiller,
+    optimiser: torch.optim.Optimizer,
+    stream: Stream,
+    steps: int | None = None,
+    *,
+    epoch: Callable[[int], float] = lambda _step: 0.0,
+    joined: Mapping[str, Sequence[str]] | None = None,
 ) -> Curves:
-    """gkd's side: the distiller's loss, backward, step; the learning rate stays where it starts."""
-    curves: Curves = {"total": [], **{name: [] for name in distiller.terms}}
+    """gkd's side: the distiller's loss, backward, step; the learning rate stays where it starts.
+
+    Args:
+        epoch: where the weight schedules stand at a step.
+        joined: name of a further curve -> the terms whose weighted sum it is.
+    """
+    joined = joined or {}
+    curves: Curves = {"total": [], **{name: [] for name in [*distiller.terms, *joined]}}
     distiller.train()
-    for batch in itertools.islice(stream, steps):
+    for step, batch in enumerate(itertools.islice(stream, steps)):
+        distiller.set_epoch(epoch(step))
         losses = distiller(batch)
         optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
@@ -159,32 +192,41 @@ def train_gkd(
         curves["total"].append(losses["loss"].item())
         for name in distiller.terms:
             curves[name].append(losses[f"loss/{name}"].item())
+        for name, parts in joined.items():
+            terms = [(distiller.terms[part], losses[f"loss/{part}"].item()) for part in parts]
+            curves[name].append(sum(t.weight * t.schedule.factor(epoch(step)) * value for t, value in terms))
     return curves
 
 
 @contextlib.contextmanager
-def recorded(terms: Mapping[str, str]) -> Iterator[Curves]:
+def recorded(terms: Mapping[str, str | Callable[[Any], dict[str, Any]]]) -> Iterator[Curves]:
     """Records what official code trains on, without touching it.
 
     Args:
-        terms: class name of an official criterion -> the name of its curve.
+        terms: class name of an official module -> the name of its output's curve, or a function from the
+            output to several.
 
     Yields:
-        ``total``: every value on which ``backward`` is called; and what the criteria return inside a
-        graph, before weighting.
+        ``total``: every value on which ``backward`` is called; and what the modules return inside a
+        graph, before weighting, summed over the calls of a step.
     """
-    curves: Curves = {"total": [], **{name: [] for name in terms.values()}}
+    curves: Curves = {"total": []}
+    step: dict[str, float] = {}
     original = torch.Tensor.backward
 
     def backward(self: Tensor, *args: Any, **options: Any) -> None:
-        curves["total"].append(float(self.detach()))
+        for name, value in {"total": float(self.detach()), **step}.items():
+            curves.setdefault(name, []).append(value)
+        step.clear()
         original(self, *args, **options)
 
     def after(module: nn.Module, _inputs: Any, output: Any) -> None:
-        name = terms.get(type(module).__name__)
-        if name is not None and torch.is_grad_enabled():
-            values = output if isinstance(output, list) else [output]
-            curves[name].append(float(sum(value.detach().sum() for value in values)))
+        read = terms.get(type(module).__name__)
+        if read is None or not torch.is_grad_enabled():
+            return
+        for name, values in ({read: output} if isinstance(read, str) else read(output)).items():
+            values = values if isinstance(values, list) else [values]
+            step[name] = step.get(name, 0.0) + float(sum(value.detach().sum() for value in values))
 
     hook = nn.modules.module.register_module_forward_hook(after)
     try:
@@ -226,6 +268,7 @@ def official_module(checkout: Path, name: str, stubs: Mapping[str, Mapping[str, 
     sys.dont_write_bytecode = True  # leave the checkout as it is
     for stub, attributes in stubs.items():
         module = types.ModuleType(stub)
+        module.__spec__ = importlib.machinery.ModuleSpec(stub, None)  # torch asks for it
         vars(module).update(attributes)
         sys.modules[stub] = module
     if str(checkout) not in sys.path:
@@ -246,7 +289,7 @@ def prepare() -> None:
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The options that both scripts have."""
+    """The options that all scripts have."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -72,7 +72,7 @@ class Phase:
     """A precision and a constant learning rate, from a place on the published schedule.
 
     Attributes:
-        name: ``first`` (where the schedule begins) or ``late`` (near its end).
+        name: ``first`` (where the schedule begins), ``late`` (near its end) or ``last`` (at its end).
         must_agree: whether the curves are asked to stay within the tolerance.
         exact_mining: the official loss is handed float64 copies of float32 embeddings.
     """

@@ -1,4 +1,4 @@
-"""Loss curves of kd and sp beside HobbitLong/RepDistiller.
+"""Loss curves of kd, sp, at, nst, rkd, pkt, vid and crd beside HobbitLong/RepDistiller.
 
 The official side is the whole of ``train_student.main()``, unchanged, called with the command line of its
 ``scripts/run_cifar_distill.sh``: its option parser, networks, criteria, optimiser, weights and
@@ -7,11 +7,13 @@ place of CIFAR-100), the student is given our initial weights when ``main`` buil
 the steps, ``tensorboard_logger`` is replaced by a module that logs nothing, and no GPU is found.
 
 gkd's side is its own networks (same weights, loaded with ``strict=True``), its Distiller, and terms,
-optimiser and schedule of ``configs/methods/kd.yaml`` and ``sp.yaml``.
+optimiser and schedule of ``configs/methods/<method>.yaml``. Criteria with weights or memory banks of their own
+(vid, crd) begin on both sides from those that the official code drew; contrastive negatives are drawn here.
 
 Both sides begin from a student that gkd trained for 60 steps. Two places of the schedule are compared: its
 first learning rate, 0.05, and 0.0005 of its third phase (epochs 180 to 209), which ``main`` reaches by
-``--lr_decay_epochs 0,0,9``; the README says why.
+``--lr_decay_epochs 0,0,9``; for pkt the fourth (5e-5). pkt and crd also run with their 1e-7 set to 0; the README
+says why.
 
     python benchmarks/parity/repdistiller.py --checkout ../RepDistiller \\
         --out benchmarks/results/parity_repdistiller.json
@@ -19,50 +21,117 @@ first learning rate, 0.05, and 0.0005 of its third phase (epochs 180 to 209), wh
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import sys
 import types
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from _cifar import Case, chosen, compare_case, pairs, parser, write
 from _common import (
-    DATA,
-    WARM_STEPS,
     Curves,
     OfficialLoader,
     State,
     Stream,
-    arguments,
     copied,
-    digits,
     official_module,
     official_surroundings,
     prepare,
     recorded,
-    train_gkd,
-    train_teacher,
 )
-from _compare import PHASES, TOLERANCE, Phase, checkout_facts, compare_sides, environment, finish
+from _compare import PHASES, Phase, checkout_facts
+from torch import Tensor, nn
 
-from gkd.config import load_method
-from gkd.distiller import Distiller
-from gkd.labels import LabelRelation, LabelSpace
-from gkd.method import Stage
-from gkd.models import build_network
-from gkd.teacher import Teacher
+from gkd.features import Batch
 
-NUM_CLASSES = 100  # fixed in train_student.main(); the digits are the first ten
-# The wide networks only where float32 must agree: float64 convolutions take minutes on a CPU.
-PAIRS = {("resnet14", "resnet8"): PHASES, ("wrn_16_2", "wrn_16_1"): PHASES[:1]}
-# The third phase of the published schedule, epochs 180 to 209 of 240: two decays are behind.
-LATE_PROGRESS = 180 / 240
-LATE_OPTIONS = "--lr_decay_epochs 0,0,9"
-# method -> options of scripts/run_cifar_distill.sh, official criterion -> our term
+DECAYED = {"late": "--lr_decay_epochs 0,0,9", "last": "--lr_decay_epochs 0,0,0"}
+# PKT and CRDLoss add 1e-7 where gkd does not, which is enough to part float64 at the first rate.
+CRD_PHASES = (
+    Phase("late", torch.float32, True),
+    Phase("late", torch.float64, True),
+    Phase("first", torch.float64, False),
+    Phase("first", torch.float32, False),
+)
+# Probabilities that are nearly equal make PKT's divergence a small sum of terms of both signs: in float32 the official
+# loss parts from itself by 1e-4 at the late rate.
+PKT_PHASES = (
+    Phase("last", torch.float32, True),
+    Phase("last", torch.float64, True),
+    Phase("late", torch.float32, False),
+    *CRD_PHASES[2:],
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How RepDistiller is asked for a method, and how its losses are read.
+
+    Attributes:
+        options: of scripts/run_cifar_distill.sh.
+        criterion, curve: the official criterion and our term; cross-entropy comes besides.
+        joined: see `Case`.
+        adapters: official name -> ours, of the weights and banks that the criterion owns.
+        negatives: K of a contrastive criterion.
+        method: in configs/methods, where it is not the name.
+        exact: whether the 1e-7 of ``PKT`` and ``CRDLoss`` are set to 0.
+    """
+
+    options: str
+    criterion: str
+    curve: str
+    joined: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    adapters: dict[str, str] = field(default_factory=dict)
+    negatives: int = 0
+    method: str | None = None
+    phases: Sequence[Phase] = PHASES
+    exact: bool = False
+
+
+CRD = "--distill crd -a 0 -b 0.8"
+CRD_ADAPTERS = {
+    **{
+        f"embed_{side[0]}.linear.{name}": f"projections.{side}.{name}"
+        for side in ("student", "teacher")
+        for name in ("weight", "bias")
+    },
+    "contrast.memory_v1": "student_bank",
+    "contrast.memory_v2": "teacher_bank",
+}
 METHODS = {
-    "kd": ("--distill kd -r 0.1 -a 0.9 -b 0", {"CrossEntropyLoss": "cross_entropy", "DistillKL": "kd"}),
-    "sp": ("--distill similarity -a 0 -b 3000", {"CrossEntropyLoss": "cross_entropy", "Similarity": "sp"}),
+    "kd": Method("--distill kd -r 0.1 -a 0.9 -b 0", "DistillKL", "kd"),
+    "sp": Method("--distill similarity -a 0 -b 3000", "Similarity", "sp"),
+    "at": Method("--distill attention -a 0 -b 1000", "Attention", "at"),
+    "nst": Method("--distill nst -a 0 -b 50", "NSTLoss", "nst"),
+    "rkd": Method("--distill rkd -a 0 -b 1", "RKDLoss", "rkd", {"rkd": ("rkd_distance", "rkd_angle")}),
+    "pkt": Method("--distill pkt -a 0 -b 30000", "PKT", "pkt", phases=PKT_PHASES),
+    "pkt without 1e-7": Method(
+        "--distill pkt -a 0 -b 30000", "PKT", "pkt", method="pkt", phases=PHASES[1:2], exact=True
+    ),
+    "vid": Method(
+        "--distill vid -a 0 -b 1",
+        "VIDLoss",
+        "vid",
+        adapters={
+            "log_scale": "raw_variance",
+            **{f"regressor.{layer}.weight": f"regressor.{layer}.weight" for layer in (0, 2, 4)},
+        },
+    ),
+    "crd": Method(CRD, "CRDLoss", "crd", adapters=CRD_ADAPTERS, negatives=16384, phases=CRD_PHASES),
+    "crd without 1e-7": Method(
+        CRD,
+        "CRDLoss",
+        "crd",
+        adapters=CRD_ADAPTERS,
+        negatives=16384,
+        method="crd",
+        phases=PHASES[1:2],
+        exact=True,
+    ),
 }
 
 
@@ -74,30 +143,59 @@ class SilentLogger:
     def log_value(self, *_values: object) -> None: ...
 
 
-@dataclass(frozen=True)
-class Case:
-    """A method with a pair of networks, and what both sides share."""
+def with_shared_weights(
+    method: Method, case: Case, criterion: Callable[..., nn.Module]
+) -> Callable[..., nn.Module]:
+    """The class of a criterion that owns weights, so that every run has those which the first one drew."""
+    built = itertools.count()
 
-    method: str
-    teacher_name: str
-    student_name: str
-    teacher: State
-    stream: Stream
+    def build(*sizes: Any) -> nn.Module:
+        number = next(built)
+        torch.manual_seed(3 + number)
+        module = criterion(*sizes)
+        state = dict(module.named_parameters()) | dict(module.named_buffers())
+        if number == len(case.adapters):
+            case.adapters.append(copied({ours: state[theirs] for theirs, ours in method.adapters.items()}))
+        for theirs, ours in method.adapters.items():
+            state[theirs].data.copy_(case.adapters[number][ours])
+        return module
 
-    @property
-    def stage(self) -> Stage:
-        return load_method(self.method).stages["distil"]
+    return build
+
+
+def negatives(stream: Stream, number: int, step: int, index: Tensor) -> Tensor:
+    """int64 ``[B, K]``: for each sample of a step, numbers of samples of other classes, the same at every call."""
+    generator = torch.Generator().manual_seed(step)
+    others = [(stream.labels != stream.labels[sample]).nonzero().squeeze(1) for sample in index]
+    return torch.stack([rows[torch.randint(len(rows), (number,), generator=generator)] for rows in others])
+
+
+def positive_first(case: Case, step: int, batch: Batch) -> Tensor:
+    """int64 ``[B, 1 + K]``: what the official loader of contrastive samples adds to a batch."""
+    assert case.negatives is not None
+    return torch.cat([batch.index.unsqueeze(1), case.negatives(step, batch.index)], 1)
+
+
+@contextlib.contextmanager
+def without_epsilon(script: types.ModuleType) -> Iterator[None]:
+    """``PKT`` and ``CRDLoss`` without what they add to norms, probabilities and denominators."""
+    pkt, crd = script.PKT.cosine_similarity_loss, sys.modules[script.CRDLoss.__module__]
+    with patch.object(pkt, "__defaults__", (0.0,)), patch.object(crd, "eps", 0.0):
+        yield
 
 
 def run_official(
-    case: Case, script: types.ModuleType, late: bool, start: State, dtype: torch.dtype
+    method: Method, script: types.ModuleType, case: Case, place: str, start: State, dtype: torch.dtype
 ) -> tuple[Curves, State]:
     """``train_student.main()`` for one epoch of our batches."""
-    options, terms = METHODS[case.method]
+    terms = {"CrossEntropyLoss": "cross_entropy", method.criterion: method.curve}
     official_student = script.model_dict[case.student_name]
-    built: list[torch.nn.Module] = []
+    criterion = getattr(script, method.criterion)
+    if method.adapters:
+        criterion = with_shared_weights(method, case, criterion)
+    built: list[nn.Module] = []
 
-    def student(**build: int) -> torch.nn.Module:
+    def student(**build: int) -> nn.Module:
         network = official_student(**build)
         network.load_state_dict(start)
         built.append(network)
@@ -108,11 +206,15 @@ def run_official(
         checkpoint = folder / f"{case.teacher_name}_vanilla" / "teacher.pth"
         checkpoint.parent.mkdir()
         torch.save({"model": copied(case.teacher, dtype)}, checkpoint)
-        loaders = (OfficialLoader(stream, 3), [next(iter(OfficialLoader(stream, 2)))], stream.index.numel())
-        command = f"train_student.py {options} {LATE_OPTIONS if late else ''} --model_s {case.student_name}"
+        train = OfficialLoader(stream, 4 if case.negatives else 3, fourth=partial(positive_first, case))
+        loaders = (train, [next(iter(OfficialLoader(stream, 2)))], len(stream.images))
+        command = f"train_student.py {method.options} {DECAYED.get(place, '')} --model_s {case.student_name}"
         command += f" --path_t {checkpoint} --epochs 1"
         with (
+            without_epsilon(script) if method.exact else contextlib.nullcontext(),
             patch.object(script, "get_cifar100_dataloaders", lambda **_options: loaders),
+            patch.object(script, "get_cifar100_dataloaders_sample", lambda **_options: loaders),
+            patch.object(script, method.criterion, criterion),
             patch.dict(script.model_dict, {case.student_name: student}),
             patch("sys.argv", command.split()),
         ):
@@ -120,90 +222,43 @@ def run_official(
     return curves, copied(built[0].state_dict())
 
 
-def run_gkd(
-    case: Case, late: bool, start: State, dtype: torch.dtype, steps: int | None = None
-) -> tuple[Curves, State]:
-    """gkd's networks, Distiller, terms and optimiser over the same batches."""
-    teacher, student = (
-        build_network(name, num_classes=NUM_CLASSES).to(dtype)
-        for name in (case.teacher_name, case.student_name)
-    )
-    teacher.load_state_dict(copied(case.teacher, dtype))
-    student.load_state_dict(start)
-    space = LabelSpace([f"class {k}" for k in range(NUM_CLASSES)])
-    stage = case.stage
-    distiller = Distiller(
-        student,
-        Teacher(teacher, space, mean=(0.0,) * 3, std=(1.0,) * 3),
-        stage.terms,
-        relation=LabelRelation(space, space),
-    )
-    optimiser = stage.optimiser.build(distiller.param_groups(stage.train))
-    stage.optimiser.set_lr(optimiser, LATE_PROGRESS if late else 0.0, stage.epochs)
-    curves = train_gkd(distiller, optimiser, case.stream.to(dtype), steps)
-    return curves, copied(student.state_dict())
-
-
-def compare_case(case: Case, script: types.ModuleType, phases: Sequence[Phase]) -> list[dict[str, Any]]:
-    """The method in each phase, from one student that gkd trained for a while."""
-    torch.manual_seed(2)
-    untrained = copied(script.model_dict[case.student_name](num_classes=NUM_CLASSES).state_dict())
-    _, student = run_gkd(case, False, untrained, torch.float32, WARM_STEPS)
-    optimiser, epochs = case.stage.optimiser, case.stage.epochs
-    results = []
-    for phase in phases:
-        late = phase.name == "late"
-        facts = {
-            "method": f"configs/methods/{case.method}.yaml",
-            "official_options": f"{METHODS[case.method][0]} {LATE_OPTIONS if late else ''}".strip(),
-            "networks": f"{case.teacher_name} -> {case.student_name}",
-            "lr": optimiser.lr * optimiser.lr_factor(LATE_PROGRESS if late else 0.0, epochs),
-        }
-        results.append(
-            compare_sides(
-                f"{case.method}, {case.teacher_name} -> {case.student_name}",
-                phase,
-                student,
-                partial(run_official, case, script, late),
-                partial(run_gkd, case, late),
-                facts,
-            )
-        )
-    return results
-
-
 def main() -> int:
-    parser = arguments(__doc__)
-    parser.add_argument("--quick", action="store_true", help="only the small ResNets")
-    args = parser.parse_args()
+    args = parser(__doc__, tuple(METHODS)).parse_args()
     prepare()
     checkout = args.checkout.resolve()
     script = official_module(checkout, "train_student", {"tensorboard_logger": {"Logger": SilentLogger}})
-    stream = digits(range(10), steps=args.steps, seed=0)
     comparisons: list[dict[str, Any]] = []
-    for (teacher_name, student_name), all_phases in list(PAIRS.items())[: 1 if args.quick else None]:
-        phases = [phase for phase in all_phases if args.dtype in (None, str(phase.dtype)[6:])]
-        torch.manual_seed(1)
-        teacher = train_teacher(build_network(teacher_name, num_classes=NUM_CLASSES), stream)
-        for method in METHODS if phases else ():
-            case = Case(method, teacher_name, student_name, teacher, stream)
-            comparisons += compare_case(case, script, phases)
-    return finish(
-        args.out,
+    for teacher_name, student_name, teacher, stream in pairs(args):
+        for name in args.methods:
+            method = METHODS[name]
+            draw = partial(negatives, stream, method.negatives) if method.negatives else None
+            case = Case(
+                method.method or name,
+                name,
+                teacher_name,
+                student_name,
+                teacher,
+                stream,
+                method.joined,
+                negatives=draw,
+            )
+            official = partial(run_official, method, script)
+            phases = chosen(args, method.phases, student_name)
+            options = method.options
+            if method.exact:
+                options += " (eps of the criterion is 0)"
+            comparisons += compare_case(case, official, options, DECAYED, phases)
+    return write(
+        args,
         {
-            "what": "per-step losses of gkd beside HobbitLong/RepDistiller: same weights, same batches",
-            **environment(),
-            "official": {
-                **checkout_facts(checkout, "HobbitLong/RepDistiller"),
-                "ran": "train_student.main() as it is: parse_option, models, distiller_zoo, the optimiser, "
-                "helper.util.adjust_learning_rate, helper.loops.train_distill and validate",
-                "replaced": "the data loader (our batches), the student's initial weights, "
-                "tensorboard_logger (logs nothing), torch.cuda.is_available (False)",
-            },
-            "data": DATA,
-            "tolerance": TOLERANCE,
-            "comparisons": comparisons,
+            **checkout_facts(checkout, "HobbitLong/RepDistiller"),
+            "ran": "train_student.main() as it is: parse_option, models, distiller_zoo, the optimiser, "
+            "helper.util.adjust_learning_rate, helper.loops.train_distill and validate",
+            "replaced": "the data loader (our batches, and the negatives of crd), the student's initial weights, "
+            "those of vid and crd (the official code draws them once for all runs), tensorboard_logger (logs "
+            "nothing), torch.cuda.is_available (False)",
         },
+        comparisons,
     )
 
 

@@ -12,7 +12,38 @@ FILES = sorted((FOLDER / "results").glob("parity_*.json"))
 
 def test_every_official_repository_is_compared():
     repositories = {json.loads(path.read_text())["official"]["repository"] for path in FILES}
-    assert repositories == {"HobbitLong/RepDistiller", "njulus/REFILLED", "njulus/GKD"}
+    assert repositories == {
+        "HobbitLong/RepDistiller",
+        "megvii-research/mdistiller",
+        "njulus/REFILLED",
+        "njulus/GKD",
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "methods"),
+    [
+        ("parity_repdistiller", {"kd", "sp", "at", "nst", "rkd", "pkt", "vid", "crd"}),
+        ("parity_mdistiller", {"dkd"}),
+    ],
+)
+def test_every_method_agrees_in_float32(file, methods):
+    comparisons = json.loads((FOLDER / "results" / f"{file}.json").read_text())["comparisons"]
+    agree = {
+        Path(comparison["method"]).stem
+        for comparison in comparisons
+        if comparison["must_agree"] and comparison["dtype"] == "float32"
+    }
+    assert agree == methods
+
+
+@pytest.mark.parametrize("file", ["parity_repdistiller", "parity_mdistiller"])
+def test_the_students_learn(file):
+    for comparison in json.loads((FOLDER / "results" / f"{file}.json").read_text())["comparisons"]:
+        curves = comparison["curves"]["gkd"]
+        # a total that is warmed up rises; its term before weighting does not
+        falling = curves["dkd"] if "dkd" in curves else curves["total"]
+        assert sum(falling[-10:]) < sum(falling[:10])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
