@@ -458,14 +458,14 @@ def test_predictions_do_not_depend_on_the_batch_size_and_leave_the_mode(
 
 
 def test_banks_variances_and_virtual_samples_go_on_after_a_stop(trainer: Callable[..., Trainer]) -> None:
-    content = method_of(
-        cross_entropy={"samples": "virtual"},
-        vid={"at": {"student": [1, 2], "teacher": [1, 2]}},
-        crd={"dim": 6, "negatives": 9},
-        queue={"loss": "crd_queue", "dim": 6, "queue": 12},
-    ).model_dump()
-    content["stages"]["one"]["mixup"] = {"per": "sample"}
-    method = Method.model_validate(content)
+    terms = {
+        "cross_entropy": {"samples": "virtual"},
+        "vid": {"at": {"student": [1, 2], "teacher": [1, 2]}},
+        "crd": {"dim": 6, "negatives": 9},
+        "queue": {"loss": "crd_queue", "dim": 6, "queue": 12},
+    }
+    stage = {"epochs": 4, "terms": terms, "mixup": {"per": "sample"}}
+    method = Method.model_validate({"name": "m", "paper": "ours", "summary": "", "stages": {"one": stage}})
     whole = trainer("whole").fit(method, {"one": 2})
     run = trainer("stopped")
     with pytest.raises(Interrupted):
