@@ -26,6 +26,9 @@ def _backward(output: Tensor) -> None:
 @torch.no_grad()
 def _nst(ours: Any, student_map: Tensor, teacher_map: Tensor) -> None:
     student, teacher = student_map.flatten(2), teacher_map.flatten(2)
+    if student.shape[2] < student.shape[1]:  # fewer positions than channels: the Gram matrices of positions
+        (student @ (student.mT @ student)).sub_(student @ (teacher.mT @ teacher))
+        return
     own, cross = student @ student.mT, student @ teacher.mT
     teacher @ teacher.mT
     (own @ student).sub_(cross @ teacher)
@@ -94,7 +97,7 @@ def _crd(ours: Any, student: Tensor, teacher: Tensor, index: Tensor) -> None:
 
 
 FLOORS: dict[str, Floor] = {
-    "nst": Floor("three Gram products and two for the gradient", _nst),
+    "nst": Floor("Gram products over channels, or positions where these are fewer, and two for the gradient", _nst),
     "fsp": Floor("one flow product a network and two for the gradient", _fsp),
     "at": Floor("squares summed over channels, and one pass for the gradient", _at),
     "sp": Floor("one Gram product a network and one for the gradient", _sp),
