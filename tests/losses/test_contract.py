@@ -91,7 +91,7 @@ def test_equals_the_reference_by_plain_loops(name: str, options: dict[str, Any])
     expected = SPECS[name].reference(**{**inputs, **leaves}, **options)
     expected_gradients = torch.autograd.grad(expected, list(leaves.values()))
     assert expected > 1e-6  # the inputs exercise the loss
-    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-4)):
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
         value, gradients = with_gradient(name, changed(inputs, dtype), options)
         assert value.dim() == 0
         assert value.dtype == dtype

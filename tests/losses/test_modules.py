@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +22,15 @@ from gkd.losses import (
     HintLoss,
     ICKDLoss,
     VIDLoss,
+    factor_transfer_loss,
+    nce_loss,
 )
 
 from .references import Inputs, random
 from .references.affinity import cc_neighbour_reference
 from .references.maps import ickd_reference, pooled
 from .references.modules import factor_transfer_reference, hint_reference, vid_reference
+from .waves import wave
 
 BATCH = 6
 NUM_SAMPLES = 11
@@ -551,12 +553,26 @@ def test_a_paraphraser_without_channels_is_refused() -> None:
         FactorTransferLoss((3, 2, 2), (6, 2, 2), rate=0.1)
 
 
-def test_the_contrastive_loss_is_the_authors() -> None:
-    """HobbitLong/RepDistiller@b84f547 crd/criterion.py ContrastLoss, re-derived; its 1e-7 is left out."""
-    scores, n = random(1, 4, 6), 20
-    chances = (scores - math.log(2.0)).exp()
-    noise = 5 / n
-    expected = -((chances[:, 0] / (chances[:, 0] + noise)).log().sum()) / 4
-    expected = expected - (noise / (chances[:, 1:] + noise)).log().sum() / 4
-    value = LOSSES["crd"].function(scores, torch.tensor(math.log(2.0)), num_samples=n)
-    torch.testing.assert_close(value, expected)
+# The numbers below are those of HobbitLong/RepDistiller@b84f547, when run in float64.
+
+
+def test_factor_transfer_is_the_benchmarks() -> None:
+    loss = factor_transfer_loss(wave(3, 3, 2, 2, phase=0.2), wave(3, 4, 4, 4, phase=0.9))
+    assert float(loss) == pytest.approx(0.12571046556523927, rel=1e-12)
+
+
+def test_variational_information_is_the_benchmarks() -> None:
+    module = VIDLoss((3, 2, 2), (4, 4, 4)).double()
+    with torch.no_grad():
+        for number, layer in enumerate((0, 2, 4)):
+            weight = module.regressor[layer].weight
+            weight.copy_(wave(*weight.shape, phase=0.3 + 0.2 * number))
+        module.raw_variance.copy_(wave(4, phase=0.7))
+    loss = module(wave(3, 3, 2, 2, phase=0.2), wave(3, 4, 4, 4, phase=0.9))
+    assert float(loss.detach()) == pytest.approx(0.15231418645911396, rel=1e-12)
+
+
+def test_the_contrastive_loss_is_the_benchmarks_without_its_epsilon() -> None:
+    loss = nce_loss(wave(4, 6, phase=0.4), torch.tensor(0.7, dtype=torch.float64), num_samples=20)
+    assert float(loss) == pytest.approx(6.404991668997372, rel=1e-12)
+    assert float(loss) == pytest.approx(6.4049924309894175, rel=1e-6)  # with it
