@@ -1,253 +1,26 @@
-"""The contract of the losses that own parameters. It finds them by itself; each needs a row in ROWS."""
+"""The contract of the losses that own parameters. It finds them by itself; each needs a row in `module_specs.ROWS`."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from gkd.errors import UserError
-from gkd.losses import (
-    LOSSES,
-    CCNeighbourLoss,
-    CRDLoss,
-    CRDQueueLoss,
-    FactorTransferLoss,
-    HintLoss,
-    ICKDLoss,
-    VIDLoss,
-    factor_transfer_loss,
-    nce_loss,
-)
+from gkd.losses import LOSSES, FactorTransferLoss, HintLoss, VIDLoss, factor_transfer_loss
 
-from .references import Inputs, random
-from .references.affinity import cc_neighbour_reference
-from .references.maps import ickd_reference, pooled
-from .references.modules import factor_transfer_reference, hint_reference, vid_reference
+from .module_specs import BATCH, LABELS, ROWS, Row, as_type, build, make, measured
+from .references import random
 from .waves import wave
 
-BATCH = 6
-NUM_SAMPLES = 11
-LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0, 1, 2, 1])
-Reference = Callable[..., Tensor]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the contract knows about a module.
-
-    Attributes:
-        student, teacher: shapes of one sample.
-        reference: the value from the module's parameters, by other means than its forward.
-        options: hyper-parameters to test.
-        order_matters: the exception that the value depends on the order of the batch.
-        reaches_student: whether the student gets a gradient; a phase that trains the teacher's side alone does not.
-    """
-
-    student: tuple[int, ...]
-    teacher: tuple[int, ...]
-    reference: Reference
-    options: dict[str, Any]
-    order_matters: bool = False
-    reaches_student: bool = True
-
-
-def normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """BatchNorm in training mode, by its definition."""
-    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
-    scale, shift = norm.weight.view(1, -1, 1, 1), norm.bias.view(1, -1, 1, 1)
-    return (x - mean) / (variance + norm.eps).sqrt() * scale + shift
-
-
-def hint(module: HintLoss, student: Tensor, teacher: Tensor) -> Tensor:
-    resize = module.regressor.resize
-    assert isinstance(resize, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
-    if isinstance(resize, nn.Linear):
-        return hint_reference(student @ resize.weight.T + resize.bias, teacher)
-    if isinstance(resize, nn.ConvTranspose2d):
-        moved = F.conv_transpose2d(student, resize.weight, resize.bias, resize.stride, resize.padding)
-    else:
-        moved = F.conv2d(student, resize.weight, resize.bias, resize.stride, resize.padding)
-    assert module.regressor.norm is not None
-    moved = normalised(module.regressor.norm, moved)
-    return hint_reference(moved.clamp_min(0) if module.regressor.relu else moved, teacher)
-
-
-def variational(module: VIDLoss, student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    x = torch.stack([pooled(row, 2, 2) for row in student_map])
-    for number in (0, 2, 4):
-        weight = module.regressor[number].weight[:, :, 0, 0]
-        x = torch.einsum("oc,bchw->bohw", weight, x)
-        x = x.clamp_min(0) if number < 4 else x
-    variance = (1 + module.raw_variance.exp()).log() + 1e-5
-    return vid_reference(x, torch.stack([pooled(row, 2, 2) for row in teacher_map]), variance)
-
-
-def coded(layers: nn.Sequential, x: Tensor) -> Tensor:
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d):
-            x = F.conv2d(x, layer.weight, layer.bias, padding=1)
-        elif isinstance(layer, nn.ConvTranspose2d):
-            x = F.conv_transpose2d(x, layer.weight, layer.bias, padding=1)
-        elif isinstance(layer, nn.BatchNorm2d):
-            x = normalised(layer, x)
-        else:
-            x = torch.where(x > 0, x, 0.1 * x)
-    return x
-
-
-def factor_transfer(module: FactorTransferLoss, student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    factor = coded(module.encoder, teacher_map)
-    if module.phase == "paraphraser":
-        return (coded(module.decoder, factor) - teacher_map).square().mean() + 0 * student_map.sum()
-    return factor_transfer_reference(coded(module.translator, student_map), factor, of=module.of)
-
-
-def channels(module: ICKDLoss, student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    convolution, norm = module.projection
-    assert isinstance(norm, nn.BatchNorm2d)
-    moved = torch.einsum("oc,bchw->bohw", convolution.weight[:, :, 0, 0], student_map)
-    return ickd_reference(normalised(norm, moved), teacher_map)
-
-
-def neighbours(module: CCNeighbourLoss, student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
-    student, teacher = module.student_projection, module.teacher_projection
-    return cc_neighbour_reference(
-        student_embedding @ student.weight.T + student.bias,
-        teacher_embedding @ teacher.weight.T + teacher.bias,
-    )
-
-
-def projected(module: CRDLoss | CRDQueueLoss, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    sides = []
-    for layer, rows in ((module.projections.student, student), (module.projections.teacher, teacher)):
-        rows = rows @ layer.weight.T + layer.bias
-        sides.append(rows / rows.square().sum(1, keepdim=True).sqrt())
-    return sides[0], sides[1]
-
-
-def banks(
-    module: CRDLoss, student_embedding: Tensor, teacher_embedding: Tensor, index: Tensor, drawn: Tensor
-) -> Tensor:
-    """The authors' form, with its exponentials and Z: the mean of the first batch times N."""
-    student, teacher = projected(module, student_embedding, teacher_embedding)
-    noise = drawn.shape[1] / NUM_SAMPLES
-    total = torch.zeros(())
-    for number, (rows, bank) in enumerate(((student, module.teacher_bank), (teacher, module.student_bank))):
-        chances = []
-        for row, own, others in zip(rows, index, drawn, strict=True):
-            entries = bank[torch.cat([own.view(1), others])]
-            chances.append((entries @ row / module.temperature).exp())
-        z = torch.stack(chances).mean().detach() * NUM_SAMPLES
-        if module.ready:
-            z = module.log_normaliser[number].exp()
-        for chance in chances:
-            p = chance / z
-            total = total - (p[0] / (p[0] + noise)).log() - (noise / (p[1:] + noise)).log().sum()
-    return total / len(student)
-
-
-def queue(
-    module: CRDQueueLoss, student_embedding: Tensor, teacher_embedding: Tensor, labels: Tensor
-) -> Tensor:
-    student, teacher = projected(module, student_embedding, teacher_embedding)
-    total = torch.zeros(())
-    for rows, others, past in (
-        (student, teacher, module.teacher_queue),
-        (teacher, student, module.student_queue),
-    ):
-        for i, row in enumerate(rows):
-            scores = [row @ others[j] for j in range(len(rows)) if labels[j] != labels[i]]
-            for entry, label in zip(past, module.queue_labels, strict=True):
-                if label >= 0 and label != labels[i]:
-                    scores.append(row @ entry)
-            chances = [(score / module.temperature).exp() for score in (row @ others[i], *scores)]
-            total = total - (chances[0] / sum(chances)).log()
-    return total / len(student)
-
-
-ROWS: dict[str, list[Row]] = {
-    "fitnet": [
-        Row((3, 4, 4), (5, 2, 2), hint, {}),
-        Row((3, 2, 2), (5, 4, 4), hint, {"relu": False}),
-        Row((3, 4, 4), (5, 3, 2), hint, {}),
-        Row((3, 2, 2), (5, 2, 2), hint, {}),
-        Row((4,), (6,), hint, {}),
-    ],
-    "vid": [
-        Row((3, 4, 4), (5, 2, 2), variational, {}),
-        Row((3, 2, 2), (5, 4, 4), variational, {"initial_variance": 1.0}),
-    ],
-    "ft": [
-        Row((3, 4, 4), (6, 4, 4), factor_transfer, {}),
-        Row((3, 4, 4), (6, 2, 2), factor_transfer, {"of": "factor", "rate": 0.7}),
-        Row((3, 4, 4), (6, 2, 2), factor_transfer, {"phase": "paraphraser"}, reaches_student=False),
-    ],
-    "ickd": [Row((3, 3, 3), (5, 2, 2), channels, {})],
-    "cc_neighbour": [Row((4,), (6,), neighbours, {"dim": 3}, order_matters=True)],
-    "crd": [
-        Row((4,), (6,), banks, {"dim": 5, "negatives": 7}),
-        Row((4,), (6,), banks, {"dim": 5, "negatives": 7, "temperature": 0.5, "momentum": 0.9}),
-        Row((4,), (6,), banks, {"dim": 5, "negatives": 7, "negatives_from": "other-samples"}),
-    ],
-    "crd_queue": [
-        Row((4,), (6,), queue, {"dim": 5, "queue": 8}),
-        Row((4,), (6,), queue, {"dim": 5, "queue": 0, "temperature": 0.5}),
-    ],
-}
 CASES = [
     pytest.param(name, row, id=f"{name}-{number}")
     for name, rows in ROWS.items()
     for number, row in enumerate(rows)
 ]
 every_module = pytest.mark.parametrize(("name", "row"), CASES)
-
-
-def build(name: str, row: Row, **options: Any) -> nn.Module:
-    torch.manual_seed(0)
-    module = LOSSES[name].module
-    assert module is not None
-    more = {"labels": LABELS} if LOSSES[name].takes_labels else {}
-    built = module(row.student, row.teacher, **row.options, **options, **more).double()
-    for entry in built.parameters():  # biases of 0 and scales of 1 would hide a missing one
-        if entry.dim() == 1 and not isinstance(built, VIDLoss):
-            nn.init.uniform_(entry, 0.5, 1.5)
-    return built
-
-
-def make(name: str, row: Row, batch: int = BATCH) -> Inputs:
-    """Inputs by the names of forward's parameters."""
-    inputs: Inputs = {}
-    for need in LOSSES[name].needs:
-        if need == "labels":
-            inputs[need] = torch.arange(batch) % 3
-        elif need == "index":
-            inputs[need] = torch.arange(batch) + 2
-        else:
-            shape = row.student if need.startswith("student") else row.teacher
-            inputs[need] = random(1 + need.startswith("teacher"), batch, *shape)
-    if name == "crd":
-        inputs["drawn"] = (inputs["index"][:, None] + 1 + torch.arange(7)) % NUM_SAMPLES
-    return inputs
-
-
-def measured(
-    module: nn.Module, inputs: Inputs, *, autocast: bool = False, **more: Any
-) -> tuple[Tensor, list[Tensor | None], nn.Module]:
-    """The value, its gradients (student's first, then the parameters'), and the module as the step left it."""
-    module = copy.deepcopy(module)
-    (student,) = (key for key in inputs if key.startswith("student"))
-    leaf = inputs[student].detach().clone().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        value = module(**{**inputs, student: leaf}, **more)
-    parameters = [leaf, *(p for p in module.parameters() if p.requires_grad)]
-    return value.detach(), list(torch.autograd.grad(value, parameters, allow_unused=True)), module
 
 
 def test_every_loss_that_owns_parameters_has_rows() -> None:
@@ -274,10 +47,6 @@ def test_equals_the_reference(name: str, row: Row) -> None:
         assert single.dtype == torch.float32
         torch.testing.assert_close(single.double(), expected.detach(), rtol=1e-4, atol=0)
         module = after
-
-
-def as_type(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    return {key: x.to(dtype) if x.is_floating_point() else x for key, x in inputs.items()}
 
 
 @every_module
@@ -474,58 +243,6 @@ def test_a_variance_starts_where_it_is_told_and_is_trained() -> None:
         VIDLoss((3, 2, 2), (5, 2, 2), initial_variance=0.0)
 
 
-def crd(**options: Any) -> CRDLoss:
-    torch.manual_seed(0)
-    return CRDLoss((4,), (6,), labels=LABELS, **{"dim": 5, "negatives": 7, **options})
-
-
-def test_negatives_are_of_other_classes_and_reach_all_of_them() -> None:
-    drawn = crd(negatives=500).draw(torch.arange(NUM_SAMPLES))
-    for sample, numbers in enumerate(drawn):
-        allowed = {i for i in range(NUM_SAMPLES) if LABELS[i] != LABELS[sample]}
-        assert set(numbers.tolist()) == allowed
-    others = crd(negatives=500, negatives_from="other-samples").draw(torch.arange(NUM_SAMPLES))
-    for sample, numbers in enumerate(others):
-        assert set(numbers.tolist()) == set(range(NUM_SAMPLES)) - {sample}
-
-
-def test_the_dense_product_equals_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = as_type(make("crd", ROWS["crd"][0]), torch.float32)
-    module = crd()
-    assert module.dense
-    dense = measured(module, inputs)
-    monkeypatch.setattr("gkd.losses.contrastive.DENSE_UP_TO", 0)
-    assert not module.dense
-    gathered = measured(module, inputs)
-    torch.testing.assert_close(gathered[:2], dense[:2])
-
-
-def test_banks_move_by_momentum_and_stay_on_the_sphere() -> None:
-    inputs = as_type(make("crd", ROWS["crd"][0]), torch.float32)
-    module = crd(momentum=0.25)
-    student, _ = projected(module, inputs["student_embedding"], inputs["teacher_embedding"])
-    _, _, after = measured(module, inputs)
-    index = inputs["index"]
-    moved = F.normalize(0.25 * module.student_bank[index] + 0.75 * student)
-    torch.testing.assert_close(after.student_bank[index], moved)
-    untouched = [i for i in range(NUM_SAMPLES) if i not in index]
-    torch.testing.assert_close(after.student_bank[untouched], module.student_bank[untouched])
-
-
-def test_a_bank_of_one_class_is_refused() -> None:
-    with pytest.raises(UserError, match="no negative for a sample among 4 of one class"):
-        CRDLoss((4,), (6,), labels=torch.zeros(4, dtype=torch.int64))
-
-
-def test_a_queue_forgets_the_oldest() -> None:
-    module = CRDQueueLoss((4,), (6,), dim=5, queue=8).double()
-    for step in range(3):
-        inputs = make("crd_queue", ROWS["crd_queue"][0])
-        module(**{**inputs, "labels": torch.full((BATCH,), step)})
-    assert module.queue_labels.tolist() == [2, 2, 1, 1, 2, 2, 2, 2]
-    torch.testing.assert_close(module.student_queue.square().sum(1), torch.ones(8).double())
-
-
 @pytest.mark.parametrize(
     ("student", "teacher", "text"),
     [
@@ -570,9 +287,3 @@ def test_variational_information_is_the_benchmarks() -> None:
         module.raw_variance.copy_(wave(4, phase=0.7))
     loss = module(wave(3, 3, 2, 2, phase=0.2), wave(3, 4, 4, 4, phase=0.9))
     assert float(loss.detach()) == pytest.approx(0.15231418645911396, rel=1e-12)
-
-
-def test_the_contrastive_loss_is_the_benchmarks_without_its_epsilon() -> None:
-    loss = nce_loss(wave(4, 6, phase=0.4), torch.tensor(0.7, dtype=torch.float64), num_samples=20)
-    assert float(loss) == pytest.approx(6.404991668997372, rel=1e-12)
-    assert float(loss) == pytest.approx(6.4049924309894175, rel=1e-6)  # with it

@@ -1,0 +1,73 @@
+"""Contrastive losses: negatives, banks, queues, and the benchmark's numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gkd.errors import UserError
+from gkd.losses import CRDLoss, CRDQueueLoss, nce_loss
+
+from .module_specs import BATCH, LABELS, NUM_SAMPLES, ROWS, as_type, make, measured, projected
+from .waves import wave
+
+
+def crd(**options: Any) -> CRDLoss:
+    torch.manual_seed(0)
+    return CRDLoss((4,), (6,), labels=LABELS, **{"dim": 5, "negatives": 7, **options})
+
+
+def test_negatives_are_of_other_classes_and_reach_all_of_them() -> None:
+    drawn = crd(negatives=500).draw(torch.arange(NUM_SAMPLES))
+    for sample, numbers in enumerate(drawn):
+        allowed = {i for i in range(NUM_SAMPLES) if LABELS[i] != LABELS[sample]}
+        assert set(numbers.tolist()) == allowed
+    others = crd(negatives=500, negatives_from="other-samples").draw(torch.arange(NUM_SAMPLES))
+    for sample, numbers in enumerate(others):
+        assert set(numbers.tolist()) == set(range(NUM_SAMPLES)) - {sample}
+
+
+def test_the_dense_product_equals_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = as_type(make("crd", ROWS["crd"][0]), torch.float32)
+    module = crd()
+    assert module.dense
+    dense = measured(module, inputs)
+    monkeypatch.setattr("gkd.losses.contrastive.DENSE_UP_TO", 0)
+    assert not module.dense
+    gathered = measured(module, inputs)
+    torch.testing.assert_close(gathered[:2], dense[:2])
+
+
+def test_banks_move_by_momentum_and_stay_on_the_sphere() -> None:
+    inputs = as_type(make("crd", ROWS["crd"][0]), torch.float32)
+    module = crd(momentum=0.25)
+    student, _ = projected(module, inputs["student_embedding"], inputs["teacher_embedding"])
+    _, _, after = measured(module, inputs)
+    index = inputs["index"]
+    moved = F.normalize(0.25 * module.student_bank[index] + 0.75 * student)
+    torch.testing.assert_close(after.student_bank[index], moved)
+    untouched = [i for i in range(NUM_SAMPLES) if i not in index]
+    torch.testing.assert_close(after.student_bank[untouched], module.student_bank[untouched])
+
+
+def test_a_bank_of_one_class_is_refused() -> None:
+    with pytest.raises(UserError, match="no negative for a sample among 4 of one class"):
+        CRDLoss((4,), (6,), labels=torch.zeros(4, dtype=torch.int64))
+
+
+def test_a_queue_forgets_the_oldest() -> None:
+    module = CRDQueueLoss((4,), (6,), dim=5, queue=8).double()
+    for step in range(3):
+        inputs = make("crd_queue", ROWS["crd_queue"][0])
+        module(**{**inputs, "labels": torch.full((BATCH,), step)})
+    assert module.queue_labels.tolist() == [2, 2, 1, 1, 2, 2, 2, 2]
+    torch.testing.assert_close(module.student_queue.square().sum(1), torch.ones(8).double())
+
+
+def test_the_contrastive_loss_is_the_benchmarks_without_its_epsilon() -> None:
+    loss = nce_loss(wave(4, 6, phase=0.4), torch.tensor(0.7, dtype=torch.float64), num_samples=20)
+    assert float(loss) == pytest.approx(6.404991668997372, rel=1e-12)
+    assert float(loss) == pytest.approx(6.4049924309894175, rel=1e-6)  # with it
