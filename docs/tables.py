@@ -22,10 +22,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def _source(loss: Loss) -> str:
     """The name of what is called, as a link to its file."""
-    what = loss.module or loss.function
-    file = inspect.getsourcefile(what)
+    file = inspect.getsourcefile(loss.module or loss.function)
     assert file is not None
-    return f"[`{what.__name__}`](../{Path(file).relative_to(ROOT).as_posix()})"
+    return f"[`{loss.public_name}`](../{Path(file).relative_to(ROOT).as_posix()})"
 
 
 def _says(loss: Loss) -> str:
@@ -87,8 +86,8 @@ def methods() -> str:
 def _stages(method: Method) -> str:
     texts = []
     for name, stage in method.stages.items():
-        called = [(term.weight, term.entry.module or term.entry.function) for term in stage.terms.values()]
-        texts.append(f"{name}: " + " + ".join(f"{weight:g} · `{what.__name__}`" for weight, what in called))
+        terms = [f"{term.weight:g} · `{term.entry.public_name}`" for term in stage.terms.values()]
+        texts.append(f"{name}: " + " + ".join(terms))
     return "; ".join(texts)
 
 

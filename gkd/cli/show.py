@@ -25,14 +25,18 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     for stage_name, stage in method.stages.items():
         share = f", share {stage.share:g} of run.epochs" if stage.share else ""
         lines.append(
-            f"stage {stage_name}: {stage.epochs:g} epochs{share}, start {stage.start}, select {stage.select}"
+            f"stage {stage_name}: {stage.epochs:g} epochs{share}, train {', '.join(stage.train)}, start {stage.start}, "
+            f"select {stage.select}"
         )
+        if stage.mixup is not None:
+            made = stage.mixup.model_dump(exclude_none=True)
+            lines.append("  mixup: " + ", ".join(f"{key} {value}" for key, value in made.items()))
         given = stage.optimiser.model_dump(exclude_unset=True)
         lines.append("  optimiser: " + ", ".join(f"{key} {value}" for key, value in given.items()))
         for term_name, term in stage.terms.items():
             options = {**term.entry.options, **term.options}
             shown = "".join(f", {key} {value}" for key, value in options.items())
-            lines.append(f"  {term_name}: {term.weight:g} x {term.entry.function.__name__}{shown}")
+            lines.append(f"  {term_name}: {term.weight:g} x {term.entry.public_name}{shown}")
             wiring = term.model_dump(exclude_defaults=True, exclude={"loss", "weight", *options})
             if wiring:
                 lines.append("    " + ", ".join(f"{key} {value}" for key, value in wiring.items()))

@@ -120,6 +120,11 @@ class Loss:
     takes_mixed_labels: bool = False
 
     @property
+    def public_name(self) -> str:
+        """The name in ``gkd.losses`` of what a method calls."""
+        return (self.module or self.function).__name__
+
+    @property
     def called(self) -> Callable[..., Tensor]:
         """What takes the tensors: the module's forward, or the function."""
         return self.module.forward if self.module else self.function

@@ -36,6 +36,15 @@ def test_show_prints_paper_weights_needs_and_sources(capsys):
         assert text in printed
 
 
+def test_show_prints_what_a_stage_trains_and_how_it_mixes(capsys):
+    assert gkd("show", "ft") == 0
+    printed = capsys.readouterr().out
+    assert "train adapters" in printed
+    assert "200 x FactorTransferLoss, phase transfer" in printed
+    assert gkd("show", "stkd") == 0
+    assert "mixup: images 2, alpha 1.0, per batch, teacher mixed" in capsys.readouterr().out
+
+
 def test_validate_prints_where_each_value_comes_from(capsys):
     assert gkd("validate", "quickstart", "run.seed=3") == 0
     printed = capsys.readouterr().out
