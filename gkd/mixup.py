@@ -59,7 +59,8 @@ def draw_mixture(options: Mixup, size: int, device: torch.device) -> Mixture:
     columns += [torch.randperm(size, device=device) for _ in range(options.images - 1)]
     if options.weight is not None:
         rest = (1 - options.weight) / (options.images - 1)
-        weight = torch.tensor([options.weight, *[rest] * (options.images - 1)], device=device)
+        weight = torch.full((options.images,), rest, device=device)
+        weight[:1].fill_(options.weight)
     else:
         rows = (size,) if options.per == "sample" else (1,)
         concentration = torch.full((*rows, options.images), options.alpha, device=device)
@@ -88,5 +89,6 @@ def interpolated_logits(logits: Tensor, mixture: Mixture, temperature: float) ->
 
     ``T · ln Σ_k w_k softmax(z_k / T)``, in log space.
     """
-    log_probabilities = (logits.float() / temperature).log_softmax(1)[mixture.partner]  # [B, K, C]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    log_probabilities = (logits / temperature).log_softmax(1)[mixture.partner]  # [B, K, C]
     return temperature * (log_probabilities + mixture.weight.log().unsqueeze(2)).logsumexp(1)

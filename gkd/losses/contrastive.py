@@ -11,10 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkd.errors import UserError
-from gkd.losses._common import check_rows, mean_over_rows, no_autocast, unit_rows, upcast, zero_unselected
+from gkd.losses._common import (
+    check_numbers,
+    check_rows,
+    check_word,
+    mean_over_rows,
+    no_autocast,
+    unit_rows,
+    upcast,
+    zero_unselected,
+)
 
-# One product with the whole bank is cheaper than gathering K of its rows for every sample while the bank is at most
-# this many times K (benchmarks/losses.py).
+# One product with the whole bank replaces gathering K of its rows for every sample while the bank is at most this
+# many times K. Gathering took 16 times as long at 3 K on a CPU (benchmarks/losses.py), so there they meet far above.
 DENSE_UP_TO = 16
 
 
@@ -147,6 +156,8 @@ class CRDLoss(nn.Module):
         negatives_from: Literal["other-classes", "other-samples"] = "other-classes",
     ) -> None:
         super().__init__()
+        check_numbers(dim=dim, negatives=negatives, temperature=temperature, momentum=momentum)
+        check_word("negatives_from", negatives_from, ("other-classes", "other-samples"))
         self.num_samples = len(labels)
         groups = labels.cpu() if negatives_from == "other-classes" else torch.arange(self.num_samples)
         counts = torch.bincount(groups) if self.num_samples else groups
@@ -236,12 +247,21 @@ class CRDLoss(nn.Module):
 
     @torch.no_grad()
     def _moved(self, bank: Tensor, index: Tensor, rows: Tensor, mask: Tensor | None) -> Tensor:
-        """The bank after a step: a new tensor, because the backward pass reads the old one."""
+        """The bank after a step.
+
+        A new tensor after the dense product, whose backward pass reads the old one; the gathered rows are copies.
+        """
         old = bank[index]
-        new = unit_rows(self.momentum * old + (1 - self.momentum) * rows)
+        new = unit_rows(self.momentum * old + (1 - self.momentum) * rows).to(bank.dtype)
         if mask is not None:
-            new = torch.where(mask.unsqueeze(1), new, old)
-        return bank.index_copy(0, index, new.to(bank.dtype))
+            writer = _selected_rows(mask)
+            index, new = index[writer], torch.where(mask.any(), new, old)[writer]
+        return bank.index_copy(0, index, new) if self.dense else bank.index_copy_(0, index, new)
+
+
+def _selected_rows(mask: Tensor) -> Tensor:
+    """int64 ``[B]``: each selected row itself, and the first of them for the others; row 0 where none is."""
+    return torch.where(mask, torch.arange(len(mask), device=mask.device), mask.int().argmax())
 
 
 class CRDQueueLoss(nn.Module):
@@ -281,6 +301,7 @@ class CRDQueueLoss(nn.Module):
         temperature: float = 0.07,
     ) -> None:
         super().__init__()
+        check_numbers(dim=dim, queue=queue, temperature=temperature)
         self.temperature = temperature
         self.projections = _Projections(student, teacher, dim)
         self.register_buffer("student_queue", torch.zeros(queue, dim))
@@ -298,7 +319,7 @@ class CRDQueueLoss(nn.Module):
     ) -> Tensor:
         check_rows(student_embedding, labels, "labels have")
         student, teacher = self.projections(student_embedding, teacher_embedding, mask)
-        known = labels if mask is None else torch.where(mask, labels, -1)
+        known = labels if mask is None else torch.where(mask, labels, -1)  # -1: neither row nor negative
         columns = torch.cat([known, self.queue_labels])
         allowed = (columns >= 0).unsqueeze(0) & (columns.unsqueeze(0) != labels.unsqueeze(1))
         loss = student.new_zeros(())
@@ -310,18 +331,25 @@ class CRDQueueLoss(nn.Module):
                 scores = rows @ torch.cat([others, queue.to(rows.dtype)]).T / self.temperature
             positive = (rows * others).sum(1, keepdim=True) / self.temperature
             loss = loss + info_nce_loss(torch.cat([positive, scores], 1), allowed, mask=mask)
-        if self.training and len(self.queue_labels):
-            self._enqueue(student, teacher, known)
+        if self.training and len(self.queue_labels) and len(labels):
+            self._enqueue(student, teacher, labels, mask)
         return loss
 
     @torch.no_grad()
-    def _enqueue(self, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
-        """Puts a batch over the oldest places; rows outside the mask are empty there."""
+    def _enqueue(self, student: Tensor, teacher: Tensor, labels: Tensor, mask: Tensor | None) -> None:
+        """Puts the selected rows of a batch over the oldest places."""
         size = len(self.queue_labels)
         student, teacher, labels = student[:size], teacher[:size], labels[:size]
-        places = (self.next_place + torch.arange(len(labels), device=labels.device)) % size
-        # New tensors, because the backward pass reads the old ones.
-        self.student_queue = self.student_queue.index_copy(0, places, student.to(self.student_queue.dtype))
-        self.teacher_queue = self.teacher_queue.index_copy(0, places, teacher.to(self.teacher_queue.dtype))
-        self.queue_labels = self.queue_labels.index_copy(0, places, labels)
-        self.next_place = (self.next_place + len(labels)) % size
+        mask = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask[:size]
+        writer = _selected_rows(mask)
+        places = ((self.next_place + mask.cumsum(0) - 1) % size)[writer]
+
+        def written(queue: Tensor, rows: Tensor) -> Tensor:
+            # A new tensor, because the backward pass reads the old one.
+            new = torch.where(mask.any(), rows.to(queue.dtype), queue[places])[writer]
+            return queue.index_copy(0, places, new)
+
+        self.student_queue = written(self.student_queue, student)
+        self.teacher_queue = written(self.teacher_queue, teacher)
+        self.queue_labels = written(self.queue_labels, labels)
+        self.next_place = (self.next_place + mask.sum()) % size

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from gkd.errors import UserError
 from gkd.losses._common import (
+    check_numbers,
     check_rows,
     mean_over_rows,
     no_autocast,
@@ -44,6 +45,7 @@ def at_loss(
         Zagoruyko, Komodakis: Paying More Attention to Attention, ICLR 2017, equation 2; the authors' code
         for the reduction.
     """
+    check_numbers(power=power)
     student, teacher = aligned(student_map, teacher_map.detach(), mask)
     if student.numel() == 0:
         return student.sum()

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 
 from gkd.errors import UserError
 from gkd.losses._common import (
+    check_numbers,
     check_rows,
+    check_word,
     mean_over_rows,
     no_autocast,
     unit_rows,
@@ -137,7 +139,7 @@ class VIDLoss(nn.Module):
 
     Args:
         student, teacher: shapes ``(C, H, W)`` of one sample's maps.
-        initial_variance: what every channel's variance starts from, above 1e-5.
+        initial_variance: what every channel's variance starts from, 1e-4 or more.
 
     Shapes:
         student_map ``[B, C_S, H_S, W_S]``, teacher_map ``[B, C_T, H_T, W_T]``, mask Bool ``[B]`` -> 0-dim.
@@ -156,8 +158,7 @@ class VIDLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_shapes("vid", student, teacher)
-        if initial_variance <= self.floor:
-            raise UserError(f"initial_variance={initial_variance} is not above {self.floor}; use 5.0.")
+        check_numbers(initial_variance=initial_variance)
         widths = (student[0], teacher[0], teacher[0], teacher[0])
         convolutions = [
             nn.Conv2d(before, after, 1, bias=False) for before, after in itertools.pairwise(widths)
@@ -165,7 +166,8 @@ class VIDLoss(nn.Module):
         self.regressor = nn.Sequential(
             convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), convolutions[2]
         )
-        raw = math.log(math.expm1(initial_variance - self.floor))
+        start = initial_variance - self.floor
+        raw = start + math.log(-math.expm1(-start))  # the inverse of softplus, which does not overflow
         self.raw_variance = nn.Parameter(torch.full((teacher[0],), raw))
 
     @property
@@ -210,6 +212,7 @@ def factor_transfer_loss(
     Paper:
         Kim, Park, Kwak: Paraphrasing Complex Network, NeurIPS 2018, equation 3; RepDistiller for ``energy``.
     """
+    check_word("of", of, ("energy", "factor"))
     student, teacher = aligned(student_map, teacher_map.detach(), mask)
     if of == "factor" and student.shape[1] != teacher.shape[1]:
         raise UserError(
@@ -260,6 +263,9 @@ class FactorTransferLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_shapes("ft", student, teacher)
+        check_word("phase", phase, ("transfer", "paraphraser"))
+        check_word("of", of, ("energy", "factor"))
+        check_numbers(rate=rate)
         width, factor = teacher[0], int(teacher[0] * rate)
         if factor < 1:
             raise UserError(f"rate={rate} leaves no channel of the teacher's {width}; use 0.5.")
@@ -345,6 +351,7 @@ class CCNeighbourLoss(nn.Module):
 
     def __init__(self, student: Sequence[int], teacher: Sequence[int], *, dim: int = 128) -> None:
         super().__init__()
+        check_numbers(dim=dim)
         self.student_projection = nn.Linear(math.prod(student), dim)
         self.teacher_projection = nn.Linear(math.prod(teacher), dim)
 

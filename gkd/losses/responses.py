@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from gkd.errors import UserError
 from gkd.losses._common import (
     centred,
+    check_numbers,
     check_rows,
+    check_word,
     columns_of,
     kl_entries,
     mean_over_rows,
@@ -44,6 +46,7 @@ def cross_entropy_loss(
     Paper:
         Label smoothing: Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7.
     """
+    check_numbers(label_smoothing=label_smoothing)
     logits = zero_unselected(upcast(student_logits), mask)
     targets = columns_of(labels, logits, mask)
     targets = targets if targets.dim() == 1 else targets.to(logits.dtype)
@@ -81,12 +84,13 @@ def kd_loss(
         A 0-dim tensor, float32 for half-precision logits.
 
     Raises:
-        UserError: the two have different numbers of columns, or fewer than two.
+        UserError: the two have different numbers of columns, or fewer than two, or a temperature that is not above 0.
 
     Paper:
         Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, section 2. Standardised:
         Sun et al.: Logit Standardization in Knowledge Distillation, CVPR 2024, algorithm 1.
     """
+    check_numbers(temperature=temperature)
     student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
     if standardise:
         student, teacher = _standardised(student), _standardised(teacher)
@@ -134,6 +138,7 @@ def dkd_loss(
     Paper:
         Zhao, Cui, Song, Qiu, Liang: Decoupled Knowledge Distillation, CVPR 2022, equation 7.
     """
+    check_numbers(alpha=alpha, beta=beta, temperature=temperature)
     student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
     labels = columns_of(labels, student, mask)
     target = F.one_hot(labels, student.shape[1]).bool()
@@ -190,6 +195,8 @@ def stkd_loss(
         Zhao, Gong, Sun, Dong, Yu: Similarity Transfer for Knowledge Distillation, arXiv 2103.10047, 2021. The formulas
         were not read: this is a reconstruction from the abstract; ``left-out`` is ours.
     """
+    check_numbers(temperature=temperature)
+    check_word("true_classes", true_classes, ("kept", "left-out"))
     student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
     labels = columns_of(labels, student, mask)
     true = labels > 0 if labels.dim() == 2 else F.one_hot(labels, student.shape[1]).bool()
@@ -242,6 +249,7 @@ def dist_loss(
         Huang, You, Wang, Qian, Xu: Knowledge Distillation from a Stronger Teacher, NeurIPS 2022,
         equations 8 to 10.
     """
+    check_numbers(beta=beta, gamma=gamma, temperature=temperature)
     student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
     if len(student) == 0:
         return student.sum()
