@@ -229,17 +229,21 @@ def random_teacher(prepared: Prepared) -> Teacher:
 
 def check_shapes(prepared: Prepared) -> None:
     """Refuses a method that does not fit the two networks' outputs, before the teacher is trained for it."""
-    image_shape = prepared.problem.student.train.images.shape[1:]
-    teacher = random_teacher(prepared)
+    images, teacher = prepared.problem.student.train, random_teacher(prepared)
     for stage in prepared.experiment.method.stages.values():
-        check_terms(stage.terms, prepared.student, teacher, image_shape)
+        check_terms(stage.terms, prepared.student, teacher, images.images.shape[1:], images.labels)
 
 
 def teacher_experiment(prepared: Prepared) -> config.Resolved:
-    """The run that trains the teacher: plain cross-entropy over its classes, shared by all that need it."""
+    """The run that trains the teacher over its classes, shared by all that need it."""
     experiment = prepared.experiment
     options = experiment.teacher
     assert options is not None
+    if config.load_method(options.train.method).needs_teacher:
+        raise UserError(
+            f"teacher.train.method={options.train.method} needs a teacher itself; use one without, such as student "
+            "or mixup."
+        )
     data = options.data or experiment.data
     if options.data is None:
         data = data.model_copy(update={"per_class": None, "subset_seed": None, "views": None})
@@ -251,7 +255,7 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
         "task": {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}},
         "data": data.model_dump(mode="json", exclude_unset=True),
         "student": {"network": options.network},
-        "method": {"name": "student"},
+        "method": {"name": options.train.method},
         "optimiser": options.train.optimiser.model_dump(mode="json"),
         "evaluate": experiment.evaluate.model_dump(mode="json", exclude_unset=True),
         "run": run,

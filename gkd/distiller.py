@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gkd.errors import UserError, unknown
 from gkd.features import Batch, Features, Shapes, as_network, output_shapes
@@ -105,7 +106,7 @@ class Distiller(nn.Module):
         adapters = nn.ModuleDict()
         shapes = None if image_shape is None else _shapes(self.student, self.teacher, image_shape)
         if shapes is not None:
-            _check_terms(self.terms, *shapes)
+            _check_terms(self.terms, *shapes, train_labels)
         for name, term in self.terms.items():
             if term.entry.module is None:
                 continue
@@ -232,9 +233,12 @@ class Distiller(nn.Module):
         if need == "labels":
             if not term.needs_shared_classes:
                 return batch.labels
-            if batch.labels.dim() == 2:
-                return batch.labels[:, self.student_index]
-            return self.shared_column[batch.labels]
+            if not term.entry.takes_mixed_labels:
+                return self.shared_column[batch.labels]
+            mixed = batch.labels
+            if mixed.dim() == 1:
+                mixed = F.one_hot(mixed, self.student.num_classes)
+            return mixed[:, self.student_index]  # zeros in a row whose class is not shared
         if need == "index":
             return batch.index
         if need == "student_logits":
@@ -245,7 +249,7 @@ class Distiller(nn.Module):
         if need == "teacher_logits":
             logits = teacher.logits[:, self.teacher_index]
             if read.mixture is not None:
-                logits = interpolated_logits(logits, read.mixture, term.options.get("temperature", 1.0))
+                logits = interpolated_logits(logits, read.mixture, term.options["temperature"])
             return logits
         if need == "teacher_embedding":
             return teacher.embedding
@@ -260,8 +264,9 @@ class Distiller(nn.Module):
         """The rows that a term sees and the weight of each, where it asks for either."""
         chosen: dict[str, Tensor] = {}
         labels = read.batch.labels
-        # A loss that reads the label among the shared classes cannot take a row whose class is not one.
-        known = (term.rows or self.rows) == "known" or "labels" in term.needs
+        # A loss with a target among the shared classes cannot take a row whose class is not one.
+        target = "labels" in term.needs and not term.entry.takes_mixed_labels
+        known = (term.rows or self.rows) == "known" or target
         if term.needs_shared_classes and known and not self.all_known:
             chosen["mask"] = self.known[labels] if labels.dim() == 1 else ~((labels > 0) & ~self.known).any(1)
         if term.confidence is not None:
@@ -339,14 +344,19 @@ def _spot(features: Features | Shapes, spot: Spot) -> Any:
 
 
 def check_terms(
-    terms: Mapping[str, Term], student: nn.Module, teacher: Teacher | None, image_shape: Sequence[int]
+    terms: Mapping[str, Term],
+    student: nn.Module,
+    teacher: Teacher | None,
+    image_shape: Sequence[int],
+    train_labels: Tensor,
 ) -> None:
-    """Refuses terms that do not fit the networks' outputs, before anything is trained.
+    """Refuses terms that do not fit the networks' outputs or the labels, before anything is trained.
 
     Raises:
-        UserError: a spot that a network does not have, or shapes that a loss cannot compare.
+        UserError: no teacher for a term that reads one, a spot that a network does not have, shapes that a loss
+            cannot compare, or labels that leave it nothing to compare.
     """
-    _check_terms(terms, *_shapes(student, teacher, image_shape))
+    _check_terms(terms, *_shapes(student, teacher, image_shape), train_labels)
 
 
 def _shapes(
@@ -356,22 +366,41 @@ def _shapes(
     return output_shapes(as_network(student), image_shape), theirs
 
 
-def _check_terms(terms: Mapping[str, Term], student: Shapes, teacher: Shapes | None) -> None:
-    for term in terms.values():
-        if not set(term.needs) <= set(AT_SPOTS):
-            continue
-        for reading in term.readings:
-            if term.entry.module is not None:
-                with torch.device("meta"):  # allocates nothing and draws no number
-                    term.entry.module(*_of_pair(term, reading[0], student, teacher), **term.options)
-            else:
-                sides = {need: (student if need.startswith("student") else teacher) for need in term.needs}
-                inputs = []
-                for need, shapes in sides.items():
-                    pair = reading[1] if need.endswith("_after") else reading[0]
-                    assert shapes is not None
-                    inputs.append(torch.zeros(2, *_spot(shapes, pair[int(need.startswith("teacher"))])))
-                term.entry.function(*inputs, **term.options)
+def _check_terms(
+    terms: Mapping[str, Term], student: Shapes, teacher: Shapes | None, train_labels: Tensor | None
+) -> None:
+    for name, term in terms.items():
+        if term.needs_teacher and teacher is None:
+            raise UserError(f"The term {name!r} reads {', '.join(term.needs)}, but there is no teacher.")
+        try:
+            for reading in term.readings:
+                _rehearse(term, reading, student, teacher, train_labels)
+        except UserError as error:
+            raise UserError(f"The term {name!r}: {error}") from None
+
+
+def _rehearse(
+    term: Term,
+    reading: tuple[SpotPair, SpotPair],
+    student: Shapes,
+    teacher: Shapes | None,
+    train_labels: Tensor | None,
+) -> None:
+    """Builds what a term would build, or calls it with zeros, and throws it away."""
+    if term.entry.module is not None:
+        if term.entry.takes_labels and train_labels is None:
+            return
+        more = {"labels": train_labels} if term.entry.takes_labels else {}
+        with torch.random.fork_rng(devices=[]):
+            term.entry.module(*_of_pair(term, reading[0], student, teacher), **term.options, **more)
+    elif set(term.needs) <= set(AT_SPOTS):
+        inputs = []
+        for need in term.needs:
+            shapes = student if need.startswith("student") else teacher
+            assert shapes is not None  # checked above
+            pair = reading[1] if need.endswith("_after") else reading[0]
+            inputs.append(torch.zeros(2, *_spot(shapes, pair[int(need.startswith("teacher"))])))
+        term.entry.function(*inputs, **term.options)
 
 
 def _of_pair(

@@ -20,7 +20,7 @@ from pydantic_core import InitErrorDetails
 
 from gkd.errors import UserError, unknown
 from gkd.labels import LabelRelation
-from gkd.losses import AT_SPOTS, LOSSES, Loss
+from gkd.losses import AT_SPOTS, LOSSES, Loss, range_problem
 from gkd.mixup import Mixup
 from gkd.optimiser import Optimiser
 
@@ -141,6 +141,12 @@ class Term(BaseModel):
                     f"the loss {data['loss']!r} reads {', '.join(entry.needs)}, so it has no spots to choose"
                 )
                 errors.append(_mistake(problem, "at", data["at"]))
+            target = {"labels", "teacher_logits"} <= set(entry.needs) and not entry.takes_mixed_labels
+            if data.get("rows") == "all" and target:
+                problem = (
+                    f"the loss {data['loss']!r} needs a target among the shared classes; use rows: known"
+                )
+                errors.append(_mistake(problem, "rows", data["rows"]))
             if data.get("confidence") is not None and not entry.takes_weights:
                 problem = f"the loss {data['loss']!r} takes no sample weights, so confidence cannot be set"
                 errors.append(_mistake(problem, "confidence", data["confidence"]))
@@ -166,8 +172,8 @@ class Term(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The loss's own keyword arguments."""
-        return dict(self.model_extra or {})
+        """The loss's own keyword arguments, with its defaults where the method says nothing."""
+        return {**self.entry.options, **(self.model_extra or {})}
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -211,11 +217,10 @@ def _option_problem(loss: str, entry: Loss, name: str, value: Any, allowed: list
         return None if value in choices else unknown(name, str(value), choices)
     if isinstance(default, bool):
         return None if isinstance(value, bool) else f"{value!r} is not true or false"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return f"{value!r} is not a finite number; the loss {loss!r} takes one, such as {default!r}"
-    if "temperature" in name and value <= 0:
-        return f"{value!r} is not above 0, as a temperature must be"
-    return None
+    problem = range_problem(name, value)
+    if problem is None and isinstance(default, int) and not isinstance(value, int):
+        problem = f"{name}={value!r} is not a whole number"
+    return f"{problem}; the loss {loss!r} takes one such as {default!r}" if problem else None
 
 
 class Stage(BaseModel):
@@ -277,9 +282,10 @@ class Stage(BaseModel):
                     "samples: clean"
                 )
             reads = {need for need in term.needs if need.startswith("teacher")} - {"teacher_logits"}
-            if self.mixup.teacher == "interpolated" and (reads or term.confidence):
+            beyond = reads or term.confidence or term.options.get("standardise")
+            if self.mixup.teacher == "interpolated" and beyond:
                 raise ValueError(
-                    f"the term {name!r} reads {', '.join(term.needs)}, but only logits can be interpolated; use "
+                    f"the term {name!r} reads more than the teacher's softmax, which alone can be interpolated; use "
                     "mixup: {teacher: mixed}"
                 )
         if self.mixup is not None and all(term.samples == "clean" for term in self.terms.values()):
@@ -305,6 +311,23 @@ class Method(BaseModel):
     summary: str
     stages: dict[str, Stage] = Field(min_length=1)
     sources: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _what_must_come_first_does(self) -> Method:
+        """A term whose loss is prepared in an earlier stage finds it there, under its own name."""
+        earlier: list[Stage] = []
+        for stage_name, stage in self.stages.items():
+            for name, term in stage.terms.items():
+                wanted = term.entry.prepared_by(term.options) if term.entry.prepared_by else None
+                before = [other.terms[name] for other in earlier if name in other.terms]
+                if wanted is not None and not any(_prepares(one, term, wanted) for one in before):
+                    options = ", ".join(f"{key}: {value}" for key, value in wanted.items())
+                    raise ValueError(
+                        f"the term {name!r} of stage {stage_name!r} needs an earlier stage with the same term, at the "
+                        f"same spots, and {options}"
+                    )
+            earlier.append(stage)
+        return self
 
     @property
     def needs_teacher(self) -> bool:
@@ -342,6 +365,11 @@ class Method(BaseModel):
                 longest = max(lengths, key=lambda other: lengths[other])
                 lengths[longest], lengths[name] = lengths[longest] - 1, 1
         return lengths
+
+
+def _prepares(one: Term, other: Term, wanted: Mapping[str, Any]) -> bool:
+    same = (one.loss, one.at) == (other.loss, other.at)
+    return same and all(one.options[key] == value for key, value in wanted.items())
 
 
 def refusal(method: Method, relation: LabelRelation | None) -> str | None:

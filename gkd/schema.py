@@ -118,8 +118,9 @@ NetworkName = Annotated[str, AfterValidator(_known_network)]
 
 
 class TeacherTraining(Section):
-    """How a teacher is trained where no checkpoint is given: plain cross-entropy, an ordinary run."""
+    """How a teacher is trained where no checkpoint is given: an ordinary run of a method without a teacher."""
 
+    method: str = "student"
     epochs: int = Field(default=200, ge=1)
     seed: int = 0
     optimiser: Optimiser = Optimiser()

@@ -69,7 +69,8 @@ def fit(
         Diverged: a loss or weight became non-finite; the last checkpoint is whole.
     """
     for stage in method.stages.values():
-        check_terms(stage.terms, student, teacher, problem.student.train.images.shape[1:])
+        images = problem.student.train
+        check_terms(stage.terms, student, teacher, images.images.shape[1:], images.labels)
     folder.mkdir(parents=True, exist_ok=True)
     metrics = MetricsFile(folder / "metrics.jsonl")
     resumed = latest_checkpoint(folder / "checkpoints")
@@ -77,7 +78,7 @@ def fit(
     metrics.cut_back(position.global_step)
     initial = copy_state(student)
     last = best = initial
-    adapters: State = {}
+    before: _StageRun | None = None
     with Interrupt() as interrupt:
         for number, (name, stage) in enumerate(method.stages.items()):
             if number < position.stage:
@@ -90,12 +91,13 @@ def fit(
             run = _StageRun(
                 name, stage, epochs[name], student, teacher, problem, settings, position, first_view
             )
-            run.inherit(adapters)
+            if before is not None:
+                run.inherit(before)
             if resumed is not None:
                 run.restore(resumed)
                 resumed = None
             _train_stage(run, folder / "checkpoints", metrics, reporter, interrupt, sum(epochs.values()))
-            last, best, adapters = copy_state(student), run.best, copy_state(run.distiller.adapters)
+            last, best, before = copy_state(student), run.best, run
     return last, best, position
 
 
@@ -174,13 +176,18 @@ class _StageRun:
         spots = {spot for term in self.stage.terms.values() for spot in term.teacher_maps}
         return self.teacher_views.epoch(epoch, start, spots, self.batches)
 
-    def inherit(self, adapters: State) -> None:
-        """Takes over what the stage before trained in the adapters of terms of the same name and shapes."""
-        own = self.distiller.adapters.state_dict()
-        fitting = {
-            key: values for key, values in adapters.items() if key in own and own[key].shape == values.shape
-        }
-        self.distiller.adapters.load_state_dict({**own, **fitting})
+    def inherit(self, before: _StageRun) -> None:
+        """Takes over what the stage before trained in the adapters of the same terms at the same spots."""
+        for name, own in self.distiller.adapters.items():
+            term, other = self.stage.terms[name], before.stage.terms.get(name)
+            if other is None or (term.loss, term.at) != (other.loss, other.at):
+                continue
+            if term.entry.takes_labels and self.stage.data != before.stage.data:
+                continue  # banks of other samples
+            state = before.distiller.adapters[name].state_dict()
+            shapes = {key: values.shape for key, values in own.state_dict().items()}
+            if {key: values.shape for key, values in state.items()} == shapes:
+                own.load_state_dict(state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues where the checkpoint was written, to the bit."""

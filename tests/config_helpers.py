@@ -6,6 +6,7 @@ from gkd.config import Resolved, resolve
 
 # The methods that compare logits class by class.
 ON_LOGITS = {"kd", "kd_standardised", "dkd", "dist", "stkd"}
+WITHOUT_TEACHER = {"student", "mixup"}
 
 TINY: dict[str, Any] = {
     "task": {"name": "cross_task", "size": 5},

@@ -304,7 +304,7 @@ def test_losses_do_not_feel_autocast(
 
 
 def test_dkd_over_overlapping_classes_reads_labels_among_the_shared_ones(make_batch: MakeBatch) -> None:
-    """Rows whose class the teacher does not know have no target, whatever ``rows`` says."""
+    """Rows whose class the teacher does not know have no target, whatever the task's ``rows`` says."""
     pupil, teacher, relation = exact_pair("xbca", "abcd")
     batch = make_batch(4)
     known = torch.tensor([1, 2, 3])[None] == batch.labels[:, None]
@@ -317,8 +317,8 @@ def test_dkd_over_overlapping_classes_reads_labels_among_the_shared_ones(make_ba
     labels = torch.tensor([names.index(relation.student.names[i]) for i in batch.labels[rows]])
     expected = dkd_loss(shared[0][rows], shared[1][rows], labels)
     for which in ("known", "all"):
-        terms = {"dkd": Term(loss="dkd", rows=which)}
-        losses = Distiller(pupil, teacher, terms, relation=relation)(batch)
+        terms = {"dkd": Term(loss="dkd")}
+        losses = Distiller(pupil, teacher, terms, relation=relation, rows=which)(batch)
         torch.testing.assert_close(losses["loss/dkd"], expected.detach())
 
 
@@ -423,7 +423,24 @@ def test_terms_that_do_not_fit_the_networks_are_refused_before_a_step(
     student: nn.Module, make_teacher: MakeTeacher, term: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(UserError, match=text):
-        check_terms({"term": Term.model_validate(term)}, student, make_teacher("abc"), (1, 8, 8))
+        check_terms(
+            {"term": Term.model_validate(term)}, student, make_teacher("abc"), (1, 8, 8), torch.arange(3)
+        )
+
+
+def test_labels_without_a_negative_are_refused_before_a_step(
+    student: nn.Module, make_teacher: MakeTeacher
+) -> None:
+    with pytest.raises(UserError, match="The term 'crd': CRD has no negative"):
+        check_terms(
+            {"crd": Term(loss="crd")},
+            student,
+            make_teacher("abc"),
+            (1, 8, 8),
+            torch.zeros(4, dtype=torch.int64),
+        )
+    with pytest.raises(UserError, match=r"'crd' reads .*, but there is no teacher"):
+        check_terms({"crd": Term(loss="crd")}, student, None, (1, 8, 8), torch.arange(3))
 
 
 # --- virtual samples --------------------------------------------------------------------------------------------
@@ -478,6 +495,31 @@ def test_virtual_rows_count_where_all_their_classes_are_shared(
         student(mixed.images)[chosen][:, 1:], teacher(mixed.images)[chosen][:, :2], temperature=2.0
     )
     assert soft.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_interpolation_is_at_the_losses_own_temperature(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    values = []
+    for options in ({}, {"temperature": 4.0}, {"temperature": 1.0}):
+        terms = {"kd": Term(loss="kd", samples="virtual", **options)}
+        mixup = Mixup(teacher="interpolated", weight=0.4)
+        distiller = Distiller(student, make_teacher("abc"), terms, relation=relation, mixup=mixup).eval()
+        torch.manual_seed(5)
+        values.append(distiller(make_batch(3))["loss"].item())
+    assert values[0] == values[1] != values[2]
+
+
+@pytest.mark.parametrize("rows", ["known", "all"])
+def test_similarity_transfer_takes_the_rows_that_it_is_told(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch, rows: str
+) -> None:
+    """With the true classes kept it is KD, on clean images too; no target is read."""
+    relation = LabelRelation(LabelSpace("bcd"), LabelSpace("abc"))
+    terms = {"kd": Term(loss="kd", rows=rows), "stkd": Term(loss="stkd", rows=rows)}
+    losses = Distiller(student, make_teacher("bcd"), terms, relation=relation)(make_batch(3))
+    assert losses["loss/stkd"].item() == pytest.approx(losses["loss/kd"].item(), rel=1e-5)
 
 
 def test_virtual_samples_need_mixup(student: nn.Module) -> None:

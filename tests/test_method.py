@@ -13,7 +13,7 @@ from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.losses import LOSSES
 from gkd.method import Method, Term, WeightSchedule, refusal, require
-from tests.config_helpers import ON_LOGITS
+from tests.config_helpers import ON_LOGITS, WITHOUT_TEACHER
 
 METHODS = shipped_methods()
 RELATIONS = {
@@ -140,7 +140,7 @@ def test_spots_are_paired_and_only_for_losses_that_read_them() -> None:
 def denied(name: str, relation: str) -> bool:
     """The rule, stated apart from the code: what compares logits needs two shared classes."""
     if relation == "no teacher":
-        return name != "student"
+        return name not in WITHOUT_TEACHER
     return name in ON_LOGITS and relation in ("one shared", "disjoint")
 
 
@@ -158,7 +158,9 @@ def test_a_refusal_says_why_and_what_would_work() -> None:
     assert fitting == ", ".join(sorted(set(METHODS) - ON_LOGITS)) + "."
     with pytest.raises(UserError, match="share only one; a softmax needs at least two"):
         require(METHODS["kd"], RELATIONS["one shared"], METHODS)
-    with pytest.raises(UserError, match=r"needs a teacher, but the experiment has none. .*: student\."):
+    with pytest.raises(
+        UserError, match=r"needs a teacher, but the experiment has none. .*: mixup, student\."
+    ):
         require(METHODS["sp"], None, METHODS)
 
 
@@ -181,11 +183,18 @@ def test_weight_schedules(schedule: dict[str, Any], factors: list[float]) -> Non
         ({"loss": "kdd"}, r"Unknown loss 'kdd'. Did you mean 'kd'\?"),
         ({"loss": "kd", "temprature": 2}, r"'temprature'. Did you mean 'temperature'\?"),
         ({"loss": "kd", "wieght": 2}, r"'wieght'. Did you mean 'weight'\?"),
-        ({"loss": "kd", "temperature": "hot"}, "the loss 'kd' takes one, such as 4.0"),
+        ({"loss": "kd", "temperature": "hot"}, "the loss 'kd' takes one such as 4.0"),
         ({"loss": "kd", "temperature": True}, "is not a finite number"),
         ({"loss": "tuples", "mining": 3}, "Unknown mining '3'.*semi-hard"),
         ({"loss": "kd", "confidence": "entropy"}, "'kd' takes no sample weights"),
         ({"loss": "kd", "weight": -1}, "greater than or equal to 0"),
+        ({"loss": "crd", "dim": 0}, "dim=0 is below 1; the loss 'crd' takes one such as 128"),
+        ({"loss": "crd", "negatives": 10.5}, "negatives=10.5 is not a whole number"),
+        ({"loss": "crd", "momentum": 5}, "momentum=5 is above 1"),
+        ({"loss": "crd", "temperature": 0}, "temperature=0 is not above 0"),
+        ({"loss": "crd_queue", "queue": -1}, "queue=-1 is below 0"),
+        ({"loss": "cross_entropy", "label_smoothing": 2}, "label_smoothing=2 is above 1"),
+        ({"loss": "dkd", "rows": "all"}, "needs a target among the shared classes"),
     ],
 )
 def test_a_wrong_term_is_refused(term: dict[str, Any], message: str) -> None:
@@ -216,3 +225,40 @@ def test_a_terms_key_names_its_loss_where_it_says_no_other() -> None:
     assert terms["kd"].needs_teacher
     assert terms["kd"].needs_shared_classes
     assert not terms["mine"].needs_shared_classes
+
+
+VIRTUAL = {"loss": "kd", "samples": "virtual"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        ({"terms": {"kd": VIRTUAL}}, "'kd' is on virtual samples; say how to make them"),
+        ({"terms": {"kd": {}}, "mixup": {}}, "no term is samples: virtual"),
+        ({"terms": {"dkd": {"samples": "virtual"}}, "mixup": {}}, "which a virtual sample does not have"),
+        (
+            {"terms": {"sp": {"samples": "virtual"}}, "mixup": {"teacher": "interpolated"}},
+            "alone can be interpolated",
+        ),
+        (
+            {"terms": {"kd": {**VIRTUAL, "standardise": True}}, "mixup": {"teacher": "interpolated"}},
+            "alone can be interpolated",
+        ),
+        (
+            {"terms": {"ft": {}}},
+            "'ft' of stage 'one' needs an earlier stage with the same term, .*phase: paraphraser",
+        ),
+    ],
+)
+def test_a_stage_that_cannot_be_is_refused(stage: dict[str, Any], text: str) -> None:
+    stages = {"one": {"epochs": 1, **stage}}
+    with pytest.raises(ValidationError, match=text):
+        Method.model_validate({"name": "m", "paper": "-", "summary": "-", "stages": stages})
+
+
+@pytest.mark.parametrize("change", [{"rate": 0.25}, {"at": {"student": 1, "teacher": 1}}])
+def test_a_paraphraser_of_another_shape_does_not_prepare(change: dict[str, Any]) -> None:
+    content = METHODS["ft"].model_dump()
+    content["stages"]["paraphraser"]["terms"]["ft"].update(change)
+    with pytest.raises(ValidationError, match="needs an earlier stage with the same term"):
+        Method.model_validate(content)

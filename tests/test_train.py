@@ -499,9 +499,8 @@ def test_a_paraphraser_is_trained_first_and_then_kept(
                 method, epochs, at=lambda done: signal.raise_signal(signal.SIGINT) if done == stop else None
             )
     outcome = run.fit(method, epochs)
-    if stop != STEPS + 1:
-        initial = run.student().state_dict()
-        assert all(torch.equal(ends[0][0][name], initial[name]) for name in initial)
+    initial = run.student().state_dict()
+    assert all(torch.equal(ends[0][0][name], initial[name]) for name in initial)
     paraphrased = {name for name in ends[-1][1] if ".encoder." in name or ".decoder." in name}
     assert len(paraphrased) == 12
     assert all(torch.equal(ends[0][1][name], ends[-1][1][name]) for name in paraphrased)
@@ -514,8 +513,48 @@ def test_a_paraphraser_is_trained_first_and_then_kept(
 
 def test_a_term_that_does_not_fit_is_refused_before_the_first_stage(trainer: Callable[..., Trainer]) -> None:
     content = load_method("ft").model_dump()
-    content["stages"]["distil"]["terms"]["ft"]["at"] = {"student": 8, "teacher": -1}
+    for stage in content["stages"].values():
+        stage["terms"]["ft"]["at"] = {"student": 8, "teacher": -1}
     run = trainer()
     with pytest.raises(UserError, match="The spot 8 is outside the network's 4 maps"):
         run.fit(Method.model_validate(content), {"paraphraser": 1, "distil": 1})
     assert not list(run.folder.iterdir())
+
+
+@pytest.mark.parametrize(("second", "kept"), [({}, True), ({"dim": 7}, False), ({"at": [2, 2]}, False)])
+def test_a_terms_module_passes_on_whole_or_not_at_all(
+    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, second: dict[str, Any], kept: bool
+) -> None:
+    def stage(loss: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "epochs": 1,
+            "terms": {"cross_entropy": {}, "extra": loss},
+            "optimiser": {"schedule": "constant"},
+        }
+
+    if "at" in second:
+        spots = [{"student": number, "teacher": number} for number in (1, second["at"][0])]
+        losses = [{"loss": "fitnet", "at": at} for at in spots]
+    else:
+        losses = [{"loss": "cc_neighbour", "dim": 5}, {"loss": "cc_neighbour", "dim": 5, **second}]
+    method = Method.model_validate(
+        {
+            "name": "m", "paper": "ours", "summary": "",
+            "stages": {"one": stage(losses[0]), "two": stage(losses[1])},
+        }
+    )  # fmt: skip
+    states: list[State] = []
+    train_stage = gkd.train._train_stage
+
+    def watched(run: Any, *arguments: Any) -> None:
+        states.append(copy_state(run.distiller.adapters))
+        train_stage(run, *arguments)
+        states.append(copy_state(run.distiller.adapters))
+
+    monkeypatch.setattr(gkd.train, "_train_stage", watched)
+    trainer().fit(method, {"one": 1, "two": 1})
+    _, after_first, before_second, _ = states
+    same_shapes = [key for key in after_first if after_first[key].shape == before_second[key].shape]
+    equal = [key for key in same_shapes if torch.equal(after_first[key], before_second[key])]
+    trained = [key for key in same_shapes if "num_batches" not in key and "running" not in key]
+    assert all(key in equal for key in trained) if kept else not any(key.endswith("weight") for key in equal)

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
+from gkd.losses._common import range_problem
 from gkd.losses.affinity import affinity_loss, affinity_refusal
 from gkd.losses.angles import rkd_angle_loss
 from gkd.losses.contrastive import CRDLoss, CRDQueueLoss, info_nce_loss, nce_loss
@@ -62,6 +63,7 @@ __all__ = [
     "nce_loss",
     "nst_loss",
     "pkt_loss",
+    "range_problem",
     "rkd_angle_loss",
     "rkd_distance_loss",
     "sp_loss",
@@ -110,6 +112,8 @@ class Loss:
         module: what owns parameters or state around the function, where anything does; built from the shapes of one
             sample on both sides, it is what a method then calls.
         takes_mixed_labels: whether ``labels`` may be a distribution over classes.
+        prepared_by: the options that a term of the same name must have in an earlier stage, for some options; None
+            where nothing must come first.
     """
 
     function: Callable[..., Tensor]
@@ -118,6 +122,7 @@ class Loss:
     refusal: Callable[[dict[str, Any]], str | None] | None = None
     module: type[nn.Module] | None = None
     takes_mixed_labels: bool = False
+    prepared_by: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
 
     @property
     def public_name(self) -> str:
@@ -173,6 +178,10 @@ def _affinity_refusal(options: dict[str, Any]) -> str | None:
     return affinity_refusal(**{name: options[name] for name in names})
 
 
+def _paraphraser_first(options: dict[str, Any]) -> dict[str, Any] | None:
+    return {"phase": "paraphraser", "rate": options["rate"]} if options["phase"] == "transfer" else None
+
+
 LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(
         cross_entropy_loss, "label smoothing: Szegedy et al., CVPR 2016", takes_mixed_labels=True
@@ -196,7 +205,12 @@ LOSSES: dict[str, Loss] = {
     "ickd": Loss(ickd_loss, "Liu et al., ICCV 2021", module=ICKDLoss),
     "fitnet": Loss(hint_loss, "Romero et al., ICLR 2015", module=HintLoss),
     "vid": Loss(vid_loss, "Ahn et al., CVPR 2019", module=VIDLoss),
-    "ft": Loss(factor_transfer_loss, "Kim, Park, Kwak, NeurIPS 2018", module=FactorTransferLoss),
+    "ft": Loss(
+        factor_transfer_loss,
+        "Kim, Park, Kwak, NeurIPS 2018",
+        module=FactorTransferLoss,
+        prepared_by=_paraphraser_first,
+    ),
     "crd": Loss(nce_loss, "Tian, Krishnan, Isola, ICLR 2020", module=CRDLoss),
     "crd_queue": Loss(info_nce_loss, "ours, after Tian, Krishnan, Isola, ICLR 2020", module=CRDQueueLoss),
     "tuples": Loss(tuple_loss, "Ye, Lu, Zhan, CVPR 2020 and TPAMI 2022", counted=tuple_loss_and_count),

@@ -252,3 +252,12 @@ def test_no_space_left_keeps_the_last_checkpoint(refused, tmp_path, monkeypatch)
     assert not list(tmp_path.rglob(".*.tmp"))
     monkeypatch.setattr(checkpoint, "save_file", save)
     assert gkd(*words) == 0  # with space again, the same command continues
+
+
+def test_a_teacher_is_trained_by_a_method_without_one(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fast = ("run.epochs=1", "teacher.train.epochs=1", "run.threads=1", "method=kd")
+    assert gkd("run", "quickstart", *fast, "teacher.train.method=sp") == 2
+    assert "teacher.train.method=sp needs a teacher itself" in capsys.readouterr().err
+    assert gkd("run", "quickstart", *fast, "teacher.train.method=mixup") == 0
+    assert "mixup seed 0  train 1/1" in capsys.readouterr().out

@@ -53,9 +53,38 @@ def test_banks_move_by_momentum_and_stay_on_the_sphere() -> None:
     torch.testing.assert_close(after.student_bank[untouched], module.student_bank[untouched])
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_row_that_does_not_count_never_undoes_one_that_does(
+    monkeypatch: pytest.MonkeyPatch, dense: bool
+) -> None:
+    """A batch padded with a repeated sample writes what the batch without it writes."""
+    monkeypatch.setattr("gkd.losses.contrastive.DENSE_UP_TO", 16 if dense else 0)
+    inputs = as_type(make("crd", ROWS["crd"][0]), torch.float32)
+    padded = {key: torch.cat([x, x[:1] if key == "index" else x[1:2]]) for key, x in inputs.items()}
+    mask = torch.arange(BATCH + 1) < BATCH
+    _, _, alone = measured(crd(), inputs)
+    _, _, after = measured(crd(), padded, mask=mask)
+    torch.testing.assert_close(after.state_dict(), alone.state_dict())
+
+
 def test_a_bank_of_one_class_is_refused() -> None:
     with pytest.raises(UserError, match="no negative for a sample among 4 of one class"):
         CRDLoss((4,), (6,), labels=torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"dim": 0}, "dim=0 is below 1"),
+        ({"negatives": -3}, "negatives=-3 is below 1"),
+        ({"momentum": 5.0}, "momentum=5.0 is above 1"),
+        ({"temperature": 0.0}, "temperature=0.0 is not above 0"),
+        ({"negatives_from": "nowhere"}, "Unknown negatives_from 'nowhere'"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        crd(**options)
 
 
 def test_a_queue_forgets_the_oldest() -> None:
