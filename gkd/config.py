@@ -202,11 +202,16 @@ def _override_layers(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]
 
 
 def _method_content(name: str) -> dict[str, Any]:
-    path = configs_folder() / "methods" / f"{name}.yaml"
-    if not path.is_file():
-        names = [other.stem for other in path.parent.glob("*.yaml")]
-        raise UserError(unknown("method", name, names))
-    return read_yaml(path)
+    folder = configs_folder() / "methods"
+    known = {path.stem: path for path in folder.glob("*.yaml")}
+    if name not in known:
+        if "/" in name or name.endswith((".yaml", ".yml")):
+            raise UserError(
+                f"The method {name!r} is a file, but a method is named as in configs/methods; change one of those in "
+                "the experiment, as in 'method: {name: sp, stages: {distil: {terms: {kd: {weight: 1}}}}}'."
+            )
+        raise UserError(unknown("method", name, known))
+    return read_yaml(known[name])
 
 
 def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved:
@@ -224,6 +229,8 @@ def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved
         (c["method"]["name"] for _, c in reversed(normal) if "name" in c.get("method", {})), None
     )
     if method_name is None:
+        if any(c.get("method") for _, c in normal):
+            raise UserError(f"{name}: method.name is missing; name the method that the section changes.")
         raise UserError(f"{name}: the experiment names no method; add a line such as 'method: refilled'.")
     method = _method_content(str(method_name))
     merged: dict[str, Any] = {}

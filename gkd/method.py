@@ -36,12 +36,22 @@ class WeightSchedule(BaseModel):
 
     kind: Literal["constant", "linear", "exponential"] = "constant"
     warmup_epochs: float = Field(default=0.0, ge=0)
-    rate: float = 0.0
+    rate: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _each_kind_has_its_number(self) -> WeightSchedule:
+        wanted = {"constant": (0, 0), "linear": (1, 0), "exponential": (0, 1)}[self.kind]
+        if (int(self.warmup_epochs > 0), int(self.rate > 0)) != wanted:
+            raise ValueError(
+                "a linear schedule needs warmup_epochs above 0, an exponential one a rate above 0, and neither takes "
+                "the other's; as in {kind: linear, warmup_epochs: 20} or {kind: exponential, rate: 0.05}"
+            )
+        return self
 
     def factor(self, epoch: float) -> float:
         """The factor at ``epoch`` (fractional, in the method's own epochs)."""
         if self.kind == "linear":
-            return min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs > 0 else 1.0
+            return min(epoch / self.warmup_epochs, 1.0)
         if self.kind == "exponential":
             return math.exp(-self.rate * epoch)
         return 1.0
@@ -276,10 +286,11 @@ class Stage(BaseModel):
                 raise ValueError(
                     f"the term {name!r} is on virtual samples; say how to make them: mixup: {{}}"
                 )
-            if not term.entry.takes_mixed_labels and {"labels", "index", "centres"} & set(term.needs):
+            lacking = [need for need in ("labels", "index", "centres") if need in term.needs]
+            if lacking and not term.entry.takes_mixed_labels:
                 raise ValueError(
-                    f"the term {name!r} reads {', '.join(term.needs)}, which a virtual sample does not have; use "
-                    "samples: clean"
+                    f"the term {name!r} reads {' and '.join(lacking)} of one image a row, and a virtual sample is made "
+                    "of several; use samples: clean"
                 )
             reads = {need for need in term.needs if need.startswith("teacher")} - {"teacher_logits"}
             beyond = reads or term.confidence or term.options.get("standardise")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,7 +19,8 @@ class Mixup(BaseModel):
     Attributes:
         images: how many images of the batch make one virtual sample.
         alpha: the weights come from Dirichlet(alpha, ...), for two images Beta(alpha, alpha).
-        weight: the first image's weight, fixed, the others sharing the rest; None draws all weights.
+        weight: the first image's weight, fixed, the others sharing the rest (then alpha and per say nothing); None
+            draws all weights.
         per: one draw for the whole ``batch``, or one for each ``sample``.
         teacher: the target is the teacher's output for the ``mixed`` image, or its distributions for the images,
             ``interpolated`` with their weights.
@@ -32,12 +33,6 @@ class Mixup(BaseModel):
     weight: float | None = Field(default=None, gt=0, lt=1)
     per: Literal["batch", "sample"] = "batch"
     teacher: Literal["mixed", "interpolated"] = "mixed"
-
-    @model_validator(mode="after")
-    def _one_source_of_weights(self) -> Mixup:
-        if self.weight is not None and {"alpha", "per"} & self.model_fields_set:
-            raise ValueError("a fixed weight leaves nothing to draw; give weight, or alpha and per")
-        return self
 
 
 @dataclass(frozen=True)

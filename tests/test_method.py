@@ -235,7 +235,7 @@ VIRTUAL = {"loss": "kd", "samples": "virtual"}
     [
         ({"terms": {"kd": VIRTUAL}}, "'kd' is on virtual samples; say how to make them"),
         ({"terms": {"kd": {}}, "mixup": {}}, "no term is samples: virtual"),
-        ({"terms": {"dkd": {"samples": "virtual"}}, "mixup": {}}, "which a virtual sample does not have"),
+        ({"terms": {"dkd": {"samples": "virtual"}}, "mixup": {}}, "'dkd' reads labels of one image a row"),
         (
             {"terms": {"sp": {"samples": "virtual"}}, "mixup": {"teacher": "interpolated"}},
             "alone can be interpolated",
@@ -262,3 +262,12 @@ def test_a_paraphraser_of_another_shape_does_not_prepare(change: dict[str, Any])
     content["stages"]["paraphraser"]["terms"]["ft"].update(change)
     with pytest.raises(ValidationError, match="needs an earlier stage with the same term"):
         Method.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [{"kind": "linear"}, {"rate": 0.1}, {"kind": "exponential", "rate": -1}, {"kind": "linear", "rate": 0.1}],
+)
+def test_a_schedule_without_its_number_is_refused(schedule: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"needs warmup_epochs above 0|greater than or equal to 0"):
+        Term.model_validate({"loss": "kd", "schedule": schedule})

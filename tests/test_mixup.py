@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from gkd.features import Batch
 from gkd.mixup import Mixture, Mixup, draw_mixture, interpolated_logits, mix, mix_batch
@@ -39,11 +38,6 @@ def test_two_images_are_weighted_by_a_beta_distribution() -> None:
 def test_a_fixed_weight_leaves_the_rest_to_the_others() -> None:
     mixture = draw_mixture(Mixup(images=3, weight=0.5), 4, CPU)
     torch.testing.assert_close(mixture.weight, torch.tensor([[0.5, 0.25, 0.25]]).expand(4, 3))
-
-
-def test_a_fixed_weight_and_a_drawn_one_are_refused_together() -> None:
-    with pytest.raises(ValidationError, match="a fixed weight leaves nothing to draw"):
-        Mixup(weight=0.5, alpha=2.0)
 
 
 def test_a_virtual_batch_is_the_weighted_sum_of_its_parts(make_batch: MakeBatch) -> None:

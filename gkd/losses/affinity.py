@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from gkd.errors import UserError, unknown
 from gkd.losses._common import (
     centred,
+    check_numbers,
     check_rows,
     kl_entries,
     no_autocast,
@@ -242,7 +243,7 @@ def affinity_refusal(affinity: str, normalisation: str, distance: str, *, degree
     if normalisation == "row-sum" and not non_negative:
         return (
             f"The normalisation 'row-sum' needs affinities of 0 or more, but {affinity!r} can be negative; use "
-            "'row-softmax', or 'shifted-cosine' instead of 'cosine', or a polynomial of even degree."
+            "'row-softmax', or 'shifted-cosine' instead of 'cosine', or an even degree of 'polynomial' or 'taylor-rbf'."
         )
     return None
 
@@ -309,6 +310,7 @@ def affinity_loss(
     reason = affinity_refusal(affinity, normalisation, distance, degree=degree)
     if reason is not None:
         raise UserError(reason)
+    check_numbers(temperature=temperature, bandwidth=bandwidth)
     check_rows(student, teacher)
     kernel = _Kernel(bandwidth, degree, offset)
     if student.numel() == 0:

@@ -201,7 +201,7 @@ class CRDLoss(nn.Module):
         drawn: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        check_rows(student_embedding, index, "index has")
+        self._check_index(student_embedding, index)
         student, teacher = self.projections(student_embedding, teacher_embedding, mask)
         if drawn is None:
             drawn = self.draw(index)
@@ -219,6 +219,15 @@ class CRDLoss(nn.Module):
             self.student_bank = self._moved(self.student_bank, index, student, mask)
             self.teacher_bank = self._moved(self.teacher_bank, index, teacher, mask)
         return losses[0] + losses[1]
+
+    def _check_index(self, student_embedding: Tensor, index: Tensor) -> None:
+        check_rows(student_embedding, index, "index has")
+        looked_at = index.device.type == "cpu" and len(index) and not torch.compiler.is_compiling()
+        if looked_at and not 0 <= int(index.min()) <= int(index.max()) < self.num_samples:
+            raise UserError(
+                f"The index runs from {int(index.min())} to {int(index.max())}, but the banks hold {self.num_samples} "
+                "samples; give each row's number in the training set, from 0."
+            )
 
     def _scores(self, rows: Tensor, bank: Tensor, chosen: Tensor) -> Tensor:
         """``[B, 1 + K]``: products with the chosen entries, divided by the temperature."""

@@ -266,6 +266,9 @@ def _aligned_logits(
     student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Both sides in computing precision, unselected rows zero, the teacher without graph; or a refusal."""
+    for side, logits in (("student's", student_logits), ("teacher's", teacher_logits)):
+        if logits.dim() != 2:
+            raise UserError(f"The {side} logits are {list(logits.shape)}; give [B, C], one row a sample.")
     check_rows(student_logits, teacher_logits)
     columns, teacher_columns = student_logits.shape[1], teacher_logits.shape[1]
     if columns != teacher_columns:

@@ -72,6 +72,12 @@ def test_a_bank_of_one_class_is_refused() -> None:
         CRDLoss((4,), (6,), labels=torch.zeros(4, dtype=torch.int64))
 
 
+def test_an_index_beyond_the_banks_is_refused() -> None:
+    inputs = as_type(make("crd", ROWS["crd"][0]), torch.float32)
+    with pytest.raises(UserError, match="The index runs from 7 to 12, but the banks hold 11 samples"):
+        crd()(**{**inputs, "index": inputs["index"] + 5})
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
