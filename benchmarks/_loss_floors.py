@@ -96,6 +96,14 @@ def _crd(ours: Any, student: Tensor, teacher: Tensor, index: Tensor) -> None:
         (rows @ bank.T) @ bank
 
 
+@torch.no_grad()
+def _crd_queue(ours: Any, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
+    own, other = ours.projections.student(student), ours.projections.teacher(teacher)
+    for rows, among in ((own, (other, ours.teacher_queue)), (other, (own, ours.student_queue))):
+        columns = torch.cat(among)
+        (rows @ columns.T) @ columns
+
+
 FLOORS: dict[str, Floor] = {
     "nst": Floor("Gram products over channels, or positions where these are fewer, and two for the gradient", _nst),
     "fsp": Floor("one flow product a network and two for the gradient", _fsp),
@@ -107,4 +115,5 @@ FLOORS: dict[str, Floor] = {
     "vid": Floor("the regressor's convolutions and their gradients", _vid),
     "ft": Floor("encoder forward, translator forward and backward", _ft),
     "crd": Floor("two products with the banks and two for the gradient", _crd),
+    "crd_queue": Floor("two products with batch and queue and two for the gradient", _crd_queue),
 }

@@ -108,3 +108,12 @@ def test_what_is_asked_for_is_checked(scripts):
         ("fsp", False),
         ("rkd_angle", False),
     ]
+
+
+def test_the_committed_result_is_a_full_one_and_reaches_what_is_asked_for():
+    committed = json.loads((FOLDER / "results" / "losses.json").read_text())
+    assert not committed["quick"]
+    assert committed["sizes"] == [64, 128, 256, 512, 1024]
+    assert {cell["loss"] for cell in committed["cells"]} == LOSSES.keys()
+    assert len(committed["wanted"]) == 5
+    assert all(line["reached"] for line in committed["wanted"])
