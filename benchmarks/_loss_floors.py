@@ -105,7 +105,9 @@ def _crd_queue(ours: Any, student: Tensor, teacher: Tensor, labels: Tensor) -> N
 
 
 FLOORS: dict[str, Floor] = {
-    "nst": Floor("Gram products over channels, or positions where these are fewer, and two for the gradient", _nst),
+    "nst": Floor(
+        "Gram products over channels, or positions where these are fewer, and two for the gradient", _nst
+    ),
     "fsp": Floor("one flow product a network and two for the gradient", _fsp),
     "at": Floor("squares summed over channels, and one pass for the gradient", _at),
     "sp": Floor("one Gram product a network and one for the gradient", _sp),
