@@ -14,8 +14,9 @@ from gkd.errors import UserError, unknown
 from gkd.features import Batch, Features, Shapes, as_network, output_shapes
 from gkd.labels import LabelRelation
 from gkd.losses import AT_SPOTS, NEEDS, class_centres, teacher_confidence
-from gkd.method import Spot, SpotPair, Term
+from gkd.method import Term
 from gkd.mixup import Mixture, Mixup, draw_mixture, interpolated_logits, mix_batch
+from gkd.spots import SpotPair, output_at
 from gkd.teacher import Teacher
 
 
@@ -222,7 +223,7 @@ class Distiller(nn.Module):
             if need in spots:
                 features, spot = spots[need]
                 assert features is not None  # checked when the distiller was built
-                inputs.append(_spot(features, spot))
+                inputs.append(output_at(features, spot))
             else:
                 inputs.append(self._input(need, term, read))
         return inputs
@@ -329,20 +330,6 @@ def _sum(values: Sequence[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else torch.stack(list(values)).sum()
 
 
-def _spot(features: Features | Shapes, spot: Spot) -> Any:
-    """The output that a spot names, or its shape."""
-    if spot == "embedding":
-        return features.embedding
-    if spot == "logits":
-        return features.logits
-    if not -len(features.maps) <= spot < len(features.maps):
-        raise UserError(
-            f"The spot {spot} is outside the network's {len(features.maps)} maps; "
-            f"use {-len(features.maps)} to {len(features.maps) - 1}, 'embedding' or 'logits'."
-        )
-    return features.maps[spot]
-
-
 def check_terms(
     terms: Mapping[str, Term],
     student: nn.Module,
@@ -399,7 +386,7 @@ def _rehearse(
             shapes = student if need.startswith("student") else teacher
             assert shapes is not None  # checked above
             pair = reading[1] if need.endswith("_after") else reading[0]
-            inputs.append(torch.zeros(2, *_spot(shapes, pair[int(need.startswith("teacher"))])))
+            inputs.append(torch.zeros(2, *output_at(shapes, pair[int(need.startswith("teacher"))])))
         term.entry.function(*inputs, **term.options)
 
 
@@ -409,5 +396,5 @@ def _of_pair(
     """The shapes of one sample that a module's two inputs have."""
     assert teacher is not None  # every loss with parameters reads a teacher
     if set(term.needs) & set(AT_SPOTS):
-        return _spot(student, pair[0]), _spot(teacher, pair[1])
+        return output_at(student, pair[0]), output_at(teacher, pair[1])
     return student.embedding, teacher.embedding

@@ -23,6 +23,7 @@ from gkd.labels import LabelRelation
 from gkd.losses import AT_SPOTS, LOSSES, Loss, range_problem
 from gkd.mixup import Mixup
 from gkd.optimiser import Optimiser
+from gkd.spots import SpotPair, Spots
 
 
 class WeightSchedule(BaseModel):
@@ -55,42 +56,6 @@ class WeightSchedule(BaseModel):
         if self.kind == "exponential":
             return math.exp(-self.rate * epoch)
         return 1.0
-
-
-Spot = int | Literal["embedding", "logits"]
-SpotPair = tuple[Spot, Spot]
-
-
-class Spots(BaseModel):
-    """Which of a network's outputs a loss on maps reads, on each side.
-
-    An integer counts the maps (-1 is the last before pooling); ``embedding`` and ``logits`` stand
-    for those. A list on each side pairs its entries one by one: the loss is summed over the pairs. A loss
-    on two maps of a network (``student_map_after``) reads each pair and the one that follows it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    student: Spot | tuple[Spot, ...] = -1
-    teacher: Spot | tuple[Spot, ...] = -1
-
-    @model_validator(mode="after")
-    def _pairs(self) -> Spots:
-        lengths = [len(side) if isinstance(side, tuple) else None for side in (self.student, self.teacher)]
-        if lengths[0] != lengths[1] or lengths[0] == 0:
-            raise ValueError(
-                "student and teacher need as many spots, one or more, which are paired one by one, such as "
-                "{student: [1, 2, 3], teacher: [1, 2, 3]}"
-            )
-        return self
-
-    def pairs(self) -> list[SpotPair]:
-        """The (student, teacher) spots, one by one."""
-        if isinstance(self.student, tuple) and isinstance(self.teacher, tuple):
-            return list(zip(self.student, self.teacher, strict=True))
-        assert not isinstance(self.student, tuple)
-        assert not isinstance(self.teacher, tuple)
-        return [(self.student, self.teacher)]
 
 
 class Term(BaseModel):
