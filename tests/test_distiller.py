@@ -497,18 +497,23 @@ def test_virtual_rows_count_where_all_their_classes_are_shared(
     assert soft.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize(("options", "temperature"), [({}, 4.0), ({"temperature": 1.5}, 1.5)])
 def test_interpolation_is_at_the_losses_own_temperature(
-    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
+    make_batch: MakeBatch, options: dict[str, Any], temperature: float
 ) -> None:
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
-    values = []
-    for options in ({}, {"temperature": 4.0}, {"temperature": 1.0}):
-        terms = {"kd": Term(loss="kd", samples="virtual", **options)}
-        mixup = Mixup(teacher="interpolated", weight=0.4)
-        distiller = Distiller(student, make_teacher("abc"), terms, relation=relation, mixup=mixup).eval()
-        torch.manual_seed(5)
-        values.append(distiller(make_batch(3))["loss"].item())
-    assert values[0] == values[1] != values[2]
+    pupil, teacher, relation = exact_pair("abc", "abc")
+    terms = {"kd": Term(loss="kd", samples="virtual", **options)}
+    mixup = Mixup(teacher="interpolated", weight=0.4)
+    torch.manual_seed(5)
+    loss = Distiller(pupil, teacher, terms, relation=relation, mixup=mixup)(make_batch(3))["loss"]
+    torch.manual_seed(5)
+    mixture = draw_mixture(mixup, 8, torch.device("cpu"))
+    logits = teacher.network.given.logits.detach()
+    target = interpolated_logits(logits, mixture, temperature)
+    expected = kd_loss(pupil.given.logits, target, temperature=temperature)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    other = kd_loss(pupil.given.logits, interpolated_logits(logits, mixture, 1.0), temperature=temperature)
+    assert abs(other.item() / expected.item() - 1) > 1e-3  # so the test tells them apart
 
 
 @pytest.mark.parametrize("rows", ["known", "all"])
