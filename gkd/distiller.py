@@ -127,11 +127,6 @@ class Distiller(nn.Module):
         return adapters
 
     @property
-    def uses_teacher(self) -> bool:
-        """Whether a step runs the teacher at all."""
-        return any(term.needs_teacher for term in self.terms.values())
-
-    @property
     def reads_clean_teacher(self) -> bool:
         """Whether a step reads the teacher's outputs for the images as they are."""
         interpolates = self.mixup is not None and self.mixup.teacher == "interpolated"
