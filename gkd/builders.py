@@ -5,23 +5,37 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import nn
 
 from gkd import config, schema
 from gkd.checkpoint import load_weights, read_weights, sha256
-from gkd.data import channel_statistics, fingerprint, limit_per_class, load_images, split_validation
-from gkd.distiller import check_terms
+from gkd.data import (
+    ImageSet,
+    Split,
+    channel_statistics,
+    fingerprint,
+    limit_per_class,
+    load_images,
+    split_validation,
+)
+from gkd.distiller import check_terms, shapes_and_labels
 from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.method import require
+from gkd.mixup import without_mixup
 from gkd.models import build_network
 from gkd.settings import Settings
 from gkd.task import TASKS, Problem, Source, Task
 from gkd.teacher import Teacher
+
+
+# What the data section says of the student's training alone, not of the teacher's on the same images.
+_STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "teacher_view")
 
 
 @dataclass(frozen=True)
@@ -82,12 +96,6 @@ def relation_of(experiment: schema.Experiment) -> LabelRelation:
 @lru_cache(maxsize=4)
 def load_source(data: schema.Data) -> Source:
     """A data set with its validation split, cut per class by the split's own seed."""
-    options = {
-        "root": data.root,
-        "download": data.download,
-        "channels": data.channels,
-        "image_size": data.image_size,
-    }
     if data.fingerprint is not None and data.root is not None:
         found = fingerprint(data.root)
         if found != data.fingerprint:
@@ -95,8 +103,7 @@ def load_source(data: schema.Data) -> Source:
                 f"The images at data.root {data.root} are not those of data.fingerprint {data.fingerprint[:12]}...: "
                 f"get the right ones, or set data.fingerprint={found} (or null, for any)."
             )
-    train = load_images(data.name, "train", **options)  # type: ignore[arg-type]
-    test = load_images(data.name, "test", **options)  # type: ignore[arg-type]
+    train, test = (_load_split(data, split) for split in get_args(Split))
     cut = data.validation
     train, validation = split_validation(
         train, per_class=cut.per_class, fraction=cut.fraction, take=cut.take, seed=cut.seed
@@ -104,11 +111,35 @@ def load_source(data: schema.Data) -> Source:
     return Source(train, validation, test)
 
 
-def statistics(data: schema.Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The input normalisation: as configured, or measured over the training images."""
-    if data.mean is not None and data.std is not None:
+def _load_split(data: schema.Data, split: Split) -> ImageSet:
+    """The images of a split, with what the teacher sees of them where that is something else."""
+    workers = available_cpus() if data.workers is None else data.workers
+    read = partial(
+        load_images,
+        data.name,
+        split,
+        root=data.root,
+        download=data.download,
+        memory_gb=data.memory_gb,
+        workers=workers,
+    )
+    images = read(channels=data.channels, image_size=data.image_size)
+    view = data.teacher_view
+    if view is None or (view.image_size, view.channels) == (None, None):
+        return images
+    theirs = read(channels=view.channels or images.channels, image_size=view.image_size or data.image_size)
+    return replace(images, teacher_images=theirs.images)
+
+
+def statistics(
+    data: schema.Data, *, of_teacher: bool = False
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The input normalisation: as configured, or measured over the training images (as the teacher sees them)."""
+    images = load_source(data).train
+    images = images.as_teacher_sees if of_teacher else images
+    if data.mean is not None and data.std is not None and len(data.mean) == images.channels:
         return data.mean, data.std
-    mean, std = channel_statistics(load_source(data).train)
+    mean, std = channel_statistics(images)
     # Rounded, so that teacher and student over the same data share one normalised view.
     return tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std)
 
@@ -120,7 +151,10 @@ def _settings(experiment: schema.Experiment, source: Source) -> Settings:
     return Settings(
         seed=run.seed,
         batch_size=data.batch_size,
-        augment=data.augment,
+        augment=without_mixup(data.augment)[0],
+        teacher_augment=data.teacher_view.augment if data.teacher_view else None,
+        own_draws=data.teacher_view is not None and data.teacher_view.draws == "own",
+        images_per_class=data.images_per_class,
         mean=mean,
         std=std,
         device=device,
@@ -163,11 +197,15 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 def use_threads(threads: int | None) -> int:
     """Sets torch's CPU threads once: as asked, OMP_NUM_THREADS, or allowed CPUs // local ranks."""
     if threads is None:
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        threads = int(os.environ.get("OMP_NUM_THREADS") or max(allowed // ranks, 1))
+        threads = int(os.environ.get("OMP_NUM_THREADS") or available_cpus())
     torch.set_num_threads(threads)
     return threads
+
+
+def available_cpus() -> int:
+    """The CPUs that this process may use, shared among the ranks on this machine."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(allowed // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem]:
@@ -204,10 +242,10 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
                 f"task.teacher_classes=[{','.join(space)}]."
             )
     network = build_network(
-        options.network, num_classes=len(space), in_channels=prepared.problem.student.train.channels
+        options.network, num_classes=len(space), in_channels=prepared.problem.student.train.as_teacher_sees.channels
     )
     load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)
-    mean, std = statistics(options.data or experiment.data)
+    mean, std = statistics(options.data or experiment.data, of_teacher=True)
     mean = options.mean or _numbers(metadata.get("mean")) or mean
     std = options.std or _numbers(metadata.get("std")) or std
     teacher = Teacher(network, space, mean=mean, std=std)
@@ -221,9 +259,10 @@ def random_teacher(prepared: Prepared) -> Teacher:
     options, space = prepared.experiment.teacher, prepared.problem.relation.teacher
     assert options is not None
     network = build_network(
-        options.network, num_classes=len(space), in_channels=prepared.problem.student.train.channels
+        options.network, num_classes=len(space), in_channels=prepared.problem.student.train.as_teacher_sees.channels
     )
-    teacher = Teacher(network, space, mean=prepared.settings.mean, std=prepared.settings.std)
+    mean, std = statistics(options.data or prepared.experiment.data, of_teacher=True)
+    teacher = Teacher(network, space, mean=mean, std=std)
     return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -231,7 +270,7 @@ def check_shapes(prepared: Prepared) -> None:
     """Refuses a method that does not fit the two networks' outputs, before the teacher is trained for it."""
     images, teacher = prepared.problem.student.train, random_teacher(prepared)
     for stage in prepared.experiment.method.stages.values():
-        check_terms(stage.terms, prepared.student, teacher, images.images.shape[1:], images.labels)
+        check_terms(stage.terms, prepared.student, teacher, *shapes_and_labels(images))
 
 
 def teacher_experiment(prepared: Prepared) -> config.Resolved:
@@ -246,7 +285,9 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
         )
     data = options.data or experiment.data
     if options.data is None:
-        data = data.model_copy(update={"per_class": None, "subset_seed": None, "views": None})
+        seen = data.teacher_view or schema.TeacherView()
+        own = {"channels": seen.channels or data.channels, "image_size": seen.image_size or data.image_size}
+        data = data.model_copy(update={**own, **dict.fromkeys(_STUDENTS_ALONE)})
     if options.train.batch_size is not None:
         data = data.model_copy(update={"batch_size": options.train.batch_size})
     run = experiment.run.model_dump(mode="json", exclude_unset=True)
@@ -261,7 +302,7 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
         "run": run,
     }
     if options.data is None:
-        for key in ("per_class", "subset_seed", "views"):  # these limit the student alone
+        for key in _STUDENTS_ALONE:
             content["data"].pop(key, None)
     return config.resolve(f"teachers/{options.network}", [("teacher", content)])
 

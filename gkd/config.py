@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from gkd.errors import UserError, unknown
 from gkd.identity import forget_files, identity_of, images_fingerprint, terms_with_defaults
 from gkd.method import Method
+from gkd.mixup import without_mixup
 from gkd.schema import Data, Experiment
 from gkd.task import TASKS
 from gkd.yaml_files import parse_yaml, read_yaml
@@ -260,6 +261,7 @@ def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved
         stages += added
         if layer_method:
             _merge(merged, {"method": layer_method}, label, origins)
+    _mix_every_stage(merged, origins)
     model = _experiment_model(merged.get("task"), name)
     try:
         experiment = model.model_validate(merged)
@@ -277,6 +279,28 @@ def _spread(
     for key, value in optimiser.items():
         content = {"method": {"stages": {stage: {"optimiser": {key: value}}}}}
         _merge(merged, content, origins.get(f"optimiser.{key}", "default"), origins)
+
+
+def _mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
+    """Makes every term one on virtual samples where ``data.augment`` ends in mixup and the method says nothing."""
+    data, stages = merged.get("data"), merged["method"].get("stages")
+    augment = data.get("augment") if isinstance(data, Mapping) else None
+    if not isinstance(augment, str) or not isinstance(stages, Mapping):
+        return  # the schema refuses it
+    try:
+        _, mixup = without_mixup(augment)
+    except UserError:
+        return
+    if mixup is None:
+        return
+    for name, stage in stages.items():
+        terms = stage.get("terms") if isinstance(stage, Mapping) else None
+        if not isinstance(terms, Mapping) or stage.get("mixup") is not None:
+            continue
+        virtual = {term: {"samples": "virtual"} for term in terms}
+        content = {"mixup": mixup.model_dump(exclude_unset=True), "terms": virtual}
+        label = origins.get("data.augment", "default")
+        _merge(merged, {"method": {"stages": {name: content}}}, label, origins)
 
 
 def _experiment_model(task: Any, name: str) -> type[Experiment]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gkd.data import ImageSet
 from gkd.errors import UserError, unknown
 from gkd.features import Batch, Features, Shapes, as_network, output_shapes
 from gkd.labels import LabelRelation
@@ -42,6 +43,7 @@ class Distiller(nn.Module):
         centres: ``[C, D_T]`` L2-normalised class centres of the training images in the teacher's
             embedding, zero rows for absent classes; needed by terms with ``centres: train``.
         image_shape: ``(C, H, W)`` of the images; needed by losses that own parameters, whose shapes follow from it.
+        teacher_image_shape: that of what the teacher sees; None where it sees the same.
         train_labels: int64 ``[N]``, the training set's labels by sample number; needed by losses with memory banks.
         mixup: how virtual samples are made, for terms with ``samples: virtual``.
 
@@ -66,6 +68,7 @@ class Distiller(nn.Module):
         rows: Literal["known", "all"] = "known",
         centres: Tensor | None = None,
         image_shape: Sequence[int] | None = None,
+        teacher_image_shape: Sequence[int] | None = None,
         train_labels: Tensor | None = None,
         mixup: Mixup | None = None,
     ) -> None:
@@ -98,14 +101,16 @@ class Distiller(nn.Module):
             shared_column[relation.student_index] = torch.arange(relation.num_shared)
             self.register_buffer("shared_column", shared_column, persistent=False)
             self.all_known = bool(relation.known.all())
-        self.adapters = self._build_adapters(image_shape, train_labels)
+        shapes = None
+        if image_shape is not None:
+            shapes = _shapes(self.student, teacher, image_shape, teacher_image_shape or image_shape)
+        self.adapters = self._build_adapters(shapes, train_labels)
 
     def _build_adapters(
-        self, image_shape: Sequence[int] | None, train_labels: Tensor | None
+        self, shapes: tuple[Shapes, Shapes | None] | None, train_labels: Tensor | None
     ) -> nn.ModuleDict:
         """The modules of losses that own parameters: term name -> one for each pair of spots."""
         adapters = nn.ModuleDict()
-        shapes = None if image_shape is None else _shapes(self.student, self.teacher, image_shape)
         if shapes is not None:
             _check_terms(self.terms, *shapes, train_labels)
         for name, term in self.terms.items():
@@ -330,6 +335,7 @@ def check_terms(
     student: nn.Module,
     teacher: Teacher | None,
     image_shape: Sequence[int],
+    teacher_image_shape: Sequence[int],
     train_labels: Tensor,
 ) -> None:
     """Refuses terms that do not fit the networks' outputs or the labels, before anything is trained.
@@ -338,13 +344,21 @@ def check_terms(
         UserError: no teacher for a term that reads one, a spot that a network does not have, shapes that a loss
             cannot compare, or labels that leave it nothing to compare.
     """
-    _check_terms(terms, *_shapes(student, teacher, image_shape), train_labels)
+    _check_terms(terms, *_shapes(student, teacher, image_shape, teacher_image_shape), train_labels)
+
+
+def shapes_and_labels(images: ImageSet) -> tuple[Sequence[int], Sequence[int], Tensor]:
+    """What ``check_terms`` asks of the training images: both sides' shapes, and the labels."""
+    return images.image_shape, images.as_teacher_sees.image_shape, images.labels
 
 
 def _shapes(
-    student: nn.Module, teacher: Teacher | None, image_shape: Sequence[int]
+    student: nn.Module,
+    teacher: Teacher | None,
+    image_shape: Sequence[int],
+    teacher_image_shape: Sequence[int],
 ) -> tuple[Shapes, Shapes | None]:
-    theirs = output_shapes(teacher.network, image_shape) if teacher else None
+    theirs = output_shapes(teacher.network, teacher_image_shape) if teacher else None
     return output_shapes(as_network(student), image_shape), theirs
 
 

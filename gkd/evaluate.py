@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gkd.data import ImageSet, ordered
+from gkd.data import ImageSet, Look, ordered
 from gkd.features import Features
 from gkd.losses import class_centres
 from gkd.metrics import accuracy, ncm_accuracy
@@ -29,9 +29,8 @@ def predict(
     logits, embedding = [], []
     batches = ordered(
         images,
+        Look(mean or settings.mean, std or settings.std),
         batch_size=settings.evaluate_batch_size,
-        mean=mean or settings.mean,
-        std=std or settings.std,
         device=settings.device,
         memory_format=torch.channels_last,
     )
@@ -42,6 +41,11 @@ def predict(
         embedding.append(features.embedding.float().cpu())
     network.train(was_training)
     return torch.cat(logits), torch.cat(embedding)
+
+
+def teacher_predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
+    """``predict`` for a teacher: the pixels that it sees, under its own normalisation."""
+    return predict(teacher, images.as_teacher_sees, settings, mean=teacher.mean, std=teacher.std)
 
 
 def validate(student: nn.Module, problem: Problem, select: str, settings: Settings) -> float:
@@ -59,6 +63,6 @@ def validate(student: nn.Module, problem: Problem, select: str, settings: Settin
 
 def train_centres(teacher: Teacher, images: ImageSet, settings: Settings) -> Tensor:
     """``[C, D_T]`` centres of the student's classes in the teacher's embedding: once, un-augmented."""
-    _, embedding = predict(teacher, images, settings, mean=teacher.mean, std=teacher.std)
+    _, embedding = teacher_predictions(teacher, images, settings)
     centres, _ = class_centres(embedding, images.labels.cpu(), len(images.space))
     return centres

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
+from gkd.data.augment import parse_link
+from gkd.errors import UserError
 from gkd.features import Batch
 
 
@@ -33,6 +35,29 @@ class Mixup(BaseModel):
     weight: float | None = Field(default=None, gt=0, lt=1)
     per: Literal["batch", "sample"] = "batch"
     teacher: Literal["mixed", "interpolated"] = "mixed"
+
+
+def without_mixup(augment: str) -> tuple[str, Mixup | None]:
+    """An augmentation without its last link where that is ``mixup``, and how that mixes.
+
+    Raises:
+        UserError: an option that mixup does not take so, or one out of range.
+    """
+    *before, last = augment.split("+")
+    if not last.strip().startswith("mixup"):
+        return augment, None
+    name, options = parse_link(last)
+    if name != "mixup" or options.keys() - {"alpha", "images"}:
+        raise UserError(
+            f"The augmentation {last.strip()!r} is not of the form mixup or mixup(alpha=0.2, images=2)."
+        )
+    try:
+        return "+".join(before) or "none", Mixup.model_validate(options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UserError(
+            f"The augmentation {last.strip()!r}: {problem['loc'][0]}: {problem['msg']}."
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from gkd.config import Resolved, load
 from gkd.data import ImageSet
 from gkd.environment import command, environment
 from gkd.errors import UserError
-from gkd.evaluate import predict
+from gkd.evaluate import predict, teacher_predictions
 from gkd.identity import NO_EFFECT
 from gkd.labels import LabelRelation
 from gkd.logging import MetricsFile, Reporter
@@ -264,11 +264,11 @@ _PREDICTIONS: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
 
 def _predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
     """A teacher's outputs on an image set; the last few are kept, because the cells of a grid share them."""
-    key = (f"{teacher.state_hash()} {settings.dtype}", images.fingerprint())
+    key = (f"{teacher.state_hash()} {settings.dtype}", images.as_teacher_sees.fingerprint())
     if key not in _PREDICTIONS:
         if len(_PREDICTIONS) >= 16:
             _PREDICTIONS.pop(next(iter(_PREDICTIONS)))
-        _PREDICTIONS[key] = predict(teacher, images, settings, mean=teacher.mean, std=teacher.std)
+        _PREDICTIONS[key] = teacher_predictions(teacher, images, settings)
     return _PREDICTIONS[key]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from gkd.data import AUGMENTATIONS, DATASETS
+from gkd.data import DATASETS, augmentation
 from gkd.errors import UserError, unknown
 from gkd.method import Method
+from gkd.mixup import without_mixup
 from gkd.models import check_network_name
 from gkd.optimiser import Optimiser
 
@@ -45,6 +47,35 @@ class Validation(Section):
         return self
 
 
+class TeacherView(Section):
+    """What the teacher sees of each of the student's samples, where that is not what the student sees.
+
+    Attributes:
+        image_size, channels: of the teacher's images; None is as the student's.
+        augment: of the teacher's images, such as ``none`` for clean ones; None is as the student's.
+        draws: whether its crops and flips are the ``same`` as the student's (of a larger image the same part),
+            or its ``own``.
+    """
+
+    image_size: int | None = Field(default=None, ge=1)
+    channels: Literal[1, 3] | None = None
+    augment: str | None = None
+    draws: Literal["same", "own"] = "same"
+
+    @field_validator("augment")
+    @classmethod
+    def _known_augmentation(cls, augment: str | None) -> str | None:
+        return augment if augment is None else _known_augmentation(augment)
+
+
+def _known_augmentation(augment: str) -> str:
+    try:
+        augmentation(augment)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return augment
+
+
 class Data(Section):
     """An image set, its validation split, its limits and how batches are made of it.
 
@@ -57,6 +88,13 @@ class Data(Section):
         validation: the images that choose; drawn from those that no limit has taken.
         views: augmented views an image; the teacher's outputs on them are computed once and shared by
             epochs, stages, methods and (under one ``subset_seed``) seeds. None augments anew every epoch.
+        images_per_class: K, for class-balanced batches of P = batch_size / K classes in stages on all images; None
+            shuffles.
+        augment: names joined by ``+``, each perhaps with options (``gkd.data.augmentation``); a last ``mixup``
+            makes every term of every stage one on mixtures of images.
+        teacher_view: what the teacher sees where that is something else.
+        memory_gb: images that take more are streamed from disk.
+        workers: processes that decode streamed images; None takes one a CPU.
         mean, std: the input normalisation; None measures it over the training images.
     """
 
@@ -70,10 +108,14 @@ class Data(Section):
     subset_seed: int | None = Field(default=None, ge=0)
     validation: Validation = Validation(fraction=0.1)
     batch_size: int = Field(default=64, ge=2)
+    images_per_class: int | None = Field(default=None, ge=2)
     augment: str = "crop-flip"
+    teacher_view: TeacherView | None = None
     views: int | None = Field(default=None, ge=1)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    memory_gb: float = Field(default=8.0, ge=0)
+    workers: int | None = Field(default=None, ge=0)
 
     @field_validator("name")
     @classmethod
@@ -85,8 +127,7 @@ class Data(Section):
     @field_validator("augment")
     @classmethod
     def _known_augmentation(cls, augment: str) -> str:
-        if augment not in AUGMENTATIONS:
-            raise ValueError(unknown("augmentation", augment, AUGMENTATIONS))
+        _known_augmentation(without_mixup(augment)[0])
         return augment
 
     @model_validator(mode="after")
@@ -127,12 +168,27 @@ class TeacherTraining(Section):
     batch_size: int | None = Field(default=None, ge=2)
 
 
+_EXPECTED = re.compile(r"(\d+(?:\.\d+)?)\s*%?\s*(?:(?:±|\+-|\+/-)\s*(\d+(?:\.\d+)?)\s*%?)?")
+_TOLERANCE = 0.5  # percentage points
+
+
+def _expected(text: Any) -> Any:
+    match = _EXPECTED.fullmatch(str(text).strip())
+    if match is None or float(match[1]) > 100:
+        raise ValueError(
+            f"{text!r} is not an accuracy in percent, perhaps with a tolerance in points, such as '75.61 ± 0.3'"
+        )
+    return f"{match[1]} ± {match[2] or _TOLERANCE}"
+
+
 class Teacher(Section):
     """The teacher: a checkpoint to load, or a network to train first.
 
     Attributes:
         network, checkpoint: what to build, and the weights to load; without them it is trained.
         sha256: the checkpoint's checksum, verified when it is loaded.
+        expect: its test accuracy in percent, such as ``75.61 ± 0.3`` (± 0.5 where nothing is said); another one when
+            it is loaded is refused.
         weights: which student of the training run becomes the teacher.
         data: another data set than the student's.
         mean, std: the teacher's input normalisation where its file does not say it.
@@ -141,6 +197,7 @@ class Teacher(Section):
     network: NetworkName
     checkpoint: HomePath | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    expect: Annotated[str, BeforeValidator(_expected)] | None = None
     weights: Literal["last", "best"] = "last"
     train: TeacherTraining = TeacherTraining()
     data: Data | None = None

@@ -10,6 +10,10 @@ class Settings:
     """How a student is trained, whatever the method: data handling, precision, cadence.
 
     Attributes:
+        augment: of the student's images (``gkd.data.augmentation``).
+        teacher_augment: of the teacher's; None is the same.
+        own_draws: whether the teacher's augmentation draws numbers of its own.
+        images_per_class: K of class-balanced batches in stages on all images; None shuffles.
         mean, std: per-channel statistics of the student's input, in [0, 1] pixel units.
         dtype: float32, or bfloat16 for autocast; losses stay in float32 either way.
         evaluate_every: epochs between validations; the last epoch of a stage is always validated.
@@ -25,6 +29,9 @@ class Settings:
     std: tuple[float, ...]
     device: torch.device
     dtype: torch.dtype
+    teacher_augment: str | None = None
+    own_draws: bool = False
+    images_per_class: int | None = None
     evaluate_every: int = 1
     evaluate_batch_size: int = 512
     checkpoint_seconds: float = 60.0

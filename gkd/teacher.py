@@ -125,8 +125,8 @@ class TeacherViews:
 
     def _compute(self, epoch: int, spots: frozenset[int], batches: Batches) -> Features:
         parts: list[Features] = []
-        for index in torch.arange(len(batches.images), device=batches.device).split(self.chunk):
-            batch = batches.batch(index, epoch=epoch)
+        chunks = torch.arange(len(batches.images), device=batches.device).split(self.chunk)
+        for batch in batches.of(chunks, epoch=epoch):
             with self.autocast:
                 features = self.teacher.features(batch.teacher_images)
             chosen = {spot % len(features.maps) for spot in spots}

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gkd.checkpoint import Checkpoint, copy_state, latest_checkpoint, save_checkpoint
-from gkd.data import Batches
-from gkd.distiller import Distiller, check_terms
+from gkd.data import Batches, Look
+from gkd.distiller import Distiller, check_terms, shapes_and_labels
 from gkd.errors import UserError
 from gkd.evaluate import train_centres, validate
 from gkd.features import Batch
@@ -69,8 +69,7 @@ def fit(
         Diverged: a loss or weight became non-finite; the last checkpoint is whole.
     """
     for stage in method.stages.values():
-        images = problem.student.train
-        check_terms(stage.terms, student, teacher, images.images.shape[1:], images.labels)
+        check_terms(stage.terms, student, teacher, *shapes_and_labels(problem.student.train))
     folder.mkdir(parents=True, exist_ok=True)
     metrics = MetricsFile(folder / "metrics.jsonl")
     resumed = latest_checkpoint(folder / "checkpoints")
@@ -121,16 +120,13 @@ class _StageRun:
         images = problem.student.validation if stage.data == "held-out" else problem.student.train
         self.batches = Batches(
             images,
+            Look(settings.mean, settings.std, settings.augment),
+            teacher=_teacher_look(teacher, settings) if teacher else None,
             batch_size=settings.batch_size,
-            augment=settings.augment,
-            mean=settings.mean,
-            std=settings.std,
             seed=settings.seed,
             stage=position.stage,
             device=settings.device,
-            teacher_mean=teacher.mean if teacher else None,
-            teacher_std=teacher.std if teacher else None,
-            balanced=stage.images_per_class if stage.data == "balanced" else None,
+            balanced=_images_per_class(stage, settings),
             views=settings.views,
             first_view=first_view,
             memory_format=torch.channels_last,
@@ -145,7 +141,8 @@ class _StageRun:
             relation=problem.relation if teacher else None,
             rows=problem.rows,
             centres=centres,
-            image_shape=images.images.shape[1:],
+            image_shape=images.image_shape,
+            teacher_image_shape=images.as_teacher_sees.image_shape,
             train_labels=images.labels,
             mixup=stage.mixup,
         ).to(settings.device)
@@ -337,7 +334,8 @@ _VIEWS: dict[tuple[str, ...], TeacherViews] = {}
 
 
 def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> TeacherViews:
-    parts = (settings.views, settings.augment, settings.dtype, teacher.mean, teacher.std)
+    look = _teacher_look(teacher, settings)
+    parts = (settings.views, settings.augment, settings.dtype, look)
     key = (teacher.state_hash(), batches.images.fingerprint(), *map(str, parts))
     if key not in _VIEWS:
         sizes = [views.bytes for views in _VIEWS.values()]
@@ -351,6 +349,18 @@ def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> Te
             limit=settings.cache_bytes,
         )
     return _VIEWS[key]
+
+
+def _teacher_look(teacher: Teacher, settings: Settings) -> Look:
+    augment = settings.augment if settings.teacher_augment is None else settings.teacher_augment
+    return Look(teacher.mean, teacher.std, augment, settings.own_draws)
+
+
+def _images_per_class(stage: Stage, settings: Settings) -> int | None:
+    """K of the stage's class-balanced batches; None shuffles."""
+    if stage.data == "all":
+        return settings.images_per_class
+    return stage.images_per_class if stage.data == "balanced" else None
 
 
 def _stage_seed(seed: int, stage: int) -> int:

@@ -1,23 +1,29 @@
 """The data room: labelled image sets in memory, and batches as pure functions of their address.
 
-- :mod:`~gkd.data.images`: ``ImageSet``, uint8 images with labels by class name.
+- :mod:`~gkd.data.images`: ``ImageSet``, uint8 images with labels by class name; :mod:`~gkd.data.streamed`: images
+  that stay on disk.
 - :mod:`~gkd.data.readers`: ``load_images`` and the data sets by name; :mod:`~gkd.data.folders` reads class
   folders and zips, :mod:`~gkd.data.cache` keeps what was decoded.
 - :mod:`~gkd.data.splits`: a validation split, and few images per class.
 - :mod:`~gkd.data.random`: random numbers by hashing an address instead of drawing from a generator.
-- :mod:`~gkd.data.augment`: crop, flip and normalisation of whole batches on the device.
+- :mod:`~gkd.data.augment`: augmentation of whole batches on the device, by names that can be chained;
+  :mod:`~gkd.data.resized_crop` and :mod:`~gkd.data.rand_augment` are two of them.
+- :mod:`~gkd.data.normalise`: normalisation and its statistics; :mod:`~gkd.data.looks`: what student and teacher see.
 - :mod:`~gkd.data.batches`: an epoch's ``Batches``, shuffled or class-balanced, and ``ordered`` evaluation.
 
 Class selection is by name and lives in :mod:`gkd.labels`; ``ImageSet.restrict`` applies it.
 """
 
-from gkd.data.augment import AUGMENTATIONS, STATISTICS, channel_statistics, normalise
+from gkd.data.augment import AUGMENTATIONS, augmentation
 from gkd.data.batches import Batches, ordered
 from gkd.data.folders import fingerprint
 from gkd.data.images import ImageSet
+from gkd.data.looks import Look
+from gkd.data.normalise import STATISTICS, channel_statistics, normalise
 from gkd.data.random import epoch_order, uniform
 from gkd.data.readers import DATASETS, load_images
 from gkd.data.splits import limit_per_class, split_validation
+from gkd.data.streamed import StreamedPixels
 
 __all__ = [
     "AUGMENTATIONS",
@@ -25,6 +31,9 @@ __all__ = [
     "STATISTICS",
     "Batches",
     "ImageSet",
+    "Look",
+    "StreamedPixels",
+    "augmentation",
     "channel_statistics",
     "epoch_order",
     "fingerprint",

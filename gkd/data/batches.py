@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from gkd.data.augment import AUGMENTATIONS, normalise, per_channel
 from gkd.data.images import ImageSet
+from gkd.data.looks import Look, Sides
 from gkd.data.random import PURPOSE_CLASSES, epoch_order, hashed, key_of
-from gkd.errors import UserError, unknown
+from gkd.errors import UserError
 from gkd.features import Batch
 
-Numbers = Sequence[float]
+
+_NO_ADDRESS = {"seed": 0, "stage": 0, "epoch": 0, "view": 0}  # nothing is drawn
 
 
 def _check_batch_size(batch_size: int) -> None:
@@ -21,59 +22,17 @@ def _check_batch_size(batch_size: int) -> None:
         raise UserError(f"The batch size {batch_size} is below 1; use a positive number.")
 
 
-class _Normaliser:
-    """Student's and teacher's normalisation of the same pixels; the second only where it differs."""
-
-    def __init__(
-        self,
-        channels: int,
-        mean: Numbers,
-        std: Numbers,
-        teacher_mean: Numbers | None,
-        teacher_std: Numbers | None,
-        device: torch.device,
-        memory_format: torch.memory_format,
-    ) -> None:
-        teacher_mean = mean if teacher_mean is None else teacher_mean
-        teacher_std = std if teacher_std is None else teacher_std
-        for what, values in (
-            ("mean", mean), ("std", std), ("teacher's mean", teacher_mean), ("teacher's std", teacher_std),
-        ):  # fmt: skip
-            if len(values) != channels:
-                raise UserError(
-                    f"The {what} has {len(values)} numbers but the images have {channels} channels; "
-                    "give one number per channel."
-                )
-            if "std" in what and min(values) <= 0:
-                raise UserError(f"The {what} {tuple(values)} holds a number that is not above 0.")
-        self.memory_format = memory_format
-        self.student = per_channel(mean, device), per_channel(std, device)
-        self.teacher: tuple[Tensor, Tensor] | None = None
-        if (tuple(teacher_mean), tuple(teacher_std)) != (tuple(mean), tuple(std)):
-            self.teacher = per_channel(teacher_mean, device), per_channel(teacher_std, device)
-
-    def batch(self, pixels: Tensor, labels: Tensor, index: Tensor) -> Batch:
-        """A Batch from uint8 pixels ``[B, C, H, W]``."""
-        images = normalise(pixels, *self.student, memory_format=self.memory_format)
-        view = None
-        if self.teacher is not None:
-            view = normalise(pixels, *self.teacher, memory_format=self.memory_format)
-        return Batch(images, labels, index, view)
-
-
 class Batches:
     """The training batches of a data set, the same whoever asks for them and from whichever batch on.
 
     Args:
-        images: the data set; its uint8 images are kept on ``device``.
+        images: the data set; what of it is in memory is kept on ``device``.
+        look: the student's augmentation and normalisation.
+        teacher: the teacher's; where it differs from the student's, or the images hold pixels of its own for
+            the teacher, ``Batch.view`` holds what the teacher sees, elsewhere it is None.
         batch_size: B, the global batch size.
-        augment: a name in :data:`gkd.data.augment.AUGMENTATIONS`.
-        mean, std: the student's normalisation, one number per channel (see
-            :func:`gkd.data.augment.normalise`).
         seed, stage: of the order and the augmentation.
         device: where the images are kept and the batches made.
-        teacher_mean, teacher_std: the teacher's normalisation; where one differs from the student's,
-            ``Batch.view`` holds the same augmented pixels under it, elsewhere it is None.
         drop_last: leave out an epoch's last samples where they do not fill a batch. A data set smaller
             than one batch gives one smaller batch in any case.
         balanced: k, the images of each class in a batch of B/k classes; None draws over all images.
@@ -88,31 +47,26 @@ class Batches:
 
     Raises:
         UserError: an empty data set, a batch size below 1, an unknown augmentation, statistics that do not
-            fit the channels; with ``balanced``, a batch that k does not divide, too few classes for it, or
+            fit the channels, a file that cannot be decoded; with ``balanced``, a batch that k does not divide, too few classes for it, or
             a class with fewer than k images.
     """
 
     def __init__(
         self,
         images: ImageSet,
+        look: Look,
         *,
+        teacher: Look | None = None,
         batch_size: int,
-        augment: str = "none",
-        mean: Numbers,
-        std: Numbers,
         seed: int,
         stage: int = 0,
         device: torch.device | str = "cpu",
-        teacher_mean: Numbers | None = None,
-        teacher_std: Numbers | None = None,
         drop_last: bool = True,
         balanced: int | None = None,
         views: int | None = None,
         first_view: int = 0,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        if augment not in AUGMENTATIONS:
-            raise UserError(unknown("augmentation", augment, AUGMENTATIONS))
         _check_batch_size(batch_size)
         if len(images) == 0:
             raise UserError(f"{images.name} has no image to make a batch of.")
@@ -125,10 +79,7 @@ class Batches:
         self.balanced = balanced
         self.views = views
         self.first_view = first_view
-        self._augment = AUGMENTATIONS[augment]
-        self._normaliser = _Normaliser(
-            images.channels, mean, std, teacher_mean, teacher_std, self.device, memory_format
-        )
+        self._sides = Sides(self.images, look, teacher, self.device, memory_format)
         if balanced is not None:
             self._classes = self._check_balanced(balanced)
             self._cpu_labels = self.images.labels.cpu()
@@ -193,18 +144,17 @@ class Batches:
         chosen = samples[first[column][:, None] + place % counts[column][:, None]].flatten()
         return chosen[: len(self) * self.batch_size].to(self.device)
 
-    def batch(self, index: Tensor, *, epoch: int) -> Batch:
-        """The batch of the given samples as ``epoch`` augments them.
+    def of(self, chunks: Sequence[Tensor], *, epoch: int) -> Iterator[Batch]:
+        """The batches of the given samples as ``epoch`` augments them.
 
         Args:
-            index: int64 ``[B]`` sample numbers on the device, such as a part of :meth:`order`.
+            chunks: int64 ``[B]`` sample numbers on the device, for each batch.
             epoch: the epoch, from 0.
         """
         address = {"seed": self.seed, "stage": self.stage, "epoch": epoch, "view": 0}
         if self.views is not None:
             address = {"seed": 0, "stage": 0, "epoch": 0, "view": 1 + self.view_of(epoch)}
-        pixels = self._augment(self.images.images[index], index, **address)
-        return self._normaliser.batch(pixels, self.images.labels[index], index)
+        return self._sides.batches(chunks, address)
 
     def view_of(self, epoch: int) -> int:
         """Which of the V kept views an epoch shows."""
@@ -213,29 +163,23 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from batch number ``start`` on, as a resumed run needs them."""
-        for index in self.order(epoch).split(self.batch_size)[start:]:
-            yield self.batch(index, epoch=epoch)
+        return self.of(self.order(epoch).split(self.batch_size)[start:], epoch=epoch)
 
 
 def ordered(
     images: ImageSet,
+    look: Look,
     *,
     batch_size: int,
-    mean: Numbers,
-    std: Numbers,
     device: torch.device | str = "cpu",
-    teacher_mean: Numbers | None = None,
-    teacher_std: Numbers | None = None,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Iterator[Batch]:
-    """All samples in the order of the data, not augmented: for evaluation and for class centres.
+    """All samples in the order of the data, for evaluation and for class centres.
 
-    The last batch may be smaller. The arguments are those of :class:`Batches`.
+    The last batch may be smaller; the samples are not moved to the device as a whole. The arguments are those
+    of :class:`Batches`; ``look`` should not augment.
     """
     _check_batch_size(batch_size)
-    device = torch.device(device)
-    normaliser = _Normaliser(images.channels, mean, std, teacher_mean, teacher_std, device, memory_format)
-    for start in range(0, len(images), batch_size):
-        pixels = images.images[start : start + batch_size].to(device)
-        labels = images.labels[start : start + batch_size].to(device)
-        yield normaliser.batch(pixels, labels, torch.arange(start, start + len(labels), device=device))
+    sides = Sides(images, look, None, torch.device(device), memory_format)
+    index = torch.arange(len(images), device=images.labels.device)
+    return sides.batches(index.split(batch_size), _NO_ADDRESS)

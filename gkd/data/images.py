@@ -1,4 +1,4 @@
-"""ImageSet: one split of a data set as one uint8 tensor, labelled by columns of a LabelSpace."""
+"""ImageSet: one split of a data set as uint8 pixels, labelled by columns of a LabelSpace."""
 
 from __future__ import annotations
 
@@ -8,47 +8,56 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gkd.data.streamed import StreamedPixels
 from gkd.errors import UserError
 from gkd.labels import LabelSpace
+
+Pixels = Tensor | StreamedPixels
 
 _HASHED_AT_ONCE = 4096  # images; bounds the host memory that hashing a set on a GPU takes
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images of one size, all in memory.
+    """Labelled images of one size, in memory or streamed from disk.
 
     A sample's number is its position here; order, augmentation and memories refer to it.
 
     Attributes:
-        images: uint8 ``[N, C, H, W]``, 0 to 255.
+        images: uint8 ``[N, C, H, W]``, 0 to 255; ``StreamedPixels`` of that shape where they stay on disk.
         labels: int64 ``[N]``, columns of ``space``.
         space: the class names.
         files: N names by which a message can point at a sample; None where the data has none.
         name: the data set's name, for messages.
+        teacher_images: the same samples as the teacher sees them, of another size or other channels; None where
+            it sees ``images``.
 
     Raises:
         ValueError: shapes or dtypes other than these.
     """
 
-    images: Tensor
+    images: Pixels
     labels: Tensor
     space: LabelSpace
     files: tuple[str, ...] | None = None
     name: str = "images"
+    teacher_images: Pixels | None = None
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
-            raise ValueError(
-                f"images must be uint8 [N, C, H, W], not {self.images.dtype} {list(self.images.shape)}"
-            )
+        for pixels in (self.images, self.teacher_images):
+            if not isinstance(pixels, Tensor):
+                continue
+            if pixels.dtype != torch.uint8 or pixels.dim() != 4:
+                raise ValueError(f"images must be uint8 [N, C, H, W], not {pixels.dtype} {list(pixels.shape)}")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(f"labels must be int64 [N], not {self.labels.dtype} {list(self.labels.shape)}")
         if self.files is not None and len(self.files) != len(self.images):
             raise ValueError(f"{len(self.files)} file names for {len(self.images)} images")
+        if self.teacher_images is not None and len(self.teacher_images) != len(self.images):
+            raise ValueError(f"{len(self.teacher_images)} teacher images for {len(self.images)} images")
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labels)
 
     @property
     def channels(self) -> int:
@@ -60,11 +69,33 @@ class ImageSet:
         """Height and width in pixels."""
         return int(self.images.shape[2]), int(self.images.shape[3])
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of one image."""
+        return self.channels, *self.size
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the pixels stay on disk."""
+        return isinstance(self.images, StreamedPixels)
+
+    @property
+    def as_teacher_sees(self) -> ImageSet:
+        """The same samples with the teacher's pixels."""
+        if self.teacher_images is None:
+            return self
+        return replace(self, images=self.teacher_images, teacher_images=None)
+
     def select(self, index: Tensor) -> ImageSet:
         """The samples at int64 ``index`` ``[M]``, in that order, renumbered from 0; the space stays."""
-        index = index.to(self.images.device)
-        files = None if self.files is None else tuple(self.files[i] for i in index.tolist())
-        return replace(self, images=self.images[index], labels=self.labels[index], files=files)
+        index = index.to(self.labels.device)
+        return replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            files=None if self.files is None else tuple(self.files[i] for i in index.tolist()),
+            teacher_images=None if self.teacher_images is None else self.teacher_images[index],
+        )
 
     def restrict(self, space: LabelSpace) -> ImageSet:
         """Only the images of the classes of ``space``, relabelled by name to its columns.
@@ -96,21 +127,40 @@ class ImageSet:
         """SHA-256 (64 hex digits) of shape, pixels, labels and class names; computed once.
 
         File names, the set's name and the device do not enter: the same samples in the same order have
-        the same fingerprint wherever they came from.
+        the same fingerprint wherever they came from. Pixels on disk enter by their files, unread.
         """
         known: str | None = self.__dict__.get("_fingerprint")
         if known is None:
             digest = hashlib.sha256(repr((tuple(self.images.shape), self.space.names)).encode())
-            for chunk in self.images.split(_HASHED_AT_ONCE):
-                digest.update(chunk.cpu().numpy().tobytes())
+            _hash_pixels(digest, self.images)
             digest.update(self.labels.cpu().numpy().tobytes())
+            if self.teacher_images is not None:
+                digest.update(repr(tuple(self.teacher_images.shape)).encode())
+                _hash_pixels(digest, self.teacher_images)
             known = digest.hexdigest()
             self.__dict__["_fingerprint"] = known  # the dataclass is frozen; this is only a cache
         return known
 
     def to(self, device: torch.device | str) -> ImageSet:
-        """The same set with images and labels on ``device``."""
-        moved = replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        """The same set with labels, and the pixels that are in memory, on ``device``."""
+        moved = replace(
+            self,
+            images=_to(self.images, device),
+            labels=self.labels.to(device),
+            teacher_images=None if self.teacher_images is None else _to(self.teacher_images, device),
+        )
         if "_fingerprint" in self.__dict__:
             moved.__dict__["_fingerprint"] = self.__dict__["_fingerprint"]
         return moved
+
+
+def _to(pixels: Pixels, device: torch.device | str) -> Pixels:
+    return pixels.to(device) if isinstance(pixels, Tensor) else pixels
+
+
+def _hash_pixels(digest: hashlib._Hash, pixels: Pixels) -> None:
+    if isinstance(pixels, StreamedPixels):
+        digest.update(f"{pixels.stamp}\n{pixels.files}".encode("utf-8", "surrogateescape"))
+        return
+    for chunk in pixels.split(_HASHED_AT_ONCE):
+        digest.update(chunk.cpu().numpy().tobytes())
