@@ -89,7 +89,7 @@ def load_source(data: schema.Data) -> Source:
         "image_size": data.image_size,
     }
     if data.fingerprint is not None and data.root is not None:
-        found = fingerprint(data.root)
+        found = fingerprint(data.root, data.name)
         if found != data.fingerprint:
             raise UserError(
                 f"The images at data.root {data.root} are not those of data.fingerprint {data.fingerprint[:12]}...: "
