@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import get_args
+from typing import Literal
 
 import torch
 from torch import nn
@@ -16,7 +16,6 @@ from gkd import config, schema
 from gkd.checkpoint import load_weights, read_weights, sha256
 from gkd.data import (
     ImageSet,
-    Split,
     channel_statistics,
     fingerprint,
     limit_per_class,
@@ -32,7 +31,6 @@ from gkd.models import build_network
 from gkd.settings import Settings
 from gkd.task import TASKS, Problem, Source, Task
 from gkd.teacher import Teacher
-
 
 # What the data section says of the student's training alone, not of the teacher's on the same images.
 _STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "teacher_view")
@@ -97,13 +95,13 @@ def relation_of(experiment: schema.Experiment) -> LabelRelation:
 def load_source(data: schema.Data) -> Source:
     """A data set with its validation split, cut per class by the split's own seed."""
     if data.fingerprint is not None and data.root is not None:
-        found = fingerprint(data.root)
+        found = fingerprint(data.root, data.name)
         if found != data.fingerprint:
             raise UserError(
                 f"The images at data.root {data.root} are not those of data.fingerprint {data.fingerprint[:12]}...: "
                 f"get the right ones, or set data.fingerprint={found} (or null, for any)."
             )
-    train, test = (_load_split(data, split) for split in get_args(Split))
+    train, test = _load_split(data, "train"), _load_split(data, "test")
     cut = data.validation
     train, validation = split_validation(
         train, per_class=cut.per_class, fraction=cut.fraction, take=cut.take, seed=cut.seed
@@ -111,7 +109,7 @@ def load_source(data: schema.Data) -> Source:
     return Source(train, validation, test)
 
 
-def _load_split(data: schema.Data, split: Split) -> ImageSet:
+def _load_split(data: schema.Data, split: Literal["train", "test"]) -> ImageSet:
     """The images of a split, with what the teacher sees of them where that is something else."""
     workers = available_cpus() if data.workers is None else data.workers
     read = partial(
@@ -131,9 +129,7 @@ def _load_split(data: schema.Data, split: Split) -> ImageSet:
     return replace(images, teacher_images=theirs.images)
 
 
-def statistics(
-    data: schema.Data, *, of_teacher: bool = False
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(data: schema.Data, *, of_teacher: bool = False) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The input normalisation: as configured, or measured over the training images (as the teacher sees them)."""
     images = load_source(data).train
     images = images.as_teacher_sees if of_teacher else images
@@ -242,7 +238,9 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
                 f"task.teacher_classes=[{','.join(space)}]."
             )
     network = build_network(
-        options.network, num_classes=len(space), in_channels=prepared.problem.student.train.as_teacher_sees.channels
+        options.network,
+        num_classes=len(space),
+        in_channels=prepared.problem.student.train.as_teacher_sees.channels,
     )
     load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)
     mean, std = statistics(options.data or experiment.data, of_teacher=True)
@@ -259,7 +257,9 @@ def random_teacher(prepared: Prepared) -> Teacher:
     options, space = prepared.experiment.teacher, prepared.problem.relation.teacher
     assert options is not None
     network = build_network(
-        options.network, num_classes=len(space), in_channels=prepared.problem.student.train.as_teacher_sees.channels
+        options.network,
+        num_classes=len(space),
+        in_channels=prepared.problem.student.train.as_teacher_sees.channels,
     )
     mean, std = statistics(options.data or prepared.experiment.data, of_teacher=True)
     teacher = Teacher(network, space, mean=mean, std=std)

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError, create_model
 
+from gkd.data import LAYOUTS
 from gkd.errors import UserError, unknown
 from gkd.identity import forget_files, identity_of, images_fingerprint, terms_with_defaults
 from gkd.method import Method
@@ -63,11 +64,12 @@ class Resolved:
         return resolve(self.name, [layer for layer in self.layers if not layer[0].startswith(_OVERRIDE)])
 
     def with_images_named(self) -> Resolved:
-        """The same config with the fingerprint of each image folder, so that others there are noticed."""
+        """The same config with the fingerprint of each set of image files, so that others there are noticed."""
         found: dict[str, Any] = {}
         for key, data in (("data", self.experiment.data), ("teacher.data", _teacher_data(self.experiment))):
-            if data is not None and data.name == "folder" and data.root is not None and data.root.exists():
-                _set(found, f"{key}.fingerprint", data.fingerprint or images_fingerprint(data.root))
+            if data is not None and data.name in LAYOUTS and data.root is not None and data.root.exists():
+                known = data.fingerprint or images_fingerprint(data.root, data.name)
+                _set(found, f"{key}.fingerprint", known)
         return resolve(self.name, [*self.layers, ("as found", found)]) if found else self
 
     def annotated_yaml(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gkd.checkpoint import sha256
-from gkd.data import fingerprint
+from gkd.data import LAYOUTS, fingerprint
 from gkd.method import Method
 from gkd.schema import Experiment
 
@@ -76,8 +76,8 @@ def _name_images(section: dict[str, Any]) -> None:
     if "root" not in section:
         return
     root = Path(section.pop("root"))
-    if section["name"] == "folder" and "fingerprint" not in section:  # torchvision checks its own files
-        section["fingerprint"] = images_fingerprint(root) if root.exists() else root.name
+    if section["name"] in LAYOUTS and "fingerprint" not in section:  # torchvision checks its own files
+        section["fingerprint"] = images_fingerprint(root, section["name"]) if root.exists() else root.name
 
 
 def _name_weights(section: dict[str, Any]) -> None:
@@ -91,9 +91,9 @@ def _name_weights(section: dict[str, Any]) -> None:
 # A grid asks for the identity of every cell, so what stands in files is looked at once a command.
 
 
-def images_fingerprint(root: Path) -> str:
+def images_fingerprint(root: Path, name: str) -> str:
     """``gkd.data.fingerprint``, remembered until ``forget_files``."""
-    return _fingerprint(root)
+    return _fingerprint(root, name)
 
 
 _fingerprint = lru_cache(maxsize=8)(fingerprint)

@@ -6,9 +6,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
-from gkd.data import DATASETS, augmentation
+from gkd.data import DATASETS, LAYOUTS, augmentation
 from gkd.errors import UserError, unknown
 from gkd.method import Method
 from gkd.mixup import without_mixup
@@ -131,10 +139,10 @@ class Data(Section):
         return augment
 
     @model_validator(mode="after")
-    def _fingerprint_of_a_folder(self) -> Data:
-        if self.fingerprint is not None and self.name != "folder":
+    def _fingerprint_of_files(self) -> Data:
+        if self.fingerprint is not None and self.name not in LAYOUTS:
             raise ValueError(
-                f"fingerprint is for the images of 'folder'; {self.name!r} has checksums of its own"
+                f"fingerprint is for data sets of image files ({', '.join(LAYOUTS)}), not for {self.name!r}"
             )
         return self
 

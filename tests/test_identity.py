@@ -54,8 +54,8 @@ def test_images_that_are_not_there_are_known_by_their_name() -> None:
     assert tiny(folder, "data.root=/a/images").identity != tiny(folder, "data.root=/a/pictures").identity
 
 
-def test_a_fingerprint_is_for_a_folder() -> None:
-    with pytest.raises(UserError, match="fingerprint is for the images of 'folder'"):
+def test_a_fingerprint_is_for_image_files() -> None:
+    with pytest.raises(UserError, match=r"fingerprint is for data sets of image files .*, not for 'digits'"):
         tiny(f"data.fingerprint={'ab' * 32}")
 
 

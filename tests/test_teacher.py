@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from gkd.checkpoint import state_hash
-from gkd.data import Batches, ImageSet
+from gkd.data import Batches, ImageSet, Look
 from gkd.distiller import Distiller
 from gkd.errors import UserError
 from gkd.features import Batch
@@ -20,6 +21,7 @@ from gkd.optimiser import Optimiser
 from gkd.teacher import Teacher, TeacherViews
 
 MakeTeacher = Callable[..., Teacher]
+LOOK = Look((0.5,), (0.25,), "crop-flip")
 
 
 @pytest.fixture
@@ -27,8 +29,8 @@ def make_batches(make_set: Callable[..., ImageSet]) -> Callable[..., Batches]:
     images = make_set("abcd", 20)
 
     def make(**settings: object) -> Batches:
-        defaults = {"batch_size": 6, "augment": "crop-flip", "mean": (0.5,), "std": (0.25,), "seed": 1}
-        return Batches(images, **{**defaults, "views": 2, **settings})  # type: ignore[arg-type]
+        defaults = {"batch_size": 6, "seed": 1, "views": 2, "teacher": LOOK}
+        return Batches(images, LOOK, **{**defaults, **settings})  # type: ignore[arg-type]
 
     return make
 
@@ -85,11 +87,13 @@ def test_another_class_count_than_the_space_is_refused() -> None:
         Teacher(network, LabelSpace("abc"), mean=(0.5,), std=(0.25,))
 
 
-@pytest.mark.parametrize("statistics", [{}, {"teacher_mean": (0.0,), "teacher_std": (1.0,)}])
+@pytest.mark.parametrize(
+    "look", [LOOK, replace(LOOK, mean=(0.0,), std=(1.0,)), replace(LOOK, augment="none")]
+)
 def test_kept_outputs_are_those_of_the_same_batches(
-    make_teacher: MakeTeacher, make_batches: Callable[..., Batches], statistics: dict[str, object]
+    make_teacher: MakeTeacher, make_batches: Callable[..., Batches], look: Look
 ) -> None:
-    teacher, batches = make_teacher("abc"), make_batches(**statistics)
+    teacher, batches = make_teacher("abc"), make_batches(teacher=look)
     views = views_of(teacher)
     for epoch in range(3):  # views 0, 1 and 0 again
         plain = list(batches.epoch(epoch, 1))

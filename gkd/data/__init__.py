@@ -2,8 +2,9 @@
 
 - :mod:`~gkd.data.images`: ``ImageSet``, uint8 images with labels by class name; :mod:`~gkd.data.streamed`: images
   that stay on disk.
-- :mod:`~gkd.data.readers`: ``load_images`` and the data sets by name; :mod:`~gkd.data.folders` reads class
-  folders and zips, :mod:`~gkd.data.cache` keeps what was decoded.
+- :mod:`~gkd.data.readers`: ``load_images`` and the data sets by name.
+- :mod:`~gkd.data.files`: image files in a directory or a zip; :mod:`~gkd.data.layouts` knows where data sets
+  keep them, :mod:`~gkd.data.listing` lists and decodes them, :mod:`~gkd.data.cache` keeps what was decoded.
 - :mod:`~gkd.data.splits`: a validation split, and few images per class.
 - :mod:`~gkd.data.random`: random numbers by hashing an address instead of drawing from a generator.
 - :mod:`~gkd.data.augment`: augmentation of whole batches on the device, by names that can be chained;
@@ -16,8 +17,9 @@ Class selection is by name and lives in :mod:`gkd.labels`; ``ImageSet.restrict``
 
 from gkd.data.augment import AUGMENTATIONS, augmentation
 from gkd.data.batches import Batches, ordered
-from gkd.data.folders import fingerprint
 from gkd.data.images import ImageSet
+from gkd.data.layouts import LAYOUTS, fingerprint, listing_of
+from gkd.data.listing import Listing, SplitListing
 from gkd.data.looks import Look
 from gkd.data.normalise import STATISTICS, channel_statistics, normalise
 from gkd.data.random import epoch_order, uniform
@@ -28,16 +30,20 @@ from gkd.data.streamed import StreamedPixels
 __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
+    "LAYOUTS",
     "STATISTICS",
     "Batches",
     "ImageSet",
+    "Listing",
     "Look",
+    "SplitListing",
     "StreamedPixels",
     "augmentation",
     "channel_statistics",
     "epoch_order",
     "fingerprint",
     "limit_per_class",
+    "listing_of",
     "load_images",
     "normalise",
     "ordered",

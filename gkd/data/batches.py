@@ -13,7 +13,6 @@ from gkd.data.random import PURPOSE_CLASSES, epoch_order, hashed, key_of
 from gkd.errors import UserError
 from gkd.features import Batch
 
-
 _NO_ADDRESS = {"seed": 0, "stage": 0, "epoch": 0, "view": 0}  # nothing is drawn
 
 
@@ -47,8 +46,8 @@ class Batches:
 
     Raises:
         UserError: an empty data set, a batch size below 1, an unknown augmentation, statistics that do not
-            fit the channels, a file that cannot be decoded; with ``balanced``, a batch that k does not divide, too few classes for it, or
-            a class with fewer than k images.
+            fit the channels, a file that cannot be decoded; with ``balanced``, a batch that k does not divide,
+            too few classes for it, or a class with fewer than k images.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from gkd.data.images import ImageSet
 from gkd.labels import LabelSpace
@@ -57,6 +58,7 @@ def write_cached(key: str, images: ImageSet) -> None:
     """Keeps an image set under ``key``; where the disk refuses, a warning says so and the run goes on."""
     about = json.dumps({"classes": images.space.names, "files": images.files})
     metadata = {"about": about, "checksum": _checksum(images, about)}
+    assert isinstance(images.images, Tensor), "images on disk are not cached"
     tensors = {"images": images.images, "labels": images.labels}
     _keep(f"{key}.safetensors", lambda path: save_file(tensors, path, metadata))
 

@@ -48,7 +48,9 @@ class ImageSet:
             if not isinstance(pixels, Tensor):
                 continue
             if pixels.dtype != torch.uint8 or pixels.dim() != 4:
-                raise ValueError(f"images must be uint8 [N, C, H, W], not {pixels.dtype} {list(pixels.shape)}")
+                raise ValueError(
+                    f"images must be uint8 [N, C, H, W], not {pixels.dtype} {list(pixels.shape)}"
+                )
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(f"labels must be int64 [N], not {self.labels.dtype} {list(self.labels.shape)}")
         if self.files is not None and len(self.files) != len(self.images):

@@ -62,7 +62,7 @@ class _Side:
             return
         chain, boxes = self.chain, None
         if chain.resized_crop is not None:  # the workers cut it out of the whole image
-            boxes = partial(random_boxes, **address, **chain.resized_crop.options)
+            boxes = partial(random_boxes, **{**address, **chain.resized_crop.options})  # type: ignore[arg-type]
             chain = Chain(chain.steps[1:])
         for index, pixels in zip(chunks, self.pixels.stream(chunks, boxes), strict=True):
             yield chain(pixels.to(self.device, non_blocking=True), index.to(self.device), **address)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
@@ -11,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from gkd.data.cache import cache_folder
-from gkd.data.folders import Split, load_folder
+from gkd.data.files import Source, open_source
 from gkd.data.images import ImageSet
+from gkd.data.layouts import LAYOUTS, Layout, scan
+from gkd.data.listing import Split, check_format, decoded_bytes, load_split, stream_split
 from gkd.data.random import PURPOSE_DIGITS, hashed, key_of
 from gkd.errors import UserError, unknown
 from gkd.labels import LabelSpace
@@ -34,12 +38,7 @@ class Reader(Protocol):
 
 def _conform(pixels: Tensor, channels: int | None, image_size: int | None) -> Tensor:
     """uint8 ``[N, C, H, W]`` with the asked-for channels and square size."""
-    if channels not in (None, 1, 3):
-        raise UserError(
-            f"Images have 1 or 3 channels, not {channels}; leave channels out for the data's own."
-        )
-    if image_size is not None and image_size < 1:
-        raise UserError(f"The image size {image_size} is below 1; give pixels.")
+    check_format(channels, image_size)
     if channels == 3 and pixels.shape[1] == 1:
         pixels = pixels.expand(-1, 3, -1, -1).contiguous()
     elif channels == 1 and pixels.shape[1] == 3:
@@ -134,29 +133,15 @@ def _from_torchvision(name: str, class_name: str) -> Reader:
     return read
 
 
-def read_folder(
-    split: Split,
-    *,
-    root: Path | None = None,
-    download: bool = False,
-    channels: int | None = None,
-    image_size: int | None = None,
-) -> ImageSet:
-    """Your own images: a directory or zip of SPLIT/CLASS/FILE at ``root`` (:func:`load_folder`)."""
-    if root is None:
-        raise UserError(
-            "The data 'folder' needs data.root: the path of a zip or a folder of SPLIT/CLASS/FILE."
-        )
-    return load_folder(root, split, channels=channels, image_size=image_size)
-
-
-DATASETS: dict[str, Reader] = {
+ARRAYS: dict[str, Reader] = {
     "digits": read_digits,
     "cifar10": _from_torchvision("cifar10", "CIFAR10"),
     "cifar100": _from_torchvision("cifar100", "CIFAR100"),
     "fashion_mnist": _from_torchvision("fashion_mnist", "FashionMNIST"),
-    "folder": read_folder,
 }
+
+# Every data set by name: those that come as arrays, and those that are image files in some layout.
+DATASETS: Mapping[str, Reader | Layout] = {**ARRAYS, **LAYOUTS}
 
 
 def load_images(
@@ -167,21 +152,25 @@ def load_images(
     download: bool = False,
     channels: int | None = None,
     image_size: int | None = None,
+    memory_gb: float = math.inf,
+    workers: int = 0,
 ) -> ImageSet:
     """One split of a data set by name.
 
     Args:
         name: a key of :data:`DATASETS`.
-        split: ``"train"`` or ``"test"``.
-        root: for ``folder`` the directory or zip; for torchvision's data sets the folder of their files
+        split: ``"train"`` or ``"test"``; ``"validation"`` where image files have such a split.
+        root: for image files their directory or zip; for torchvision's data sets the folder of their files
             (None: ``datasets`` in gkd's cache folder); ``digits`` needs none.
         download: fetch a missing torchvision data set.
-        channels: 1 or 3; None keeps the data's own.
+        channels: 1 or 3; None keeps the data's own, and refuses grey image files among colour ones.
         image_size: pixels of a square to which every image is resized (antialiased bilinear, aspect ratio
             not kept); None keeps the data's own.
+        memory_gb: GiB; image files whose pixels take more, all splits together, are streamed from disk.
+        workers: processes that decode streamed images.
 
     Returns:
-        The images on the CPU; classes in the data's natural order.
+        The images on the CPU, or on disk; classes in the data's natural order.
 
     Raises:
         UserError: an unknown name or split, or data that cannot be read: one sentence on what to do.
@@ -191,4 +180,40 @@ def load_images(
     if split not in get_args(Split):
         raise UserError(unknown("split", split, get_args(Split)))
     root = None if root is None else Path(root).expanduser()
-    return DATASETS[name](split, root=root, download=download, channels=channels, image_size=image_size)
+    if name in LAYOUTS:
+        if root is None:
+            what = " of SPLIT/CLASS/FILE" if name == "folder" else " of its files"
+            raise UserError(f"The data {name!r} needs data.root: the path of a zip or a folder{what}.")
+        check_format(channels, image_size)
+        with closing(open_source(root)) as source:
+            return _read_files(source, name, split, root, channels, image_size, memory_gb, workers)
+    if split == "validation":
+        raise UserError(f"{name} has no validation split of its own; use 'train' or 'test'.")
+    return ARRAYS[name](split, root=root, download=download, channels=channels, image_size=image_size)
+
+
+def _read_files(
+    source: Source,
+    name: str,
+    split: Split,
+    root: Path,
+    channels: int | None,
+    image_size: int | None,
+    memory_gb: float,
+    workers: int,
+) -> ImageSet:
+    """The images of a split, in memory where those of all splits fit there."""
+    shown = root.stem if name == "folder" else name
+    listing = scan(name, source)
+    if decoded_bytes(source, listing, channels=channels, image_size=image_size) <= memory_gb * 2**30:
+        return load_split(source, listing, split, channels=channels, image_size=image_size, name=shown)
+    return stream_split(
+        source,
+        listing,
+        split,
+        root=root,
+        channels=channels,
+        image_size=image_size,
+        workers=workers,
+        name=shown,
+    )

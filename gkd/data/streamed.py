@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as v2
 
-from gkd.data.files import open_image, open_source
+from gkd.data.files import Source, open_image, open_source
 from gkd.errors import UserError
 
 _PREFETCHED = 4  # batches that each worker keeps ready
@@ -35,7 +36,8 @@ class StreamedPixels:
         root: the directory or zip.
         files: N paths inside it.
         channels: 1 or 3; every file is converted to them.
-        size: height and width in pixels, to which every image is resized (antialiased bilinear).
+        size: height and width in pixels of what is read.
+        resized: whether images are brought to that size (antialiased bilinear); otherwise others are refused.
         workers: processes that decode; 0 decodes in this one.
         stamp: names the files' content, for fingerprints.
     """
@@ -44,6 +46,7 @@ class StreamedPixels:
     files: tuple[str, ...]
     channels: int
     size: tuple[int, int]
+    resized: bool
     workers: int
     stamp: str
 
@@ -71,20 +74,28 @@ class StreamedPixels:
         """
         index = index.cpu()
         source = _source(self.root, os.getpid())
-        whole = [open_image(source, self.files[i], self.channels) for i in index.tolist()]
+        whole = [self._open(source, self.files[i]) for i in index.tolist()]
         if boxes is None:
             cut = [v2.resize(image, list(self.size)) for image in whole]
         else:
             sizes = torch.tensor([(image.height, image.width) for image in whole])
             found = boxes(sizes.reshape(-1, 2), index).tolist()
             cut = [
-                v2.resized_crop(image, *box, list(self.size))
-                for image, box in zip(whole, found, strict=True)
+                v2.resized_crop(image, *box, list(self.size)) for image, box in zip(whole, found, strict=True)
             ]
         result = torch.empty((len(cut), *self.shape[1:]), dtype=torch.uint8)
         for row, image in zip(result, cut, strict=True):
             row.copy_(v2.pil_to_tensor(image))
         return result
+
+    def _open(self, source: Source, path: str) -> Image.Image:
+        image = open_image(source, path, self.channels)
+        if not self.resized and (image.height, image.width) != self.size:
+            raise UserError(
+                f"The image '{path}' in {source.label} is {image.height}×{image.width} (height×width) where the "
+                f"first one is {self.size[0]}×{self.size[1]}; make them one size or set data.image_size."
+            )
+        return image
 
     def stream(self, chunks: Sequence[Tensor], boxes: Boxes | None = None) -> Iterator[Tensor]:
         """What :meth:`read` gives for one index after the other, read ahead by the workers."""
@@ -130,4 +141,4 @@ def _start_worker(number: int) -> None:
 
 
 # Each process opens a zip for itself: forked ones would move each other's place in a shared file.
-_source: Callable = lru_cache(maxsize=4)(lambda root, _process: open_source(root))
+_source: Callable[[Path, int], Source] = lru_cache(maxsize=4)(lambda root, _process: open_source(root))

@@ -1,14 +1,16 @@
-"""Augmentation against per-image references, normalisation, channel statistics."""
+"""Augmentation against per-image references, and chains by name."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from gkd.data import AUGMENTATIONS, ImageSet, channel_statistics, normalise, uniform
+from gkd.data import AUGMENTATIONS, ImageSet, augmentation, uniform
+from gkd.errors import UserError
 
 Make = Callable[..., ImageSet]
 
@@ -31,7 +33,7 @@ def test_crop_and_flip_match_the_reference(make_images: Make, name: str, size: i
     images = make_images(12, size=size).images
     index = torch.arange(12) * 991
     address = {"seed": 3, "stage": 1, "epoch": 7}
-    result = AUGMENTATIONS[name](images, index, **address, view=2)
+    result = augmentation(name)(images, index, **address, view=2)
     draws = [uniform(**address, index=index, view=2, draw=draw) for draw in range(3)]
     for i in range(12):
         top, left = (int(draws[d][i] * (2 * border + 1)) for d in (0, 1))
@@ -44,7 +46,7 @@ def test_crop_and_flip_match_the_reference(make_images: Make, name: str, size: i
 def test_crop_of_an_image_that_is_not_square() -> None:
     images = torch.randint(0, 256, (6, 1, 16, 24), dtype=torch.uint8)
     index = torch.arange(6)
-    result = AUGMENTATIONS["crop"](images, index, seed=0, stage=0, epoch=0)
+    result = augmentation("crop")(images, index, seed=0, stage=0, epoch=0)
     for i in range(6):
         top, left = (int(uniform(0, 0, 0, index, draw=d)[i] * 5) for d in (0, 1))
         assert result[i].equal(slow_crop(images[i], 2, top, left))
@@ -56,11 +58,11 @@ def test_every_offset_and_both_sides_occur_equally_often() -> None:
     images = torch.zeros(num, 1, 8, 8, dtype=torch.uint8)
     images[:, :, 3, 3] = 255
     index = torch.arange(num)
-    cropped = AUGMENTATIONS["crop"](images, index, seed=0, stage=0, epoch=0)
+    cropped = augmentation("crop")(images, index, seed=0, stage=0, epoch=0)
     position = torch.bincount(cropped.flatten(1).long().argmax(1), minlength=64).view(8, 8)
     assert position[2:5, 2:5].sum() == num
     assert (position[2:5, 2:5] - num / 9).abs().max() < 5 * (num / 9) ** 0.5
-    flipped = AUGMENTATIONS["crop-flip"](images, index, seed=0, stage=0, epoch=0)
+    flipped = augmentation("crop-flip")(images, index, seed=0, stage=0, epoch=0)
     changed = (flipped != cropped).flatten(1).any(1)
     assert changed.equal(uniform(0, 0, 0, index, draw=2) < 0.5)  # column 3 of 8 never mirrors onto itself
     assert abs(float(changed.double().mean()) - 0.5) < 0.0125
@@ -71,7 +73,7 @@ def test_augmentation_is_pure(make_images: Make, name: str) -> None:
     images = make_images(64).images
     before = images.clone()
     index = torch.arange(64) + 5
-    augment = AUGMENTATIONS[name]
+    augment = augmentation(name)
     torch.manual_seed(0)
     whole = augment(images, index, seed=1, stage=0, epoch=4)
     torch.manual_seed(1)
@@ -90,53 +92,70 @@ def test_augmentation_is_pure(make_images: Make, name: str) -> None:
 def test_every_part_of_the_address_changes_the_views(make_images: Make, part: str) -> None:
     images, index = make_images().images, torch.arange(40)
     address = {"seed": 0, "stage": 0, "epoch": 0, "view": 0}
-    first = AUGMENTATIONS["crop"](images, index, **address)
-    second = AUGMENTATIONS["crop"](images, index, **{**address, part: 1})
+    first = augmentation("crop")(images, index, **address)
+    second = augmentation("crop")(images, index, **{**address, part: 1})
     same = (first == second).flatten(1).all(1).sum()
     assert same < 15  # one in nine by chance
 
 
-def test_normalise_is_the_formula(make_images: Make) -> None:
-    images = make_images().images
-    mean, std = (0.5, 0.25, 0.1), (0.2, 0.3, 0.4)
-    result = normalise(images, mean, std)
-    for channel in range(3):
-        expected = (images[:, channel].double() / 255 - mean[channel]) / std[channel]
-        torch.testing.assert_close(result[:, channel].double(), expected, rtol=1e-6, atol=1e-6)
-    assert result.dtype == torch.float32
-    assert normalise(images, torch.tensor(mean), torch.tensor(std)).equal(result)
-    assert normalise(images, mean, std, torch.bfloat16).equal(result.bfloat16())
-    assert torch.cat([normalise(part, mean, std) for part in images.split(3)]).equal(result)
+def test_cutout_blackens_a_square_around_every_pixel_equally_often() -> None:
+    num = 20_000
+    images = torch.full((num, 1, 8, 8), 255, dtype=torch.uint8)
+    index = torch.arange(num)
+    result = augmentation("cutout(size=0.25)")(images, index, seed=0, stage=0, epoch=0)
+    black = (result == 0)[:, 0]
+    top, left = ((uniform(0, 0, 0, index, draw=draw) * 8).long() - 1 for draw in (3, 4))
+    for i in range(200):
+        expected = torch.zeros(8, 8, dtype=torch.bool)
+        for y in range(8):
+            for x in range(8):
+                expected[y, x] = top[i] <= y < top[i] + 2 and left[i] <= x < left[i] + 2
+        assert black[i].equal(expected)
+    assert black.flatten(1).sum(1).unique().tolist() == [1, 2, 4]  # what lies outside is lost
+    share = black.double().mean(0)
+    assert (share[:7, :7] - 4 / 64).abs().max() < 5 * (4 / 64 / num) ** 0.5
+    assert (augmentation("cutout")(images[:, :, :6], index, seed=0, stage=0, epoch=0) == 0).any()
 
 
-def test_normalise_in_channels_last(make_images: Make) -> None:
-    images = make_images().images
-    mean, std = (0.5, 0.25, 0.1), (0.2, 0.3, 0.4)
-    result = normalise(images, mean, std, memory_format=torch.channels_last)
-    assert result.is_contiguous(memory_format=torch.channels_last)
-    assert result.equal(normalise(images, mean, std))
+def test_links_of_a_chain_come_in_order_and_take_their_own_options(make_images: Make) -> None:
+    images, index, address = (
+        make_images(12, size=16).images,
+        torch.arange(12),
+        {"seed": 1, "stage": 0, "epoch": 2},
+    )
+    cropped = augmentation("crop-flip")(images, index, **address)
+    chain = augmentation("crop-flip + cutout(size=0.25)+rand-augment(ops=1, magnitude=3)")
+    assert [step.name for step in chain.steps] == ["crop", "flip", "cutout", "rand-augment"]
+    assert [dict(step.options) for step in chain.steps] == [
+        {},
+        {},
+        {"size": 0.25},
+        {"ops": 1, "magnitude": 3},
+    ]
+    cut = augmentation("cutout(size=0.25)")(cropped, index, **address)
+    last = augmentation("rand-augment(ops=1, magnitude=3)")(cut, index, **address)
+    assert chain(images, index, **address).equal(last)
+    assert augmentation("none")(images, index, **address).equal(images)
 
 
-def test_the_border_is_black_before_normalisation() -> None:
-    images = torch.full((64, 1, 8, 8), 255, dtype=torch.uint8)
-    cropped = AUGMENTATIONS["crop"](images, torch.arange(64), seed=0, stage=0, epoch=0)
-    assert set(normalise(cropped, [0.5], [0.5]).unique().tolist()) == {-1.0, 1.0}
-
-
-def test_channel_statistics(make_images: Make) -> None:
-    images = make_images(50)
-    mean, std = channel_statistics(images)
-    values = images.images.double() / 255
-    torch.testing.assert_close(torch.tensor(mean), values.mean((0, 2, 3)).float())
-    torch.testing.assert_close(torch.tensor(std), values.std((0, 2, 3), correction=0).float())
-    normal = normalise(images.images, mean, std)
-    torch.testing.assert_close(normal.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
-
-
-def test_a_constant_channel_normalises_to_zero(make_images: Make) -> None:
-    images = make_images(channels=1)
-    images.images.fill_(51)
-    mean, std = channel_statistics(images)
-    assert mean == pytest.approx((0.2,))
-    assert std == (1.0,)
-    assert normalise(images.images, mean, std).abs().max() < 1e-6
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("crop-flop", "Unknown augmentation 'crop-flop'. Did you mean 'crop-flip'"),
+        ("cutout(side=3)", "Unknown option of the augmentation 'cutout' 'side'"),
+        ("crop-flip(size=3)", "has none"),
+        ("cutout(size=0)", "size=0, which is not a share of the shorter side"),
+        ("random-resized-crop-flip(min_area=2)", "min_area=2, which is not a share of the image's area"),
+        ("random-resized-crop(max_ratio=0.5)", "max_ratio=0.5, which is not a ratio"),
+        ("rand-augment(ops=1.5)", "ops=1.5, which is not a number of operations"),
+        ("rand-augment(magnitude=31)", "magnitude=31, which is not a whole number from 0 to 30"),
+        ("crop-flip+random-resized-crop", "put random-resized-crop first"),
+        ("cutout(size)", "is not of the form"),
+        ("cutout(size=big)", "is not of the form"),
+        ("crop-flip+", "is not of the form"),
+        ("Crop Flip", "is not of the form"),
+    ],
+)
+def test_what_is_no_augmentation_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        augmentation(text)

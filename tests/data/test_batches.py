@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gkd.data import AUGMENTATIONS, Batches, ImageSet, normalise, ordered
+from gkd.data import Batches, ImageSet, Look, augmentation, normalise, ordered
 from gkd.errors import UserError
 from gkd.features import Batch
 
@@ -16,8 +16,12 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
 def batches_of(images: ImageSet, **arguments: object) -> Batches:
-    settings = {"batch_size": 8, "mean": MEAN, "std": STD, "seed": 1, "augment": "crop-flip"}
-    return Batches(images, **{**settings, **arguments})  # type: ignore[arg-type]
+    """Batches of 8; ``look`` and ``teacher`` give parts of what the sides see."""
+    seen = {"mean": MEAN, "std": STD, "augment": "crop-flip", **arguments.pop("look", {})}  # type: ignore[dict-item]
+    theirs = arguments.pop("teacher", None)
+    settings = {"batch_size": 8, "seed": 1, **arguments}
+    teacher = None if theirs is None else Look(**{**seen, **theirs})  # type: ignore[dict-item]
+    return Batches(images, Look(**seen), teacher=teacher, **settings)  # type: ignore[arg-type]
 
 
 def joined(batches: list[Batch]) -> tuple[torch.Tensor, ...]:
@@ -32,7 +36,7 @@ def test_an_epoch_visits_each_sample_once(make_images: Make) -> None:
     index, labels, pixels = joined(epoch)
     assert index.sort().values.equal(torch.arange(40))
     assert labels.equal(images.labels[index])
-    augmented = AUGMENTATIONS["crop-flip"](images.images[index], index, seed=1, stage=0, epoch=0)
+    augmented = augmentation("crop-flip")(images.images[index], index, seed=1, stage=0, epoch=0)
     assert pixels.equal(normalise(augmented, MEAN, STD))
     assert pixels.dtype == torch.float32
     assert not joined(list(batches.epoch(1)))[0].equal(index)
@@ -66,22 +70,22 @@ def test_rows_of_a_batch_can_be_made_alone(make_images: Make) -> None:
     """A rank that makes its share of a batch gets the bits of the whole batch."""
     batches = batches_of(make_images(40))
     whole = next(batches.epoch(2))
-    part = batches.batch(batches.order(2)[4:8], epoch=2)
+    part = next(batches.of([batches.order(2)[4:8]], epoch=2))
     assert part.images.equal(whole.images[4:8])
     assert part.labels.equal(whole.labels[4:8])
-    other = batches.batch(part.index, epoch=3)
+    other = next(batches.of([part.index], epoch=3))
     assert not other.images.equal(part.images)
 
 
 def test_kept_views_come_in_turn_and_are_the_same_for_every_seed_and_stage(make_images: Make) -> None:
     images, index = make_images(40), torch.arange(8)
     batches = batches_of(images, views=3)
-    shown = [batches.batch(index, epoch=epoch).images for epoch in range(6)]
+    shown = [next(batches.of([index], epoch=epoch)).images for epoch in range(6)]
     assert all(a.equal(b) for a, b in zip(shown[:3], shown[3:], strict=True))
     assert not shown[0].equal(shown[1])
     later = batches_of(images, views=3, seed=2, stage=1, first_view=1)
     assert later.view_of(0) == 1
-    assert later.batch(index, epoch=0).images.equal(shown[1])
+    assert next(later.of([index], epoch=0)).images.equal(shown[1])
     assert not later.order(0).equal(batches.order(0))
 
 
@@ -98,13 +102,13 @@ def test_the_last_batch(make_images: Make, num: int, drop_last: bool, sizes: lis
 def test_the_view_is_the_same_pixels_under_the_teachers_statistics(make_images: Make) -> None:
     images = make_images(40)
     assert next(batches_of(images).epoch(0)).view is None
-    assert next(batches_of(images, teacher_mean=MEAN, teacher_std=list(STD)).epoch(0)).view is None
+    assert next(batches_of(images, teacher={}).epoch(0)).view is None
     plain = next(batches_of(images).epoch(0))
-    for settings in ({"teacher_mean": (0, 0, 0)}, {"teacher_mean": (0, 0, 0), "teacher_std": (1, 2, 3)}):
-        batch = next(batches_of(images, **settings).epoch(0))
+    for theirs in ({"mean": (0, 0, 0)}, {"mean": (0, 0, 0), "std": (1, 2, 3)}):
+        batch = next(batches_of(images, teacher=theirs).epoch(0))
         assert batch.images.equal(plain.images)
         assert batch.view is not None
-        teacher_std = torch.tensor(settings.get("teacher_std", STD)).view(3, 1, 1)
+        teacher_std = torch.tensor(theirs.get("std", STD)).view(3, 1, 1)
         pixels = plain.images * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
         torch.testing.assert_close(batch.view * teacher_std, pixels, atol=1e-6, rtol=1e-5)
 
@@ -145,11 +149,11 @@ def test_balanced_passes_over_classes_without_images(make_images: Make) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"augment": "crop-flop"}, "Unknown augmentation 'crop-flop'. Did you mean 'crop-flip'"),
+        ({"look": {"augment": "crop-flop"}}, "Unknown augmentation 'crop-flop'. Did you mean 'crop-flip'"),
         ({"batch_size": 0}, "batch size 0 is below 1"),
-        ({"mean": (0.5,)}, "mean has 1 numbers but the images have 3 channels"),
-        ({"teacher_std": (1.0, 1.0)}, "teacher's std has 2 numbers"),
-        ({"std": (1.0, 0.0, 1.0)}, "not above 0"),
+        ({"look": {"mean": (0.5,)}}, "student's mean has 1 numbers but its images have 3 channels"),
+        ({"teacher": {"std": (1.0, 1.0)}}, "teacher's std has 2 numbers"),
+        ({"look": {"std": (1.0, 0.0, 1.0)}}, "not above 0"),
         ({"balanced": 3}, "divides the batch size"),
         ({"balanced": 1}, "needs 8 classes but random has 4"),
         ({"batch_size": 24, "balanced": 12}, "class 'c0' of random has 10 images, fewer than the 12"),
@@ -167,15 +171,13 @@ def test_an_empty_set_is_refused(make_images: Make) -> None:
 
 def test_ordered(make_images: Make) -> None:
     images = make_images(20)
-    batches = list(ordered(images, batch_size=8, mean=MEAN, std=STD, device="cpu", teacher_mean=(0, 0, 0)))
+    batches = list(ordered(images, Look(MEAN, STD), batch_size=8))
     assert [len(batch.labels) for batch in batches] == [8, 8, 4]
     index, labels, pixels = joined(batches)
     assert index.equal(torch.arange(20))
     assert labels.equal(images.labels)
     assert pixels.equal(normalise(images.images, MEAN, STD))
-    assert torch.cat([batch.teacher_images for batch in batches]).equal(
-        normalise(images.images, (0, 0, 0), STD)
-    )
+    assert all(batch.view is None for batch in batches)
 
 
 def test_channels_last_batches(make_images: Make) -> None:

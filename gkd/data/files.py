@@ -1,0 +1,239 @@
+"""Files in a directory or inside a zip, read in place, and the decoding of one image."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from gkd.errors import UserError
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+GREY_MODES = ("1", "L", "LA")
+_COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
+
+
+class Source(Protocol):
+    """Where files come from: paths with ``/``, relative to the root."""
+
+    label: str
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """(path, stamp) of everything, folders ending in ``/``; the stamp changes with the content."""
+
+    def read(self, path: str) -> bytes:
+        """The content of a file; safe from several threads."""
+
+    def checksum(self, path: str) -> str:
+        """Size and CRC-32 of a file, the same in a zip and in a directory."""
+
+    def close(self) -> None: ...
+
+
+class ZipSource:
+    """The files of a zip; their stamps are the sizes and CRCs of its central directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.label = str(path)
+        try:
+            self.archive = zipfile.ZipFile(path)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} is not a readable zip ({error}); give a zip or a folder of images, or fetch the file "
+                "again."
+            ) from error
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        for info in self.archive.infolist():
+            yield info.filename, self.checksum(info.filename)
+
+    def read(self, path: str) -> bytes:
+        return self.archive.read(path)  # checks the CRC
+
+    def checksum(self, path: str) -> str:
+        info = self.archive.getinfo(path)
+        return f"{info.file_size}:{info.CRC}"
+
+    def close(self) -> None:
+        self.archive.close()
+
+
+class FolderSource:
+    """The files of a directory; their stamps are sizes and modification times."""
+
+    def __init__(self, path: Path) -> None:
+        self.label = str(path)
+        self.path = path
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        waiting = [""]
+        while waiting:
+            prefix = waiting.pop()
+            try:
+                found = list(os.scandir(self.path / prefix))
+            except OSError as error:
+                raise UserError(f"{self.path / prefix} cannot be read ({error.strerror}).") from error
+            for entry in found:
+                if entry.is_dir():
+                    waiting.append(f"{prefix}{entry.name}/")
+                    yield f"{prefix}{entry.name}/", ""
+                elif entry.is_file():
+                    status = entry.stat()
+                    yield f"{prefix}{entry.name}", f"{status.st_size}:{status.st_mtime_ns}"
+
+    def read(self, path: str) -> bytes:
+        return (self.path / path).read_bytes()
+
+    def checksum(self, path: str) -> str:
+        try:
+            content = self.read(path)
+        except OSError as error:
+            raise UserError(f"{self.path / path} cannot be read ({error.strerror}).") from error
+        return f"{len(content)}:{zlib.crc32(content)}"
+
+    def close(self) -> None: ...
+
+
+def open_source(root: Path) -> Source:
+    """The files of a directory or a zip; to be closed after use.
+
+    Raises:
+        UserError: nothing at ``root``, or a file that is no whole zip.
+    """
+    if not root.exists():
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(
+            f"There is no file or folder {root}{where}; set data.root to the zip or folder of the images."
+        )
+    return FolderSource(root) if root.is_dir() else ZipSource(root)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What lies in a source, hidden files apart, below the one folder that all may be packed in.
+
+    Attributes:
+        source: the open source.
+        prefix: that folder with its ``/``, or "".
+        stamps: path below the prefix -> stamp, sorted; folders end in ``/``.
+    """
+
+    source: Source
+    prefix: str
+    stamps: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        return self.source.label
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The files and folders at the top, without ``/``."""
+        return sorted({path.split("/", 1)[0] for path in self.stamps})
+
+    def under(self, folder: str) -> list[str]:
+        """The images anywhere below a folder (``"train/"``), sorted."""
+        return [path for path in self.stamps if path.startswith(folder) and is_image(path)]
+
+    def text(self, path: str, what: str) -> list[str]:
+        """The lines of a text file, blank ones left out.
+
+        Args:
+            path: below the prefix.
+            what: the data set and the file's role, for the message where it is missing.
+        """
+        if path not in self.stamps:
+            shown = ", ".join(self.names[:10]) or "nothing"
+            raise UserError(f"{self.label} has no file '{path}', {what} (found: {shown}).")
+        try:
+            content = self.source.read(self.prefix + path).decode("utf-8-sig")
+        except (OSError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+            raise UserError(f"'{path}' in {self.label} cannot be read ({error}); fetch it again.") from error
+        return [line for line in content.splitlines() if line.strip()]
+
+
+def tree_of(source: Source, marks: Sequence[str]) -> Tree:
+    """The tree of a source.
+
+    Args:
+        source: an open source.
+        marks: files or folders, one of which stands at the data set's top: it tells whether all is packed
+            in one folder more.
+    """
+    entries = {
+        path: stamp
+        for path, stamp in sorted(source.entries())
+        if not path.startswith(("__MACOSX/", ".")) and "/." not in path
+    }
+    tops = {path.split("/", 1)[0] for path in entries}
+    inside = {path.split("/", 2)[0] for path in entries if path.split("/", 2)[1:2] in [[m] for m in marks]}
+    if tops.isdisjoint(marks) and len(inside) == 1:
+        prefix = f"{inside.pop()}/"
+        below = {
+            path.removeprefix(prefix): stamp for path, stamp in entries.items() if path.startswith(prefix)
+        }
+        below.pop("", None)  # the folder itself
+        return Tree(source, prefix, below)
+    return Tree(source, "", entries)
+
+
+def is_image(path: str) -> bool:
+    return path.lower().endswith(EXTENSIONS)
+
+
+def open_image(source: Source, path: str, channels: int | None) -> Image.Image:
+    """One image at its own size, in mode L (grey) or RGB.
+
+    Args:
+        source: where it is.
+        path: of the file in the source.
+        channels: 1 gives grey, 3 gives RGB, None what the file is.
+
+    Raises:
+        UserError: a file that cannot be decoded (named), or one of more than 8 bits a channel.
+    """
+    # Decoders report damage by many kinds of exception (OSError, SyntaxError, struct.error, zlib.error, …):
+    # all mean that this file cannot be used.
+    try:
+        with Image.open(io.BytesIO(source.read(path))) as image:
+            if image.mode not in GREY_MODES + _COLOUR_MODES:
+                raise ValueError(f"pixels of mode {image.mode}; only 8 bits a channel are supported")
+            grey = channels == 1 or (channels is None and image.mode in GREY_MODES)
+            return image.convert("L" if grey else "RGB")
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"The image '{path}' in {source.label} cannot be decoded ({error}); replace it or remove it."
+        ) from error
+
+
+def decode(
+    source: Source, path: str, channels: int | None, image_size: int | None
+) -> np.ndarray:  # uint8 [H, W] or [H, W, 3]
+    """One image as uint8 pixels.
+
+    Args:
+        source, path, channels: as of :func:`open_image`.
+        image_size: pixels of a square to resize to by PIL's (antialiased) bilinear filter; None does not.
+
+    Returns:
+        uint8 ``[H, W]`` for grey, ``[H, W, 3]`` for RGB.
+
+    Raises:
+        UserError: as :func:`open_image`.
+    """
+    image = open_image(source, path, channels)
+    if image_size is not None and image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(image)

@@ -1,0 +1,94 @@
+"""The layouts in which image files come, by data set: each turns a directory or a zip into a Listing.
+
+A layout opens no image. All of them pass over hidden files and files that are not images, read a directory
+and a zip alike, and also where everything is packed in one folder more.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Protocol
+
+from gkd.data.files import Source, is_image, open_source, tree_of
+from gkd.data.listing import Listing, content_fingerprint, listing_from
+from gkd.errors import UserError, unknown
+
+
+class Layout(Protocol):
+    """Lists the files of an open source; a UserError says what is wrong with them."""
+
+    __name__: str
+
+    def __call__(self, source: Source) -> Listing: ...
+
+
+def scan_folder(source: Source) -> Listing:
+    """Your own images: a directory or zip of SPLIT/CLASS/FILE at ``root``.
+
+    SPLIT is ``train``, ``test`` and ``val`` (the validation split beside ``test``, the test split without
+    it). Files may lie deeper below their class. Classes are in the order of their names, the files of a
+    class in the order of theirs. Splits without a common class (few-shot data) each have their own classes.
+
+    Raises:
+        UserError: no such folders, a class without images, or in the training or the test split only.
+    """
+    tree = tree_of(source, ("train", "test", "val"))
+    found: dict[str, dict[str, list[str]]] = {}
+    for path in tree.stamps:
+        parts = path.split("/")
+        if len(parts) == 2:  # a file beside the classes, or the split's own entry
+            found.setdefault(parts[0], {})
+        elif len(parts) > 2:
+            files = found.setdefault(parts[0], {}).setdefault(parts[1], [])
+            if is_image(path):
+                files.append(path)
+    splits = {split: found[split] for split in ("train", "test") if found.get(split)}
+    if found.get("val"):
+        splits["validation" if "test" in splits else "test"] = found["val"]
+    if not splits:
+        flat = f"{len(tree.stamps)} files without a folder" if tree.stamps else "nothing"
+        raise UserError(
+            f"{tree.label} has no folder 'train', 'test' or 'val' with class folders in it (found: "
+            f"{', '.join(sorted(found)[:10]) or flat}); arrange the images as SPLIT/CLASS/FILE."
+        )
+    ordered = {split: {name: classes[name] for name in sorted(classes)} for split, classes in splits.items()}
+    return listing_from(tree, ordered, hint="add images or remove the class folder")
+
+
+LAYOUTS: dict[str, Layout] = {
+    "folder": scan_folder,
+}
+
+
+def scan(name: str, source: Source) -> Listing:
+    """The listing of a file-based data set from its open source; the names are those of :data:`LAYOUTS`."""
+    if name not in LAYOUTS:
+        raise UserError(unknown("file-based data set", name, LAYOUTS))
+    return LAYOUTS[name](source)
+
+
+def listing_of(name: str, root: Path) -> Listing:
+    """What a file-based data set holds, before a pixel is decoded.
+
+    Args:
+        name: a key of :data:`LAYOUTS`.
+        root: its directory or zip.
+
+    Raises:
+        UserError: nothing at ``root``, or files that are not in the layout of ``name``.
+    """
+    with closing(open_source(root)) as source:
+        return scan(name, source)
+
+
+def fingerprint(root: Path, name: str = "folder") -> str:
+    """64 hex digits that name the images of a file-based data set, and their classes, by content.
+
+    See :func:`gkd.data.listing.content_fingerprint`.
+
+    Raises:
+        UserError: nothing at ``root``, or files that are not in the layout of ``name``.
+    """
+    with closing(open_source(root)) as source:
+        return content_fingerprint(source, scan(name, source))

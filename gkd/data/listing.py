@@ -1,0 +1,319 @@
+"""A data set of image files before a pixel is decoded: which files, of which class, in which split.
+
+A layout (:mod:`gkd.data.layouts`) makes a :class:`Listing`; what follows is the same for all of them.
+:func:`load_split` decodes images once and caches them as uint8 (:mod:`gkd.data.cache`). The cache is keyed by
+what the files are (a zip: names, sizes and CRCs from its central directory; a directory: names, sizes and
+modification times), so a changed data set is decoded again. :func:`content_fingerprint` names the content
+itself, whatever it is packed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from gkd.data.cache import read_cached, read_fact, write_cached, write_fact
+from gkd.data.files import EXTENSIONS, Source, Tree, decode, open_image
+from gkd.data.images import ImageSet
+from gkd.data.streamed import StreamedPixels
+from gkd.errors import UserError
+from gkd.labels import LabelSpace
+
+Split = Literal["train", "validation", "test"]
+
+_CACHE_FORMAT = "2"  # raise it when the same files would be decoded to other pixels
+_DECODED_AT_ONCE = 256
+# The folders whose name says the split of what is in them.
+_FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test", "val")}
+
+
+@dataclass(frozen=True)
+class SplitListing:
+    """The files of one split.
+
+    Attributes:
+        files: N paths inside the source, with ``/``.
+        labels: N columns of ``classes``.
+        classes: the class names.
+    """
+
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a data set of image files holds, known without opening an image.
+
+    Attributes:
+        label: where it is, for messages.
+        splits: ``"train"``, ``"validation"``, ``"test"`` -> its files; only those that are there.
+        prefix: the folder common to all, taken off in the file names that are shown.
+        stamp: 64 hex digits over paths, splits, classes and the files' stamps: they name the cache.
+    """
+
+    label: str
+    splits: dict[str, SplitListing]
+    prefix: str
+    stamp: str
+
+    def split(self, split: Split) -> SplitListing:
+        """One split's files; a UserError where it is not there."""
+        if split not in self.splits:
+            there = " and ".join(f"'{name}'" for name in self.splits)
+            raise UserError(f"{self.label} has no images of the split '{split}', only of {there}; add them.")
+        return self.splits[split]
+
+    def shown(self, path: str) -> str:
+        """A file's path as messages and ``ImageSet.files`` show it."""
+        return path.removeprefix(self.prefix)
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """(split, class name, path) of every file."""
+        for name, part in self.splits.items():
+            for path, label in zip(part.files, part.labels, strict=True):
+                yield name, part.classes[label], path
+
+
+def listing_from(tree: Tree, splits: Mapping[str, Mapping[str, Sequence[str]]], *, hint: str) -> Listing:
+    """A listing, checked.
+
+    Args:
+        tree: what the layout read.
+        splits: split -> class, in the order of the columns -> its files' paths below ``tree.prefix``. Splits
+            and the files of a class are put in order here.
+        hint: what to do about a class without an image, for its message.
+
+    Raises:
+        UserError: a class without an image, or one that only the training or only the test split has while
+            they share others (splits without a common class are few-shot data).
+    """
+    found: dict[str, SplitListing] = {}
+    digest = hashlib.sha256()
+    for split in (name for name in ("train", "validation", "test") if name in splits):
+        classes = splits[split]
+        for name, files in classes.items():
+            if not files:
+                raise UserError(
+                    f"The class '{name}' of the {split} split of {tree.label} has no image "
+                    f"({', '.join(EXTENSIONS)}); {hint}."
+                )
+        rows = [(column, path) for column, name in enumerate(classes) for path in sorted(classes[name])]
+        names = tuple(classes)
+        for column, path in rows:
+            about = f"{split}\0{names[column]}\0{tree.prefix}{path}\0{tree.stamps[path]}\n"
+            digest.update(about.encode("utf-8", "surrogateescape"))
+        found[split] = SplitListing(
+            tuple(tree.prefix + path for _, path in rows), tuple(column for column, _ in rows), names
+        )
+    listing = Listing(tree.label, found, tree.prefix, digest.hexdigest())
+    _check_classes(listing)
+    return listing
+
+
+def _check_classes(listing: Listing) -> None:
+    if not {"train", "test"} <= set(listing.splits):
+        return
+    train, test = (set(listing.splits[split].classes) for split in ("train", "test"))
+    if train & test and train != test:
+        name = min(train ^ test)
+        here, there = ("train", "test") if name in train else ("test", "train")
+        raise UserError(
+            f"The class '{name}' of {listing.label} has images in the {here} split but not in the {there} split; "
+            "give both splits the same classes, or wholly different ones for few-shot episodes."
+        )
+
+
+def content_fingerprint(source: Source, listing: Listing) -> str:
+    """64 hex digits that name the images of a listing, and their classes, by content.
+
+    SHA-256 over relative path, size and CRC-32 of every image of every split, and over its split and class
+    where they do not stand in its path; so a directory and a zip of it have the same one. A zip is judged by
+    its central directory; the files of a directory are read once, and the answer is kept in the cache while
+    their sizes and modification times stay.
+    """
+    key = f"fingerprint-{listing.stamp[:32]}"
+    known = read_fact(key)
+    if known is not None:
+        return known
+    digest = hashlib.sha256()
+    for path, split, name in sorted((path, split, name) for split, name, path in listing.rows()):
+        relative = listing.shown(path)
+        folder, _, rest = relative.partition("/")
+        said = folder in _FOLDERS[split] and rest.startswith(f"{name}/")
+        about = relative if said else f"{relative}\0{split}\0{name}"
+        digest.update(about.encode("utf-8", "surrogateescape") + f"\0{source.checksum(path)}\n".encode())
+    write_fact(key, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def check_format(channels: int | None, image_size: int | None) -> None:
+    """Refuses a number of channels or an image size that no image can have."""
+    if channels not in (None, 1, 3):
+        raise UserError(
+            f"Images have 1 or 3 channels, not {channels}; leave channels out for the data's own."
+        )
+    if image_size is not None and image_size < 1:
+        raise UserError(f"The image size {image_size} is below 1; give pixels.")
+
+
+def first_file(listing: Listing) -> str:
+    """The file that the others are compared with, where their size and channels are to be the same."""
+    return next(iter(listing.splits.values())).files[0]
+
+
+def check_like(image: np.ndarray, path: str, first: np.ndarray, first_path: str, label: str) -> None:
+    """Refuses an image of another size or other channels than the first.
+
+    Args:
+        image, first: uint8 ``[H, W]`` or ``[H, W, 3]``, as :func:`gkd.data.files.decode` gives them.
+        path, first_path: of their files.
+        label: where they are.
+    """
+    if image.ndim != first.ndim:
+        grey, colour = (path, first_path) if image.ndim == 2 else (first_path, path)
+        raise UserError(
+            f"The image '{grey}' in {label} is grey where '{colour}' is in colour; set data.channels=3 (grey is "
+            "then R = G = B) or data.channels=1 (all become grey)."
+        )
+    if image.shape[:2] != first.shape[:2]:
+        height, width = image.shape[:2]
+        raise UserError(
+            f"The image '{path}' in {label} is {height}×{width} (height×width) where '{first_path}' is "
+            f"{first.shape[0]}×{first.shape[1]}; make them one size or set data.image_size."
+        )
+
+
+def _decode_all(
+    source: Source, paths: Sequence[str], first_path: str, channels: int | None, image_size: int | None
+) -> np.ndarray:
+    """All images as uint8 ``[N, C, H, W]``, each like the one at ``first_path``."""
+    first = decode(source, first_path, channels, image_size)
+    decoded = np.empty((len(paths), 1 if first.ndim == 2 else 3, *first.shape[:2]), dtype=np.uint8)
+    chunks = [paths[i : i + _DECODED_AT_ONCE] for i in range(0, len(paths), _DECODED_AT_ONCE)]
+    num_threads = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    pool = ThreadPoolExecutor(num_threads)
+    position = 0
+    try:
+        # Results come in the order of the files, so an error names the first bad file, always the same one.
+        for images in pool.map(lambda part: [decode(source, p, channels, image_size) for p in part], chunks):
+            for image in images:
+                check_like(image, paths[position], first, first_path, source.label)
+                decoded[position] = image if image.ndim == 2 else image.transpose(2, 0, 1)
+                position += 1
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return decoded
+
+
+def load_split(
+    source: Source,
+    listing: Listing,
+    split: Split,
+    *,
+    channels: int | None = None,
+    image_size: int | None = None,
+    name: str = "images",
+) -> ImageSet:
+    """One split of a listing, decoded, or from the cache where it was decoded before.
+
+    Training and test split are decoded together, so that what is wrong with either is said at the start.
+
+    Args:
+        source: where the listing's files are, open.
+        listing: of a layout.
+        split: one of its splits.
+        channels: 1 (greyscale) or 3 (RGB); None asks for images that are all grey (or 1 bit) or all colour.
+        image_size: pixels; every image is resized to this square by PIL's (antialiased) bilinear filter,
+            without keeping its aspect ratio. None asks for images of one size.
+        name: of the set, for messages.
+
+    Raises:
+        UserError: no such split, an image that cannot be decoded (named), images of several sizes, grey
+            images among colour ones.
+    """
+    check_format(channels, image_size)
+    listing.split(split)
+
+    def key(part: str) -> str:
+        what = (_CACHE_FORMAT, listing.stamp, channels, image_size, part)
+        return f"images-{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}"
+
+    cached = read_cached(key(split), name)
+    if cached is not None:
+        return cached
+    together = ("train", "test") if split in ("train", "test") else (split,)
+    parts = {part: listing.splits[part] for part in together if part in listing.splits}
+    paths = [path for part in parts.values() for path in part.files]
+    pixels = torch.from_numpy(_decode_all(source, paths, first_file(listing), channels, image_size))
+    sets, start = {}, 0
+    for part, listed in parts.items():
+        sets[part] = ImageSet(
+            pixels[start : start + len(listed.files)],
+            torch.tensor(listed.labels, dtype=torch.int64),
+            LabelSpace(listed.classes),
+            files=tuple(listing.shown(path) for path in listed.files),
+            name=name,
+        )
+        start += len(listed.files)
+        write_cached(key(part), sets[part])
+    return sets[split]
+
+
+def stream_split(
+    source: Source,
+    listing: Listing,
+    split: Split,
+    *,
+    root: Path,
+    channels: int | None,
+    image_size: int | None,
+    workers: int,
+    name: str,
+) -> ImageSet:
+    """One split of a listing whose pixels stay on disk.
+
+    Args:
+        source, listing, split, image_size, name: as of :func:`load_split`.
+        root: where the source is, for the worker processes.
+        channels: 1 or 3; None is 3, because the files are not opened to see.
+        workers: processes that decode.
+    """
+    listed = listing.split(split)
+    return ImageSet(
+        StreamedPixels(
+            root,
+            listed.files,
+            channels=channels or 3,
+            size=_size(source, listing, image_size),
+            resized=image_size is not None,
+            workers=workers,
+            stamp=listing.stamp,
+        ),
+        torch.tensor(listed.labels, dtype=torch.int64),
+        LabelSpace(listed.classes),
+        files=tuple(listing.shown(path) for path in listed.files),
+        name=name,
+    )
+
+
+def decoded_bytes(source: Source, listing: Listing, *, channels: int | None, image_size: int | None) -> int:
+    """What the images of all splits take in memory, going by the first one's size where none is given."""
+    height, width = _size(source, listing, image_size)
+    return sum(len(part.files) for part in listing.splits.values()) * (channels or 3) * height * width
+
+
+def _size(source: Source, listing: Listing, image_size: int | None) -> tuple[int, int]:
+    if image_size is not None:
+        return image_size, image_size
+    image = open_image(source, first_file(listing), None)
+    return image.height, image.width
