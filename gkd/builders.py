@@ -22,7 +22,7 @@ from gkd.data import (
     load_images,
     split_validation,
 )
-from gkd.distiller import check_terms, shapes_and_labels
+from gkd.distiller import check_terms
 from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.method import require
@@ -62,6 +62,7 @@ def prepare(resolved: config.Resolved) -> Prepared:
     relation = relation_of(experiment) if experiment.teacher else None
     require(experiment.method, relation, config.shipped_methods())
     problem = next(iter(task.problems(teacher_source, source)))
+    _check_what_the_teacher_sees(experiment, problem)
     if experiment.data.per_class is not None:
         seed = experiment.run.seed if experiment.data.subset_seed is None else experiment.data.subset_seed
         train = limit_per_class(problem.student.train, experiment.data.per_class, seed=seed)
@@ -76,6 +77,25 @@ def prepare(resolved: config.Resolved) -> Prepared:
     settings = _settings(experiment, source)
     student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Prepared(resolved, problem, student, settings, experiment.method.epochs(experiment.run.epochs))
+
+
+def _check_what_the_teacher_sees(experiment: schema.Experiment, problem: Problem) -> None:
+    """Refuses to show a teacher images unlike its own, unless the experiment says how they are adapted."""
+    if experiment.teacher is None or experiment.teacher.data is None or not experiment.method.needs_teacher:
+        return
+    own, seen = problem.teacher.train, problem.student.train.as_teacher_sees
+    if own.channels != seen.channels:
+        raise UserError(
+            f"The teacher's images have {own.channels} channels and the student's, as it would see them, "
+            f"{seen.channels}; set data.teacher_view.channels={own.channels}."
+        )
+    if own.size != seen.size and experiment.data.teacher_view is None:
+        height, width = own.size
+        raise UserError(
+            f"The teacher's images are {height}×{width} and the student's {seen.size[0]}×{seen.size[1]}: "
+            f"say what the teacher sees: data.teacher_view.image_size={height}, or {seen.size[0]} to show it the "
+            "student's as they are."
+        )
 
 
 def _sides(experiment: schema.Experiment) -> tuple[Source, Source, Task]:
@@ -270,7 +290,8 @@ def check_shapes(prepared: Prepared) -> None:
     """Refuses a method that does not fit the two networks' outputs, before the teacher is trained for it."""
     images, teacher = prepared.problem.student.train, random_teacher(prepared)
     for stage in prepared.experiment.method.stages.values():
-        check_terms(stage.terms, prepared.student, teacher, *shapes_and_labels(images))
+        seen = images.as_teacher_sees.image_shape
+        check_terms(stage.terms, prepared.student, teacher, images.image_shape, images.labels, seen)
 
 
 def teacher_experiment(prepared: Prepared) -> config.Resolved:

@@ -123,6 +123,11 @@ def load(config: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     return resolve(config_name(path), [*layers, *_override_layers(overrides)])
 
 
+def from_content(name: str, content: dict[str, Any], overrides: Sequence[str] = ()) -> Resolved:
+    """An experiment that no file states, under overrides; errors as of :func:`load`."""
+    return resolve(name, [("experiment", content), *_override_layers(overrides)])
+
+
 def load_method(name: str) -> Method:
     """A method file by name, on its own: what ``gkd show`` prints."""
     content = {**_method_content(name), "name": name}

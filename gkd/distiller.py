@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd.data import ImageSet
 from gkd.errors import UserError, unknown
 from gkd.features import Batch, Features, Shapes, as_network, output_shapes
 from gkd.labels import LabelRelation
@@ -335,8 +334,8 @@ def check_terms(
     student: nn.Module,
     teacher: Teacher | None,
     image_shape: Sequence[int],
-    teacher_image_shape: Sequence[int],
     train_labels: Tensor,
+    teacher_image_shape: Sequence[int] | None = None,
 ) -> None:
     """Refuses terms that do not fit the networks' outputs or the labels, before anything is trained.
 
@@ -344,12 +343,8 @@ def check_terms(
         UserError: no teacher for a term that reads one, a spot that a network does not have, shapes that a loss
             cannot compare, or labels that leave it nothing to compare.
     """
-    _check_terms(terms, *_shapes(student, teacher, image_shape, teacher_image_shape), train_labels)
-
-
-def shapes_and_labels(images: ImageSet) -> tuple[Sequence[int], Sequence[int], Tensor]:
-    """What ``check_terms`` asks of the training images: both sides' shapes, and the labels."""
-    return images.image_shape, images.as_teacher_sees.image_shape, images.labels
+    shapes = _shapes(student, teacher, image_shape, teacher_image_shape or image_shape)
+    _check_terms(terms, *shapes, train_labels)
 
 
 def _shapes(

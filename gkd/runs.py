@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,16 +20,15 @@ from gkd import metrics
 from gkd.builders import Prepared, check_shapes, load_teacher, prepare, teacher_experiment, use_threads
 from gkd.checkpoint import latest_checkpoint, load_weights, read_json, read_weights, save_weights, write_json
 from gkd.config import Resolved, load
-from gkd.data import ImageSet
+from gkd.data import ImageSet, StreamedPixels
 from gkd.environment import command, environment
 from gkd.errors import UserError
-from gkd.evaluate import predict, teacher_predictions
+from gkd.evaluate import predict
 from gkd.identity import NO_EFFECT
+from gkd.judge import cached_predictions, judge, prove_teacher, rounded, teacher_results
 from gkd.labels import LabelRelation
 from gkd.logging import MetricsFile, Reporter
-from gkd.losses import teacher_confidence
 from gkd.models import count_parameters
-from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.train import Position, State, fit
@@ -96,6 +96,9 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
     threads = use_threads(experiment.run.threads)
     torch.use_deterministic_algorithms(experiment.run.deterministic)
     prepared = prepare(resolved)
+    console.print(
+        f"data      {describe_images(prepared.problem.student.train)}", markup=False, highlight=False
+    )
     teacher, problem = obtain_teacher(prepared, console)
     with _locked(folder, console if wait else None):
         done = finished(folder)
@@ -124,6 +127,16 @@ def title(resolved: Resolved) -> str:
     return f"{resolved.name} {experiment.method.name} seed {experiment.run.seed}"
 
 
+def describe_images(images: ImageSet) -> str:
+    """How many images there are, of which shape, and whether they are in memory or streamed from disk."""
+    shape = "x".join(map(str, images.image_shape))
+    gigabytes = len(images) * math.prod(images.image_shape) / 2**30
+    if isinstance(images.images, StreamedPixels):
+        where = f"streamed from {images.images.root} by {images.images.workers} workers"
+        return f"{len(images)} training images of {shape}, {where} ({gigabytes:.1f} GiB decoded)"
+    return f"{len(images)} training images of {shape} in memory ({gigabytes:.2g} GiB)"
+
+
 def obtain_teacher(prepared: Prepared, console: Console) -> tuple[Teacher | None, Problem]:
     """The teacher that the method needs: its checkpoint, or the run that trains it, shared by all."""
     options = prepared.experiment.teacher
@@ -135,7 +148,9 @@ def obtain_teacher(prepared: Prepared, console: Console) -> tuple[Teacher | None
         training = teacher_experiment(prepared)
         run(training, console, wait=True)
         checkpoint = run_folder(training) / WEIGHTS[options.weights]
-    return load_teacher(prepared, checkpoint)
+    teacher, problem = load_teacher(prepared, checkpoint)
+    console.print(prove_teacher(teacher, problem, prepared, checkpoint), markup=False, highlight=False)
+    return teacher, problem
 
 
 def _describe(folder: Path, prepared: Prepared, threads: int) -> None:
@@ -177,10 +192,8 @@ def _finish(
         results[which] = judge(logits, labels)
         correct[which] = pack(metrics.correctness(logits, labels))
         if teacher is not None:
-            teacher_logits, _ = _predictions(teacher, test, settings)
-            results[which]["agreement"] = _rounded(
-                metrics.agreement(logits, teacher_logits, problem.relation)
-            )
+            teacher_logits, _ = cached_predictions(teacher, test, settings)
+            results[which]["agreement"] = rounded(metrics.agreement(logits, teacher_logits, problem.relation))
         metadata = {
             "network": resolved.experiment.student.network,
             "classes": json.dumps(list(problem.student.space)),
@@ -190,7 +203,7 @@ def _finish(
             "method": resolved.experiment.method.name,
         }
         save_weights(folder / WEIGHTS[which], state, metadata)
-    results["best"].update(epoch=position.best_epoch, validation=_rounded(position.best_metric))
+    results["best"].update(epoch=position.best_epoch, validation=rounded(position.best_metric))
     write_json(folder / CORRECT, {"count": len(labels), **correct})
     summary: Summary = {
         "config": resolved.name,
@@ -201,7 +214,7 @@ def _finish(
         "epochs": prepared.epochs,
         "note": "last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
         **results,
-        "teacher": _teacher_results(teacher, problem, prepared) if teacher else None,
+        "teacher": teacher_results(teacher, problem, prepared) if teacher else None,
         "empty_batches": _empty_batches(folder),
         "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
         "seconds": round(position.seconds, 2),
@@ -214,15 +227,6 @@ def _finish(
     return summary
 
 
-def judge(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Accuracy and expected calibration error in percent, negative log-likelihood in nats."""
-    return {
-        "accuracy": _rounded(metrics.accuracy(logits, labels)),
-        "ece": _rounded(metrics.expected_calibration_error(logits, labels)),
-        "nll": _rounded(metrics.negative_log_likelihood(logits, labels)),
-    }
-
-
 def describe_relation(relation: LabelRelation) -> dict[str, Any]:
     """A label relation as facts for a summary."""
     return {
@@ -232,44 +236,6 @@ def describe_relation(relation: LabelRelation) -> dict[str, Any]:
         "teacher_classes": len(relation.teacher),
         "student_classes": len(relation.student),
     }
-
-
-def _teacher_results(teacher: Teacher, problem: Problem, prepared: Prepared) -> dict[str, Any]:
-    """What the teacher is worth: on its own classes, and as a classifier it induces over the student's."""
-    settings, student = prepared.settings, problem.student
-    own = problem.teacher.test.restrict(teacher.space)
-    own_logits, _ = _predictions(teacher, own, settings)
-    test_logits, embedding = _predictions(teacher, student.test, settings)
-    _, train_embedding = _predictions(teacher, student.train, settings)
-    labels = student.test.labels.cpu()
-    induced = metrics.ncm_accuracy(
-        embedding, labels, train_embedding, student.train.labels.cpu(), len(student.space)
-    )
-    results: dict[str, Any] = {
-        "accuracy": _rounded(metrics.accuracy(own_logits, own.labels.cpu())),
-        "induced_accuracy": _rounded(induced),
-        "hash": teacher.state_hash(),
-    }
-    terms = [term for stage in prepared.experiment.method.stages.values() for term in stage.terms.values()]
-    for kind in sorted({term.confidence for term in terms if term.confidence}):
-        weights = teacher_confidence(test_logits, kind)
-        results[f"confidence_auc/{kind}"] = _rounded(
-            metrics.separation(weights, problem.relation.known[labels])
-        )
-    return results
-
-
-_PREDICTIONS: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
-
-
-def _predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
-    """A teacher's outputs on an image set; the last few are kept, because the cells of a grid share them."""
-    key = (f"{teacher.state_hash()} {settings.dtype}", images.as_teacher_sees.fingerprint())
-    if key not in _PREDICTIONS:
-        if len(_PREDICTIONS) >= 16:
-            _PREDICTIONS.pop(next(iter(_PREDICTIONS)))
-        _PREDICTIONS[key] = teacher_predictions(teacher, images, settings)
-    return _PREDICTIONS[key]
 
 
 def _empty_batches(folder: Path) -> dict[str, int]:
@@ -328,10 +294,6 @@ def pack(correct: Tensor) -> str:
 def unpack(text: str, count: int) -> np.ndarray:
     """The Bool ``[count]`` array of ``pack``."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=count).astype(bool)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
 
 
 @contextmanager

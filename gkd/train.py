@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gkd.checkpoint import Checkpoint, copy_state, latest_checkpoint, save_checkpoint
 from gkd.data import Batches, Look
-from gkd.distiller import Distiller, check_terms, shapes_and_labels
+from gkd.distiller import Distiller, check_terms
 from gkd.errors import UserError
 from gkd.evaluate import train_centres, validate
 from gkd.features import Batch
@@ -69,7 +69,9 @@ def fit(
         Diverged: a loss or weight became non-finite; the last checkpoint is whole.
     """
     for stage in method.stages.values():
-        check_terms(stage.terms, student, teacher, *shapes_and_labels(problem.student.train))
+        images = problem.student.train
+        seen = images.as_teacher_sees.image_shape
+        check_terms(stage.terms, student, teacher, images.image_shape, images.labels, seen)
     folder.mkdir(parents=True, exist_ok=True)
     metrics = MetricsFile(folder / "metrics.jsonl")
     resumed = latest_checkpoint(folder / "checkpoints")

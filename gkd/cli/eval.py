@@ -1,4 +1,4 @@
-"""gkd eval: judge a finished run's students again."""
+"""gkd eval: judge a finished run's students again, or the network in any weight file."""
 
 from __future__ import annotations
 
@@ -7,22 +7,42 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gkd.judge import evaluate_checkpoint
 from gkd.runs import WEIGHTS, evaluate_run
 
-HELP = "judge a finished run's saved students on its test images"
+HELP = "judge a finished run's students, or the network in a weight file, on test images"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run folder")
     parser.add_argument(
-        "overrides", metavar="a.b=c", nargs="*", help="overrides, such as data.root=where/the/images/are/now"
+        "path", metavar="RUN|FILE", type=Path, help="a run folder, or a .safetensors or .pth file"
+    )
+    parser.add_argument(
+        "overrides",
+        metavar="a.b=c",
+        nargs="*",
+        help="overrides: for a run such as data.root=where/the/images/are/now; for a file data.name=cifar100 "
+        "student.network=wrn_40_2",
     )
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
-    results = evaluate_run(arguments.run, arguments.overrides)
+    if arguments.path.is_file():
+        results = evaluate_checkpoint(arguments.path, arguments.overrides)
+        about = (
+            f"{results.pop('network')}, {results.pop('classes')} classes, {results.pop('images')} test images"
+        )
+        stated = results.pop("stated")
+        console.print(f"{arguments.path.name}: {about}", markup=False, highlight=False)
+        values = _line(results) + ("" if stated is None else f"  (the file says accuracy {stated:.4g})")
+        console.print(values, highlight=False)
+        return 0
+    results = evaluate_run(arguments.path, arguments.overrides)
     console.print(f"{results['config']} {results['method']} seed {results['seed']}", highlight=False)
     for which in WEIGHTS:
-        values = "  ".join(f"{name} {value:.4g}" for name, value in results[which].items())
-        console.print(f"{which:5}{values}", highlight=False)
+        console.print(f"{which:5}{_line(results[which])}", highlight=False)
     return 0
+
+
+def _line(values: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())

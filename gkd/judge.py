@@ -1,0 +1,144 @@
+"""What students and teachers are worth: on test images, against an expectation, from a weight file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gkd import config, metrics
+from gkd.builders import Prepared, prepare, use_threads
+from gkd.checkpoint import load_weights, read_weights
+from gkd.data import ImageSet
+from gkd.errors import UserError
+from gkd.evaluate import predict, teacher_predictions
+from gkd.losses import teacher_confidence
+from gkd.settings import Settings
+from gkd.task import Problem
+from gkd.teacher import Teacher
+
+
+def judge(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Accuracy and expected calibration error in percent, negative log-likelihood in nats."""
+    return {
+        "accuracy": rounded(metrics.accuracy(logits, labels)),
+        "ece": rounded(metrics.expected_calibration_error(logits, labels)),
+        "nll": rounded(metrics.negative_log_likelihood(logits, labels)),
+    }
+
+
+def prove_teacher(teacher: Teacher, problem: Problem, prepared: Prepared, checkpoint: Path) -> str:
+    """Judges a teacher that was loaded, and says what it is worth.
+
+    Raises:
+        UserError: another accuracy than the experiment expects.
+    """
+    options = prepared.experiment.teacher
+    assert options is not None
+    accuracy, count = own_accuracy(teacher, problem, prepared.settings)
+    told = f"{accuracy:.2f} % of the {count} test images of its {len(teacher.space)} classes"
+    if options.expect is None:
+        return f"teacher   {options.network}: {told}"
+    expected, tolerance = map(float, options.expect.split("±"))
+    if abs(accuracy - expected) > tolerance:
+        raise UserError(
+            f"The teacher {checkpoint} has {told}, but teacher.expect is {options.expect}: it is another file, its "
+            "columns are in another order of the classes, or its input is normalised in another way (teacher.mean, "
+            "teacher.std); put that right, or change teacher.expect."
+        )
+    return f"teacher   {options.network}: {told} (expected {options.expect})"
+
+
+def own_accuracy(teacher: Teacher, problem: Problem, settings: Settings) -> tuple[float, int]:
+    """A teacher's accuracy in percent on the test images of its own classes, and how many they are."""
+    own = problem.teacher.test.restrict(teacher.space)
+    logits, _ = cached_predictions(teacher, own, settings)
+    return metrics.accuracy(logits, own.labels.cpu()), len(own)
+
+
+def teacher_results(teacher: Teacher, problem: Problem, prepared: Prepared) -> dict[str, Any]:
+    """What the teacher is worth: on its own classes, and as a classifier it induces over the student's."""
+    settings, student = prepared.settings, problem.student
+    accuracy, _ = own_accuracy(teacher, problem, settings)
+    test_logits, embedding = cached_predictions(teacher, student.test, settings)
+    _, train_embedding = cached_predictions(teacher, student.train, settings)
+    labels = student.test.labels.cpu()
+    induced = metrics.ncm_accuracy(
+        embedding, labels, train_embedding, student.train.labels.cpu(), len(student.space)
+    )
+    results: dict[str, Any] = {
+        "accuracy": rounded(accuracy),
+        "induced_accuracy": rounded(induced),
+        "hash": teacher.state_hash(),
+    }
+    terms = [term for stage in prepared.experiment.method.stages.values() for term in stage.terms.values()]
+    for kind in sorted({term.confidence for term in terms if term.confidence}):
+        weights = teacher_confidence(test_logits, kind)
+        results[f"confidence_auc/{kind}"] = rounded(
+            metrics.separation(weights, problem.relation.known[labels])
+        )
+    return results
+
+
+def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Judges the network in a weight file on the test images of a data set.
+
+    Args:
+        path: a weight file in any format that ``read_weights`` takes. What its metadata say (network, classes, mean,
+            std) need not be given.
+        overrides: ``a.b=c`` over an experiment of the standard task, such as ``data.name=cifar100`` and
+            ``student.network=wrn_40_2``.
+
+    Returns:
+        ``network``, ``classes`` (their number), ``images`` (theirs), ``stated`` (the test accuracy in the file's
+        metadata, or None) and what ``judge`` gives.
+
+    Raises:
+        UserError: no data set is named, or the file does not fit.
+    """
+    tensors, metadata = read_weights(path)
+    if not any(override.startswith("data.") for override in overrides):
+        raise UserError(
+            f"gkd eval judges the weight file {path} on test images: name them, as in data.name=folder "
+            "data.root=IMAGES.zip."
+        )
+    student = {"network": metadata["network"]} if "network" in metadata else {}
+    data = {key: list(map(float, metadata[key].split(","))) for key in ("mean", "std") if key in metadata}
+    task: dict[str, Any] = {"name": "standard"}
+    if "classes" in metadata:
+        task["classes"] = {"names": json.loads(metadata["classes"])}
+    content = {"task": task, "data": data, "student": student, "method": "student"}
+    prepared = prepare(config.from_content(path.name, content, overrides))
+    use_threads(prepared.experiment.run.threads)
+    test = prepared.problem.student.test
+    name = f"{prepared.experiment.student.network} with {len(test.space)} classes"
+    load_weights(prepared.student, tensors, name=name, path=path)
+    logits, _ = predict(prepared.student, test, prepared.settings)
+    return {
+        "network": prepared.experiment.student.network,
+        "classes": len(test.space),
+        "images": len(test),
+        "stated": float(metadata["test_accuracy"]) if "test_accuracy" in metadata else None,
+        **judge(logits, test.labels.cpu()),
+    }
+
+
+_PREDICTIONS: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+
+
+def cached_predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
+    """A teacher's outputs on an image set; the last few are kept, because the cells of a grid share them."""
+    key = (f"{teacher.state_hash()} {settings.dtype}", images.as_teacher_sees.fingerprint())
+    if key not in _PREDICTIONS:
+        if len(_PREDICTIONS) >= 16:
+            _PREDICTIONS.pop(next(iter(_PREDICTIONS)))
+        _PREDICTIONS[key] = teacher_predictions(teacher, images, settings)
+    return _PREDICTIONS[key]
+
+
+def rounded(value: float | None) -> float | None:
+    """To four decimals, as summaries keep numbers."""
+    return None if value is None else round(value, 4)
