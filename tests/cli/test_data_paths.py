@@ -1,0 +1,168 @@
+"""What the data section makes of a run: streamed images, views for the teacher, mixup, balanced batches."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gkd.checkpoint import read_weights
+from gkd.config import load
+from gkd.errors import UserError
+from tests.cli_helpers import FAST, gkd, write_photos
+
+PHOTOS = (
+    "run", "cross_task/photos", "data.root=photos.zip", "data.batch_size=6",
+    "data.image_size=null", "task.teacher_classes=null", "student.network=resnet8", "teacher.network=resnet8",
+    "teacher.train.batch_size=6", "optimiser.lr=0.01", *FAST,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def photos(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos.zip")
+    return tmp_path / "photos.zip"
+
+
+def summary_of(folder: Path, **wanted: str) -> dict:
+    """The one finished run of the photographs under a folder."""
+    (path,) = (folder / "photos" if (folder / "photos").exists() else folder / "cross_task").rglob("summary.json")
+    return {**json.loads(path.read_text()), "folder": path.parent}
+
+
+def test_streamed_images_train_the_same_bits(capsys, tmp_path):
+    assert gkd(*PHOTOS, "run.out=memory") == 0
+    assert "15 training images of 3x8x8 in memory" in capsys.readouterr().out
+    assert gkd(*PHOTOS, "run.out=stream", "data.memory_gb=0", "data.workers=2") == 0
+    assert "15 training images of 3x8x8, streamed from photos.zip by 2 workers" in capsys.readouterr().out
+    runs = [summary_of(tmp_path / name) for name in ("memory", "stream")]
+    assert runs[0]["last"] == runs[1]["last"]
+    assert runs[0]["teacher"]["hash"] == runs[1]["teacher"]["hash"]
+    a, b = (read_weights(run["folder"] / "student.safetensors")[0] for run in runs)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_eight_decoding_workers_are_the_same_run(tmp_path):
+    words = ("data.memory_gb=0", "data.workers=")
+    assert load("cross_task/photos", [words[0], words[1] + "8"]).identity == load("cross_task/photos", words[:1]).identity
+    assert load("cross_task/photos", words[:1]).identity != load("cross_task/photos").identity
+
+
+@pytest.mark.parametrize("more", [(), ("data.views=2",), ("data.memory_gb=0", "data.workers=0")])
+@pytest.mark.parametrize("method", ["sp", "kd", "refilled"])
+def test_the_teacher_sees_a_larger_clean_grey_view(method, more, tmp_path):
+    view = "data.teacher_view={image_size: 16, channels: 1, augment: none}"
+    assert gkd(*PHOTOS, "run.out=out", f"method={method}", view, "data.image_size=8", *more) == 0
+    summary = summary_of(tmp_path / "out")
+    (teacher,) = (tmp_path / "out" / "teachers").rglob("student.safetensors")
+    assert read_weights(teacher)[0]["conv1.weight"].shape[1] == 1  # it was trained on what it sees
+    assert read_weights(summary["folder"] / "student.safetensors")[0]["conv1.weight"].shape[1] == 3
+    assert summary["teacher"]["accuracy"] is not None
+
+
+def test_a_mixed_augmentation_makes_every_term_virtual(tmp_path):
+    resolved = load("cross_task/photos", ["method=kd", "data.augment=crop-flip+mixup(alpha=0.2)"])
+    (stage,) = resolved.experiment.method.stages.values()
+    assert (stage.mixup.alpha, stage.mixup.images) == (0.2, 2)
+    assert {term.samples for term in stage.terms.values()} == {"virtual"}
+    assert load("cross_task/photos", ["method=kd"]).identity != resolved.identity
+    assert gkd(*PHOTOS, "method=kd", "data.augment=crop-flip+mixup(alpha=0.2)", "run.out=out") == 0
+    (path,) = (tmp_path / "out").rglob("kd*/seed0/config.yaml")
+    assert load(path).identity == load("cross_task/photos", [*PHOTOS[2:], "method=kd", "run.out=out", "data.augment=crop-flip+mixup(alpha=0.2)"]).identity  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "augment", "sentence"),
+    [
+        ("refilled", "crop-flip+mixup", "reads labels of one image a row"),
+        ("kd", "crop-flip+mixup(beta=2)", "is not of the form mixup or mixup"),
+        ("kd", "crop-flip+mixup(alpha=0)", "alpha: Input should be greater than 0"),
+        ("kd", "mixup+crop-flip", "Unknown augmentation 'mixup'"),
+        ("kd", "crop-flop", "Did you mean 'crop-flip'"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_refused(method, augment, sentence):
+    with pytest.raises(UserError, match=sentence.replace("(", r"\(")):
+        load("cross_task/photos", [f"method={method}", f"data.augment={augment}"])
+
+
+def test_balanced_batches_by_the_data_section(capsys):
+    assert gkd(*PHOTOS, "data.images_per_class=2", "method=refilled") == 0
+    assert gkd(*PHOTOS, "data.images_per_class=4", "method=refilled") == 2
+    assert "divides the batch size" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two_sources(tmp_path) -> tuple[str, ...]:
+    """A teacher's images of 12 pixels in grey, a student's of 8 in colour."""
+    write_photos(tmp_path / "others.zip", seed=1)
+    return (*PHOTOS, "teacher.data={name: folder, root: others.zip, image_size: 12, channels: 1, batch_size: 6}")
+
+
+@pytest.mark.parametrize(
+    ("view", "sentence"),
+    [
+        ("null", "have 1 channels and the student's, as it would see them, 3; set data.teacher_view.channels=1"),
+        ("{image_size: 12}", "set data.teacher_view.channels=1"),
+    ],
+)
+def test_a_teacher_of_other_images_needs_to_know_what_it_sees(two_sources, view, sentence, capsys):
+    assert gkd(*two_sources, f"data.teacher_view={view}") == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_sizes_are_adapted_only_where_the_experiment_says_how(two_sources, capsys, tmp_path):
+    words = [word.replace(", channels: 1", "") for word in two_sources]
+    assert gkd(*words) == 2
+    assert "are 12×12 and the student's 8×8: say what the teacher sees: data.teacher_view.image_size=12, or 8" in (
+        capsys.readouterr().err
+    )
+    for view in ("{image_size: 8}", "{image_size: 12}"):
+        assert gkd(*words, f"data.teacher_view={view}") == 0
+    assert gkd(*two_sources, "data.teacher_view={image_size: 12, channels: 1}") == 0
+
+
+def test_a_teacher_is_judged_when_it_is_loaded(capsys, tmp_path):
+    assert gkd(*PHOTOS, "run.out=first") == 0
+    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher   resnet8:"))
+    assert "of the 18 test images of its 3 classes" in told
+    accuracy = summary_of(tmp_path / "first")["teacher"]["accuracy"]
+    (file,) = (tmp_path / "first" / "teachers").rglob("student.safetensors")
+    words = (*PHOTOS, f"teacher.checkpoint={file}", "run.out=second")
+    assert gkd(*words, "teacher.expect=99 ± 0.1") == 2
+    assert f"has {accuracy:.2f} % of the 18 test images" in capsys.readouterr().err
+    assert not list((tmp_path / "second").rglob("metrics.jsonl"))  # nothing was trained
+    assert gkd(*words, f"teacher.expect={accuracy:.2f} +- 0.3") == 0
+    assert f"(expected {accuracy:.2f} ± 0.3)" in capsys.readouterr().out
+    resolved = load("cross_task/photos", [*words[2:], "teacher.expect=12"])
+    assert resolved.experiment.teacher.expect == "12 ± 0.5"
+    assert resolved.identity == load("cross_task/photos", words[2:]).identity
+    with pytest.raises(UserError, match="teacher.expect: 'good' is not an accuracy in percent"):
+        load("cross_task/photos", ["teacher.expect=good"])
+
+
+def test_eval_takes_any_weight_file(capsys, tmp_path):
+    assert gkd(*PHOTOS, "method=student", "run.out=out") == 0
+    summary = summary_of(tmp_path / "out")
+    file = summary["folder"] / "student.safetensors"
+    capsys.readouterr()
+    assert gkd("eval", str(file)) == 2
+    assert "name them, as in data.name=folder data.root=IMAGES.zip" in capsys.readouterr().err
+    data = ("data.name=folder", "data.root=photos.zip")
+    assert gkd("eval", str(file), *data) == 0
+    printed = capsys.readouterr().out
+    assert "resnet8, 3 classes, 18 test images" in printed
+    accuracy = summary["last"]["accuracy"]
+    assert f"accuracy {accuracy:.4g}" in printed
+    assert f"(the file says accuracy {accuracy:.4g})" in printed
+    # Without metadata everything is to be said; the classes are the data's.
+    bare = tmp_path / "bare.pth"
+    torch.save({"model": read_weights(file)[0]}, bare)
+    assert gkd("eval", str(bare), *data) == 2
+    assert "student.network: this key is missing" in capsys.readouterr().err
+    mean, std = (f"data.{key}=[{read_weights(file)[1][key]}]" for key in ("mean", "std"))
+    assert gkd("eval", str(bare), *data, "student.network=resnet8", mean, std) == 0
+    assert f"accuracy {accuracy:.4g}" in capsys.readouterr().out
+    assert gkd("eval", str(bare), *data, "student.network=resnet14") == 2
+    assert "holds another network than resnet14" in capsys.readouterr().err
