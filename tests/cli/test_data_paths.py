@@ -64,8 +64,8 @@ def test_the_teacher_sees_a_larger_clean_grey_view(method, more, tmp_path):
 def test_what_the_teacher_sees_decides_what_the_student_learns(tmp_path):
     found = set()
     for view in ("null", "{augment: none}", "{draws: own}", "{augment: flip}"):
-        assert gkd(*PHOTOS, f"run.out={len(found)}", f"data.teacher_view={view}") == 0
-        weights, _ = read_weights(summary_of(tmp_path / str(len(found)))["folder"] / "student.safetensors")
+        assert gkd(*PHOTOS, f"run.out=out{len(found)}", f"data.teacher_view={view}") == 0
+        weights, _ = read_weights(summary_of(tmp_path / f"out{len(found)}")["folder"] / "student.safetensors")
         found.add(weights["conv1.weight"].numpy().tobytes())
     assert len(found) == 4
 
