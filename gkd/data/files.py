@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -49,8 +48,8 @@ class ZipSource:
             self.archive = zipfile.ZipFile(path)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise UserError(
-                f"{path} is not a readable zip ({error}); give a zip or a folder of images, or fetch the file "
-                "again."
+                f"{path} is not a readable zip ({error}); fetch it again, or give a zip or a folder (other "
+                "archives unpacked)."
             ) from error
 
     def entries(self) -> Iterator[tuple[str, str]]:
@@ -136,10 +135,11 @@ class Tree:
     def label(self) -> str:
         return self.source.label
 
-    @cached_property
-    def names(self) -> list[str]:
-        """The files and folders at the top, without ``/``."""
-        return sorted({path.split("/", 1)[0] for path in self.stamps})
+    @property
+    def shown(self) -> str:
+        """The files and folders at the top, the first ten of them, for a message."""
+        names = sorted({path.split("/", 1)[0] for path in self.stamps})
+        return ", ".join(names[:10]) or "nothing"
 
     def under(self, folder: str) -> list[str]:
         """The images anywhere below a folder (``"train/"``), sorted."""
@@ -153,8 +153,7 @@ class Tree:
             what: the data set and the file's role, for the message where it is missing.
         """
         if path not in self.stamps:
-            shown = ", ".join(self.names[:10]) or "nothing"
-            raise UserError(f"{self.label} has no file '{path}', {what} (found: {shown}).")
+            raise UserError(f"{self.label} has no file '{path}', {what} (found: {self.shown}).")
         try:
             content = self.source.read(self.prefix + path).decode("utf-8-sig")
         except (OSError, ValueError, zlib.error, zipfile.BadZipFile) as error:
@@ -176,7 +175,7 @@ def tree_of(source: Source, marks: Sequence[str]) -> Tree:
         if not path.startswith(("__MACOSX/", ".")) and "/." not in path
     }
     tops = {path.split("/", 1)[0] for path in entries}
-    inside = {path.split("/", 2)[0] for path in entries if path.split("/", 2)[1:2] in [[m] for m in marks]}
+    inside = {parts[0] for path in entries if (parts := path.split("/", 2))[1:] and parts[1] in marks}
     if tops.isdisjoint(marks) and len(inside) == 1:
         prefix = f"{inside.pop()}/"
         below = {
