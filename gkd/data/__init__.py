@@ -1,7 +1,8 @@
 """The data room: labelled image sets in memory, and batches as pure functions of their address.
 
 - :mod:`~gkd.data.images`: ``ImageSet``, uint8 images with labels by class name.
-- :mod:`~gkd.data.readers`: ``load_images`` and the data sets by name.
+- :mod:`~gkd.data.readers`: ``load_images`` and the data sets by name; :mod:`~gkd.data.arrays` has those of
+  torchvision and scikit-learn, :mod:`~gkd.data.datasets` takes any other torch data set.
 - :mod:`~gkd.data.files`: image files in a directory or a zip; :mod:`~gkd.data.layouts` knows where data sets
   keep them, :mod:`~gkd.data.listing` lists and decodes them, :mod:`~gkd.data.cache` keeps what was decoded.
 - :mod:`~gkd.data.splits`: a validation split, and few images per class.
@@ -9,16 +10,19 @@
 - :mod:`~gkd.data.augment`: crop, flip and normalisation of whole batches on the device.
 - :mod:`~gkd.data.batches`: an epoch's ``Batches``, shuffled or class-balanced, and ``ordered`` evaluation.
 
-Class selection is by name and lives in :mod:`gkd.labels`; ``ImageSet.restrict`` applies it.
+The class lists of few-shot learning are in :mod:`gkd.class_splits`. Class selection is by name and lives in
+:mod:`gkd.labels`; ``ImageSet.restrict`` applies it.
 """
 
+from gkd.class_splits import class_split
 from gkd.data.augment import AUGMENTATIONS, STATISTICS, channel_statistics, normalise
 from gkd.data.batches import Batches, ordered
+from gkd.data.datasets import from_dataset
 from gkd.data.images import ImageSet
 from gkd.data.layouts import LAYOUTS, fingerprint, listing_of
 from gkd.data.listing import Listing, SplitListing
 from gkd.data.random import epoch_order, uniform
-from gkd.data.readers import DATASETS, load_images
+from gkd.data.readers import DATASETS, check_dataset_name, load_images
 from gkd.data.splits import limit_per_class, split_validation
 
 __all__ = [
@@ -31,8 +35,11 @@ __all__ = [
     "Listing",
     "SplitListing",
     "channel_statistics",
+    "check_dataset_name",
+    "class_split",
     "epoch_order",
     "fingerprint",
+    "from_dataset",
     "limit_per_class",
     "listing_of",
     "load_images",

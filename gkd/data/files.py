@@ -190,6 +190,21 @@ def is_image(path: str) -> bool:
     return path.lower().endswith(EXTENSIONS)
 
 
+def pixels_of(image: Image.Image, channels: int | None, image_size: int | None) -> np.ndarray:
+    """The uint8 pixels of an open image, ``[H, W]`` or ``[H, W, 3]``; see :func:`decode`.
+
+    Raises:
+        ValueError: more than 8 bits a channel.
+    """
+    if image.mode not in GREY_MODES + _COLOUR_MODES:
+        raise ValueError(f"pixels of mode {image.mode}; only 8 bits a channel are supported")
+    grey = channels == 1 or (channels is None and image.mode in GREY_MODES)
+    pixels = image.convert("L" if grey else "RGB")
+    if image_size is not None and pixels.size != (image_size, image_size):
+        pixels = pixels.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(pixels)
+
+
 def decode(
     source: Source, path: str, channels: int | None, image_size: int | None
 ) -> np.ndarray:  # uint8 [H, W] or [H, W, 3]
@@ -211,13 +226,7 @@ def decode(
     # all mean that this file cannot be used.
     try:
         with Image.open(io.BytesIO(source.read(path))) as image:
-            if image.mode not in GREY_MODES + _COLOUR_MODES:
-                raise ValueError(f"pixels of mode {image.mode}; only 8 bits a channel are supported")
-            grey = channels == 1 or (channels is None and image.mode in GREY_MODES)
-            pixels = image.convert("L" if grey else "RGB")
-            if image_size is not None and pixels.size != (image_size, image_size):
-                pixels = pixels.resize((image_size, image_size), Image.Resampling.BILINEAR)
-            return np.asarray(pixels)
+            return pixels_of(image, channels, image_size)
     except MemoryError:
         raise
     except Exception as error:
