@@ -177,7 +177,7 @@ def _from_torchvision(
             _conform(pixels, channels, image_size), labels, LabelSpace(classes), files=files, name=name
         )
 
-    read.__doc__ = f"{about} Read through torchvision, which checks its files."
+    read.__doc__ = f"{about[:-1]} (torchvision)."
     return read
 
 
