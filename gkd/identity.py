@@ -11,6 +11,7 @@ from typing import Any
 
 from gkd.checkpoint import sha256
 from gkd.data import LAYOUTS, fingerprint
+from gkd.imports import is_import_name
 from gkd.method import Method
 from gkd.schema import Experiment
 
@@ -73,7 +74,7 @@ def terms_with_defaults(method: Method) -> Iterator[tuple[str, str, dict[str, An
 
 def _name_images(section: dict[str, Any]) -> None:
     """Puts the fingerprint of the images for where they are; their file's name where they are not there."""
-    if "root" not in section:
+    if "root" not in section or is_import_name(section["name"]):  # what a factory finds there is not known
         return
     root = Path(section.pop("root"))
     if section["name"] in LAYOUTS and "fingerprint" not in section:  # torchvision checks its own files

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gkd.class_splits import class_split
 from gkd.errors import UserError, unknown
 
 RelationKind = Literal["same", "overlapping", "disjoint"]
@@ -144,23 +145,43 @@ class LabelRelation:
         )
 
 
+# Orders with a name beside "natural": the class split whose training, validation and test classes they list.
+# "cifar_fs" is that of the GKD windows (Ye et al. 2022; njulus/GKD@a37fc79, utils/split_class.py), which sorts each
+# of the three by label id; CIFAR-100's ids are in alphabetical order.
+NAMED_ORDERS = {"cifar_fs": "cifar_fs"}
+
+
 def class_order(space: LabelSpace, order: str = "natural") -> LabelSpace:
     """The classes of a data set in a named order.
 
     Args:
         space: the data set's classes in their natural (sorted) order.
         order: ``"natural"``, or a number such as ``"1993"``: NumPy's legacy generator with that seed
-            permutes the classes, the convention of the incremental-learning literature.
+            permutes the classes, the convention of the incremental-learning literature; or a key of
+            :data:`NAMED_ORDERS`: ``"cifar_fs"`` lists CIFAR-100's classes as the GKD experiments do.
 
     Raises:
-        UserError: another word.
+        UserError: another word, or a named order of other classes than the data's.
     """
     if order == "natural":
         return space
+    if order in NAMED_ORDERS:
+        names = [name for part in class_split(NAMED_ORDERS[order]).values() for name in part]
+        odd = sorted(set(names) ^ set(space))
+        if odd:
+            lacks = "lack" if odd[0] in names else "also have"
+            raise UserError(
+                f"Class order {order!r} is of {len(names)} given classes, but the data {lacks} {odd[0]!r}; use it for "
+                "data with exactly those classes, or 'natural' or a seed."
+            )
+        return space.select(names)
     if order.isdecimal() and int(order) < 2**32:
         permutation = np.random.RandomState(int(order)).permutation(len(space))
         return space.select([int(column) for column in permutation])
-    raise UserError(f"Class order {order!r} is unknown; use 'natural' or a seed below 2^32 such as '1993'.")
+    named = ", ".join(repr(name) for name in NAMED_ORDERS)
+    raise UserError(
+        f"Class order {order!r} is unknown; use 'natural', {named}, or a seed below 2^32 such as '1993'."
+    )
 
 
 def window(space: LabelSpace, *, size: int, shift: int = 0, order: str = "natural") -> LabelSpace:

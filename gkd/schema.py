@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from gkd.data import DATASETS, LAYOUTS, augmentation
+from gkd.data import LAYOUTS, augmentation, check_dataset_name
 from gkd.errors import UserError, unknown
 from gkd.method import Method
 from gkd.mixup import without_mixup
@@ -88,7 +88,8 @@ class Data(Section):
     """An image set, its validation split, its limits and how batches are made of it.
 
     Attributes:
-        name, root, download, channels, image_size: what to read (``gkd.data.load_images``).
+        name, root, download, channels, image_size: what to read (``gkd.data.load_images``). ``name`` may be
+            your own ``pkg.module:factory``; its root is then part of the run's name, for its content is not known.
         fingerprint: of the images at ``root`` (``gkd.data.fingerprint``), verified when they are read. Without
             it the images found there name the run.
         per_class: the student's training images a class; None takes all.
@@ -128,8 +129,10 @@ class Data(Section):
     @field_validator("name")
     @classmethod
     def _known_data(cls, name: str) -> str:
-        if name not in DATASETS:
-            raise ValueError(unknown("data set", name, DATASETS))
+        try:
+            check_dataset_name(name)
+        except UserError as error:
+            raise ValueError(str(error)) from None
         return name
 
     @field_validator("augment")

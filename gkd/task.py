@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gkd.data import ImageSet
+from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace, fraction, window
 
 # Adapters by name, found through the entry-point group, so that a third party's are found too.
@@ -89,7 +90,16 @@ class Source:
         return self.train.space
 
     def restrict(self, space: LabelSpace) -> Source:
-        """The images of some classes, relabelled by name to that space's columns."""
+        """The images of some classes, relabelled by name to that space's columns.
+
+        Raises:
+            UserError: classes of which there is no test image, as in few-shot data.
+        """
+        if not any(name in self.test.space for name in space):
+            raise UserError(
+                f"The test images of {self.test.name} are of other classes than its training images, which is "
+                "few-shot data; this task tests on the classes that it trains on, so use other data."
+            )
         return Source(self.train.restrict(space), self.validation.restrict(space), self.test.restrict(space))
 
 

@@ -54,6 +54,35 @@ def test_images_that_are_not_there_are_known_by_their_name() -> None:
     assert tiny(folder, "data.root=/a/images").identity != tiny(folder, "data.root=/a/pictures").identity
 
 
+def test_every_layout_is_known_by_its_images_and_its_lists(tmp_path: Path) -> None:
+    def cinic(folder: Path, content: bytes) -> str:
+        for split in ("train", "valid", "test"):
+            path = folder / split / "cat" / "0.png"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(content)
+        return f"data.root={folder}"
+
+    here, moved, other = (
+        cinic(tmp_path / name, content) for name, content in {"a": b"1", "b": b"1", "c": b"2"}.items()
+    )
+    name = "data.name=cinic10"
+    assert tiny(name, here).identity == tiny(name, moved).identity
+    assert tiny(name, here).identity != tiny(name, other).identity
+    assert tiny(name, here).identity != tiny("data.name=cinic10_train_valid", here).identity
+    pinned = f"data.fingerprint={fingerprint(tmp_path / 'a', 'cinic10')}"
+    assert tiny(name, here).identity == tiny(name, pinned, "data.root=/not/there").identity
+    assert tiny(name, here).with_images_named().experiment.data.fingerprint == fingerprint(
+        tmp_path / "a", "cinic10"
+    )
+
+
+def test_a_factorys_data_are_known_by_where_they_are() -> None:
+    """What it reads there is not known, and naming it imports nothing."""
+    own = "data.name=no_such_module:make"
+    assert tiny(own, "data.root=/a/images").identity != tiny(own, "data.root=/b/images").identity
+    assert tiny(own).identity != tiny("data.name=no_such_module:other").identity
+
+
 def test_a_fingerprint_is_for_image_files() -> None:
     with pytest.raises(UserError, match=r"fingerprint is for data sets of image files .*, not for 'digits'"):
         tiny(f"data.fingerprint={'ab' * 32}")

@@ -116,6 +116,7 @@ def test_mistakes_are_named_with_a_remedy() -> None:
     with pytest.raises(UserError, match="leaves none"):
         fraction(TEN, share=0.01)
     with pytest.raises(
-        UserError, match="'random' is unknown; use 'natural' or a seed below 2\\^32 such as '1993'"
+        UserError,
+        match="'random' is unknown; use 'natural', 'cifar_fs', or a seed below 2\\^32 such as '1993'",
     ):
         class_order(TEN, "random")

@@ -2,7 +2,8 @@
 
 - :mod:`~gkd.data.images`: ``ImageSet``, uint8 images with labels by class name; :mod:`~gkd.data.streamed`: images
   that stay on disk.
-- :mod:`~gkd.data.readers`: ``load_images`` and the data sets by name.
+- :mod:`~gkd.data.readers`: ``load_images`` and the data sets by name; :mod:`~gkd.data.arrays` has those of
+  torchvision and scikit-learn, :mod:`~gkd.data.datasets` takes any other torch data set.
 - :mod:`~gkd.data.files`: image files in a directory or a zip; :mod:`~gkd.data.layouts` knows where data sets
   keep them, :mod:`~gkd.data.listing` lists and decodes them, :mod:`~gkd.data.cache` keeps what was decoded.
 - :mod:`~gkd.data.splits`: a validation split, and few images per class.
@@ -12,18 +13,21 @@
 - :mod:`~gkd.data.normalise`: normalisation and its statistics; :mod:`~gkd.data.looks`: what student and teacher see.
 - :mod:`~gkd.data.batches`: an epoch's ``Batches``, shuffled or class-balanced, and ``ordered`` evaluation.
 
-Class selection is by name and lives in :mod:`gkd.labels`; ``ImageSet.restrict`` applies it.
+The class lists of few-shot learning are in :mod:`gkd.class_splits`. Class selection is by name and lives in
+:mod:`gkd.labels`; ``ImageSet.restrict`` applies it.
 """
 
+from gkd.class_splits import class_split
 from gkd.data.augment import AUGMENTATIONS, augmentation
 from gkd.data.batches import Batches, ordered
+from gkd.data.datasets import from_dataset
 from gkd.data.images import ImageSet
 from gkd.data.layouts import LAYOUTS, fingerprint, listing_of
 from gkd.data.listing import Listing, SplitListing
 from gkd.data.looks import Look
 from gkd.data.normalise import STATISTICS, channel_statistics, normalise
 from gkd.data.random import epoch_order, uniform
-from gkd.data.readers import DATASETS, load_images
+from gkd.data.readers import DATASETS, check_dataset_name, load_images
 from gkd.data.splits import limit_per_class, split_validation
 from gkd.data.streamed import StreamedPixels
 
@@ -40,8 +44,11 @@ __all__ = [
     "StreamedPixels",
     "augmentation",
     "channel_statistics",
+    "check_dataset_name",
+    "class_split",
     "epoch_order",
     "fingerprint",
+    "from_dataset",
     "limit_per_class",
     "listing_of",
     "load_images",

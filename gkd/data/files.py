@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -49,8 +48,8 @@ class ZipSource:
             self.archive = zipfile.ZipFile(path)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise UserError(
-                f"{path} is not a readable zip ({error}); give a zip or a folder of images, or fetch the file "
-                "again."
+                f"{path} is not a readable zip ({error}); fetch it again, or give a zip or a folder (other "
+                "archives unpacked)."
             ) from error
 
     def entries(self) -> Iterator[tuple[str, str]]:
@@ -136,10 +135,11 @@ class Tree:
     def label(self) -> str:
         return self.source.label
 
-    @cached_property
-    def names(self) -> list[str]:
-        """The files and folders at the top, without ``/``."""
-        return sorted({path.split("/", 1)[0] for path in self.stamps})
+    @property
+    def shown(self) -> str:
+        """The files and folders at the top, the first ten of them, for a message."""
+        names = sorted({path.split("/", 1)[0] for path in self.stamps})
+        return ", ".join(names[:10]) or "nothing"
 
     def under(self, folder: str) -> list[str]:
         """The images anywhere below a folder (``"train/"``), sorted."""
@@ -153,8 +153,7 @@ class Tree:
             what: the data set and the file's role, for the message where it is missing.
         """
         if path not in self.stamps:
-            shown = ", ".join(self.names[:10]) or "nothing"
-            raise UserError(f"{self.label} has no file '{path}', {what} (found: {shown}).")
+            raise UserError(f"{self.label} has no file '{path}', {what} (found: {self.shown}).")
         try:
             content = self.source.read(self.prefix + path).decode("utf-8-sig")
         except (OSError, ValueError, zlib.error, zipfile.BadZipFile) as error:
@@ -176,7 +175,7 @@ def tree_of(source: Source, marks: Sequence[str]) -> Tree:
         if not path.startswith(("__MACOSX/", ".")) and "/." not in path
     }
     tops = {path.split("/", 1)[0] for path in entries}
-    inside = {path.split("/", 2)[0] for path in entries if path.split("/", 2)[1:2] in [[m] for m in marks]}
+    inside = {parts[0] for path in entries if (parts := path.split("/", 2))[1:] and parts[1] in marks}
     if tops.isdisjoint(marks) and len(inside) == 1:
         prefix = f"{inside.pop()}/"
         below = {
@@ -191,13 +190,45 @@ def is_image(path: str) -> bool:
     return path.lower().endswith(EXTENSIONS)
 
 
+def converted(image: Image.Image, channels: int | None) -> Image.Image:
+    """An open image in mode L (grey) or RGB.
+
+    Args:
+        image: as a decoder opened it.
+        channels: 1 gives grey, 3 gives RGB, None what the image is.
+
+    Raises:
+        ValueError: more than 8 bits a channel.
+    """
+    if image.mode not in GREY_MODES + _COLOUR_MODES:
+        raise ValueError(f"pixels of mode {image.mode}; only 8 bits a channel are supported")
+    grey = channels == 1 or (channels is None and image.mode in GREY_MODES)
+    return image.convert("L" if grey else "RGB")
+
+
+def squared(image: Image.Image, image_size: int | None) -> Image.Image:
+    """An image resized to a square by PIL's (antialiased) bilinear filter; None leaves it."""
+    if image_size is None or image.size == (image_size, image_size):
+        return image
+    return image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+
+
+def pixels_of(image: Image.Image, channels: int | None, image_size: int | None) -> np.ndarray:
+    """The uint8 pixels of an open image, ``[H, W]`` or ``[H, W, 3]``; see :func:`decode`.
+
+    Raises:
+        ValueError: more than 8 bits a channel.
+    """
+    return np.asarray(squared(converted(image, channels), image_size))
+
+
 def open_image(source: Source, path: str, channels: int | None) -> Image.Image:
     """One image at its own size, in mode L (grey) or RGB.
 
     Args:
         source: where it is.
         path: of the file in the source.
-        channels: 1 gives grey, 3 gives RGB, None what the file is.
+        channels: as of :func:`converted`.
 
     Raises:
         UserError: a file that cannot be decoded (named), or one of more than 8 bits a channel.
@@ -206,10 +237,7 @@ def open_image(source: Source, path: str, channels: int | None) -> Image.Image:
     # all mean that this file cannot be used.
     try:
         with Image.open(io.BytesIO(source.read(path))) as image:
-            if image.mode not in GREY_MODES + _COLOUR_MODES:
-                raise ValueError(f"pixels of mode {image.mode}; only 8 bits a channel are supported")
-            grey = channels == 1 or (channels is None and image.mode in GREY_MODES)
-            return image.convert("L" if grey else "RGB")
+            return converted(image, channels)
     except MemoryError:
         raise
     except Exception as error:
@@ -225,7 +253,7 @@ def decode(
 
     Args:
         source, path, channels: as of :func:`open_image`.
-        image_size: pixels of a square to resize to by PIL's (antialiased) bilinear filter; None does not.
+        image_size: pixels of a square to resize to; None does not.
 
     Returns:
         uint8 ``[H, W]`` for grey, ``[H, W, 3]`` for RGB.
@@ -233,7 +261,4 @@ def decode(
     Raises:
         UserError: as :func:`open_image`.
     """
-    image = open_image(source, path, channels)
-    if image_size is not None and image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    return np.asarray(squared(open_image(source, path, channels), image_size))

@@ -1,26 +1,23 @@
 """The layouts in which image files come, by data set: each turns a directory or a zip into a Listing.
 
-A layout opens no image. All of them pass over hidden files and files that are not images, read a directory
-and a zip alike, and also where everything is packed in one folder more.
+Class folders are here, well-known data sets in :mod:`gkd.data.published`. A layout opens no image. All of
+them pass over hidden files and files that are not images, read a directory and a zip alike, and also where
+everything is packed in one folder more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
 
 from gkd.data.files import Source, is_image, open_source, tree_of
 from gkd.data.listing import Listing, content_fingerprint, listing_from
+from gkd.data.published import PUBLISHED
 from gkd.errors import UserError, unknown
 
-
-class Layout(Protocol):
-    """Lists the files of an open source; a UserError says what is wrong with them."""
-
-    __name__: str
-
-    def __call__(self, source: Source) -> Listing: ...
+# Lists the files of an open source; a UserError says what is wrong with them.
+Layout = Callable[[Source], Listing]
 
 
 def scan_folder(source: Source) -> Listing:
@@ -56,9 +53,7 @@ def scan_folder(source: Source) -> Listing:
     return listing_from(tree, ordered, hint="add images or remove the class folder")
 
 
-LAYOUTS: dict[str, Layout] = {
-    "folder": scan_folder,
-}
+LAYOUTS: dict[str, Layout] = {"folder": scan_folder, **PUBLISHED}
 
 
 def scan(name: str, source: Source) -> Listing:

@@ -27,7 +27,9 @@ def photos(tmp_path, monkeypatch) -> Path:
 
 def summary_of(folder: Path, **wanted: str) -> dict:
     """The one finished run of the photographs under a folder."""
-    (path,) = (folder / "photos" if (folder / "photos").exists() else folder / "cross_task").rglob("summary.json")
+    (path,) = (folder / "photos" if (folder / "photos").exists() else folder / "cross_task").rglob(
+        "summary.json"
+    )
     return {**json.loads(path.read_text()), "folder": path.parent}
 
 
@@ -45,7 +47,10 @@ def test_streamed_images_train_the_same_bits(capsys, tmp_path):
 
 def test_eight_decoding_workers_are_the_same_run(tmp_path):
     words = ("data.memory_gb=0", "data.workers=")
-    assert load("cross_task/photos", [words[0], words[1] + "8"]).identity == load("cross_task/photos", words[:1]).identity
+    assert (
+        load("cross_task/photos", [words[0], words[1] + "8"]).identity
+        == load("cross_task/photos", words[:1]).identity
+    )
     assert load("cross_task/photos", words[:1]).identity != load("cross_task/photos").identity
 
 
@@ -106,13 +111,19 @@ def test_balanced_batches_by_the_data_section(capsys):
 def two_sources(tmp_path) -> tuple[str, ...]:
     """A teacher's images of 12 pixels in grey, a student's of 8 in colour."""
     write_photos(tmp_path / "others.zip", seed=1)
-    return (*PHOTOS, "teacher.data={name: folder, root: others.zip, image_size: 12, channels: 1, batch_size: 6}")
+    return (
+        *PHOTOS,
+        "teacher.data={name: folder, root: others.zip, image_size: 12, channels: 1, batch_size: 6}",
+    )
 
 
 @pytest.mark.parametrize(
     ("view", "sentence"),
     [
-        ("null", "have 1 channels and the student's, as it would see them, 3; set data.teacher_view.channels=1"),
+        (
+            "null",
+            "have 1 channels and the student's, as it would see them, 3; set data.teacher_view.channels=1",
+        ),
         ("{image_size: 12}", "set data.teacher_view.channels=1"),
     ],
 )
@@ -124,8 +135,9 @@ def test_a_teacher_of_other_images_needs_to_know_what_it_sees(two_sources, view,
 def test_sizes_are_adapted_only_where_the_experiment_says_how(two_sources, capsys, tmp_path):
     words = [word.replace(", channels: 1", "") for word in two_sources]
     assert gkd(*words) == 2
-    assert "are 12×12 and the student's 8×8: say what the teacher sees: data.teacher_view.image_size=12, or 8" in (
-        capsys.readouterr().err
+    assert (
+        "are 12×12 and the student's 8×8: say what the teacher sees: data.teacher_view.image_size=12, or 8"
+        in (capsys.readouterr().err)
     )
     for view in ("{image_size: 8}", "{image_size: 12}"):
         assert gkd(*words, f"data.teacher_view={view}") == 0
@@ -134,7 +146,9 @@ def test_sizes_are_adapted_only_where_the_experiment_says_how(two_sources, capsy
 
 def test_a_teacher_is_judged_when_it_is_loaded(capsys, tmp_path):
     assert gkd(*PHOTOS, "run.out=first") == 0
-    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher   resnet8:"))
+    told = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher   resnet8:")
+    )
     assert "of the 18 test images of its 3 classes" in told
     accuracy = summary_of(tmp_path / "first")["teacher"]["accuracy"]
     (file,) = (tmp_path / "first" / "teachers").rglob("student.safetensors")

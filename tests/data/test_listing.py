@@ -65,6 +65,14 @@ def test_many_files_come_in_order(make_files: MakeFiles, write_zip: Write) -> No
     assert images.images[:, 0, 0, 0].tolist() == [number % 251 for number in range(600)]
 
 
+def test_images_of_one_pixel(make_files: MakeFiles, encoded: Callable[..., bytes], write_zip: Write) -> None:
+    assert load(write_zip(make_files(train=["a"], test=["a"], size=(1, 1)))).size == (1, 1)
+    files = make_files(train=["a"], test=["a"]) | {"test/a/01.png": encoded(1, size=(1, 1))}
+    with pytest.raises(UserError, match=r"'test/a/01\.png' in .* is 1×1 .* or set data\.image_size"):
+        load(write_zip(files))
+    assert load(write_zip(files), image_size=8).size == (8, 8)
+
+
 def test_several_sizes(two_classes: Files, encoded: Callable[..., bytes], write_zip: Write) -> None:
     files = two_classes | {"train/cat/01.png": encoded(1, size=(8, 9))}
     with pytest.raises(

@@ -15,7 +15,9 @@ Make = Callable[..., ImageSet]
 PLAIN = Look((0.0,) * 3, (1.0,) * 3)
 
 
-def seen(images: ImageSet, student: Look, teacher: Look | None, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
+def seen(
+    images: ImageSet, student: Look, teacher: Look | None, **options: object
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What both sides see of all samples in epoch 2, in the order of the data."""
     batches = Batches(images, student, teacher=teacher, batch_size=8, seed=4, **options)  # type: ignore[arg-type]
     (batch,) = batches.of([torch.arange(len(images))], epoch=2)

@@ -1,53 +1,15 @@
-"""Data sets by name: digits, torchvision's (on files made here), and unknown names."""
+"""Data sets by name: what is known, and a user's own by ``pkg.module:factory``."""
 
 from __future__ import annotations
 
-import struct
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
-import torchvision
-from PIL import Image
-from sklearn.datasets import load_digits
 
-from gkd.data import DATASETS, load_images
+from gkd.data import DATASETS, check_dataset_name, load_images
 from gkd.errors import UserError
-
-
-def test_digits_split() -> None:
-    train, test = load_images("digits", "train"), load_images("digits", "test")
-    assert (len(train), len(test)) == (1257, 540)
-    assert train.images.shape == (1257, 1, 8, 8)
-    assert train.space.names == test.space.names == tuple("0123456789")
-    counts = torch.bincount(torch.as_tensor(load_digits().target))
-    assert (test.class_counts() - 0.3005 * counts).abs().max() < 1
-    # together they are all of the data, each image once
-    both = torch.cat([train.images, test.images]).flatten(1)
-    everything = torch.as_tensor(load_digits().images.reshape(-1, 64) * 255 / 16).round().to(torch.uint8)
-    assert sorted(both.tolist()) == sorted(everything.tolist())
-    assert int(both.max()) == 255
-
-
-def test_digits_split_is_fixed() -> None:
-    """A change of the split would change every published number on digits."""
-    test = load_images("digits", "test")
-    assert test.labels[:12].tolist() == [3, 9, 3, 4, 5, 6, 5, 9, 7, 0, 0, 2]
-    assert test.fingerprint() == "204eb9eca1d80d89c4460697bd42db272baffe9f1a833307ba8755a3caaba7be"
-
-
-def test_digits_in_other_shapes() -> None:
-    small = load_images("digits", "test")
-    assert load_images("digits", "test", channels=3).images.equal(small.images.expand(-1, 3, -1, -1))
-    large = load_images("digits", "test", image_size=16)
-    assert large.size == (16, 16)
-    expected = Image.fromarray(small.images[0, 0].numpy()).resize((16, 16), Image.Resampling.BILINEAR)
-    difference = large.images[0, 0].int() - torch.from_numpy(np.array(expected)).int()
-    assert difference.abs().max() <= 1
-    with pytest.raises(UserError, match="1 or 3 channels, not 2"):
-        load_images("digits", "test", channels=2)
 
 
 def test_unknown_names() -> None:
@@ -59,54 +21,72 @@ def test_unknown_names() -> None:
         load_images("digits", "tests")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
-def test_missing_torchvision_data(name: str, tmp_path: Path, cache: Path) -> None:
-    with pytest.raises(UserError, match=rf"{name} is not, or not whole, in .*; set data\.download to true"):
-        load_images(name, "train", root=tmp_path)
-    with pytest.raises(UserError, match=str(cache / "datasets")):
-        load_images(name, "test")
+FACTORY = """
+import numpy as np
+from pathlib import Path
+
+print("imported")
 
 
-@pytest.mark.parametrize("name", ["cifar10", "fashion_mnist"])
-def test_a_download_that_fails(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(*_: Any, **__: Any) -> None:
-        raise OSError("no route to host")
+class Stripes:
+    classes = ["across", "down"]
 
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
-    with pytest.raises(UserError, match=f"{name} could not be downloaded to .*; check the network"):
-        load_images(name, "train", root=tmp_path, download=True)
+    def __init__(self, count):
+        self.labels = [i % 2 for i in range(count)]
 
+    def __len__(self):
+        return len(self.labels)
 
-def test_fashion_mnist_from_its_files(tmp_path: Path) -> None:
-    folder = tmp_path / "FashionMNIST" / "raw"
-    folder.mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
-    labels = np.arange(20, dtype=np.uint8) % 10
-    for part in ("train", "t10k"):
-        header = struct.pack(">iiii", 0x803, 20, 28, 28)
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 0x801, 20) + labels.tobytes())
-    images = load_images("fashion_mnist", "test", root=tmp_path)
-    assert images.images.equal(torch.from_numpy(pixels)[:, None])
-    assert images.labels.tolist() == labels.tolist()
-    assert images.space.names[0] == "T-shirt/top"
+    def __getitem__(self, i):
+        pixels = np.zeros((6, 6), dtype=np.uint8)
+        if self.labels[i]:
+            pixels[:, ::2] = i + 1
+        else:
+            pixels[::2] = i + 1
+        return pixels, self.labels[i]
 
 
-def test_cifar_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchvision gives [N, H, W, C] and checks checksums, so its class is stood in for."""
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+def make(*, split, root):
+    assert root is None or isinstance(root, Path)
+    return Stripes({"train": 8, "test": 4}[split])
 
-    class Stand:
-        def __init__(self, root: str, train: bool, download: bool) -> None:
-            assert (root, train, download) == (str(tmp_path), True, False)
-            self.data, self.targets, self.classes = pixels, [0, 1, 2, 1, 0], ["a", "b", "c"]
 
-    monkeypatch.setattr(torchvision.datasets, "CIFAR100", Stand)
-    images = load_images("cifar100", "train", root=tmp_path)
-    assert images.images.shape == (5, 3, 32, 32)
-    assert images.images.is_contiguous()
-    assert images.images.equal(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-    assert images.labels.tolist() == [0, 1, 2, 1, 0]
-    grey = load_images("cifar100", "train", root=tmp_path, channels=1)
-    expected = np.stack([np.array(Image.fromarray(image).convert("L")) for image in pixels])
-    assert grey.images[:, 0].numpy().tobytes() == expected.tobytes()
+def no_split(root):
+    return Stripes(2)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "my_stripes.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    yield tmp_path
+    sys.path[:] = path
+    sys.modules.pop("my_stripes", None)
+
+
+def test_a_data_set_of_ones_own(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check_dataset_name("my_stripes:make")
+    assert capsys.readouterr().out == ""  # a name is checked without importing it
+    train, test = (load_images("my_stripes:make", split, root=own) for split in ("train", "test"))
+    assert capsys.readouterr().out == "imported\n"
+    assert (len(train), len(test)) == (8, 4)
+    assert train.space.names == ("across", "down")
+    assert train.images.shape == (8, 1, 6, 6)
+    assert load_images("my_stripes:make", "test", channels=3, image_size=4).images.shape == (4, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("my_stripes:male", r"data set 'my_stripes:male': Unknown name 'male'\. Did you mean 'make'"),
+        ("no_such_module:make", "there is no module 'no_such_module', installed or in the current folder"),
+        ("my_stripes:no_split", "data set 'my_stripes:no_split' must take the keyword 'split'"),
+        ("my_stripes:Stripes.classes", "is a list; name a function or class"),
+        ("my_stripes:", "Unknown data set 'my_stripes:'.* Or one of your own: pkg.module:factory"),
+    ],
+)
+def test_a_data_set_of_ones_own_that_is_not_there(own: Path, name: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        load_images(name, "train")
