@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -92,5 +93,9 @@ def shuffle(x: Tensor, groups: int) -> Tensor:
     Raises:
         RuntimeError: ``groups`` does not divide C.
     """
-    batch, channels, height, width = x.shape
-    return x.view(batch, groups, channels // groups, height, width).transpose(1, 2).reshape(x.shape)
+    if x.is_contiguous(
+        memory_format=torch.channels_last
+    ):  # a reshape of the split channels would lose the layout
+        split = x.permute(0, 2, 3, 1).unflatten(3, (groups, -1))
+        return split.transpose(3, 4).flatten(3).permute(0, 3, 1, 2)
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
