@@ -20,8 +20,8 @@ class Features:
     Attributes:
         logits: ``[B, C]`` class scores before the softmax.
         embedding: ``[B, D]`` the pooled penultimate vector, not normalised.
-        maps: activation maps ``[B, C_i, H_i, W_i]`` from shallow to deep; the last one is the
-            last spatial map before pooling.
+        maps: activation maps ``[B, C_i, H_i, W_i]`` from shallow to deep; the last one is the last spatial map
+            before pooling, or before a 1×1 convolution that widens it for pooling.
     """
 
     logits: Tensor

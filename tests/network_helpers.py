@@ -1,6 +1,7 @@
-"""How tests derive a network's numbers from its state dict, without any module."""
+"""How tests derive a network's numbers from its state dict, and numbers that are the same on every machine."""
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -35,3 +36,43 @@ def assert_equals(reference: Reference, name: str) -> None:
         torch.testing.assert_close(out.logits, logits)
         for ours, theirs in zip(out.maps, expected, strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+def spread(count: int, seed: int) -> Tensor:
+    """``count`` numbers of [0, 1) in float64, from integers alone: the same on every machine."""
+    modulus = 2**31
+    index = torch.arange(count)
+    square = index * index % modulus
+    return ((square * 1103515245 + index * 12345 + seed) % modulus).double() / modulus
+
+
+def fixed_weights(state: Mapping[str, Tensor], renamed: Callable[[str], str] = str) -> Weights:
+    """A state dict in float64 whose values follow from its keys and shapes; counters stay.
+
+    Matrices and kernels lie in ± sqrt(6 / fan in), vectors in 0.5 .. 1.5: BatchNorm's defaults would hide a missing
+    or swapped entry.
+
+    Args:
+        renamed: a key -> the one that its values follow from.
+    """
+    weights = {}
+    for key, value in state.items():
+        numbers = spread(value.numel(), zlib.crc32(renamed(key).encode())).view(value.shape)
+        if not value.is_floating_point():
+            weights[key] = value
+        elif value.dim() == 1:
+            weights[key] = numbers + 0.5
+        else:
+            weights[key] = (2 * numbers - 1) * (6 / value[0].numel()) ** 0.5
+    return weights
+
+
+def fixed_images(channels: int, size: int) -> Tensor:
+    """Two images of float64 values in ± sqrt(3), ``[2, channels, size, size]``."""
+    return (2 * spread(2 * channels * size**2, 0) - 1).view(2, channels, size, size) * 3**0.5
+
+
+def fingerprint(values: Tensor) -> list[float]:
+    """The mean, and the mean with weights of [0, 1) by position: a permutation changes the second."""
+    flat = values.detach().double().flatten()
+    return [float(flat.mean()), float((flat * spread(flat.numel(), 1)).mean())]

@@ -2,27 +2,70 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
+from typing import Any, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from gkd.errors import UserError, unknown
+from gkd.models.dropblock import DropBlock
+from gkd.models.few_shot import Conv4, ResNet12
+from gkd.models.mobilenet import MobileNet, MobileNetV2
 from gkd.models.resnet import RESNETS, ResNet
+from gkd.models.resnet_imagenet import ImageNetResNet
+from gkd.models.shufflenet import ShuffleNetV1, ShuffleNetV2
+from gkd.models.vgg import VGG
 from gkd.models.wrn import WideResNet
 
-__all__ = ["NETWORKS", "ResNet", "WideResNet", "build_network", "count_parameters", "network_names"]
+__all__ = [
+    "NETWORKS",
+    "VGG",
+    "Conv4",
+    "DropBlock",
+    "ImageNetResNet",
+    "MobileNet",
+    "MobileNetV2",
+    "ResNet",
+    "ResNet12",
+    "ShuffleNetV1",
+    "ShuffleNetV2",
+    "WideResNet",
+    "build_network",
+    "check_network_name",
+    "check_network_options",
+    "count_parameters",
+    "network_names",
+    "network_options",
+    "network_summaries",
+]
 
 # The wide networks that papers use; build_network takes every other depth and width as well.
 _COMMON_WRNS = ((16, 1), (16, 2), (40, 1), (40, 2), (28, 10))
 _WRN_NAME = re.compile(r"wrn_([1-9][0-9]*)_([1-9][0-9]*)")
 _WRN_PATTERN = "wrn_{depth}_{width} with depth = 6n + 4"
 
-# name -> a function of (num_classes, in_channels), both by keyword
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
+# name -> a class with what the name says bound; it takes num_classes, in_channels and its options by keyword
+NETWORKS: dict[str, partial[Any]] = {
     **{name: partial(ResNet, depth, widths) for name, (depth, widths) in RESNETS.items()},
     **{f"wrn_{depth}_{width}": partial(WideResNet, depth, width) for depth, width in _COMMON_WRNS},
+    **{f"ResNet{depth}": partial(ImageNetResNet, depth) for depth in (18, 34, 50)},
+    **{f"vgg{depth}": partial(VGG, depth) for depth in (8, 11, 13, 16, 19)},
+    "MobileNetV2": partial(MobileNetV2, 0.5),
+    "MobileNetV2_1_0": partial(MobileNetV2, 1.0),
+    "ShuffleV1": partial(ShuffleNetV1),
+    "ShuffleV2": partial(ShuffleNetV2),
+    "mobilenet_1_0": partial(MobileNet, 1.0),
+    "mobilenet_0_75": partial(MobileNet, 0.75),
+    "mobilenet_0_5": partial(MobileNet, 0.5),
+    "mobilenet_0_25": partial(MobileNet, 0.25),
+    "conv4_64": partial(Conv4, 64),
+    "conv4_32": partial(Conv4, 32),
+    "resnet12_wide": partial(ResNet12, (64, 160, 320, 640)),
+    "resnet12_narrow": partial(ResNet12, (64, 128, 256, 512)),
 }
 
 
@@ -31,33 +74,50 @@ def network_names() -> list[str]:
     return [*NETWORKS, _WRN_PATTERN]
 
 
-def build_network(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
+def network_summaries() -> dict[str, str]:
+    """``network_names`` with a line on each: the first of its class's docstring."""
+    classes = {name: network.func for name, network in NETWORKS.items()} | {_WRN_PATTERN: WideResNet}
+    return {name: (inspect.getdoc(cls) or "").splitlines()[0] for name, cls in classes.items()}
+
+
+def build_network(name: str, *, num_classes: int, in_channels: int = 3, **options: Any) -> nn.Module:
     """A freshly initialised network that satisfies ``gkd.features.Network``.
 
     Args:
         name: a key of ``NETWORKS``, or ``wrn_{depth}_{width}`` with depth = 6n + 4.
         num_classes: C, the columns of the logits.
         in_channels: channels of the images: 3 for colour, 1 for grey.
+        options: the keyword parameters of the network's class, such as ``dropout`` of a wide residual network.
 
     Raises:
-        UserError: an unknown name, a wide network of another depth, or a count below 1.
+        UserError: an unknown name or option, a wide network of another depth, a count below 1, or a value that
+            the network refuses.
     """
     if num_classes < 1 or in_channels < 1:
         raise UserError(
             "A network needs num_classes and in_channels of 1 or more; "
             f"{num_classes} and {in_channels} were given."
         )
-    check_network_name(name)
-    if name in NETWORKS:
-        return NETWORKS[name](num_classes=num_classes, in_channels=in_channels)
-    _, depth, width = name.split("_")
-    return WideResNet(int(depth), int(width), num_classes=num_classes, in_channels=in_channels)
+    factory = _factory(name)
+    options = _checked_options(name, factory, options)
+    network: nn.Module = factory(num_classes=num_classes, in_channels=in_channels, **options)
+    return network
 
 
 def check_network_name(name: str) -> None:
     """Raises a UserError for an unknown name or a wide network of a depth that is not 6n + 4."""
+    _factory(name)
+
+
+def check_network_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raises a UserError for an unknown name, an option that its network has not, or a value of another type."""
+    _checked_options(name, _factory(name), options)
+
+
+def _factory(name: str) -> partial[Any]:
+    """What builds a network by name from ``num_classes``, ``in_channels`` and options."""
     if name in NETWORKS:
-        return
+        return NETWORKS[name]
     match = _WRN_NAME.fullmatch(name)
     if match is None:
         raise UserError(unknown("network", name, network_names()))
@@ -68,6 +128,37 @@ def check_network_name(name: str) -> None:
             f"Network {name!r} has depth {depth}; a wide residual network has 6n + 4 layers, n of 1 or more. "
             f"Use wrn_{below}_{width} or wrn_{below + 6}_{width}."
         )
+    return partial(WideResNet, depth, width)
+
+
+def _checked_options(name: str, factory: partial[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as their annotated types."""
+    if not options:
+        return {}
+    known = network_options(factory)
+    types = get_type_hints(factory.func.__init__)
+    checked = {}
+    for option, value in options.items():
+        if not known:
+            raise UserError(f"Network {name!r} takes no options; {option!r} was given.")
+        if option not in known:
+            raise UserError(unknown(f"option of network {name!r}", option, known))
+        try:
+            checked[option] = TypeAdapter(types[option]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise UserError(f"Option {option!r} of network {name!r} is {value!r}: {reason}.") from None
+    return checked
+
+
+def network_options(factory: partial[Any]) -> dict[str, Any]:
+    """The options that a value of ``NETWORKS`` takes, with their defaults."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in ("num_classes", "in_channels")
+    }
 
 
 def count_parameters(module: nn.Module) -> int:

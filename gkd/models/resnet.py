@@ -7,15 +7,13 @@ Module names and shapes are those of RepDistiller and mdistiller, so that their 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gkd.errors import UserError
 from gkd.features import Features
-
-MIN_IMAGE_SIZE = 8  # two halvings leave 2×2: more than one value a channel, which BatchNorm needs at B = 1
+from gkd.models.layers import check_images, conv3x3, kaiming_over_fan_out, pool, run_stage
 
 _THIN = (16, 16, 32, 64)
 _WIDE = (32, 64, 128, 256)
@@ -32,46 +30,6 @@ RESNETS: dict[str, tuple[int, tuple[int, ...]]] = {
     "resnet8x4": (8, _WIDE),
     "resnet32x4": (32, _WIDE),
 }
-
-
-def check_images(images: Tensor, in_channels: int) -> None:
-    """Refuse images that a network for small images cannot take.
-
-    Reads shapes only, so it costs no synchronisation and leaves one graph under ``torch.compile``.
-
-    Args:
-        images: ``[B, in_channels, H, W]`` with H and W of 8 or more.
-        in_channels: the channels that the network was built for.
-
-    Raises:
-        UserError: another number of dimensions or channels, or a side below 8 pixels.
-    """
-    if images.dim() != 4:
-        raise UserError(
-            f"Images have shape {list(images.shape)}; give a batch [B, {in_channels}, H, W] "
-            "(images.unsqueeze(0) makes one image a batch)."
-        )
-    channels, height, width = images.shape[1:]
-    if channels != in_channels:
-        raise UserError(
-            f"Images have {channels} channels and the network was built for {in_channels}; "
-            f"build it with in_channels={channels} or convert the images."
-        )
-    if height < MIN_IMAGE_SIZE or width < MIN_IMAGE_SIZE:
-        raise UserError(
-            f"Images of {height}×{width} pixels are too small: height and width must be at least "
-            f"{MIN_IMAGE_SIZE}; resize the images."
-        )
-
-
-def pool(active: Tensor) -> Tensor:
-    """The mean over space, ``[B, D, H, W] -> [B, D]``, for maps of any size."""
-    return active.mean(dim=(2, 3))
-
-
-def conv3x3(in_width: int, out_width: int, stride: int = 1) -> nn.Conv2d:
-    """A 3×3 convolution without bias that keeps the size, or halves it (rounding up) at stride 2."""
-    return nn.Conv2d(in_width, out_width, 3, stride=stride, padding=1, bias=False)
 
 
 class BasicBlock(nn.Module):
@@ -109,7 +67,7 @@ def _stage(in_width: int, out_width: int, num_blocks: int, stride: int) -> nn.Se
 
 
 class ResNet(nn.Module):
-    """A residual network for images of 8×8 pixels and more.
+    """Residual network for images of 8×8 pixels and more (He et al., CVPR 2016, section 4.2).
 
     A stem and three stages of (depth − 2) / 6 blocks each.
 
@@ -125,6 +83,10 @@ class ResNet(nn.Module):
     Raises:
         UserError: a depth that is not 6n + 2, or other than four widths.
     """
+
+    min_image_size = (
+        8  # two halvings leave 2×2: more than one value a channel, which BatchNorm needs at B = 1
+    )
 
     def __init__(self, depth: int, widths: Sequence[int], *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
@@ -145,9 +107,7 @@ class ResNet(nn.Module):
         self.layer2 = _stage(first, second, num_blocks, 2)
         self.layer3 = _stage(second, third, num_blocks, 2)
         self.fc = nn.Linear(third, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # BatchNorm starts at 1 and 0 by itself
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming_over_fan_out(self)
 
     @property
     def head(self) -> nn.Module:
@@ -156,7 +116,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
-        check_images(images, self.in_channels)
+        check_images(images, self.in_channels, self.min_image_size)
         x = F.relu(self.bn1(self.conv1(images)))
         logits: Tensor = self.fc(pool(self.layer3(self.layer2(self.layer1(x)))))
         return logits
@@ -173,19 +133,11 @@ class ResNet(nn.Module):
             three stages: ``[B, widths[i], h, w]`` with h = H, H, ceil(H/2), ceil(H/4), and w alike.
             RepDistiller's ``is_feat=True`` list is ``[*maps, embedding]``.
         """
-        check_images(images, self.in_channels)
+        check_images(images, self.in_channels, self.min_image_size)
         x = F.relu(self.bn1(self.conv1(images)))
         maps = [x]
         for stage in (self.layer1, self.layer2, self.layer3):
-            if preact:
-                *blocks, last = stage
-                for block in blocks:
-                    x = block(x)
-                before = cast(BasicBlock, last).before_relu(x)
-                x = F.relu(before)
-                maps.append(before)
-            else:
-                x = stage(x)
-                maps.append(x)
+            x, tapped = run_stage(stage, x, preact=preact)
+            maps.append(tapped)
         embedding = pool(x)
         return Features(self.fc(embedding), embedding, tuple(maps))

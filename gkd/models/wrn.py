@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gkd.errors import UserError
 from gkd.features import Features
-from gkd.models.resnet import check_images, conv3x3, pool
+from gkd.models.layers import check_images, conv3x3, pool
 
 
 class PreActBlock(nn.Module):
@@ -73,7 +73,7 @@ class Stage(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A wide residual network for images of 8×8 pixels and more.
+    """Wide residual network for images of 8×8 pixels and more (Zagoruyko, Komodakis, BMVC 2016).
 
     A stem and three stages of (depth − 4) / 6 blocks each.
 
@@ -90,6 +90,10 @@ class WideResNet(nn.Module):
     Raises:
         UserError: a depth that is not 6n + 4, a width below 1, or a dropout outside [0, 1).
     """
+
+    min_image_size = (
+        8  # two halvings leave 2×2: more than one value a channel, which BatchNorm needs at B = 1
+    )
 
     def __init__(
         self, depth: int, width: int, *, num_classes: int, in_channels: int = 3, dropout: float = 0.0
@@ -126,7 +130,7 @@ class WideResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
-        check_images(images, self.in_channels)
+        check_images(images, self.in_channels, self.min_image_size)
         x = self.block3(self.block2(self.block1(self.conv1(images))))
         logits: Tensor = self.fc(pool(F.relu(self.bn1(x))))
         return logits
@@ -144,7 +148,7 @@ class WideResNet(nn.Module):
             ceil(H/2)×ceil(W/2) and ceil(H/4)×ceil(W/4). RepDistiller's ``is_feat=True`` list is
             ``[*maps, embedding]``. Maps may be negative: no ReLU ends a stage.
         """
-        check_images(images, self.in_channels)
+        check_images(images, self.in_channels, self.min_image_size)
         stem = self.conv1(images)
         # The BatchNorm that ends a stage is the next stage's first. It is applied once, here, and handed
         # on: a second call in train mode would update its running statistics twice a step.

@@ -1,0 +1,101 @@
+"""What the networks share: the refusal of images that do not fit, pooling, and the taps of a stage."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gkd.errors import UserError
+
+
+def check_images(images: Tensor, in_channels: int, min_size: int) -> None:
+    """Refuse images that a network cannot take.
+
+    Reads shapes only, so it costs no synchronisation and leaves one graph under ``torch.compile``.
+
+    Args:
+        images: ``[B, in_channels, H, W]`` with H and W of ``min_size`` or more.
+        in_channels: the channels that the network was built for.
+        min_size: the network's ``min_image_size``, in pixels.
+
+    Raises:
+        UserError: another number of dimensions or channels, or a side below ``min_size``.
+    """
+    if images.dim() != 4:
+        raise UserError(
+            f"Images have shape {list(images.shape)}; give a batch [B, {in_channels}, H, W] "
+            "(images.unsqueeze(0) makes one image a batch)."
+        )
+    channels, height, width = images.shape[1:]
+    if channels != in_channels:
+        raise UserError(
+            f"Images have {channels} channels and the network was built for {in_channels}; "
+            f"build it with in_channels={channels} or convert the images."
+        )
+    if height < min_size or width < min_size:
+        raise UserError(
+            f"Images of {height}×{width} pixels are too small for this network: height and width must be at "
+            f"least {min_size}; resize the images, or choose a network that halves them less often."
+        )
+
+
+def pool(active: Tensor) -> Tensor:
+    """The mean over space, ``[B, D, H, W] -> [B, D]``, for maps of any size."""
+    return active.mean(dim=(2, 3))
+
+
+def conv3x3(in_width: int, out_width: int, stride: int = 1) -> nn.Conv2d:
+    """A 3×3 convolution without bias that keeps the size, or halves it (rounding up) at stride 2."""
+    return nn.Conv2d(in_width, out_width, 3, stride=stride, padding=1, bias=False)
+
+
+def conv1x1(in_width: int, out_width: int, *, groups: int = 1) -> nn.Conv2d:
+    """A 1×1 convolution without bias."""
+    return nn.Conv2d(in_width, out_width, 1, groups=groups, bias=False)
+
+
+def depthwise3x3(width: int, stride: int) -> nn.Conv2d:
+    """A 3×3 convolution without bias, each channel by itself; halves the size (rounding up) at stride 2."""
+    return nn.Conv2d(width, width, 3, stride=stride, padding=1, groups=width, bias=False)
+
+
+def kaiming_over_fan_out(network: nn.Module) -> None:
+    """Draws every convolution's weight from N(0, 2 / (k² · out)); He et al., 2015, over the fan out.
+
+    BatchNorm starts at 1 and 0 by itself.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def run_stage(stage: nn.Module, x: Tensor, *, preact: bool) -> tuple[Tensor, Tensor]:
+    """What a stage hands on, and its map: the same, or with ``preact`` the value before the last ReLU.
+
+    Args:
+        stage: a sequence of blocks that end in a ReLU and have ``before_relu``.
+        x: the stage's input.
+    """
+    if not preact:
+        x = stage(x)
+        return x, x
+    *blocks, last = stage.children()
+    for block in blocks:
+        x = block(x)
+    before: Tensor = last.before_relu(x)  # type: ignore[operator]
+    return F.relu(before), before
+
+
+def shuffle(x: Tensor, groups: int) -> Tensor:
+    """Channel shuffle: channel i of group g goes to position i · groups + g. ``[B, C, H, W]`` stays that.
+
+    Raises:
+        RuntimeError: ``groups`` does not divide C.
+    """
+    if x.is_contiguous(
+        memory_format=torch.channels_last
+    ):  # a reshape of the split channels would lose the layout
+        split = x.permute(0, 2, 3, 1).unflatten(3, (groups, -1))
+        return split.transpose(3, 4).flatten(3).permute(0, 3, 1, 2)
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
