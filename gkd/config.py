@@ -21,6 +21,7 @@ from gkd.identity import forget_files, identity_of, images_fingerprint, terms_wi
 from gkd.method import Method
 from gkd.schema import Data, Experiment
 from gkd.task import TASKS
+from gkd.trust import check_trust, lies_in_run_folder, named_in
 from gkd.yaml_files import parse_yaml, read_yaml
 
 _OVERRIDE = "override "  # what the label of a layer from the command line begins with
@@ -35,12 +36,14 @@ class Resolved:
         experiment: the validated sections.
         layers: the raw layers that were merged, lowest first: (label, mapping).
         origins: dotted key -> label of the layer that set it; a key that is missing has its default.
+        trusted: the modules that may be imported (``gkd.trust``); None where every layer is the user's own.
     """
 
     name: str
     experiment: Experiment
     layers: tuple[tuple[str, dict[str, Any]], ...]
     origins: dict[str, str] = field(default_factory=dict)
+    trusted: frozenset[str] | None = None
 
     @property
     def overrides(self) -> list[str]:
@@ -55,11 +58,12 @@ class Resolved:
 
     def with_overrides(self, overrides: Sequence[str]) -> Resolved:
         """The same config under further ``a.b=c`` overrides, which win over the earlier ones."""
-        return resolve(self.name, [*self.layers, *_override_layers(overrides)])
+        return resolve(self.name, [*self.layers, *_override_layers(overrides)], self.trusted)
 
     def without_overrides(self) -> Resolved:
         """The config as its files state it."""
-        return resolve(self.name, [layer for layer in self.layers if not layer[0].startswith(_OVERRIDE)])
+        own = [layer for layer in self.layers if not layer[0].startswith(_OVERRIDE)]
+        return resolve(self.name, own, self.trusted)
 
     def with_images_named(self) -> Resolved:
         """The same config with the fingerprint of each image folder, so that others there are noticed."""
@@ -67,7 +71,7 @@ class Resolved:
         for key, data in (("data", self.experiment.data), ("teacher.data", _teacher_data(self.experiment))):
             if data is not None and data.name == "folder" and data.root is not None and data.root.exists():
                 _set(found, f"{key}.fingerprint", data.fingerprint or images_fingerprint(data.root))
-        return resolve(self.name, [*self.layers, ("as found", found)]) if found else self
+        return resolve(self.name, [*self.layers, ("as found", found)], self.trusted) if found else self
 
     def annotated_yaml(self) -> str:
         """The resolved config as YAML, each value followed by the layer that set it."""
@@ -93,12 +97,14 @@ class Resolved:
         return "\n".join(lines(content, "", 0)) + "\n"
 
 
-def load(config: str | Path, overrides: Sequence[str] = ()) -> Resolved:
+def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = False) -> Resolved:
     """Reads an experiment file, merges its layers and validates the result.
 
     Args:
         config: a path, or the name of a shipped config such as ``quickstart``.
         overrides: ``a.b=c`` strings, read as YAML values.
+        from_run: whether it is a run's, so that no module is imported on its word alone; known by itself
+            where the run's other files lie beside it.
 
     Raises:
         UserError: a missing file, or every mistake in it at once, each with its dotted path.
@@ -106,18 +112,26 @@ def load(config: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     forget_files()
     path = find(config)
     layers: list[tuple[str, dict[str, Any]]] = []
+    foreign = [path] if from_run or lies_in_run_folder(path) else []
     content = read_yaml(path)
     extends = content.pop("extends", None)
     if extends is not None:
         base_path = path.parent / f"{extends}.yaml"
-        base = read_yaml(base_path if base_path.is_file() else find(str(extends)))
+        base_path = base_path if base_path.is_file() else find(str(extends))
+        base = read_yaml(base_path)
         if "extends" in base:
             raise UserError(
                 f"{path} extends {extends!r}, which extends another file; extends goes one level deep."
             )
         layers.append((f"extends {extends}", base))
+        foreign += [base_path] if lies_in_run_folder(base_path) else []
     layers.append(("experiment", content))
-    return resolve(config_name(path), [*layers, *_override_layers(overrides)])
+    words = _override_layers(overrides)
+    trusted = None
+    if foreign:
+        own = [] if path in foreign else [content]
+        trusted = named_in([*own, *(layer for _, layer in words)])
+    return resolve(config_name(path), [*layers, *words], trusted)
 
 
 def load_method(name: str) -> Method:
@@ -214,7 +228,9 @@ def _method_content(name: str) -> dict[str, Any]:
     return read_yaml(known[name])
 
 
-def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved:
+def resolve(
+    name: str, layers: Sequence[tuple[str, dict[str, Any]]], trusted: frozenset[str] | None = None
+) -> Resolved:
     """Merges layers, lowest first, and validates; optimiser keys reach every stage in layer order."""
     normal = []
     for label, content in layers:
@@ -260,6 +276,7 @@ def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved
         stages += added
         if layer_method:
             _merge(merged, {"method": layer_method}, label, origins)
+    check_trust(merged, trusted)
     model = _experiment_model(merged.get("task"), name)
     try:
         experiment = model.model_validate(merged)
@@ -267,7 +284,7 @@ def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved
         raise UserError(_sentences(error, model, name, origins)) from None
     if experiment.run.epochs is not None:
         experiment.method.epochs(experiment.run.epochs)
-    return Resolved(name, experiment, tuple(layers), origins)
+    return Resolved(name, experiment, tuple(layers), origins, trusted)
 
 
 def _spread(

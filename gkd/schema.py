@@ -117,6 +117,28 @@ def _known_network(name: str) -> str:
 NetworkName = Annotated[str, AfterValidator(_known_network)]
 
 
+class MapTap(Section):
+    """A tapped module whose output's layout does not follow from its dimensions (``gkd.features.Tap``)."""
+
+    path: str
+    layout: Literal["nchw", "nhwc", "tokens"] | None = None
+    prefix_tokens: int | None = Field(default=None, ge=0)
+
+
+class Taps(Section):
+    """Which modules of a network give what losses read; what is left out has its family's default.
+
+    Attributes:
+        maps: module paths, shallow to deep.
+        head: the last linear layer.
+        embedding: the module whose output is the embedding, where that is not the head's input.
+    """
+
+    maps: tuple[str | MapTap, ...] | None = None
+    head: str | None = None
+    embedding: str | MapTap | None = None
+
+
 class TeacherTraining(Section):
     """How a teacher is trained where no checkpoint is given: an ordinary run of a method without a teacher."""
 
@@ -132,6 +154,8 @@ class Teacher(Section):
 
     Attributes:
         network, checkpoint: what to build, and the weights to load; without them it is trained.
+        options: further keywords for what builds the network, such as ``img_size: 32``.
+        taps: the modules to tap instead of the family's defaults.
         sha256: the checkpoint's checksum, verified when it is loaded.
         weights: which student of the training run becomes the teacher.
         data: another data set than the student's.
@@ -139,6 +163,8 @@ class Teacher(Section):
     """
 
     network: NetworkName
+    options: dict[str, Any] = {}
+    taps: Taps = Taps()
     checkpoint: HomePath | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     weights: Literal["last", "best"] = "last"
@@ -149,9 +175,15 @@ class Teacher(Section):
 
 
 class Student(Section):
-    """The student's network and, where it does not start from random weights, its checkpoint."""
+    """The student's network and, where it does not start from random weights, its checkpoint.
+
+    Attributes:
+        options, taps: as in ``Teacher``.
+    """
 
     network: NetworkName
+    options: dict[str, Any] = {}
+    taps: Taps = Taps()
     checkpoint: HomePath | None = None
 
 

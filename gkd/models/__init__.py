@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 from gkd.errors import UserError, unknown
+from gkd.imports import call_factory
+from gkd.models.external import PATTERNS, build_external, check_external_name, is_external
 from gkd.models.resnet import RESNETS, ResNet
+from gkd.models.taps import tapped
 from gkd.models.wrn import WideResNet
 
 __all__ = ["NETWORKS", "ResNet", "WideResNet", "build_network", "count_parameters", "network_names"]
@@ -31,36 +35,56 @@ def network_names() -> list[str]:
     return [*NETWORKS, _WRN_PATTERN]
 
 
-def build_network(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
+def build_network(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    taps: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> nn.Module:
     """A freshly initialised network that satisfies ``gkd.features.Network``.
 
     Args:
-        name: a key of ``NETWORKS``, or ``wrn_{depth}_{width}`` with depth = 6n + 4.
+        name: a key of ``NETWORKS``, ``wrn_{depth}_{width}`` with depth = 6n + 4, or a network from elsewhere
+            (``gkd.models.external.PATTERNS``).
         num_classes: C, the columns of the logits.
         in_channels: channels of the images: 3 for colour, 1 for grey.
+        taps: the modules to tap instead of the defaults (``gkd.models.taps.tapped``).
+        options: further keywords for what builds the network.
 
     Raises:
-        UserError: an unknown name, a wide network of another depth, or a count below 1.
+        UserError: an unknown name or option, a wide network of another depth, a wrong tap, or a count below 1.
     """
     if num_classes < 1 or in_channels < 1:
         raise UserError(
             "A network needs num_classes and in_channels of 1 or more; "
             f"{num_classes} and {in_channels} were given."
         )
+    if is_external(name):
+        module = build_external(name, num_classes=num_classes, in_channels=in_channels, options=options)
+        return tapped(module, name=name, num_classes=num_classes, taps=taps)
     check_network_name(name)
+    given = {"num_classes": num_classes, "in_channels": in_channels}
     if name in NETWORKS:
-        return NETWORKS[name](num_classes=num_classes, in_channels=in_channels)
-    _, depth, width = name.split("_")
-    return WideResNet(int(depth), int(width), num_classes=num_classes, in_channels=in_channels)
+        factory = NETWORKS[name]
+    else:
+        _, depth, width = name.split("_")
+        factory = partial(WideResNet, int(depth), int(width))
+    network = call_factory(factory, name=name, what="network", given=given, options=options)
+    return tapped(network, name=name, num_classes=num_classes, taps=taps)
 
 
 def check_network_name(name: str) -> None:
     """Raises a UserError for an unknown name or a wide network of a depth that is not 6n + 4."""
+    if is_external(name):
+        check_external_name(name)
+        return
     if name in NETWORKS:
         return
     match = _WRN_NAME.fullmatch(name)
     if match is None:
-        raise UserError(unknown("network", name, network_names()))
+        raise UserError(unknown("network", name, [*network_names(), *PATTERNS]))
     depth, width = int(match[1]), int(match[2])
     if depth < 10 or (depth - 4) % 6:
         below = max(10, depth - (depth - 4) % 6)
