@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from gkd import config, schema
 from gkd.checkpoint import load_weights, read_weights, sha256
-from gkd.data import channel_statistics, fingerprint, limit_per_class, load_images, split_validation
+from gkd.data import ImageSet, channel_statistics, fingerprint, limit_per_class, load_images, split_validation
 from gkd.distiller import check_terms
 from gkd.errors import UserError
+from gkd.features import TappedNetwork, output_shapes
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.method import require
 from gkd.models import build_network
@@ -55,15 +58,42 @@ def prepare(resolved: config.Resolved) -> Prepared:
         train = limit_per_class(problem.student.train, experiment.data.per_class, seed=seed)
         problem = replace(problem, student=replace(problem.student, train=train))
     torch.manual_seed(experiment.run.seed)
-    student = build_network(
-        experiment.student.network, num_classes=len(problem.student.space), in_channels=source.train.channels
-    )
+    student = build_side(experiment.student, len(problem.student.space), problem.student.train)
     if experiment.student.checkpoint is not None:
         tensors, _ = read_weights(experiment.student.checkpoint)
         load_weights(student, tensors, name=experiment.student.network, path=experiment.student.checkpoint)
     settings = _settings(experiment, source)
     student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Prepared(resolved, problem, student, settings, experiment.method.epochs(experiment.run.epochs))
+
+
+def build_side(
+    section: schema.Student | schema.Teacher,
+    num_classes: int,
+    images: ImageSet,
+    options: Mapping[str, Any] | None = None,
+) -> Any:
+    """The network that a section names, for images like these; one from elsewhere has been tried on one.
+
+    Args:
+        section: the student's or the teacher's.
+        num_classes: columns of the logits.
+        images: whose channels and size it must take.
+        options: instead of the section's.
+
+    Raises:
+        UserError: options or taps that the network does not have, or images that it cannot take.
+    """
+    network = build_network(
+        section.network,
+        num_classes=num_classes,
+        in_channels=images.channels,
+        taps=section.taps.model_dump(exclude_none=True),
+        **(section.options if options is None else options),
+    )
+    if isinstance(network, TappedNetwork):
+        output_shapes(network, (images.channels, *images.size))
+    return network
 
 
 def _sides(experiment: schema.Experiment) -> tuple[Source, Source, Task]:
@@ -188,12 +218,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
             f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
             f"{options.sha256[:12]}... of teacher.sha256; get the right file, or change or drop teacher.sha256."
         )
-    trained_as = metadata.get("network")
-    if trained_as not in (None, options.network):
-        raise UserError(
-            f"teacher.checkpoint {checkpoint} was trained as {trained_as!r}, but teacher.network is "
-            f"{options.network!r}; set teacher.network={trained_as}."
-        )
+    built_with = _options_of(options, metadata, checkpoint)
     space = problem.relation.teacher
     if "classes" in metadata:
         space = LabelSpace(json.loads(metadata["classes"]))
@@ -203,9 +228,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
                 f"{len(problem.relation.teacher)} others; choose the task's teacher classes to match: "
                 f"task.teacher_classes=[{','.join(space)}]."
             )
-    network = build_network(
-        options.network, num_classes=len(space), in_channels=prepared.problem.student.train.channels
-    )
+    network = build_side(options, len(space), problem.student.train, built_with)
     load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)
     mean, std = statistics(options.data or experiment.data)
     mean = options.mean or _numbers(metadata.get("mean")) or mean
@@ -216,13 +239,34 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     return teacher, replace(problem, relation=relation)
 
 
+def _options_of(section: schema.Teacher, metadata: Mapping[str, str], checkpoint: Path) -> dict[str, Any]:
+    """The options that the teacher's weights were trained with: the config's, or those that their file says.
+
+    Raises:
+        UserError: the file says another network or other options than the config.
+    """
+    trained_as = metadata.get("network")
+    if trained_as is None:
+        return section.options
+    if trained_as != section.network:
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} was trained as {trained_as!r}, but teacher.network is "
+            f"{section.network!r}; set teacher.network={trained_as}."
+        )
+    recorded: dict[str, Any] = json.loads(metadata.get("options", "{}"))
+    if section.options not in ({}, recorded):
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} was trained with the options {json.dumps(recorded)}, but teacher.options "
+            f"is {json.dumps(section.options)}; drop teacher.options, which takes those of the file."
+        )
+    return recorded
+
+
 def random_teacher(prepared: Prepared) -> Teacher:
     """A teacher with random weights, for a dry run before the real one is trained."""
     options, space = prepared.experiment.teacher, prepared.problem.relation.teacher
     assert options is not None
-    network = build_network(
-        options.network, num_classes=len(space), in_channels=prepared.problem.student.train.channels
-    )
+    network = build_side(options, len(space), prepared.problem.student.train)
     teacher = Teacher(network, space, mean=prepared.settings.mean, std=prepared.settings.std)
     return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -254,7 +298,7 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
     content = {
         "task": {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}},
         "data": data.model_dump(mode="json", exclude_unset=True),
-        "student": {"network": options.network},
+        "student": _as_student(options),
         "method": {"name": options.train.method},
         "optimiser": options.train.optimiser.model_dump(mode="json"),
         "evaluate": experiment.evaluate.model_dump(mode="json", exclude_unset=True),
@@ -264,6 +308,16 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
         for key in ("per_class", "subset_seed", "views"):  # these limit the student alone
             content["data"].pop(key, None)
     return config.resolve(f"teachers/{options.network}", [("teacher", content)])
+
+
+def _as_student(section: schema.Teacher) -> dict[str, Any]:
+    """The student section of the run that trains a teacher; which maps others read later does not rename it."""
+    content = {
+        "network": section.network,
+        "options": section.options,
+        "taps": section.taps.model_dump(mode="json", exclude={"maps"}, exclude_none=True),
+    }
+    return {key: value for key, value in content.items() if value}
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:

@@ -58,7 +58,7 @@ class Resolved:
 
     def with_overrides(self, overrides: Sequence[str]) -> Resolved:
         """The same config under further ``a.b=c`` overrides, which win over the earlier ones."""
-        return resolve(self.name, [*self.layers, *_override_layers(overrides)], self.trusted)
+        return resolve(self.name, [*self.layers, *override_layers(overrides)], self.trusted)
 
     def without_overrides(self) -> Resolved:
         """The config as its files state it."""
@@ -126,7 +126,7 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = 
         layers.append((f"extends {extends}", base))
         foreign += [base_path] if lies_in_run_folder(base_path) else []
     layers.append(("experiment", content))
-    words = _override_layers(overrides)
+    words = override_layers(overrides)
     trusted = None
     if foreign:
         own = [] if path in foreign else [content]
@@ -200,7 +200,8 @@ def find(config: str | Path) -> Path:
     raise UserError(unknown("config", str(config), shipped))
 
 
-def _override_layers(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+def override_layers(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Each ``a.b=c`` as a layer: its label, and the sections that it sets."""
     layers = []
     for override in overrides:
         key, equals, value = override.partition("=")

@@ -131,7 +131,9 @@ class Tap:
         layout = self.layout or {3: "tokens", 4: "nchw"}.get(values.dim())
         if layout is None or values.dim() != (3 if layout == "tokens" else 4):
             wanted = layout or "map [B, C, H, W] and no tokens [B, N, D]"
-            raise UserError(f"The tap {self.path!r} gives {list(values.shape)}, which is no {wanted}; tap another.")
+            raise UserError(
+                f"The tap {self.path!r} gives {list(values.shape)}, which is no {wanted}; tap another."
+            )
         if layout == "nchw":
             return values
         if layout == "nhwc":
@@ -214,7 +216,9 @@ class TappedNetwork(nn.Module):
     # Hooks are bound methods, so that a deep copy of the network taps itself, not the original.
     def _keep_output(self, path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
-            raise UserError(f"The tap {path!r} gives a {type(output).__name__} and no tensor; tap another module.")
+            raise UserError(
+                f"The tap {path!r} gives a {type(output).__name__} and no tensor; tap another module."
+            )
         self._taps[path] = output
         self._versions[path] = _version(output)
 

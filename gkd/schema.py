@@ -117,6 +117,16 @@ def _known_network(name: str) -> str:
 NetworkName = Annotated[str, AfterValidator(_known_network)]
 
 
+def _no_argument_of_gkd(options: dict[str, Any]) -> dict[str, Any]:
+    for key in ("name", "num_classes", "in_channels", "taps"):
+        if key in options:
+            raise ValueError(f"gkd itself gives the network its {key!r}; drop that option")
+    return options
+
+
+NetworkOptions = Annotated[dict[str, Any], AfterValidator(_no_argument_of_gkd)]
+
+
 class MapTap(Section):
     """A tapped module whose output's layout does not follow from its dimensions (``gkd.features.Tap``)."""
 
@@ -163,7 +173,7 @@ class Teacher(Section):
     """
 
     network: NetworkName
-    options: dict[str, Any] = {}
+    options: NetworkOptions = {}
     taps: Taps = Taps()
     checkpoint: HomePath | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
@@ -182,7 +192,7 @@ class Student(Section):
     """
 
     network: NetworkName
-    options: dict[str, Any] = {}
+    options: NetworkOptions = {}
     taps: Taps = Taps()
     checkpoint: HomePath | None = None
 

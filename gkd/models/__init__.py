@@ -63,7 +63,13 @@ def build_network(
         )
     if is_external(name):
         module = build_external(name, num_classes=num_classes, in_channels=in_channels, options=options)
-        return tapped(module, name=name, num_classes=num_classes, taps=taps)
+    else:
+        module = _from_the_zoo(name, num_classes, in_channels, options)
+    network: nn.Module = tapped(module, name=name, num_classes=num_classes, taps=taps)
+    return network
+
+
+def _from_the_zoo(name: str, num_classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
     check_network_name(name)
     given = {"num_classes": num_classes, "in_channels": in_channels}
     if name in NETWORKS:
@@ -71,8 +77,8 @@ def build_network(
     else:
         _, depth, width = name.split("_")
         factory = partial(WideResNet, int(depth), int(width))
-    network = call_factory(factory, name=name, what="network", given=given, options=options)
-    return tapped(network, name=name, num_classes=num_classes, taps=taps)
+    network: nn.Module = call_factory(factory, name=name, what="network", given=given, options=options)
+    return network
 
 
 def check_network_name(name: str) -> None:

@@ -38,7 +38,9 @@ def check_external_name(name: str) -> None:
         if not timm.is_model(network):
             close = difflib.get_close_matches(network, timm.list_models(), n=3, cutoff=0.5)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
-            raise UserError(f"Unknown network {name!r}.{hint} Allowed: timm/ and a name of timm.list_models().")
+            raise UserError(
+                f"Unknown network {name!r}.{hint} Allowed: timm/ and a name of timm.list_models()."
+            )
     elif library == "torchvision":
         known = _torchvision_names()
         if network not in known:
@@ -68,7 +70,9 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
 
         more = {**_TORCHVISION_DEFAULTS.get(network, {}), **options}
         given = {"weights": None, "num_classes": num_classes}
-        module = call_factory(_named(get_model, network), name=name, what="network", given=given, options=more)
+        module = call_factory(
+            _named(get_model, network), name=name, what="network", given=given, options=more
+        )
         if in_channels != 3:
             _change_in_channels(module, in_channels, name)
     else:
@@ -76,7 +80,9 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
         factory = import_object(name, what="network")
         module = call_factory(factory, name=name, what="network", given=given, options=options)
     if not isinstance(module, nn.Module):
-        raise UserError(f"The network {name!r} gave a {type(module).__name__}; it must return a torch.nn.Module.")
+        raise UserError(
+            f"The network {name!r} gave a {type(module).__name__}; it must return a torch.nn.Module."
+        )
     return module
 
 
@@ -105,11 +111,8 @@ def _change_in_channels(module: nn.Module, in_channels: int, name: str) -> None:
     The new one has the old one's initial weights: summed over the channels for one channel, so that a grey
     image gives what the colour network gives on it in all three; repeated and scaled by 3 / C for C of them.
     """
-    for path, old in module.named_modules():
-        if isinstance(old, nn.Conv2d):
-            break
-    else:
-        old, path = None, ""
+    convolutions = ((path, part) for path, part in module.named_modules() if isinstance(part, nn.Conv2d))
+    path, old = next(convolutions, ("", None))
     if old is None or old.in_channels != 3 or old.groups != 1:
         raise UserError(
             f"The network {name!r} takes images of three channels alone; set data.channels=3, which repeats a grey "
@@ -121,7 +124,9 @@ def _change_in_channels(module: nn.Module, in_channels: int, name: str) -> None:
     )  # fmt: skip
     with torch.no_grad():
         channels = torch.arange(in_channels) % 3
-        weight = old.weight.sum(1, keepdim=True) if in_channels == 1 else old.weight[:, channels] * 3 / in_channels
+        weight = (
+            old.weight.sum(1, keepdim=True) if in_channels == 1 else old.weight[:, channels] * 3 / in_channels
+        )
         new.weight.copy_(weight)
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)

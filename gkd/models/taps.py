@@ -15,7 +15,13 @@ _STAGES = (
     ("relu", "layer1", "layer2", "layer3", "layer4"),  # ResNet, ResNeXt, Wide ResNet
     ("layer1", "layer2", "layer3", "layer4"),
     ("layer1", "layer2", "layer3"),
-    ("stem", "trunk_output.block1", "trunk_output.block2", "trunk_output.block3", "trunk_output.block4"),  # RegNet
+    (
+        "stem",
+        "trunk_output.block1",
+        "trunk_output.block2",
+        "trunk_output.block3",
+        "trunk_output.block4",
+    ),  # RegNet
     ("stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3"),  # MaxViT
     ("conv1", "stage2", "stage3", "stage4", "conv5"),  # ShuffleNetV2
     ("features.relu0", *(f"features.denseblock{i}" for i in (1, 2, 3, 4))),  # DenseNet
@@ -25,7 +31,7 @@ _STAGES = (
 _DEPTHS = 4  # how many blocks of equal width are tapped
 
 
-def tapped(module: nn.Module, *, name: str, num_classes: int, taps: Mapping[str, Any] | None = None) -> nn.Module:
+def tapped(module: nn.Module, *, name: str, num_classes: int, taps: Mapping[str, Any] | None = None) -> Any:
     """A gkd network as it is, any other module tapped.
 
     Args:
@@ -39,16 +45,16 @@ def tapped(module: nn.Module, *, name: str, num_classes: int, taps: Mapping[str,
         UserError: a wrong path, or no head to be found.
     """
     taps = {key: value for key, value in (taps or {}).items() if value is not None}
-    if not taps and isinstance(module, Network):
-        return module
-    head = taps["head"] if "head" in taps else _head(module, name, num_classes)
-    maps = [_tap(entry) for entry in taps["maps"]] if "maps" in taps else default_maps(module)
-    embedding = _tap(taps["embedding"]) if "embedding" in taps else None
-    network = TappedNetwork(module, head=head, maps=maps, embedding=embedding)
+    network: Any = module
+    if taps or not isinstance(module, Network):
+        head = taps["head"] if "head" in taps else _head(module, name, num_classes)
+        maps = [_tap(entry) for entry in taps["maps"]] if "maps" in taps else default_maps(module)
+        embedding = _tap(taps["embedding"]) if "embedding" in taps else None
+        network = TappedNetwork(module, head=head, maps=maps, embedding=embedding)
     if network.num_classes != num_classes:
         raise UserError(
-            f"The head {head!r} of the network {name!r} has {network.num_classes} outputs for {num_classes} classes; "
-            "name the last nn.Linear as taps.head, and let the factory give it num_classes outputs."
+            f"The network {name!r} has {network.num_classes} outputs for {num_classes} classes; its factory must give "
+            "it num_classes of them, and taps.head, where it is given, must name the last nn.Linear."
         )
     return network
 
@@ -76,7 +82,9 @@ def _by_timm(module: nn.Module) -> list[Tap]:
     """The modules that timm itself reads features from."""
     info = getattr(module, "feature_info", None)
     entries = getattr(info, "info", info)
-    if not isinstance(entries, Sequence) or not all(isinstance(e, Mapping) and "module" in e for e in entries):
+    if not isinstance(entries, Sequence) or not all(
+        isinstance(e, Mapping) and "module" in e for e in entries
+    ):
         return []
     paths = [str(entry["module"]) for entry in entries]
     if len(set(paths)) < len(paths):
@@ -93,7 +101,9 @@ def _of_transformer(module: nn.Module) -> list[Tap]:
     """torchvision's ViT, which has one class token, and its Swin, whose stages alternate with their patches."""
     kind = type(module).__name__
     if kind == "VisionTransformer" and hasattr(module, "encoder"):
-        blocks = [f"encoder.layers.{name}" for name, _ in module.get_submodule("encoder.layers").named_children()]
+        blocks = [
+            f"encoder.layers.{name}" for name, _ in module.get_submodule("encoder.layers").named_children()
+        ]
         return [Tap(path, "tokens", 1) for path in _depths(blocks)]
     if kind == "SwinTransformer" and hasattr(module, "features"):
         count = len(list(module.get_submodule("features").children()))
@@ -122,7 +132,9 @@ def _halves(part: nn.Module) -> bool:
 def _head(module: nn.Module, name: str, num_classes: int) -> str:
     """The path of the last linear layer with a column a class."""
     linear = [
-        path for path, part in module.named_modules() if isinstance(part, nn.Linear) and part.out_features == num_classes
+        path
+        for path, part in module.named_modules()
+        if isinstance(part, nn.Linear) and part.out_features == num_classes
     ]
     if not linear:
         raise UserError(
