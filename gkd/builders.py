@@ -63,7 +63,7 @@ def prepare(resolved: config.Resolved) -> Prepared:
         tensors, _ = read_weights(experiment.student.checkpoint)
         load_weights(student, tensors, name=experiment.student.network, path=experiment.student.checkpoint)
     settings = _settings(experiment, source)
-    student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student = student.to(settings.device, memory_format=torch.channels_last)
     return Prepared(resolved, problem, student, settings, experiment.method.epochs(experiment.run.epochs))
 
 

@@ -63,6 +63,9 @@ class Student:
 class Pixels(nn.Module):
     """A network that takes images in [0, 1]: its normalisation, then itself."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, student: Student) -> None:
         super().__init__()
         network = student.network

@@ -61,6 +61,7 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
     """
     check_external_name(name)
     library, _, network = name.partition("/")
+    given: dict[str, Any]
     if library == "timm":
         given = {"pretrained": False, "num_classes": num_classes, "in_chans": in_channels}
         factory = _named(_timm(name).create_model, network)
@@ -69,7 +70,7 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
         from torchvision.models import get_model
 
         more = {**_TORCHVISION_DEFAULTS.get(network, {}), **options}
-        given = {"weights": None, "num_classes": num_classes}
+        given = {"num_classes": num_classes, "weights": None}
         module = call_factory(
             _named(get_model, network), name=name, what="network", given=given, options=more
         )
@@ -106,29 +107,22 @@ def _torchvision_names() -> list[str]:
 
 
 def _change_in_channels(module: nn.Module, in_channels: int, name: str) -> None:
-    """Replaces the first convolution, which torchvision makes for three channels.
+    """Changes the first convolution, which torchvision makes for three channels.
 
-    The new one has the old one's initial weights: summed over the channels for one channel, so that a grey
+    Its initial weights are summed over the channels for one channel, so that a grey
     image gives what the colour network gives on it in all three; repeated and scaled by 3 / C for C of them.
     """
-    convolutions = ((path, part) for path, part in module.named_modules() if isinstance(part, nn.Conv2d))
-    path, old = next(convolutions, ("", None))
-    if old is None or old.in_channels != 3 or old.groups != 1:
+    convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
+    first = next(convolutions, None)
+    if first is None or first.in_channels != 3 or first.groups != 1:
         raise UserError(
             f"The network {name!r} takes images of three channels alone; set data.channels=3, which repeats a grey "
             "image, or take another network."
         )
-    new = nn.Conv2d(
-        in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation,
-        bias=old.bias is not None, padding_mode=old.padding_mode,
-    )  # fmt: skip
-    with torch.no_grad():
-        channels = torch.arange(in_channels) % 3
-        weight = (
-            old.weight.sum(1, keepdim=True) if in_channels == 1 else old.weight[:, channels] * 3 / in_channels
-        )
-        new.weight.copy_(weight)
-        if old.bias is not None and new.bias is not None:
-            new.bias.copy_(old.bias)
-    parent, _, last = path.rpartition(".")
-    setattr(module.get_submodule(parent), last, new)
+    weight = first.weight.detach()
+    if in_channels == 1:
+        weight = weight.sum(1, keepdim=True)
+    else:
+        weight = weight[:, torch.arange(in_channels) % 3] * 3 / in_channels
+    first.in_channels = in_channels
+    first.weight = nn.Parameter(weight)
