@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from gkd.data import (
 )
 from gkd.distiller import check_terms
 from gkd.errors import UserError
+from gkd.features import TappedNetwork, output_shapes
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.method import require
 from gkd.mixup import without_mixup
@@ -68,14 +70,12 @@ def prepare(resolved: config.Resolved) -> Prepared:
         train = limit_per_class(problem.student.train, experiment.data.per_class, seed=seed)
         problem = replace(problem, student=replace(problem.student, train=train))
     torch.manual_seed(experiment.run.seed)
-    student = build_network(
-        experiment.student.network, num_classes=len(problem.student.space), in_channels=source.train.channels
-    )
+    student = build_side(experiment.student, len(problem.student.space), problem.student.train)
     if experiment.student.checkpoint is not None:
         tensors, _ = read_weights(experiment.student.checkpoint)
         load_weights(student, tensors, name=experiment.student.network, path=experiment.student.checkpoint)
     settings = _settings(experiment, source)
-    student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student = student.to(settings.device, memory_format=torch.channels_last)
     return Prepared(resolved, problem, student, settings, experiment.method.epochs(experiment.run.epochs))
 
 
@@ -96,6 +96,35 @@ def _check_what_the_teacher_sees(experiment: schema.Experiment, problem: Problem
             f"say what the teacher sees: data.teacher_view.image_size={height}, or {seen.size[0]} to show it the "
             "student's as they are."
         )
+
+
+def build_side(
+    section: schema.Student | schema.Teacher,
+    num_classes: int,
+    images: ImageSet,
+    options: Mapping[str, Any] | None = None,
+) -> Any:
+    """The network that a section names, for images like these; one from elsewhere has been tried on one.
+
+    Args:
+        section: the student's or the teacher's.
+        num_classes: columns of the logits.
+        images: whose channels and size it must take.
+        options: instead of the section's.
+
+    Raises:
+        UserError: options or taps that the network does not have, or images that it cannot take.
+    """
+    network = build_network(
+        section.network,
+        num_classes=num_classes,
+        in_channels=images.channels,
+        taps=section.taps.model_dump(exclude_none=True),
+        **(section.options if options is None else options),
+    )
+    if isinstance(network, TappedNetwork):
+        output_shapes(network, (images.channels, *images.size))
+    return network
 
 
 def _sides(experiment: schema.Experiment) -> tuple[Source, Source, Task]:
@@ -242,12 +271,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
             f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
             f"{options.sha256[:12]}... of teacher.sha256; get the right file, or change or drop teacher.sha256."
         )
-    trained_as = metadata.get("network")
-    if trained_as not in (None, options.network):
-        raise UserError(
-            f"teacher.checkpoint {checkpoint} was trained as {trained_as!r}, but teacher.network is "
-            f"{options.network!r}; set teacher.network={trained_as}."
-        )
+    built_with = _options_of(options, metadata, checkpoint)
     space = problem.relation.teacher
     if "classes" in metadata:
         space = LabelSpace(json.loads(metadata["classes"]))
@@ -257,11 +281,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
                 f"{len(problem.relation.teacher)} others; choose the task's teacher classes to match: "
                 f"task.teacher_classes=[{','.join(space)}]."
             )
-    network = build_network(
-        options.network,
-        num_classes=len(space),
-        in_channels=prepared.problem.student.train.as_teacher_sees.channels,
-    )
+    network = build_side(options, len(space), problem.student.train.as_teacher_sees, built_with)
     load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)
     mean, std = statistics(options.data or experiment.data, of_teacher=True)
     mean = options.mean or _numbers(metadata.get("mean")) or mean
@@ -272,15 +292,34 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     return teacher, replace(problem, relation=relation)
 
 
+def _options_of(section: schema.Teacher, metadata: Mapping[str, str], checkpoint: Path) -> dict[str, Any]:
+    """The options that the teacher's weights were trained with: the config's, or those that their file says.
+
+    Raises:
+        UserError: the file says another network or other options than the config.
+    """
+    trained_as = metadata.get("network")
+    if trained_as is None:
+        return section.options
+    if trained_as != section.network:
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} was trained as {trained_as!r}, but teacher.network is "
+            f"{section.network!r}; set teacher.network={trained_as}."
+        )
+    recorded: dict[str, Any] = json.loads(metadata.get("options", "{}"))
+    if section.options not in ({}, recorded):
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} was trained with the options {json.dumps(recorded)}, but teacher.options "
+            f"is {json.dumps(section.options)}; drop teacher.options, which takes those of the file."
+        )
+    return recorded
+
+
 def random_teacher(prepared: Prepared) -> Teacher:
     """A teacher with random weights, for a dry run before the real one is trained."""
     options, space = prepared.experiment.teacher, prepared.problem.relation.teacher
     assert options is not None
-    network = build_network(
-        options.network,
-        num_classes=len(space),
-        in_channels=prepared.problem.student.train.as_teacher_sees.channels,
-    )
+    network = build_side(options, len(space), prepared.problem.student.train.as_teacher_sees)
     mean, std = statistics(options.data or prepared.experiment.data, of_teacher=True)
     teacher = Teacher(network, space, mean=mean, std=std)
     return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -316,7 +355,7 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
     content = {
         "task": {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}},
         "data": data.model_dump(mode="json", exclude_unset=True),
-        "student": {"network": options.network},
+        "student": _as_student(options),
         "method": {"name": options.train.method},
         "optimiser": options.train.optimiser.model_dump(mode="json"),
         "evaluate": experiment.evaluate.model_dump(mode="json", exclude_unset=True),
@@ -326,6 +365,16 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
         for key in _STUDENTS_ALONE:
             content["data"].pop(key, None)
     return config.resolve(f"teachers/{options.network}", [("teacher", content)])
+
+
+def _as_student(section: schema.Teacher) -> dict[str, Any]:
+    """The student section of the run that trains a teacher; which maps others read later does not rename it."""
+    content = {
+        "network": section.network,
+        "options": section.options,
+        "taps": section.taps.model_dump(mode="json", exclude={"maps"}, exclude_none=True),
+    }
+    return {key: value for key, value in content.items() if value}
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:

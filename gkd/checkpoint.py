@@ -7,11 +7,13 @@ and renamed as a whole; the last two are kept; a damaged one is passed over for 
 
 from __future__ import annotations
 
+import argparse
 import errno
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -145,8 +147,10 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A state dict and its metadata from safetensors, or from a torch file read with weights_only.
 
-    Torch files may hold the state dict itself or have it under ``model`` or ``state_dict``, with or
-    without a ``module.`` or ``module.student.`` prefix (the layouts of the CIFAR benchmark).
+    Files may hold the state dict itself or, torch's, have it under ``model`` or ``state_dict``, with or
+    without a ``module.`` or ``module.student.`` prefix (the layouts of the CIFAR benchmark). Of other objects
+    only an ``argparse.Namespace``, in which training scripts keep their arguments, is read, and thrown away: it
+    is a container of attributes, and none of its code runs when it is made.
 
     Raises:
         UserError: a missing, unreadable or unsafe file.
@@ -158,34 +162,62 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return _without_prefix(tensors), dict(file.metadata() or {})
         except SafetensorError as error:
             raise UserError(f"The checkpoint {path} is not a readable safetensors file ({error}).") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"The checkpoint {path} cannot be read as plain weights: {reason}") from None
+        raise UserError(
+            f"The checkpoint {path} cannot be read as plain weights: {_unreadable(error)}"
+        ) from None
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    ):
         raise UserError(
             f"The checkpoint {path} holds no state dict: not bare, and not under 'model' or 'state_dict'."
         )
+    return _without_prefix(content), {}
+
+
+def _unreadable(error: Exception) -> str:
+    """Why torch could not read a file: what in it is more than tensors, or that it is cut short or none."""
+    reason = " ".join(str(error).split())
+    named = re.search(r"GLOBAL (\S+)", reason) or re.search(r"Unsupported class (\S+)", reason)
+    if named is not None:
+        return (
+            f"it holds {named[1]}, and to load such an object can run code; save the state dict alone, as in "
+            "torch.save(model.state_dict(), FILE)."
+        )
+    return f"it is cut short, or is no file of torch.save ({reason[:120] or type(error).__name__})."
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The student's entries of a wrapped distiller, those of a wrapped network, or all."""
     for prefix in ("module.student.", "module."):
-        if any(name.startswith(prefix) for name in content):
-            content = {n.removeprefix(prefix): t for n, t in content.items() if n.startswith(prefix)}
-    return content, {}
+        if any(name.startswith(prefix) for name in tensors):
+            return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return tensors
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str, path: Path) -> None:
     """Loads a state dict strictly, but for ``num_batches_tracked``, which old files lack.
 
+    Wide residual networks in torchdistill's layout are known by their names and renamed.
+
     Raises:
         UserError: weights of another network or of another class count.
     """
     own = network.state_dict()
+    if not tensors.keys() <= own.keys():
+        tensors = _from_torchdistill(tensors, own)
     missing = [key for key in own if key not in tensors and not key.endswith("num_batches_tracked")]
     surplus = [key for key in tensors if key not in own]
     if missing or surplus:
@@ -194,14 +226,38 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str
             f"The checkpoint {path} holds another network than {name} ({example}; "
             f"{len(missing)} missing, {len(surplus)} surplus entries); name the network it was trained as."
         )
-    for key, tensor in tensors.items():
-        if tensor.shape != own[key].shape:
-            what = "class count or network" if tensor.dim() <= 2 else "network"
+    wrong = [key for key, tensor in tensors.items() if tensor.shape != own[key].shape]
+    if wrong:
+        head = _head_entries(network, own)
+        if set(wrong) <= head and all(tensors[key].shape[1:] == own[key].shape[1:] for key in wrong):
             raise UserError(
-                f"The checkpoint {path} has another {what} than {name}: {key!r} is {list(tensor.shape)} there "
-                f"and {list(own[key].shape)} here."
+                f"The checkpoint {path} holds {len(tensors[wrong[0]])} classes ({wrong[0]!r}), the task has "
+                f"{len(own[wrong[0]])}; give the network the classes that it was trained on, or other weights."
             )
+        key = wrong[0]
+        raise UserError(
+            f"The checkpoint {path} holds another network than {name}: {key!r} is {list(tensors[key].shape)} there "
+            f"and {list(own[key].shape)} here; name the network, and its options, as it was trained."
+        )
     network.load_state_dict({**own, **tensors})
+
+
+def _from_torchdistill(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """torchdistill's names of a wide residual network as ours, where that makes them this network's."""
+    renamed = {}
+    for key, tensor in tensors.items():
+        key = re.sub(r"^layer(\d)\.", r"block\1.layer.", key)
+        renamed[key.replace(".shortcut.0.", ".convShortcut.")] = tensor
+    return renamed if renamed.keys() <= own.keys() else tensors
+
+
+def _head_entries(network: nn.Module, own: Mapping[str, Tensor]) -> set[str]:
+    """The names of the head's entries in a state dict, whatever wraps the network."""
+    head = getattr(network, "head", None)
+    if not isinstance(head, nn.Module):
+        return set()
+    places = {tensor.data_ptr() for tensor in head.state_dict().values()}
+    return {key for key, tensor in own.items() if tensor.data_ptr() in places}
 
 
 def copy_state(module: nn.Module) -> dict[str, Tensor]:

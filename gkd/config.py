@@ -23,6 +23,7 @@ from gkd.method import Method
 from gkd.mixup import without_mixup
 from gkd.schema import Data, Experiment
 from gkd.task import TASKS
+from gkd.trust import check_trust, lies_in_run_folder, named_in
 from gkd.yaml_files import parse_yaml, read_yaml
 
 _OVERRIDE = "override "  # what the label of a layer from the command line begins with
@@ -37,12 +38,14 @@ class Resolved:
         experiment: the validated sections.
         layers: the raw layers that were merged, lowest first: (label, mapping).
         origins: dotted key -> label of the layer that set it; a key that is missing has its default.
+        trusted: the modules that may be imported (``gkd.trust``); None where every layer is the user's own.
     """
 
     name: str
     experiment: Experiment
     layers: tuple[tuple[str, dict[str, Any]], ...]
     origins: dict[str, str] = field(default_factory=dict)
+    trusted: frozenset[str] | None = None
 
     @property
     def overrides(self) -> list[str]:
@@ -57,11 +60,12 @@ class Resolved:
 
     def with_overrides(self, overrides: Sequence[str]) -> Resolved:
         """The same config under further ``a.b=c`` overrides, which win over the earlier ones."""
-        return resolve(self.name, [*self.layers, *_override_layers(overrides)])
+        return resolve(self.name, [*self.layers, *override_layers(overrides)], self.trusted)
 
     def without_overrides(self) -> Resolved:
         """The config as its files state it."""
-        return resolve(self.name, [layer for layer in self.layers if not layer[0].startswith(_OVERRIDE)])
+        own = [layer for layer in self.layers if not layer[0].startswith(_OVERRIDE)]
+        return resolve(self.name, own, self.trusted)
 
     def with_images_named(self) -> Resolved:
         """The same config with the fingerprint of each set of image files, so that others there are noticed."""
@@ -70,7 +74,7 @@ class Resolved:
             if data is not None and data.name in LAYOUTS and data.root is not None and data.root.exists():
                 known = data.fingerprint or images_fingerprint(data.root, data.name)
                 _set(found, f"{key}.fingerprint", known)
-        return resolve(self.name, [*self.layers, ("as found", found)]) if found else self
+        return resolve(self.name, [*self.layers, ("as found", found)], self.trusted) if found else self
 
     def annotated_yaml(self) -> str:
         """The resolved config as YAML, each value followed by the layer that set it."""
@@ -96,12 +100,14 @@ class Resolved:
         return "\n".join(lines(content, "", 0)) + "\n"
 
 
-def load(config: str | Path, overrides: Sequence[str] = ()) -> Resolved:
+def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = False) -> Resolved:
     """Reads an experiment file, merges its layers and validates the result.
 
     Args:
         config: a path, or the name of a shipped config such as ``quickstart``.
         overrides: ``a.b=c`` strings, read as YAML values.
+        from_run: whether it is a run's, so that no module is imported on its word alone; known by itself
+            where the run's other files lie beside it.
 
     Raises:
         UserError: a missing file, or every mistake in it at once, each with its dotted path.
@@ -109,23 +115,31 @@ def load(config: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     forget_files()
     path = find(config)
     layers: list[tuple[str, dict[str, Any]]] = []
+    foreign = [path] if from_run or lies_in_run_folder(path) else []
     content = read_yaml(path)
     extends = content.pop("extends", None)
     if extends is not None:
         base_path = path.parent / f"{extends}.yaml"
-        base = read_yaml(base_path if base_path.is_file() else find(str(extends)))
+        base_path = base_path if base_path.is_file() else find(str(extends))
+        base = read_yaml(base_path)
         if "extends" in base:
             raise UserError(
                 f"{path} extends {extends!r}, which extends another file; extends goes one level deep."
             )
         layers.append((f"extends {extends}", base))
+        foreign += [base_path] if lies_in_run_folder(base_path) else []
     layers.append(("experiment", content))
-    return resolve(config_name(path), [*layers, *_override_layers(overrides)])
+    words = override_layers(overrides)
+    trusted = None
+    if foreign:
+        own = [] if path in foreign else [content]
+        trusted = named_in([*own, *(layer for _, layer in words)])
+    return resolve(config_name(path), [*layers, *words], trusted)
 
 
 def from_content(name: str, content: dict[str, Any], overrides: Sequence[str] = ()) -> Resolved:
     """An experiment that no file states, under overrides; errors as of :func:`load`."""
-    return resolve(name, [("experiment", content), *_override_layers(overrides)])
+    return resolve(name, [("experiment", content), *override_layers(overrides)])
 
 
 def load_method(name: str) -> Method:
@@ -194,7 +208,8 @@ def find(config: str | Path) -> Path:
     raise UserError(unknown("config", str(config), shipped))
 
 
-def _override_layers(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+def override_layers(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Each ``a.b=c`` as a layer: its label, and the sections that it sets."""
     layers = []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -222,7 +237,9 @@ def _method_content(name: str) -> dict[str, Any]:
     return read_yaml(known[name])
 
 
-def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved:
+def resolve(
+    name: str, layers: Sequence[tuple[str, dict[str, Any]]], trusted: frozenset[str] | None = None
+) -> Resolved:
     """Merges layers, lowest first, and validates; optimiser keys reach every stage in layer order."""
     normal = []
     for label, content in layers:
@@ -269,6 +286,7 @@ def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved
         if layer_method:
             _merge(merged, {"method": layer_method}, label, origins)
     _mix_every_stage(merged, origins)
+    check_trust(merged, trusted)
     model = _experiment_model(merged.get("task"), name)
     try:
         experiment = model.model_validate(merged)
@@ -276,7 +294,7 @@ def resolve(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved
         raise UserError(_sentences(error, model, name, origins)) from None
     if experiment.run.epochs is not None:
         experiment.method.epochs(experiment.run.epochs)
-    return Resolved(name, experiment, tuple(layers), origins)
+    return Resolved(name, experiment, tuple(layers), origins, trusted)
 
 
 def _spread(

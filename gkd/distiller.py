@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkd.errors import UserError, unknown
-from gkd.features import Batch, Features, Shapes, as_network, output_shapes
+from gkd.features import Batch, Features, Shapes, TappedNetwork, as_network, output_shapes
 from gkd.labels import LabelRelation
 from gkd.losses import AT_SPOTS, NEEDS, class_centres, teacher_confidence
 from gkd.method import Term
@@ -288,7 +288,9 @@ class Distiller(nn.Module):
         """
         head = {id(parameter) for parameter in self.student.head.parameters()}
         everything = list(self.student.parameters())
-        modules = dict(self.student.named_modules())
+        # Of a tapped network the paths are the wrapped module's, as in its state dict.
+        named = self.student.module if isinstance(self.student, TappedNetwork) else self.student
+        modules = dict(named.named_modules())
         chosen: list[nn.Parameter] = []
         for name in train:
             if name == "student":

@@ -194,14 +194,7 @@ def _finish(
         if teacher is not None:
             teacher_logits, _ = cached_predictions(teacher, test, settings)
             results[which]["agreement"] = rounded(metrics.agreement(logits, teacher_logits, problem.relation))
-        metadata = {
-            "network": resolved.experiment.student.network,
-            "classes": json.dumps(list(problem.student.space)),
-            "mean": ",".join(map(str, settings.mean)),
-            "std": ",".join(map(str, settings.std)),
-            "test_accuracy": f"{results[which]['accuracy']:.2f}",
-            "method": resolved.experiment.method.name,
-        }
+        metadata = {**weight_metadata(prepared), "test_accuracy": f"{results[which]['accuracy']:.2f}"}
         save_weights(folder / WEIGHTS[which], state, metadata)
     results["best"].update(epoch=position.best_epoch, validation=rounded(position.best_metric))
     write_json(folder / CORRECT, {"count": len(labels), **correct})
@@ -225,6 +218,25 @@ def _finish(
     }
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def weight_metadata(prepared: Prepared) -> dict[str, str]:
+    """What a student's weight file says of it: all that builds the network again and feeds it."""
+    settings, problem, section = prepared.settings, prepared.problem, prepared.experiment.student
+    images = problem.student.train
+    content = {
+        "network": section.network,
+        "classes": json.dumps(list(problem.student.space)),
+        "mean": ",".join(map(str, settings.mean)),
+        "std": ",".join(map(str, settings.std)),
+        "image_shape": ",".join(map(str, (images.channels, *images.size))),
+        "method": prepared.experiment.method.name,
+    }
+    taps = section.taps.model_dump(mode="json", exclude_none=True)
+    more = {
+        key: json.dumps(value) for key, value in {"options": section.options, "taps": taps}.items() if value
+    }
+    return {**content, **more}
 
 
 def describe_relation(relation: LabelRelation) -> dict[str, Any]:
@@ -264,7 +276,8 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
         raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
     # What the student started from is of no use any more, and need not be there.
-    prepared = prepare(load(folder / "config.yaml", [*overrides, "student.checkpoint=null"]))
+    words = [*overrides, "student.checkpoint=null"]
+    prepared = prepare(load(folder / "config.yaml", words, from_run=True))
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     results: dict[str, Any] = {

@@ -169,6 +169,38 @@ def _known_network(name: str) -> str:
 NetworkName = Annotated[str, AfterValidator(_known_network)]
 
 
+def _no_argument_of_gkd(options: dict[str, Any]) -> dict[str, Any]:
+    for key in ("name", "num_classes", "in_channels", "taps"):
+        if key in options:
+            raise ValueError(f"gkd itself gives the network its {key!r}; drop that option")
+    return options
+
+
+NetworkOptions = Annotated[dict[str, Any], AfterValidator(_no_argument_of_gkd)]
+
+
+class MapTap(Section):
+    """A tapped module whose output's layout does not follow from its dimensions (``gkd.features.Tap``)."""
+
+    path: str
+    layout: Literal["nchw", "nhwc", "tokens"] | None = None
+    prefix_tokens: int | None = Field(default=None, ge=0)
+
+
+class Taps(Section):
+    """Which modules of a network give what losses read; what is left out has its family's default.
+
+    Attributes:
+        maps: module paths, shallow to deep.
+        head: the last linear layer.
+        embedding: the module whose output is the embedding, where that is not the head's input.
+    """
+
+    maps: tuple[str | MapTap, ...] | None = None
+    head: str | None = None
+    embedding: str | MapTap | None = None
+
+
 class TeacherTraining(Section):
     """How a teacher is trained where no checkpoint is given: an ordinary run of a method without a teacher."""
 
@@ -197,6 +229,8 @@ class Teacher(Section):
 
     Attributes:
         network, checkpoint: what to build, and the weights to load; without them it is trained.
+        options: further keywords for what builds the network, such as ``img_size: 32``.
+        taps: the modules to tap instead of the family's defaults.
         sha256: the checkpoint's checksum, verified when it is loaded.
         expect: its test accuracy in percent, such as ``75.61 ± 0.3`` (± 0.5 where nothing is said); another one when
             it is loaded is refused.
@@ -206,6 +240,8 @@ class Teacher(Section):
     """
 
     network: NetworkName
+    options: NetworkOptions = {}
+    taps: Taps = Taps()
     checkpoint: HomePath | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     expect: Annotated[str, BeforeValidator(_expected)] | None = None
@@ -217,9 +253,15 @@ class Teacher(Section):
 
 
 class Student(Section):
-    """The student's network and, where it does not start from random weights, its checkpoint."""
+    """The student's network and, where it does not start from random weights, its checkpoint.
+
+    Attributes:
+        options, taps: as in ``Teacher``.
+    """
 
     network: NetworkName
+    options: NetworkOptions = {}
+    taps: Taps = Taps()
     checkpoint: HomePath | None = None
 
 

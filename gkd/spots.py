@@ -51,6 +51,11 @@ def output_at(features: Features | Shapes, spot: Spot) -> Any:
         return features.embedding
     if spot == "logits":
         return features.logits
+    if not features.maps:
+        raise UserError(
+            f"The spot {spot!r} is a map, but no module of the network is known to give one; name them in student.taps "
+            "or teacher.taps, as in 'taps: {maps: [layer1, layer2]}', or read 'embedding' or 'logits'."
+        )
     if not -len(features.maps) <= spot < len(features.maps):
         raise UserError(
             f"The spot {spot} is outside the network's {len(features.maps)} maps; "

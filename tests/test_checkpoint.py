@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import pickle
+import re
 import resource
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -204,6 +206,7 @@ STATE = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
         STATE,
         {"model": STATE, "epoch": 3, "best_acc": 71.5},
         {"state_dict": STATE},
+        {"model": STATE, "opt": Namespace(lr=0.05, milestones=[150]), "accuracy": torch.tensor(71.5)},
         {f"module.{name}": tensor for name, tensor in STATE.items()},
         {"model": {f"module.{name}": tensor for name, tensor in STATE.items()}},
         {
@@ -213,7 +216,7 @@ STATE = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
             }
         },
     ],
-    ids=["bare", "model", "state_dict", "module.", "model of module.", "module.student."],
+    ids=["bare", "model", "state_dict", "with arguments", "module.", "model of module.", "module.student."],
 )
 def test_torch_files_of_the_field_are_read(tmp_path: Path, content: dict[str, Any]) -> None:
     path = tmp_path / "weights.pth"
@@ -243,6 +246,29 @@ class Harm:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "module.student."])
+def test_a_wrapped_network_is_read_from_safetensors(tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, {f"{prefix}{name}": tensor for name, tensor in STATE.items()})
+    tensors, _ = read_weights(path)
+    assert set(tensors) == set(STATE)
+
+
+@pytest.mark.parametrize("harm", [False, True])
+def test_arguments_hold_no_objects_that_run(tmp_path: Path, harm: bool) -> None:
+    """A Namespace is read for what it is; what hides in it is refused as everywhere."""
+    path, sign = tmp_path / "weights.pth", tmp_path / "harmed"
+    torch.save({"model": STATE, "opt": Namespace(out=Harm(sign) if harm else "here")}, path)
+    if harm:
+        with pytest.raises(UserError, match="cannot be read as plain weights: it holds"):
+            read_weights(path)
+    else:
+        assert set(read_weights(path)[0]) == set(STATE)
+    assert not sign.exists()
+    # nothing stays allowed behind the call
+    assert Namespace not in torch.serialization.get_safe_globals()
+
+
 @pytest.mark.parametrize("writer", ["pickle", "torch"])
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path, writer: str) -> None:
     path, sign = tmp_path / "weights.pth", tmp_path / "harmed"
@@ -262,6 +288,9 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, writer: str) -> N
         ("absent.pth", None, "does not exist; give the path of a .safetensors or .pth file"),
         ("w.safetensors", b"not weights", "is not a readable safetensors file"),
         ("w.pth", b"not weights", "cannot be read as plain weights"),
+        ("w.pth", b"", r"cannot be read as plain weights: it is cut short, or is no file of torch.save"),
+        ("w.pth", {}, "holds no state dict"),
+        ("w.pth", [1, 2], "holds no state dict"),
         ("w.pth", {"epoch": 3}, "holds no state dict: not bare, and not under 'model' or 'state_dict'"),
     ],
 )
@@ -273,6 +302,41 @@ def test_what_is_no_weight_file_is_said(tmp_path: Path, name: str, content: Any,
         torch.save(content, path)
     with pytest.raises(UserError, match=message):
         read_weights(path)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_file_that_is_cut_short_is_said(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith(".pth"):
+        torch.save(STATE, path)
+    else:
+        save_weights(path, STATE)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"it is cut short|is not a readable safetensors file"):
+        read_weights(path)
+
+
+def as_torchdistill(name: str) -> str:
+    """A wide network's entry under the name that torchdistill gives it."""
+    return re.sub(r"block(\d)\.layer\.", r"layer\1.", name).replace("convShortcut.", "shortcut.0.")
+
+
+def test_torchdistills_wide_networks_load() -> None:
+    source, network = (build_network("wrn_16_2", num_classes=3) for _ in range(2))
+    theirs = {as_torchdistill(name): tensor for name, tensor in copy_state(source).items()}
+    assert {"layer1.0.bn1.weight", "layer2.0.shortcut.0.weight", "layer3.1.conv2.weight"} <= theirs.keys()
+    load_weights(network, theirs, name="wrn_16_2", path=Path("w.pt"))
+    assert state_hash(network) == state_hash(source)
+    del theirs["layer3.1.conv2.weight"]
+    with pytest.raises(UserError, match=r"'block3.layer.1.conv2.weight' is missing; 1 missing, 0 surplus"):
+        load_weights(network, theirs, name="wrn_16_2", path=Path("w.pt"))
+
+
+def test_a_wrong_head_of_a_tapped_network_says_its_classes() -> None:
+    tensors = copy_state(build_network("torchvision/resnet18", num_classes=100))
+    network = build_network("torchvision/resnet18", num_classes=50)
+    with pytest.raises(UserError, match=r"holds 100 classes \('fc.weight'\), the task has 50"):
+        load_weights(network, tensors, name="torchvision/resnet18", path=Path("w.pth"))
 
 
 def resnet(name: str = "resnet8", classes: int = 3) -> nn.Module:
@@ -304,7 +368,7 @@ def test_weights_load_strictly_but_for_batch_counters() -> None:
         (
             "resnet8",
             5,
-            r"another class count or network than resnet8: 'fc.weight' is \[5, 64\] there and \[3",
+            r"w.pth holds 5 classes \('fc.weight'\), the task has 3; give the network the classes",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from gkd.errors import UserError
-from gkd.features import Batch, Features, Network, TappedNetwork
+from gkd.features import Batch, Features, Network, Tap, TappedNetwork
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
@@ -82,6 +83,81 @@ def test_a_deep_copy_taps_itself(resnet18: nn.Module, images: Tensor) -> None:
     twin = copy.deepcopy(network)
     with torch.no_grad():
         assert torch.equal(twin.features(images).maps[0], network.features(images).maps[0])
+
+
+def test_one_graph_under_compile(resnet18: nn.Module, images: Tensor) -> None:
+    network = TappedNetwork(resnet18, head="fc", maps=LAYERS)
+    compiled = torch.compile(network.features, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images).maps, network.features(images).maps)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_layout_becomes_a_map(mode: Any) -> None:
+    images = torch.zeros(2, 1, 8, 16)
+    with mode():
+        tokens = torch.arange(2 * 18 * 3.0).view(2, 18, 3)  # two prefix tokens, then 2 x 8 or 4 x 4
+        values = Tap("t", prefix_tokens=10).as_map(tokens, images)
+        assert values.shape == (2, 3, 2, 4)  # rows and columns in the image's proportions
+        assert torch.equal(values[1, :, 1, 2], tokens[1, 10 + 4 + 2])
+        square = Tap("t").as_map(tokens[:, :17], torch.zeros(2, 1, 8, 8))  # one prefix token leaves 4 x 4
+        assert torch.equal(square[0, :, 3, 1], tokens[0, 1 + 13])
+        grid = torch.randn(2, 4, 5, 3)
+        assert torch.equal(Tap("t", "nhwc").as_map(grid, images)[1, 2], grid[1, :, :, 2])
+        assert Tap("t").as_map(grid, images) is grid
+
+
+@pytest.mark.parametrize(
+    ("tap", "shape", "message"),
+    [
+        (Tap("t"), (2, 5), r"'t' gives \[2, 5\], which is no map"),
+        (Tap("t", "tokens"), (2, 3, 4, 4), r"gives \[2, 3, 4, 4\], which is no tokens"),
+        (
+            Tap("t", prefix_tokens=2),
+            (2, 17, 3),
+            "17 tokens, which make no grid of the proportions 8:8 after 2",
+        ),
+    ],
+)
+def test_an_output_that_is_no_map_is_refused(tap: Tap, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tap.as_map(torch.zeros(shape), torch.zeros(2, 1, 8, 8))
+
+
+class Awkward(nn.Module):
+    """Modules that cannot be tapped as they are: one overwritten, one never called, one with two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.unused = nn.Conv2d(3, 4, 1)
+        self.pool = nn.AdaptiveMaxPool2d(1, return_indices=True)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.pool(self.relu(self.conv(images)))[0].flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("conv", "'conv' is overwritten in place by a module that follows"),
+        ("unused", "'unused' was not called in a forward pass"),
+        ("pool", "'pool' gives a tuple and no tensor"),
+    ],
+)
+def test_a_module_that_cannot_be_tapped_is_said(path: str, message: str) -> None:
+    images = torch.zeros(2, 3, 8, 8)
+    with pytest.raises(UserError, match=message):
+        TappedNetwork(Awkward(), head="fc", maps=[path]).features(images)
+    assert TappedNetwork(Awkward(), head="fc", maps=["relu"]).features(images).maps[0].shape == (2, 4, 8, 8)
+
+
+def test_an_output_that_is_no_logits_is_said() -> None:
+    network = TappedNetwork(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Linear(8, 2)), head="1")
+    with pytest.raises(UserError, match=r"The Sequential gives \[1, 3, 8, 2\] where logits \[B, 2\]"):
+        network(torch.zeros(1, 3, 8, 8))
 
 
 def test_detached_features_leave_the_graph() -> None:

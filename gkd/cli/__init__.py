@@ -16,9 +16,17 @@ from gkd.interrupt import Interrupted
 
 def verbs() -> dict[str, ModuleType]:
     """Verb -> module with ``HELP``, ``add_arguments`` and ``main``."""
-    from gkd.cli import compare, eval, ls, run, show, validate
+    from gkd.cli import compare, eval, export, ls, run, show, validate
 
-    return {"run": run, "compare": compare, "validate": validate, "ls": ls, "show": show, "eval": eval}
+    return {
+        "run": run,
+        "compare": compare,
+        "validate": validate,
+        "ls": ls,
+        "show": show,
+        "eval": eval,
+        "export": export,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from gkd import config
 from gkd.data import DATASETS
 from gkd.losses import LOSSES, Loss
 from gkd.models import network_summaries
+from gkd.models.external import PATTERNS
 from gkd.task import TASKS
 
 HELP = "list methods, losses, tasks, networks, data sets and configs"
@@ -43,7 +44,7 @@ def _entries(kind: str) -> dict[str, str]:
     if kind == "tasks":
         return {name: _first_line(point.load().__doc__) for name, point in TASKS.items()}
     if kind == "networks":
-        return {name: _first_line(about) for name, about in network_summaries().items()}
+        return {**{name: _first_line(about) for name, about in network_summaries().items()}, **PATTERNS}
     if kind == "data":
         return {name: _first_line(reader.__doc__) for name, reader in DATASETS.items()}
     about = {}

@@ -13,11 +13,13 @@ from torch import nn
 
 from gkd.errors import UserError, unknown
 from gkd.models.dropblock import DropBlock
+from gkd.models.external import PATTERNS, build_external, check_external_name, is_external
 from gkd.models.few_shot import Conv4, ResNet12
 from gkd.models.mobilenet import MobileNet, MobileNetV2
 from gkd.models.resnet import RESNETS, ResNet
 from gkd.models.resnet_imagenet import ImageNetResNet
 from gkd.models.shufflenet import ShuffleNetV1, ShuffleNetV2
+from gkd.models.taps import tapped
 from gkd.models.vgg import VGG
 from gkd.models.wrn import WideResNet
 
@@ -80,32 +82,49 @@ def network_summaries() -> dict[str, str]:
     return {name: (inspect.getdoc(cls) or "").splitlines()[0] for name, cls in classes.items()}
 
 
-def build_network(name: str, *, num_classes: int, in_channels: int = 3, **options: Any) -> nn.Module:
+def build_network(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    taps: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> nn.Module:
     """A freshly initialised network that satisfies ``gkd.features.Network``.
 
     Args:
-        name: a key of ``NETWORKS``, or ``wrn_{depth}_{width}`` with depth = 6n + 4.
+        name: a key of ``NETWORKS``, ``wrn_{depth}_{width}`` with depth = 6n + 4, or a network from elsewhere
+            (``gkd.models.external.PATTERNS``).
         num_classes: C, the columns of the logits.
         in_channels: channels of the images: 3 for colour, 1 for grey.
-        options: the keyword parameters of the network's class, such as ``dropout`` of a wide residual network.
+        taps: the modules to tap instead of the defaults (``gkd.models.taps.tapped``).
+        options: of gkd's networks the keyword parameters of the class, such as ``dropout`` of a wide residual
+            network; of others further keywords for what builds the network.
 
     Raises:
-        UserError: an unknown name or option, a wide network of another depth, a count below 1, or a value that
-            the network refuses.
+        UserError: an unknown name or option, a wide network of another depth, a count below 1, a wrong tap, or a
+            value that the network refuses.
     """
     if num_classes < 1 or in_channels < 1:
         raise UserError(
             "A network needs num_classes and in_channels of 1 or more; "
             f"{num_classes} and {in_channels} were given."
         )
-    factory = _factory(name)
-    options = _checked_options(name, factory, options)
-    network: nn.Module = factory(num_classes=num_classes, in_channels=in_channels, **options)
+    if is_external(name):
+        module = build_external(name, num_classes=num_classes, in_channels=in_channels, options=options)
+    else:
+        factory = _factory(name)
+        options = _checked_options(name, factory, options)
+        module = factory(num_classes=num_classes, in_channels=in_channels, **options)
+    network: nn.Module = tapped(module, name=name, num_classes=num_classes, taps=taps)
     return network
 
 
 def check_network_name(name: str) -> None:
     """Raises a UserError for an unknown name or a wide network of a depth that is not 6n + 4."""
+    if is_external(name):
+        check_external_name(name)
+        return
     _factory(name)
 
 
@@ -115,12 +134,12 @@ def check_network_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 def _factory(name: str) -> partial[Any]:
-    """What builds a network by name from ``num_classes``, ``in_channels`` and options."""
+    """What builds a network of gkd by name from ``num_classes``, ``in_channels`` and options."""
     if name in NETWORKS:
         return NETWORKS[name]
     match = _WRN_NAME.fullmatch(name)
     if match is None:
-        raise UserError(unknown("network", name, network_names()))
+        raise UserError(unknown("network", name, [*network_names(), *PATTERNS]))
     depth, width = int(match[1]), int(match[2])
     if depth < 10 or (depth - 4) % 6:
         below = max(10, depth - (depth - 4) % 6)

@@ -76,14 +76,15 @@ def test_what_the_teacher_sees_decides_what_the_student_learns(tmp_path):
 
 
 def test_a_mixed_augmentation_makes_every_term_virtual(tmp_path):
-    resolved = load("cross_task/photos", ["method=kd", "data.augment=crop-flip+mixup(alpha=0.2)"])
+    words = ("method=kd", "data.augment=crop-flip+mixup(alpha=0.2)", "run.out=out")
+    resolved = load("cross_task/photos", words)
     (stage,) = resolved.experiment.method.stages.values()
     assert (stage.mixup.alpha, stage.mixup.images) == (0.2, 2)
     assert {term.samples for term in stage.terms.values()} == {"virtual"}
     assert load("cross_task/photos", ["method=kd"]).identity != resolved.identity
-    assert gkd(*PHOTOS, "method=kd", "data.augment=crop-flip+mixup(alpha=0.2)", "run.out=out") == 0
+    assert gkd(*PHOTOS, *words) == 0
     (path,) = (tmp_path / "out").rglob("kd*/seed0/config.yaml")
-    assert load(path).identity == load("cross_task/photos", [*PHOTOS[2:], "method=kd", "run.out=out", "data.augment=crop-flip+mixup(alpha=0.2)"]).identity  # fmt: skip
+    assert load(path).identity == load("cross_task/photos", [*PHOTOS[2:], *words]).identity
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_a_teacher_is_judged_when_it_is_loaded(capsys, tmp_path):
     resolved = load("cross_task/photos", [*words[2:], "teacher.expect=12"])
     assert resolved.experiment.teacher.expect == "12 ± 0.5"
     assert resolved.identity == load("cross_task/photos", words[2:]).identity
-    with pytest.raises(UserError, match="teacher.expect: 'good' is not an accuracy in percent"):
+    with pytest.raises(UserError, match=r"teacher.expect: 'good' is not an accuracy in percent"):
         load("cross_task/photos", ["teacher.expect=good"])
 
 

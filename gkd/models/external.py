@@ -1,0 +1,128 @@
+"""Networks from elsewhere, with random weights: ``torchvision/NAME``, ``timm/NAME`` and ``pkg.module:factory``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from gkd.errors import UserError, unknown
+from gkd.imports import FORM, call_factory, import_object, is_import_name
+
+# What ``gkd ls networks`` prints beside the zoo's names.
+PATTERNS = {
+    "torchvision/NAME": "a classifier of torchvision.models, such as torchvision/resnet18",
+    "timm/NAME": "a network of timm.list_models(), such as timm/vit_tiny_patch16_224 (extra: timm)",
+    FORM: "your own factory(num_classes=, in_channels=, **options) or class; the current folder is importable",
+}
+# Auxiliary classifiers would make the output a tuple, and unset init_weights warns.
+_TORCHVISION_DEFAULTS = {
+    name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
+}
+
+
+def is_external(name: str) -> bool:
+    """Whether a network's name is one of the ``PATTERNS``."""
+    return name.startswith(("torchvision/", "timm/")) or is_import_name(name)
+
+
+def check_external_name(name: str) -> None:
+    """Raises a UserError for a name that torchvision or timm does not have; a user's module is not imported."""
+    library, _, network = name.partition("/")
+    if library == "timm":
+        timm = _timm(name)
+        if not timm.is_model(network):
+            close = difflib.get_close_matches(network, timm.list_models(), n=3, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise UserError(
+                f"Unknown network {name!r}.{hint} Allowed: timm/ and a name of timm.list_models()."
+            )
+    elif library == "torchvision":
+        known = _torchvision_names()
+        if network not in known:
+            raise UserError(unknown("network", name, [f"torchvision/{known}" for known in known]))
+
+
+def build_external(name: str, *, num_classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
+    """The module behind a name, not yet tapped (``gkd.models.taps``).
+
+    Args:
+        name: one of the ``PATTERNS``.
+        num_classes: columns of the logits.
+        in_channels: channels of the images.
+        options: further keywords for the factory, such as ``img_size``.
+
+    Raises:
+        UserError: an unknown name, timm not installed, or what the factory does not take.
+    """
+    check_external_name(name)
+    library, _, network = name.partition("/")
+    given: dict[str, Any]
+    if library == "timm":
+        given = {"pretrained": False, "num_classes": num_classes, "in_chans": in_channels}
+        factory = _named(_timm(name).create_model, network)
+        module = call_factory(factory, name=name, what="network", given=given, options=options)
+    elif library == "torchvision":
+        from torchvision.models import get_model
+
+        more = {**_TORCHVISION_DEFAULTS.get(network, {}), **options}
+        given = {"num_classes": num_classes, "weights": None}
+        module = call_factory(
+            _named(get_model, network), name=name, what="network", given=given, options=more
+        )
+        if in_channels != 3:
+            _change_in_channels(module, in_channels, name)
+    else:
+        given = {"num_classes": num_classes, "in_channels": in_channels}
+        factory = import_object(name, what="network")
+        module = call_factory(factory, name=name, what="network", given=given, options=options)
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"The network {name!r} gave a {type(module).__name__}; it must return a torch.nn.Module."
+        )
+    return module
+
+
+def _named(create: Any, network: str) -> Any:
+    return lambda **options: create(network, **options)
+
+
+def _timm(name: str) -> ModuleType:
+    try:
+        import timm
+    except ImportError:
+        raise UserError(f"The network {name!r} needs timm: pip install 'gkd-torch[timm]'") from None
+    module: ModuleType = timm
+    return module
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    return sorted(models.list_models(module=models))
+
+
+def _change_in_channels(module: nn.Module, in_channels: int, name: str) -> None:
+    """Changes the first convolution, which torchvision makes for three channels.
+
+    Its initial weights are summed over the channels for one channel, so that a grey
+    image gives what the colour network gives on it in all three; repeated and scaled by 3 / C for C of them.
+    """
+    convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
+    first = next(convolutions, None)
+    if first is None or first.in_channels != 3 or first.groups != 1:
+        raise UserError(
+            f"The network {name!r} takes images of three channels alone; set data.channels=3, which repeats a grey "
+            "image, or take another network."
+        )
+    weight = first.weight.detach()
+    if in_channels == 1:
+        weight = weight.sum(1, keepdim=True)
+    else:
+        weight = weight[:, torch.arange(in_channels) % 3] * 3 / in_channels
+    first.in_channels = in_channels
+    first.weight = nn.Parameter(weight)

@@ -1,0 +1,148 @@
+"""Which modules of a network to tap where the user does not say: the families of torchvision and timm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from gkd.errors import UserError
+from gkd.features import Network, Tap, TappedNetwork
+
+# The stem where its output is a map of its own, and the ends of the stages; the first row that a network has.
+_STAGES = (
+    ("relu", "layer1", "layer2", "layer3", "layer4"),  # ResNet, ResNeXt, Wide ResNet
+    ("layer1", "layer2", "layer3", "layer4"),
+    ("layer1", "layer2", "layer3"),
+    (
+        "stem",
+        "trunk_output.block1",
+        "trunk_output.block2",
+        "trunk_output.block3",
+        "trunk_output.block4",
+    ),  # RegNet
+    ("stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3"),  # MaxViT
+    ("conv1", "stage2", "stage3", "stage4", "conv5"),  # ShuffleNetV2
+    ("features.relu0", *(f"features.denseblock{i}" for i in (1, 2, 3, 4))),  # DenseNet
+    ("inception3b", "inception4e", "inception5b"),  # GoogLeNet
+    ("Mixed_5d", "Mixed_6e", "Mixed_7c"),  # Inception
+)
+_DEPTHS = 4  # how many blocks of equal width are tapped
+
+
+def tapped(module: nn.Module, *, name: str, num_classes: int, taps: Mapping[str, Any] | None = None) -> Any:
+    """A gkd network as it is, any other module tapped.
+
+    Args:
+        module: maps images ``[B, C, H, W]`` to logits ``[B, num_classes]``.
+        name: what the config calls the network, for errors.
+        num_classes: C, by which the head is found: the last linear layer with so many outputs.
+        taps: ``maps`` (paths, or mappings with the fields of ``Tap``), ``head`` and ``embedding``; what is left out
+            has the default of the network's family, which for maps may be none.
+
+    Raises:
+        UserError: a wrong path, or no head to be found.
+    """
+    taps = {key: value for key, value in (taps or {}).items() if value is not None}
+    network: Any = module
+    if taps or not isinstance(module, Network):
+        head = taps["head"] if "head" in taps else _head(module, name, num_classes)
+        maps = [_tap(entry) for entry in taps["maps"]] if "maps" in taps else default_maps(module)
+        embedding = _tap(taps["embedding"]) if "embedding" in taps else None
+        network = TappedNetwork(module, head=head, maps=maps, embedding=embedding)
+    if network.num_classes != num_classes:
+        raise UserError(
+            f"The network {name!r} has {network.num_classes} outputs for {num_classes} classes; its factory must give "
+            "it num_classes of them, and taps.head, where it is given, must name the last nn.Linear."
+        )
+    return network
+
+
+def default_maps(module: nn.Module) -> list[Tap]:
+    """The taps of a family, shallow to deep; none where the family is not known.
+
+    Stage ends where the resolution changes, with the stem where it has a map of its own; four depths of a
+    transformer of one width, whose tokens become maps.
+    """
+    paths = dict(module.named_modules())
+    for taps in (_by_timm(module), _of_transformer(module)):
+        if taps and all(tap.path in paths for tap in taps):
+            return taps
+    for stages in _STAGES:
+        if all(path in paths for path in stages):
+            return [Tap(path) for path in stages]
+    for name in ("features", "layers"):
+        if isinstance(paths.get(name), nn.Sequential):
+            return [Tap(f"{name}.{number}") for number in _stage_ends(paths[name])]
+    return []
+
+
+def _by_timm(module: nn.Module) -> list[Tap]:
+    """The modules that timm itself reads features from."""
+    info = getattr(module, "feature_info", None)
+    entries = getattr(info, "info", info)
+    if not isinstance(entries, Sequence) or not all(
+        isinstance(e, Mapping) and "module" in e for e in entries
+    ):
+        return []
+    paths = [str(entry["module"]) for entry in entries]
+    if len(set(paths)) < len(paths):
+        return []  # several features of one module, which a hook cannot tell apart
+    # Of one or none the tokens' number tells: a network may add its class token behind the tapped blocks.
+    prefix = getattr(module, "num_prefix_tokens", 0)
+    layout: Any = "nhwc" if getattr(module, "output_fmt", None) == "NHWC" else None
+    if len({(entry.get("num_chs"), entry.get("reduction")) for entry in entries}) == 1:
+        paths = _depths(paths)
+    return [Tap(path, layout, prefix if prefix > 1 else None) for path in paths]
+
+
+def _of_transformer(module: nn.Module) -> list[Tap]:
+    """torchvision's ViT, which has one class token, and its Swin, whose stages alternate with their patches."""
+    kind = type(module).__name__
+    if kind == "VisionTransformer" and hasattr(module, "encoder"):
+        blocks = [
+            f"encoder.layers.{name}" for name, _ in module.get_submodule("encoder.layers").named_children()
+        ]
+        return [Tap(path, "tokens", 1) for path in _depths(blocks)]
+    if kind == "SwinTransformer" and hasattr(module, "features"):
+        count = len(list(module.get_submodule("features").children()))
+        return [Tap(f"features.{number}", "nhwc") for number in range(1, count, 2)]
+    return []
+
+
+def _depths(paths: Sequence[str]) -> list[str]:
+    """The ends of the quarters of a list of equal blocks; all of four or fewer."""
+    count = min(_DEPTHS, len(paths))
+    return [paths[(number + 1) * len(paths) // count - 1] for number in range(count)]
+
+
+def _stage_ends(sequence: nn.Module) -> list[int]:
+    """Of modules in a row (VGG, MobileNet, EfficientNet, ConvNeXt): those before a stride, and the last."""
+    strides = [any(_halves(part) for part in child.modules()) for child in sequence.children()]
+    following = [*strides[1:], not strides[-1] if strides else False]
+    return [number for number, ends in enumerate(following) if ends]
+
+
+def _halves(part: nn.Module) -> bool:
+    stride = getattr(part, "stride", 1)
+    return max(stride if isinstance(stride, tuple) else (stride,)) > 1
+
+
+def _head(module: nn.Module, name: str, num_classes: int) -> str:
+    """The path of the last linear layer with a column a class."""
+    linear = [
+        path
+        for path, part in module.named_modules()
+        if isinstance(part, nn.Linear) and part.out_features == num_classes
+    ]
+    if not linear:
+        raise UserError(
+            f"The network {name!r} has no nn.Linear with {num_classes} outputs to take as its head; name the head "
+            "with taps.head (student.taps or teacher.taps), or take another network."
+        )
+    return linear[-1]
+
+
+def _tap(entry: Any) -> Tap:
+    return Tap(**entry) if isinstance(entry, Mapping) else Tap(str(entry))

@@ -1,0 +1,264 @@
+"""Networks from elsewhere: by name, tapped by family or by path, under their own library's weight names."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from gkd.distiller import Distiller
+from gkd.errors import UserError
+from gkd.features import Network, TappedNetwork, output_shapes
+from gkd.method import Term
+from gkd.models import build_network
+from gkd.models.taps import default_maps
+
+VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 8, "num_heads": 2}
+SWIN = {"img_size": 32, "window_size": 4, "embed_dim": 8, "depths": (1, 1, 1), "num_heads": (1, 1, 1)}
+
+# name, options, image size -> the maps of one image, shallow to deep
+FAMILIES = [
+    ("torchvision/resnet18", {}, 32, [(64, 16), (64, 8), (128, 4), (256, 2), (512, 1)]),
+    ("torchvision/mobilenet_v2", {}, 64, [(16, 32), (24, 16), (32, 8), (96, 4), (1280, 2)]),
+    ("torchvision/shufflenet_v2_x0_5", {}, 64, [(24, 32), (48, 8), (96, 4), (192, 2), (1024, 2)]),
+    ("torchvision/regnet_y_400mf", {}, 64, [(32, 32), (48, 16), (104, 8), (208, 4), (440, 2)]),
+    ("torchvision/googlenet", {}, 64, [(480, 8), (832, 4), (1024, 2)]),
+    ("torchvision/densenet121", {}, 64, [(64, 32), (256, 16), (512, 8), (1024, 4), (1024, 2)]),
+    ("torchvision/convnext_tiny", {}, 64, [(96, 16), (192, 8), (384, 4), (768, 2)]),
+    ("torchvision/swin_t", {}, 64, [(96, 16), (192, 8), (384, 4), (768, 2)]),
+    ("timm/resnet10t", {}, 64, [(64, 32), (64, 16), (128, 8), (256, 4), (512, 2)]),
+    ("timm/vit_tiny_patch16_224", VIT, 16, [(24, 4)] * 4),
+    ("timm/deit_tiny_distilled_patch16_224", VIT, 16, [(24, 4)] * 4),
+    ("timm/vit_small_patch14_reg4_dinov2", {**VIT, "patch_size": 8}, 16, [(24, 2)] * 4),
+    ("timm/swin_tiny_patch4_window7_224", SWIN, 32, [(8, 8), (16, 4), (32, 2)]),
+    ("timm/convnext_atto", {}, 64, [(40, 16), (80, 8), (160, 4), (320, 2)]),
+    ("timm/mobilenetv3_small_050", {}, 64, [(16, 32), (8, 16), (16, 8), (24, 4), (288, 2)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "size", "maps"), FAMILIES, ids=[row[0] for row in FAMILIES])
+def test_a_family_is_tapped_at_its_stages(
+    name: str, options: dict[str, Any], size: int, maps: list[tuple[int, int]]
+) -> None:
+    network = build_network(name, num_classes=5, in_channels=1, **options)
+    assert isinstance(network, Network)
+    shapes = output_shapes(network, (1, size, size))
+    assert shapes.maps == tuple((width, side, side) for width, side in maps)
+    assert shapes.logits == (5,)
+    assert shapes.embedding == (network.embedding_dim,)
+    network.train()
+    features = network.features(torch.randn(2, 1, size, size))
+    stem = next(parameter for parameter in network.parameters() if parameter.dim() == 4)
+    for values in features.maps:  # a loss on any of them reaches the first convolution
+        (gradient,) = torch.autograd.grad(values.square().sum(), stem, retain_graph=True)
+        assert gradient.abs().sum() > 0
+
+
+@pytest.fixture
+def vit() -> TappedNetwork:
+    torch.manual_seed(0)
+    return build_network("timm/vit_tiny_patch16_224", num_classes=5, in_channels=1, **VIT).eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_token_of_the_map_is_the_token_of_its_patch(vit: TappedNetwork, images: Tensor) -> None:
+    tokens: list[Tensor] = []
+    vit.module.get_submodule("blocks.7").register_forward_hook(lambda *args: tokens.append(args[-1]))
+    with torch.no_grad():
+        deepest = vit.features(images).maps[-1]
+    assert tokens[0].shape == (2, 17, 24)  # the class token stands first
+    assert torch.equal(deepest[1, :, 2, 3], tokens[0][1, 1 + 2 * 4 + 3])
+
+
+def test_the_embedding_is_what_the_head_reads(vit: TappedNetwork, images: Tensor) -> None:
+    with torch.no_grad():
+        features = vit.features(images)
+        assert torch.equal(vit.head(features.embedding), features.logits)
+        assert torch.equal(vit(images), features.logits)
+
+
+@pytest.mark.parametrize("name", ["timm/resnet10t", "timm/vit_tiny_patch16_224"])
+def test_weights_keep_the_names_of_their_library(name: str) -> None:
+    options = VIT if "vit" in name else {}
+    source = timm.create_model(name.removeprefix("timm/"), num_classes=5, in_chans=1, **options)
+    network = build_network(name, num_classes=5, in_channels=1, **options)
+    assert network.state_dict().keys() == source.state_dict().keys()
+    network.load_state_dict(source.state_dict())
+    assert all(torch.equal(network.state_dict()[k], tensor) for k, tensor in source.state_dict().items())
+    distiller = Distiller(network, None, {"ce": Term(loss="cross_entropy", weight=1.0)})
+    inside = distiller.state_dict()
+    assert inside.keys() == {f"student.{key}" for key in source.state_dict()}
+    distiller.load_state_dict({key: torch.zeros_like(tensor) for key, tensor in inside.items()})
+    assert not any(tensor.any() for tensor in network.state_dict().values())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        network.load_state_dict({})
+
+
+def test_a_part_to_train_has_the_name_that_the_weights_have(vit: TappedNetwork) -> None:
+    distiller = Distiller(vit, None, {"ce": Term(loss="cross_entropy", weight=1.0)})
+    (group,) = distiller.param_groups(["blocks.7"])
+    assert len(group["params"]) == len(list(vit.module.get_submodule("blocks.7").parameters()))
+
+
+def test_a_copy_in_channels_last_under_autocast_gives_the_same(vit: TappedNetwork, images: Tensor) -> None:
+    with torch.no_grad():
+        expected = vit.features(images)
+        twin = copy.deepcopy(vit).to(memory_format=torch.channels_last)
+        for parameter in vit.parameters():
+            parameter.zero_()  # a copy that taps the original would show it
+        found = twin.features(images.contiguous(memory_format=torch.channels_last))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = twin.features(images)
+    torch.testing.assert_close(found.maps, expected.maps)
+    torch.testing.assert_close(rough.maps[-1].float(), expected.maps[-1], atol=0.1, rtol=0.1)
+    assert rough.logits.dtype == torch.bfloat16
+
+
+def test_torchvisions_large_families_are_tapped_too() -> None:
+    """On the meta device, for their millions of weights."""
+    with torch.device("meta"):
+        vgg, vit = (build_network(f"torchvision/{name}", num_classes=5) for name in ("vgg11", "vit_b_32"))
+    assert [tap.path for tap in vgg.maps] == [f"features.{number}" for number in (1, 4, 9, 14, 19)]
+    assert [tap.path for tap in vit.maps] == [f"encoder.layers.encoder_layer_{i}" for i in (2, 5, 8, 11)]
+    maps = vit.features(torch.empty(2, 3, 224, 224, device="meta")).maps
+    assert [tuple(values.shape) for values in maps] == [(2, 768, 7, 7)] * 4
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "torchvision/mobilenet_v3_small"])
+def test_a_grey_image_is_the_same_image_in_three_channels(name: str) -> None:
+    nets = []
+    for channels in (1, 3):
+        torch.manual_seed(0)
+        nets.append(build_network(name, num_classes=2, in_channels=channels).eval())
+    image = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(nets[0](image), nets[1](image.repeat(1, 3, 1, 1)), atol=1e-4, rtol=1e-4)
+    assert build_network(name, num_classes=2, in_channels=4)(torch.randn(2, 4, 32, 32)).shape == (
+        2,
+        2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("timm/vit_tiny_patch_224", {}, "Unknown network .* Did you mean vit_tiny_patch16_224"),
+        ("torchvision/resnet81", {}, r"Unknown network .* Did you mean 'torchvision/resnet18'\?"),
+        ("torchvision/resnet18", {"widht": 2}, "takes no option 'widht'"),
+        ("timm/resnet10t", {"widht": 2}, "takes no option 'widht'"),
+        ("timm/resnet10t", {"pretrained": True}, "gkd itself gives 'pretrained'; drop that option"),
+        ("resnet8", {"widht": 2}, "takes no option 'widht'"),
+        ("torchvision/squeezenet1_0", {}, "has no nn.Linear with 5 outputs to take as its head"),
+    ],
+)
+def test_what_a_library_does_not_have_is_a_sentence(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_network(name, num_classes=5, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape", "message"),
+    [
+        ("timm/vit_tiny_patch16_224", VIT, (1, 8, 8), r"cannot take images of 1×8×8 .*AssertionError: Input"),
+        ("timm/resnet10t", {}, (3, 32, 32), "cannot take images of 3×32×32"),
+        ("torchvision/alexnet", {}, (1, 16, 16), "The AlexNet cannot take images of 1×16×16"),
+    ],
+)
+def test_images_that_a_network_cannot_take_are_a_sentence(
+    name: str, options: dict[str, Any], shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        output_shapes(build_network(name, num_classes=5, in_channels=1, **options), shape)
+
+
+def test_without_timm_the_sentence_has_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"needs timm: pip install 'gkd-torch\[timm\]'"):
+        build_network("timm/resnet18", num_classes=5)
+
+
+OWN = """
+from torch import nn
+from gkd.models import build_network
+
+def plain(num_classes, in_channels, width=4):
+    hidden = nn.LazyLinear(width)
+    return nn.Sequential(nn.Conv2d(in_channels, width, 3), nn.Flatten(), hidden, nn.Linear(width, num_classes))
+
+def ours(num_classes, in_channels):
+    return build_network("resnet8", num_classes=num_classes, in_channels=in_channels)
+
+def deaf(num_classes, in_channels):
+    return build_network("resnet8", num_classes=3, in_channels=in_channels)
+
+def nothing(num_classes, in_channels):
+    return None
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_networks", raising=False)
+    (tmp_path / "own_networks.py").write_text(OWN)
+    return "own_networks"
+
+
+def test_a_module_of_ones_own_has_logits_and_embedding(own: str) -> None:
+    network = build_network(f"{own}:plain", num_classes=5, in_channels=1, width=6)
+    features = network.features(torch.randn(2, 1, 8, 8))
+    assert features.logits.shape == (2, 5)
+    assert features.embedding.shape == (2, 6)
+    assert features.maps == ()
+    assert (
+        build_network(f"{own}:ours", num_classes=5).__class__.__name__ == "ResNet"
+    )  # a gkd network as it is
+
+
+def test_own_taps_win_over_the_family() -> None:
+    taps = {
+        "maps": ["layer2", {"path": "layer3", "layout": "nchw"}],
+        "head": "fc",
+        "embedding": {"path": "layer4"},
+    }
+    network = build_network("torchvision/resnet18", num_classes=5, taps=taps)
+    assert [tap.path for tap in network.maps] == ["layer2", "layer3"]
+    shapes = output_shapes(network, (3, 64, 64))
+    assert shapes.maps == ((128, 8, 8), (256, 4, 4))
+    assert shapes.embedding == (512,)
+    with pytest.raises(UserError, match=r"Unknown module path 'layre2'. Did you mean 'layer2'\?"):
+        build_network("torchvision/resnet18", num_classes=5, taps={"maps": ["layre2"]})
+    ours = build_network("resnet8", num_classes=5, taps={"maps": ["layer1"]})
+    assert len(ours.features(torch.zeros(1, 3, 8, 8)).maps) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "taps", "message"),
+    [
+        ("deaf", {}, "has 3 outputs for 5 classes; its factory must give it num_classes"),
+        ("nothing", {}, "gave a NoneType; it must return a torch.nn.Module"),
+        ("plain", {"head": "2"}, "has 4 outputs for 5 classes"),
+    ],
+)
+def test_a_factory_that_gives_something_else_is_refused(
+    own: str, name: str, taps: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        build_network(f"{own}:{name}", num_classes=5, taps=taps)
+
+
+def test_a_network_of_no_known_family_has_no_maps() -> None:
+    assert default_maps(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))) == []
+    assert default_maps(torchvision.models.squeezenet1_0(weights=None)) != []
