@@ -1,4 +1,4 @@
-"""Tables that the code writes: every loss, every affinity combination, every method, every data set."""
+"""Tables that the code writes: losses, affinity combinations, methods, data sets, networks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+import torch
+
 from gkd.config import shipped_methods, shipped_weights
 from gkd.data import DATASETS, LAYOUTS
 from gkd.losses import LOSSES, Loss, affinity_refusal
 from gkd.losses.affinity import Affinity, Distance, Normalisation
 from gkd.method import Method
+from gkd.models import (
+    NETWORKS,
+    Conv4,
+    MobileNet,
+    ResNet12,
+    build_network,
+    count_parameters,
+    network_options,
+    network_summaries,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -102,9 +114,42 @@ def _stages(method: Method) -> str:
     return "; ".join(texts)
 
 
+# what the features are shown for, where it is not the CIFAR benchmark's 32 pixels
+_IMAGE_SIZES: dict[type, int] = {Conv4: 84, ResNet12: 84, MobileNet: 224}
+
+
+def networks() -> str:
+    """Every network by name: its size, its features, the smallest image, and its options."""
+    rows = []
+    for name, factory in NETWORKS.items():
+        size = _IMAGE_SIZES.get(factory.func, 32)
+        with torch.device("meta"):  # shapes only
+            network = build_network(name, num_classes=100)
+            features = network.features(torch.empty(2, 3, size, size))  # type: ignore[operator]
+        file = inspect.getsourcefile(factory.func)
+        assert file is not None
+        options = ", ".join(f"`{option}={default}`" for option, default in network_options(factory).items())
+        maps = ", ".join(f"{m.shape[1]}×{m.shape[2]}²" for m in features.maps)
+        rows.append(
+            [
+                f"`{name}`",
+                f"[`{factory.func.__name__}`](../{Path(file).relative_to(ROOT).as_posix()})",
+                f"{count_parameters(network):,}",
+                f"{size}²: {maps}",
+                str(network.embedding_dim),
+                str(network.min_image_size),
+                options or "–",
+                network_summaries()[name].rpartition("(")[2].rstrip(")."),
+            ]
+        )
+    head = ["name", "class", "parameters", "maps", "embedding", "smallest image", "options", "paper"]
+    return _table(head, rows)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "losses": losses,
     "affinities": affinities,
     "methods": methods,
     "datasets": datasets,
+    "networks": networks,
 }

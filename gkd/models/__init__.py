@@ -161,7 +161,8 @@ def _checked_options(name: str, factory: partial[Any], options: Mapping[str, Any
         if not known:
             raise UserError(f"Network {name!r} takes no options; {option!r} was given.")
         if option not in known:
-            raise UserError(unknown(f"option of network {name!r}", option, known))
+            reason = unknown("option", option, known)
+            raise UserError(f"Network {name!r}: {reason[0].lower()}{reason[1:]}")
         try:
             checked[option] = TypeAdapter(types[option]).validate_python(value)
         except ValidationError as error:

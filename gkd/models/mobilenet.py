@@ -164,9 +164,10 @@ class SeparableBlock(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """MobileNet for images of 33×33 pixels and more, as REFILLED trains it (Howard et al., 2017).
+    """MobileNet for images of 17×17 pixels and more, as REFILLED trains it (Howard et al., 2017).
 
-    A stem of stride 2 and thirteen depthwise-separable blocks that halve the size four times.
+    A stem of stride 2 and thirteen depthwise-separable blocks that halve the size four times. Of images up to
+    32 pixels one pixel is left: such a network trains on batches of two images and more.
 
     Initialised by PyTorch's defaults, as REFILLED's.
 
@@ -179,7 +180,7 @@ class MobileNet(nn.Module):
         UserError: a width below 0.1.
     """
 
-    min_image_size = 33  # five halvings, each rounding up, leave 2×2: what BatchNorm needs at B = 1
+    min_image_size = 17  # four halvings leave 2×2 for the fifth; REFILLED takes CIFAR's 32 pixels as well
 
     def __init__(self, width: float, *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gkd.models import NETWORKS
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 FILES = sorted((FOLDER / "results").glob("parity_*.json"))
 
@@ -78,3 +80,12 @@ def test_readme_shows_the_results():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.table() in (FOLDER / "parity" / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_network_gives_the_numbers_of_the_authors_code():
+    result = json.loads((FOLDER / "results" / "layouts.json").read_text())
+    assert {entry["network"] for entry in result["networks"]} == set(NETWORKS)
+    assert all(checkout["unchanged"] for checkout in result["official"])
+    for entry in result["networks"]:
+        for difference in entry["relative_difference"].values():
+            assert max(difference if isinstance(difference, list) else [difference]) <= result["tolerance"]

@@ -1,8 +1,11 @@
 """Few-shot backbones: counts, embeddings by image size, refusals, and how they start."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from gkd.checkpoint import load_weights
 from gkd.errors import UserError
 from gkd.models import Conv4, ResNet12, build_network, count_parameters
 
@@ -117,3 +120,12 @@ def test_conv4_starts_as_learn2learns_does() -> None:
     assert 0.9 < norm.weight.max() < 1
     assert network.classifier.weight.abs().max().item() == pytest.approx((6 / 1620) ** 0.5, rel=0.01)
     assert not network.classifier.bias.any()
+
+
+def test_weights_without_dropblocks_count_load(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, other = (build_network("resnet12_narrow", num_classes=3) for _ in range(2))
+    old = {key: value for key, value in network.state_dict().items() if ".drop." not in key}
+    assert len(old) == len(network.state_dict()) - 2
+    load_weights(other, old, name="resnet12_narrow", path=tmp_path)
+    assert torch.equal(other.layer4[0].conv3.weight, network.layer4[0].conv3.weight)

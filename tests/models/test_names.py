@@ -23,7 +23,7 @@ from gkd.models import (
         (
             "wrn_10_1",
             {"droput": 0.3},
-            r"option of network 'wrn_10_1' 'droput'. Did you mean 'dropout'.*Allowed: dropout",
+            r"'wrn_10_1': unknown option 'droput'. Did you mean 'dropout'.*Allowed: dropout",
         ),
         ("conv4_64", {"size": 32}, "Allowed: image_size, pool"),
         ("resnet8", {"dropout": 0.3}, "'resnet8' takes no options; 'dropout' was given"),
