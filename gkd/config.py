@@ -62,8 +62,8 @@ class Resolved:
 
     def without_overrides(self) -> Resolved:
         """The config as its files state it."""
-        own = [layer for layer in self.layers if not layer[0].startswith(_OVERRIDE)]
-        return resolve(self.name, own, self.trusted)
+        files = [layer for layer in self.layers if not layer[0].startswith(_OVERRIDE)]
+        return resolve(self.name, files, self.trusted)
 
     def with_images_named(self) -> Resolved:
         """The same config with the fingerprint of each image folder, so that others there are noticed."""
@@ -115,9 +115,8 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = 
     content = read_yaml(path)
     extends = content.pop("extends", None)
     if extends is not None:
-        base_path = path.parent / f"{extends}.yaml"
-        base_path = base_path if base_path.is_file() else find(str(extends))
-        base = read_yaml(base_path)
+        beside = path.parent / f"{extends}.yaml"
+        base = read_yaml(base_path := beside if beside.is_file() else find(str(extends)))
         if "extends" in base:
             raise UserError(
                 f"{path} extends {extends!r}, which extends another file; extends goes one level deep."
