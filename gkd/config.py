@@ -64,8 +64,8 @@ class Resolved:
 
     def without_overrides(self) -> Resolved:
         """The config as its files state it."""
-        own = [layer for layer in self.layers if not layer[0].startswith(_OVERRIDE)]
-        return resolve(self.name, own, self.trusted)
+        files = [layer for layer in self.layers if not layer[0].startswith(_OVERRIDE)]
+        return resolve(self.name, files, self.trusted)
 
     def with_images_named(self) -> Resolved:
         """The same config with the fingerprint of each set of image files, so that others there are noticed."""
@@ -106,8 +106,7 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = 
     Args:
         config: a path, or the name of a shipped config such as ``quickstart``.
         overrides: ``a.b=c`` strings, read as YAML values.
-        from_run: whether it is a run's, so that no module is imported on its word alone; known by itself
-            where the run's other files lie beside it.
+        from_run: no module is imported on its word alone; so for a file beside which a run's others lie.
 
     Raises:
         UserError: a missing file, or every mistake in it at once, each with its dotted path.
@@ -119,9 +118,8 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = 
     content = read_yaml(path)
     extends = content.pop("extends", None)
     if extends is not None:
-        base_path = path.parent / f"{extends}.yaml"
-        base_path = base_path if base_path.is_file() else find(str(extends))
-        base = read_yaml(base_path)
+        beside = path.parent / f"{extends}.yaml"
+        base = read_yaml(base_path := beside if beside.is_file() else find(str(extends)))
         if "extends" in base:
             raise UserError(
                 f"{path} extends {extends!r}, which extends another file; extends goes one level deep."
@@ -130,10 +128,8 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = 
         foreign += [base_path] if lies_in_run_folder(base_path) else []
     layers.append(("experiment", content))
     words = override_layers(overrides)
-    trusted = None
-    if foreign:
-        own = [] if path in foreign else [content]
-        trusted = named_in([*own, *(layer for _, layer in words)])
+    own = [*([] if path in foreign else [content]), *(layer for _, layer in words)]
+    trusted = named_in(own) if foreign else None
     return resolve(config_name(path), [*layers, *words], trusted)
 
 
@@ -275,6 +271,7 @@ def resolve(
                     "after method=NAME, or, in a grid, into the 'set' of a row of compare.methods."
                 )
             layer_method = {}  # a file's settings for its own method do not carry over to another
+        _forget_other_networks(merged, content)
         _merge(merged, content, label, origins)
         named = layer_method.get("stages")
         added = [stage for stage in named if stage not in stages] if isinstance(named, Mapping) else []
@@ -295,6 +292,15 @@ def resolve(
     if experiment.run.epochs is not None:
         experiment.method.epochs(experiment.run.epochs)
     return Resolved(name, experiment, tuple(layers), origins, trusted)
+
+
+def _forget_other_networks(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """What lower layers say of a network's options and taps does not carry over to another network."""
+    for side in ("student", "teacher"):
+        below, above = merged.get(side), layer.get(side)
+        named = above.get("network") if isinstance(above, Mapping) else None
+        if isinstance(below, dict) and named not in (None, below.get("network")):
+            merged[side] = {key: value for key, value in below.items() if key not in ("options", "taps")}
 
 
 def _spread(

@@ -14,6 +14,7 @@ from gkd.builders import choose_dtype, load_source, load_teacher, prepare, teach
 from gkd.config import load
 from gkd.errors import UserError
 from gkd.models import build_network
+from gkd.runs import weight_metadata
 
 
 def write_zip(path: Path, names: list[str]) -> Path:
@@ -70,6 +71,79 @@ def test_the_columns_of_a_checkpoint_are_those_that_it_says(tmp_path):
     shared = [(problem.relation.student.names[s], teacher.space.names[t])
               for s, t in zip(problem.relation.student_index, problem.relation.teacher_index, strict=True)]  # fmt: skip
     assert shared == [("2", "2"), ("3", "3"), ("4", "4")]
+
+
+VIT = "teacher.network=timm/vit_tiny_patch16_224"
+OPTIONS = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+WITH_OPTIONS = f"teacher.options={json.dumps(OPTIONS)}"
+
+
+def vit_weights(path: Path, **metadata: str) -> Path:
+    network = build_network(VIT.split("=")[1], num_classes=5, in_channels=1, **OPTIONS)
+    save_file(network.state_dict(), path, {"network": VIT.split("=")[1], **metadata})
+    return path
+
+
+def test_a_teacher_is_built_with_the_options_that_its_file_says(tmp_path):
+    path = vit_weights(tmp_path / "vit.safetensors", options=json.dumps(OPTIONS))
+    for words in ([VIT], [VIT, WITH_OPTIONS]):
+        teacher, _ = load_teacher(prepare(load("quickstart", words)), path)
+        assert len(teacher.network.maps) == 2
+        assert teacher.network.embedding_dim == 24
+    other = [VIT, "teacher.options={img_size: 8, patch_size: 2}"]
+    with pytest.raises(
+        UserError, match=r"trained with the options .* drop teacher.options, which takes those"
+    ):
+        load_teacher(prepare(load("quickstart", other)), path)
+
+
+def test_a_library_s_own_file_takes_the_options_of_the_config(tmp_path):
+    network = build_network(VIT.split("=")[1], num_classes=5, in_channels=1, **OPTIONS)
+    torch.save(network.state_dict(), tmp_path / "vit.pth")
+    teacher, _ = load_teacher(prepare(load("quickstart", [VIT, WITH_OPTIONS])), tmp_path / "vit.pth")
+    assert teacher.network.embedding_dim == 24
+
+
+def test_the_run_that_trains_a_teacher_builds_the_same_network():
+    words = [VIT, WITH_OPTIONS, "teacher.taps={head: head, maps: [blocks.0]}"]
+    student = teacher_experiment(prepare(load("quickstart", words))).experiment.student
+    assert student.options == OPTIONS
+    assert student.taps.head == "head"
+    other = [*words[:2], "teacher.taps={head: head, maps: [blocks.1]}"]
+    first, second = (teacher_experiment(prepare(load("quickstart", w))).identity for w in (words, other))
+    assert first == second  # which maps a loss reads later changes nothing of the teacher
+
+
+def test_a_weight_file_says_all_that_builds_its_network_again():
+    words = ["student.network=wrn_10_1", "student.options={dropout: 0.1}", "student.taps={maps: [block1]}"]
+    facts = weight_metadata(prepare(load("quickstart", words)))
+    assert facts["network"] == "wrn_10_1"
+    assert json.loads(facts["options"]) == {"dropout": 0.1}
+    assert json.loads(facts["taps"]) == {"maps": ["block1"]}
+    assert facts["image_shape"] == "1,8,8"
+    assert not {"options", "taps"} & weight_metadata(prepare(load("quickstart"))).keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["student.network=timm/vit_tiny_patch16_224"], "cannot take images of 1×8×8"),
+        (["student.taps={maps: [layer9]}"], r"Unknown module path 'layer9'. Did you mean 'layer\d'"),
+        (
+            ["student.options={num_classes: 3}"],
+            "student.options: gkd itself gives the network its 'num_classes'",
+        ),
+        (["student.taps={map: [layer1]}"], r"student.taps.map: Unknown key 'map'. Did you mean 'maps'\?"),
+        (["student.taps={maps: [{path: layer1, layout: chw}]}"], "student.taps.maps"),
+        (
+            ["student.network=timm/vit_tiny_path16_224"],
+            r"student.network: Unknown network .*vit_tiny_patch16_224",
+        ),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_before_training(words, message):
+    with pytest.raises(UserError, match=message):
+        prepare(load("quickstart", words))
 
 
 def test_a_checkpoint_of_other_classes_is_refused(tmp_path):

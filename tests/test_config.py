@@ -298,3 +298,12 @@ def test_all_shipped_configs_are_found() -> None:
     assert "quickstart" in CONFIGS
     assert not any(name.startswith("methods/") for name in CONFIGS)
     assert {"student", "kd", "sp", "refilled"} <= set(shipped_methods())
+
+
+def test_options_and_taps_belong_to_the_network_that_they_were_written_for() -> None:
+    words = ("student.network=wrn_10_1", "student.options={dropout: 0.1}", "student.taps={maps: [block1]}")
+    assert tiny(*words).experiment.student.options == {"dropout": 0.1}
+    assert tiny(*words, "student.network=wrn_10_1").experiment.student.options == {"dropout": 0.1}
+    other = tiny(*words, "student.network=resnet8").experiment.student
+    assert other.options == {}
+    assert other.taps.maps is None

@@ -19,12 +19,17 @@ from tests.config_helpers import tiny
         "run.out=elsewhere", "run.threads=1", "run.device=cpu", "run.seed=3", "run.checkpoint_seconds=1",
         "evaluate.batch_size=7", "data.download=true", "run.precision=auto", "optimiser.lr=0.1",
         "method.stages.embedding.terms.tuples.margin=0.2", "method.stages.embedding.terms.tuples.temperature=4",
-        "method.stages.classifier.terms.induced.normalise=false",
+        "method.stages.classifier.terms.induced.normalise=false", "student.options={}", "teacher.taps={}",
     ],
 )  # fmt: skip
 def test_identity_ignores_what_does_not_change_the_result(override: str) -> None:
     """Nor a value that was so before, a loss's default among them."""
     assert tiny(override).identity == tiny().identity
+
+
+def test_identities_of_earlier_versions_stay() -> None:
+    """Committed cells are known by them."""
+    assert load("quickstart", ["method=sp", "data.per_class=5"]).identity == "1f48929a23"
 
 
 def images_in(folder: Path, content: bytes) -> str:
@@ -97,6 +102,7 @@ def test_a_fingerprint_is_for_image_files() -> None:
         "optimiser.lr=0.3", "task.shift=1", "data.per_class=5", "student.network=resnet14", "method=sp",
         "run.epochs=10", "run.precision=bf16", "run.deterministic=true", "evaluate.every=2",
         "data.validation.seed=1", "teacher.train.epochs=9", "teacher.weights=best",
+        "student.options={dropout: 0.1}", "teacher.options={dropout: 0.1}", "teacher.taps={maps: [layer1]}",
     ],
 )  # fmt: skip
 def test_identity_follows_what_changes_the_result(override: str) -> None:

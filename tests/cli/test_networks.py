@@ -1,0 +1,85 @@
+"""Networks from elsewhere through the command line: a run, its folder, its export."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from tests.cli_helpers import gkd
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+SHORT = ("run.epochs=2", "teacher.train.epochs=1", "evaluate.every=2", "run.threads=1")
+
+
+@pytest.mark.parametrize("method", ["sp", "refilled", "kd"])
+def test_a_vit_teaches_a_wide_network_by_config_alone(method, tmp_path, capsys):
+    assert gkd("run", "standard/vit_teacher", f"method={method}", *SHORT) == 0
+    (folder,) = (tmp_path / "runs" / "standard" / "vit_teacher").rglob("seed0")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["teacher"]["accuracy"] > 10  # it has learnt something, and its output is used
+    (teacher,) = (tmp_path / "runs" / "teachers").rglob("student.safetensors")
+    with safe_open(teacher, framework="pt") as file:
+        assert json.loads(file.metadata()["options"])["patch_size"] == 4
+        assert "blocks.3.attn.qkv.weight" in file.keys()  # noqa: SIM118
+    capsys.readouterr()
+    assert gkd("run", "standard/vit_teacher", f"method={method}", *SHORT) == 0
+    assert "nothing was trained" in capsys.readouterr().out
+
+
+def test_a_tapped_student_is_trained_judged_and_exported(tmp_path, capsys):
+    options = "student.options={img_size: 8, patch_size: 4, embed_dim: 24, depth: 2, num_heads: 2}"
+    words = ("student.network=timm/vit_tiny_patch16_224", options, "method=student", *SHORT)
+    assert gkd("run", "standard/vit_teacher", *words) == 0
+    (folder,) = (tmp_path / "runs" / "standard" / "vit_teacher").rglob("seed0")
+    accuracy = json.loads((folder / "summary.json").read_text())["last"]["accuracy"]
+    capsys.readouterr()
+    assert gkd("eval", str(folder)) == 0
+    assert f"{accuracy:.4g}" in capsys.readouterr().out
+    assert gkd("export", str(folder), "--format", "safetensors", "--weights", "best") == 0
+    printed = capsys.readouterr().out
+    assert "student-best.safetensors: " in printed
+    assert "timm/vit_tiny_patch16_224, 10 classes; read back, its logits differ by" in printed
+    exported = folder / "export" / "student-best.safetensors"
+    weights = ("teacher.checkpoint=" + str(exported), "teacher.network=timm/vit_tiny_patch16_224")
+    assert (
+        gkd("run", "standard/digits", *weights, "run.epochs=1", "run.threads=1") == 0
+    )  # and teaches in turn
+
+
+def test_export_refuses_what_is_no_run(tmp_path, capsys):
+    assert gkd("export", str(tmp_path), "--format", "pt2") == 2
+    assert (
+        "holds no student.safetensors; gkd export takes the folder of a finished run"
+        in capsys.readouterr().err
+    )
+    assert gkd("export", "absent", "--format", "pt2") == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert gkd("export", str(tmp_path), "--format", "h5") == 2
+
+
+def test_ls_names_the_patterns(capsys):
+    assert gkd("ls", "networks") == 0
+    printed = capsys.readouterr().out
+    for pattern in ("torchvision/NAME", "timm/NAME", "pkg.module:factory"):
+        assert pattern in printed
+
+
+def test_a_term_on_maps_names_the_taps_that_a_network_lacks(capsys):
+    # Another network than the file's takes none of the file's options.
+    words = ("teacher.network=timm/coat_tiny", "teacher.options={img_size: 32}", "data.image_size=32")
+    assert gkd("run", "standard/vit_teacher", "method=sp", *words, *SHORT) == 2
+    error = capsys.readouterr().err
+    assert "The spot -1 is a map, but no module of the network is known to give one" in error
+    assert "student.taps or teacher.taps" in error
+    assert not list(Path("runs").rglob("*.safetensors"))
+
+
+def test_a_dry_run_counts_a_network_from_elsewhere(capsys):
+    assert gkd("run", "standard/vit_teacher", "method=sp", "--dry-run") == 0
+    assert "teacher   timm/vit_tiny_patch16_224, " in capsys.readouterr().out
