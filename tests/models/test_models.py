@@ -145,7 +145,9 @@ def test_each_row_depends_on_its_own_image_alone(family: str, size: int | None, 
 def test_images_need_not_be_square_and_a_batch_of_one_trains_at_the_smallest_size(family: str) -> None:
     network = FAMILIES[family](num_classes=4).train()
     size = network.min_image_size
-    alone = 33 if family.startswith("mobilenet_") else size  # below, BatchNorm has one value a channel at B = 1
+    alone = (
+        33 if family.startswith("mobilenet_") else size
+    )  # below, BatchNorm has one value a channel at B = 1
     assert network(torch.randn(1, 3, alone, alone)).isfinite().all()
     assert network(torch.randn(2, 3, size, size)).isfinite().all()
     assert network(torch.randn(2, 3, size + 1, size + 9)).shape == (2, 4)
