@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from gkd.errors import UserError
 
@@ -230,6 +230,8 @@ def decode(
     except MemoryError:
         raise
     except Exception as error:
+        unidentified = isinstance(error, UnidentifiedImageError)  # whose text is the address of a buffer
+        reason = "it is of no known image format" if unidentified else error
         raise UserError(
-            f"The image '{path}' in {source.label} cannot be decoded ({error}); replace it or remove it."
+            f"The image '{path}' in {source.label} cannot be decoded ({reason}); replace it or remove it."
         ) from error
