@@ -145,7 +145,7 @@ class Data(Section):
     def _fingerprint_of_files(self) -> Data:
         if self.fingerprint is not None and self.name not in LAYOUTS:
             raise ValueError(
-                f"fingerprint is for data sets of image files ({', '.join(LAYOUTS)}), not for {self.name!r}"
+                f"fingerprint is for data sets of image files such as 'folder', not for {self.name!r}; drop it"
             )
         return self
 

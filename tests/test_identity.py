@@ -89,7 +89,9 @@ def test_a_factorys_data_are_known_by_where_they_are() -> None:
 
 
 def test_a_fingerprint_is_for_image_files() -> None:
-    with pytest.raises(UserError, match=r"fingerprint is for data sets of image files .*, not for 'digits'"):
+    with pytest.raises(
+        UserError, match=r"fingerprint is for data sets of image files such as 'folder', not for 'digits'"
+    ):
         tiny(f"data.fingerprint={'ab' * 32}")
 
 

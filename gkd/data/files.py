@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from gkd.errors import UserError
 
@@ -241,8 +241,10 @@ def open_image(source: Source, path: str, channels: int | None) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:
+        unidentified = isinstance(error, UnidentifiedImageError)  # whose text is the address of a buffer
+        reason = "it is of no known image format" if unidentified else error
         raise UserError(
-            f"The image '{path}' in {source.label} cannot be decoded ({error}); replace it or remove it."
+            f"The image '{path}' in {source.label} cannot be decoded ({reason}); replace it or remove it."
         ) from error
 
 

@@ -73,6 +73,12 @@ def test_grey_images(form: Callable[[np.ndarray], Any]) -> None:
     assert from_dataset(Own(form), channels=3).channels == 3
 
 
+@pytest.mark.parametrize("form", ["array", "tensor"])
+def test_where_the_channels_are_of_an_image_of_three_by_three(form: str) -> None:
+    images = from_dataset(Own(lambda pixels: FORMS[form](pixels[:3, :3])))
+    assert images.images.equal(torch.from_numpy(PIXELS[:, :3, :3]).permute(0, 3, 1, 2))
+
+
 @pytest.mark.parametrize("attribute", ["targets", "labels", "get_labels"])
 @pytest.mark.parametrize("labels", [LABELS, torch.tensor(LABELS), np.array(LABELS), tuple(LABELS)])
 def test_labels_wherever_they_are(attribute: str, labels: Any) -> None:
