@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import ValidationError, create_model
 
 from gkd.data import LAYOUTS
 from gkd.errors import UserError, unknown
 from gkd.identity import forget_files, identity_of, images_fingerprint, terms_with_defaults
 from gkd.method import Method
+from gkd.mistakes import sentences
 from gkd.mixup import without_mixup
 from gkd.schema import Data, Experiment
 from gkd.task import TASKS
@@ -134,8 +135,9 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = 
 
 
 def from_content(name: str, content: dict[str, Any], overrides: Sequence[str] = ()) -> Resolved:
-    """An experiment that no file states, under overrides; errors as of :func:`load`."""
-    return resolve(name, [("experiment", content), *override_layers(overrides)])
+    """An experiment that no config states; only what overrides name is imported. Errors as of :func:`load`."""
+    words = override_layers(overrides)
+    return resolve(name, [("experiment", content), *words], named_in(layer for _, layer in words))
 
 
 def load_method(name: str) -> Method:
@@ -144,7 +146,7 @@ def load_method(name: str) -> Method:
     try:
         return Method.model_validate(content)
     except ValidationError as error:
-        raise UserError(_sentences(error, Method, f"method {name!r}")) from None
+        raise UserError(sentences(error, Method, f"method {name!r}")) from None
 
 
 def shipped_methods() -> dict[str, Method]:
@@ -288,7 +290,7 @@ def resolve(
     try:
         experiment = model.model_validate(merged)
     except ValidationError as error:
-        raise UserError(_sentences(error, model, name, origins)) from None
+        raise UserError(sentences(error, model, name, origins)) from None
     if experiment.run.epochs is not None:
         experiment.method.epochs(experiment.run.epochs)
     return Resolved(name, experiment, tuple(layers), origins, trusted)
@@ -360,54 +362,6 @@ def _merge(
         else:
             target[key] = value
             origins[dotted] = label
-
-
-def _sentences(
-    error: ValidationError, model: type[BaseModel], name: str, origins: Mapping[str, str] | None = None
-) -> str:
-    """Every mistake with its dotted path, one a line; an unknown key with its closest match.
-
-    What came to all stages from the ``optimiser`` section is told once, as it was written there.
-    """
-    lines = []
-    for item in error.errors():
-        location = [str(part) for part in item["loc"]]
-        written = (origins or {}).get(".".join(location[3:5]))
-        shared = location[3:4] == ["optimiser"] and written is not None
-        if shared and written == (origins or {}).get(".".join(location[:5])):
-            dotted = ".".join(location[3:])
-        else:
-            dotted = ".".join(location)
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{dotted}: {unknown('key', location[-1], _fields_at(model, location[:-1]))}")
-        elif item["type"] == "missing":
-            lines.append(f"{dotted}: this key is missing.")
-        elif item["type"] == "model_type":
-            lines.append(
-                f"{dotted}: this is a section of keys, got {item['input']!r}; write {dotted}: {{key: value}}."
-            )
-        elif item["type"] == "value_error":
-            lines.append(f"{dotted}: {str(item['msg']).removeprefix('Value error, ')}")
-        else:
-            lines.append(f"{dotted}: {item['msg']}, got {item['input']!r}.")
-    unique = list(dict.fromkeys(lines))
-    return (
-        f"{name}: {unique[0]}"
-        if len(unique) == 1
-        else f"{name} has {len(unique)} mistakes:\n  " + "\n  ".join(unique)
-    )
-
-
-def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
-    """The keys that the schema allows at a place."""
-    current: Any = model
-    for part in location:
-        fields = getattr(current, "model_fields", {})
-        annotation = fields[part].annotation if part in fields else current
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        current = models[0] if models else annotation
-    return list(getattr(current, "model_fields", {}))
 
 
 def _teacher_data(experiment: Experiment) -> Data | None:

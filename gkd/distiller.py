@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkd.errors import UserError, unknown
-from gkd.features import Batch, Features, Shapes, TappedNetwork, as_network, output_shapes
+from gkd.features import Batch, Features, Shapes, TappedNetwork, as_network
 from gkd.labels import LabelRelation
-from gkd.losses import AT_SPOTS, NEEDS, class_centres, teacher_confidence
+from gkd.losses import NEEDS, class_centres, teacher_confidence
 from gkd.method import Term
 from gkd.mixup import Mixture, Mixup, draw_mixture, interpolated_logits, mix_batch
+from gkd.rehearsal import both_shapes, check_against, shapes_of_pair
 from gkd.spots import SpotPair, output_at
 from gkd.teacher import Teacher
 
@@ -102,7 +103,7 @@ class Distiller(nn.Module):
             self.all_known = bool(relation.known.all())
         shapes = None
         if image_shape is not None:
-            shapes = _shapes(self.student, teacher, image_shape, teacher_image_shape or image_shape)
+            shapes = both_shapes(self.student, teacher, image_shape, teacher_image_shape or image_shape)
         self.adapters = self._build_adapters(shapes, train_labels)
 
     def _build_adapters(
@@ -111,7 +112,7 @@ class Distiller(nn.Module):
         """The modules of losses that own parameters: term name -> one for each pair of spots."""
         adapters = nn.ModuleDict()
         if shapes is not None:
-            _check_terms(self.terms, *shapes, train_labels)
+            check_against(self.terms, *shapes, train_labels)
         for name, term in self.terms.items():
             if term.entry.module is None:
                 continue
@@ -125,7 +126,7 @@ class Distiller(nn.Module):
                     raise UserError(f"The term {name!r} keeps memory banks; give train_labels, one a sample.")
                 more["labels"] = train_labels
             adapters[name] = nn.ModuleList(
-                term.entry.module(*_of_pair(term, pair, *shapes), **term.options, **more)
+                term.entry.module(*shapes_of_pair(term, pair, *shapes), **term.options, **more)
                 for pair, _ in term.readings
             )
         return adapters
@@ -329,78 +330,3 @@ def weighted_sum(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
 def _sum(values: Sequence[Tensor]) -> Tensor:
     """The sum of one or more 0-dim tensors; one is itself."""
     return values[0] if len(values) == 1 else torch.stack(list(values)).sum()
-
-
-def check_terms(
-    terms: Mapping[str, Term],
-    student: nn.Module,
-    teacher: Teacher | None,
-    image_shape: Sequence[int],
-    train_labels: Tensor,
-    teacher_image_shape: Sequence[int] | None = None,
-) -> None:
-    """Refuses terms that do not fit the networks' outputs or the labels, before anything is trained.
-
-    Raises:
-        UserError: no teacher for a term that reads one, a spot that a network does not have, shapes that a loss
-            cannot compare, or labels that leave it nothing to compare.
-    """
-    shapes = _shapes(student, teacher, image_shape, teacher_image_shape or image_shape)
-    _check_terms(terms, *shapes, train_labels)
-
-
-def _shapes(
-    student: nn.Module,
-    teacher: Teacher | None,
-    image_shape: Sequence[int],
-    teacher_image_shape: Sequence[int],
-) -> tuple[Shapes, Shapes | None]:
-    theirs = output_shapes(teacher.network, teacher_image_shape) if teacher else None
-    return output_shapes(as_network(student), image_shape), theirs
-
-
-def _check_terms(
-    terms: Mapping[str, Term], student: Shapes, teacher: Shapes | None, train_labels: Tensor | None
-) -> None:
-    for name, term in terms.items():
-        if term.needs_teacher and teacher is None:
-            raise UserError(f"The term {name!r} reads {', '.join(term.needs)}, but there is no teacher.")
-        try:
-            for reading in term.readings:
-                _rehearse(term, reading, student, teacher, train_labels)
-        except UserError as error:
-            raise UserError(f"The term {name!r}: {error}") from None
-
-
-def _rehearse(
-    term: Term,
-    reading: tuple[SpotPair, SpotPair],
-    student: Shapes,
-    teacher: Shapes | None,
-    train_labels: Tensor | None,
-) -> None:
-    """Builds what a term would build, or calls it with zeros, and throws it away."""
-    if term.entry.module is not None:
-        if term.entry.takes_labels and train_labels is None:
-            return
-        more = {"labels": train_labels} if term.entry.takes_labels else {}
-        with torch.random.fork_rng(devices=[]):
-            term.entry.module(*_of_pair(term, reading[0], student, teacher), **term.options, **more)
-    elif set(term.needs) <= set(AT_SPOTS):
-        inputs = []
-        for need in term.needs:
-            shapes = student if need.startswith("student") else teacher
-            assert shapes is not None  # checked above
-            pair = reading[1] if need.endswith("_after") else reading[0]
-            inputs.append(torch.zeros(2, *output_at(shapes, pair[int(need.startswith("teacher"))])))
-        term.entry.function(*inputs, **term.options)
-
-
-def _of_pair(
-    term: Term, pair: SpotPair, student: Shapes, teacher: Shapes | None
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shapes of one sample that a module's two inputs have."""
-    assert teacher is not None  # every loss with parameters reads a teacher
-    if set(term.needs) & set(AT_SPOTS):
-        return output_at(student, pair[0]), output_at(teacher, pair[1])
-    return student.embedding, teacher.embedding

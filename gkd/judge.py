@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +105,7 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
             f"gkd eval judges the weight file {path} on test images: name them, as in data.name=folder "
             "data.root=IMAGES.zip."
         )
-    student = {"network": metadata["network"]} if "network" in metadata else {}
-    data = {key: list(map(float, metadata[key].split(","))) for key in ("mean", "std") if key in metadata}
-    task: dict[str, Any] = {"name": "standard"}
-    if "classes" in metadata:
-        task["classes"] = {"names": json.loads(metadata["classes"])}
-    content = {"task": task, "data": data, "student": student, "method": "student"}
-    prepared = prepare(config.from_content(path.name, content, overrides))
+    prepared = prepare(config.from_content(path.name, _experiment_of(path, metadata), overrides))
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     name = f"{prepared.experiment.student.network} with {len(test.space)} classes"
@@ -124,6 +118,31 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         "stated": float(metadata["test_accuracy"]) if "test_accuracy" in metadata else None,
         **judge(logits, test.labels.cpu()),
     }
+
+
+def _experiment_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What a weight file says of its network, as the sections of an experiment."""
+    task: dict[str, Any] = {"name": "standard"}
+    data: dict[str, Any] = {}
+    student: dict[str, Any] = {}
+    try:
+        if "network" in metadata:
+            student["network"] = metadata["network"]
+        for key in ("options", "taps"):
+            if key in metadata:
+                student[key] = json.loads(metadata[key])
+        for key in ("mean", "std"):
+            if key in metadata:
+                data[key] = [float(part) for part in metadata[key].split(",")]
+        if "image_shape" in metadata:
+            channels, height, width = map(int, metadata["image_shape"].split(","))
+            data.update({"channels": channels} if channels in (1, 3) else {})
+            data.update({"image_size": height} if height == width else {})
+        if "classes" in metadata:
+            task["classes"] = {"names": json.loads(metadata["classes"])}
+    except ValueError as error:
+        raise UserError(f"What {path} says of its network cannot be read: {error}.") from None
+    return {"task": task, "data": data, "student": student, "method": "student"}
 
 
 _PREDICTIONS: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from gkd import metrics
-from gkd.builders import Prepared, check_shapes, load_teacher, prepare, teacher_experiment, use_threads
+from gkd.builders import Prepared, prepare, use_threads
 from gkd.checkpoint import latest_checkpoint, load_weights, read_json, read_weights, save_weights, write_json
 from gkd.config import Resolved, load
 from gkd.data import ImageSet, StreamedPixels
@@ -31,6 +31,7 @@ from gkd.logging import MetricsFile, Reporter
 from gkd.models import count_parameters
 from gkd.task import Problem
 from gkd.teacher import Teacher
+from gkd.teachers import check_shapes, load_teacher, teacher_experiment
 from gkd.train import Position, State, fit
 
 Summary = dict[str, Any]

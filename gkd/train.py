@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from gkd.checkpoint import Checkpoint, copy_state, latest_checkpoint, save_checkpoint
 from gkd.data import Batches, Look
-from gkd.distiller import Distiller, check_terms
+from gkd.distiller import Distiller
 from gkd.errors import UserError
 from gkd.evaluate import train_centres, validate
 from gkd.features import Batch
 from gkd.interrupt import Interrupt, Interrupted
 from gkd.logging import Diverged, Meter, MetricsFile, Reporter
 from gkd.method import Method, Stage
+from gkd.rehearsal import check_terms
 from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher, TeacherViews

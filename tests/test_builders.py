@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from gkd.builders import choose_dtype, load_source, load_teacher, prepare, teacher_experiment
+from gkd.builders import choose_dtype, load_source, prepare
 from gkd.config import load
 from gkd.errors import UserError
 from gkd.models import build_network
 from gkd.runs import weight_metadata
+from gkd.teachers import load_teacher, teacher_experiment
 
 
 def write_zip(path: Path, names: list[str]) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gkd.distiller import Distiller, check_terms, weighted_sum
+from gkd.distiller import Distiller, weighted_sum
 from gkd.errors import UserError
 from gkd.features import Batch, Features, output_shapes
 from gkd.labels import LabelRelation, LabelSpace
@@ -28,6 +28,7 @@ from gkd.losses import (
 from gkd.method import Term
 from gkd.mixup import Mixup, draw_mixture, interpolated_logits, mix_batch
 from gkd.models import build_network
+from gkd.rehearsal import check_terms
 from gkd.teacher import Teacher
 
 MakeTeacher = Callable[..., Teacher]

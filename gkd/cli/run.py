@@ -7,12 +7,13 @@ import argparse
 from rich.console import Console
 
 from gkd import config
-from gkd.builders import Prepared, load_teacher, prepare, random_teacher, teacher_experiment, use_threads
+from gkd.builders import Prepared, prepare, use_threads
 from gkd.cli import add_config_arguments
 from gkd.models import count_parameters
 from gkd.runs import WEIGHTS, Summary, finished, run, run_folder, title
 from gkd.task import Problem
 from gkd.teacher import Teacher
+from gkd.teachers import load_teacher, random_teacher, teacher_experiment
 from gkd.train import Position, one_step
 
 HELP = "run an experiment, or continue it, or report it where it is finished"

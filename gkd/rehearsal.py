@@ -1,0 +1,92 @@
+"""Whether terms fit two networks' outputs, found before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gkd.errors import UserError
+from gkd.features import Shapes, as_network, output_shapes
+from gkd.losses import AT_SPOTS
+from gkd.method import Term
+from gkd.spots import SpotPair, output_at
+from gkd.teacher import Teacher
+
+
+def check_terms(
+    terms: Mapping[str, Term],
+    student: nn.Module,
+    teacher: Teacher | None,
+    image_shape: Sequence[int],
+    train_labels: Tensor,
+    teacher_image_shape: Sequence[int] | None = None,
+) -> None:
+    """Refuses terms that do not fit the networks' outputs or the labels, before anything is trained.
+
+    Raises:
+        UserError: no teacher for a term that reads one, a spot that a network does not have, shapes that a loss
+            cannot compare, or labels that leave it nothing to compare.
+    """
+    shapes = both_shapes(student, teacher, image_shape, teacher_image_shape or image_shape)
+    check_against(terms, *shapes, train_labels)
+
+
+def both_shapes(
+    student: nn.Module,
+    teacher: Teacher | None,
+    image_shape: Sequence[int],
+    teacher_image_shape: Sequence[int],
+) -> tuple[Shapes, Shapes | None]:
+    """The shapes of the student's and the teacher's outputs, each for one image of its own."""
+    theirs = output_shapes(teacher.network, teacher_image_shape) if teacher else None
+    return output_shapes(as_network(student), image_shape), theirs
+
+
+def check_against(
+    terms: Mapping[str, Term], student: Shapes, teacher: Shapes | None, train_labels: Tensor | None
+) -> None:
+    """``check_terms`` where the shapes are known."""
+    for name, term in terms.items():
+        if term.needs_teacher and teacher is None:
+            raise UserError(f"The term {name!r} reads {', '.join(term.needs)}, but there is no teacher.")
+        try:
+            for reading in term.readings:
+                _rehearse(term, reading, student, teacher, train_labels)
+        except UserError as error:
+            raise UserError(f"The term {name!r}: {error}") from None
+
+
+def _rehearse(
+    term: Term,
+    reading: tuple[SpotPair, SpotPair],
+    student: Shapes,
+    teacher: Shapes | None,
+    train_labels: Tensor | None,
+) -> None:
+    """Builds what a term would build, or calls it with zeros, and throws it away."""
+    if term.entry.module is not None:
+        if term.entry.takes_labels and train_labels is None:
+            return
+        more = {"labels": train_labels} if term.entry.takes_labels else {}
+        with torch.random.fork_rng(devices=[]):
+            term.entry.module(*shapes_of_pair(term, reading[0], student, teacher), **term.options, **more)
+    elif set(term.needs) <= set(AT_SPOTS):
+        inputs = []
+        for need in term.needs:
+            shapes = student if need.startswith("student") else teacher
+            assert shapes is not None  # checked above
+            pair = reading[1] if need.endswith("_after") else reading[0]
+            inputs.append(torch.zeros(2, *output_at(shapes, pair[int(need.startswith("teacher"))])))
+        term.entry.function(*inputs, **term.options)
+
+
+def shapes_of_pair(
+    term: Term, pair: SpotPair, student: Shapes, teacher: Shapes | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of one sample that a module's two inputs have."""
+    assert teacher is not None  # every loss with parameters reads a teacher
+    if set(term.needs) & set(AT_SPOTS):
+        return output_at(student, pair[0]), output_at(teacher, pair[1])
+    return student.embedding, teacher.embedding

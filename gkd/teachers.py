@@ -1,0 +1,151 @@
+"""From an experiment to its teacher: loaded from a file, or the run that trains it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gkd import config, schema
+from gkd.builders import Prepared, build_side, statistics
+from gkd.checkpoint import load_weights, read_weights, sha256
+from gkd.errors import UserError
+from gkd.labels import LabelRelation, LabelSpace
+from gkd.rehearsal import check_terms
+from gkd.task import Problem
+from gkd.teacher import Teacher
+
+# What the data section says of the student's training alone, not of the teacher's on the same images.
+_STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "teacher_view")
+
+
+def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem]:
+    """The teacher from a weight file, and the problem with the relation to its actual columns.
+
+    The file's metadata (network, classes in column order, mean, std) are checked against the
+    experiment where they are there; a file without them is taken to have the task's classes in order.
+
+    Raises:
+        UserError: another network, class count or class set than the experiment says.
+    """
+    experiment, problem = prepared.experiment, prepared.problem
+    options = experiment.teacher
+    assert options is not None
+    tensors, metadata = read_weights(checkpoint)
+    if options.sha256 is not None and options.checkpoint is not None and sha256(checkpoint) != options.sha256:
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
+            f"{options.sha256[:12]}... of teacher.sha256; get the right file, or change or drop teacher.sha256."
+        )
+    built_with = _options_of(options, metadata, checkpoint)
+    space = problem.relation.teacher
+    if "classes" in metadata:
+        space = LabelSpace(json.loads(metadata["classes"]))
+        if set(space) != set(problem.relation.teacher):
+            raise UserError(
+                f"teacher.checkpoint {checkpoint} knows {len(space)} classes, but the task gives the teacher "
+                f"{len(problem.relation.teacher)} others; choose the task's teacher classes to match: "
+                f"task.teacher_classes=[{','.join(space)}]."
+            )
+    network = build_side(options, len(space), problem.student.train.as_teacher_sees, built_with)
+    load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)
+    mean, std = statistics(options.data or experiment.data, of_teacher=True)
+    mean = options.mean or _numbers(metadata.get("mean")) or mean
+    std = options.std or _numbers(metadata.get("std")) or std
+    teacher = Teacher(network, space, mean=mean, std=std)
+    teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    relation = LabelRelation(space, problem.relation.student, problem.relation.aliases)
+    return teacher, replace(problem, relation=relation)
+
+
+def _options_of(section: schema.Teacher, metadata: Mapping[str, str], checkpoint: Path) -> dict[str, Any]:
+    """The options that the teacher's weights were trained with: the config's, or those that their file says.
+
+    Raises:
+        UserError: the file says another network or other options than the config.
+    """
+    trained_as = metadata.get("network")
+    if trained_as is None:
+        return section.options
+    if trained_as != section.network:
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} was trained as {trained_as!r}, but teacher.network is "
+            f"{section.network!r}; set teacher.network={trained_as}."
+        )
+    recorded: dict[str, Any] = json.loads(metadata.get("options", "{}"))
+    if section.options not in ({}, recorded):
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} was trained with the options {json.dumps(recorded)}, but teacher.options "
+            f"is {json.dumps(section.options)}; drop teacher.options, which takes those of the file."
+        )
+    return recorded
+
+
+def random_teacher(prepared: Prepared) -> Teacher:
+    """A teacher with random weights, for a dry run before the real one is trained."""
+    options, space = prepared.experiment.teacher, prepared.problem.relation.teacher
+    assert options is not None
+    network = build_side(options, len(space), prepared.problem.student.train.as_teacher_sees)
+    mean, std = statistics(options.data or prepared.experiment.data, of_teacher=True)
+    teacher = Teacher(network, space, mean=mean, std=std)
+    return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def check_shapes(prepared: Prepared) -> None:
+    """Refuses a method that does not fit the two networks' outputs, before the teacher is trained for it."""
+    images, teacher = prepared.problem.student.train, random_teacher(prepared)
+    for stage in prepared.experiment.method.stages.values():
+        seen = images.as_teacher_sees.image_shape
+        check_terms(stage.terms, prepared.student, teacher, images.image_shape, images.labels, seen)
+
+
+def teacher_experiment(prepared: Prepared) -> config.Resolved:
+    """The run that trains the teacher over its classes, shared by all that need it."""
+    experiment = prepared.experiment
+    options = experiment.teacher
+    assert options is not None
+    if config.load_method(options.train.method).needs_teacher:
+        raise UserError(
+            f"teacher.train.method={options.train.method} needs a teacher itself; use one without, such as student "
+            "or mixup."
+        )
+    data = options.data or experiment.data
+    if options.data is None:
+        seen = data.teacher_view or schema.TeacherView()
+        own = {"channels": seen.channels or data.channels, "image_size": seen.image_size or data.image_size}
+        data = data.model_copy(update={**own, **dict.fromkeys(_STUDENTS_ALONE)})
+    if options.train.batch_size is not None:
+        data = data.model_copy(update={"batch_size": options.train.batch_size})
+    run = experiment.run.model_dump(mode="json", exclude_unset=True)
+    run.update(epochs=options.train.epochs, seed=options.train.seed)
+    content = {
+        "task": {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}},
+        "data": data.model_dump(mode="json", exclude_unset=True),
+        "student": _as_student(options),
+        "method": {"name": options.train.method},
+        "optimiser": options.train.optimiser.model_dump(mode="json"),
+        "evaluate": experiment.evaluate.model_dump(mode="json", exclude_unset=True),
+        "run": run,
+    }
+    if options.data is None:
+        for key in _STUDENTS_ALONE:
+            content["data"].pop(key, None)
+    return config.resolve(f"teachers/{options.network}", [("teacher", content)])
+
+
+def _as_student(section: schema.Teacher) -> dict[str, Any]:
+    """The student section of the run that trains a teacher; which maps others read later does not rename it."""
+    content = {
+        "network": section.network,
+        "options": section.options,
+        "taps": section.taps.model_dump(mode="json", exclude={"maps"}, exclude_none=True),
+    }
+    return {key: value for key, value in content.items() if value}
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    return tuple(float(part) for part in text.split(",")) if text else None
