@@ -137,7 +137,7 @@ def test_a_teacher_checkpoint_of_another_class_count(refused, tmp_path):
     path = tmp_path / "teacher.safetensors"
     save_file(build_network("resnet20", num_classes=7, in_channels=1).state_dict(), path)
     message = refused("run", "quickstart", "teacher.network=resnet20", f"teacher.checkpoint={path}")
-    assert "class count" in message
+    assert "holds 7 classes" in message
     assert "is [7] there and [5] here" in message
 
 
