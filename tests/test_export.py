@@ -24,6 +24,14 @@ VIT = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads":
 NETWORKS = [
     ("resnet8", {}, 8),
     ("wrn_10_1", {}, 8),
+    ("ResNet18", {}, 9),
+    ("vgg8", {}, 16),
+    ("MobileNetV2", {}, 17),
+    ("ShuffleV1", {}, 16),
+    ("ShuffleV2", {}, 16),
+    ("mobilenet_0_25", {}, 33),
+    ("conv4_32", {"image_size": 28}, 28),
+    ("resnet12_narrow", {}, 16),
     ("torchvision/resnet18", {}, 32),
     ("timm/vit_tiny_patch16_224", VIT, 8),
 ]
