@@ -9,6 +9,7 @@ itself, whatever it is packed in.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ Split = Literal["train", "validation", "test"]
 
 _CACHE_FORMAT = "2"  # raise it when the same files would be decoded to other pixels
 _DECODED_AT_ONCE = 256
+_NAMED = 20  # damaged files that one message names
 # The folders whose name says the split of what is in them.
 _FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test", "val")}
 
@@ -193,25 +195,50 @@ def check_like(image: np.ndarray, path: str, first: np.ndarray, first_path: str,
         )
 
 
+def _first(source: Source, paths: Sequence[str], channels: int | None, image_size: int | None) -> np.ndarray:
+    """The first image that can be decoded; the first one's error where none can."""
+    for path in paths:
+        with contextlib.suppress(UserError):
+            return decode(source, path, channels, image_size)
+    return decode(source, paths[0], channels, image_size)
+
+
 def _decode_all(
     source: Source, paths: Sequence[str], first_path: str, channels: int | None, image_size: int | None
 ) -> np.ndarray:
     """All images as uint8 ``[N, C, H, W]``, each like the one at ``first_path``."""
-    first = decode(source, first_path, channels, image_size)
+    first = _first(source, [first_path, *paths], channels, image_size)
     decoded = np.empty((len(paths), 1 if first.ndim == 2 else 3, *first.shape[:2]), dtype=np.uint8)
     chunks = [paths[i : i + _DECODED_AT_ONCE] for i in range(0, len(paths), _DECODED_AT_ONCE)]
     num_threads = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
     pool = ThreadPoolExecutor(num_threads)
     position = 0
+    damaged: list[UserError] = []
+
+    def attempt(path: str) -> np.ndarray | UserError:
+        try:
+            return decode(source, path, channels, image_size)
+        except UserError as error:
+            return error
+
     try:
-        # Results come in the order of the files, so an error names the first bad file, always the same one.
-        for images in pool.map(lambda part: [decode(source, p, channels, image_size) for p in part], chunks):
+        # Results come in the order of the files, so an error names the same files every time.
+        for images in pool.map(lambda part: [attempt(path) for path in part], chunks):
             for image in images:
-                check_like(image, paths[position], first, first_path, source.label)
-                decoded[position] = image if image.ndim == 2 else image.transpose(2, 0, 1)
+                if isinstance(image, UserError):
+                    damaged.append(image)
+                elif not damaged:
+                    check_like(image, paths[position], first, first_path, source.label)
+                    decoded[position] = image if image.ndim == 2 else image.transpose(2, 0, 1)
                 position += 1
     finally:
         pool.shutdown(cancel_futures=True)
+    if len(damaged) == 1:
+        raise damaged[0]
+    if damaged:
+        more = [f"and {len(damaged) - _NAMED} more"] if len(damaged) > _NAMED else []
+        lines = "\n  ".join([*map(str, damaged[:_NAMED]), *more])
+        raise UserError(f"{len(damaged)} images in {source.label} cannot be decoded:\n  {lines}")
     return decoded
 
 
@@ -313,7 +340,12 @@ def decoded_bytes(source: Source, listing: Listing, *, channels: int | None, ima
 
 
 def _size(source: Source, listing: Listing, image_size: int | None) -> tuple[int, int]:
+    """Height and width as given, or of the first image that can be decoded."""
     if image_size is not None:
         return image_size, image_size
-    image = open_image(source, first_file(listing), None)
-    return image.height, image.width
+    for part in listing.splits.values():
+        for path in part.files:
+            with contextlib.suppress(UserError):
+                image = open_image(source, path, None)
+                return image.height, image.width
+    return 1, 1  # no image can be decoded, which whoever reads them says

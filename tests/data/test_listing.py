@@ -206,3 +206,33 @@ def test_the_set_outlives_its_zip_and_its_cache(two_classes: Files, write_zip: W
         path.unlink()
     assert images.images.equal(before)
     assert images.select(torch.tensor([1])).images.equal(before[1:2])
+
+
+def test_every_damaged_file_is_named(two_classes: Files, write_tree: Write) -> None:
+    bad = ["test/ant/02.png", "train/ant/00.png", "train/cat/01.png"]
+    root = write_tree(two_classes | dict.fromkeys(bad, b"no image"))
+    with pytest.raises(UserError, match=r"^3 images in .* cannot be decoded:") as raised:
+        load_images("folder", "train", root=root)
+    lines = str(raised.value).splitlines()[1:]
+    assert [line.split("'")[1] for line in lines] == [
+        "train/ant/00.png",
+        "train/cat/01.png",
+        "test/ant/02.png",
+    ]
+    root = write_tree(dict.fromkeys(two_classes, b"no image"))
+    with pytest.raises(UserError, match=r"^12 images in"):
+        load_images("folder", "train", root=root)
+
+
+def test_a_message_names_twenty_damaged_files(make_files: Callable[..., Files], write_tree: Write) -> None:
+    files = make_files(train=["a", "b", "c", "d"], test=["a", "b", "c", "d"])
+    root = write_tree(
+        files
+        | dict.fromkeys((path for path in files if "/a/" not in path), b"no image")
+        | {"train/a/01.png": b""}
+    )
+    with pytest.raises(UserError, match=r"^19 images in"):
+        load_images("folder", "train", root=root)
+    root = write_tree(dict.fromkeys(files, b"no image"))
+    with pytest.raises(UserError, match=r"^24 images in(.|\n)*\n  and 4 more$"):
+        load_images("folder", "train", root=root)
