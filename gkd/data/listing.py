@@ -196,11 +196,11 @@ def check_like(image: np.ndarray, path: str, first: np.ndarray, first_path: str,
 
 
 def _first(source: Source, paths: Sequence[str], channels: int | None, image_size: int | None) -> np.ndarray:
-    """The first image that can be decoded; the first one's error where none can."""
+    """The first image that can be decoded; a single pixel where none can, which ``_decode_all`` then says."""
     for path in paths:
         with contextlib.suppress(UserError):
             return decode(source, path, channels, image_size)
-    return decode(source, paths[0], channels, image_size)
+    return np.zeros((1, 1), dtype=np.uint8)
 
 
 def _decode_all(
