@@ -11,6 +11,7 @@ import torch
 
 from gkd.config import shipped_methods, shipped_weights
 from gkd.data import DATASETS, LAYOUTS
+from gkd.data.augment import augmentation_summaries
 from gkd.losses import LOSSES, Loss, affinity_refusal
 from gkd.losses.affinity import Affinity, Distance, Normalisation
 from gkd.method import Method
@@ -146,10 +147,17 @@ def networks() -> str:
     return _table(head, rows)
 
 
+def augmentations() -> str:
+    """Every name that a chain of augmentations may hold."""
+    rows = [[f"`{name}`", about] for name, about in augmentation_summaries().items()]
+    return _table(["name", "what it does, and its options with their defaults"], rows)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "losses": losses,
     "affinities": affinities,
     "methods": methods,
     "datasets": datasets,
+    "augmentations": augmentations,
     "networks": networks,
 }

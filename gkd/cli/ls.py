@@ -9,13 +9,14 @@ from rich.console import Console
 
 from gkd import config
 from gkd.data import DATASETS
+from gkd.data.augment import augmentation_summaries
 from gkd.losses import LOSSES, Loss
 from gkd.models import network_summaries
 from gkd.models.external import PATTERNS
 from gkd.task import TASKS
 
-HELP = "list methods, losses, tasks, networks, data sets and configs"
-KINDS = ("methods", "losses", "tasks", "networks", "data", "configs")
+HELP = "list methods, losses, tasks, networks, data sets, augmentations and configs"
+KINDS = ("methods", "losses", "tasks", "networks", "data", "augmentations", "configs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +48,8 @@ def _entries(kind: str) -> dict[str, str]:
         return {**{name: _first_line(about) for name, about in network_summaries().items()}, **PATTERNS}
     if kind == "data":
         return {name: _first_line(reader.__doc__) for name, reader in DATASETS.items()}
+    if kind == "augmentations":
+        return augmentation_summaries()
     about = {}
     for name, path in config.shipped_configs().items():
         first = path.read_text().splitlines()[0]

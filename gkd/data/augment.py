@@ -180,6 +180,18 @@ def augmentation(text: str) -> Chain:
     return Chain(tuple(steps))
 
 
+def augmentation_summaries() -> dict[str, str]:
+    """Every name that a chain may hold, with a line on what it does and its options."""
+    found = {}
+    for name, steps in AUGMENTATIONS.items():
+        texts = [(inspect.getdoc(STEPS[step]) or "").splitlines()[0] for step in steps]
+        about = texts[0] if len(steps) == 1 else ", then ".join(steps) or "The images as they are."
+        options = {key: value for step in steps[:1] for key, value in _options(step).items()}
+        shown = ", ".join(f"{key}={value:.3g}" for key, value in options.items())
+        found[name] = f"{about} ({shown})" if shown else about
+    return found
+
+
 def parse_link(link: str) -> tuple[str, dict[str, float]]:
     """``name(option=number, ...)`` as the name and its options.
 
@@ -201,7 +213,7 @@ def parse_link(link: str) -> tuple[str, dict[str, float]]:
 
 
 def _check_options(name: str, steps: tuple[str, ...], options: Mapping[str, Any]) -> None:
-    known = _options(steps[0]) if steps else []
+    known = _options(steps[0]) if steps else {}
     for key, value in options.items():
         if key not in known:
             raise UserError(unknown(f"option of the augmentation {name!r}", key, known or ["(it has none)"]))
@@ -210,6 +222,8 @@ def _check_options(name: str, steps: tuple[str, ...], options: Mapping[str, Any]
             raise UserError(f"The augmentation {name!r} has {key}={value:g}, which is not {words}.")
 
 
-def _options(step: str) -> list[str]:
+def _options(step: str) -> dict[str, Any]:
+    """The options that a step takes, with their defaults."""
     shared = inspect.signature(Augmentation.__call__).parameters
-    return [key for key in inspect.signature(STEPS[step]).parameters if key not in shared]
+    parameters = inspect.signature(STEPS[step]).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.name not in shared}

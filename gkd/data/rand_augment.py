@@ -64,7 +64,7 @@ def rand_augment(
     ops: int = 2,
     magnitude: int = 9,
 ) -> Tensor:
-    """``ops`` of 14 operations one after the other, drawn with replacement for each image, all of one strength.
+    """RandAugment: some of 14 operations one after the other, drawn for each image, all of one strength.
 
     The operations, their strengths at ``magnitude`` of 30 and their defaults are those of torchvision's
     RandAugment (nearest neighbours, black where nothing is). Which image drew what is read on the host
