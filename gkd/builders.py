@@ -160,6 +160,7 @@ def _load_split(data: schema.Data, split: Literal["train", "test"]) -> ImageSet:
         split,
         root=data.root,
         download=data.download,
+        fit=data.fit,
         memory_gb=data.memory_gb,
         workers=workers,
     )

@@ -90,6 +90,8 @@ class Data(Section):
     Attributes:
         name, root, download, channels, image_size: what to read (``gkd.data.load_images``). ``name`` may be
             your own ``pkg.module:factory``; its root is then part of the run's name, for its content is not known.
+        fit: how image files of other proportions become a square of ``image_size``: ``stretch``, or ``crop``: the
+            shorter side to 8/7 of it, then the middle.
         fingerprint: of the images at ``root`` (``gkd.data.fingerprint``), verified when they are read. Without
             it the images found there name the run.
         per_class: the student's training images a class; None takes all.
@@ -113,6 +115,7 @@ class Data(Section):
     download: bool = False
     channels: Literal[1, 3] | None = None
     image_size: int | None = Field(default=None, ge=1)
+    fit: Literal["stretch", "crop"] = "stretch"
     per_class: int | None = Field(default=None, ge=1)
     subset_seed: int | None = Field(default=None, ge=0)
     validation: Validation = Validation(fraction=0.1)
@@ -147,6 +150,12 @@ class Data(Section):
             raise ValueError(
                 f"fingerprint is for data sets of image files such as 'folder', not for {self.name!r}; drop it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _crop_to_a_size(self) -> Data:
+        if self.fit == "crop" and self.image_size is None:
+            raise ValueError("fit: crop needs the image_size to crop to, such as image_size: 224")
         return self
 
     @model_validator(mode="after")

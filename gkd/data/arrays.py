@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from gkd.data.cache import cache_folder
+from gkd.data.files import Form
 from gkd.data.images import ImageSet
-from gkd.data.listing import Split, check_format
+from gkd.data.listing import Split
 from gkd.data.random import PURPOSE_DIGITS, hashed, key_of
 from gkd.errors import UserError
 from gkd.labels import LabelSpace
@@ -37,7 +38,7 @@ class Reader(Protocol):
 
 def _conform(pixels: Tensor, channels: int | None, image_size: int | None) -> Tensor:
     """uint8 ``[N, C, H, W]`` with the asked-for channels and square size."""
-    check_format(channels, image_size)
+    Form(channels, image_size)  # refuses what no image can have
     if channels == 3 and pixels.shape[1] == 1:
         pixels = pixels.expand(-1, 3, -1, -1).contiguous()
     elif channels == 1 and pixels.shape[1] == 3:

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gkd.data.files import pixels_of
+from gkd.data.files import Fit, Form, pixels_of
 from gkd.data.images import ImageSet
-from gkd.data.listing import check_format, check_like
+from gkd.data.listing import check_like
 from gkd.errors import UserError
 from gkd.imports import told
 from gkd.labels import LabelSpace
@@ -26,6 +26,7 @@ def from_dataset(
     classes: Sequence[str] | None = None,
     channels: int | None = None,
     image_size: int | None = None,
+    fit: Fit = "stretch",
     name: str = "dataset",
 ) -> ImageSet:
     """Reads every item of a data set once, in order, into memory.
@@ -42,13 +43,14 @@ def from_dataset(
         channels: 1 or 3; None keeps the data's own, and refuses grey images among colour ones.
         image_size: pixels of a square to which every image is resized (antialiased bilinear); None asks for
             images of one size.
+        fit: whether to ``stretch`` images to the square or to ``crop`` it out of their middle.
         name: of the data set, for messages.
 
     Raises:
         UserError: no length or no labels, labels that contradict the items or are none of the classes, an
             item that is no such image (its number is named), images of several sizes.
     """
-    check_format(channels, image_size)
+    form = Form(channels, image_size, fit)
     labels = _labels(dataset, name)
     names, columns = _columns(labels, getattr(dataset, "classes", None) if classes is None else classes, name)
     decoded: np.ndarray | None = None
@@ -66,7 +68,7 @@ def from_dataset(
                 f"Item {i} of {name} has the label {label!r}, but the data set's list of labels says {labels[i]!r}; "
                 "make them agree."
             )
-        image = _pixels(item[0], channels, image_size, f"item {i}", name)
+        image = _pixels(item[0], form, f"item {i}", name)
         if decoded is None:
             first = image
             decoded = np.empty(
@@ -136,12 +138,12 @@ def _columns(labels: list[Any], classes: Any, name: str) -> tuple[list[str], lis
     return names, [column[label] for label in labels]
 
 
-def _pixels(image: Any, channels: int | None, image_size: int | None, item: str, name: str) -> np.ndarray:
+def _pixels(image: Any, form: Form, item: str, name: str) -> np.ndarray:
     """One image as uint8 ``[H, W]`` or ``[H, W, 3]``."""
     if not isinstance(image, Image.Image):
         image = Image.fromarray(_array(image, item, name))
     try:
-        return pixels_of(image, channels, image_size)
+        return pixels_of(image, form)
     except ValueError as error:
         raise UserError(f"The image of {item} in {name} has {error}.") from None
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -17,6 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from gkd.errors import UserError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+Fit = Literal["stretch", "crop"]
 
 GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
@@ -206,20 +208,55 @@ def converted(image: Image.Image, channels: int | None) -> Image.Image:
     return image.convert("L" if grey else "RGB")
 
 
-def squared(image: Image.Image, image_size: int | None) -> Image.Image:
-    """An image resized to a square by PIL's (antialiased) bilinear filter; None leaves it."""
-    if image_size is None or image.size == (image_size, image_size):
-        return image
-    return image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+@dataclass(frozen=True)
+class Form:
+    """What images are brought to when they are read.
+
+    Attributes:
+        channels: 1 gives grey, 3 gives RGB, None what each image is.
+        image_size: pixels of a square, reached by PIL's (antialiased) bilinear filter; None leaves images as they are.
+        fit: ``stretch`` resizes height and width each by its own factor; ``crop`` resizes the shorter side to 8/7 of
+            ``image_size`` and takes the square in the middle (256 and 224, as ImageNet's networks are judged).
+
+    Raises:
+        UserError: a number of channels or a size that no image can have.
+    """
+
+    channels: int | None = None
+    image_size: int | None = None
+    fit: Fit = "stretch"
+
+    def __post_init__(self) -> None:
+        if self.channels not in (None, 1, 3):
+            raise UserError(
+                f"Images have 1 or 3 channels, not {self.channels}; leave channels out for the data's own."
+            )
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(f"The image size {self.image_size} is below 1; give pixels.")
+
+    def sized(self, image: Image.Image) -> Image.Image:
+        """An image brought to the size."""
+        size = self.image_size
+        if size is None:
+            return image
+        if self.fit == "crop":  # with the rounding of torchvision's Resize and CenterCrop
+            shorter = round(size * 8 / 7)
+            width, height = (int(shorter * side / min(image.size)) for side in image.size)
+            left, top = round((width - size) / 2), round((height - size) / 2)
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+            return image.crop((left, top, left + size, top + size))
+        if image.size == (size, size):
+            return image
+        return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def pixels_of(image: Image.Image, channels: int | None, image_size: int | None) -> np.ndarray:
-    """The uint8 pixels of an open image, ``[H, W]`` or ``[H, W, 3]``; see :func:`decode`.
+def pixels_of(image: Image.Image, form: Form) -> np.ndarray:
+    """The uint8 pixels of an open image, ``[H, W]`` or ``[H, W, 3]``.
 
     Raises:
         ValueError: more than 8 bits a channel.
     """
-    return np.asarray(squared(converted(image, channels), image_size))
+    return np.asarray(form.sized(converted(image, form.channels)))
 
 
 def open_image(source: Source, path: str, channels: int | None) -> Image.Image:
@@ -248,14 +285,8 @@ def open_image(source: Source, path: str, channels: int | None) -> Image.Image:
         ) from error
 
 
-def decode(
-    source: Source, path: str, channels: int | None, image_size: int | None
-) -> np.ndarray:  # uint8 [H, W] or [H, W, 3]
+def decode(source: Source, path: str, form: Form) -> np.ndarray:
     """One image as uint8 pixels.
-
-    Args:
-        source, path, channels: as of :func:`open_image`.
-        image_size: pixels of a square to resize to; None does not.
 
     Returns:
         uint8 ``[H, W]`` for grey, ``[H, W, 3]`` for RGB.
@@ -263,4 +294,4 @@ def decode(
     Raises:
         UserError: as :func:`open_image`.
     """
-    return np.asarray(squared(open_image(source, path, channels), image_size))
+    return np.asarray(form.sized(open_image(source, path, form.channels)))

@@ -14,7 +14,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from gkd.data.cache import read_cached, read_fact, write_cached, write_fact
-from gkd.data.files import EXTENSIONS, Source, Tree, decode, open_image
+from gkd.data.files import EXTENSIONS, Form, Source, Tree, decode, open_image
 from gkd.data.images import ImageSet
 from gkd.data.streamed import StreamedPixels
 from gkd.errors import UserError
@@ -158,16 +158,6 @@ def content_fingerprint(source: Source, listing: Listing) -> str:
     return digest.hexdigest()
 
 
-def check_format(channels: int | None, image_size: int | None) -> None:
-    """Refuses a number of channels or an image size that no image can have."""
-    if channels not in (None, 1, 3):
-        raise UserError(
-            f"Images have 1 or 3 channels, not {channels}; leave channels out for the data's own."
-        )
-    if image_size is not None and image_size < 1:
-        raise UserError(f"The image size {image_size} is below 1; give pixels.")
-
-
 def first_file(listing: Listing) -> str:
     """The file that the others are compared with, where their size and channels are to be the same."""
     return next(iter(listing.splits.values())).files[0]
@@ -195,19 +185,17 @@ def check_like(image: np.ndarray, path: str, first: np.ndarray, first_path: str,
         )
 
 
-def _first(source: Source, paths: Sequence[str], channels: int | None, image_size: int | None) -> np.ndarray:
+def _first(source: Source, paths: Sequence[str], form: Form) -> np.ndarray:
     """The first image that can be decoded; a single pixel where none can, which ``_decode_all`` then says."""
     for path in paths:
         with contextlib.suppress(UserError):
-            return decode(source, path, channels, image_size)
+            return decode(source, path, form)
     return np.zeros((1, 1), dtype=np.uint8)
 
 
-def _decode_all(
-    source: Source, paths: Sequence[str], first_path: str, channels: int | None, image_size: int | None
-) -> np.ndarray:
+def _decode_all(source: Source, paths: Sequence[str], first_path: str, form: Form) -> np.ndarray:
     """All images as uint8 ``[N, C, H, W]``, each like the one at ``first_path``."""
-    first = _first(source, [first_path, *paths], channels, image_size)
+    first = _first(source, [first_path, *paths], form)
     decoded = np.empty((len(paths), 1 if first.ndim == 2 else 3, *first.shape[:2]), dtype=np.uint8)
     chunks = [paths[i : i + _DECODED_AT_ONCE] for i in range(0, len(paths), _DECODED_AT_ONCE)]
     num_threads = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
@@ -217,7 +205,7 @@ def _decode_all(
 
     def attempt(path: str) -> np.ndarray | UserError:
         try:
-            return decode(source, path, channels, image_size)
+            return decode(source, path, form)
         except UserError as error:
             return error
 
@@ -246,9 +234,8 @@ def load_split(
     source: Source,
     listing: Listing,
     split: Split,
+    form: Form,
     *,
-    channels: int | None = None,
-    image_size: int | None = None,
     name: str = "images",
 ) -> ImageSet:
     """One split of a listing, decoded, or from the cache where it was decoded before.
@@ -259,20 +246,18 @@ def load_split(
         source: where the listing's files are, open.
         listing: of a layout.
         split: one of its splits.
-        channels: 1 (greyscale) or 3 (RGB); None asks for images that are all grey (or 1 bit) or all colour.
-        image_size: pixels; every image is resized to this square by PIL's (antialiased) bilinear filter,
-            without keeping its aspect ratio. None asks for images of one size.
+        form: what the images are brought to. Without channels they have to be all grey (or 1 bit) or all colour,
+            without a size of one size.
         name: of the set, for messages.
 
     Raises:
         UserError: no such split, an image that cannot be decoded (named), images of several sizes, grey
             images among colour ones.
     """
-    check_format(channels, image_size)
     listing.split(split)
 
     def key(part: str) -> str:
-        what = (_CACHE_FORMAT, listing.stamp, channels, image_size, part)
+        what = (_CACHE_FORMAT, listing.stamp, form, part)
         return f"images-{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}"
 
     cached = read_cached(key(split), name)
@@ -281,7 +266,7 @@ def load_split(
     together = ("train", "test") if split in ("train", "test") else (split,)
     parts = {part: listing.splits[part] for part in together if part in listing.splits}
     paths = [path for part in parts.values() for path in part.files]
-    pixels = torch.from_numpy(_decode_all(source, paths, first_file(listing), channels, image_size))
+    pixels = torch.from_numpy(_decode_all(source, paths, first_file(listing), form))
     sets, start = {}, 0
     for part, listed in parts.items():
         sets[part] = ImageSet(
@@ -300,19 +285,18 @@ def stream_split(
     source: Source,
     listing: Listing,
     split: Split,
+    form: Form,
     *,
     root: Path,
-    channels: int | None,
-    image_size: int | None,
     workers: int,
     name: str,
 ) -> ImageSet:
     """One split of a listing whose pixels stay on disk.
 
     Args:
-        source, listing, split, image_size, name: as of :func:`load_split`.
+        source, listing, split, name: as of :func:`load_split`.
+        form: likewise, but no channels are 3, because the files are not opened to see.
         root: where the source is, for the worker processes.
-        channels: 1 or 3; None is 3, because the files are not opened to see.
         workers: processes that decode.
     """
     listed = listing.split(split)
@@ -320,9 +304,8 @@ def stream_split(
         StreamedPixels(
             root,
             listed.files,
-            channels=channels or 3,
-            size=_size(source, listing, image_size),
-            resized=image_size is not None,
+            form=replace(form, channels=form.channels or 3),
+            size=_size(source, listing, form),
             workers=workers,
             stamp=listing.stamp,
         ),
@@ -333,16 +316,16 @@ def stream_split(
     )
 
 
-def decoded_bytes(source: Source, listing: Listing, *, channels: int | None, image_size: int | None) -> int:
+def decoded_bytes(source: Source, listing: Listing, form: Form) -> int:
     """What the images of all splits take in memory, going by the first one's size where none is given."""
-    height, width = _size(source, listing, image_size)
-    return sum(len(part.files) for part in listing.splits.values()) * (channels or 3) * height * width
+    height, width = _size(source, listing, form)
+    return sum(len(part.files) for part in listing.splits.values()) * (form.channels or 3) * height * width
 
 
-def _size(source: Source, listing: Listing, image_size: int | None) -> tuple[int, int]:
+def _size(source: Source, listing: Listing, form: Form) -> tuple[int, int]:
     """Height and width as given, or of the first image that can be decoded."""
-    if image_size is not None:
-        return image_size, image_size
+    if form.image_size is not None:
+        return form.image_size, form.image_size
     for part in listing.splits.values():
         for path in part.files:
             with contextlib.suppress(UserError):

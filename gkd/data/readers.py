@@ -10,10 +10,10 @@ from typing import get_args
 
 from gkd.data.arrays import ARRAYS, Reader
 from gkd.data.datasets import from_dataset
-from gkd.data.files import Source, open_source
+from gkd.data.files import Fit, Form, Source, open_source
 from gkd.data.images import ImageSet
 from gkd.data.layouts import LAYOUTS, Layout, scan
-from gkd.data.listing import Split, check_format, decoded_bytes, load_split, stream_split
+from gkd.data.listing import Split, decoded_bytes, load_split, stream_split
 from gkd.errors import UserError, unknown
 from gkd.imports import FORM, call_factory, import_object, is_import_name
 
@@ -35,6 +35,7 @@ def load_images(
     download: bool = False,
     channels: int | None = None,
     image_size: int | None = None,
+    fit: Fit = "stretch",
     memory_gb: float = math.inf,
     workers: int = 0,
 ) -> ImageSet:
@@ -48,8 +49,10 @@ def load_images(
             (None: ``datasets`` in gkd's cache folder); ``digits`` needs none; a factory gets it as it is.
         download: fetch a missing torchvision data set.
         channels: 1 or 3; None keeps the data's own, and refuses grey image files among colour ones.
-        image_size: pixels of a square to which every image is resized (antialiased bilinear, aspect ratio
-            not kept); None keeps the data's own.
+        image_size: pixels of a square to which every image is resized (antialiased bilinear); None keeps the data's
+            own.
+        fit: of image files: ``stretch`` does not keep the aspect ratio, ``crop`` takes the square in the middle
+            (:class:`gkd.data.files.Form`).
         memory_gb: GiB; image files whose pixels take more, all splits together, are streamed from disk.
         workers: processes that decode streamed images.
 
@@ -67,14 +70,16 @@ def load_images(
         if root is None:
             what = " of SPLIT/CLASS/FILE" if name == "folder" else " of its files"
             raise UserError(f"The data {name!r} needs data.root: the path of a zip or a folder{what}.")
-        check_format(channels, image_size)
+        form = Form(channels, image_size, fit)
         with closing(open_source(root)) as source:
-            return _read_files(source, name, split, root, channels, image_size, memory_gb, workers)
+            return _read_files(source, name, split, root, form, memory_gb, workers)
+    if fit != "stretch":
+        raise UserError(f"fit={fit} is for image files; {name} comes as arrays, so leave it out.")
     if is_import_name(name):
         given = {"split": split, "root": root}
         factory = import_object(name, what="data set")
         dataset = call_factory(factory, name=name, what="data set", given=given, options={})
-        return from_dataset(dataset, channels=channels, image_size=image_size, name=name)
+        return from_dataset(dataset, channels=channels, image_size=image_size, fit=fit, name=name)
     if split == "validation":
         raise UserError(f"{name} has no validation split of its own; use 'train' or 'test'.")
     return ARRAYS[name](split, root=root, download=download, channels=channels, image_size=image_size)
@@ -85,23 +90,13 @@ def _read_files(
     name: str,
     split: Split,
     root: Path,
-    channels: int | None,
-    image_size: int | None,
+    form: Form,
     memory_gb: float,
     workers: int,
 ) -> ImageSet:
     """The images of a split, in memory where those of all splits fit there."""
     shown = root.stem if name == "folder" else name
     listing = scan(name, source)
-    if decoded_bytes(source, listing, channels=channels, image_size=image_size) <= memory_gb * 2**30:
-        return load_split(source, listing, split, channels=channels, image_size=image_size, name=shown)
-    return stream_split(
-        source,
-        listing,
-        split,
-        root=root,
-        channels=channels,
-        image_size=image_size,
-        workers=workers,
-        name=shown,
-    )
+    if decoded_bytes(source, listing, form) <= memory_gb * 2**30:
+        return load_split(source, listing, split, form, name=shown)
+    return stream_split(source, listing, split, form, root=root, workers=workers, name=shown)

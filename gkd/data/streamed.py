@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as v2
 
-from gkd.data.files import Source, open_image, open_source
+from gkd.data.files import Form, Source, open_image, open_source
 from gkd.errors import UserError
 
 _PREFETCHED = 4  # batches that each worker keeps ready
@@ -35,25 +35,23 @@ class StreamedPixels:
     Attributes:
         root: the directory or zip.
         files: N paths inside it.
-        channels: 1 or 3; every file is converted to them.
-        size: height and width in pixels of what is read.
-        resized: whether images are brought to that size (antialiased bilinear); otherwise others are refused.
+        form: what every image is brought to; its channels are 1 or 3.
+        size: height and width in pixels of what is read; without a size in ``form``, other images are refused.
         workers: processes that decode; 0 decodes in this one.
         stamp: names the files' content, for fingerprints.
     """
 
     root: Path
     files: tuple[str, ...]
-    channels: int
+    form: Form
     size: tuple[int, int]
-    resized: bool
     workers: int
     stamp: str
 
     @property
     def shape(self) -> torch.Size:
         """``[N, C, H, W]``, as of the tensor for which this stands."""
-        return torch.Size((len(self.files), self.channels, *self.size))
+        return torch.Size((len(self.files), self.form.channels or 3, *self.size))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -76,7 +74,7 @@ class StreamedPixels:
         source = _source(self.root, os.getpid())
         whole = [self._open(source, self.files[i]) for i in index.tolist()]
         if boxes is None:
-            cut = [v2.resize(image, list(self.size)) for image in whole]
+            cut = [self.form.sized(image) for image in whole]
         else:
             sizes = torch.tensor([(image.height, image.width) for image in whole])
             found = boxes(sizes.reshape(-1, 2), index).tolist()
@@ -89,8 +87,8 @@ class StreamedPixels:
         return result
 
     def _open(self, source: Source, path: str) -> Image.Image:
-        image = open_image(source, path, self.channels)
-        if not self.resized and (image.height, image.width) != self.size:
+        image = open_image(source, path, self.form.channels)
+        if self.form.image_size is None and (image.height, image.width) != self.size:
             raise UserError(
                 f"The image '{path}' in {source.label} is {image.height}×{image.width} (height×width) where the "
                 f"first one is {self.size[0]}×{self.size[1]}; make them one size or set data.image_size."

@@ -102,6 +102,14 @@ def test_a_mixture_that_cannot_be_is_refused(method, augment, sentence):
         load("cross_task/photos", [f"method={method}", f"data.augment={augment}"])
 
 
+def test_a_crop_needs_a_size_and_files(capsys):
+    assert gkd(*PHOTOS, "data.fit=crop") == 2
+    assert "fit: crop needs the image_size to crop to" in capsys.readouterr().err
+    assert gkd("run", "quickstart", "data.fit=crop", "data.image_size=8") == 2
+    assert "fit=crop is for image files; digits comes as arrays" in capsys.readouterr().err
+    assert gkd(*PHOTOS, "data.image_size=16", "data.fit=crop", "method=student") == 0
+
+
 def test_balanced_batches_by_the_data_section(capsys):
     assert gkd(*PHOTOS, "data.images_per_class=2", "method=refilled") == 0
     assert gkd(*PHOTOS, "data.images_per_class=4", "method=refilled") == 2

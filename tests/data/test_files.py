@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms import CenterCrop, Resize
 
 from gkd.data import load_images
+from gkd.data.files import Form
 from gkd.errors import UserError
 
 Files = dict[str, bytes]
@@ -86,3 +88,24 @@ def test_sixteen_bits_are_refused(two_classes: Files, write_zip: Write) -> None:
     Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(buffer, "png")
     with pytest.raises(UserError, match=r"'train/ant/00\.png'.* mode I;16; only 8 bits"):
         load(write_zip(two_classes | {"train/ant/00.png": buffer.getvalue()}))
+
+
+@pytest.mark.parametrize("size", [(300, 400), (40, 31), (7, 9), (224, 224), (256, 511)])
+@pytest.mark.parametrize("target", [8, 84, 224])
+def test_a_crop_is_the_middle_of_the_resized_image(size: tuple[int, int], target: int) -> None:
+    """As torchvision's Resize of the shorter side and CenterCrop, to the bit."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    found = Form(image_size=target, fit="crop").sized(image)
+    expected = CenterCrop(target)(Resize(round(target * 8 / 7))(image))
+    assert found.size == (target, target)
+    assert np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_a_crop_keeps_proportions_where_stretching_does_not() -> None:
+    circle = np.hypot(*np.mgrid[-50:50, -100:100]) < 40
+    image = Image.fromarray(np.uint8(255 * circle))
+    for fit, equal in (("crop", True), ("stretch", False)):
+        inside = np.asarray(Form(image_size=64, fit=fit).sized(image)) > 127  # type: ignore[arg-type]
+        height, width = inside.any(1).sum(), inside.any(0).sum()
+        assert (abs(int(height) - int(width)) <= 1) == equal

@@ -40,7 +40,9 @@ def test_the_size_decides(root: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("options", [{}, {"image_size": 8}, {"channels": 1, "image_size": 16}])
+@pytest.mark.parametrize(
+    "options", [{}, {"image_size": 8}, {"channels": 1, "image_size": 16}, {"image_size": 8, "fit": "crop"}]
+)
 def test_pixels_and_labels_are_those_in_memory(root: Path, workers: int, options: dict) -> None:
     memory, stream = (
         load_images("folder", "train", root=root, **options),
