@@ -9,6 +9,7 @@ from rich.console import Console
 from gkd import config
 from gkd.builders import Prepared, prepare, use_threads
 from gkd.cli import add_config_arguments
+from gkd.judge import prove_teacher
 from gkd.models import count_parameters
 from gkd.runs import WEIGHTS, Summary, finished, run, run_folder, title
 from gkd.task import Problem
@@ -86,6 +87,7 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
             checkpoint = trained / WEIGHTS[options.weights] if finished(trained) else None
         if checkpoint is not None:
             teacher, problem = load_teacher(prepared, checkpoint)
+            note = f"; {prove_teacher(teacher, problem, prepared, checkpoint).partition(': ')[2]}"
         else:
             teacher = random_teacher(prepared)
             first = prepare(training)

@@ -189,6 +189,8 @@ def augmentation_summaries() -> dict[str, str]:
         options = {key: value for step in steps[:1] for key, value in _options(step).items()}
         shown = ", ".join(f"{key}={value:.3g}" for key, value in options.items())
         found[name] = f"{about} ({shown})" if shown else about
+    # Not a step: gkd.mixup.without_mixup takes it off, because labels are mixed as well.
+    found["mixup"] = "Last in a chain: every term is on mixtures of images and of labels. (alpha=1, images=2)"
     return found
 
 

@@ -101,9 +101,7 @@ def test_every_name_builds_a_network(name: str) -> None:
 def test_maps_have_the_documented_size_for_any_image(family: str, in_channels: int) -> None:
     with torch.device("meta"):
         network = FAMILIES[family](num_classes=4, in_channels=in_channels)
-    claimed = [size for size in (28, 32, 64, 84, 224) if size >= network.min_image_size]
-    assert claimed == ([64, 84, 224] if family == "mobilenet_0_25" else [28, 32, 64, 84, 224])
-    for size in claimed:
+    for size in (28, 32, 64, 84, 224):
         out = network.features(torch.empty(2, in_channels, size, size + 3, device="meta"))
         if family == "vgg8":
             halvings, up = (0, 1, 2, 3, 4 if size >= 64 else 3), False
