@@ -82,7 +82,8 @@ def _check_what_the_teacher_sees(experiment: schema.Experiment, problem: Problem
             f"The teacher's images have {own.channels} channels and the student's, as it would see them, "
             f"{seen.channels}; set data.teacher_view.channels={own.channels}."
         )
-    if own.size != seen.size and experiment.data.teacher_view is None:
+    view = experiment.data.teacher_view
+    if own.size != seen.size and (view is None or view.image_size is None):
         height, width = own.size
         raise UserError(
             f"The teacher's images are {height}×{width} and the student's {seen.size[0]}×{seen.size[1]}: "
@@ -166,17 +167,31 @@ def _load_split(data: schema.Data, split: Literal["train", "test"]) -> ImageSet:
     )
     images = read(channels=data.channels, image_size=data.image_size)
     view = data.teacher_view
-    if view is None or (view.image_size, view.channels) == (None, None):
+    if view is None:
         return images
+    size = images.size if view.image_size is None else (view.image_size, view.image_size)
+    if (view.channels or images.channels, *size) == images.image_shape:
+        return images  # the same pixels
     theirs = read(channels=view.channels or images.channels, image_size=view.image_size or data.image_size)
     return replace(images, teacher_images=theirs.images)
 
 
 def statistics(data: schema.Data, *, of_teacher: bool = False) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The input normalisation: as configured, or measured over the training images (as the teacher sees them)."""
-    images = load_source(data).train
-    images = images.as_teacher_sees if of_teacher else images
-    if data.mean is not None and data.std is not None and len(data.mean) == images.channels:
+    """The input normalisation: as configured, or measured over the training images (as the teacher sees them).
+
+    Raises:
+        UserError: another number of values than the images have channels.
+    """
+    own = load_source(data).train
+    images = own.as_teacher_sees if of_teacher else own
+    # What is configured is for the student's channels; a teacher that sees others has its own.
+    if data.mean is not None and data.std is not None and images.channels == own.channels:
+        for key, values in (("mean", data.mean), ("std", data.std)):
+            if len(values) != own.channels:
+                raise UserError(
+                    f"data.{key} has {len(values)} numbers but the images have {own.channels} channels; give one "
+                    "number per channel, or leave out mean and std to have them measured."
+                )
         return data.mean, data.std
     mean, std = channel_statistics(images)
     # Rounded, so that teacher and student over the same data share one normalised view.

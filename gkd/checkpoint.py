@@ -141,16 +141,24 @@ def save_weights(
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """On the CPU and contiguous, each in memory of its own: safetensors refuses a module under two names."""
+    plain: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if place in taken else tensor
+        taken.add(place)
+    return plain
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A state dict and its metadata from safetensors, or from a torch file read with weights_only.
 
-    Files may hold the state dict itself or, torch's, have it under ``model`` or ``state_dict``, with or
-    without a ``module.`` or ``module.student.`` prefix (the layouts of the CIFAR benchmark). Of other objects
-    only an ``argparse.Namespace``, in which training scripts keep their arguments, is read, and thrown away: it
-    is a container of attributes, and none of its code runs when it is made.
+    Files may hold the state dict itself or, torch's, have it under ``model`` or ``state_dict``; ``load_weights``
+    knows what may stand before its names. Of other objects only an ``argparse.Namespace``, in which training
+    scripts keep their arguments, is read, and thrown away: it is a container of attributes, and none of its code
+    runs when it is made.
 
     Raises:
         UserError: a missing, unreadable or unsafe file.
@@ -163,7 +171,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return _without_prefix(tensors), dict(file.metadata() or {})
+                return tensors, dict(file.metadata() or {})
         except SafetensorError as error:
             raise UserError(f"The checkpoint {path} is not a readable safetensors file ({error}).") from None
     try:
@@ -184,7 +192,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(
             f"The checkpoint {path} holds no state dict: not bare, and not under 'model' or 'state_dict'."
         )
-    return _without_prefix(content), {}
+    return content, {}
 
 
 def _unreadable(error: Exception) -> str:
@@ -199,25 +207,18 @@ def _unreadable(error: Exception) -> str:
     return f"it is cut short, or is no file of torch.save ({reason[:120] or type(error).__name__})."
 
 
-def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The student's entries of a wrapped distiller, those of a wrapped network, or all."""
-    for prefix in ("module.student.", "module."):
-        if any(name.startswith(prefix) for name in tensors):
-            return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    return tensors
-
-
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str, path: Path) -> None:
     """Loads a state dict strictly, but for ``num_batches_tracked``, which old files lack.
 
-    Wide residual networks in torchdistill's layout are known by their names and renamed.
+    Where the names are not the network's own, a ``module.`` or ``module.student.`` before them (the layouts of the
+    CIFAR benchmark) is taken off, and wide residual networks in torchdistill's layout are renamed.
 
     Raises:
         UserError: weights of another network or of another class count.
     """
     own = network.state_dict()
-    if not tensors.keys() <= own.keys():
-        tensors = _from_torchdistill(tensors, own)
+    if not tensors.keys() <= own.keys():  # a network's own part may be called "module" too
+        tensors = _from_torchdistill(_without_prefix(tensors), own)
     missing = [key for key in own if key not in tensors and not key.endswith("num_batches_tracked")]
     surplus = [key for key in tensors if key not in own]
     if missing or surplus:
@@ -240,6 +241,14 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str
             f"and {list(own[key].shape)} here; name the network, and its options, as it was trained."
         )
     network.load_state_dict({**own, **tensors})
+
+
+def _without_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The student's entries of a wrapped distiller, those of a wrapped network, or all."""
+    for prefix in ("module.student.", "module."):
+        if any(name.startswith(prefix) for name in tensors):
+            return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return tensors
 
 
 def _from_torchdistill(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gkd.checkpoint import load_weights, read_weights
+from gkd.checkpoint import load_weights, read_weights, save_weights
 from gkd.config import override_layers
 from gkd.errors import UserError, unknown
 from gkd.features import TappedNetwork, output_shapes
@@ -207,8 +206,7 @@ def _difference(student: Student, run: Callable[[Tensor], Tensor]) -> tuple[floa
 
 
 def _write_safetensors(student: Student, path: Path) -> None:
-    tensors = {name: tensor.contiguous() for name, tensor in student.network.state_dict().items()}
-    save_file(tensors, path, metadata=student.metadata)
+    save_weights(path, student.network.state_dict(), student.metadata)
 
 
 def _run_safetensors(path: Path) -> Callable[[Tensor], Tensor]:

@@ -150,7 +150,7 @@ _PREDICTIONS: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
 
 def cached_predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
     """A teacher's outputs on an image set; the last few are kept, because the cells of a grid share them."""
-    key = (f"{teacher.state_hash()} {settings.dtype}", images.as_teacher_sees.fingerprint())
+    key = (f"{teacher.outputs_key()} {settings.dtype}", images.as_teacher_sees.fingerprint())
     if key not in _PREDICTIONS:
         if len(_PREDICTIONS) >= 16:
             _PREDICTIONS.pop(next(iter(_PREDICTIONS)))

@@ -260,6 +260,13 @@ class Teacher(Section):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
+    @field_validator("data")
+    @classmethod
+    def _no_view_of_a_view(cls, data: Data | None) -> Data | None:
+        if data is not None and data.teacher_view is not None:
+            raise ValueError("teacher_view says what the teacher sees of the student's data: write it there")
+        return data
+
 
 class Student(Section):
     """The student's network and, where it does not start from random weights, its checkpoint.

@@ -23,13 +23,20 @@ class Teacher(nn.Module):
         network: a trained gkd network (or a ``TappedNetwork``).
         space: its classes, in the order of its columns.
         mean, std: per-channel statistics of the input it was trained on, in [0, 1] pixel units.
+        built_as: how the network was built and tapped, where its weights do not tell.
 
     Raises:
         UserError: a module that is no gkd network, or one with another number of classes.
     """
 
     def __init__(
-        self, network: nn.Module, space: LabelSpace, *, mean: tuple[float, ...], std: tuple[float, ...]
+        self,
+        network: nn.Module,
+        space: LabelSpace,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        built_as: str = "",
     ) -> None:
         super().__init__()
         network = as_network(network)
@@ -42,6 +49,7 @@ class Teacher(nn.Module):
         self.space = space
         self.mean = mean
         self.std = std
+        self.built_as = built_as
         self.requires_grad_(False)
         super().train(False)
 
@@ -52,6 +60,10 @@ class Teacher(nn.Module):
     def state_hash(self) -> str:
         """SHA-256 over all parameters and buffers; equal before and after training."""
         return state_hash(self.network)
+
+    def outputs_key(self) -> str:
+        """Names all that decides the outputs for an image, so that they can be kept."""
+        return f"{self.state_hash()} {self.mean} {self.std} {self.built_as}"
 
     # no_grad, not inference_mode: losses save teacher outputs for the student's backward pass.
     @torch.no_grad()

@@ -56,7 +56,8 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     mean, std = statistics(options.data or experiment.data, of_teacher=True)
     mean = options.mean or _numbers(metadata.get("mean")) or mean
     std = options.std or _numbers(metadata.get("std")) or std
-    teacher = Teacher(network, space, mean=mean, std=std)
+    built_as = f"{options.network} {built_with} {options.taps}"
+    teacher = Teacher(network, space, mean=mean, std=std, built_as=built_as)
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     relation = LabelRelation(space, problem.relation.student, problem.relation.aliases)
     return teacher, replace(problem, relation=relation)
@@ -118,6 +119,9 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
         seen = data.teacher_view or schema.TeacherView()
         own = {"channels": seen.channels or data.channels, "image_size": seen.image_size or data.image_size}
         data = data.model_copy(update={**own, **dict.fromkeys(_STUDENTS_ALONE)})
+        images = prepared.problem.student.train
+        if images.as_teacher_sees.channels != images.channels:
+            data = data.model_copy(update={"mean": None, "std": None})  # those given are the student's
     if options.train.batch_size is not None:
         data = data.model_copy(update={"batch_size": options.train.batch_size})
     run = experiment.run.model_dump(mode="json", exclude_unset=True)

@@ -339,7 +339,7 @@ _VIEWS: dict[tuple[str, ...], TeacherViews] = {}
 def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> TeacherViews:
     look = _teacher_look(teacher, settings)
     parts = (settings.views, settings.augment, settings.dtype, look)
-    key = (teacher.state_hash(), batches.images.fingerprint(), *map(str, parts))
+    key = (teacher.outputs_key(), batches.images.fingerprint(), *map(str, parts))
     if key not in _VIEWS:
         sizes = [views.bytes for views in _VIEWS.values()]
         while sizes and sum(sizes) + max(sizes) > settings.cache_bytes:

@@ -55,6 +55,38 @@ def test_per_class_draws_by_seed_from_what_validation_leaves():
     assert torch.equal(fixed[0].problem.student.train.images, fixed[1].problem.student.train.images)
 
 
+def test_statistics_that_do_not_fit_the_channels_are_refused():
+    words = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]"]
+    with pytest.raises(UserError, match=r"data.mean has 3 numbers but the images have 1 channels"):
+        prepare(load("quickstart", words))
+    # Those given are the student's: a teacher that sees other channels has its own.
+    prepared = prepare(load("quickstart", [*words, "data.channels=3", "data.teacher_view.channels=1"]))
+    assert prepared.settings.mean == (0.5, 0.5, 0.5)
+    assert len(prepare(teacher_experiment(prepared)).settings.mean) == 1
+
+
+def test_a_view_of_the_students_own_size_is_no_second_copy():
+    same, larger = (
+        prepare(load("quickstart", [f"data.teacher_view.image_size={size}"])).problem.student.train
+        for size in (8, 16)
+    )
+    assert same.teacher_images is None
+    assert larger.as_teacher_sees.size == (16, 16)
+
+
+def test_what_the_teacher_sees_is_said_once_and_by_its_size(tmp_path):
+    root = write_zip(tmp_path / "images.zip", ["a", "b"])
+    data = "teacher.data={name: digits, channels: 3, image_size: 12}"
+    words = ["data.name=folder", f"data.root={root}", data, "data.validation={per_class: 2}"]
+    words += ["task.size=null", "task.shift=0", "data.per_class=null", "method=sp"]
+    for view in ("null", "{draws: own}", "{augment: none}"):
+        with pytest.raises(UserError, match="say what the teacher sees"):
+            prepare(load("quickstart", [*words, f"data.teacher_view={view}"]))
+    prepare(load("quickstart", [*words, "data.teacher_view={image_size: 8}"]))
+    with pytest.raises(UserError, match=r"teacher\.data: teacher_view says what the teacher sees"):
+        load("quickstart", [*words, "teacher.data.teacher_view={image_size: 8}"])
+
+
 def test_a_shared_teacher_is_one_run_whatever_the_student():
     variants = (["task.shift=5"], ["method=sp"], ["run.seed=4"], ["data.views=3"], ["data.per_class=9"])
     base = teacher_experiment(prepare(load("quickstart"))).identity

@@ -200,6 +200,12 @@ def test_json_is_written_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 STATE = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
 
 
+def assert_loads(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    network = nn.ModuleDict({"fc": nn.Linear(3, 2)})
+    load_weights(network, tensors, name="fc", path=path)
+    assert all(tensor.equal(STATE[name]) for name, tensor in network.state_dict().items())
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -223,8 +229,7 @@ def test_torch_files_of_the_field_are_read(tmp_path: Path, content: dict[str, An
     torch.save(content, path)
     tensors, metadata = read_weights(path)
     assert metadata == {}
-    assert set(tensors) == set(STATE)
-    assert all(torch.equal(tensors[name], STATE[name]) for name in STATE)
+    assert_loads(tensors, path)
 
 
 def test_safetensors_keep_their_metadata(tmp_path: Path) -> None:
@@ -251,7 +256,27 @@ def test_a_wrapped_network_is_read_from_safetensors(tmp_path: Path, prefix: str)
     path = tmp_path / "weights.safetensors"
     save_weights(path, {f"{prefix}{name}": tensor for name, tensor in STATE.items()})
     tensors, _ = read_weights(path)
-    assert set(tensors) == set(STATE)
+    assert_loads(tensors, path)
+
+
+def test_a_part_called_module_keeps_its_name(tmp_path: Path) -> None:
+    """As where a network wraps another one, alone or beside more."""
+    for parts in ({"module": nn.Linear(3, 2)}, {"module": nn.Linear(3, 4), "fc": nn.Linear(4, 2)}):
+        network, path = nn.ModuleDict(parts), tmp_path / "weights.safetensors"
+        save_weights(path, network.state_dict())
+        expected = copy_state(network)
+        network.load_state_dict({name: tensor + 1 for name, tensor in expected.items()})
+        load_weights(network, read_weights(path)[0], name="wrapper", path=path)
+        assert all(tensor.equal(expected[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_part_under_two_names_is_saved(tmp_path: Path) -> None:
+    head = nn.Linear(3, 2)
+    network, path = nn.ModuleDict({"fc": head, "classifier": head}), tmp_path / "weights.safetensors"
+    save_weights(path, network.state_dict())
+    tensors, _ = read_weights(path)
+    assert tensors["fc.weight"].equal(head.weight)
+    assert tensors["classifier.weight"].equal(head.weight)
 
 
 @pytest.mark.parametrize("harm", [False, True])

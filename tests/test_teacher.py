@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +80,13 @@ def test_the_hash_covers_buffers(make_teacher: MakeTeacher) -> None:
     assert before == make_teacher("abc").state_hash()
     next(teacher.network.buffers()).add_(1e-3)
     assert teacher.state_hash() != before
+
+
+def test_outputs_are_named_by_weights_normalisation_and_taps() -> None:
+    network, space = build_network("resnet8", num_classes=3, in_channels=1), LabelSpace("abc")
+    ways: list[dict[str, Any]] = [{}, {"mean": (0.4,)}, {"std": (0.2,)}, {"built_as": "tapped elsewhere"}]
+    keys = [Teacher(network, space, **{"mean": (0.5,), "std": (0.25,), **way}).outputs_key() for way in ways]
+    assert len(set(keys)) == len(ways)
 
 
 def test_another_class_count_than_the_space_is_refused() -> None:

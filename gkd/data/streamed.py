@@ -109,11 +109,20 @@ class StreamedPixels:
             prefetch_factor=_PREFETCHED,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # a loader draws a seed when it starts, and not from the run's generator
         )
-        for pixels in loader:
-            if isinstance(pixels, UserError):
-                raise pixels
-            yield pixels
+        try:
+            for pixels in loader:
+                if isinstance(pixels, UserError):
+                    raise pixels
+                yield pixels
+        except RuntimeError as error:  # torch has no narrower one for a process that died
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"A process that decodes the images of {self.root} was ended from outside, which a lack of memory "
+                f"or of shared memory (/dev/shm) does; use fewer than data.workers={self.workers}."
+            ) from error
 
 
 class _Chunks(Dataset[Tensor | UserError]):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +83,23 @@ def test_batches_are_those_in_memory_to_the_bit(root: Path, workers: int) -> Non
     )
     assert a.equal(b)
     assert channel_statistics(stream) == channel_statistics(memory)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_reading_draws_nothing_from_the_global_generator(root: Path, workers: int) -> None:
+    """Dropout and mixup draw from it: a resumed run must find it as it was saved."""
+    batches = Batches(streamed(root, workers=workers), LOOK, batch_size=4, seed=0)
+    before = torch.get_rng_state()
+    assert len(list(batches.epoch(0))) == 3
+    assert torch.get_rng_state().equal(before)
+
+
+def test_a_worker_that_is_killed_is_a_sentence(root: Path) -> None:
+    epoch = Batches(streamed(root, workers=2, image_size=600), LOOK, batch_size=1, seed=0).epoch(0)
+    next(epoch)
+    os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"ended from outside, .* use fewer than data.workers=2"):
+        list(epoch)
 
 
 def test_a_resized_crop_is_cut_out_of_the_whole_image(root: Path) -> None:
