@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,6 +18,7 @@ from gkd.checkpoint import load_weights, read_weights
 from gkd.data import (
     ImageSet,
     channel_statistics,
+    check_balanced,
     fingerprint,
     limit_per_class,
     load_images,
@@ -27,8 +30,9 @@ from gkd.labels import LabelRelation
 from gkd.method import require
 from gkd.mixup import without_mixup
 from gkd.models import build_network
-from gkd.settings import Settings
+from gkd.settings import Settings, images_per_class
 from gkd.task import TASKS, Problem, Source, Task
+from gkd.weight_facts import WeightFacts
 
 
 @dataclass(frozen=True)
@@ -53,23 +57,34 @@ def prepare(resolved: config.Resolved) -> Prepared:
         UserError: anything that can be known to be wrong before training.
     """
     experiment = resolved.experiment
-    source, teacher_source, task = _sides(experiment)
-    relation = relation_of(experiment) if experiment.teacher else None
-    require(experiment.method, relation, config.shipped_methods())
-    problem = next(iter(task.problems(teacher_source, source)))
-    _check_what_the_teacher_sees(experiment, problem)
+    problem = problem_of(experiment)
     if experiment.data.per_class is not None:
         seed = experiment.run.seed if experiment.data.subset_seed is None else experiment.data.subset_seed
         train = limit_per_class(problem.student.train, experiment.data.per_class, seed=seed)
         problem = replace(problem, student=replace(problem.student, train=train))
     torch.manual_seed(experiment.run.seed)
-    student = build_side(experiment.student, len(problem.student.space), problem.student.train)
-    if experiment.student.checkpoint is not None:
-        tensors, _ = read_weights(experiment.student.checkpoint)
-        load_weights(student, tensors, name=experiment.student.network, path=experiment.student.checkpoint)
-    settings = _settings(experiment, source)
-    student = student.to(settings.device, memory_format=torch.channels_last)
+    student = _build_student(experiment, problem)
+    settings = _settings(experiment)
+    for stage in experiment.method.stages.values():
+        per_class = images_per_class(stage, settings)
+        if per_class is not None:
+            check_balanced(problem.student.train, settings.batch_size, per_class)
+    student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Prepared(resolved, problem, student, settings, experiment.method.epochs(experiment.run.epochs))
+
+
+def problem_of(experiment: schema.Experiment) -> Problem:
+    """Which classes and images each side has, where the method can work so.
+
+    Raises:
+        UserError: a method that the relation denies, or images of the teacher's that are not adapted.
+    """
+    source, teacher_source, task = _sides(experiment)
+    relation = relation_of(experiment) if experiment.teacher else None
+    require(experiment.method, relation, config.shipped_methods())
+    problem = next(iter(task.problems(teacher_source, source)))
+    _check_what_the_teacher_sees(experiment, problem)
+    return problem
 
 
 def _check_what_the_teacher_sees(experiment: schema.Experiment, problem: Problem) -> None:
@@ -119,6 +134,47 @@ def build_side(
     if isinstance(network, TappedNetwork):
         output_shapes(network, (images.channels, *images.size))
     return network
+
+
+def options_of(
+    section: schema.Student | schema.Teacher, facts: WeightFacts, checkpoint: Path, side: str
+) -> dict[str, Any]:
+    """The options that weights were trained with: the config's, or those that their file says.
+
+    Raises:
+        UserError: the file says another network or other options than the config.
+    """
+    if facts.network is None:
+        return section.options
+    if facts.network != section.network:
+        raise UserError(
+            f"{side}.checkpoint {checkpoint} was trained as {facts.network!r}, but {side}.network is "
+            f"{section.network!r}; set {side}.network={facts.network}."
+        )
+    if section.options not in ({}, facts.options):
+        raise UserError(
+            f"{side}.checkpoint {checkpoint} was trained with the options {json.dumps(facts.options)}, but "
+            f"{side}.options is {json.dumps(section.options)}; drop {side}.options, which takes those of the file."
+        )
+    return facts.options
+
+
+def _build_student(experiment: schema.Experiment, problem: Problem) -> nn.Module:
+    """The student: freshly initialised, or as its checkpoint left it."""
+    section, space, images = experiment.student, problem.student.space, problem.student.train
+    path = section.checkpoint
+    if path is None:
+        return build_side(section, len(space), images)
+    tensors, metadata = read_weights(path)
+    facts = WeightFacts.read(metadata, path)
+    student = build_side(section, len(space), images, options_of(section, facts, path, "student"))
+    load_weights(student, tensors, name=section.network, path=path)
+    if facts.classes is not None and facts.classes != space.names:
+        raise UserError(
+            f"student.checkpoint {path} has the columns {', '.join(facts.classes)}, but the task gives the student "
+            f"{', '.join(space)}; choose the task's classes to match, in that order."
+        )
+    return student
 
 
 def _sides(experiment: schema.Experiment) -> tuple[Source, Source, Task]:
@@ -198,7 +254,7 @@ def statistics(data: schema.Data, *, of_teacher: bool = False) -> tuple[tuple[fl
     return tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std)
 
 
-def _settings(experiment: schema.Experiment, source: Source) -> Settings:
+def _settings(experiment: schema.Experiment) -> Settings:
     run, data = experiment.run, experiment.data
     mean, std = statistics(data)
     device = choose_device(run.device)

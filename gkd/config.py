@@ -21,7 +21,7 @@ from gkd.errors import UserError, unknown
 from gkd.identity import forget_files, identity_of, images_fingerprint, terms_with_defaults
 from gkd.method import Method
 from gkd.mistakes import sentences
-from gkd.mixup import without_mixup
+from gkd.mixup import Mixup, without_mixup
 from gkd.schema import Data, Experiment
 from gkd.task import TASKS
 from gkd.trust import check_trust, lies_in_run_folder, named_in
@@ -321,16 +321,23 @@ def _mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
     if not isinstance(augment, str) or not isinstance(stages, Mapping):
         return  # the schema refuses it
     try:
-        _, mixup = without_mixup(augment)
+        without, mixup = without_mixup(augment)
     except UserError:
         return
     if mixup is None:
         return
     for name, stage in stages.items():
         terms = stage.get("terms") if isinstance(stage, Mapping) else None
-        if not isinstance(terms, Mapping) or stage.get("mixup") is not None:
+        if not isinstance(terms, Mapping):
             continue
-        virtual = {term: {"samples": "virtual"} for term in terms}
+        own = stage.get("mixup")
+        if own is not None and {**Mixup().model_dump(), **own} != mixup.model_dump():
+            raise UserError(
+                f"The stage {name!r} of the method mixes images in its own way ({own}), and data.augment={augment} in "
+                f"another; drop one of them, as in data.augment={without}."
+            )
+        unsaid = [term for term, keys in terms.items() if "samples" not in (keys or {})]
+        virtual = {term: {"samples": "virtual"} for term in unsaid}
         content = {"mixup": mixup.model_dump(exclude_unset=True), "terms": virtual}
         label = origins.get("data.augment", "default")
         _merge(merged, {"method": {"stages": {name: content}}}, label, origins)

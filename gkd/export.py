@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import json
 import logging
 import os
 import warnings
@@ -31,6 +30,7 @@ from gkd.imports import told
 from gkd.models import build_network
 from gkd.runs import WEIGHTS
 from gkd.trust import check_name, named_in
+from gkd.weight_facts import WeightFacts
 
 FORMATS = ("safetensors", "pt2", "onnx")
 TOLERANCE = 1e-4  # of a logit, or of the largest where that is above 1
@@ -115,19 +115,17 @@ def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) 
         raise UserError(
             f"{path} does not say how large its images are; add data.image_size=32, or what it is."
         )
-    try:
-        classes = tuple(json.loads(metadata["classes"]))
-        mean, std = (tuple(float(part) for part in metadata[key].split(",")) for key in ("mean", "std"))
-        image_shape = tuple(int(part) for part in metadata["image_shape"].split(","))
-        taps, options = (json.loads(metadata.get(key, "{}")) for key in ("taps", "options"))
-    except ValueError as error:
-        raise UserError(f"What {path} says of its network cannot be read: {error}.") from None
+    facts = WeightFacts.read(metadata, path)
+    classes, mean, std, image_shape = facts.classes, facts.mean, facts.std, facts.image_shape
+    assert classes is not None
+    assert mean is not None
+    assert std is not None
+    assert image_shape is not None
+    given_by_gkd = {"num_classes", "in_channels", "taps", "name"} & facts.options.keys()
+    if given_by_gkd:
+        raise UserError(f"{path} says that its options hold {min(given_by_gkd)!r}, which gkd gives itself.")
     network = build_network(
-        name,
-        num_classes=len(classes),
-        in_channels=len(mean),
-        taps=taps,
-        **options,
+        name, num_classes=len(classes), in_channels=len(mean), taps=facts.taps, **facts.options
     )
     load_weights(network, tensors, name=name, path=path)
     output_shapes(network, image_shape)

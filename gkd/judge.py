@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from gkd.losses import teacher_confidence
 from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher
+from gkd.weight_facts import WeightFacts
 
 
 def judge(logits: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -44,10 +44,14 @@ def prove_teacher(teacher: Teacher, problem: Problem, prepared: Prepared, checkp
         return f"teacher   {options.network}: {told}"
     expected, tolerance = map(float, options.expect.split("±"))
     if abs(accuracy - expected) > tolerance:
+        why = (
+            "it is another file, its columns are in another order of the classes, or its input is normalised in "
+            "another way (teacher.mean, teacher.std); put that right, or change teacher.expect"
+        )
+        if options.checkpoint is None:
+            why = "it was trained here, as teacher.train says; change that or teacher.expect"
         raise UserError(
-            f"The teacher {checkpoint} has {told}, but teacher.expect is {options.expect}: it is another file, its "
-            "columns are in another order of the classes, or its input is normalised in another way (teacher.mean, "
-            "teacher.std); put that right, or change teacher.expect."
+            f"The teacher {checkpoint} has {told}, but teacher.expect is {options.expect}: {why}."
         )
     return f"teacher   {options.network}: {told} (expected {options.expect})"
 
@@ -100,12 +104,13 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         UserError: no data set is named, or the file does not fit.
     """
     tensors, metadata = read_weights(path)
+    facts = WeightFacts.read(metadata, path)
     if not any(override.startswith("data.") for override in overrides):
         raise UserError(
             f"gkd eval judges the weight file {path} on test images: name them, as in data.name=folder "
             "data.root=IMAGES.zip."
         )
-    prepared = prepare(config.from_content(path.name, _experiment_of(path, metadata), overrides))
+    prepared = prepare(config.from_content(path.name, _experiment_of(facts), overrides))
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     name = f"{prepared.experiment.student.network} with {len(test.space)} classes"
@@ -115,34 +120,24 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         "network": prepared.experiment.student.network,
         "classes": len(test.space),
         "images": len(test),
-        "stated": float(metadata["test_accuracy"]) if "test_accuracy" in metadata else None,
+        "stated": facts.test_accuracy,
         **judge(logits, test.labels.cpu()),
     }
 
 
-def _experiment_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def _experiment_of(facts: WeightFacts) -> dict[str, Any]:
     """What a weight file says of its network, as the sections of an experiment."""
     task: dict[str, Any] = {"name": "standard"}
-    data: dict[str, Any] = {}
-    student: dict[str, Any] = {}
-    try:
-        if "network" in metadata:
-            student["network"] = metadata["network"]
-        for key in ("options", "taps"):
-            if key in metadata:
-                student[key] = json.loads(metadata[key])
-        for key in ("mean", "std"):
-            if key in metadata:
-                data[key] = [float(part) for part in metadata[key].split(",")]
-        if "image_shape" in metadata:
-            channels, height, width = map(int, metadata["image_shape"].split(","))
-            data.update({"channels": channels} if channels in (1, 3) else {})
-            data.update({"image_size": height} if height == width else {})
-        if "classes" in metadata:
-            task["classes"] = {"names": json.loads(metadata["classes"])}
-    except ValueError as error:
-        raise UserError(f"What {path} says of its network cannot be read: {error}.") from None
-    return {"task": task, "data": data, "student": student, "method": "student"}
+    data = {key: getattr(facts, key) for key in ("mean", "std") if getattr(facts, key) is not None}
+    student = {key: getattr(facts, key) for key in ("network", "options", "taps") if getattr(facts, key)}
+    if facts.image_shape is not None:
+        channels, height, width = facts.image_shape
+        data.update({"channels": channels} if channels in (1, 3) else {})
+        data.update({"image_size": height} if height == width else {})
+    if facts.classes is not None:
+        task["classes"] = {"names": facts.classes}
+    run = {"precision": "float32"}  # the file's own worth, not that of this machine's bf16
+    return {"task": task, "data": data, "student": student, "method": "student", "run": run}
 
 
 _PREDICTIONS: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}

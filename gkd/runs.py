@@ -33,6 +33,7 @@ from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import check_shapes, load_teacher, teacher_experiment
 from gkd.train import Position, State, fit
+from gkd.weight_facts import WeightFacts
 
 Summary = dict[str, Any]
 CORRECT = "correct.json"
@@ -276,8 +277,8 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if summary is None:
         what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
         raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
-    # What the student started from is of no use any more, and need not be there.
-    words = [*overrides, "student.checkpoint=null"]
+    # What the student started from and who taught it are of no use any more, and need not be there.
+    words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
     prepared = prepare(load(folder / "config.yaml", words, from_run=True))
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
@@ -288,8 +289,8 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     }
     for which, name in WEIGHTS.items():
         tensors, metadata = read_weights(folder / name)
-        asked, known = list(prepared.problem.student.space), json.loads(metadata["classes"])
-        if asked != known:
+        asked, known = prepared.problem.student.space.names, WeightFacts.read(metadata, folder / name).classes
+        if known is not None and asked != known:
             raise UserError(
                 f"The student of {folder} knows {', '.join(known)}, but the overrides make the task "
                 f"{', '.join(asked)}; override only where the images are (data.root) and what changes no result."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +20,8 @@ from gkd.data import LAYOUTS, augmentation, check_dataset_name
 from gkd.errors import UserError, unknown
 from gkd.method import Method
 from gkd.mixup import without_mixup
-from gkd.models import check_network_name
+from gkd.models import check_network_name, check_network_options
+from gkd.models.external import is_external
 from gkd.optimiser import Optimiser
 
 
@@ -61,8 +62,8 @@ class TeacherView(Section):
     Attributes:
         image_size, channels: of the teacher's images; None is as the student's.
         augment: of the teacher's images, such as ``none`` for clean ones; None is as the student's.
-        draws: whether its crops and flips are the ``same`` as the student's (of a larger image the same part),
-            or its ``own``.
+        draws: whether its crops and flips are the ``same`` as the student's (of a larger image the same part, to a
+            pixel), or its ``own``.
     """
 
     image_size: int | None = Field(default=None, ge=1)
@@ -233,7 +234,25 @@ def _expected(text: Any) -> Any:
     return f"{match[1]} ± {match[2] or _TOLERANCE}"
 
 
-class Teacher(Section):
+class Side(Section):
+    """What student and teacher have in common: how the network is built."""
+
+    network: NetworkName
+    options: NetworkOptions = {}
+    taps: Taps = Taps()
+    checkpoint: HomePath | None = None
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        if not is_external(self.network):  # others say what they take when they are built
+            try:
+                check_network_options(self.network, self.options)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+
+class Teacher(Side):
     """The teacher: a checkpoint to load, or a network to train first.
 
     Attributes:
@@ -248,10 +267,6 @@ class Teacher(Section):
         mean, std: the teacher's input normalisation where its file does not say it.
     """
 
-    network: NetworkName
-    options: NetworkOptions = {}
-    taps: Taps = Taps()
-    checkpoint: HomePath | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     expect: Annotated[str, BeforeValidator(_expected)] | None = None
     weights: Literal["last", "best"] = "last"
@@ -268,17 +283,12 @@ class Teacher(Section):
         return data
 
 
-class Student(Section):
+class Student(Side):
     """The student's network and, where it does not start from random weights, its checkpoint.
 
     Attributes:
-        options, taps: as in ``Teacher``.
+        network, options, taps, checkpoint: as in ``Teacher``.
     """
-
-    network: NetworkName
-    options: NetworkOptions = {}
-    taps: Taps = Taps()
-    checkpoint: HomePath | None = None
 
 
 class Evaluate(Section):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from gkd.method import Stage
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -40,3 +42,10 @@ class Settings:
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+def images_per_class(stage: Stage, settings: Settings) -> int | None:
+    """K of the class-balanced batches of a stage; None where it shuffles."""
+    if stage.data == "all":
+        return settings.images_per_class
+    return stage.images_per_class if stage.data == "balanced" else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,14 @@ from typing import Any
 import torch
 
 from gkd import config, schema
-from gkd.builders import Prepared, build_side, statistics
+from gkd.builders import Prepared, build_side, options_of, statistics
 from gkd.checkpoint import load_weights, read_weights, sha256
 from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.rehearsal import check_terms
 from gkd.task import Problem
 from gkd.teacher import Teacher
+from gkd.weight_facts import WeightFacts
 
 # What the data section says of the student's training alone, not of the teacher's on the same images.
 _STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "teacher_view")
@@ -41,10 +40,11 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
             f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
             f"{options.sha256[:12]}... of teacher.sha256; get the right file, or change or drop teacher.sha256."
         )
-    built_with = _options_of(options, metadata, checkpoint)
+    facts = WeightFacts.read(metadata, checkpoint)
+    built_with = options_of(options, facts, checkpoint, "teacher")
     space = problem.relation.teacher
-    if "classes" in metadata:
-        space = LabelSpace(json.loads(metadata["classes"]))
+    if facts.classes is not None:
+        space = LabelSpace(facts.classes)
         if set(space) != set(problem.relation.teacher):
             raise UserError(
                 f"teacher.checkpoint {checkpoint} knows {len(space)} classes, but the task gives the teacher "
@@ -54,36 +54,13 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     network = build_side(options, len(space), problem.student.train.as_teacher_sees, built_with)
     load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)
     mean, std = statistics(options.data or experiment.data, of_teacher=True)
-    mean = options.mean or _numbers(metadata.get("mean")) or mean
-    std = options.std or _numbers(metadata.get("std")) or std
+    mean = options.mean or facts.mean or mean
+    std = options.std or facts.std or std
     built_as = f"{options.network} {built_with} {options.taps}"
     teacher = Teacher(network, space, mean=mean, std=std, built_as=built_as)
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     relation = LabelRelation(space, problem.relation.student, problem.relation.aliases)
     return teacher, replace(problem, relation=relation)
-
-
-def _options_of(section: schema.Teacher, metadata: Mapping[str, str], checkpoint: Path) -> dict[str, Any]:
-    """The options that the teacher's weights were trained with: the config's, or those that their file says.
-
-    Raises:
-        UserError: the file says another network or other options than the config.
-    """
-    trained_as = metadata.get("network")
-    if trained_as is None:
-        return section.options
-    if trained_as != section.network:
-        raise UserError(
-            f"teacher.checkpoint {checkpoint} was trained as {trained_as!r}, but teacher.network is "
-            f"{section.network!r}; set teacher.network={trained_as}."
-        )
-    recorded: dict[str, Any] = json.loads(metadata.get("options", "{}"))
-    if section.options not in ({}, recorded):
-        raise UserError(
-            f"teacher.checkpoint {checkpoint} was trained with the options {json.dumps(recorded)}, but teacher.options "
-            f"is {json.dumps(section.options)}; drop teacher.options, which takes those of the file."
-        )
-    return recorded
 
 
 def random_teacher(prepared: Prepared) -> Teacher:
@@ -149,7 +126,3 @@ def _as_student(section: schema.Teacher) -> dict[str, Any]:
         "taps": section.taps.model_dump(mode="json", exclude={"maps"}, exclude_none=True),
     }
     return {key: value for key, value in content.items() if value}
-
-
-def _numbers(text: str | None) -> tuple[float, ...] | None:
-    return tuple(float(part) for part in text.split(",")) if text else None

@@ -21,7 +21,7 @@ from gkd.interrupt import Interrupt, Interrupted
 from gkd.logging import Diverged, Meter, MetricsFile, Reporter
 from gkd.method import Method, Stage
 from gkd.rehearsal import check_terms
-from gkd.settings import Settings
+from gkd.settings import Settings, images_per_class
 from gkd.task import Problem
 from gkd.teacher import Teacher, TeacherViews
 
@@ -129,7 +129,7 @@ class _StageRun:
             seed=settings.seed,
             stage=position.stage,
             device=settings.device,
-            balanced=_images_per_class(stage, settings),
+            balanced=images_per_class(stage, settings),
             views=settings.views,
             first_view=first_view,
             memory_format=torch.channels_last,
@@ -357,13 +357,6 @@ def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> Te
 def _teacher_look(teacher: Teacher, settings: Settings) -> Look:
     augment = settings.augment if settings.teacher_augment is None else settings.teacher_augment
     return Look(teacher.mean, teacher.std, augment, settings.own_draws)
-
-
-def _images_per_class(stage: Stage, settings: Settings) -> int | None:
-    """K of the stage's class-balanced batches; None shuffles."""
-    if stage.data == "all":
-        return settings.images_per_class
-    return stage.images_per_class if stage.data == "balanced" else None
 
 
 def _stage_seed(seed: int, stage: int) -> int:

@@ -166,7 +166,7 @@ def test_without_the_extra_the_sentence_has_the_line_that_installs_it(
             "does not say its classes, mean; gkd export takes a run folder",
         ),
         ({"image_shape": None}, [], "does not say how large its images are; add data.image_size=32"),
-        ({"mean": "grey"}, [], "What .* says of its network cannot be read"),
+        ({"mean": "grey"}, [], "What .* says of its mean cannot be read"),
         ({}, ["data.image_size=big"], "'big' was given"),
         ({}, ["student.network=resnet14"], "was trained as 'resnet8', not as 'resnet14'"),
         ({}, ["student.netwrok=resnet8"], "Did you mean 'student.network'"),

@@ -104,13 +104,19 @@ def test_a_fingerprint_is_for_image_files() -> None:
         "optimiser.lr=0.3", "task.shift=1", "data.per_class=5", "student.network=resnet14", "method=sp",
         "run.epochs=10", "run.precision=bf16", "run.deterministic=true", "evaluate.every=2",
         "data.validation.seed=1", "teacher.train.epochs=9", "teacher.weights=best",
-        "student.options={dropout: 0.1}", "teacher.options={dropout: 0.1}", "teacher.taps={maps: [layer1]}",
+        "teacher.taps={maps: [layer1]}",
     ],
 )  # fmt: skip
 def test_identity_follows_what_changes_the_result(override: str) -> None:
     if override == "data.validation.seed=1":
         override = "data.validation={fraction: 0.1, seed: 1}"
     assert tiny(override).identity != tiny().identity
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_options_of_a_network_name_the_run(side: str) -> None:
+    plain = tiny(f"{side}.network=wrn_10_1")
+    assert tiny(f"{side}.network=wrn_10_1", f"{side}.options={{dropout: 0.1}}").identity != plain.identity
 
 
 def test_two_teachers_whose_files_have_one_name_are_two_identities(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import argparse
 from rich.console import Console
 
 from gkd import config, grid
-from gkd.builders import relation_of
+from gkd.builders import problem_of, relation_of
 from gkd.cli import add_config_arguments
-from gkd.method import refusal, require
+from gkd.method import refusal
 from gkd.schema import Experiment
 
 HELP = "check a config and print it resolved, with the origin of each value"
@@ -46,6 +46,6 @@ def _about_the_relation(experiment: Experiment) -> list[str]:
             return [f"{data.name} is read when a run starts, so classes and method were not checked with it"]
     relation = relation_of(experiment)
     if experiment.compare is None:
-        require(experiment.method, relation, config.shipped_methods())
+        problem_of(experiment)  # which refuses what a run would
     reason = refusal(experiment.method, relation)
     return [str(relation), *([reason] if reason else [])]

@@ -19,7 +19,7 @@ The class lists of few-shot learning are in :mod:`gkd.class_splits`. Class selec
 
 from gkd.class_splits import class_split
 from gkd.data.augment import AUGMENTATIONS, augmentation
-from gkd.data.batches import Batches, ordered
+from gkd.data.batches import Batches, check_balanced, ordered
 from gkd.data.datasets import from_dataset
 from gkd.data.images import ImageSet
 from gkd.data.layouts import LAYOUTS, fingerprint, listing_of
@@ -44,6 +44,7 @@ __all__ = [
     "StreamedPixels",
     "augmentation",
     "channel_statistics",
+    "check_balanced",
     "check_dataset_name",
     "class_split",
     "epoch_order",

@@ -168,6 +168,11 @@ def augmentation(text: str) -> Chain:
     steps: list[Step] = []
     for link in text.split("+"):
         name, options = parse_link(link)
+        if name == "mixup":
+            raise UserError(
+                f"The augmentation {text!r} has mixup, which mixes labels too; it comes last in data.augment and "
+                "nowhere else, as in crop-flip+mixup."
+            )
         if name not in AUGMENTATIONS:
             raise UserError(unknown("augmentation", name, AUGMENTATIONS))
         names = AUGMENTATIONS[name]

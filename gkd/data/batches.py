@@ -21,6 +21,34 @@ def _check_batch_size(batch_size: int) -> None:
         raise UserError(f"The batch size {batch_size} is below 1; use a positive number.")
 
 
+def check_balanced(images: ImageSet, batch_size: int, per_class: int) -> Tensor:
+    """The columns of the classes that have images, int64 ``[C']`` on the CPU, where balanced batches can be made.
+
+    Raises:
+        UserError: a batch that ``per_class`` does not divide, too few classes for it, or a class with too few images.
+    """
+    counts = images.class_counts()
+    present = torch.nonzero(counts).flatten()
+    if per_class < 1 or batch_size % per_class:
+        raise UserError(
+            f"A batch of {batch_size} cannot hold {per_class} images of each of its classes; "
+            "choose a number of images that divides the batch size."
+        )
+    if batch_size // per_class > len(present):
+        raise UserError(
+            f"A balanced batch of {batch_size} with {per_class} images a class needs "
+            f"{batch_size // per_class} classes but {images.name} has {len(present)}; use a "
+            "smaller batch or more images a class."
+        )
+    for column in present.tolist():
+        if counts[column] < per_class:
+            raise UserError(
+                f"The class {images.space.names[column]!r} of {images.name} has "
+                f"{int(counts[column])} images, fewer than the {per_class} that a balanced batch takes."
+            )
+    return present
+
+
 class Batches:
     """The training batches of a data set, the same whoever asks for them and from whichever batch on.
 
@@ -80,31 +108,8 @@ class Batches:
         self.first_view = first_view
         self._sides = Sides(self.images, look, teacher, self.device, memory_format)
         if balanced is not None:
-            self._classes = self._check_balanced(balanced)
+            self._classes = check_balanced(self.images, batch_size, balanced)
             self._cpu_labels = self.images.labels.cpu()
-
-    def _check_balanced(self, per_class: int) -> Tensor:
-        """The columns of the classes that have images: int64 ``[C']`` on the CPU."""
-        counts = self.images.class_counts()
-        present = torch.nonzero(counts).flatten()
-        if per_class < 1 or self.batch_size % per_class:
-            raise UserError(
-                f"A batch of {self.batch_size} cannot hold {per_class} images of each of its classes; "
-                "choose a number of images that divides the batch size."
-            )
-        if self.batch_size // per_class > len(present):
-            raise UserError(
-                f"A balanced batch of {self.batch_size} with {per_class} images a class needs "
-                f"{self.batch_size // per_class} classes but {self.images.name} has {len(present)}; use a "
-                "smaller batch or more images a class."
-            )
-        for column in present.tolist():
-            if counts[column] < per_class:
-                raise UserError(
-                    f"The class {self.images.space.names[column]!r} of {self.images.name} has "
-                    f"{int(counts[column])} images, fewer than the {per_class} that a balanced batch takes."
-                )
-        return present
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""

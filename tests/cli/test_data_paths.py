@@ -66,6 +66,16 @@ def test_the_teacher_sees_a_larger_clean_grey_view(method, more, tmp_path):
     assert summary["teacher"]["accuracy"] is not None
 
 
+def test_a_term_that_says_its_samples_keeps_them():
+    words = ["method=crd", "data.augment=crop-flip+mixup", "method.stages.distil.terms.crd.samples=clean"]
+    (stage,) = load("cross_task/photos", words).experiment.method.stages.values()
+    assert {name: term.samples for name, term in stage.terms.items()} == {
+        "cross_entropy": "virtual",
+        "crd": "clean",
+    }
+    assert load("cross_task/photos", ["method=mixup", "data.augment=crop-flip+mixup"])  # the same mixtures
+
+
 def test_what_the_teacher_sees_decides_what_the_student_learns(tmp_path):
     found = set()
     for view in ("null", "{augment: none}", "{draws: own}", "{augment: flip}"):
@@ -93,7 +103,9 @@ def test_a_mixed_augmentation_makes_every_term_virtual(tmp_path):
         ("refilled", "crop-flip+mixup", "reads labels of one image a row"),
         ("kd", "crop-flip+mixup(beta=2)", "is not of the form mixup or mixup"),
         ("kd", "crop-flip+mixup(alpha=0)", "alpha: Input should be greater than 0"),
-        ("kd", "mixup+crop-flip", "Unknown augmentation 'mixup'"),
+        ("kd", "mixup+crop-flip", "it comes last in data.augment and nowhere else"),
+        ("mixup", "crop-flip+mixup(alpha=0.1)", "drop one of them, as in data.augment=crop-flip"),
+        ("crd", "crop-flip+mixup", "reads index of one image a row"),
         ("kd", "crop-flop", "Did you mean 'crop-flip'"),
     ],
 )
@@ -114,6 +126,7 @@ def test_balanced_batches_by_the_data_section(capsys):
     assert gkd(*PHOTOS, "data.images_per_class=2", "method=refilled") == 0
     assert gkd(*PHOTOS, "data.images_per_class=4", "method=refilled") == 2
     assert "divides the batch size" in capsys.readouterr().err
+    assert not list(Path("runs").rglob("*images_per_class=4*"))  # before the teacher is trained
 
 
 @pytest.fixture
