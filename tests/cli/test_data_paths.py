@@ -1,6 +1,8 @@
 """What the data section makes of a run: streamed images, views for the teacher, mixup, balanced batches."""
 
 import json
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from gkd.checkpoint import read_weights
 from gkd.config import load
 from gkd.errors import UserError
-from tests.cli_helpers import FAST, gkd, write_photos
+from tests.cli_helpers import FAST, gkd, start, write_photos
 
 PHOTOS = (
     "run", "cross_task/photos", "data.root=photos.zip", "data.batch_size=6",
@@ -43,6 +45,32 @@ def test_streamed_images_train_the_same_bits(capsys, tmp_path):
     assert runs[0]["teacher"]["hash"] == runs[1]["teacher"]["hash"]
     a, b = (read_weights(run["folder"] / "student.safetensors")[0] for run in runs)
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.full
+def test_a_killed_streamed_run_ends_with_the_same_bits(tmp_path):
+    """Mixtures come from the run's generator, which decoding workers must not touch."""
+    words = [*PHOTOS, "method=kd", "data.augment=crop-flip+mixup", "data.memory_gb=0", "data.batch_size=4"]
+    words += ["run.epochs=40", "run.checkpoint_seconds=0"]
+    weights = []
+    for name, workers in (("whole", 2), ("killed", 0)):
+        run = start(*words, f"run.out={name}", f"data.workers={workers}", cwd=tmp_path)
+        deadline = time.monotonic() + 120
+        while name == "killed" and time.monotonic() < deadline:
+            logs = [path.read_text() for path in (tmp_path / name).rglob("kd*/seed0/metrics.jsonl")]
+            if logs and logs[0].count("\n") >= 5:
+                run.kill()
+                break
+            time.sleep(0.01)
+        run.communicate(timeout=180)
+        if name == "killed":
+            assert run.returncode == -signal.SIGKILL
+            run = start(*words, f"run.out={name}", "data.workers=1", cwd=tmp_path)
+            run.communicate(timeout=180)
+        assert run.returncode == 0
+        (path,) = (tmp_path / name / "cross_task").rglob("student.safetensors")
+        weights.append(read_weights(path)[0])
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_eight_decoding_workers_are_the_same_run(tmp_path):
