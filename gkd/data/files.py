@@ -46,6 +46,8 @@ class ZipSource:
 
     def __init__(self, path: Path) -> None:
         self.label = str(path)
+        self.path = path
+        self._process = os.getpid()
         try:
             self.archive = zipfile.ZipFile(path)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -59,6 +61,10 @@ class ZipSource:
             yield info.filename, self.checksum(info.filename)
 
     def read(self, path: str) -> bytes:
+        if (
+            os.getpid() != self._process
+        ):  # a forked one keeps the directory, but not the shared place in the file
+            self.archive.fp, self._process = self.path.open("rb"), os.getpid()
         return self.archive.read(path)  # checks the CRC
 
     def checksum(self, path: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -71,7 +70,7 @@ class StreamedPixels:
             UserError: a file that cannot be decoded, named.
         """
         index = index.cpu()
-        source = _source(self.root, os.getpid())
+        source = _source(self.root)
         whole = [self._open(source, self.files[i]) for i in index.tolist()]
         if boxes is None:
             cut = [self.form.sized(image) for image in whole]
@@ -102,6 +101,7 @@ class StreamedPixels:
             yield from (self.read(chunk, boxes) for chunk in chunks)
             return
         workers = min(self.workers, len(chunks))
+        _source(self.root)  # forked workers share what was read of a zip's directory
         loader = DataLoader(
             _Chunks(self, chunks, boxes),
             batch_size=None,
@@ -147,5 +147,12 @@ def _start_worker(number: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-# Each process opens a zip for itself: forked ones would move each other's place in a shared file.
-_source: Callable[[Path, int], Source] = lru_cache(maxsize=4)(lambda root, _process: open_source(root))
+def _source(root: Path) -> Source:
+    """The source at ``root``, opened once for as long as it is the same file."""
+    status = root.stat()
+    return _opened(root, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4)
+def _opened(root: Path, _changed: int, _size: int) -> Source:
+    return open_source(root)
