@@ -32,7 +32,7 @@ from _measure import arguments, facts, write
 
 Cell = dict[str, Any]
 BATCH = 128
-PHOTO, CROP, PHOTOS = (256, 320), 224, 1500
+PHOTO, CROP, PHOTOS = (256, 320), 224, 6000
 LOOK = {"mean": (0.48, 0.45, 0.40), "std": (0.28, 0.27, 0.28)}
 WANTED_RATIO, WANTED_START = 4.0, 2.0  # in memory over PIL; seconds
 

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +176,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         except SafetensorError as error:
             raise UserError(f"The checkpoint {path} is not a readable safetensors file ({error}).") from None
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that torch did not write; the error says it
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
@@ -204,6 +206,8 @@ def _unreadable(error: Exception) -> str:
             f"it holds {named[1]}, and to load such an object can run code; save the state dict alone, as in "
             "torch.save(model.state_dict(), FILE)."
         )
+    if "weights_only" in reason:
+        return "it is a pickle of something else than weights; save the state dict alone by torch.save."
     return f"it is cut short, or is no file of torch.save ({reason[:120] or type(error).__name__})."
 
 
@@ -240,6 +244,12 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str
             f"The checkpoint {path} holds another network than {name}: {key!r} is {list(tensors[key].shape)} there "
             f"and {list(own[key].shape)} here; name the network, and its options, as it was trained."
         )
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                f"The checkpoint {path} holds values that are not finite in {key!r}: what trained it had diverged; "
+                "use an earlier one."
+            )
     network.load_state_dict({**own, **tensors})
 
 

@@ -105,7 +105,11 @@ def cells(resolved: Resolved) -> Iterator[Cell]:
             for row in rows(compare):
                 settings = {"method": row.method, "run.seed": seed, **axes, **changes[row.label]}
                 overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-                yield Cell(row.label, axes, resolved.with_overrides(overrides))
+                try:
+                    changed = resolved.with_overrides(overrides)
+                except UserError as error:
+                    raise UserError(f"Row {row.label!r}: {error}") from None
+                yield Cell(row.label, axes, changed)
 
 
 def _changes(row: MethodRow) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gkd import config, metrics
+from gkd import config, metrics, schema
 from gkd.builders import Prepared, prepare, use_threads
 from gkd.checkpoint import load_weights, read_weights
 from gkd.data import ImageSet
@@ -42,6 +42,14 @@ def prove_teacher(teacher: Teacher, problem: Problem, prepared: Prepared, checkp
     told = f"{accuracy:.2f} % of the {count} test images of its {len(teacher.space)} classes"
     if options.expect is None:
         return f"teacher   {options.network}: {told}"
+    check_expected(options, accuracy, f"The teacher {checkpoint} has {told}")
+    return f"teacher   {options.network}: {told} (expected {options.expect})"
+
+
+def check_expected(options: schema.Teacher, accuracy: float, told: str) -> None:
+    """Refuses an accuracy in percent that is not what the experiment expects; ``told`` begins the sentence."""
+    if options.expect is None:
+        return
     expected, tolerance = map(float, options.expect.split("±"))
     if abs(accuracy - expected) > tolerance:
         why = (
@@ -50,10 +58,7 @@ def prove_teacher(teacher: Teacher, problem: Problem, prepared: Prepared, checkp
         )
         if options.checkpoint is None:
             why = "it was trained here, as teacher.train says; change that or teacher.expect"
-        raise UserError(
-            f"The teacher {checkpoint} has {told}, but teacher.expect is {options.expect}: {why}."
-        )
-    return f"teacher   {options.network}: {told} (expected {options.expect})"
+        raise UserError(f"{told}, but teacher.expect is {options.expect}: {why}.")
 
 
 def own_accuracy(teacher: Teacher, problem: Problem, settings: Settings) -> tuple[float, int]:

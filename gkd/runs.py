@@ -25,7 +25,7 @@ from gkd.environment import command, environment
 from gkd.errors import UserError
 from gkd.evaluate import predict
 from gkd.identity import NO_EFFECT
-from gkd.judge import cached_predictions, judge, prove_teacher, rounded, teacher_results
+from gkd.judge import cached_predictions, check_expected, judge, prove_teacher, rounded, teacher_results
 from gkd.labels import LabelRelation
 from gkd.logging import MetricsFile, Reporter
 from gkd.models import count_parameters
@@ -92,9 +92,13 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
     """
     folder = run_folder(resolved)
     done = finished(folder)
-    if done is not None:
-        return done, False
     experiment = resolved.experiment
+    if done is not None:
+        if done.get("teacher") and experiment.teacher is not None:
+            accuracy = done["teacher"]["accuracy"]
+            told = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
+            check_expected(experiment.teacher, accuracy, told)
+        return done, False
     threads = use_threads(experiment.run.threads)
     torch.use_deterministic_algorithms(experiment.run.deterministic)
     prepared = prepare(resolved)

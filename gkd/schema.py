@@ -180,6 +180,11 @@ NetworkName = Annotated[str, AfterValidator(_known_network)]
 
 
 def _no_argument_of_gkd(options: dict[str, Any]) -> dict[str, Any]:
+    for key in options:
+        if not key.isidentifier():
+            raise ValueError(
+                f"{key!r} is no name of an option; a space follows the colon, as in {{img_size: 32}}"
+            )
     for key in ("name", "num_classes", "in_channels", "taps"):
         if key in options:
             raise ValueError(f"gkd itself gives the network its {key!r}; drop that option")

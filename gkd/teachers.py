@@ -46,10 +46,13 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     if facts.classes is not None:
         space = LabelSpace(facts.classes)
         if set(space) != set(problem.relation.teacher):
+            given, names = set(problem.relation.teacher), list(space)
+            key = "task.classes" if experiment.task.name == "standard" else "task.teacher_classes"
+            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise UserError(
                 f"teacher.checkpoint {checkpoint} knows {len(space)} classes, but the task gives the teacher "
-                f"{len(problem.relation.teacher)} others; choose the task's teacher classes to match: "
-                f"task.teacher_classes=[{','.join(space)}]."
+                f"{len(given)}, of which it knows {len(given & set(space))}; choose the task's teacher classes to "
+                f"match, in {key}, or with the task cross_task: [{shown}]."
             )
     network = build_side(options, len(space), problem.student.train.as_teacher_sees, built_with)
     load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)

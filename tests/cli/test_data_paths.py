@@ -1,6 +1,7 @@
 """What the data section makes of a run: streamed images, views for the teacher, mixup, balanced batches."""
 
 import json
+import pickle
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from gkd.checkpoint import read_weights
 from gkd.config import load
 from gkd.errors import UserError
+from gkd.models import build_network
 from tests.cli_helpers import FAST, gkd, start, write_photos
 
 PHOTOS = (
@@ -208,6 +210,11 @@ def test_a_teacher_is_judged_when_it_is_loaded(capsys, tmp_path):
     assert not list((tmp_path / "second").rglob("metrics.jsonl"))  # nothing was trained
     assert gkd(*words, f"teacher.expect={accuracy:.2f} +- 0.3") == 0
     assert f"(expected {accuracy:.2f} ± 0.3)" in capsys.readouterr().out
+    assert gkd(*words, "teacher.expect=99 ± 0.1") == 2  # also where the run is finished
+    assert (
+        f"its teacher had {accuracy:.2f} % on its own classes, but teacher.expect is"
+        in capsys.readouterr().err
+    )
     resolved = load("cross_task/photos", [*words[2:], "teacher.expect=12"])
     assert resolved.experiment.teacher.expect == "12 ± 0.5"
     assert resolved.identity == load("cross_task/photos", words[2:]).identity
@@ -239,3 +246,32 @@ def test_eval_takes_any_weight_file(capsys, tmp_path):
     assert f"accuracy {accuracy:.4g}" in capsys.readouterr().out
     assert gkd("eval", str(bare), *data, "student.network=resnet14") == 2
     assert "holds another network than resnet14" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_are_refused(capsys, tmp_path):
+    state = build_network("resnet8", num_classes=3).state_dict()
+    state["fc.bias"][1] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    assert gkd(*PHOTOS, "teacher.checkpoint=nan.pth") == 2
+    assert "holds values that are not finite in 'fc.bias'" in capsys.readouterr().err
+
+
+def test_a_grid_names_the_row_that_cannot_be(capsys):
+    words = ["data.root=photos.zip", "compare.methods=[student, crd]", "data.augment=crop-flip+mixup"]
+    assert gkd("compare", "cross_task/photos", *words) == 2
+    assert "Row 'crd': " in capsys.readouterr().err
+
+
+def test_an_option_without_its_space_is_refused():
+    with pytest.raises(UserError, match=r"'img_size:32' is no name of an option; a space follows the colon"):
+        load(
+            "cross_task/photos",
+            ["student.network=timm/vit_tiny_patch16_224", "student.options={img_size:32}"],
+        )
+
+
+def test_a_pickle_of_something_else_is_a_sentence(capsys, tmp_path, recwarn):
+    (tmp_path / "list.pth").write_bytes(pickle.dumps([1, 2], protocol=4))
+    assert gkd(*PHOTOS, "teacher.checkpoint=list.pth") == 2
+    assert "cannot be read as plain weights" in capsys.readouterr().err
+    assert not recwarn.list
