@@ -285,6 +285,7 @@ def resolve(
         if layer_method:
             _merge(merged, {"method": layer_method}, label, origins)
     _mix_every_stage(merged, origins)
+    _route_every_stage(merged, origins)
     check_trust(merged, trusted)
     model = _experiment_model(merged.get("task"), name)
     try:
@@ -341,6 +342,33 @@ def _mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
         content = {"mixup": mixup.model_dump(exclude_unset=True), "terms": virtual}
         label = origins.get("data.augment", "default")
         _merge(merged, {"method": {"stages": {name: content}}}, label, origins)
+
+
+def _route_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
+    """Writes ``method.spots`` into every stage that trains the student and says nothing of its own."""
+    method = merged["method"]
+    stages = method.get("stages")
+    if not isinstance(stages, Mapping):
+        return
+    _spell_out(method, "method", origins)
+    for name, stage in stages.items():
+        if not isinstance(stage, dict):
+            continue
+        where = f"method.stages.{name}"
+        _spell_out(stage, where, origins)
+        if "spots" not in method or "spots" in stage or stage.get("train") == ["adapters"]:
+            continue
+        stage["spots"] = method["spots"]
+        for key in [key for key in origins if key.startswith("method.spots.")]:
+            origins[key.replace("method", where, 1)] = origins[key]
+    method.pop("spots", None)
+
+
+def _spell_out(section: dict[str, Any], where: str, origins: dict[str, str]) -> None:
+    """``spots: adaptive`` as ``spots: {policy: adaptive}``, with its origin."""
+    if isinstance(section.get("spots"), str):
+        section["spots"] = {"policy": section["spots"]}
+        origins[f"{where}.spots.policy"] = origins.pop(f"{where}.spots", "default")
 
 
 def _experiment_model(task: Any, name: str) -> type[Experiment]:

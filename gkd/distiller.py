@@ -13,12 +13,13 @@ from torch.nn import functional as F
 from gkd.errors import UserError, unknown
 from gkd.features import Batch, Features, Shapes, TappedNetwork, as_network
 from gkd.labels import LabelRelation
-from gkd.losses import NEEDS, class_centres, teacher_confidence
-from gkd.method import Term
+from gkd.losses import AT_SPOTS, NEEDS, class_centres, teacher_confidence
 from gkd.mixup import Mixture, Mixup, draw_mixture, interpolated_logits, mix_batch
-from gkd.rehearsal import both_shapes, check_against, shapes_of_pair
+from gkd.rehearsal import both_shapes, check_terms, shapes_of_pair
+from gkd.routing import Decision, Routing, build_router
 from gkd.spots import SpotPair, output_at
 from gkd.teacher import Teacher
+from gkd.terms import Term
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Distiller(nn.Module):
         teacher_image_shape: that of what the teacher sees; None where it sees the same.
         train_labels: int64 ``[N]``, the training set's labels by sample number; needed by losses with memory banks.
         mixup: how virtual samples are made, for terms with ``samples: virtual``.
+        routing: where the terms that read the teacher distil, sample by sample; needs ``image_shape``.
 
     Raises:
         UserError: a term reads a teacher, centres, labels or a map that is not there.
@@ -71,6 +73,7 @@ class Distiller(nn.Module):
         teacher_image_shape: Sequence[int] | None = None,
         train_labels: Tensor | None = None,
         mixup: Mixup | None = None,
+        routing: Routing | None = None,
     ) -> None:
         super().__init__()
         self.student = as_network(student)
@@ -105,6 +108,7 @@ class Distiller(nn.Module):
         if image_shape is not None:
             shapes = both_shapes(self.student, teacher, image_shape, teacher_image_shape or image_shape)
         self.adapters = self._build_adapters(shapes, train_labels)
+        self.router = build_router(self.student, teacher, self.terms, routing, shapes, relation)
 
     def _build_adapters(
         self, shapes: tuple[Shapes, Shapes | None] | None, train_labels: Tensor | None
@@ -112,7 +116,7 @@ class Distiller(nn.Module):
         """The modules of losses that own parameters: term name -> one for each pair of spots."""
         adapters = nn.ModuleDict()
         if shapes is not None:
-            check_against(self.terms, *shapes, train_labels)
+            check_terms(self.terms, *shapes, train_labels)
         for name, term in self.terms.items():
             if term.entry.module is None:
                 continue
@@ -160,30 +164,78 @@ class Distiller(nn.Module):
             ``empty/<term>``: 1 where a counting term found nothing to average over. All 0-dim.
         """
         outputs = self._outputs(batch)
+        decision = self._route(outputs)
         values: dict[str, Tensor] = {}
         report: dict[str, Tensor] = {}
         # Losses pick their own precision (R4); autocast would turn their products into bf16.
         with torch.autocast(batch.images.device.type, enabled=False):
             for name, term in self.terms.items():
-                read = outputs[term.samples]
-                inputs = [self._inputs(term, spots, read) for spots in term.readings]
-                options = self._selection(term, read)
-                if name in self.adapters:
-                    modules = self.adapters[name]
-                    assert isinstance(modules, nn.ModuleList)
-                    results = [module(*of, **options) for module, of in zip(modules, inputs, strict=True)]
-                    values[name] = _sum(results)
-                    continue
-                options = {**term.options, **options}
-                if term.entry.counted is None:
-                    values[name] = _sum([term.entry.function(*of, **options) for of in inputs])
-                else:
-                    counted = [term.entry.counted(*of, **options) for of in inputs]
-                    values[name] = _sum([value for value, _ in counted])
-                    report[f"empty/{name}"] = (_sum([count for _, count in counted]) == 0).float()
+                read, parts, counts = outputs[term.samples], [], []
+                for number, reading in enumerate(term.readings):
+                    inputs = self._inputs(term, reading, read)
+                    options = self._selection(term, read)
+                    share = self._narrow(options, term, reading, decision)
+                    value, count = self._value(name, number, inputs, options)
+                    parts.append(value if share is None else share * value)
+                    counts.append(count)
+                values[name] = _sum(parts)
+                if term.entry.counted is not None:
+                    report[f"empty/{name}"] = (
+                        _sum([count for count in counts if count is not None]) == 0
+                    ).float()
             weights = {n: term.weight * term.schedule.factor(self.epoch) for n, term in self.terms.items()}
             loss = weighted_sum(values, weights)
+            if decision is not None:
+                assert self.router is not None
+                shares = decision.gates.float().mean(0).unbind()
+                report |= {
+                    f"share/{name}": share for name, share in zip(self.router.names, shares, strict=True)
+                }
+                if decision.loss is not None:
+                    # Its own parameters alone get this gradient, so one backward serves both.
+                    loss = loss + decision.loss
+                    report["loss/routing"] = decision.loss.detach()
         return {"loss": loss, **{f"loss/{name}": value.detach() for name, value in values.items()}, **report}
+
+    def _value(
+        self, name: str, number: int, inputs: list[Tensor], options: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """One reading of a term, before weighting, and what a counting loss averaged over."""
+        term = self.terms[name]
+        if name in self.adapters:
+            modules = self.adapters[name]
+            assert isinstance(modules, nn.ModuleList)
+            return modules[number](*inputs, **options), None
+        if term.entry.counted is None:
+            return term.entry.function(*inputs, **term.options, **options), None
+        return term.entry.counted(*inputs, **term.options, **options)
+
+    def _route(self, outputs: Mapping[str, _Outputs]) -> Decision | None:
+        """Where each sample is distilled; None where all are, everywhere."""
+        if self.router is None:
+            return None
+        (samples,) = {term.samples for term in self.terms.values() if term.needs_teacher}
+        read = outputs[samples]
+        assert read.teacher is not None  # checked when the distiller was built
+        decision: Decision = self.router(read.student, read.teacher, read.batch.images, read.batch.labels)
+        return decision
+
+    def _narrow(
+        self,
+        options: dict[str, Tensor],
+        term: Term,
+        reading: tuple[SpotPair, SpotPair],
+        decision: Decision | None,
+    ) -> Tensor | None:
+        """Keeps the rows that are distilled at a reading's spots; their share of those it would have had."""
+        if decision is None or not term.needs_teacher:
+            return None
+        assert self.router is not None
+        spots = set(reading) if set(term.needs) & set(AT_SPOTS) else set(term.spot_pairs)
+        distilled = torch.stack([decision.gates[:, self.router.column[spot]] for spot in spots]).all(0)
+        rows = options.get("mask", torch.ones_like(distilled))
+        options["mask"] = rows & distilled
+        return options["mask"].sum() / rows.sum().clamp_min(1)
 
     def _outputs(self, batch: Batch) -> dict[str, _Outputs]:
         """The outputs that the terms read, for the images as they are and for virtual samples made of them."""
@@ -316,7 +368,17 @@ class Distiller(nn.Module):
         groups = [{"params": trained, "lr_scale": 1.0, "decay_scale": 1.0}]
         if adapters:
             groups.append({"params": adapters, "lr_scale": 1.0, "decay_scale": 1.0})
+        if self.router is not None and self.router.policy is not None:
+            scales = self.router.options.model_dump(include={"lr_scale", "decay_scale"})
+            groups.append({"params": list(self.router.parameters()), **scales})
         return groups
+
+    def clipped_together(self) -> list[list[nn.Parameter]]:
+        """The parameters whose gradients share a norm: the student's with the adapters', and the router's own."""
+        own = list(self.router.parameters()) if self.router is not None else []
+        apart = {id(parameter) for parameter in own}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in apart]
+        return [rest, own] if own else [rest]
 
 
 def weighted_sum(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

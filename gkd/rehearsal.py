@@ -10,27 +10,27 @@ from torch import Tensor, nn
 from gkd.errors import UserError
 from gkd.features import Shapes, as_network, output_shapes
 from gkd.losses import AT_SPOTS
-from gkd.method import Term
+from gkd.method import Method
+from gkd.routing import build_router
 from gkd.spots import SpotPair, output_at
+from gkd.task import Problem
 from gkd.teacher import Teacher
+from gkd.terms import Term
 
 
-def check_terms(
-    terms: Mapping[str, Term],
-    student: nn.Module,
-    teacher: Teacher | None,
-    image_shape: Sequence[int],
-    train_labels: Tensor,
-    teacher_image_shape: Sequence[int] | None = None,
-) -> None:
-    """Refuses terms that do not fit the networks' outputs or the labels, before anything is trained.
+def check_method(method: Method, student: nn.Module, teacher: Teacher | None, problem: Problem) -> None:
+    """Refuses a method that does not fit the networks' outputs or the labels, before anything is trained.
 
     Raises:
         UserError: no teacher for a term that reads one, a spot that a network does not have, shapes that a loss
-            cannot compare, or labels that leave it nothing to compare.
+            cannot compare, labels that leave it nothing to compare, or networks that cannot be spliced where a stage
+            is routed.
     """
-    shapes = both_shapes(student, teacher, image_shape, teacher_image_shape or image_shape)
-    check_against(terms, *shapes, train_labels)
+    images = problem.student.train
+    shapes = both_shapes(student, teacher, images.image_shape, images.as_teacher_sees.image_shape)
+    for stage in method.stages.values():
+        check_terms(stage.terms, *shapes, images.labels)
+        build_router(student, teacher, stage.terms, stage.spots, shapes, problem.relation)
 
 
 def both_shapes(
@@ -44,10 +44,10 @@ def both_shapes(
     return output_shapes(as_network(student), image_shape), theirs
 
 
-def check_against(
+def check_terms(
     terms: Mapping[str, Term], student: Shapes, teacher: Shapes | None, train_labels: Tensor | None
 ) -> None:
-    """``check_terms`` where the shapes are known."""
+    """Refuses terms that do not fit the shapes of the networks' outputs, or the labels."""
     for name, term in terms.items():
         if term.needs_teacher and teacher is None:
             raise UserError(f"The term {name!r} reads {', '.join(term.needs)}, but there is no teacher.")

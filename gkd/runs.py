@@ -29,6 +29,7 @@ from gkd.judge import cached_predictions, check_expected, judge, prove_teacher, 
 from gkd.labels import LabelRelation
 from gkd.logging import MetricsFile, Reporter
 from gkd.models import count_parameters
+from gkd.report.plots import ROUTING, can_plot, plot_routing
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import check_shapes, load_teacher, teacher_experiment
@@ -122,9 +123,16 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
                 folder,
                 reporter,
             )
-        return _finish(
-            folder, prepared, problem, teacher, {"last": last, "best": best}, position, threads
-        ), True
+        states = {"last": last, "best": best}
+        summary = _finish(folder, prepared, problem, teacher, states, position, threads)
+        if (folder / ROUTING).is_file():
+            shown = (
+                f"plot      {plot_routing(folder)}"
+                if can_plot()
+                else "no plot: matplotlib is missing; pip install 'gkd-torch[report]'"
+            )
+            console.print(shown, markup=False, highlight=False, soft_wrap=True)
+        return summary, True
 
 
 def title(resolved: Resolved) -> str:

@@ -12,6 +12,9 @@ from gkd.features import Features, Shapes
 Spot = int | Literal["embedding", "logits"]
 SpotPair = tuple[Spot, Spot]
 
+# Spots that a loss may name by itself, as in ``student_embedding``.
+SIDELESS_SPOTS: tuple[Literal["embedding", "logits"], ...] = ("embedding", "logits")
+
 
 class Spots(BaseModel):
     """Which of a network's outputs a loss on maps reads, on each side.

@@ -13,7 +13,7 @@ from gkd.builders import Prepared, build_side, options_of, statistics
 from gkd.checkpoint import load_weights, read_weights, sha256
 from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
-from gkd.rehearsal import check_terms
+from gkd.rehearsal import check_method
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.weight_facts import WeightFacts
@@ -78,10 +78,7 @@ def random_teacher(prepared: Prepared) -> Teacher:
 
 def check_shapes(prepared: Prepared) -> None:
     """Refuses a method that does not fit the two networks' outputs, before the teacher is trained for it."""
-    images, teacher = prepared.problem.student.train, random_teacher(prepared)
-    for stage in prepared.experiment.method.stages.values():
-        seen = images.as_teacher_sees.image_shape
-        check_terms(stage.terms, prepared.student, teacher, images.image_shape, images.labels, seen)
+    check_method(prepared.experiment.method, prepared.student, random_teacher(prepared), prepared.problem)
 
 
 def teacher_experiment(prepared: Prepared) -> config.Resolved:

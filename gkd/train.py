@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gkd.checkpoint import Checkpoint, copy_state, latest_checkpoint, save_checkpoint
+from gkd.checkpoint import Checkpoint, copy_state, latest_checkpoint, save_checkpoint, write_json
 from gkd.data import Batches, Look
 from gkd.distiller import Distiller
 from gkd.errors import UserError
@@ -20,7 +20,8 @@ from gkd.features import Batch
 from gkd.interrupt import Interrupt, Interrupted
 from gkd.logging import Diverged, Meter, MetricsFile, Reporter
 from gkd.method import Method, Stage
-from gkd.rehearsal import check_terms
+from gkd.rehearsal import check_method
+from gkd.report.plots import ROUTING
 from gkd.settings import Settings, images_per_class
 from gkd.task import Problem
 from gkd.teacher import Teacher, TeacherViews
@@ -69,10 +70,7 @@ def fit(
         Interrupted: a signal asked to stop; everything is saved.
         Diverged: a loss or weight became non-finite; the last checkpoint is whole.
     """
-    for stage in method.stages.values():
-        images = problem.student.train
-        seen = images.as_teacher_sees.image_shape
-        check_terms(stage.terms, student, teacher, images.image_shape, images.labels, seen)
+    check_method(method, student, teacher, problem)
     folder.mkdir(parents=True, exist_ok=True)
     metrics = MetricsFile(folder / "metrics.jsonl")
     resumed = latest_checkpoint(folder / "checkpoints")
@@ -148,6 +146,7 @@ class _StageRun:
             teacher_image_shape=images.as_teacher_sees.image_shape,
             train_labels=images.labels,
             mixup=stage.mixup,
+            routing=stage.spots,
         ).to(settings.device)
         self.teacher_views = None
         if teacher is not None and self.distiller.reads_clean_teacher and settings.views is not None:
@@ -254,6 +253,8 @@ def _train_stage(
                 position.best_metric, position.best_epoch = metric, position.epoch
                 run.best = copy_state(run.student)
         metrics.add(record)
+        if run.distiller.router is not None:
+            _write_routing(run, metrics.path.parent)
         reporter.epoch(record, last=last_epoch)
         if last_epoch or interrupt.requested or run.overdue:
             run.save(checkpoints)
@@ -261,6 +262,18 @@ def _train_stage(
             raise Interrupted(
                 f"stopped after epoch {position.epoch} of stage {run.name!r}; everything is saved"
             )
+
+
+def _write_routing(run: _StageRun, folder: Path) -> None:
+    """``routing.json``: where each class was distilled in the epoch that has just ended."""
+    assert run.distiller.router is not None
+    content = {
+        "stage": run.name,
+        "epoch": run.position.epoch,
+        "classes": run.problem.student.space.names,
+        "shares": run.distiller.router.take_shares(),
+    }
+    write_json(folder / ROUTING, content)
 
 
 def _train_epoch(
@@ -302,7 +315,8 @@ def _step(run: _StageRun, batch: Batch, progress: float) -> tuple[dict[str, Tens
     optimiser.zero_grad(set_to_none=True)
     losses["loss"].backward()
     if stage.optimiser.clip_norm is not None:
-        nn.utils.clip_grad_norm_(distiller.parameters(), stage.optimiser.clip_norm)
+        for parameters in distiller.clipped_together():
+            nn.utils.clip_grad_norm_(parameters, stage.optimiser.clip_norm)
     optimiser.step()
     return losses, lr
 

@@ -25,11 +25,11 @@ from gkd.losses import (
     kd_loss,
     teacher_confidence,
 )
-from gkd.method import Term
 from gkd.mixup import Mixup, draw_mixture, interpolated_logits, mix_batch
 from gkd.models import build_network
 from gkd.rehearsal import check_terms
 from gkd.teacher import Teacher
+from gkd.terms import Term
 
 MakeTeacher = Callable[..., Teacher]
 MakeBatch = Callable[..., Batch]

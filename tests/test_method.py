@@ -12,7 +12,8 @@ from gkd.config import configs_folder, read_yaml, shipped_methods
 from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.losses import LOSSES
-from gkd.method import Method, Term, WeightSchedule, refusal, require
+from gkd.method import Method, refusal, require
+from gkd.terms import Term, WeightSchedule
 from tests.config_helpers import ON_LOGITS, WITHOUT_TEACHER
 
 METHODS = shipped_methods()

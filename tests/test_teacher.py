@@ -16,10 +16,10 @@ from gkd.distiller import Distiller
 from gkd.errors import UserError
 from gkd.features import Batch
 from gkd.labels import LabelRelation, LabelSpace
-from gkd.method import Term
 from gkd.models import build_network
 from gkd.optimiser import Optimiser
 from gkd.teacher import Teacher, TeacherViews
+from gkd.terms import Term
 
 MakeTeacher = Callable[..., Teacher]
 LOOK = Look((0.5,), (0.25,), "crop-flip")

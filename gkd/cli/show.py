@@ -31,6 +31,9 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         if stage.mixup is not None:
             made = stage.mixup.model_dump(exclude_none=True)
             lines.append("  mixup: " + ", ".join(f"{key} {value}" for key, value in made.items()))
+        if stage.spots.policy != "always":
+            routed = stage.spots.model_dump(exclude_none=True)
+            lines.append("  spots: " + ", ".join(f"{key} {value}" for key, value in routed.items()))
         given = stage.optimiser.model_dump(exclude_unset=True)
         lines.append("  optimiser: " + ", ".join(f"{key} {value}" for key, value in given.items()))
         for term_name, term in stage.terms.items():

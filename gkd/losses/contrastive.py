@@ -51,7 +51,7 @@ def nce_loss(
         Tian, Krishnan, Isola: Contrastive Representation Distillation, ICLR 2020, equations 10 and 18; Gutmann,
         Hyvärinen 2010.
     """
-    scores = zero_unselected(upcast(scores), mask)
+    scores = upcast(zero_unselected(scores, mask))
     noise = math.log(max(scores.shape[1] - 1, 1) / num_samples)
     odds = scores - (upcast(log_normaliser) + noise)  # ln of P / (K/N)
     # Not softplus, which is linear above 20.
@@ -78,7 +78,7 @@ def info_nce_loss(scores: Tensor, allowed: Tensor, *, mask: Tensor | None = None
     Paper:
         van den Oord, Li, Vinyals: Representation Learning with Contrastive Predictive Coding, 2018, equation 4.
     """
-    scores = zero_unselected(upcast(scores), mask)
+    scores = upcast(zero_unselected(scores, mask))
     lowest = torch.finfo(scores.dtype).min / 4
     others = torch.where(allowed, scores[:, 1:], lowest)
     rows = torch.cat([scores[:, :1], others], 1).logsumexp(1) - scores[:, 0]

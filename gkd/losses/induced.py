@@ -122,8 +122,8 @@ def induced_classifier_loss(
         )
     check_rows(student_logits, teacher_embedding)
     labels = columns_of(labels, student_logits, mask)
-    student = zero_unselected(upcast(student_logits), mask)
-    embedding = zero_unselected(upcast(teacher_embedding.detach()), mask)
+    student = upcast(zero_unselected(student_logits, mask))
+    embedding = upcast(zero_unselected(teacher_embedding.detach(), mask))
     teacher = induced_logits(unit_rows(embedding) if normalise else embedding, centres.detach())
 
     used = (centres != 0).any(dim=1)

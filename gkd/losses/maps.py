@@ -1,5 +1,6 @@
 """Losses on spatial maps: attention transfer, neuron selectivity, flow between layers, channel correlation."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,8 +55,8 @@ def at_loss(
 
 def attention(maps: Tensor, power: float) -> Tensor:
     """``[B, H·W]``: mean over channels of |map|^power, each row divided by its L2 norm."""
-    if power == 2:
-        return unit_rows(maps.square().mean(1).flatten(1))
+    if power == 2:  # a norm reads the map once, and its gradient writes it once
+        return unit_rows((torch.linalg.vector_norm(maps, dim=1).square() / maps.shape[1]).flatten(1))
     # A common factor of a row goes out with its norm; high powers of large entries would overflow.
     largest = maps.detach().abs().amax((1, 2, 3), keepdim=True)
     return unit_rows(safe_divide(maps, largest).abs().pow(power).mean(1).flatten(1))
@@ -180,8 +181,8 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None =
             f"The student's map has {student_map.shape[1]} channels, the teacher's {teacher_map.shape[1]}: ickd needs "
             "the same number; choose other spots, or a loss such as 'nst' that compares any channels."
         )
-    student = zero_unselected(upcast(student_map), mask)
-    teacher = zero_unselected(upcast(teacher_map.detach()), mask)
+    student = upcast(zero_unselected(student_map, mask))
+    teacher = upcast(zero_unselected(teacher_map.detach(), mask))
     if student.numel() == 0:
         return student.sum()
 
@@ -212,7 +213,7 @@ def aligned(one: Tensor, other: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
     height, width = (min(one.shape[axis], other.shape[axis]) for axis in (2, 3))
 
     def pooled(maps: Tensor) -> Tensor:
-        maps = zero_unselected(upcast(maps), mask)
+        maps = upcast(zero_unselected(maps, mask))
         return maps if maps.shape[2:] == (height, width) else F.adaptive_avg_pool2d(maps, (height, width))
 
     return pooled(one), pooled(other)

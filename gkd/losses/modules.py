@@ -59,8 +59,8 @@ def hint_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -
             f"The student's output is {list(student.shape[1:])}, the teacher's {list(teacher.shape[1:])}: hints need "
             "the same shape; use HintLoss, which brings the student there."
         )
-    ours = zero_unselected(upcast(student), mask)
-    theirs = zero_unselected(upcast(teacher.detach()), mask)
+    ours = upcast(zero_unselected(student, mask))
+    theirs = upcast(zero_unselected(teacher.detach(), mask))
     if student.numel() == 0:
         return ours.sum()
     return mean_over_rows((ours - theirs).square().flatten(1).mean(1), mask)
@@ -280,15 +280,15 @@ class FactorTransferLoss(nn.Module):
     def forward(self, student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
         check_rows(student_map, teacher_map)
         check_map(teacher_map)
-        teacher = zero_unselected(upcast(teacher_map.detach()), mask)
+        teacher = upcast(zero_unselected(teacher_map.detach(), mask))
         factor = run_layers(self.encoder, teacher, mask)
         if self.phase == "paraphraser":
             kept = (
-                0 * zero_unselected(upcast(student_map), mask).sum()
+                0 * upcast(zero_unselected(student_map, mask)).sum()
             )  # the loss is one of the student's graph
             return kept + hint_loss(run_layers(self.decoder, factor, mask), teacher, mask=mask)
         check_map(student_map)
-        student = run_layers(self.translator, zero_unselected(upcast(student_map), mask), mask)
+        student = run_layers(self.translator, upcast(zero_unselected(student_map, mask)), mask)
         return factor_transfer_loss(student, factor, of=self.of, mask=mask)
 
 
@@ -331,7 +331,7 @@ class ICKDLoss(nn.Module):
     def forward(self, student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
         check_rows(student_map, teacher_map)
         check_map(student_map)
-        student = run_layers(self.projection, zero_unselected(upcast(student_map), mask), mask)
+        student = run_layers(self.projection, upcast(zero_unselected(student_map, mask)), mask)
         return ickd_loss(student, teacher_map, mask=mask)
 
 

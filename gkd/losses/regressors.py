@@ -41,9 +41,13 @@ class Regressor(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The student's rows in the teacher's shape; rows outside the mask change no statistics."""
-        x = zero_unselected(upcast(x), mask)
+        x = upcast(zero_unselected(x, mask))
         with no_autocast(x):
-            x = self.resize(x)
+            return self.joined(x, mask)
+
+    def joined(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The layers alone, in the precision of the input and of autocast."""
+        x = self.resize(x)
         if self.norm is not None:
             x = batch_normalise(self.norm, x, mask)
         return F.relu(x) if self.relu else x

@@ -47,7 +47,7 @@ def cross_entropy_loss(
         Label smoothing: Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7.
     """
     check_numbers(label_smoothing=label_smoothing)
-    logits = zero_unselected(upcast(student_logits), mask)
+    logits = upcast(zero_unselected(student_logits, mask))
     targets = columns_of(labels, logits, mask)
     targets = targets if targets.dim() == 1 else targets.to(logits.dtype)
     rows = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
@@ -282,8 +282,8 @@ def _aligned_logits(
             "use a loss on embeddings, such as 'tuples', where the label spaces hardly meet."
         )
     return (
-        zero_unselected(upcast(student_logits), mask),
-        zero_unselected(upcast(teacher_logits.detach()), mask),
+        upcast(zero_unselected(student_logits, mask)),
+        upcast(zero_unselected(teacher_logits.detach(), mask)),
     )
 
 
