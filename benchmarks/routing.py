@@ -46,7 +46,9 @@ METHODS: dict[str, dict[str, Any]] = {
 class Step:
     """A student, its teacher and the terms of a method, with routing or without."""
 
-    def __init__(self, pair: tuple[str, str], method: str, policy: str, batch: int, device: torch.device) -> None:
+    def __init__(
+        self, pair: tuple[str, str], method: str, policy: str, batch: int, device: torch.device
+    ) -> None:
         torch.manual_seed(0)
         space = LabelSpace([f"class{number:03d}" for number in range(CLASSES)])
         teacher, student = (build_network(name, num_classes=CLASSES) for name in pair)
@@ -54,7 +56,9 @@ class Step:
         self.device, self.dtype = device, choose_dtype("auto", device)
         self.distiller = Distiller(
             student,
-            Teacher(teacher, space, mean=(0.5,) * 3, std=(0.25,) * 3).to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+            Teacher(teacher, space, mean=(0.5,) * 3, std=(0.25,) * 3).to(
+                device, memory_format=torch.channels_last
+            ),  # type: ignore[call-overload]
             {name: Term.model_validate({"loss": name, **keys}) for name, keys in terms.items()},
             relation=LabelRelation(space, space),
             image_shape=(3, 32, 32),
@@ -142,7 +146,10 @@ def main() -> int:
         cell = in_fresh_process(steps, pair, args.batch, args.repeats, device, threads=args.threads)
         cells.append(cell)
         for method, row in cell["methods"].items():
-            print(f"{pair[0]} {pair[1]} {method:8} {row['times_kd']:.2f} x kd, {row['times_own']:.2f} x own", flush=True)
+            print(
+                f"{pair[0]} {pair[1]} {method:8} {row['times_kd']:.2f} x kd, {row['times_own']:.2f} x own",
+                flush=True,
+            )
     result = {**facts(args), "device": device, "allowed": ALLOWED, "cells": cells}
     print(table(result))
     if args.out:

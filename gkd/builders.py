@@ -31,6 +31,7 @@ from gkd.method import require
 from gkd.mixup import without_mixup
 from gkd.models import build_network
 from gkd.settings import Settings, images_per_class
+from gkd.stage_check import check_stages
 from gkd.task import TASKS, Problem, Source, Task
 from gkd.weight_facts import WeightFacts
 
@@ -132,7 +133,9 @@ def build_side(
         **(section.options if options is None else options),
     )
     if isinstance(network, TappedNetwork):
-        output_shapes(network, (images.channels, *images.size))
+        output_shapes(network, images.image_shape)
+        if network.stage_paths:
+            check_stages(network, images.image_shape)
     return network
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -50,6 +51,29 @@ class Network(Protocol):
     def head(self) -> nn.Module: ...
 
 
+Stages = tuple[Callable[[Tensor], Tensor], ...]
+
+
+@runtime_checkable
+class StagedNetwork(Network, Protocol):
+    """A network that can be cut at its maps, to let another network's stage stand in for one of its own."""
+
+    def stages(self) -> Stages:
+        """One callable more than ``features(images).maps``; they run the network's own modules in their mode.
+
+        The first leads from images ``[B, C, H, W]`` to ``maps[0]``, the last from ``maps[-1]`` to the embedding
+        ``[B, D]``, of which ``head`` gives the logits.
+        """
+        ...
+
+
+def through(stages: Iterable[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+    """What stages or modules, called one after the other, make of a tensor; itself where there are none."""
+    for stage in stages:
+        x = stage(x)
+    return x
+
+
 def as_network(module: nn.Module) -> Any:
     """The module itself where it is a gkd network.
 
@@ -62,6 +86,31 @@ def as_network(module: nn.Module) -> Any:
             "gkd.features.TappedNetwork(module, head=..., maps=[...])."
         )
     return module
+
+
+def as_staged(module: nn.Module, side: str) -> Any:
+    """The module itself where it can be cut into stages.
+
+    Args:
+        module: the network of a side.
+        side: ``student`` or ``teacher``, for the sentence.
+
+    Raises:
+        UserError: it is no ``StagedNetwork``, or was tapped without declaring stages.
+    """
+    declared = not isinstance(module, TappedNetwork) or module.stage_paths
+    if declared and isinstance(module, StagedNetwork):
+        return module
+    raise UserError(
+        f"The {side}'s {network_name(module)} is not cut into stages, which spot-adaptive routing needs: name them in "
+        f"{side}.taps.stages, the modules that lead from one map [B, C, H, W] to the next, as in 'stages: [[conv1, "
+        "bn1, act1, maxpool, layer1], [layer2], [layer3], [layer4], [global_pool]]', or use spots: always."
+    )
+
+
+def network_name(network: nn.Module) -> str:
+    """The class that a user knows a network by."""
+    return type(network.module if isinstance(network, TappedNetwork) else network).__name__
 
 
 @dataclass(frozen=True)
@@ -91,9 +140,8 @@ def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
     except UserError:
         raise
     except Exception as error:  # another library's own complaint, an assertion or a shape
-        inner = network.module if isinstance(network, TappedNetwork) else network
         raise UserError(
-            f"The {type(inner).__name__} cannot take images of {'×'.join(map(str, image_shape))} "
+            f"The {network_name(network)} cannot take images of {'×'.join(map(str, image_shape))} "
             f"(channels×height×width): {told(error)} Change data.image_size or the network's options."
         ) from error
     finally:
@@ -171,10 +219,14 @@ class TappedNetwork(nn.Module):
         maps: the modules whose outputs are the activation maps, shallow to deep: paths, or a ``Tap`` where
             the layout does not follow from the number of dimensions.
         embedding: the module whose output is the embedding; None taps the head's input.
+        stages: the modules to call one after the other from the images to each map and from the last map to the
+            embedding, one list of paths more than ``maps``; the last may be empty, for its result is flattened where
+            that fits the head, else averaged over space. ``gkd.stage_check.check_stages`` tries them.
 
     Raises:
-        UserError: a path names no sub-module, or the head is no linear layer; in a pass, a tapped module that
-            was not called, gave no map, or whose output the next module overwrites in place.
+        UserError: a path names no sub-module, the head is no linear layer, or the stages are not one more than the
+            maps, each ``[B, C, H, W]``; in a pass, a tapped module that was not called, gave no map, or whose output
+            the next module overwrites in place.
     """
 
     def __init__(
@@ -184,15 +236,17 @@ class TappedNetwork(nn.Module):
         head: str,
         maps: Sequence[str | Tap] = (),
         embedding: str | Tap | None = None,
+        stages: Sequence[Sequence[str]] = (),
     ) -> None:
         super().__init__()
         self.module = module
         self.head_path = head
         self.maps = tuple(tap if isinstance(tap, Tap) else Tap(tap) for tap in maps)
         self.embedding = Tap(embedding) if isinstance(embedding, str) else embedding
+        self.stage_paths = tuple(map(tuple, stages))
         taps = [*self.maps, *([self.embedding] if self.embedding else [])]
         known = dict(module.named_modules())
-        for path in (head, *(tap.path for tap in taps)):
+        for path in (head, *(tap.path for tap in taps), *chain.from_iterable(self.stage_paths)):
             if path not in known:
                 raise UserError(unknown("module path", path, (name for name in known if name)))
         head_module = known[head]
@@ -202,6 +256,9 @@ class TappedNetwork(nn.Module):
             )
         self.num_classes = head_module.out_features
         self.embedding_dim = head_module.in_features
+        if self.stage_paths:
+            self._check_declared()
+        self._keeping = False  # whether the hooks keep what they see: in ``features``, not in a stage
         self._taps: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}  # of the tapped tensors when they were made
         for path in dict.fromkeys(tap.path for tap in taps):
@@ -213,8 +270,25 @@ class TappedNetwork(nn.Module):
     def head(self) -> nn.Module:
         return self.module.get_submodule(self.head_path)
 
+    def _check_declared(self) -> None:
+        """Refuses stages that do not go with the maps."""
+        given, wanted = len(self.stage_paths), len(self.maps) + 1
+        if given != wanted:
+            raise UserError(
+                f"taps.stages has {given} lists for {len(self.maps)} maps; give {wanted}: one that leads to each map, "
+                "and one from the last map to the embedding, which may be empty."
+            )
+        for tap in self.maps:
+            if tap.layout not in (None, "nchw"):
+                raise UserError(
+                    f"The map {tap.path!r} has the layout {tap.layout}, where only a map [B, C, H, W] can be cut; tap "
+                    "other maps or drop taps.stages."
+                )
+
     # Hooks are bound methods, so that a deep copy of the network taps itself, not the original.
     def _keep_output(self, path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not self._keeping:
+            return
         if not isinstance(output, Tensor):
             raise UserError(
                 f"The tap {path!r} gives a {type(output).__name__} and no tensor; tap another module."
@@ -223,7 +297,8 @@ class TappedNetwork(nn.Module):
         self._versions[path] = _version(output)
 
     def _keep_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._taps[_HEAD_INPUT] = inputs[0]
+        if self._keeping:
+            self._taps[_HEAD_INPUT] = inputs[0]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The wrapped module's own: no ``module.`` stands before its names."""
@@ -235,23 +310,41 @@ class TappedNetwork(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self._logits(images)
-        self._taps.clear()  # keep no activation alive between calls
-        return logits
+        return self._logits(images)
 
     def features(self, images: Tensor) -> Features:
-        logits = self._logits(images)
-        if self.embedding is None:
-            embedding = self._taps[_HEAD_INPUT]
-            if embedding.dim() == 4:
-                embedding = embedding.mean(dim=(2, 3))
-        else:
-            embedding = self._tapped(self.embedding)
-            if embedding.dim() != 2:
-                embedding = self.embedding.as_map(embedding, images).mean(dim=(2, 3))
-        maps = tuple(tap.as_map(self._tapped(tap), images) for tap in self.maps)
-        self._taps.clear()
-        return Features(logits, embedding, maps)
+        self._keeping = True
+        try:
+            logits = self._logits(images)
+            if self.embedding is None:
+                embedding = self._taps[_HEAD_INPUT]
+                if embedding.dim() == 4:
+                    embedding = embedding.mean(dim=(2, 3))
+            else:
+                embedding = self._tapped(self.embedding)
+                if embedding.dim() != 2:
+                    embedding = self.embedding.as_map(embedding, images).mean(dim=(2, 3))
+            maps = tuple(tap.as_map(self._tapped(tap), images) for tap in self.maps)
+            return Features(logits, embedding, maps)
+        finally:
+            self._keeping = False
+            self._taps.clear()  # keep no activation alive between calls
+
+    def stages(self) -> Stages:
+        """The declared stages (``StagedNetwork``); a UserError where none were declared."""
+        if not self.stage_paths:
+            raise UserError(
+                f"The {network_name(self)} was tapped without stages; give TappedNetwork(..., stages=[...])."
+            )
+        *between, last = ([self.module.get_submodule(path) for path in paths] for paths in self.stage_paths)
+        return (*(partial(through, modules) for modules in between), partial(self._embed, last))
+
+    def _embed(self, modules: Sequence[nn.Module], x: Tensor) -> Tensor:
+        """The last stage, from the last map to ``[B, D]``."""
+        x = through(modules, x)
+        if x.dim() != 4:
+            return x
+        return x.flatten(1) if x.shape[1:].numel() == self.embedding_dim else x.mean(dim=(2, 3))
 
     def _logits(self, images: Tensor) -> Tensor:
         logits = self.module(images)

@@ -209,11 +209,14 @@ class Taps(Section):
         maps: module paths, shallow to deep.
         head: the last linear layer.
         embedding: the module whose output is the embedding, where that is not the head's input.
+        stages: the modules to call one after the other to each map, and from the last map to the embedding: one list
+            more than maps; for spot-adaptive routing, which cuts the network there.
     """
 
     maps: tuple[str | MapTap, ...] | None = None
     head: str | None = None
     embedding: str | MapTap | None = None
+    stages: tuple[tuple[str, ...], ...] | None = None
 
 
 class TeacherTraining(Section):

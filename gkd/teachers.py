@@ -119,10 +119,10 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
 
 
 def _as_student(section: schema.Teacher) -> dict[str, Any]:
-    """The student section of the run that trains a teacher; which maps others read later does not rename it."""
+    """The student section of the run that trains a teacher; what others read of it later does not rename it."""
     content = {
         "network": section.network,
         "options": section.options,
-        "taps": section.taps.model_dump(mode="json", exclude={"maps"}, exclude_none=True),
+        "taps": section.taps.model_dump(mode="json", exclude={"maps", "stages"}, exclude_none=True),
     }
     return {key: value for key, value in content.items() if value}

@@ -145,6 +145,11 @@ def test_the_run_that_trains_a_teacher_builds_the_same_network():
     other = [*words[:2], "teacher.taps={head: head, maps: [blocks.1]}"]
     first, second = (teacher_experiment(prepare(load("quickstart", w))).identity for w in (words, other))
     assert first == second  # which maps a loss reads later changes nothing of the teacher
+    cut = [
+        *words[:2],
+        "teacher.taps={head: head, maps: [blocks.0], stages: [[patch_embed, blocks.0], [norm]]}",
+    ]
+    assert teacher_experiment(prepare(load("quickstart", cut))).identity == first
 
 
 def test_a_weight_file_says_all_that_builds_its_network_again():
@@ -168,6 +173,15 @@ def test_a_weight_file_says_all_that_builds_its_network_again():
         ),
         (["student.taps={map: [layer1]}"], r"student.taps.map: Unknown key 'map'. Did you mean 'maps'\?"),
         (["student.taps={maps: [{path: layer1, layout: chw}]}"], "student.taps.maps"),
+        (["student.taps={maps: [layer1], stages: [[conv1]]}"], "taps.stages has 1 lists for 1 maps; give 2"),
+        (["student.taps={stages: [conv1, layer1]}"], "student.taps.stages"),
+        (
+            [
+                "student.network=torchvision/resnet18",
+                "student.taps={maps: [layer1], stages: [[conv1, layer1], []]}",
+            ],
+            r"taps.stages\[0\] of the ResNet, \[conv1, layer1\], should lead to the map 'layer1' and gives",
+        ),
         (
             ["student.network=timm/vit_tiny_path16_224"],
             r"student.network: Unknown network .*vit_tiny_patch16_224",

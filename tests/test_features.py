@@ -13,9 +13,10 @@ import torchvision
 from torch import Tensor, nn
 
 from gkd.errors import UserError
-from gkd.features import Batch, Features, Network, Tap, TappedNetwork
+from gkd.features import Batch, Features, Network, StagedNetwork, Tap, TappedNetwork, as_staged
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
+STAGES = (("conv1", "bn1", "relu", "maxpool", "layer1"), *((layer,) for layer in LAYERS[1:]), ("avgpool",))
 
 
 @pytest.fixture
@@ -152,6 +153,100 @@ def test_a_module_that_cannot_be_tapped_is_said(path: str, message: str) -> None
     with pytest.raises(UserError, match=message):
         TappedNetwork(Awkward(), head="fc", maps=[path]).features(images)
     assert TappedNetwork(Awkward(), head="fc", maps=["relu"]).features(images).maps[0].shape == (2, 4, 8, 8)
+
+
+def test_declared_stages_lead_by_the_maps_to_the_embedding(resnet18: nn.Module, images: Tensor) -> None:
+    network = TappedNetwork(resnet18, head="fc", maps=LAYERS, stages=STAGES)
+    assert isinstance(network, StagedNetwork)
+    assert as_staged(network, "student") is network
+    features = network.features(images)
+    x = images.clone().requires_grad_()
+    start = x
+    for stage, expected in zip(network.stages(), (*features.maps, features.embedding), strict=True):
+        x = stage(x)
+        assert torch.equal(x, expected)
+    assert torch.equal(network.head(x), features.logits)
+    (gradient,) = torch.autograd.grad(x.square().sum(), start)
+    assert gradient.abs().sum() > 0
+
+
+def test_stages_and_head_keep_nothing_and_leave_the_taps_alone(resnet18: nn.Module, images: Tensor) -> None:
+    network = TappedNetwork(resnet18, head="fc", maps=LAYERS, stages=STAGES)
+    expected = network.features(images)
+    x, seen = torch.zeros(2, 3, 64, 64), []
+    for part in (*network.stages(), network.head):
+        x = part(x)
+        seen.append(weakref.ref(x))
+    del x
+    gc.collect()
+    assert [reference() for reference in seen] == [None] * len(seen)
+    found = network.features(images)
+    for ours, theirs in zip((found.logits, *found.maps), (expected.logits, *expected.maps), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_pass_that_fails_keeps_nothing(resnet18: nn.Module, images: Tensor) -> None:
+    network = TappedNetwork(resnet18, head="fc", maps=("layer1", "fc"))
+    with pytest.raises(UserError, match="which is no map"):
+        network.features(images)
+    assert not network._taps
+    network.head(torch.zeros(1, 512))
+    assert not network._taps
+
+
+def test_a_deep_copy_is_cut_into_its_own_modules(resnet18: nn.Module, images: Tensor) -> None:
+    network = TappedNetwork(resnet18, head="fc", maps=LAYERS, stages=STAGES)
+    twin = copy.deepcopy(network)
+    expected = network.features(images).maps[0]
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    assert torch.equal(twin.stages()[0](images), expected)
+
+
+def test_the_last_stage_flattens_where_that_fits_the_head_and_else_averages() -> None:
+    images = torch.randn(2, 3, 4, 4)
+    for head, expected in ((nn.Linear(5, 2), (2, 5)), (nn.Linear(80, 2), (2, 80))):
+        module = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Flatten(), head)
+        network = TappedNetwork(module, head="2", maps=["0"], stages=[["0"], []])
+        first, last = network.stages()
+        assert last(first(images)).shape == expected
+
+
+@pytest.mark.parametrize(
+    ("maps", "stages", "message"),
+    [
+        (
+            LAYERS,
+            STAGES[:-1],
+            "taps.stages has 4 lists for 4 maps; give 5: one that leads to each map, and one from",
+        ),
+        (LAYERS, (*STAGES[:-1], ("avgpol",)), r"Unknown module path 'avgpol'. Did you mean 'avgpool'\?"),
+        ((Tap("layer1", "nhwc"),), ((), ()), "'layer1' has the layout nhwc, where only a map .* can be cut"),
+        (
+            (Tap("layer1", "tokens"),),
+            ((), ()),
+            "'layer1' has the layout tokens, where only a map .* can be cut",
+        ),
+    ],
+)
+def test_stages_that_do_not_fit_the_maps_are_refused(
+    resnet18: nn.Module, maps: Any, stages: Any, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        TappedNetwork(resnet18, head="fc", maps=maps, stages=stages)
+
+
+def test_a_network_that_is_not_cut_is_told_how(resnet18: nn.Module) -> None:
+    network = TappedNetwork(resnet18, head="fc", maps=LAYERS)
+    with pytest.raises(UserError, match="The ResNet was tapped without stages; give TappedNetwork"):
+        network.stages()
+    for side, module in (("teacher", network), ("student", resnet18)):
+        expected = (
+            f"The {side}'s ResNet is not cut into stages, which spot-adaptive routing needs: name them in "
+            rf"{side}.taps.stages, .* as in 'stages: \[\[conv1, .*\]\]', or use spots: always\.$"
+        )
+        with pytest.raises(UserError, match=expected):
+            as_staged(module, side)
 
 
 def test_an_output_that_is_no_logits_is_said() -> None:

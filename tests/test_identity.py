@@ -20,6 +20,7 @@ from tests.config_helpers import tiny
         "evaluate.batch_size=7", "data.download=true", "run.precision=auto", "optimiser.lr=0.1",
         "method.stages.embedding.terms.tuples.margin=0.2", "method.stages.embedding.terms.tuples.temperature=4",
         "method.stages.classifier.terms.induced.normalise=false", "student.options={}", "teacher.taps={}",
+        "teacher.taps.stages=null",
     ],
 )  # fmt: skip
 def test_identity_ignores_what_does_not_change_the_result(override: str) -> None:
@@ -104,7 +105,7 @@ def test_a_fingerprint_is_for_image_files() -> None:
         "optimiser.lr=0.3", "task.shift=1", "data.per_class=5", "student.network=resnet14", "method=sp",
         "run.epochs=10", "run.precision=bf16", "run.deterministic=true", "evaluate.every=2",
         "data.validation.seed=1", "teacher.train.epochs=9", "teacher.weights=best",
-        "teacher.taps={maps: [layer1]}",
+        "teacher.taps={maps: [layer1]}", "teacher.taps={stages: [[conv1], [layer1]]}",
     ],
 )  # fmt: skip
 def test_identity_follows_what_changes_the_result(override: str) -> None:

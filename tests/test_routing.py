@@ -61,7 +61,9 @@ def network(name: str, num_classes: int = 5, *, seed: int = 0, channels: int = 3
 
 
 def teacher_of(name: str, classes: str = "abcde", *, seed: int = 1) -> Teacher:
-    return Teacher(network(name, len(classes), seed=seed), LabelSpace(classes), mean=(0.5,) * 3, std=(0.25,) * 3)
+    return Teacher(
+        network(name, len(classes), seed=seed), LabelSpace(classes), mean=(0.5,) * 3, std=(0.25,) * 3
+    )
 
 
 def router_of(
@@ -138,7 +140,11 @@ def test_hints_join_any_two_sizes() -> None:
     router = router_of(pupil, master, [(0, 0), (1, 1), (3, 4)], size=40)
     images = pictures(40)
     assert router.spliced(images, master.features(images), torch.full((3, 4), 0.0)).shape == (3, 5)
-    assert [hint.size for hint in router.hints] == [None, (10, 10), (2, 2)]  # 40 to 20 halves; 40 to 10; 10 to 2
+    assert [hint.size for hint in router.hints] == [
+        None,
+        (10, 10),
+        (2, 2),
+    ]  # 40 to 20 halves; 40 to 10; 10 to 2
 
 
 def test_logits_are_over_the_students_classes() -> None:
@@ -314,14 +320,18 @@ def test_no_row_or_one_leaves_a_graph_and_finite_gradients(
     assert all(torch.isfinite(values).all() for values in gradients(distiller).values())
 
 
-def test_each_side_gets_its_gradient_from_its_own_loss(make_teacher: MakeTeacher, make_batch: MakeBatch) -> None:
+def test_each_side_gets_its_gradient_from_its_own_loss(
+    make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
     terms = {"cross_entropy": {}, "at": TERMS["at"], "kd": {}, "fitnet": TERMS["fitnet"]}
 
     def after(which: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The gradients of student with adapters, and of the router."""
         distiller = distiller_of(make_teacher("abc"), terms, "adaptive", initial_bias=0.0)
         routing: list[Tensor] = []
-        distiller.router.register_forward_hook(lambda _module, _inputs, decision: routing.append(decision.loss))
+        distiller.router.register_forward_hook(
+            lambda _module, _inputs, decision: routing.append(decision.loss)
+        )
         total = distiller(make_batch(3))["loss"]
         {"both": total, "routing": routing[0], "student": total - routing[0]}[which].backward()
         grads = gradients(distiller)
@@ -357,7 +367,9 @@ def test_the_students_statistics_and_random_numbers_are_those_of_an_ordinary_ste
     assert all(torch.equal(values, states[1][0][key]) for key, values in states[0][0].items())
 
 
-def test_the_spliced_student_follows_the_trained_one(make_teacher: MakeTeacher, make_batch: MakeBatch) -> None:
+def test_the_spliced_student_follows_the_trained_one(
+    make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
     distiller = distiller_of(make_teacher("abc"), {"cross_entropy": {}, "sp": {}}, "adaptive")
     optimiser = torch.optim.SGD(distiller.param_groups()[0]["params"], lr=0.5)
     batch = make_batch(3)
@@ -369,8 +381,12 @@ def test_the_spliced_student_follows_the_trained_one(make_teacher: MakeTeacher, 
     torch.testing.assert_close(off, distiller.student.eval()(batch.images), rtol=0, atol=0)
 
 
-def test_the_router_has_its_own_group_norm_and_state(make_teacher: MakeTeacher, make_batch: MakeBatch) -> None:
-    distiller = distiller_of(make_teacher("abc"), {"cross_entropy": {}, "fitnet": TERMS["fitnet"]}, "adaptive")
+def test_the_router_has_its_own_group_norm_and_state(
+    make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    distiller = distiller_of(
+        make_teacher("abc"), {"cross_entropy": {}, "fitnet": TERMS["fitnet"]}, "adaptive"
+    )
     student, adapters, router = distiller.param_groups()
     assert (router["lr_scale"], router["decay_scale"]) == (0.5, 2.0)
     assert (student["lr_scale"], adapters["decay_scale"]) == (1.0, 1.0)
@@ -434,7 +450,9 @@ def test_other_label_spaces_are_routed_too(
 
 
 def stage(**keys: Any) -> Stage:
-    return Stage.model_validate({"epochs": 1, "terms": {"cross_entropy": {}, "sp": {}}, "spots": "adaptive", **keys})
+    return Stage.model_validate(
+        {"epochs": 1, "terms": {"cross_entropy": {}, "sp": {}}, "spots": "adaptive", **keys}
+    )
 
 
 @pytest.mark.parametrize(
@@ -447,7 +465,10 @@ def stage(**keys: Any) -> Stage:
             {"terms": {"kd": {"samples": "virtual"}, "sp": {}}, "mixup": {}},
             "all terms on clean images, or all on virtual samples",
         ),
-        ({"terms": {"kd": {"samples": "virtual"}}, "mixup": {"teacher": "interpolated"}}, "both networks see"),
+        (
+            {"terms": {"kd": {"samples": "virtual"}}, "mixup": {"teacher": "interpolated"}},
+            "both networks see",
+        ),
         ({"spots": "sometimes"}, "'always', 'adaptive', 'anti' or 'random'"),
         ({"spots": {"policy": "adaptive", "keep": 2}}, "less than or equal to 1"),
     ],
@@ -477,7 +498,11 @@ def test_spots_must_not_cross() -> None:
             ordered_spots(pairs, shapes)
     with pytest.raises(UserError, match="The spot 4 is outside the network's 4 maps"):
         ordered_spots([(4, 3)], shapes)
-    assert [spot_name(pair) for pair in [(2, 2), (2, 3), ("logits", "logits")]] == ["map2", "map2-map3", "logits"]
+    assert [spot_name(pair) for pair in [(2, 2), (2, 3), ("logits", "logits")]] == [
+        "map2",
+        "map2-map3",
+        "logits",
+    ]
 
 
 def test_a_network_without_stages_is_refused(make_teacher: MakeTeacher) -> None:

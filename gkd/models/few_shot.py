@@ -6,6 +6,7 @@ ResNet12's module names and shapes are those of MetaOptNet's lineage (learn2lear
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -13,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gkd.errors import UserError
-from gkd.features import Features
+from gkd.features import Features, Stages
 from gkd.models.dropblock import DropBlock
-from gkd.models.layers import check_images, conv3x3, kaiming_over_fan_out
+from gkd.models.layers import check_images, conv3x3, features_of, kaiming_over_fan_out
 from gkd.models.layers import pool as mean_over_space
 
 Pool = Literal["flatten", "mean"]
@@ -59,6 +60,10 @@ class Embedding(nn.Module):
                 "or with pool=mean, which takes any size."
             )
         return last.flatten(1)
+
+
+def _activated(layer: nn.Module, x: Tensor) -> Tensor:
+    return F.relu(layer(x))
 
 
 class Conv4(nn.Module):
@@ -120,6 +125,15 @@ class Conv4(nn.Module):
         """The last linear layer."""
         return self.classifier
 
+    def _first(self, images: Tensor) -> Tensor:
+        check_images(images, self.in_channels, self.min_image_size)
+        return _activated(self.layer1, images)
+
+    def stages(self) -> Stages:
+        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        later = (partial(_activated, layer) for layer in (self.layer2, self.layer3, self.layer4))
+        return (self._first, *later, self.embed)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
         return self.features(images).logits
@@ -138,12 +152,13 @@ class Conv4(nn.Module):
         Raises:
             UserError: images under 16 pixels, or of another size than the flattened embedding is for.
         """
+        if not preact:
+            return features_of(self.stages(), self.classifier, images)
         check_images(images, self.in_channels, self.min_image_size)
         maps, x = [], images
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            before = layer(x)
-            x = F.relu(before)
-            maps.append(before if preact else x)
+            maps.append(layer(x))
+            x = F.relu(maps[-1])
         embedding = self.embed(x)
         return Features(self.classifier(embedding), embedding, tuple(maps))
 
@@ -250,6 +265,15 @@ class ResNet12(nn.Module):
         """The last linear layer."""
         return self.classifier
 
+    def _first(self, images: Tensor) -> Tensor:
+        check_images(images, self.in_channels, self.min_image_size)
+        first: Tensor = self.layer1(images)
+        return first
+
+    def stages(self) -> Stages:
+        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        return (self._first, self.layer2, self.layer3, self.layer4, self.embed)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
         return self.features(images).logits
@@ -268,15 +292,12 @@ class ResNet12(nn.Module):
         Raises:
             UserError: images under 16 pixels, or of another size than a flattened embedding is for.
         """
+        if not preact:
+            return features_of(self.stages(), self.classifier, images)
         check_images(images, self.in_channels, self.min_image_size)
         maps, x = [], images
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            if preact:
-                before = layer[0].before_relu(x)  # type: ignore[operator]
-                x = F.leaky_relu(before, _SLOPE)
-                maps.append(before)
-            else:
-                x = layer(x)
-                maps.append(x)
+            maps.append(layer[0].before_relu(x))  # type: ignore[operator]
+            x = F.leaky_relu(maps[-1], _SLOPE)
         embedding = self.embed(x)
         return Features(self.classifier(embedding), embedding, tuple(maps))

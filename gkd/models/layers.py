@@ -1,12 +1,19 @@
-"""What the networks share: the refusal of images that do not fit, pooling, and the taps of a stage."""
+"""What the networks share: the refusal of images that do not fit, pooling, stages, and the taps of a stage."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gkd.errors import UserError
+from gkd.features import Features, Stages, through
+
+T = TypeVar("T")
 
 
 def check_images(images: Tensor, in_channels: int, min_size: int) -> None:
@@ -70,21 +77,46 @@ def kaiming_over_fan_out(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def run_stage(stage: nn.Module, x: Tensor, *, preact: bool) -> tuple[Tensor, Tensor]:
-    """What a stage hands on, and its map: the same, or with ``preact`` the value before the last ReLU.
+def features_of(stages: Stages, head: nn.Module, images: Tensor) -> Features:
+    """One forward pass through a network's stages and head, and what it passes by."""
+    *between, last = stages
+    x, maps = images, []
+    for stage in between:
+        x = stage(x)
+        maps.append(x)
+    embedding = last(x)
+    return Features(head(embedding), embedding, tuple(maps))
+
+
+def preact_features_of(stages: Stages, head: nn.Module, images: Tensor) -> Features:
+    """``features_of`` with the maps before the last ReLU of all stages but the first.
 
     Args:
-        stage: a sequence of blocks that end in a ReLU and have ``before_relu``.
-        x: the stage's input.
+        stages: those between the first and the last are sequences of blocks that end in a ReLU and have
+            ``before_relu``.
+        head: leads from the embedding to the logits.
+        images: ``[B, C, H, W]``.
     """
-    if not preact:
-        x = stage(x)
-        return x, x
-    *blocks, last = stage.children()
-    for block in blocks:
-        x = block(x)
-    before: Tensor = last.before_relu(x)  # type: ignore[operator]
-    return F.relu(before), before
+    first, *between, last = stages
+    x = first(images)
+    maps = [x]
+    for stage in between:
+        *blocks, end = stage.children()  # type: ignore[attr-defined]
+        maps.append(end.before_relu(through(blocks, x)))
+        x = F.relu(maps[-1])
+    embedding = last(x)
+    return Features(head(embedding), embedding, tuple(maps))
+
+
+def cut(blocks: Iterable[nn.Module], ends: Sequence[int]) -> Stages:
+    """Blocks in a row as stages, which end with the blocks of these positions."""
+    return tuple(partial(through, part) for part in parts(tuple(blocks), ends))
+
+
+def parts(row: Sequence[T], ends: Sequence[int]) -> list[Sequence[T]]:
+    """A row in parts, which end with the entries of these positions; what follows the last falls away."""
+    begins = (0, *(end + 1 for end in ends[:-1]))
+    return [row[begin : end + 1] for begin, end in zip(begins, ends, strict=True)]
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:

@@ -12,8 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gkd.errors import UserError
-from gkd.features import Features
-from gkd.models.layers import check_images, conv1x1, conv3x3, depthwise3x3, kaiming_over_fan_out, pool
+from gkd.features import Features, Stages
+from gkd.models.layers import (
+    check_images,
+    conv1x1,
+    conv3x3,
+    cut,
+    depthwise3x3,
+    features_of,
+    kaiming_over_fan_out,
+    pool,
+)
 
 # MobileNetV2 at width 1, for each stage: expansion, channels, blocks, stride of the first block
 _STAGES = (
@@ -113,6 +122,18 @@ class MobileNetV2(nn.Module):
         """The last linear layer."""
         return self.classifier[0]
 
+    def _stem(self, images: Tensor) -> Tensor:
+        check_images(images, self.in_channels, self.min_image_size)
+        stem: Tensor = self.conv1(images)
+        return stem
+
+    def _embed(self, last: Tensor) -> Tensor:
+        return pool(self.conv2(last))
+
+    def stages(self) -> Stages:
+        """What leads from the images to each map, and from the last one, by ``conv2``, to the embedding."""
+        return (self._stem, *cut(self.blocks, _TAPPED_STAGES), self._embed)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
         return self.features(images).logits
@@ -130,15 +151,7 @@ class MobileNetV2(nn.Module):
             rounded up. The embedding is the mean of the last map's 1×1 convolution to D channels.
             RepDistiller's ``is_feat=True`` list is ``[*maps, embedding]``. All maps but the stem's may be negative.
         """
-        check_images(images, self.in_channels, self.min_image_size)
-        x = self.conv1(images)
-        maps = [x]
-        for index, stage in enumerate(self.blocks):
-            x = stage(x)
-            if index in _TAPPED_STAGES:
-                maps.append(x)
-        embedding = pool(self.conv2(x))
-        return Features(self.classifier(embedding), embedding, tuple(maps))
+        return features_of(self.stages(), self.classifier, images)
 
 
 class SeparableBlock(nn.Module):
@@ -204,6 +217,14 @@ class MobileNet(nn.Module):
         """The last linear layer."""
         return self.fc
 
+    def _stem(self, images: Tensor) -> Tensor:
+        check_images(images, self.in_channels, self.min_image_size)
+        return F.relu(self.bn1(self.conv1(images)))
+
+    def stages(self) -> Stages:
+        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        return (self._stem, *cut(self.layers, _TAPPED_BLOCKS), pool)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
         return self.features(images).logits
@@ -220,17 +241,15 @@ class MobileNet(nn.Module):
             block of each size that follows: 32, 128, 256, 512 and 1024 channels times the width, of size H/2,
             H/4, H/8, H/16 and H/32, rounded up. REFILLED taps the embedding alone.
         """
-        check_images(images, self.in_channels, self.min_image_size)
-        x = F.relu(self.bn1(self.conv1(images)))
+        if not preact:
+            return features_of(self.stages(), self.fc, images)
+        x = self._stem(images)
         maps = [x]
         for index, block in enumerate(self.layers):
-            if index not in _TAPPED_BLOCKS:
-                x = block(x)
-            elif preact:
+            if index in _TAPPED_BLOCKS:
                 maps.append(block.before_relu(x))  # type: ignore[operator]
                 x = F.relu(maps[-1])
             else:
                 x = block(x)
-                maps.append(x)
         embedding = pool(x)
         return Features(self.fc(embedding), embedding, tuple(maps))

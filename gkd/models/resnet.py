@@ -12,8 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gkd.errors import UserError
-from gkd.features import Features
-from gkd.models.layers import check_images, conv3x3, kaiming_over_fan_out, pool, run_stage
+from gkd.features import Features, Stages, through
+from gkd.models.layers import (
+    check_images,
+    conv3x3,
+    features_of,
+    kaiming_over_fan_out,
+    pool,
+    preact_features_of,
+)
 
 _THIN = (16, 16, 32, 64)
 _WIDE = (32, 64, 128, 256)
@@ -114,11 +121,17 @@ class ResNet(nn.Module):
         """The last linear layer."""
         return self.fc
 
+    def _stem(self, images: Tensor) -> Tensor:
+        check_images(images, self.in_channels, self.min_image_size)
+        return F.relu(self.bn1(self.conv1(images)))
+
+    def stages(self) -> Stages:
+        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        return (self._stem, self.layer1, self.layer2, self.layer3, pool)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
-        check_images(images, self.in_channels, self.min_image_size)
-        x = F.relu(self.bn1(self.conv1(images)))
-        logits: Tensor = self.fc(pool(self.layer3(self.layer2(self.layer1(x)))))
+        logits: Tensor = self.fc(through(self.stages(), images))
         return logits
 
     def features(self, images: Tensor, *, preact: bool = False) -> Features:
@@ -133,11 +146,5 @@ class ResNet(nn.Module):
             three stages: ``[B, widths[i], h, w]`` with h = H, H, ceil(H/2), ceil(H/4), and w alike.
             RepDistiller's ``is_feat=True`` list is ``[*maps, embedding]``.
         """
-        check_images(images, self.in_channels, self.min_image_size)
-        x = F.relu(self.bn1(self.conv1(images)))
-        maps = [x]
-        for stage in (self.layer1, self.layer2, self.layer3):
-            x, tapped = run_stage(stage, x, preact=preact)
-            maps.append(tapped)
-        embedding = pool(x)
-        return Features(self.fc(embedding), embedding, tuple(maps))
+        run = preact_features_of if preact else features_of
+        return run(self.stages(), self.fc, images)

@@ -10,8 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gkd.errors import UserError
-from gkd.features import Features
-from gkd.models.layers import check_images, conv1x1, conv3x3, kaiming_over_fan_out, pool, run_stage
+from gkd.features import Features, Stages
+from gkd.models.layers import (
+    check_images,
+    conv1x1,
+    conv3x3,
+    features_of,
+    kaiming_over_fan_out,
+    pool,
+    preact_features_of,
+)
 
 _WIDTHS = (64, 128, 256, 512)
 # depth -> blocks of the four stages
@@ -127,6 +135,14 @@ class ImageNetResNet(nn.Module):
         """The last linear layer."""
         return self.linear
 
+    def _stem(self, images: Tensor) -> Tensor:
+        check_images(images, self.in_channels, self.min_image_size)
+        return F.relu(self.bn1(self.conv1(images)))
+
+    def stages(self) -> Stages:
+        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        return (self._stem, self.layer1, self.layer2, self.layer3, self.layer4, pool)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
         return self.features(images).logits
@@ -143,11 +159,5 @@ class ImageNetResNet(nn.Module):
             and the four stages (64, 128, 256 and 512, four times as many at depth 50), of size H×W twice, then
             halved three times, rounding up. RepDistiller's ``is_feat=True`` list is ``[*maps, embedding]``.
         """
-        check_images(images, self.in_channels, self.min_image_size)
-        x = F.relu(self.bn1(self.conv1(images)))
-        maps = [x]
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x, tapped = run_stage(stage, x, preact=preact)
-            maps.append(tapped)
-        embedding = pool(x)
-        return Features(self.linear(embedding), embedding, tuple(maps))
+        run = preact_features_of if preact else features_of
+        return run(self.stages(), self.linear, images)

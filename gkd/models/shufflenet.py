@@ -10,8 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gkd.features import Features
-from gkd.models.layers import check_images, conv1x1, depthwise3x3, pool, run_stage, shuffle
+from gkd.features import Features, Stages, through
+from gkd.models.layers import (
+    check_images,
+    conv1x1,
+    depthwise3x3,
+    features_of,
+    pool,
+    preact_features_of,
+    shuffle,
+)
 
 _STEM = 24
 _NUM_BLOCKS = (4, 8, 4)  # of either network's three stages, the one that halves included
@@ -88,6 +96,14 @@ class ShuffleNetV1(nn.Module):
         """The last linear layer."""
         return self.linear
 
+    def _stem(self, images: Tensor) -> Tensor:
+        check_images(images, self.in_channels, self.min_image_size)
+        return F.relu(self.bn1(self.conv1(images)))
+
+    def stages(self) -> Stages:
+        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        return (self._stem, self.layer1, self.layer2, self.layer3, pool)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
         return self.features(images).logits
@@ -104,14 +120,8 @@ class ShuffleNetV1(nn.Module):
             stages: 24, 240, 480 and 960 channels of size H×W, H/2, H/4 and H/8, rounded up. RepDistiller's
             ``is_feat=True`` list is ``[*maps, embedding]``.
         """
-        check_images(images, self.in_channels, self.min_image_size)
-        x = F.relu(self.bn1(self.conv1(images)))
-        maps = [x]
-        for stage in (self.layer1, self.layer2, self.layer3):
-            x, tapped = run_stage(stage, x, preact=preact)
-            maps.append(tapped)
-        embedding = pool(x)
-        return Features(self.linear(embedding), embedding, tuple(maps))
+        run = preact_features_of if preact else features_of
+        return run(self.stages(), self.linear, images)
 
 
 class SplitBlock(nn.Module):
@@ -205,6 +215,17 @@ class ShuffleNetV2(nn.Module):
         """The last linear layer."""
         return self.linear
 
+    def _stem(self, images: Tensor) -> Tensor:
+        check_images(images, self.in_channels, self.min_image_size)
+        return F.relu(self.bn1(self.conv1(images)))
+
+    def _embed(self, last: Tensor) -> Tensor:
+        return pool(F.relu(self.bn2(self.conv2(last))))
+
+    def stages(self) -> Stages:
+        """What leads from the images to each map, and from the last one, by ``conv2``, to the embedding."""
+        return (self._stem, self.layer1, self.layer2, self.layer3, self._embed)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
         return self.features(images).logits
@@ -223,19 +244,14 @@ class ShuffleNetV2(nn.Module):
             mean of the last map's 1×1 convolution to 1024 channels. RepDistiller's ``is_feat=True`` list is
             ``[*maps, embedding]``.
         """
-        check_images(images, self.in_channels, self.min_image_size)
-        x = F.relu(self.bn1(self.conv1(images)))
+        if not preact:
+            return features_of(self.stages(), self.linear, images)
+        x = self._stem(images)
         maps = [x]
         for stage in (self.layer1, self.layer2, self.layer3):
-            if preact:
-                *blocks, last = stage
-                for block in blocks:
-                    x = block(x)
-                kept, before = last.halves(x)  # type: ignore[operator]
-                maps.append(torch.cat([kept, before], dim=1))
-                x = shuffle(torch.cat([kept, F.relu(before)], dim=1), 2)
-            else:
-                x = stage(x)
-                maps.append(x)
-        embedding = pool(F.relu(self.bn2(self.conv2(x))))
+            *blocks, last = stage
+            kept, before = last.halves(through(blocks, x))  # type: ignore[operator]
+            maps.append(torch.cat([kept, before], dim=1))
+            x = shuffle(torch.cat([kept, F.relu(before)], dim=1), 2)
+        embedding = self._embed(x)
         return Features(self.linear(embedding), embedding, tuple(maps))

@@ -9,11 +9,13 @@ from torch import nn
 
 from gkd.errors import UserError
 from gkd.features import Network, Tap, TappedNetwork
+from gkd.models.layers import parts
 
+_LAYERS = ("layer1", "layer2", "layer3", "layer4")
 # The stem where its output is a map of its own, and the ends of the stages; the first row that a network has.
 _STAGES = (
-    ("relu", "layer1", "layer2", "layer3", "layer4"),  # ResNet, ResNeXt, Wide ResNet
-    ("layer1", "layer2", "layer3", "layer4"),
+    ("relu", *_LAYERS),  # ResNet, ResNeXt, Wide ResNet
+    _LAYERS,
     ("layer1", "layer2", "layer3"),
     (
         "stem",
@@ -28,6 +30,11 @@ _STAGES = (
     ("inception3b", "inception4e", "inception5b"),  # GoogLeNet
     ("Mixed_5d", "Mixed_6e", "Mixed_7c"),  # Inception
 )
+# Class -> the modules that its forward calls one after the other, the head last.
+_CHAINS = {
+    "torchvision.models.resnet.ResNet": ("conv1", "bn1", "relu", "maxpool", *_LAYERS, "avgpool", "fc"),
+    "timm.models.resnet.ResNet": ("conv1", "bn1", "act1", "maxpool", *_LAYERS, "global_pool", "fc"),
+}
 _DEPTHS = 4  # how many blocks of equal width are tapped
 
 
@@ -38,8 +45,8 @@ def tapped(module: nn.Module, *, name: str, num_classes: int, taps: Mapping[str,
         module: maps images ``[B, C, H, W]`` to logits ``[B, num_classes]``.
         name: what the config calls the network, for errors.
         num_classes: C, by which the head is found: the last linear layer with so many outputs.
-        taps: ``maps`` (paths, or mappings with the fields of ``Tap``), ``head`` and ``embedding``; what is left out
-            has the default of the network's family, which for maps may be none.
+        taps: ``maps`` (paths, or mappings with the fields of ``Tap``), ``head``, ``embedding`` and ``stages`` (lists of
+            paths); what is left out has the default of the network's family, which for maps and stages may be none.
 
     Raises:
         UserError: a wrong path, or no head to be found.
@@ -50,7 +57,10 @@ def tapped(module: nn.Module, *, name: str, num_classes: int, taps: Mapping[str,
         head = taps["head"] if "head" in taps else _head(module, name, num_classes)
         maps = [_tap(entry) for entry in taps["maps"]] if "maps" in taps else default_maps(module)
         embedding = _tap(taps["embedding"]) if "embedding" in taps else None
-        network = TappedNetwork(module, head=head, maps=maps, embedding=embedding)
+        stages = taps.get("stages")
+        if stages is None:
+            stages = () if embedding else default_stages(module, [tap.path for tap in maps], head)
+        network = TappedNetwork(module, head=head, maps=maps, embedding=embedding, stages=stages)
     if network.num_classes != num_classes:
         raise UserError(
             f"The network {name!r} has {network.num_classes} outputs for {num_classes} classes; its factory must give "
@@ -76,6 +86,23 @@ def default_maps(module: nn.Module) -> list[Tap]:
         if isinstance(paths.get(name), nn.Sequential):
             return [Tap(f"{name}.{number}") for number in _stage_ends(paths[name])]
     return []
+
+
+def default_stages(module: nn.Module, maps: Sequence[str], head: str) -> list[Sequence[str]]:
+    """The modules that lead to each map and on to the head; none where that is not known of the class.
+
+    Args:
+        module: the network.
+        maps: paths of the maps, shallow to deep.
+        head: path of the head.
+    """
+    chain = _CHAINS.get(f"{type(module).__module__}.{type(module).__qualname__}", ())
+    ends = [chain.index(path) if path in chain else -1 for path in (*maps, head)]
+    # timm's drop_rate is a function between pooling and head, which no list of modules holds
+    drops = bool(getattr(module, "drop_rate", 0))
+    if drops or -1 in ends or ends != sorted(set(ends)):
+        return []
+    return parts(chain, [*ends[:-1], ends[-1] - 1])  # the head itself is no part of its stage
 
 
 def _by_timm(module: nn.Module) -> list[Tap]:

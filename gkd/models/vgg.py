@@ -6,12 +6,14 @@ Module names and shapes are those of RepDistiller and mdistiller, so that their 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gkd.errors import UserError
-from gkd.features import Features
-from gkd.models.layers import check_images, kaiming_over_fan_out, pool
+from gkd.features import Features, Stages
+from gkd.models.layers import check_images, features_of, kaiming_over_fan_out, pool
 
 _WIDTHS = (64, 128, 256, 512, 512)
 # depth -> convolutions of the five blocks
@@ -22,8 +24,9 @@ _NUM_CONVOLUTIONS = {
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
-# From this side on the maps are halved before the last block too.
-_FOURTH_POOL_FROM = 64
+# From this side on the fourth map is halved before the last block too: images have 64 pixels, for H // 2 // 2 // 2 is
+# H // 8, which is 8 or more where H is 64 or more.
+_FOURTH_POOL_FROM = 8
 
 
 def _block(in_width: int, width: int, num_convolutions: int) -> nn.Sequential:
@@ -83,6 +86,22 @@ class VGG(nn.Module):
         """The last linear layer."""
         return self.classifier
 
+    def _before_relu(self, index: int, x: Tensor) -> Tensor:
+        """A block's map before its ReLU, from the map before it: the images for block 0."""
+        if 1 <= index <= 3 or (index == 4 and min(x.shape[2:]) >= _FOURTH_POOL_FROM):
+            x = F.max_pool2d(x, 2)
+        before: Tensor = (self.block0, self.block1, self.block2, self.block3, self.block4)[index](x)
+        return before
+
+    def _map(self, index: int, x: Tensor) -> Tensor:
+        if index == 0:
+            check_images(x, self.in_channels, self.min_image_size)
+        return F.relu(self._before_relu(index, x))
+
+    def stages(self) -> Stages:
+        """What leads from the images to each map, by the pooling before it, and from the last to the embedding."""
+        return (*(partial(self._map, index) for index in range(len(_WIDTHS))), pool)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
         return self.features(images).logits
@@ -99,14 +118,12 @@ class VGG(nn.Module):
             they are pooled: 64, 128, 256, 512 and 512 channels of size H×W, H/2, H/4, H/8 and H/8 (H/16 from 64
             pixels on), rounded down. RepDistiller's ``is_feat=True`` list is ``[*maps, embedding]``.
         """
-        check_images(images, self.in_channels, self.min_image_size)
-        pooled_four_times = min(images.shape[2:]) >= _FOURTH_POOL_FROM
-        maps, x = [], images
-        for index, block in enumerate((self.block0, self.block1, self.block2, self.block3, self.block4)):
-            if 1 <= index <= 3 or (index == 4 and pooled_four_times):
-                x = F.max_pool2d(x, 2)
-            before = block(x)
-            x = F.relu(before)
-            maps.append(before if preact and index else x)
+        if not preact:
+            return features_of(self.stages(), self.classifier, images)
+        x = self._map(0, images)
+        maps = [x]
+        for index in range(1, len(_WIDTHS)):
+            maps.append(self._before_relu(index, x))
+            x = F.relu(maps[-1])
         embedding = pool(x)
         return Features(self.classifier(embedding), embedding, tuple(maps))

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gkd.errors import UserError
-from gkd.features import Features
-from gkd.models.layers import check_images, conv3x3, pool
+from gkd.features import Features, Stages, through
+from gkd.models.layers import check_images, conv3x3, features_of, pool
 
 
 class PreActBlock(nn.Module):
@@ -128,11 +128,21 @@ class WideResNet(nn.Module):
         """The last linear layer."""
         return self.fc
 
+    def _stem(self, images: Tensor) -> Tensor:
+        check_images(images, self.in_channels, self.min_image_size)
+        stem: Tensor = self.conv1(images)
+        return stem
+
+    def _embed(self, last: Tensor) -> Tensor:
+        return pool(F.relu(self.bn1(last)))
+
+    def stages(self) -> Stages:
+        """What leads from the images to each map, and from the last one, by its BatchNorm, to the embedding."""
+        return (self._stem, self.block1, self.block2, self.block3, self._embed)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
-        check_images(images, self.in_channels, self.min_image_size)
-        x = self.block3(self.block2(self.block1(self.conv1(images))))
-        logits: Tensor = self.fc(pool(F.relu(self.bn1(x))))
+        logits: Tensor = self.fc(through(self.stages(), images))
         return logits
 
     def features(self, images: Tensor, *, preact: bool = False) -> Features:
@@ -148,8 +158,9 @@ class WideResNet(nn.Module):
             ceil(H/2)×ceil(W/2) and ceil(H/4)×ceil(W/4). RepDistiller's ``is_feat=True`` list is
             ``[*maps, embedding]``. Maps may be negative: no ReLU ends a stage.
         """
-        check_images(images, self.in_channels, self.min_image_size)
-        stem = self.conv1(images)
+        if not preact:
+            return features_of(self.stages(), self.fc, images)
+        stem = self._stem(images)
         # The BatchNorm that ends a stage is the next stage's first. It is applied once, here, and handed
         # on: a second call in train mode would update its running statistics twice a step.
         first = self.block1(stem)
@@ -159,5 +170,4 @@ class WideResNet(nn.Module):
         third = self.block3(second, second_normed)
         third_normed = self.bn1(third)
         embedding = pool(F.relu(third_normed))
-        maps = (stem, first_normed, second_normed, third_normed) if preact else (stem, first, second, third)
-        return Features(self.fc(embedding), embedding, maps)
+        return Features(self.fc(embedding), embedding, (stem, first_normed, second_normed, third_normed))

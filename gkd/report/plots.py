@@ -49,7 +49,9 @@ def plot_routing(folder: Path) -> Path:
 def _draw_epochs(axes: Any, records: list[dict[str, Any]], names: list[str]) -> None:
     for name in names:
         points = [(i, 100 * r[f"share/{name}"]) for i, r in enumerate(records, 1) if f"share/{name}" in r]
-        axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, markersize=3, label=name)
+        axes.plot(
+            *zip(*points, strict=True), marker="o" if len(points) < 30 else None, markersize=3, label=name
+        )
     axes.set(xlabel="epoch of routed training", ylabel="samples distilled (%)", ylim=(-3, 103))
     axes.set_title("Share of samples distilled at each spot (student-teacher)")
     axes.grid(alpha=0.3)
@@ -71,7 +73,9 @@ def _draw_classes(axes: Any, last: dict[str, Any], names: list[str]) -> None:
     )
     axes.set_yticks(range(len(names)), names)
     if len(order) <= _MOST_NAMES:
-        axes.set_xticks(range(len(order)), [last["classes"][column] for column in order], rotation=90, fontsize=7)
+        axes.set_xticks(
+            range(len(order)), [last["classes"][column] for column in order], rotation=90, fontsize=7
+        )
     else:
         axes.set_xlabel(f"{len(order)} classes, from the most to the least distilled")
     axes.set_title(f"By class, epoch {last['epoch']} of stage {last['stage']!r}")

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from gkd.distiller import Distiller
 from gkd.errors import UserError
-from gkd.features import Network, TappedNetwork, output_shapes
+from gkd.features import Network, TappedNetwork, as_staged, output_shapes
 from gkd.models import build_network
 from gkd.models.taps import default_maps
+from gkd.stage_check import check_stages
 from gkd.terms import Term
 
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 8, "num_heads": 2}
@@ -242,6 +243,49 @@ def test_own_taps_win_over_the_family() -> None:
         build_network("torchvision/resnet18", num_classes=5, taps={"maps": ["layre2"]})
     ours = build_network("resnet8", num_classes=5, taps={"maps": ["layer1"]})
     assert len(ours.features(torch.zeros(1, 3, 8, 8)).maps) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "taps", "stages"),
+    [
+        ("torchvision/resnet18", {}, 6),
+        ("timm/resnet10t", {}, 6),
+        ("timm/resnet10t", {"maps": ["layer2", "layer4"]}, 3),
+        ("timm/resnet10t", {"maps": ["layer2"], "head": "fc"}, 2),
+        (
+            "torchvision/regnet_y_400mf",  # the example of docs/networks.md
+            {"stages": [["stem"], *([f"trunk_output.block{i}"] for i in (1, 2, 3, 4)), ["avgpool"]]},
+            6,
+        ),
+    ],
+)
+def test_a_residual_network_is_cut_without_a_declaration_others_by_one(
+    name: str, taps: dict[str, Any], stages: int
+) -> None:
+    network = build_network(name, num_classes=5, taps=taps)
+    assert len(as_staged(network, "student").stages()) == stages
+    check_stages(network, (3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "taps"),
+    [
+        ("timm/vit_tiny_patch16_224", VIT, {}),
+        ("torchvision/mobilenet_v2", {}, {}),
+        ("timm/resnet10t", {}, {"maps": ["layer2.0"]}),
+        ("timm/resnet10t", {}, {"maps": ["layer3", "layer2"]}),
+        ("timm/resnet10t", {}, {"embedding": "layer3"}),
+        ("timm/resnet10t", {}, {"stages": []}),
+        ("timm/resnet10t", {"drop_rate": 0.1}, {}),
+        ("resnet8", {}, {"maps": ["layer1"]}),
+    ],
+)
+def test_where_the_stages_are_not_known_they_are_asked_for(
+    name: str, options: dict[str, Any], taps: dict[str, Any]
+) -> None:
+    network = build_network(name, num_classes=5, in_channels=1, taps=taps, **options)
+    with pytest.raises(UserError, match=r"The teacher's \w+ is not cut into stages.* teacher.taps.stages"):
+        as_staged(network, "teacher")
 
 
 @pytest.mark.parametrize(
