@@ -128,9 +128,10 @@ def table(result: dict[str, Any]) -> str:
                 f"| {1e3 * row['routed_seconds']:.1f} ms | {row['times_kd']:.2f} | {row['times_own']:.2f} |"
             )
     dearest = max(row["times_kd"] for cell in result["cells"] for row in cell["methods"].values())
+    first = result["cells"][0]
     lines.append(
         f"\nThe dearest routed step costs {dearest:.2f} of a plain one of KD; at most {ALLOWED} are wanted. Batches of "
-        f"{result['cells'][0]['batch']}, {result['cells'][0]['dtype']}, {result['threads']} threads, {result['machine']}."
+        f"{first['batch']}, {first['dtype']}, {result['threads']} threads, {result['machine']}."
     )
     return "\n".join(lines)
 

@@ -345,23 +345,26 @@ def _mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
 
 
 def _route_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
-    """Writes ``method.spots`` into every stage that trains the student and says nothing of its own."""
+    """Writes what ``method.spots`` says, and a stage does not, into every stage that trains the student."""
     method = merged["method"]
     stages = method.get("stages")
     if not isinstance(stages, Mapping):
         return
     _spell_out(method, "method", origins)
+    spots = method.pop("spots", {})
+    if not isinstance(spots, Mapping):
+        raise UserError(f"method.spots={spots!r} is no policy such as adaptive, nor a section of its keys.")
     for name, stage in stages.items():
-        if not isinstance(stage, dict):
+        if not isinstance(stage, dict) or stage.get("train") == ["adapters"]:
             continue
         where = f"method.stages.{name}"
         _spell_out(stage, where, origins)
-        if "spots" not in method or "spots" in stage or stage.get("train") == ["adapters"]:
+        own = stage.get("spots", {})
+        if not isinstance(own, Mapping) or own.get("policy") == "always":
             continue
-        stage["spots"] = method["spots"]
-        for key in [key for key in origins if key.startswith("method.spots.")]:
-            origins[key.replace("method", where, 1)] = origins[key]
-    method.pop("spots", None)
+        for key in spots.keys() - own.keys():
+            stage.setdefault("spots", {})[key] = spots[key]
+            origins[f"{where}.spots.{key}"] = origins[f"method.spots.{key}"]
 
 
 def _spell_out(section: dict[str, Any], where: str, origins: dict[str, str]) -> None:

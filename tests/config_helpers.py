@@ -5,7 +5,7 @@ from typing import Any
 from gkd.config import Resolved, resolve
 
 # The methods that compare logits class by class.
-ON_LOGITS = {"kd", "kd_standardised", "dkd", "dist", "stkd"}
+ON_LOGITS = {"kd", "kd_standardised", "dkd", "dist", "sakd", "stkd"}
 WITHOUT_TEACHER = {"student", "mixup"}
 
 TINY: dict[str, Any] = {

@@ -212,6 +212,33 @@ def test_another_method_drops_the_settings_of_the_one_before() -> None:
     assert again.stages["embedding"].terms["tuples"].weight == 7
 
 
+def test_spots_of_a_method_reach_its_stages_that_train_the_student() -> None:
+    resolved = tiny("method=ft", "method.spots=adaptive", "method.stages.distil.spots.keep=0.3")
+    stages = resolved.experiment.method.stages
+    assert stages["paraphraser"].spots.policy == "always"
+    assert (stages["distil"].spots.policy, stages["distil"].spots.keep) == ("adaptive", 0.3)
+    resolved = tiny("method=ft", "method.spots={policy: anti, keep: 0.2}", method="sp")
+    spots = resolved.experiment.method.stages["distil"].spots
+    assert (spots.policy, spots.keep) == ("anti", 0.2)
+    assert resolved.origins["method.stages.distil.spots.keep"].startswith("override method.spots=")
+    text = tiny("method=sp", "method.spots=adaptive").annotated_yaml()
+    assert "policy: adaptive  # override method.spots=adaptive" in text
+    assert tiny("method=sp", "method.spots=always").identity == tiny("method=sp").identity
+    assert tiny("method=sp", "method.spots=adaptive").identity != tiny("method=sp").identity
+
+
+def test_what_cannot_be_routed_is_one_sentence_with_its_path() -> None:
+    with pytest.raises(
+        UserError, match=r"method\.stages\.classifier: the term 'induced' .* declare spots: always"
+    ):
+        tiny("method.spots=adaptive")
+    assert tiny("method.spots=adaptive", "method.stages.classifier.spots=always")
+    with pytest.raises(UserError, match=r"method\.stages\.distil\.spots\.policy: .* 'always', 'adaptive'"):
+        tiny("method=sp", "method.spots=often")
+    with pytest.raises(UserError, match=r"method\.spots=\[1\] is no policy"):
+        tiny("method=sp", "method.spots=[1]")
+
+
 def test_extends_goes_one_level_deep(write: Write) -> None:
     write("first", TINY)
     write("second", {"extends": "first"})

@@ -27,7 +27,7 @@ from gkd.losses import (
 )
 from gkd.mixup import Mixup, draw_mixture, interpolated_logits, mix_batch
 from gkd.models import build_network
-from gkd.rehearsal import check_terms
+from gkd.rehearsal import both_shapes, check_terms
 from gkd.teacher import Teacher
 from gkd.terms import Term
 
@@ -407,6 +407,10 @@ def test_what_a_module_is_built_from_must_be_given(student: nn.Module, make_teac
         with_adapters(student, make_teacher("abc"), train_labels=None)
 
 
+def refuse(terms: dict[str, Term], student: nn.Module, teacher: Teacher | None, labels: Tensor) -> None:
+    check_terms(terms, *both_shapes(student, teacher, (1, 8, 8), (1, 8, 8)), labels)
+
+
 @pytest.mark.parametrize(
     ("term", "text"),
     [
@@ -424,24 +428,16 @@ def test_terms_that_do_not_fit_the_networks_are_refused_before_a_step(
     student: nn.Module, make_teacher: MakeTeacher, term: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(UserError, match=text):
-        check_terms(
-            {"term": Term.model_validate(term)}, student, make_teacher("abc"), (1, 8, 8), torch.arange(3)
-        )
+        refuse({"term": Term.model_validate(term)}, student, make_teacher("abc"), torch.arange(3))
 
 
 def test_labels_without_a_negative_are_refused_before_a_step(
     student: nn.Module, make_teacher: MakeTeacher
 ) -> None:
     with pytest.raises(UserError, match="The term 'crd': CRD has no negative"):
-        check_terms(
-            {"crd": Term(loss="crd")},
-            student,
-            make_teacher("abc"),
-            (1, 8, 8),
-            torch.zeros(4, dtype=torch.int64),
-        )
+        refuse({"crd": Term(loss="crd")}, student, make_teacher("abc"), torch.zeros(4, dtype=torch.int64))
     with pytest.raises(UserError, match=r"'crd' reads .*, but there is no teacher"):
-        check_terms({"crd": Term(loss="crd")}, student, None, (1, 8, 8), torch.arange(3))
+        refuse({"crd": Term(loss="crd")}, student, None, torch.arange(3))
 
 
 # --- virtual samples --------------------------------------------------------------------------------------------

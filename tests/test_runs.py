@@ -72,6 +72,33 @@ def test_killed_in_a_stage_the_same_command_ends_with_the_same_bits(stage, unint
     assert results(tmp_path) == uninterrupted
 
 
+def test_killed_while_a_policy_routes_the_same_command_ends_with_the_same_bits(tmp_path):
+    """The policy, its optimiser state, its generator and the counts of the epoch go on."""
+    spots = "{policy: adaptive, initial_bias: 0.0}"
+    words = (*WORDS, f"method.stages.embedding.spots={spots}", "run.checkpoint_seconds=0")
+    found = []
+    for name in ("whole", "killed"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "killed":
+            process = start(*words, cwd=folder)
+            wait_for_stage(folder, "embedding", process)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert not list(folder.rglob("routing.png"))
+        process = start(*words, cwd=folder)
+        _, errors = process.communicate(timeout=180)
+        assert process.returncode == 0, errors
+        (routing,) = folder.rglob("routing.json")
+        shares = json.loads(routing.read_text())["shares"]
+        assert 0 < shares["embedding"][0] < 1
+        assert routing.with_name("routing.png").stat().st_size > 10_000
+        student, _ = read_weights(routing.with_name("student.safetensors"))
+        assert not any("router" in key or "policy" in key for key in student)
+        found.append({**results(folder), "routing": routing.read_text()})
+    assert found[0] == found[1]
+
+
 def test_ctrl_c_saves_and_exits_with_130(uninterrupted, tmp_path):
     process = start(*WORDS, cwd=tmp_path)
     wait_for_stage(tmp_path, "embedding", process)

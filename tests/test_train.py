@@ -477,6 +477,37 @@ def test_banks_variances_and_virtual_samples_go_on_after_a_stop(trainer: Callabl
     assert same(whole, run.fit(method, {"one": 2}))
 
 
+@pytest.mark.parametrize("policy", ["adaptive", "random"])
+@pytest.mark.parametrize("stop", [3, STEPS, STEPS + 1])
+def test_a_policy_and_its_generator_go_on_after_a_stop(
+    trainer: Callable[..., Trainer], stop: int, policy: str
+) -> None:
+    terms = {
+        "cross_entropy": {},
+        "at": {"at": {"student": [1, 3], "teacher": [1, 3]}, "weight": 10},
+        "crd": {"dim": 6, "negatives": 9},
+    }
+    stage = {
+        "epochs": 4,
+        "terms": terms,
+        "spots": {"policy": policy, "initial_bias": 0.0},
+        "optimiser": {"clip_norm": 1.0},
+    }
+    method = Method.model_validate({"name": "m", "paper": "ours", "summary": "", "stages": {"one": stage}})
+    whole = trainer("whole").fit(method, {"one": 3})
+    assert len({record["share/map1"] for record in whole.records}) > 1
+    run = trainer("stopped")
+    with pytest.raises(Interrupted):
+        run.fit(
+            method, {"one": 3},
+            at=lambda done: signal.raise_signal(signal.SIGTERM) if done == stop else None,
+        )  # fmt: skip
+    torch.manual_seed(123)
+    assert same(whole, run.fit(method, {"one": 3}))
+    shares = [(run.folder.parent / name / "routing.json").read_text() for name in ("whole", "stopped")]
+    assert shares[0] == shares[1]
+
+
 @pytest.mark.parametrize("stop", [None, 1, STEPS + 1])
 def test_a_paraphraser_is_trained_first_and_then_kept(
     trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, stop: int | None
