@@ -19,9 +19,9 @@ from pydantic import ValidationError, create_model
 from gkd.data import LAYOUTS
 from gkd.errors import UserError, unknown
 from gkd.identity import forget_files, identity_of, images_fingerprint, terms_with_defaults
+from gkd.merging import forget_other_networks, merge, mix_every_stage, route_every_stage, set_dotted, spread
 from gkd.method import Method
 from gkd.mistakes import sentences
-from gkd.mixup import Mixup, without_mixup
 from gkd.schema import Data, Experiment
 from gkd.task import TASKS
 from gkd.trust import check_trust, lies_in_run_folder, named_in
@@ -74,7 +74,7 @@ class Resolved:
         for key, data in (("data", self.experiment.data), ("teacher.data", _teacher_data(self.experiment))):
             if data is not None and data.name in LAYOUTS and data.root is not None and data.root.exists():
                 known = data.fingerprint or images_fingerprint(data.root, data.name)
-                _set(found, f"{key}.fingerprint", known)
+                set_dotted(found, f"{key}.fingerprint", known)
         return resolve(self.name, [*self.layers, ("as found", found)], self.trusted) if found else self
 
     def annotated_yaml(self) -> str:
@@ -217,7 +217,7 @@ def override_layers(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]
         if not value.strip():
             raise UserError(f"The override {override!r} has no value; write {key}=null to unset the key.")
         parsed = parse_yaml(value, f"The override {override!r}")
-        _set(content, key, parsed)
+        set_dotted(content, key, parsed)
         layers.append((f"{_OVERRIDE}{override}", content))
     return layers
 
@@ -258,7 +258,7 @@ def resolve(
     method = _method_content(str(method_name))
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    _merge(merged, {"method": method}, f"method {method_name}", origins)
+    merge(merged, {"method": method}, f"method {method_name}", origins)
     merged["method"]["name"] = method_name
     stages = list(method["stages"])
     current = next((c["method"]["name"] for _, c in normal if "name" in c.get("method", {})), method_name)
@@ -273,19 +273,19 @@ def resolve(
                     "after method=NAME, or, in a grid, into the 'set' of a row of compare.methods."
                 )
             layer_method = {}  # a file's settings for its own method do not carry over to another
-        _forget_other_networks(merged, content)
-        _merge(merged, content, label, origins)
+        forget_other_networks(merged, content)
+        merge(merged, content, label, origins)
         named = layer_method.get("stages")
         added = [stage for stage in named if stage not in stages] if isinstance(named, Mapping) else []
         for stage in stages:
-            _spread(merged, stage, content.get("optimiser", {}), origins)
+            spread(merged, stage, content.get("optimiser", {}), origins)
         for stage in added:
-            _spread(merged, stage, merged.get("optimiser", {}), origins)
+            spread(merged, stage, merged.get("optimiser", {}), origins)
         stages += added
         if layer_method:
-            _merge(merged, {"method": layer_method}, label, origins)
-    _mix_every_stage(merged, origins)
-    _route_every_stage(merged, origins)
+            merge(merged, {"method": layer_method}, label, origins)
+    mix_every_stage(merged, origins)
+    route_every_stage(merged, origins)
     check_trust(merged, trusted)
     model = _experiment_model(merged.get("task"), name)
     try:
@@ -295,83 +295,6 @@ def resolve(
     if experiment.run.epochs is not None:
         experiment.method.epochs(experiment.run.epochs)
     return Resolved(name, experiment, tuple(layers), origins, trusted)
-
-
-def _forget_other_networks(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """What lower layers say of a network's options and taps does not carry over to another network."""
-    for side in ("student", "teacher"):
-        below, above = merged.get(side), layer.get(side)
-        named = above.get("network") if isinstance(above, Mapping) else None
-        if isinstance(below, dict) and named not in (None, below.get("network")):
-            merged[side] = {key: value for key, value in below.items() if key not in ("options", "taps")}
-
-
-def _spread(
-    merged: dict[str, Any], stage: str, optimiser: Mapping[str, Any], origins: dict[str, str]
-) -> None:
-    """Writes keys of the ``optimiser`` section into a stage, as set by the layer that set them there."""
-    for key, value in optimiser.items():
-        content = {"method": {"stages": {stage: {"optimiser": {key: value}}}}}
-        _merge(merged, content, origins.get(f"optimiser.{key}", "default"), origins)
-
-
-def _mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
-    """Makes every term one on virtual samples where ``data.augment`` ends in mixup and the method says nothing."""
-    data, stages = merged.get("data"), merged["method"].get("stages")
-    augment = data.get("augment") if isinstance(data, Mapping) else None
-    if not isinstance(augment, str) or not isinstance(stages, Mapping):
-        return  # the schema refuses it
-    try:
-        without, mixup = without_mixup(augment)
-    except UserError:
-        return
-    if mixup is None:
-        return
-    for name, stage in stages.items():
-        terms = stage.get("terms") if isinstance(stage, Mapping) else None
-        if not isinstance(terms, Mapping):
-            continue
-        own = stage.get("mixup")
-        if own is not None and {**Mixup().model_dump(), **own} != mixup.model_dump():
-            raise UserError(
-                f"The stage {name!r} of the method mixes images in its own way ({own}), and data.augment={augment} in "
-                f"another; drop one of them, as in data.augment={without}."
-            )
-        unsaid = [term for term, keys in terms.items() if "samples" not in (keys or {})]
-        virtual = {term: {"samples": "virtual"} for term in unsaid}
-        content = {"mixup": mixup.model_dump(exclude_unset=True), "terms": virtual}
-        label = origins.get("data.augment", "default")
-        _merge(merged, {"method": {"stages": {name: content}}}, label, origins)
-
-
-def _route_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
-    """Writes what ``method.spots`` says, and a stage does not, into every stage that trains the student."""
-    method = merged["method"]
-    stages = method.get("stages")
-    if not isinstance(stages, Mapping):
-        return
-    _spell_out(method, "method", origins)
-    spots = method.pop("spots", {})
-    if not isinstance(spots, Mapping):
-        raise UserError(f"method.spots={spots!r} is no policy such as adaptive, nor a section of its keys.")
-    for name, stage in stages.items():
-        if not isinstance(stage, dict) or stage.get("train") == ["adapters"]:
-            continue
-        where = f"method.stages.{name}"
-        _spell_out(stage, where, origins)
-        own = stage.get("spots", {})
-        if not isinstance(own, Mapping) or own.get("policy") == "always":
-            continue
-        for key in spots.keys() - own.keys():
-            stage.setdefault("spots", {})[key] = spots[key]
-            origins[f"{where}.spots.{key}"] = origins[f"method.spots.{key}"]
-
-
-def _spell_out(section: dict[str, Any], where: str, origins: dict[str, str]) -> None:
-    """``spots: adaptive`` as ``spots: {policy: adaptive}``, with its origin."""
-    if isinstance(section.get("spots"), str):
-        section["spots"] = {"policy": section["spots"]}
-        origins[f"{where}.spots.policy"] = origins.pop(f"{where}.spots", "default")
 
 
 def _experiment_model(task: Any, name: str) -> type[Experiment]:
@@ -387,21 +310,6 @@ def _experiment_model(task: Any, name: str) -> type[Experiment]:
     return create_model("Experiment", __base__=Experiment, task=(options, ...))
 
 
-def _merge(
-    target: dict[str, Any], layer: Mapping[str, Any], label: str, origins: dict[str, str], prefix: str = ""
-) -> None:
-    """Merges mappings key by key; anything else replaces."""
-    for key, value in layer.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            if not isinstance(target.get(key), dict):
-                target[key] = {}
-            _merge(target[key], value, label, origins, f"{dotted}.")
-        else:
-            target[key] = value
-            origins[dotted] = label
-
-
 def _teacher_data(experiment: Experiment) -> Data | None:
     return experiment.teacher.data if experiment.teacher else None
 
@@ -414,10 +322,3 @@ def _plain(experiment: Experiment) -> dict[str, Any]:
         shown = content["method"]["stages"][stage]["terms"][term]
         shown.update({option: shown.get(option, default) for option, default in options.items()})
     return {key: value for key, value in content.items() if value is not None}
-
-
-def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    for part in parents:
-        content = content.setdefault(part, {})
-    content[last] = value

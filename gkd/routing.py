@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkd.errors import UserError
-from gkd.features import Features, Shapes, TappedNetwork, as_staged
+from gkd.features import Features, Shapes, Stages, TappedNetwork, as_staged, through
 from gkd.labels import LabelRelation
 from gkd.losses import Regressor
 from gkd.spots import Spot, SpotPair, output_at
@@ -193,13 +193,13 @@ class Router(nn.Module):
         chain, ours = self._chains[0], self._shapes[0]
         x, grafted, before = images, None, (-1, -1)
         for number, spot in enumerate(self.spots[:-1]):
-            own = _run(chain, x, before[0], _position(spot[0], ours))
+            own = through(chain[before[0] + 1 : _position(spot[0], ours) + 1], x)
             other = self._of_teacher(spot[1], teacher, grafted, before[1])
             gate = gates[:, number].view(-1, *[1] * (own.dim() - 1))
             grafted = _mixed(self.hints[number](own), other, gate)
             x = _mixed(own, self.anti_hints[number](other), gate)
             before = (_position(spot[0], ours), _position(spot[1], self._shapes[1]))
-        own = _run(chain, x, before[0], _position("logits", ours))
+        own = through(chain[before[0] + 1 :], x)
         if self.teacher_head is not None:
             other = self.teacher_head(self._of_teacher("embedding", teacher, grafted, before[1]))
         else:
@@ -211,7 +211,7 @@ class Router(nn.Module):
         if grafted is None:
             output: Tensor = output_at(teacher, spot)
             return output
-        return _run(self._chains[1], grafted, before, _position(spot, self._shapes[1]))
+        return through(self._chains[1][before + 1 : _position(spot, self._shapes[1]) + 1], grafted)
 
     def loss(self, routed: Tensor, own: Tensor, labels: Tensor, gates: Tensor) -> Tensor:
         """The spliced network's cross-entropy, more or less than its worth beside the student's, and what is kept."""
@@ -224,9 +224,10 @@ class Router(nn.Module):
     def _decided(self, gates: Tensor, labels: Tensor, loss: Tensor | None) -> Decision:
         """Counts the gates by class, for the record of the epoch."""
         with torch.no_grad():
-            members = F.one_hot(labels, len(self.seen)) if labels.dim() == 1 else labels
+            classes = torch.arange(len(self.seen), device=labels.device)
+            members = (labels.unsqueeze(1) == classes if labels.dim() == 1 else labels).to(torch.float64)
             self.seen += members.sum(0)
-            self.distilled += members.to(torch.float64).T @ gates.to(torch.float64)
+            self.distilled += members.T @ gates.to(torch.float64)
         return Decision(gates, loss)
 
     def take_shares(self) -> dict[str, list[float | None]]:
@@ -320,16 +321,9 @@ def _mixed(off: Tensor, on: Tensor, gate: Tensor) -> Tensor:
     return torch.lerp(off, on, gate.to(off.dtype))
 
 
-def _chain(network: Any) -> tuple[Callable[[Tensor], Tensor], ...]:
+def _chain(network: Any) -> Stages:
     """What leads from the images to each map, the embedding and the logits, one after the other."""
     return (*network.stages(), network.head)
-
-
-def _run(chain: Sequence[Callable[[Tensor], Tensor]], x: Tensor, before: int, to: int) -> Tensor:
-    """From the output at position ``before`` (-1: the images) to that at position ``to``."""
-    for part in chain[before + 1 : to + 1]:
-        x = part(x)
-    return x
 
 
 def _position(spot: Spot, shapes: Shapes) -> int:

@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gkd.config import load_method
 from gkd.distiller import Distiller
@@ -349,6 +350,39 @@ def test_each_side_gets_its_gradient_from_its_own_loss(
         assert torch.equal(values, routing_router[key]), key
     for key, values in both_student.items():
         torch.testing.assert_close(values, student_student[key], rtol=1e-6, atol=1e-8)
+
+
+class NoSynchronisation(TorchDispatchMode):
+    """Refuses what waits for a device: a number read from a tensor, a shape that its values decide."""
+
+    waiting = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__.split(".")[0]
+        assert name not in self.waiting, f"{func} waits for the device"
+        if name in ("index", "index_put", "index_put_"):
+            assert not any(i is not None and i.dtype == torch.bool for i in args[1]), (
+                f"{func} by a mask waits"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("policy", ["adaptive", "random"])
+@pytest.mark.parametrize("name", TERMS)
+def test_a_step_never_waits_for_the_device(
+    make_teacher: MakeTeacher, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch, name: str, policy: str
+) -> None:
+    # Labels are looked at on the CPU alone: by gkd outside torch.compile, by torch in one_hot.
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(
+        F, "one_hot", lambda labels, count: (labels.unsqueeze(1) == torch.arange(count)).long()
+    )
+    distiller = distiller_of(make_teacher("abc"), {"cross_entropy": {}, name: TERMS[name]}, policy)
+    batch = make_batch(3)
+    with NoSynchronisation():
+        distiller(batch)["loss"].backward()
+        with pytest.raises(AssertionError, match="waits"):
+            batch.images.sum().item()
 
 
 def test_the_students_statistics_and_random_numbers_are_those_of_an_ordinary_step(

@@ -60,12 +60,11 @@ def _draw_epochs(axes: Any, records: list[dict[str, Any]], names: list[str]) -> 
 
 def _draw_classes(axes: Any, last: dict[str, Any], names: list[str]) -> None:
     """A heat map with a row a spot; classes from the most to the least distilled on average."""
-    missing = float("nan")
-    shares = [[missing if share is None else 100 * share for share in last["shares"][name]] for name in names]
+    shares = [last["shares"][name] for name in names]
     columns = range(len(last["classes"]))
-    order = sorted(columns, key=lambda column: -sum(row[column] for row in shares))
+    order = sorted(columns, key=lambda column: -sum(row[column] or 0.0 for row in shares))
     image = axes.imshow(
-        [[row[column] for column in order] for row in shares],
+        [[float("nan") if row[column] is None else 100 * row[column] for column in order] for row in shares],
         aspect="auto",
         vmin=0,
         vmax=100,
