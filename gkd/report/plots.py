@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from gkd.checkpoint import read_json
@@ -61,8 +62,11 @@ def _draw_epochs(axes: Any, records: list[dict[str, Any]], names: list[str]) -> 
 def _draw_classes(axes: Any, last: dict[str, Any], names: list[str]) -> None:
     """A heat map with a row a spot; classes from the most to the least distilled on average."""
     shares = [last["shares"][name] for name in names]
-    columns = range(len(last["classes"]))
-    order = sorted(columns, key=lambda column: -sum(row[column] or 0.0 for row in shares))
+    means = [
+        fmean([share for share in of_class if share is not None] or [0.0])
+        for of_class in zip(*shares, strict=True)
+    ]
+    order = sorted(range(len(means)), key=lambda column: -means[column])
     image = axes.imshow(
         [[float("nan") if row[column] is None else 100 * row[column] for column in order] for row in shares],
         aspect="auto",

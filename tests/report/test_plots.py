@@ -42,9 +42,6 @@ def test_it_draws_every_spot_over_the_epochs_and_every_class(
     assert lines.keys() == {"map1", "logits"}
     assert lines["map1"] == [[1, 10], [2, 20], [3, 30]]
     (image,) = drawn["classes"].get_images()
-    rows = (
-        image.get_array().filled(-1).tolist() if hasattr(image.get_array(), "filled") else image.get_array()
-    )
     assert [tick.get_text() for tick in drawn["classes"].get_xticklabels()] == ["dog", "cat"]
     assert image.get_array().filled(-1).tolist() == [
         [75, 25],
