@@ -85,7 +85,7 @@ class Router(nn.Module):
     statistics, and no gradient of it reaches the student's weights.
 
     Args:
-        student: the network that learns, cut into stages where the policy is trained.
+        student: the network that learns; cut into stages where the policy is trained and a map is a spot.
         teacher: the frozen teacher, likewise.
         pairs: the spots of the stage's terms, in any order.
         options: the policy and its numbers.
@@ -127,11 +127,13 @@ class Router(nn.Module):
     def _build(self, student: nn.Module, teacher: Teacher, relation: LabelRelation) -> None:
         """The policy, the hints between the networks, and the chains of both networks' stages."""
         ours, theirs = self._shapes
-        as_staged(student, "student")
-        network = as_staged(teacher.network, "teacher")
-        self._student = (student, copy.deepcopy(student).requires_grad_(False).eval())
-        self._chains = (_chain(self._student[1]), _chain(network))
         inner = self.spots[:-1]
+        # A tuple holds both, for an attribute of its own would make each a sub-module.
+        self._student = (student, copy.deepcopy(student).requires_grad_(False).eval())
+        self._chains = (
+            _chain(self._student[1], "student", [spot for spot, _ in inner], ours),
+            _chain(teacher.network, "teacher", [spot for _, spot in inner], theirs),
+        )
         self.hints = nn.ModuleList(_Hint(output_at(ours, s), output_at(theirs, t)) for s, t in inner)
         self.anti_hints = nn.ModuleList(_Hint(output_at(theirs, t), output_at(ours, s)) for s, t in inner)
         self.policy = nn.Linear(theirs.embedding[0] + ours.embedding[0], 2 * len(self.spots))
@@ -321,9 +323,20 @@ def _mixed(off: Tensor, on: Tensor, gate: Tensor) -> Tensor:
     return torch.lerp(off, on, gate.to(off.dtype))
 
 
-def _chain(network: Any) -> Stages:
-    """What leads from the images to each map, the embedding and the logits, one after the other."""
-    return (*network.stages(), network.head)
+def _chain(network: Any, side: str, spots: Sequence[Spot], shapes: Shapes) -> Stages:
+    """What leads from the images to each map, the embedding and the logits, one after the other.
+
+    Where no map is a spot, a network need not be cut: then one step leads to the embedding.
+    """
+    at_maps = any(isinstance(spot, int) for spot in spots)
+    if at_maps or (isinstance(network, TappedNetwork) and network.embedding is not None):
+        return (*as_staged(network, side).stages(), network.head)
+
+    def embedding(images: Tensor) -> Tensor:
+        features: Features = network.features(images)
+        return features.embedding
+
+    return (*[nn.Identity()] * len(shapes.maps), embedding, network.head)
 
 
 def _position(spot: Spot, shapes: Shapes) -> int:

@@ -559,4 +559,11 @@ def test_a_network_without_stages_is_refused(make_teacher: MakeTeacher) -> None:
     relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
     with pytest.raises(UserError, match=r"student.*stages"):
         Router(whole, teacher, [(1, 1)], Routing(policy="adaptive"), shapes, relation)
+    # Beyond the maps nothing needs to be cut.
+    router = Router(
+        whole, teacher, [("embedding", "embedding")], Routing(policy="adaptive"), shapes, relation
+    )
+    images = torch.randn(2, 1, 8, 8)
+    off = router.spliced(images, teacher.features(images), torch.zeros(2, 2))
+    assert torch.equal(off, whole.eval()(images))
     assert Router(whole, teacher, [(1, 1)], Routing(policy="random"), shapes, relation)
