@@ -136,6 +136,17 @@ def test_each_gate_swaps_both_paths_of_its_own_sample() -> None:
         torch.testing.assert_close(found[row : row + 1], t if gate[2] else s, rtol=1e-5, atol=1e-5)
 
 
+def test_every_gate_moves_the_spliced_logits_by_their_derivative() -> None:
+    pupil, master = network("resnet8").double(), teacher_of("wrn_10_1").double()
+    router = router_of(pupil, master, [(1, 1), (3, 3), ("embedding", "embedding")], size=8).double().eval()
+    images = pictures(8, 2).double()
+    plain = master.features(images)
+    gates = torch.rand(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda gates: router.spliced(images, plain, gates), (gates,))
+    router.spliced(images, plain, gates).sum().backward()
+    assert gates.grad.abs().gt(0).all()
+
+
 def test_hints_join_any_two_sizes() -> None:
     pupil, master = network("wrn_10_1"), teacher_of("mobilenet_0_25")
     router = router_of(pupil, master, [(0, 0), (1, 1), (3, 4)], size=40)
