@@ -121,6 +121,8 @@ class TeacherViews:
 
     def _view(self, view: int, epoch: int, spots: frozenset[int], batches: Batches) -> Features:
         known, features = self._views.get(view, (frozenset(), None))
+        if features is not None:  # -1 and the number of the last map are one
+            spots = frozenset(spot % len(features.maps) for spot in spots)
         if features is None or not spots <= known:
             spots = spots | known
             features = self._compute(epoch, spots, batches)
@@ -132,7 +134,7 @@ class TeacherViews:
                     f"data.views={batches.views} would keep {self.bytes / 2**30:.1f} GiB of teacher outputs, "
                     f"more than run.cache_gb={self.limit / 2**30:g}; use fewer views or raise run.cache_gb."
                 )
-            self._views[view] = (spots, features)
+            self._views[view] = (frozenset(spot % len(features.maps) for spot in spots), features)
         return features
 
     def _compute(self, epoch: int, spots: frozenset[int], batches: Batches) -> Features:

@@ -132,7 +132,16 @@ def test_a_view_is_computed_once_and_again_only_for_another_spot(
         return compute(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(TeacherViews, "_compute", counted)
-    for spots, expected in (((), 2), ((), 2), ({-1}, 4), ((), 4), ({-1}, 4)):
+    for spots, expected in (
+        ((), 2),
+        ((), 2),
+        ({-1}, 4),
+        ((), 4),
+        ({-1}, 4),
+        ({3}, 4),
+        ({1, 3}, 6),
+        ({-3}, 6),
+    ):
         for epoch in (0, 1):
             list(views.epoch(epoch, 0, spots, make_batches(stage=epoch)))
         assert passes == expected
