@@ -19,7 +19,7 @@ from pydantic import ValidationError, create_model
 from gkd.data import LAYOUTS
 from gkd.errors import UserError, unknown
 from gkd.identity import forget_files, identity_of, images_fingerprint, terms_with_defaults
-from gkd.merging import forget_other_networks, merge, mix_every_stage, route_every_stage, set_dotted, spread
+from gkd.merging import Spots, forget_other_networks, merge, mix_every_stage, set_dotted, spelled_out, spread
 from gkd.method import Method
 from gkd.mistakes import sentences
 from gkd.schema import Data, Experiment
@@ -255,16 +255,17 @@ def resolve(
         if any(c.get("method") for _, c in normal):
             raise UserError(f"{name}: method.name is missing; name the method that the section changes.")
         raise UserError(f"{name}: the experiment names no method; add a line such as 'method: refilled'.")
-    method = _method_content(str(method_name))
+    method = spelled_out(_method_content(str(method_name)))
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     merge(merged, {"method": method}, f"method {method_name}", origins)
     merged["method"]["name"] = method_name
     stages = list(method["stages"])
+    routing = Spots()
     current = next((c["method"]["name"] for _, c in normal if "name" in c.get("method", {})), method_name)
     for label, content in normal:
         content = dict(content)
-        layer_method = dict(content.pop("method", {}))
+        layer_method = spelled_out(content.pop("method", {}))
         current = layer_method.get("name", current)
         if current != method_name and layer_method.keys() - {"name"}:
             if label.startswith(_OVERRIDE):
@@ -273,19 +274,22 @@ def resolve(
                     "after method=NAME, or, in a grid, into the 'set' of a row of compare.methods."
                 )
             layer_method = {}  # a file's settings for its own method do not carry over to another
+        routing.say(label, layer_method)
         forget_other_networks(merged, content)
         merge(merged, content, label, origins)
         named = layer_method.get("stages")
         added = [stage for stage in named if stage not in stages] if isinstance(named, Mapping) else []
         for stage in stages:
             spread(merged, stage, content.get("optimiser", {}), origins)
+            routing.reach(merged, stage, origins, label)
         for stage in added:
+            routing.reach(merged, stage, origins)
             spread(merged, stage, merged.get("optimiser", {}), origins)
         stages += added
         if layer_method:
             merge(merged, {"method": layer_method}, label, origins)
     mix_every_stage(merged, origins)
-    route_every_stage(merged, origins)
+    routing.settle(merged, origins)
     check_trust(merged, trusted)
     model = _experiment_model(merged.get("task"), name)
     try:

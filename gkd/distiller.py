@@ -191,8 +191,9 @@ class Distiller(nn.Module):
                 report |= {
                     f"share/{name}": share for name, share in zip(self.router.names, shares, strict=True)
                 }
-                if decision.loss is not None:
-                    # Its own parameters alone get this gradient, so one backward serves both.
+                # Its own parameters alone get this gradient, so one backward serves both; a stage whose terms train
+                # nothing is told by a loss without a graph.
+                if decision.loss is not None and loss.requires_grad:
                     loss = loss + decision.loss
                     report["loss/routing"] = decision.loss.detach()
         return {"loss": loss, **{f"loss/{name}": value.detach() for name, value in values.items()}, **report}

@@ -115,11 +115,12 @@ def network_name(network: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of one sample's outputs, as ``Features`` holds them."""
+    """Shapes of one sample's outputs, as ``Features`` holds them, and of its image."""
 
     logits: tuple[int, ...]
     embedding: tuple[int, ...]
     maps: tuple[tuple[int, ...], ...]
+    image: tuple[int, ...] = ()
 
 
 @torch.no_grad()
@@ -151,6 +152,7 @@ def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
         tuple(features.logits.shape[1:]),
         tuple(features.embedding.shape[1:]),
         tuple(tuple(values.shape[1:]) for values in features.maps),
+        tuple(image_shape),
     )
 
 

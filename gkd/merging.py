@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gkd.errors import UserError
+from gkd.losses import LOSSES, reads_teacher
 from gkd.mixup import Mixup, without_mixup
 
 
@@ -76,31 +77,89 @@ def mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
         merge(merged, {"method": {"stages": {name: content}}}, label, origins)
 
 
-def route_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
-    """Writes what ``method.spots`` says, and a stage does not, into every stage that trains the student."""
-    method = merged["method"]
-    stages = method.get("stages")
-    if not isinstance(stages, Mapping):
-        return
-    _spell_out(method, "method", origins)
-    spots = method.pop("spots", {})
-    if not isinstance(spots, Mapping):
-        raise UserError(f"method.spots={spots!r} is no policy such as adaptive, nor a section of its keys.")
-    for name, stage in stages.items():
-        if not isinstance(stage, dict) or stage.get("train") == ["adapters"]:
-            continue
-        where = f"method.stages.{name}"
-        _spell_out(stage, where, origins)
-        own = stage.get("spots", {})
-        if not isinstance(own, Mapping) or own.get("policy") == "always":
-            continue
-        for key in spots.keys() - own.keys():
-            stage.setdefault("spots", {})[key] = spots[key]
-            origins[f"{where}.spots.{key}"] = origins[f"method.spots.{key}"]
+def spelled_out(method: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer's method with ``spots: adaptive`` as ``spots: {policy: adaptive}``, so that layers merge key by key."""
+
+    def spelled(section: Any) -> Any:
+        if isinstance(section, Mapping) and isinstance(section.get("spots"), str):
+            return {**section, "spots": {"policy": section["spots"]}}
+        return section
+
+    content: dict[str, Any] = dict(spelled(method))
+    if isinstance(content.get("stages"), Mapping):
+        content["stages"] = {name: spelled(stage) for name, stage in content["stages"].items()}
+    return content
 
 
-def _spell_out(section: dict[str, Any], where: str, origins: dict[str, str]) -> None:
-    """``spots: adaptive`` as ``spots: {policy: adaptive}``, with its origin."""
-    if isinstance(section.get("spots"), str):
-        section["spots"] = {"policy": section["spots"]}
-        origins[f"{where}.spots.policy"] = origins.pop(f"{where}.spots", "default")
+class Spots:
+    """What layers say once in ``method.spots``; a stage's own ``spots`` of the same layer or a later one win."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, Mapping[str, Any]]] = []
+        self.own: set[str] = set()  # stages that speak for themselves
+
+    def say(self, label: str, method: dict[str, Any]) -> None:
+        """Takes ``spots`` out of a layer's method, and notes which stages have their own."""
+        spots = method.pop("spots", {})
+        if not isinstance(spots, Mapping):
+            raise UserError(
+                f"method.spots={spots!r} is no policy such as adaptive, nor a section of its keys."
+            )
+        if spots:
+            self.said.append((label, spots))
+        stages = method.get("stages")
+        if isinstance(stages, Mapping):
+            self.own |= {
+                name for name, stage in stages.items() if isinstance(stage, Mapping) and "spots" in stage
+            }
+
+    def reach(
+        self, merged: dict[str, Any], stage: str, origins: dict[str, str], only: str | None = None
+    ) -> None:
+        """Writes into a stage what all layers said, or one of them."""
+        for label, spots in self.said:
+            if only in (None, label):
+                merge(merged, {"method": {"stages": {stage: {"spots": spots}}}}, label, origins)
+
+    def settle(self, merged: dict[str, Any], origins: dict[str, str]) -> None:
+        """Takes ``spots`` from stages that were not meant, and keys that the policy does not read.
+
+        Raises:
+            UserError: no stage was meant.
+        """
+        stages = merged["method"].get("stages")
+        if not isinstance(stages, Mapping):
+            return  # the schema refuses it
+        routed = []
+        for name, stage in stages.items():
+            spots = stage.get("spots") if isinstance(stage, Mapping) else None
+            if not isinstance(spots, Mapping):
+                continue
+            if name not in self.own and not _learns_from_teacher(stage):
+                self._drop(stage, "spots", f"method.stages.{name}", origins)
+                continue
+            routed.append(name)
+            if spots.get("policy") in ("always", "random"):
+                for key in spots.keys() - {"policy"}:
+                    self._drop(stage["spots"], key, f"method.stages.{name}.spots", origins)
+        meant = {key: value for _, spots in self.said for key, value in spots.items()}
+        if meant.get("policy", "always") != "always" and not routed:
+            raise UserError(
+                "method.spots says where to distil, but no stage of "
+                f"{merged['method']['name']!r} trains a student by a term that reads a teacher; drop method.spots."
+            )
+
+    @staticmethod
+    def _drop(section: dict[str, Any], key: str, where: str, origins: dict[str, str]) -> None:
+        del section[key]
+        for dotted in [dotted for dotted in origins if f"{dotted}.".startswith(f"{where}.{key}.")]:
+            del origins[dotted]
+
+
+def _learns_from_teacher(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage that is not validated yet trains the student by a term that reads a teacher."""
+    terms = stage.get("terms")
+    if list(stage.get("train", ())) == ["adapters"] or not isinstance(terms, Mapping):
+        return False
+    names = [keys.get("loss", name) if isinstance(keys, Mapping) else name for name, keys in terms.items()]
+    return any(loss not in LOSSES or reads_teacher(LOSSES[loss].needs) for loss in names)

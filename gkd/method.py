@@ -12,7 +12,7 @@ from gkd.errors import UserError
 from gkd.labels import LabelRelation
 from gkd.mixup import Mixup
 from gkd.optimiser import Optimiser
-from gkd.routing import Routing
+from gkd.routing import Routing, routing_problem
 from gkd.terms import Term
 
 
@@ -94,33 +94,18 @@ class Stage(BaseModel):
             raise ValueError("mixup makes virtual samples, but no term is samples: virtual")
         return self
 
-    @property
-    def routed_terms(self) -> dict[str, Term]:
-        """The terms that routing concerns: those that read the teacher."""
-        return {name: term for name, term in self.terms.items() if term.needs_teacher}
-
     @model_validator(mode="after")
     def _terms_can_be_routed(self) -> Stage:
         """Routing needs terms at spots, all on the same samples, and a student that is trained."""
         if self.spots.policy == "always":
             return self
-        routed = self.routed_terms
-        if not routed:
+        problem = routing_problem(self.terms)
+        if problem is not None:
+            raise ValueError(f"spots: {self.spots.policy} {problem}")
+        if self.mixup is not None and self.mixup.teacher == "interpolated":
             raise ValueError(
-                f"spots: {self.spots.policy} says where to distil, but no term of the stage reads a teacher; "
-                "use spots: always"
-            )
-        for name, term in routed.items():
-            if not term.spot_pairs:
-                raise ValueError(
-                    f"the term {name!r} reads {', '.join(term.needs)}, which is no spot that both networks have, so it "
-                    "cannot be routed; declare spots: always for this stage"
-                )
-        samples = {term.samples for term in routed.values()}
-        if len(samples) > 1 or (self.mixup is not None and self.mixup.teacher == "interpolated"):
-            raise ValueError(
-                f"spots: {self.spots.policy} routes samples that both networks see: all terms on clean images, or all "
-                "on virtual samples with mixup: {teacher: mixed}; otherwise use spots: always"
+                f"spots: {self.spots.policy} needs the teacher's outputs for the mixtures; use "
+                "mixup: {teacher: mixed} or spots: always"
             )
         if set(self.train) <= {"adapters"}:
             raise ValueError(

@@ -29,7 +29,7 @@ from gkd.judge import cached_predictions, check_expected, judge, prove_teacher, 
 from gkd.labels import LabelRelation
 from gkd.logging import MetricsFile, Reporter
 from gkd.models import count_parameters
-from gkd.report.plots import ROUTING, can_plot, plot_routing
+from gkd.report.plots import ROUTING, ROUTING_PLOT, can_plot, plot_routing
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import check_shapes, load_teacher, teacher_experiment
@@ -99,6 +99,7 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
             accuracy = done["teacher"]["accuracy"]
             told = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
             check_expected(experiment.teacher, accuracy, told)
+        _plot(folder, console)
         return done, False
     threads = use_threads(experiment.run.threads)
     torch.use_deterministic_algorithms(experiment.run.deterministic)
@@ -125,14 +126,18 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
             )
         states = {"last": last, "best": best}
         summary = _finish(folder, prepared, problem, teacher, states, position, threads)
-        if (folder / ROUTING).is_file():
-            shown = (
-                f"plot      {plot_routing(folder)}"
-                if can_plot()
-                else "no plot: matplotlib is missing; pip install 'gkd-torch[report]'"
-            )
-            console.print(shown, markup=False, highlight=False, soft_wrap=True)
+        _plot(folder, console)
         return summary, True
+
+
+def _plot(folder: Path, console: Console) -> None:
+    """Draws what a run's files show, where it has not been drawn yet."""
+    if not (folder / ROUTING).is_file() or (folder / ROUTING_PLOT).is_file():
+        return
+    shown = "no plot: matplotlib is missing; pip install 'gkd-torch[report]' and repeat the command"
+    if can_plot():
+        shown = f"plot      {plot_routing(folder)}"
+    console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
 
 def title(resolved: Resolved) -> str:

@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from gkd.errors import unknown
-from gkd.losses import AT_SPOTS, LOSSES, Loss, range_problem
+from gkd.losses import AT_SPOTS, LOSSES, Loss, range_problem, reads_teacher
 from gkd.spots import SIDELESS_SPOTS, SpotPair, Spots
 
 
@@ -154,7 +154,7 @@ class Term(BaseModel):
 
     @property
     def needs_teacher(self) -> bool:
-        return any(need.startswith("teacher") or need == "centres" for need in self.needs)
+        return reads_teacher(self.needs)
 
     @property
     def readings(self) -> list[tuple[SpotPair, SpotPair]]:

@@ -212,24 +212,62 @@ def test_another_method_drops_the_settings_of_the_one_before() -> None:
     assert again.stages["embedding"].terms["tuples"].weight == 7
 
 
-def test_spots_of_a_method_reach_its_stages_that_train_the_student() -> None:
-    resolved = tiny("method=ft", "method.spots=adaptive", "method.stages.distil.spots.keep=0.3")
-    stages = resolved.experiment.method.stages
-    assert stages["paraphraser"].spots.policy == "always"
-    assert (stages["distil"].spots.policy, stages["distil"].spots.keep) == ("adaptive", 0.3)
-    resolved = tiny("method=ft", "method.spots={policy: anti, keep: 0.2}", method="sp")
-    spots = resolved.experiment.method.stages["distil"].spots
-    assert (spots.policy, spots.keep) == ("anti", 0.2)
-    assert resolved.origins["method.stages.distil.spots.keep"].startswith("override method.spots=")
+def spots_of(*overrides: str, **sections: Any) -> dict[str, dict[str, Any]]:
+    stages = tiny(*overrides, **sections).experiment.method.stages
+    return {name: stage.spots.model_dump(exclude_defaults=True) for name, stage in stages.items()}
+
+
+def test_spots_of_a_method_reach_the_stages_that_learn_from_a_teacher() -> None:
+    assert spots_of("method=ft", "method.spots=adaptive") == {
+        "paraphraser": {},
+        "distil": {"policy": "adaptive"},
+    }
+    assert spots_of("method=fsp", "method.spots=anti") == {"flow": {"policy": "anti"}, "distil": {}}
+    added = {"name": "sp", "spots": "adaptive", "stages": {"more": {"epochs": 1, "terms": {"kd": {}}}}}
+    assert spots_of(method=added) == {"distil": {"policy": "adaptive"}, "more": {"policy": "adaptive"}}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("method.spots=adaptive", "method.spots.keep=0.9"),
+        ("method.spots.keep=0.9", "method.spots=adaptive"),
+        ("method.stages.distil.spots=adaptive", "method.stages.distil.spots.keep=0.9"),
+        ("method.stages.distil.spots.keep=0.9", "method.spots=adaptive"),
+        ("method.spots=anti", "method.spots={policy: adaptive, keep: 0.9}"),
+    ],
+)
+def test_spots_merge_key_by_key_in_either_form_and_order(overrides: tuple[str, ...]) -> None:
+    assert spots_of("method=sp", *overrides) == {"distil": {"policy": "adaptive", "keep": 0.9}}
+    in_file = {"name": "sp", "spots": "anti", "stages": {"distil": {"terms": {"sp": {"weight": 9}}}}}
+    assert spots_of(*overrides, method=in_file) == {"distil": {"policy": "adaptive", "keep": 0.9}}
+
+
+def test_a_later_layer_beats_the_spots_of_the_method_file() -> None:
+    assert spots_of("method=sakd")["distil"] == {"policy": "adaptive", "classify_weight": 2.0}
+    assert spots_of("method=sakd", "method.spots=anti")["distil"] == {
+        "policy": "anti",
+        "classify_weight": 2.0,
+    }
+    # What a policy does not read goes with it, so that these are one run.
+    assert spots_of("method=sakd", "method.spots=random")["distil"] == {"policy": "random"}
+    assert spots_of("method=sakd", "method.spots=always")["distil"] == {}
+    plain = {"name": "refilled", "spots": "adaptive", "stages": {"classifier": {"spots": "always"}}}
+    assert spots_of(method=plain) == {"embedding": {"policy": "adaptive"}, "classifier": {}}
+
+
+def test_spots_say_where_they_come_from_and_name_the_run() -> None:
     text = tiny("method=sp", "method.spots=adaptive").annotated_yaml()
     assert "policy: adaptive  # override method.spots=adaptive" in text
+    resolved = tiny("method=sakd", "method.spots.keep=0.2")
+    assert resolved.origins["method.stages.distil.spots.keep"] == "override method.spots.keep=0.2"
     assert tiny("method=sp", "method.spots=always").identity == tiny("method=sp").identity
     assert tiny("method=sp", "method.spots=adaptive").identity != tiny("method=sp").identity
 
 
 def test_what_cannot_be_routed_is_one_sentence_with_its_path() -> None:
     with pytest.raises(
-        UserError, match=r"method\.stages\.classifier: the term 'induced' .* declare spots: always"
+        UserError, match=r"method\.stages\.classifier: .* the term 'induced' .* declare spots: always"
     ):
         tiny("method.spots=adaptive")
     assert tiny("method.spots=adaptive", "method.stages.classifier.spots=always")
@@ -237,6 +275,14 @@ def test_what_cannot_be_routed_is_one_sentence_with_its_path() -> None:
         tiny("method=sp", "method.spots=often")
     with pytest.raises(UserError, match=r"method\.spots=\[1\] is no policy"):
         tiny("method=sp", "method.spots=[1]")
+    with pytest.raises(
+        UserError, match=r"no stage of 'student' trains a student by a term that reads a teacher"
+    ):
+        tiny("method=student", "method.spots=adaptive")
+    for overrides in (["method.spots.policy.x=1"], ["method.spots={keep: {}}"], ["method.spots.polcy=anti"],
+                      ["method.spots=adaptve"], ["method.spots.keep=0.9"]):  # fmt: skip
+        with pytest.raises(UserError, match=r"method\.stages\.distil\.spots"):
+            tiny("method=sp", *overrides)
 
 
 def test_extends_goes_one_level_deep(write: Write) -> None:

@@ -20,7 +20,8 @@ from gkd.features import Batch, output_shapes
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.method import Stage
 from gkd.models import build_network
-from gkd.routing import Router, Routing, ordered_spots, same_family, spot_name
+from gkd.routing import Router, Routing, same_family
+from gkd.splicing import ordered_spots, spot_name
 from gkd.teacher import Teacher
 from gkd.terms import Term
 
@@ -109,8 +110,8 @@ def test_the_spliced_network_is_one_side_where_all_gates_agree(
     router = router_of(pupil, master, pairs)
     plain = master.features(images)
     assert len(router.spots) == len(pairs) + 1
-    off = router.spliced(images, plain, torch.zeros(3, len(router.spots)))
-    on = router.spliced(images, plain, torch.ones(3, len(router.spots)))
+    off = router.splice(images, plain, torch.zeros(3, len(router.spots)))
+    on = router.splice(images, plain, torch.ones(3, len(router.spots)))
     torch.testing.assert_close(off, pupil.eval()(images), rtol=0, atol=0)
     torch.testing.assert_close(on, plain.logits, rtol=1e-6, atol=1e-6)
     assert not torch.allclose(off, on)
@@ -121,7 +122,7 @@ def test_each_gate_swaps_both_paths_of_its_own_sample() -> None:
     pupil, master, images = network("wrn_10_1"), teacher_of("wrn_16_2"), pictures(count=4)
     router = router_of(pupil, master, [(1, 1), (3, 3)]).eval()
     gates = torch.tensor([[0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 1, 1.0]])
-    found = router.spliced(images, master.features(images), gates)
+    found = router.splice(images, master.features(images), gates)
     pupil.eval()
     ours, theirs = [*pupil.stages(), pupil.fc], [*master.network.stages(), master.network.fc]
     for row, gate in enumerate(gates):
@@ -129,7 +130,7 @@ def test_each_gate_swaps_both_paths_of_its_own_sample() -> None:
         for number, (first, last) in enumerate([(0, 2), (2, 4)]):
             for stage in range(first, last):
                 s, t = ours[stage](s), theirs[stage](t)
-            hinted, back = router.hints[number](s), router.anti_hints[number](t)
+            hinted, back = router.splice.hints[number](s), router.splice.anti_hints[number](t)
             s, t = (back, t) if gate[number] else (s, hinted)
         for stage in (4, 5):
             s, t = ours[stage](s), theirs[stage](t)
@@ -142,8 +143,8 @@ def test_every_gate_moves_the_spliced_logits_by_their_derivative() -> None:
     images = pictures(8, 2).double()
     plain = master.features(images)
     gates = torch.rand(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda gates: router.spliced(images, plain, gates), (gates,))
-    router.spliced(images, plain, gates).sum().backward()
+    assert torch.autograd.gradcheck(lambda gates: router.splice(images, plain, gates), (gates,))
+    router.splice(images, plain, gates).sum().backward()
     assert gates.grad.abs().gt(0).all()
 
 
@@ -151,8 +152,8 @@ def test_hints_join_any_two_sizes() -> None:
     pupil, master = network("wrn_10_1"), teacher_of("mobilenet_0_25")
     router = router_of(pupil, master, [(0, 0), (1, 1), (3, 4)], size=40)
     images = pictures(40)
-    assert router.spliced(images, master.features(images), torch.full((3, 4), 0.0)).shape == (3, 5)
-    assert [hint.size for hint in router.hints] == [
+    assert router.splice(images, master.features(images), torch.full((3, 4), 0.0)).shape == (3, 5)
+    assert [hint.size for hint in router.splice.hints] == [
         None,
         (10, 10),
         (2, 2),
@@ -163,13 +164,13 @@ def test_logits_are_over_the_students_classes() -> None:
     pupil, images = network("resnet8", 3), pictures()
     same = teacher_of("wrn_10_1", "cab")
     router = router_of(pupil, same, [], classes="abc")
-    on = router.spliced(images, same.features(images), torch.ones(3, 1))
+    on = router.splice(images, same.features(images), torch.ones(3, 1))
     torch.testing.assert_close(on, same.features(images).logits[:, [1, 2, 0]])
     for classes in ("bcx", "xyz"):  # the teacher's head does not know them, so a trained one speaks for it
         other = router_of(pupil, same, [(2, 2)], classes=classes)
-        assert other.teacher_head is not None
-        on = other.spliced(images, same.features(images), torch.ones(3, 2))
-        torch.testing.assert_close(on, other.teacher_head(same.features(images).embedding))
+        assert other.splice.teacher_head is not None
+        on = other.splice(images, same.features(images), torch.ones(3, 2))
+        torch.testing.assert_close(on, other.splice.teacher_head(same.features(images).embedding))
 
 
 # --- the policy -------------------------------------------------------------------------------------------------
@@ -356,7 +357,7 @@ def test_each_side_gets_its_gradient_from_its_own_loss(
     assert not any(values.any() for values in routing_student.values())
     assert not any(values.any() for values in student_router.values())
     assert both_router["router.policy.weight"].any()
-    assert both_router["router.hints.0.regressor.resize.weight"].any()
+    assert both_router["router.splice.hints.0.regressor.resize.weight"].any()
     for key, values in both_router.items():
         assert torch.equal(values, routing_router[key]), key
     for key, values in both_student.items():
@@ -422,7 +423,7 @@ def test_the_spliced_student_follows_the_trained_one(
         distiller(batch)["loss"].backward()
         optimiser.step()
     teacher = distiller.teacher.features(batch.images)
-    off = distiller.router.spliced(batch.images, teacher, torch.zeros(8, 2))
+    off = distiller.router.splice(batch.images, teacher, torch.zeros(8, 2))
     torch.testing.assert_close(off, distiller.student.eval()(batch.images), rtol=0, atol=0)
 
 
@@ -464,12 +465,12 @@ def test_shares_are_reported_by_spot_and_by_class(
     monkeypatch.setattr(Router, "choose", lambda self, *_: gates)
     distiller = distiller_of(make_teacher("abcd"), {"sp": {}}, "adaptive", classes="abcd")
     losses = distiller(make_batch(4))
-    assert (losses["share/map3"], losses["share/logits"]) == (0.5, 0.75)
+    assert (losses["share/map3"], losses["share/logits-gate"]) == (0.5, 0.75)
     distiller(make_batch(4))
     shares = distiller.router.take_shares()
-    assert shares == {"map3": [1.0, 1.0, 0.0, 0.0], "logits": [0.0, 1.0, 1.0, 1.0]}
+    assert shares == {"map3": [1.0, 1.0, 0.0, 0.0], "logits-gate": [0.0, 1.0, 1.0, 1.0]}
     assert distiller.router.take_shares()["map3"] == [None] * 4
-    anti = distiller_of(make_teacher("abcd"), {"sp": {}}, "anti", classes="abcd")
+    anti = distiller_of(make_teacher("abcd"), {"sp": {}, "kd": {}}, "anti", classes="abcd")
     assert anti(make_batch(4))["share/logits"] == 0.25
 
 
@@ -484,7 +485,7 @@ def test_other_label_spaces_are_routed_too(
     losses = distiller(make_batch(3))
     losses["loss"].backward()
     assert all(torch.isfinite(value) for value in losses.values())
-    assert distiller.router.teacher_head.weight.grad is not None
+    assert distiller.router.splice.teacher_head.weight.grad is not None
     if classes == "bcd":
         fixed_policy(distiller.router, *[1e6] * 3)
         plain = distiller_of(make_teacher("abc"), terms, "always", classes=classes)
@@ -512,8 +513,10 @@ def stage(**keys: Any) -> Stage:
         ),
         (
             {"terms": {"kd": {"samples": "virtual"}}, "mixup": {"teacher": "interpolated"}},
-            "both networks see",
+            "teacher: mixed",
         ),
+        ({"spots": {"keep": 0.9}}, "keep is read by adaptive and anti alone; add policy: adaptive"),
+        ({"spots": {"policy": "adaptive", "initial_bias": float("inf")}}, "finite"),
         ({"spots": "sometimes"}, "'always', 'adaptive', 'anti' or 'random'"),
         ({"spots": {"policy": "adaptive", "keep": 2}}, "less than or equal to 1"),
     ],
@@ -539,8 +542,11 @@ def test_spots_must_not_cross() -> None:
     shapes = (output_shapes(network("resnet8"), (3, 32, 32)),) * 2
     assert ordered_spots([(3, 3), (-1, -1), (1, 2)], shapes) == [(1, 2), (3, 3)]
     for pairs in ([(1, 2), (2, 1)], [(1, 2), (2, 2)], [(1, "embedding"), (2, 3)]):
-        with pytest.raises(UserError, match="cross: routing needs the second deeper"):
+        with pytest.raises(UserError, match="cross or meet: each must be deeper"):
             ordered_spots(pairs, shapes)
+        assert len(ordered_spots(pairs, shapes, crossing=True)) == 2  # where nothing is spliced
+    with pytest.raises(UserError, match=r"embedding-logits and logits \(where the spliced networks end\)"):
+        ordered_spots([("embedding", "logits"), ("logits", "logits")], shapes)
     with pytest.raises(UserError, match="The spot 4 is outside the network's 4 maps"):
         ordered_spots([(4, 3)], shapes)
     assert [spot_name(pair) for pair in [(2, 2), (2, 3), ("logits", "logits")]] == [
@@ -548,6 +554,47 @@ def test_spots_must_not_cross() -> None:
         "map2-map3",
         "logits",
     ]
+
+
+def test_a_distiller_refuses_what_a_stage_would(make_teacher: MakeTeacher) -> None:
+    for terms, text in (
+        ({"cross_entropy": {}}, "spots: adaptive says where to distil, but no term"),
+        ({"cross_entropy": {}, "induced_classifier": {"centres": "batch"}}, "'induced_classifier' reads"),
+    ):
+        with pytest.raises(UserError, match=text):
+            distiller_of(make_teacher("abc"), terms, "adaptive")
+
+
+def test_a_loss_that_trains_nothing_keeps_no_graph(make_teacher: MakeTeacher, make_batch: MakeBatch) -> None:
+    distiller = distiller_of(make_teacher("abc"), {"sp": {}}, "adaptive")
+    distiller.param_groups(["head"])  # of which similarities of maps know nothing
+    assert not distiller(make_batch(3))["loss"].requires_grad
+
+
+def test_logits_that_the_head_does_not_give_are_refused(make_teacher: MakeTeacher) -> None:
+    class TwoHeads(nn.Module):
+        """The mean of two heads, of which one is known, as in distilled vision transformers."""
+
+        num_classes, embedding_dim = 3, 64
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = build_network("resnet8", num_classes=3, in_channels=1)
+            self.head, self.other = nn.Linear(64, 3), nn.Linear(64, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.features(images).logits
+
+        def features(self, images: Tensor) -> Any:
+            features = self.inner.features(images)
+            both = (self.head(features.embedding) + self.other(features.embedding)) / 2
+            return replace(features, logits=both)
+
+    network, teacher = TwoHeads(), make_teacher("abc")
+    shapes = (output_shapes(network, (1, 8, 8)), output_shapes(teacher.network, (1, 8, 8)))
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    with pytest.raises(UserError, match=r"student.*stages"):
+        Router(network, teacher, [("embedding", "embedding")], Routing(policy="adaptive"), shapes, relation)
 
 
 def test_a_network_without_stages_is_refused(make_teacher: MakeTeacher) -> None:
@@ -575,6 +622,6 @@ def test_a_network_without_stages_is_refused(make_teacher: MakeTeacher) -> None:
         whole, teacher, [("embedding", "embedding")], Routing(policy="adaptive"), shapes, relation
     )
     images = torch.randn(2, 1, 8, 8)
-    off = router.spliced(images, teacher.features(images), torch.zeros(2, 2))
+    off = router.splice(images, teacher.features(images), torch.zeros(2, 2))
     assert torch.equal(off, whole.eval()(images))
     assert Router(whole, teacher, [(1, 1)], Routing(policy="random"), shapes, relation)

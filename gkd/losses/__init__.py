@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -64,6 +64,7 @@ __all__ = [
     "nst_loss",
     "pkt_loss",
     "range_problem",
+    "reads_teacher",
     "rkd_angle_loss",
     "rkd_distance_loss",
     "sp_loss",
@@ -165,6 +166,11 @@ class Loss:
     def takes_labels(self) -> bool:
         """Whether the module is built from the training set's labels."""
         return "labels" in inspect.signature(self.configured).parameters and self.module is not None
+
+
+def reads_teacher(needs: Iterable[str]) -> bool:
+    """Whether something among what a loss reads comes from a teacher."""
+    return any(need.startswith("teacher") or need == "centres" for need in needs)
 
 
 def positional(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import math
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -37,38 +39,51 @@ def plot_routing(folder: Path) -> Path:
         if any(key.startswith("share/") for key in record)
     ]
     last = read_json(folder / ROUTING, keys=("stage", "epoch", "classes", "shares"))
-    names = list(last["shares"])
     figure = Figure(figsize=(10, 6.5), layout="constrained")
-    over_epochs, over_classes = figure.subplots(2, 1, height_ratios=[3, max(1.0, 0.45 * len(names))])
-    _draw_epochs(over_epochs, records, names)
-    _draw_classes(over_classes, last, names)
+    over_epochs, over_classes = figure.subplots(2, 1, height_ratios=[3, max(1.0, 0.45 * len(last["shares"]))])
+    _draw_epochs(over_epochs, records)
+    _draw_classes(over_classes, last)
     path = folder / ROUTING_PLOT
     figure.savefig(path, dpi=120)
     return path
 
 
-def _draw_epochs(axes: Any, records: list[dict[str, Any]], names: list[str]) -> None:
-    for name in names:
-        points = [(i, 100 * r[f"share/{name}"]) for i, r in enumerate(records, 1) if f"share/{name}" in r]
-        axes.plot(
-            *zip(*points, strict=True), marker="o" if len(points) < 30 else None, markersize=3, label=name
-        )
-    axes.set(xlabel="epoch of routed training", ylabel="samples distilled (%)", ylim=(-3, 103))
-    axes.set_title("Share of samples distilled at each spot (student-teacher)")
+def _draw_epochs(axes: Any, records: list[dict[str, Any]]) -> None:
+    """A line a spot, broken where a stage ends: the next one has a policy of its own."""
+    names = dict.fromkeys(key for record in records for key in record if key.startswith("share/"))
+    starts = [i for i, r in enumerate(records) if i == 0 or r["stage"] != records[i - 1]["stage"]]
+    for name, marker in zip(names, itertools.cycle("os^vDPX"), strict=False):
+        shares = [100 * record[name] if name in record else math.nan for record in records]
+        line = None
+        for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
+            (line,) = axes.plot(
+                range(start + 1, end + 1),
+                shares[start:end],
+                marker=marker,
+                markersize=4,
+                alpha=0.8,
+                color=line.get_color() if line else None,
+                label=None if line else name.removeprefix("share/"),
+            )
+    for start in starts if len(starts) > 1 else ():
+        axes.axvline(start + 0.5, color="grey", linewidth=0.8)
+        axes.text(start + 0.6, 4, records[start]["stage"], color="grey")
+    axes.set(xlabel="epoch of routed training", ylabel="gates on (% of samples)", ylim=(-3, 103))
+    axes.set_title("Samples distilled at each spot (student-teacher)")
     axes.grid(alpha=0.3)
     axes.legend(title="spot", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 
-def _draw_classes(axes: Any, last: dict[str, Any], names: list[str]) -> None:
+def _draw_classes(axes: Any, last: dict[str, Any]) -> None:
     """A heat map with a row a spot; classes from the most to the least distilled on average."""
-    shares = [last["shares"][name] for name in names]
+    names, shares = list(last["shares"]), list(last["shares"].values())
     means = [
         fmean([share for share in of_class if share is not None] or [0.0])
         for of_class in zip(*shares, strict=True)
     ]
     order = sorted(range(len(means)), key=lambda column: -means[column])
     image = axes.imshow(
-        [[float("nan") if row[column] is None else 100 * row[column] for column in order] for row in shares],
+        [[math.nan if row[column] is None else 100 * row[column] for column in order] for row in shares],
         aspect="auto",
         vmin=0,
         vmax=100,
@@ -79,7 +94,6 @@ def _draw_classes(axes: Any, last: dict[str, Any], names: list[str]) -> None:
         axes.set_xticks(
             range(len(order)), [last["classes"][column] for column in order], rotation=90, fontsize=7
         )
-    else:
-        axes.set_xlabel(f"{len(order)} classes, from the most to the least distilled")
+    axes.set_xlabel(f"{len(order)} classes, from the most to the least distilled")
     axes.set_title(f"By class, epoch {last['epoch']} of stage {last['stage']!r}")
-    axes.figure.colorbar(image, ax=axes, label="samples distilled (%)")
+    axes.figure.colorbar(image, ax=axes, label="gates on (%)", pad=0.01)

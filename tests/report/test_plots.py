@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from gkd.errors import UserError
 from gkd.report import plots
@@ -47,6 +48,23 @@ def test_it_draws_every_spot_over_the_epochs_and_every_class(
         [75, 25],
         [-1, 50],
     ]  # a class that was not seen stays blank
+
+
+def test_each_stage_has_lines_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, ["cat"], {"logits": [0.5]})
+    first = {"epoch": 1, "loss": 1.0, "stage": "first", "share/map0": 1.0, "share/logits": 1.0}
+    with (tmp_path / "metrics.jsonl").open() as file:
+        rest = file.readlines()[1:]
+    records = [json.dumps({"step": i, **first}) + "\n" for i in range(2)] + rest
+    (tmp_path / "metrics.jsonl").write_text("".join(records))
+    axes = Figure().subplots()
+    plots._draw_epochs(axes, [json.loads(line) for line in records])
+    drawn = [line.get_xydata().tolist() for line in axes.get_lines() if line.get_label() == "logits"]
+    assert drawn == [[[1, 100], [2, 100]]]
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert sorted(legend) == ["logits", "map0"]
+    assert [text.get_text() for text in axes.texts] == ["first", "s"]
+    assert plots.plot_routing(tmp_path).is_file()
 
 
 def test_many_classes_have_no_names(tmp_path: Path) -> None:
