@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
+import sys
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from _common import (
-    DATA,
+    SIZE,
     WARM_STEPS,
     Curves,
     State,
     Stream,
     arguments,
     copied,
+    data_facts,
     digits,
+    float_is,
     train_gkd,
     train_teacher,
 )
@@ -27,6 +33,7 @@ from torch import Tensor, nn
 
 from gkd.config import load_method
 from gkd.distiller import Distiller
+from gkd.features import Batch
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.method import Stage
 from gkd.models import build_network
@@ -35,6 +42,8 @@ from gkd.teacher import Teacher
 NUM_CLASSES = 100  # fixed in the official scripts; the digits are the first ten
 # The second only where float32 must agree: float64 convolutions of wide networks take minutes on a CPU.
 PAIRS = [("resnet14", "resnet8"), ("wrn_16_2", "wrn_16_1")]
+# Of the Gumbel noise, which decides gates beside the policy.
+NOISE_SEED = 11
 # Where the phases stand on the published schedule, whose epochs 150, 180 and 210 of 240 divide the rate by 10.
 PROGRESS = {"first": 0.0, "late": 180 / 240, "last": 210 / 240}
 
@@ -51,6 +60,7 @@ class Case:
         negatives: step and index -> int64 ``[B, K]``, what a contrastive loss draws there.
         adapters: the initial weights of the losses that own any, by gkd's names, one state a pair of spots; the
             first official run fills it.
+        router: likewise, of the policy and the layers between the networks where samples are routed.
     """
 
     method: str
@@ -63,6 +73,7 @@ class Case:
     epoch_length: int | None = None
     negatives: Callable[[int, Tensor], Tensor] | None = None
     adapters: list[State] = field(default_factory=list)
+    router: State = field(default_factory=dict)
 
     @property
     def stage(self) -> Stage:
@@ -95,13 +106,17 @@ def run_gkd(
         relation=LabelRelation(space, space),
         image_shape=case.stream.images.shape[1:],
         train_labels=case.stream.labels,
+        routing=stage.spots,
     )
     give_adapters(case, distiller, dtype)
+    give_router(case, distiller, dtype)
     optimiser = stage.optimiser.build(distiller.param_groups(stage.train))
     stage.optimiser.set_lr(optimiser, PROGRESS[place], stage.epochs)
-    curves = train_gkd(
-        distiller, optimiser, case.stream.to(dtype), steps, epoch=case.epoch, joined=case.joined
-    )
+    # A router calls ``float()`` on what its policy and its loss read.
+    with float_is(dtype) if distiller.router else contextlib.nullcontext():
+        curves = train_gkd(
+            distiller, optimiser, case.stream.to(dtype), steps, epoch=case.epoch, joined=case.joined
+        )
     return curves, copied(student.state_dict())
 
 
@@ -122,6 +137,38 @@ def give_adapters(case: Case, distiller: Distiller, dtype: torch.dtype) -> None:
 
     for module in modules:
         module.register_forward_pre_hook(drawn, with_kwargs=True)
+
+
+def give_router(case: Case, distiller: Distiller, dtype: torch.dtype) -> None:
+    """Hands the router, where there is one, the weights of the official policy and hints, and the seed of the noise."""
+    if distiller.router is None:
+        return
+    missing = distiller.router.to(dtype).load_state_dict(copied(case.router, dtype), strict=False)
+    lacking = set(missing.missing_keys) - {"seen", "distilled", "_extra_state"} if case.router else set()
+    if missing.unexpected_keys or lacking:
+        raise RuntimeError(f"{case.name}: gkd's router has no {missing.unexpected_keys}, or lacks {lacking}.")
+    distiller.router.generator.manual_seed(NOISE_SEED)
+
+
+def negatives(stream: Stream, number: int, step: int, index: Tensor) -> Tensor:
+    """int64 ``[B, K]``: for each sample of a step, numbers of samples of other classes, the same at every call."""
+    generator = torch.Generator().manual_seed(step)
+    others = [(stream.labels != stream.labels[sample]).nonzero().squeeze(1) for sample in index]
+    return torch.stack([rows[torch.randint(len(rows), (number,), generator=generator)] for rows in others])
+
+
+def positive_first(case: Case, step: int, batch: Batch) -> Tensor:
+    """int64 ``[B, 1 + K]``: what the official loader of contrastive samples adds to a batch."""
+    assert case.negatives is not None
+    return torch.cat([batch.index.unsqueeze(1), case.negatives(step, batch.index)], 1)
+
+
+@contextlib.contextmanager
+def without_epsilon(script: types.ModuleType) -> Iterator[None]:
+    """``PKT`` and ``CRDLoss`` without what they add to norms, probabilities and denominators."""
+    pkt, crd = script.PKT.cosine_similarity_loss, sys.modules[script.CRDLoss.__module__]
+    with patch.object(pkt, "__defaults__", (0.0,)), patch.object(crd, "eps", 0.0):
+        yield
 
 
 def compare_case(
@@ -171,19 +218,20 @@ def parser(description: str | None, methods: Sequence[str]) -> argparse.Argument
     return options
 
 
-def pairs(args: argparse.Namespace) -> Iterator[tuple[str, str, State, Stream]]:
+def pairs(
+    args: argparse.Namespace, names: Sequence[tuple[str, str]] = PAIRS, size: int = SIZE
+) -> Iterator[tuple[str, str, State, Stream]]:
     """Teacher's and student's name, the trained teacher and the batches, for each pair."""
-    stream = digits(range(10), steps=args.steps, seed=0)
-    warm = digits(range(10), steps=WARM_STEPS, seed=0)
-    for teacher_name, student_name in PAIRS[: 1 if args.quick else None]:
+    stream = digits(range(10), steps=args.steps, seed=0, size=size)
+    warm = digits(range(10), steps=WARM_STEPS, seed=0, size=size)
+    for teacher_name, student_name in names[: 1 if args.quick else None]:
         torch.manual_seed(1)
         network = build_network(teacher_name, num_classes=NUM_CLASSES)
         yield teacher_name, student_name, train_teacher(network, warm), stream
 
 
-def chosen(args: argparse.Namespace, phases: Sequence[Phase], student_name: str) -> list[Phase]:
-    """The phases that the options leave; of the wide networks only those in which float32 must agree."""
-    wide = student_name != PAIRS[0][1]
+def chosen(args: argparse.Namespace, phases: Sequence[Phase], *, wide: bool = False) -> list[Phase]:
+    """The phases that the options leave; of wide networks only those in which float32 must agree."""
     return [
         phase
         for phase in phases
@@ -194,7 +242,10 @@ def chosen(args: argparse.Namespace, phases: Sequence[Phase], student_name: str)
 
 
 def write(
-    args: argparse.Namespace, official: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]]
+    args: argparse.Namespace,
+    official: Mapping[str, Any],
+    comparisons: Sequence[Mapping[str, Any]],
+    size: int = SIZE,
 ) -> int:
     """The result file, and the exit status."""
     return finish(
@@ -203,7 +254,7 @@ def write(
             "what": f"per-step losses of gkd beside {official['repository']}: same weights, same batches",
             **environment(),
             "official": dict(official),
-            "data": DATA,
+            "data": data_facts(size),
             "tolerance": TOLERANCE,
             "comparisons": list(comparisons),
         },

@@ -31,10 +31,7 @@ STEPS = 100
 BATCH = 64
 WARM_STEPS = 60  # of the teacher, and of a student that starts late in the schedule
 NOISE = 0.3
-DATA = (
-    f"scikit-learn digits, 32x32x3, normalised, with fixed noise of std {NOISE}, shuffled batches of {BATCH}; "
-    f"teacher after {WARM_STEPS} steps of cross-entropy"
-)
+SIZE = 32  # of the images, both ways
 
 Curves = dict[str, list[float]]
 State = dict[str, Tensor]
@@ -45,7 +42,7 @@ class Stream:
     """The batches of one epoch, the same at every iteration.
 
     Attributes:
-        images: ``[N, 3, 32, 32]``, normalised.
+        images: ``[N, 3, H, W]``, normalised.
         labels: int64 ``[N]`` in ``0 .. num_classes − 1``.
         index: int64 ``[steps, B]``, the rows that each batch takes.
         num_classes: C.
@@ -67,8 +64,16 @@ class Stream:
         return Stream(self.images.to(dtype), self.labels, self.index, self.num_classes)
 
 
-def digits(classes: range, *, steps: int, seed: int) -> Stream:
-    """scikit-learn's digits of some classes, upsampled to 32×32×3, in ``steps`` shuffled batches.
+def data_facts(size: int = SIZE) -> str:
+    """What both sides are trained on, for the result file."""
+    return (
+        f"scikit-learn digits, {size}x{size}x3, normalised, with fixed noise of std {NOISE}, shuffled batches of "
+        f"{BATCH}; teacher after {WARM_STEPS} steps of cross-entropy"
+    )
+
+
+def digits(classes: range, *, steps: int, seed: int, size: int = SIZE) -> Stream:
+    """scikit-learn's digits of some classes, upsampled to ``size×size×3``, in ``steps`` shuffled batches.
 
     Each image has its own fixed noise: on the digits' constant background a ReLU would switch for
     thousands of equal pixels at once. What an epoch of whole batches leaves over is dropped.
@@ -76,7 +81,7 @@ def digits(classes: range, *, steps: int, seed: int) -> Stream:
     data = load_digits()
     chosen = [i for i, digit in enumerate(data.target) if digit in classes]
     small = torch.tensor(data.images[chosen] / 16, dtype=torch.float32).unsqueeze(1)
-    images = F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False)
+    images = F.interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
     images = ((images - images.mean()) / images.std()).expand(-1, 3, -1, -1)
     generator = torch.Generator().manual_seed(seed)
     images = images + NOISE * torch.randn(images.shape, generator=generator)
@@ -179,6 +184,10 @@ def train_gkd(
     Args:
         epoch: where the weight schedules stand at a step.
         joined: name of a further curve -> the terms whose weighted sum it is.
+
+    Returns:
+        ``total``, which is the student's loss, each term and, where samples are routed, ``routing`` (what trains the
+        policy) and ``share <spot>`` (how much of the batch is distilled there).
     """
     joined = joined or {}
     curves: Curves = {"total": [], **{name: [] for name in [*distiller.terms, *joined]}}
@@ -189,7 +198,11 @@ def train_gkd(
         optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
         optimiser.step()
-        curves["total"].append(losses["loss"].item())
+        routing = losses.get("loss/routing", torch.zeros(()))
+        curves["total"].append((losses["loss"] - routing).item())
+        for name, value in losses.items():
+            if name == "loss/routing" or name.startswith("share/"):
+                curves.setdefault(name.removeprefix("loss/").replace("/", " "), []).append(value.item())
         for name in distiller.terms:
             curves[name].append(losses[f"loss/{name}"].item())
         for name, parts in joined.items():
@@ -237,6 +250,16 @@ def recorded(terms: Mapping[str, str | Callable[[Any], dict[str, Any]]]) -> Iter
 
 
 @contextlib.contextmanager
+def float_is(dtype: torch.dtype) -> Iterator[None]:
+    """In float64 ``Tensor.float()`` returns float64 as well, for code that calls it on what it computes with."""
+    if dtype != torch.float64:
+        yield
+        return
+    with patch.object(torch.Tensor, "float", torch.Tensor.double):
+        yield
+
+
+@contextlib.contextmanager
 def official_surroundings(dtype: torch.dtype) -> Iterator[Path]:
     """What official code expects around it, on one CPU: ``.cuda()`` that stays, a scratch working folder.
 
@@ -249,8 +272,7 @@ def official_surroundings(dtype: torch.dtype) -> Iterator[Path]:
         stack.enter_context(patch.object(torch.Tensor, "cuda", lambda self, *_args, **_options: self))
         stack.enter_context(patch.object(nn.Module, "cuda", lambda self, *_args, **_options: self))
         stack.enter_context(patch.object(torch.cuda, "is_available", lambda: False))
-        if dtype == torch.float64:
-            stack.enter_context(patch.object(torch.Tensor, "float", torch.Tensor.double))
+        stack.enter_context(float_is(dtype))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))

@@ -29,7 +29,7 @@ from unittest.mock import patch
 
 import torch
 import yaml
-from _cifar import Case, chosen, compare_case, pairs, parser, write
+from _cifar import PAIRS, Case, chosen, compare_case, pairs, parser, write
 from _common import (
     Curves,
     OfficialLoader,
@@ -159,7 +159,7 @@ def main() -> int:
         official = partial(run_official, checkout, script)
         more = {place: f"SOLVER.LR_DECAY_STAGES {stages}" for place, stages in DECAYED.items()}
         comparisons += compare_case(
-            case, official, f"--cfg {CONFIG}", more, chosen(args, PHASES, student_name)
+            case, official, f"--cfg {CONFIG}", more, chosen(args, PHASES, wide=student_name != PAIRS[0][1])
         )
     return write(
         args,

@@ -37,7 +37,6 @@ from unittest.mock import patch
 
 import torch
 from _common import (
-    DATA,
     WARM_STEPS,
     Curves,
     OfficialDataset,
@@ -46,6 +45,7 @@ from _common import (
     Stream,
     arguments,
     copied,
+    data_facts,
     digits,
     official_module,
     official_surroundings,
@@ -415,7 +415,7 @@ def main() -> int:
                 },
             },
             "networks": f"official wide_resnet, depth {DEPTH}, width {TEACHER_WIDTH} -> {STUDENT_WIDTH}, no dropout",
-            "data": f"{DATA}; teacher's classes 0 to 6, student's 3 to 9",
+            "data": f"{data_facts()}; teacher's classes 0 to 6, student's 3 to 9",
             "tolerance": TOLERANCE,
             "comparisons": comparisons,
         },

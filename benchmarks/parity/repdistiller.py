@@ -23,21 +23,30 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from _cifar import Case, chosen, compare_case, pairs, parser, write
+from _cifar import (
+    PAIRS,
+    Case,
+    chosen,
+    compare_case,
+    negatives,
+    pairs,
+    parser,
+    positive_first,
+    without_epsilon,
+    write,
+)
 from _common import (
     Curves,
     OfficialLoader,
     State,
-    Stream,
     copied,
     official_module,
     official_surroundings,
@@ -45,9 +54,7 @@ from _common import (
     recorded,
 )
 from _compare import PHASES, Phase, checkout_facts
-from torch import Tensor, nn
-
-from gkd.features import Batch
+from torch import nn
 
 DECAYED = {"late": "--lr_decay_epochs 0,0,9", "last": "--lr_decay_epochs 0,0,0"}
 # PKT and CRDLoss add 1e-7 where gkd does not, which is enough to part float64 at the first rate.
@@ -163,27 +170,6 @@ def with_shared_weights(
     return build
 
 
-def negatives(stream: Stream, number: int, step: int, index: Tensor) -> Tensor:
-    """int64 ``[B, K]``: for each sample of a step, numbers of samples of other classes, the same at every call."""
-    generator = torch.Generator().manual_seed(step)
-    others = [(stream.labels != stream.labels[sample]).nonzero().squeeze(1) for sample in index]
-    return torch.stack([rows[torch.randint(len(rows), (number,), generator=generator)] for rows in others])
-
-
-def positive_first(case: Case, step: int, batch: Batch) -> Tensor:
-    """int64 ``[B, 1 + K]``: what the official loader of contrastive samples adds to a batch."""
-    assert case.negatives is not None
-    return torch.cat([batch.index.unsqueeze(1), case.negatives(step, batch.index)], 1)
-
-
-@contextlib.contextmanager
-def without_epsilon(script: types.ModuleType) -> Iterator[None]:
-    """``PKT`` and ``CRDLoss`` without what they add to norms, probabilities and denominators."""
-    pkt, crd = script.PKT.cosine_similarity_loss, sys.modules[script.CRDLoss.__module__]
-    with patch.object(pkt, "__defaults__", (0.0,)), patch.object(crd, "eps", 0.0):
-        yield
-
-
 def run_official(
     method: Method, script: types.ModuleType, case: Case, place: str, start: State, dtype: torch.dtype
 ) -> tuple[Curves, State]:
@@ -243,7 +229,7 @@ def main() -> int:
                 negatives=draw,
             )
             official = partial(run_official, method, script)
-            phases = chosen(args, method.phases, student_name)
+            phases = chosen(args, method.phases, wide=student_name != PAIRS[0][1])
             options = method.options
             if method.exact:
                 options += " (eps of the criterion is 0)"

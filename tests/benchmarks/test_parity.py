@@ -9,6 +9,7 @@ import pytest
 from gkd.models import NETWORKS
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+ROUTED = {"sakd", "sp", "rkd", "vid", "cc", "fitnet", "pkt", "crd"}
 FILES = sorted((FOLDER / "results").glob("parity_*.json"))
 
 
@@ -19,6 +20,7 @@ def test_every_official_repository_is_compared():
         "megvii-research/mdistiller",
         "njulus/REFILLED",
         "njulus/GKD",
+        "zju-vipa/spot-adaptive-pytorch",
     }
 
 
@@ -27,6 +29,7 @@ def test_every_official_repository_is_compared():
     [
         ("parity_repdistiller", {"kd", "sp", "at", "nst", "rkd", "pkt", "vid", "crd"}),
         ("parity_mdistiller", {"dkd"}),
+        ("parity_sakd", ROUTED - {"pkt"}),  # of which float32 keeps too few digits
     ],
 )
 def test_every_method_agrees_in_float32(file, methods):
@@ -39,12 +42,13 @@ def test_every_method_agrees_in_float32(file, methods):
     assert agree == methods
 
 
-@pytest.mark.parametrize("file", ["parity_repdistiller", "parity_mdistiller"])
+@pytest.mark.parametrize("file", ["parity_repdistiller", "parity_mdistiller", "parity_sakd"])
 def test_the_students_learn(file):
     for comparison in json.loads((FOLDER / "results" / f"{file}.json").read_text())["comparisons"]:
         curves = comparison["curves"]["gkd"]
-        # a total that is warmed up rises; its term before weighting does not
-        falling = curves["dkd"] if "dkd" in curves else curves["total"]
+        # a total that is warmed up rises, or one that is on more samples at each step; its term does not
+        routed = curves["cross_entropy"] if "routing" in curves else curves["total"]
+        falling = curves.get("dkd", routed)
         assert sum(falling[-10:]) < sum(falling[:10])
 
 
@@ -59,6 +63,52 @@ def test_curves_agree_where_they_must(path):
         for name in comparison["relative_difference"]:
             for official, ours in zip(curves["official"][name], curves["gkd"][name], strict=True):
                 assert abs(official - ours) <= result["tolerance"] * abs(official)
+
+
+def routed():
+    return json.loads((FOLDER / "results" / "parity_sakd.json").read_text())["comparisons"]
+
+
+def test_routing_agrees_to_rounding_in_float64():
+    compared = [entry for entry in routed() if entry["must_agree"] and entry["dtype"] == "float64"]
+    assert {Path(entry["method"]).stem for entry in compared} == ROUTED
+    assert {entry["networks"] for entry in compared} == {"resnet14 -> resnet8", "wrn_16_2 -> resnet8"}
+    late = [entry for entry in compared if entry["phase"] == "late"]
+    assert {Path(entry["method"]).stem for entry in late} == ROUTED - {"crd"}
+    for entry in compared:
+        difference = {name: value["largest"] for name, value in entry["relative_difference"].items()}
+        assert {"total", "cross_entropy", "kd", "routing", "share logits"} < set(difference)
+        assert max(difference.values()) <= 1e-9
+        assert not any(shares(difference).values())
+
+
+def shares(curves):
+    return {name: curve for name, curve in curves.items() if name.startswith("share ")}
+
+
+def test_gates_differ_between_the_samples_of_a_batch():
+    for entry in routed():
+        spots = shares(entry["curves"]["gkd"])
+        assert len(spots) >= 2
+        for curve in spots.values():
+            if "bias 10" in entry["name"]:
+                assert curve[0] == 1
+            else:
+                assert 0 < curve[0] < 1
+                # at the first rate the penalty soon has all logits' gates on
+                assert entry["phase"] == "first" or sum(0 < share < 1 for share in curve) > 90
+
+
+def test_the_routing_loss_has_the_penalty():
+    penalised = set()
+    for entry in routed():
+        curves = entry["curves"]["official"]
+        for loss, share in zip(curves["routing"], curves["share logits"], strict=True):
+            missing = max(0.0, 32 - 64 * share)
+            assert loss > missing
+            if missing:
+                penalised.add(entry["name"])
+    assert len(penalised) >= len(ROUTED)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
