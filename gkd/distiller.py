@@ -176,7 +176,7 @@ class Distiller(nn.Module):
                     options = self._selection(term, read)
                     share = self._narrow(options, term, reading, decision)
                     value, count = self._value(name, number, inputs, options)
-                    parts.append(value if share is None else share * value)
+                    parts.append(value if share is None else share.to(value.dtype) * value)
                     counts.append(count)
                 values[name] = _sum(parts)
                 if term.entry.counted is not None:
@@ -236,7 +236,7 @@ class Distiller(nn.Module):
         distilled = torch.stack([decision.gates[:, self.router.column[spot]] for spot in spots]).all(0)
         rows = options.get("mask", torch.ones_like(distilled))
         options["mask"] = rows & distilled
-        return options["mask"].sum() / rows.sum().clamp_min(1)
+        return options["mask"].sum().double() / rows.sum().clamp_min(1)
 
     def _outputs(self, batch: Batch) -> dict[str, _Outputs]:
         """The outputs that the terms read, for the images as they are and for virtual samples made of them."""

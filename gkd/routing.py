@@ -24,7 +24,6 @@ from torch.nn import functional as F
 from gkd.errors import UserError
 from gkd.features import Features, Shapes, TappedNetwork
 from gkd.labels import LabelRelation
-from gkd.losses._common import upcast
 from gkd.splicing import LOGITS, Splice, named, ordered_spots, spot_name
 from gkd.spots import SpotPair
 from gkd.teacher import Teacher
@@ -159,14 +158,15 @@ class Router(nn.Module):
         gates = self.choose(student.embedding.detach(), teacher.embedding)
         routed = self.splice(images, teacher, gates)
         with torch.autocast(images.device.type, enabled=False):
-            loss = self.loss(upcast(routed), upcast(student.logits.detach()), labels, gates)
+            own = student.logits.detach().to(gates.dtype)
+            loss = self.loss(routed.to(gates.dtype), own, labels, gates)
         distilled = gates.detach() > 0.5
         return self._decided(~distilled if self.options.policy == "anti" else distilled, labels, loss)
 
     def choose(self, student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
         """Gates ``[B, S]``, 0 or 1, with the gradient of the Gumbel-softmax (straight through)."""
         assert self.policy is not None
-        both = torch.cat([upcast(teacher_embedding), upcast(student_embedding)], 1)
+        both = torch.cat([teacher_embedding, student_embedding], 1).to(self.policy.weight.dtype)
         with torch.autocast(both.device.type, enabled=False):
             scores = self.policy(both).unflatten(1, (len(self.spots), 2))
         noise = torch.empty_like(scores).exponential_(generator=self.generator).log().neg()

@@ -24,7 +24,6 @@ from _common import (
     copied,
     data_facts,
     digits,
-    float_is,
     train_gkd,
     train_teacher,
 )
@@ -112,11 +111,9 @@ def run_gkd(
     give_router(case, distiller, dtype)
     optimiser = stage.optimiser.build(distiller.param_groups(stage.train))
     stage.optimiser.set_lr(optimiser, PROGRESS[place], stage.epochs)
-    # A router calls ``float()`` on what its policy and its loss read.
-    with float_is(dtype) if distiller.router else contextlib.nullcontext():
-        curves = train_gkd(
-            distiller, optimiser, case.stream.to(dtype), steps, epoch=case.epoch, joined=case.joined
-        )
+    curves = train_gkd(
+        distiller, optimiser, case.stream.to(dtype), steps, epoch=case.epoch, joined=case.joined
+    )
     return curves, copied(student.state_dict())
 
 

@@ -277,7 +277,7 @@ def share_weights(method: Method, case: Case, train_kd: Callable[..., None], **g
     for number in inner:
         suffix = f"_{number}" if "hint_0" in modules else ""
         for side in ("hint", "anti_hint"):
-            names |= layer_names(f"{side}{suffix}", f"{side}s.{number}.regressor")
+            names |= layer_names(f"{side}{suffix}", f"splice.{side}s.{number}.regressor")
     shared(official, names, case.router)
     if method.weights:
         if not case.adapters:
