@@ -41,16 +41,17 @@ def plot_routing(folder: Path) -> Path:
     last = read_json(folder / ROUTING, keys=("stage", "epoch", "classes", "shares"))
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     over_epochs, over_classes = figure.subplots(2, 1, height_ratios=[3, max(1.0, 0.45 * len(last["shares"]))])
-    _draw_epochs(over_epochs, records)
+    _draw_epochs(over_epochs, records, list(last["shares"]))
     _draw_classes(over_classes, last)
     path = folder / ROUTING_PLOT
     figure.savefig(path, dpi=120)
     return path
 
 
-def _draw_epochs(axes: Any, records: list[dict[str, Any]]) -> None:
-    """A line a spot, broken where a stage ends: the next one has a policy of its own."""
-    names = dict.fromkeys(key for record in records for key in record if key.startswith("share/"))
+def _draw_epochs(axes: Any, records: list[dict[str, Any]], last: list[str]) -> None:
+    """A line a spot, those of the last stage first; broken where a stage ends: the next one has a policy of its own."""
+    known = (key for record in records for key in record if key.startswith("share/"))
+    names = dict.fromkeys([*(f"share/{name}" for name in last), *known])
     starts = [i for i, r in enumerate(records) if i == 0 or r["stage"] != records[i - 1]["stage"]]
     for name, marker in zip(names, itertools.cycle("os^vDPX"), strict=False):
         shares = [100 * record[name] if name in record else math.nan for record in records]
@@ -71,7 +72,8 @@ def _draw_epochs(axes: Any, records: list[dict[str, Any]]) -> None:
     axes.set(xlabel="epoch of routed training", ylabel="gates on (% of samples)", ylim=(-3, 103))
     axes.set_title("Samples distilled at each spot (student-teacher)")
     axes.grid(alpha=0.3)
-    axes.legend(title="spot", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=6, frameon=False)
 
 
 def _draw_classes(axes: Any, last: dict[str, Any]) -> None:
