@@ -47,7 +47,7 @@ class Step:
     """A student, its teacher and the terms of a method, with routing or without."""
 
     def __init__(
-        self, pair: tuple[str, str], method: str, policy: str, batch: int, device: torch.device
+        self, pair: tuple[str, str], method: str, routed: bool, batch: int, device: torch.device
     ) -> None:
         torch.manual_seed(0)
         space = LabelSpace([f"class{number:03d}" for number in range(CLASSES)])
@@ -63,7 +63,7 @@ class Step:
             relation=LabelRelation(space, space),
             image_shape=(3, 32, 32),
             train_labels=torch.arange(SAMPLES) % CLASSES,
-            routing=Routing(policy=policy, initial_bias=0.0),  # type: ignore[arg-type]
+            routing=Routing(policy="adaptive", initial_bias=0.0) if routed else None,
         ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.distiller.train()
         self.optimiser = Optimiser(lr=1e-6).build(self.distiller.param_groups())
@@ -87,11 +87,11 @@ def steps(pair: tuple[str, str], batch: int, rounds: int, device_name: str) -> C
     """Median seconds of every method's step, plain and routed."""
     device = torch.device(device_name)
     made = {
-        (method, policy): Step(pair, method, policy, batch, device)
+        (method, routed): Step(pair, method, routed, batch, device)
         for method in METHODS
-        for policy in ("always", "adaptive")
+        for routed in (False, True)
     }
-    taken: dict[tuple[str, str], list[float]] = {key: [] for key in made}
+    taken: dict[tuple[str, bool], list[float]] = {key: [] for key in made}
     for number in range(rounds + 2):
         for key, step in made.items():
             seconds = step.seconds()
@@ -103,13 +103,13 @@ def steps(pair: tuple[str, str], batch: int, rounds: int, device_name: str) -> C
         "student": pair[1],
         "batch": batch,
         "rounds": rounds,
-        "dtype": str(made["kd", "always"].dtype).removeprefix("torch."),
+        "dtype": str(made["kd", False].dtype).removeprefix("torch."),
         "methods": {
             method: {
-                "plain_seconds": medians[method, "always"],
-                "routed_seconds": medians[method, "adaptive"],
-                "times_kd": medians[method, "adaptive"] / medians["kd", "always"],
-                "times_own": medians[method, "adaptive"] / medians[method, "always"],
+                "plain_seconds": medians[method, False],
+                "routed_seconds": medians[method, True],
+                "times_kd": medians[method, True] / medians["kd", False],
+                "times_own": medians[method, True] / medians[method, False],
             }
             for method in METHODS
         },

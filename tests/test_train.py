@@ -490,7 +490,7 @@ def test_a_policy_and_its_generator_go_on_after_a_stop(
     stage = {
         "epochs": 4,
         "terms": terms,
-        "spots": {"policy": policy, "initial_bias": 0.0},
+        "spots": {"policy": policy, **({"initial_bias": 0.0} if policy == "adaptive" else {})},
         "optimiser": {"clip_norm": 1.0},
     }
     method = Method.model_validate({"name": "m", "paper": "ours", "summary": "", "stages": {"one": stage}})
