@@ -1,0 +1,164 @@
+"""Episodes: N-way K-shot tasks as one tensor of sample numbers, drawn by a generator of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gkd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """E episodes over one image set: every model that is judged on them sees the same samples.
+
+    Attributes:
+        index: int64 ``[E, N, K + Q]``, numbers of samples in the set: of each class K support samples, then Q
+            queries. No sample stands twice in an episode.
+        classes: int64 ``[E, N]``, the classes of each episode, as columns of the set's label space.
+        shots: K.
+    """
+
+    index: Tensor
+    classes: Tensor
+    shots: int
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def ways(self) -> int:
+        return self.index.shape[1]
+
+    @property
+    def queries(self) -> int:
+        return self.index.shape[2] - self.shots
+
+    @property
+    def support(self) -> Tensor:
+        """``[E, N, K]``."""
+        return self.index[:, :, : self.shots]
+
+    @property
+    def query(self) -> Tensor:
+        """``[E, N, Q]``."""
+        return self.index[:, :, self.shots :]
+
+    def with_shots(self, shots: int) -> Episodes:
+        """The same episodes with the first ``shots`` of each class's support: classes and queries stay.
+
+        Raises:
+            UserError: more shots than were drawn, or none.
+        """
+        if not 1 <= shots <= self.shots:
+            raise UserError(
+                f"The episodes were drawn with {self.shots} shots a class; {shots} cannot be taken of them."
+            )
+        index = torch.cat([self.index[:, :, :shots], self.query], dim=2)
+        return Episodes(index, self.classes, shots)
+
+    def save(self, path: Path) -> None:
+        """Writes the episodes as safetensors."""
+        save_file(
+            {"index": self.index.contiguous(), "classes": self.classes.contiguous()},
+            path,
+            metadata={"shots": str(self.shots)},
+        )
+
+
+def load_episodes(path: Path) -> Episodes:
+    """What ``Episodes.save`` wrote.
+
+    Raises:
+        UserError: another file.
+    """
+    try:
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            shots = int((file.metadata() or {})["shots"])
+        return Episodes(tensors["index"], tensors["classes"], shots)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"The file {path} holds no episodes of gkd: {error}.") from None
+
+
+def draw_episodes(
+    labels: Tensor,
+    *,
+    count: int,
+    ways: int,
+    shots: int,
+    queries: int,
+    seed: int,
+    num_classes: int | None = None,
+) -> Episodes:
+    """Draws episodes: classes uniformly without replacement, then samples of each without replacement.
+
+    A pure function of its arguments, on every machine: its own generator draws float64 numbers on the CPU, and all
+    that follows is exact. The first n episodes of a longer draw are not those of a shorter one.
+
+    Args:
+        labels: int64 ``[n]``, the set's labels by sample number.
+        count: E, how many episodes.
+        ways, shots, queries: N, K and Q of the standard protocol; Q queries of each class.
+        seed: of the draw.
+        num_classes: C; None is the largest label plus one.
+
+    Raises:
+        UserError: more ways than classes, one way, or classes with fewer than K + Q samples; each is named.
+    """
+    labels = labels.cpu()
+    total = int(labels.max()) + 1 if num_classes is None and len(labels) else int(num_classes or 0)
+    sizes = torch.bincount(labels, minlength=total)
+    _check(sizes, count=count, ways=ways, shots=shots, queries=queries)
+    generator = torch.Generator().manual_seed(seed)
+    classes = _distinct(torch.full((count, 1), total), ways, generator).squeeze(1)
+    # Samples by class, so that the number of a sample within its class leads to its number in the set.
+    by_class = torch.sort(labels, stable=True).indices
+    first = sizes.cumsum(0) - sizes
+    within = _distinct(sizes[classes], shots + queries, generator)
+    return Episodes(by_class[first[classes].unsqueeze(2) + within], classes, shots)
+
+
+def _check(sizes: Tensor, *, count: int, ways: int, shots: int, queries: int) -> None:
+    if min(count, shots, queries) < 1 or ways < 2:
+        raise UserError(
+            f"Episodes need at least 2 ways and 1 episode, shot and query; {count} episodes of {ways} ways, "
+            f"{shots} shots and {queries} queries were asked for."
+        )
+    if ways > len(sizes):
+        raise UserError(
+            f"{ways}-way episodes need as many classes, but the images have {len(sizes)}; use fewer ways."
+        )
+    small = [f"{column} ({size})" for column, size in enumerate(sizes.tolist()) if size < shots + queries]
+    if small:
+        shown = ", ".join(small[:10]) + (", ..." if len(small) > 10 else "")
+        raise UserError(
+            f"{shots} shots and {queries} queries need {shots + queries} images of every class, but these columns have "
+            f"fewer: {shown}; use fewer shots or queries, or leave the classes out."
+        )
+
+
+def _distinct(sizes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``[..., count]`` different numbers below ``sizes [...]``, in the order of the draw.
+
+    The j-th is uniform among those that are left: a number below size - j, moved past those that were taken.
+    """
+    drawn = torch.rand((*sizes.shape, count), generator=generator, dtype=torch.float64)
+    taken: list[Tensor] = []  # those before, ascending
+    result = []
+    for number in range(count):
+        value = (drawn[..., number] * (sizes - number)).long()
+        for other in taken:
+            value = value + (value >= other)
+        result.append(value)
+        rest, ascending = value, []
+        for other in taken:
+            ascending.append(torch.minimum(rest, other))
+            rest = torch.maximum(rest, other)
+        taken = [*ascending, rest]
+    return torch.stack(result, -1)

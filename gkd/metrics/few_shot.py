@@ -1,0 +1,140 @@
+"""Few-shot classifiers on embeddings, many episodes at once, and the accuracy of each episode.
+
+``support [E, N, K, D]`` holds K embeddings of each of the N classes of E episodes, ``query [E, N, Q, D]`` the judged
+ones. A classifier gives scores ``[E, N, Q, N]``; the largest is its answer. Embeddings are computed once for an image
+set; an episode is indices into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gkd.errors import UserError, unknown
+
+_CHUNK = 32  # episodes at a time on a CPU: what they read stays in its cache
+
+
+def nearest_mean(support: Tensor, query: Tensor) -> Tensor:
+    """Minus the squared Euclidean distance to each class's mean, up to a constant of the query.
+
+    Source:
+        Snell, Swersky, Zemel: Prototypical Networks, NeurIPS 2017, equation 2.
+    """
+    means = support.mean(2)
+    return 2 * torch.einsum("enqd,ecd->enqc", query, means) - means.square().sum(2)[:, None, None]
+
+
+def cosine_mean(support: Tensor, query: Tensor) -> Tensor:
+    """The cosine to the mean of each class's unit embeddings: normalise, average, normalise.
+
+    Source:
+        Wang et al.: SimpleShot, 2019 (L2N).
+    """
+    means = F.normalize(F.normalize(support, dim=3).mean(2), dim=2)
+    return torch.einsum("enqd,ecd->enqc", F.normalize(query, dim=3), means)
+
+
+def ridge(support: Tensor, query: Tensor, *, penalty: float = 1.0) -> Tensor:
+    """Ridge regression to ±1 targets with an intercept, one against all, in the Gram space of the support.
+
+    ``min_W,b Σ_i ‖ W x_i + b − y_i ‖² + penalty · ‖W‖²``; the scores are ``W q + b``, those of scikit-learn's
+    ``RidgeClassifier(alpha=penalty)``.
+    """
+    episodes, ways, shots, width = support.shape
+    rows = support.reshape(episodes, ways * shots, width)
+    targets = _one_hot(ways, shots, rows).mul(2).sub(1)
+    middle, mean = rows.mean(1, keepdim=True), targets.mean(0)
+    centred = rows - middle
+    gram = centred @ centred.mT
+    gram.diagonal(dim1=1, dim2=2).add_(penalty)
+    weights = torch.linalg.solve(gram, (targets - mean).expand(episodes, -1, -1))
+    return ((query - middle.unsqueeze(1)) @ centred.mT.unsqueeze(1)) @ weights.unsqueeze(1) + mean
+
+
+def logistic(
+    support: Tensor, query: Tensor, *, strength: float = 1.0, tolerance: float = 1e-5, most: int = 1000
+) -> Tensor:
+    """Multinomial logistic regression with an intercept, in the Gram space of the support.
+
+    ``min_W,b strength · Σ_i CE(W x_i + b, y_i) + ½ ‖W‖²`` of unit embeddings, which RFS uses; scikit-learn's
+    ``LogisticRegression(C=strength)``. The minimum is unique but for a common shift of b. Solved by the quadratic
+    bound of the softmax (each step solves one linear system, whose matrix is factorised once), with Nesterov's
+    extrapolation, until no gradient in the space of the support's scores exceeds ``tolerance``.
+
+    Source:
+        Böhning: Multinomial Logistic Regression Algorithm, 1992 (the bound); Tian et al.: RFS, ECCV 2020.
+    """
+    support, query = F.normalize(support, dim=3), F.normalize(query, dim=3)
+    episodes, ways, shots, width = support.shape
+    rows = support.reshape(episodes, ways * shots, width)
+    gram, targets = rows @ rows.mT, _one_hot(ways, shots, rows)
+    count = len(targets)
+    system = rows.new_zeros(episodes, count + 1, count + 1)
+    system[:, :count, :count] = strength / 2 * gram + torch.eye(count, dtype=rows.dtype, device=rows.device)
+    system[:, :count, count] = strength / 2
+    system[:, count, :count] = 1
+    factors = torch.linalg.lu_factor(system)
+    # Of each class: a weight for every support sample, W = Σ_i a_i x_i, and the intercept.
+    solution = rows.new_zeros(episodes, count + 1, ways)
+    ahead, momentum = solution, 1.0
+    for step in range(most):
+        weights = ahead[:, :count]
+        scores = gram @ weights + ahead[:, count:]
+        residual = strength * (scores.softmax(2) - targets) + weights
+        right = torch.cat([-residual, -weights.sum(1, keepdim=True)], 1)
+        new = ahead + torch.linalg.lu_solve(*factors, right)
+        following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        ahead = new + (momentum - 1) / following * (new - solution)
+        moved = (new - solution).abs().amax() if step % 10 == 9 else None
+        solution, momentum = new, following
+        if moved is not None and moved < tolerance:
+            break
+    kernel = query @ rows.mT.unsqueeze(1)
+    return kernel @ solution[:, :count].unsqueeze(1) + solution[:, count:].unsqueeze(1)
+
+
+def _one_hot(ways: int, shots: int, like: Tensor) -> Tensor:
+    """``[N · K, N]``: the class of each support sample, in the order of classes."""
+    return torch.eye(ways, dtype=like.dtype, device=like.device).repeat_interleave(shots, 0)
+
+
+# Name -> scores ``[E, N, Q, N]`` from support and query.
+CLASSIFIERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "nearest-mean": nearest_mean,
+    "cosine": cosine_mean,
+    "ridge": ridge,
+    "logistic": logistic,
+}
+
+
+def episode_accuracies(
+    embedding: Tensor,
+    support: Tensor,
+    query: Tensor,
+    classifier: str = "nearest-mean",
+    *,
+    chunk: int | None = None,
+) -> Tensor:
+    """Accuracy in percent of each episode, float64 ``[E]``.
+
+    Args:
+        embedding: ``[n, D]`` of the image set.
+        support, query: int64 ``[E, N, K]`` and ``[E, N, Q]``, numbers of rows.
+        classifier: a key of ``CLASSIFIERS``.
+        chunk: episodes at a time; None is 32 on a CPU and 4096 elsewhere.
+    """
+    if classifier not in CLASSIFIERS:
+        raise UserError(unknown("classifier", classifier, CLASSIFIERS))
+    scores_of = CLASSIFIERS[classifier]
+    size = chunk or (_CHUNK if embedding.device.type == "cpu" else 4096)
+    found = []
+    for own, asked in zip(support.split(size), query.split(size), strict=True):
+        scores = scores_of(embedding[own], embedding[asked])
+        answers = scores.argmax(3)
+        truth = torch.arange(own.shape[1], device=answers.device).view(1, -1, 1)
+        found.append((answers == truth).double().mean((1, 2)))
+    return 100 * torch.cat(found)
