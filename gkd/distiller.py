@@ -160,8 +160,9 @@ class Distiller(nn.Module):
         """One step's losses.
 
         Returns:
-            ``loss``: the weighted sum, with graph; ``loss/<term>``: each term before weighting;
-            ``empty/<term>``: 1 where a counting term found nothing to average over. All 0-dim.
+            ``loss``: the weighted sum, with graph, and ``loss/routing`` on top where a policy is trained;
+            ``loss/<term>``: each term before weighting; ``empty/<term>``: 1 where a counting term found nothing to
+            average over; ``share/<spot>``: the share of the batch that is distilled there. All 0-dim.
         """
         outputs = self._outputs(batch)
         decision = self._route(outputs)
