@@ -247,8 +247,8 @@ class FewShotTask:
         if leak and not self.options.allow_leak:
             raise UserError(
                 f"The teacher knows {len(leak)} of the {len(novel)} novel classes ({_some(leak)}), so its student "
-                "would be no few-shot learner; use a teacher of the base classes (leave out task.teacher_classes), or set "
-                "task.allow_leak=true, which every table then says."
+                "would be no few-shot learner; use a teacher of the base classes (leave out task.teacher_classes), or "
+                "set task.allow_leak=true, which every table then says."
             )
         return leak
 
