@@ -87,7 +87,7 @@ def problem_of(experiment: schema.Experiment) -> Problem:
     source, teacher_source, task = _sides(experiment)
     relation = relation_of(experiment) if experiment.teacher else None
     require(experiment.method, relation, config.shipped_methods())
-    problem = next(iter(task.problems(teacher_source, source)))
+    problem = next(iter(task.problems(teacher_source, source, experiment.run.seed)))
     _check_what_the_teacher_sees(experiment, problem)
     return problem
 

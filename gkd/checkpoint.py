@@ -253,6 +253,18 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str
     network.load_state_dict({**own, **tensors})
 
 
+def load_body(network: nn.Module, path: Path, *, name: str) -> None:
+    """Loads all of a weight file but the head, which keeps the values that it has.
+
+    Raises:
+        UserError: weights of another network.
+    """
+    tensors, _ = read_weights(path)
+    own = network.state_dict()
+    head = {key: own[key] for key in _head_entries(network, own)}
+    load_weights(network, {**tensors, **head}, name=name, path=path)
+
+
 def _without_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The student's entries of a wrapped distiller, those of a wrapped network, or all."""
     for prefix in ("module.student.", "module."):

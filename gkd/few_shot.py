@@ -72,13 +72,11 @@ class FewShot:
         novel: the test: episodes over classes that neither training nor selection sees.
         validation: episodes that choose the best epoch.
         classifiers: what answers the queries; the first one chooses the epoch and leads tables.
-        leak: teacher classes that are among the novel ones, as ``allow_leak`` has it; empty where all is well.
     """
 
     novel: EpisodeSet
     validation: EpisodeSet
     classifiers: tuple[str, ...]
-    leak: tuple[str, ...] = ()
 
     @property
     def needs_base_mean(self) -> bool:

@@ -19,7 +19,7 @@ from gkd.config import Resolved, load_method
 from gkd.errors import UserError, unknown
 from gkd.few_shot import EPISODES
 from gkd.method import refusal
-from gkd.runs import CORRECT, WEIGHTS, run, run_folder, slug
+from gkd.runs import CORRECT, FROZEN, WEIGHTS, run, run_folder, slug, unpack
 from gkd.schema import Compare, MethodRow
 
 _KEPT = (
@@ -211,8 +211,8 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
                 correct = read_json(run_folder(cell.resolved) / CORRECT, keys=("count", *WEIGHTS))
                 kept = {key: summary[key] for key in _KEPT}
                 content = {"label": cell.label, "axes": cell.axes, **kept, "correct": correct}
-                if "leak" in summary:  # judged on episodes
-                    content["leak"] = summary["leak"]
+                content |= {"leak": summary["leak"]} if summary["leak"] else {}
+                if (run_folder(cell.resolved) / EPISODES).is_file():
                     content["episodes"] = read_json(run_folder(cell.resolved) / EPISODES, keys=tuple(WEIGHTS))
                 write_json(path, content)
                 solved.cells.append(content)
@@ -225,6 +225,20 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
         )
     solved.absent = list(absent.values())
     return solved
+
+
+def frozen_cells(solved: Solved, baseline: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Cells for what classifiers make of the embedding that the baseline's students start from, and their labels."""
+    found = []
+    for cell in solved.cells:
+        kept = cell["correct"]
+        for label in (key for key in kept if key.startswith(FROZEN) and cell["label"] == baseline):
+            right = unpack(kept[label], kept["count"])
+            judged = {"accuracy": 100 * float(right.mean()), "ece": None}
+            correct = {"count": kept["count"], **dict.fromkeys(WEIGHTS, kept[label])}
+            own = {"label": label, "correct": correct, "seconds": 0.0, **dict.fromkeys(WEIGHTS, judged)}
+            found.append({**cell, **own})
+    return found, list(dict.fromkeys(cell["label"] for cell in found))
 
 
 def _denial(resolved: Resolved) -> tuple[str | None, str]:

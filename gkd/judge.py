@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gkd import config, metrics, schema
@@ -16,6 +17,7 @@ from gkd.errors import UserError
 from gkd.evaluate import base_mean, predict, teacher_predictions
 from gkd.few_shot import EPISODES, Accuracies, FewShot, packed
 from gkd.losses import teacher_confidence
+from gkd.metrics.few_shot import episode_correct
 from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher
@@ -106,6 +108,18 @@ def on_episodes(network: nn.Module, problem: Problem, settings: Settings) -> Acc
         _, embedding = predict(network, novel, settings)
         mean = base_mean(network, problem, settings) if few_shot.needs_base_mean else None
     return few_shot.novel.accuracies(embedding, few_shot.classifiers, mean)
+
+
+def on_frozen(student: nn.Module, problem: Problem, settings: Settings) -> dict[str, Tensor]:
+    """Which test images the problem's ``frozen`` classifiers get right, Bool ``[N]``, as the student starts."""
+    if not problem.frozen:
+        return {}
+    train, test, ways = problem.student.train, problem.student.test, len(problem.student.space)
+    (_, known), (_, asked) = predict(student, train, settings), predict(student, test, settings)
+    support = torch.arange(len(train)).view(1, ways, -1)
+    query = len(train) + torch.arange(len(test)).view(1, ways, -1)
+    rows = torch.cat([known, asked])
+    return {name: episode_correct(rows, support, query, name).flatten() for name in problem.frozen}
 
 
 def keep_episodes(folder: Path, few_shot: FewShot, accuracies: Mapping[str, Accuracies]) -> None:

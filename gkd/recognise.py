@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +26,8 @@ from gkd.schema import Experiment
 from gkd.settings import Settings
 from gkd.weight_facts import WeightFacts
 
-RECOGNISERS = ("logistic", "nearest-mean", "cosine")
+RECOGNISERS = ("cosine", "nearest-mean", "logistic")
+_SCALE = 10.0  # of cosines, where Meta-Baseline (Chen et al., ICCV 2021) starts to learn it
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def recognise(
     support: Path,
     images: Sequence[Path],
     *,
-    classifier: str = "logistic",
+    classifier: str = "cosine",
     weights: Literal["last", "best"] = "last",
 ) -> list[Answer]:
     """The class of each image, among those of the support folder, by a run's student.
@@ -57,9 +59,9 @@ def recognise(
         run: the folder of a finished run of any task.
         support: a directory or zip of ``CLASS/FILE``, with two classes or more, not necessarily as many files in each.
         images: files.
-        classifier: ``logistic`` (scikit-learn's regression on unit embeddings, C = 1), ``nearest-mean`` (its
-            confidence is a softmax of squared distances, close to 0 or 1) or ``cosine`` (a softmax of cosines, never
-            far from 1/N).
+        classifier: ``cosine`` to the class means (its confidence is a softmax of ten times the cosines),
+            ``nearest-mean`` (a softmax of squared distances, close to 0 or 1) or ``logistic`` (regression of unit
+            embeddings, C = 1, which few images leave undecided).
         weights: the student of the last epoch, or of that which validation chose.
 
     Raises:
@@ -142,8 +144,8 @@ def _asked_images(paths: Sequence[Path], form: Form) -> ImageSet:
     return ImageSet(torch.stack(pixels), labels, LabelSpace(["asked"]))
 
 
-def _pixels(image: object) -> Tensor:
-    pixels = torch.as_tensor(image)
+def _pixels(image: np.ndarray) -> Tensor:
+    pixels = torch.from_numpy(image.copy())  # a decoder's own memory may be read-only
     return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
 
 
@@ -159,5 +161,5 @@ def _probabilities(support: Tensor, labels: Tensor, query: Tensor, classifier: s
     unit = classifier == "cosine"
     support, query = (F.normalize(rows, dim=1) if unit else rows for rows in (support, query))
     means = torch.stack([support[labels == column].mean(0) for column in range(int(labels.max()) + 1)])
-    scores = query @ F.normalize(means, dim=1).T if unit else -torch.cdist(query, means).square()
+    scores = _SCALE * query @ F.normalize(means, dim=1).T if unit else -torch.cdist(query, means).square()
     return scores.softmax(1)

@@ -6,7 +6,7 @@ import fcntl
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,15 @@ from torch import Tensor
 
 from gkd import metrics
 from gkd.builders import Prepared, prepare, use_threads
-from gkd.checkpoint import latest_checkpoint, load_weights, read_json, read_weights, save_weights, write_json
+from gkd.checkpoint import (
+    latest_checkpoint,
+    load_body,
+    load_weights,
+    read_json,
+    read_weights,
+    save_weights,
+    write_json,
+)
 from gkd.config import Resolved, load
 from gkd.data import ImageSet, StreamedPixels
 from gkd.environment import command, environment
@@ -32,6 +40,7 @@ from gkd.judge import (
     judge,
     keep_episodes,
     on_episodes,
+    on_frozen,
     prove_teacher,
     rounded,
     teacher_results,
@@ -39,17 +48,16 @@ from gkd.judge import (
 from gkd.labels import LabelRelation
 from gkd.logging import MetricsFile, Reporter
 from gkd.models import count_parameters
-from gkd.report.few_shot import PLOT as FEW_SHOT_PLOT
-from gkd.report.few_shot import plot_few_shot
-from gkd.report.plots import ROUTING, ROUTING_PLOT, can_plot, plot_routing
+from gkd.report.plots import FEW_SHOT_PLOT, ROUTING, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
 from gkd.task import Problem
 from gkd.teacher import Teacher
-from gkd.teachers import check_shapes, load_teacher, teacher_experiment
+from gkd.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
 from gkd.train import Position, State, fit
 from gkd.weight_facts import WeightFacts
 
 Summary = dict[str, Any]
 CORRECT = "correct.json"
+FROZEN = "frozen "  # before a classifier's name: what it makes of the embedding that the student starts from
 WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}
 
 
@@ -120,6 +128,8 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
         f"data      {describe_images(prepared.problem.student.train)}", markup=False, highlight=False
     )
     teacher, problem = obtain_teacher(prepared, console)
+    _start_from_pretrained(prepared, console)
+    frozen = on_frozen(prepared.student, problem, prepared.settings)
     with _locked(folder, console if wait else None):
         done = finished(folder)
         if done is not None:  # by the process that was waited for
@@ -137,7 +147,7 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
                 reporter,
             )
         states = {"last": last, "best": best}
-        summary = _finish(folder, prepared, problem, teacher, states, position, threads)
+        summary = _finish(folder, prepared, problem, teacher, states, position, threads, frozen)
         _plot(folder, console)
         return summary, True
 
@@ -188,6 +198,16 @@ def obtain_teacher(prepared: Prepared, console: Console) -> tuple[Teacher | None
     return teacher, problem
 
 
+def _start_from_pretrained(prepared: Prepared, console: Console) -> None:
+    """Lets the student start from the run that trains it on the base classes, where the experiment says so."""
+    if prepared.experiment.student.pretrain is None:
+        return
+    training = pretraining_experiment(prepared)
+    run(training, console, wait=True)
+    path = run_folder(training) / WEIGHTS["last"]
+    load_body(prepared.student, path, name=prepared.experiment.student.network)
+
+
 def _describe(folder: Path, prepared: Prepared, threads: int) -> None:
     """config.yaml, command.txt and env.json; a resumed run must find the machine it was started on."""
     resolved, settings = prepared.resolved, prepared.settings
@@ -214,6 +234,7 @@ def _finish(
     states: dict[str, State],
     position: Position,
     threads: int,
+    frozen: Mapping[str, Tensor],
 ) -> Summary:
     """Judges last and best on test, once; writes the students, their correctness and the summary."""
     resolved, settings, student = prepared.resolved, prepared.settings, prepared.student
@@ -244,6 +265,7 @@ def _finish(
             for which in states:
                 results[which]["to_teacher"] = paired(on_novel[which], on_novel["teacher"])
         keep_episodes(folder, problem.few_shot, on_novel)
+    correct |= {f"{FROZEN}{name}": pack(right) for name, right in frozen.items()}
     write_json(folder / CORRECT, {"count": len(labels), **correct})
     summary: Summary = {
         "config": resolved.name,
@@ -255,7 +277,7 @@ def _finish(
         "note": "last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
         **results,
         "teacher": of_teacher,
-        **({"leak": problem.few_shot.leak} if problem.few_shot else {}),
+        "leak": problem.leak,
         "empty_batches": _empty_batches(folder),
         "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
         "seconds": round(position.seconds, 2),

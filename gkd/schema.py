@@ -298,7 +298,17 @@ class Student(Side):
 
     Attributes:
         network, options, taps, checkpoint: as in ``Teacher``.
+        pretrain: trains it on the base classes of a middle-shot task first, for all runs that start there; all but
+            the head is taken.
     """
+
+    pretrain: TeacherTraining | None = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.pretrain is not None and self.checkpoint is not None:
+            raise ValueError("give checkpoint or pretrain, what the student starts from, not both")
+        return self
 
 
 class Evaluate(Section):

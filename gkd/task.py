@@ -121,6 +121,9 @@ class Problem:
         student: images over the student's classes.
         rows: which rows a loss on the teacher's logits sees where the method does not say.
         few_shot: episodes over other classes, where the task judges embeddings on them.
+        frozen: classifiers (``gkd.metrics.few_shot``) to judge beside the student, on the embedding that it starts
+            from; the classes then have equally many images each, one class after the other.
+        leak: classes kept from training that the teacher knows all the same, as ``allow_leak`` has it.
     """
 
     name: str
@@ -129,6 +132,8 @@ class Problem:
     student: Source
     rows: Literal["known", "all"] = "known"
     few_shot: FewShot | None = None
+    frozen: tuple[str, ...] = ()
+    leak: tuple[str, ...] = ()
 
 
 class Task(Protocol):
@@ -146,6 +151,6 @@ class Task(Protocol):
         """The relation over the data sets' full spaces; needs no image, so it can refuse early."""
         ...
 
-    def problems(self, teacher: Source, student: Source) -> Iterator[Problem]:
-        """The problems in the order in which they are solved."""
+    def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
+        """The problems in the order in which they are solved; ``seed`` is that of the run, for tasks that draw."""
         ...

@@ -99,23 +99,60 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
         images = prepared.problem.student.train
         if images.as_teacher_sees.channels != images.channels:
             data = data.model_copy(update={"mean": None, "std": None})  # those given are the student's
-    if options.train.batch_size is not None:
-        data = data.model_copy(update={"batch_size": options.train.batch_size})
+    task = _task_of_teacher(prepared)
+    return _training(prepared, f"teachers/{options.network}", task, data, options, options.train)
+
+
+def pretraining_experiment(prepared: Prepared) -> config.Resolved:
+    """The run that trains what the student starts from, shared by all that start there.
+
+    Raises:
+        UserError: a task without base classes.
+    """
+    experiment = prepared.experiment
+    section = experiment.student
+    assert section.pretrain is not None
+    task = TASKS[experiment.task.name].load()(experiment.task)
+    own = task.teacher_task() if hasattr(task, "teacher_task") else None
+    if own is None:
+        raise UserError(
+            f"student.pretrain trains on the base classes, but the task {experiment.task.name} has none (or names "
+            "teacher_classes of its own); use middle_shot, or student.checkpoint."
+        )
+    data = experiment.data.model_copy(update=dict.fromkeys(_STUDENTS_ALONE))
+    return _training(prepared, f"students/{section.network}", own, data, section, section.pretrain)
+
+
+def _training(
+    prepared: Prepared,
+    name: str,
+    task: dict[str, Any],
+    data: schema.Data,
+    section: schema.Side,
+    training: schema.TeacherTraining,
+) -> config.Resolved:
+    """An ordinary run that trains a side's network before the experiment's own."""
+    experiment = prepared.experiment
+    if training.batch_size is not None:
+        data = data.model_copy(update={"batch_size": training.batch_size})
     run = experiment.run.model_dump(mode="json", exclude_unset=True)
-    run.update(epochs=options.train.epochs, seed=options.train.seed)
+    run.update(epochs=training.epochs, seed=training.seed)
     content = {
-        "task": _task_of_teacher(prepared),
+        "task": task,
         "data": data.model_dump(mode="json", exclude_unset=True),
-        "student": _as_student(options),
-        "method": {"name": options.train.method},
-        "optimiser": options.train.optimiser.model_dump(mode="json"),
+        "student": _as_student(section),
+        "method": {"name": training.method},
+        "optimiser": training.optimiser.model_dump(mode="json"),
         "evaluate": experiment.evaluate.model_dump(mode="json", exclude_unset=True),
         "run": run,
     }
-    if options.data is None:
-        for key in _STUDENTS_ALONE:
+    for key in _STUDENTS_ALONE:
+        if getattr(data, key) is None:
             content["data"].pop(key, None)
-    return config.resolve(f"teachers/{options.network}", [("teacher", content)])
+    needs_teacher = config.load_method(training.method).needs_teacher
+    if needs_teacher and experiment.teacher is not None:
+        content["teacher"] = experiment.teacher.model_dump(mode="json", exclude_unset=True)
+    return config.resolve(name, [("training", content)])
 
 
 def _task_of_teacher(prepared: Prepared) -> dict[str, Any]:
@@ -128,7 +165,7 @@ def _task_of_teacher(prepared: Prepared) -> dict[str, Any]:
     return {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}}
 
 
-def _as_student(section: schema.Teacher) -> dict[str, Any]:
+def _as_student(section: schema.Side) -> dict[str, Any]:
     """The student section of the run that trains a teacher; what others read of it later does not rename it."""
     content = {
         "network": section.network,

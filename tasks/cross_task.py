@@ -62,7 +62,7 @@ class CrossTask:
             options.aliases,
         )
 
-    def problems(self, teacher: Source, student: Source) -> Iterator[Problem]:
+    def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)
         yield Problem(
             "student", relation, teacher.restrict(relation.teacher), student.restrict(relation.student)

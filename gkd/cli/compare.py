@@ -31,8 +31,13 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     else:
         on_episodes = any("episodes" in cell for cell in solved.cells)
         make, show = (few_shot_rows, few_shot_markdown) if on_episodes else (table_rows, markdown)
+        frozen, labels = grid.frozen_cells(solved, compare.baseline)
         rows = make(
-            solved.cells, solved.absent, baseline=compare.baseline, report=compare.report, order=order
+            [*solved.cells, *frozen],
+            solved.absent,
+            baseline=compare.baseline,
+            report=compare.report,
+            order=[*labels, *order],
         )
         text = show(rows, baseline=compare.baseline, axes=list(compare.axes))
     write_table(solved.table, rows, text, command=command())

@@ -155,6 +155,14 @@ CLASSIFIERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 CENTRED = "centred"  # the nearest mean of ``centred`` embeddings, which needs more than the episode
 
 
+def known_classifiers(names: tuple[str, ...], *more: str) -> tuple[str, ...]:
+    """The names themselves where each is a key of ``CLASSIFIERS`` or one of ``more``; a ValueError elsewhere."""
+    for name in names:
+        if name not in (*CLASSIFIERS, *more):
+            raise ValueError(unknown("classifier", name, (*CLASSIFIERS, *more)))
+    return names
+
+
 def mean_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, float]:
     """The mean over episodes and the half width of its Student-t interval: ``t · s / √E``, s with E − 1.
 
@@ -171,7 +179,7 @@ def mean_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, float]
     return float(values.mean()), quantile * float(values.std()) / math.sqrt(count)
 
 
-def episode_accuracies(
+def episode_correct(
     embedding: Tensor,
     support: Tensor,
     query: Tensor,
@@ -179,7 +187,7 @@ def episode_accuracies(
     *,
     chunk: int | None = None,
 ) -> Tensor:
-    """Accuracy in percent of each episode, float64 ``[E]``.
+    """Whether each query is answered rightly, Bool ``[E, N, Q]``.
 
     Args:
         embedding: ``[n, D]`` of the image set.
@@ -193,8 +201,19 @@ def episode_accuracies(
     size = chunk or (_CHUNK if embedding.device.type == "cpu" else 4096)
     found = []
     for own, asked in zip(support.split(size), query.split(size), strict=True):
-        scores = scores_of(embedding[own], embedding[asked])
-        answers = scores.argmax(3)
-        truth = torch.arange(own.shape[1], device=answers.device).view(1, -1, 1)
-        found.append((answers == truth).double().mean((1, 2)))
-    return 100 * torch.cat(found)
+        answers = scores_of(embedding[own], embedding[asked]).argmax(3)
+        found.append(answers == torch.arange(own.shape[1], device=answers.device).view(1, -1, 1))
+    return torch.cat(found)
+
+
+def episode_accuracies(
+    embedding: Tensor,
+    support: Tensor,
+    query: Tensor,
+    classifier: str = "nearest-mean",
+    *,
+    chunk: int | None = None,
+) -> Tensor:
+    """Accuracy in percent of each episode, float64 ``[E]``; arguments as of ``episode_correct``."""
+    right = episode_correct(embedding, support, query, classifier, chunk=chunk)
+    return 100 * right.double().mean((1, 2))

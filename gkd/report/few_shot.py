@@ -1,21 +1,19 @@
-"""The table of a few-shot grid, and the plot of a run: accuracy on episodes, paired with the baseline's."""
+"""The table of a few-shot grid: accuracy on episodes, paired with the baseline's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gkd.checkpoint import read_json
-from gkd.few_shot import EPISODES, unpacked
+from gkd.few_shot import unpacked
 from gkd.metrics import mean_std
 from gkd.metrics.few_shot import mean_interval
+from gkd.report.table import leak_notes
 
 Row = dict[str, Any]
-PLOT = "few_shot.png"
 _TEACHER = "teacher"
 
 
@@ -120,10 +118,7 @@ def few_shot_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]
             cells.append("–" if gap is None else f"{gap:+.2f} ± {found['difference_interval']:.2f}")
         cells += [_number(row.get("base")), str(row["n"]), _number(row.get("seconds"), ".1f")]
         lines.append("| " + " | ".join(cells) + " |")
-    leaks = sorted({name for row in numbered for name in row["leak"]})
-    if leaks:
-        shown = ", ".join(leaks[:10]) + (", ..." if len(leaks) > 10 else "")
-        notes.insert(0, f"**Leak**: the teacher was trained on {len(leaks)} of the novel classes ({shown}).")
+    notes = leak_notes(numbered) + notes
     which = next((row["reported"] for row in numbered if row["label"] != _TEACHER), "last")
     legend = (
         f"Accuracy in percent on episodes of novel classes, of the student of the {which} epoch, averaged over n "
@@ -141,55 +136,3 @@ def _spread(mean: float, half: float) -> str:
 
 def _number(value: float | None, form: str = ".2f") -> str:
     return "–" if value is None else f"{value:{form}}"
-
-
-def plot_few_shot(folder: Path) -> Path:
-    """Accuracy per shot of a run's last student, and of its teacher, with 95 % intervals over episodes.
-
-    Args:
-        folder: a run folder with ``episodes.json``.
-
-    Returns:
-        ``few_shot.png`` in that folder.
-    """
-    from matplotlib.figure import Figure  # no pyplot: no window system, no global state
-
-    content = read_json(folder / EPISODES, keys=("last", "best"))
-    ways = dict.fromkeys(setting.partition(" ")[0] for setting in content["last"])
-    figure = Figure(figsize=(5.5 * len(ways), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(ways), squeeze=False)[0]
-    for axes, way in zip(panels, ways, strict=True):
-        axes.set_xscale("log")
-        for which, style in (("last", "-"), (_TEACHER, "--")):
-            if which in content:
-                _draw(axes, unpacked(content[which]), way, "student" if which == "last" else which, style)
-        axes.set(xlabel="shots", ylabel="accuracy on novel classes (%)", title=f"{way} episodes")
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    path = folder / PLOT
-    figure.savefig(path, dpi=120)
-    return path
-
-
-def _draw(axes: Any, accuracies: dict[str, dict[str, Tensor]], way: str, who: str, style: str) -> None:
-    """A line a classifier."""
-    chosen = {
-        int(setting.partition(" ")[2].removesuffix("-shot")): of_setting
-        for setting, of_setting in accuracies.items()
-        if setting.startswith(f"{way} ")
-    }
-    shots = sorted(chosen)
-    for number, classifier in enumerate(chosen[shots[0]]):
-        found = [mean_interval(chosen[count][classifier]) for count in shots]
-        means, halves = zip(*found, strict=True)
-        axes.errorbar(
-            shots,
-            means,
-            yerr=halves,
-            fmt=f"o{style}",
-            color=f"C{number}",
-            capsize=3,
-            label=f"{who}, {classifier}",
-        )
-    axes.set_xticks(shots, [str(count) for count in shots])
-    axes.minorticks_off()

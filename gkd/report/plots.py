@@ -9,11 +9,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from torch import Tensor
+
 from gkd.checkpoint import read_json
+from gkd.few_shot import EPISODES, unpacked
 from gkd.logging import MetricsFile
+from gkd.metrics.few_shot import mean_interval
 
 ROUTING = "routing.json"
 ROUTING_PLOT = "routing.png"
+FEW_SHOT_PLOT = "few_shot.png"
 _MOST_NAMES = 40  # class names that still fit under the axis
 
 
@@ -99,3 +104,57 @@ def _draw_classes(axes: Any, last: dict[str, Any]) -> None:
     axes.set_xlabel(f"{len(order)} classes, from the most to the least distilled")
     axes.set_title(f"By class, epoch {last['epoch']} of stage {last['stage']!r}")
     axes.figure.colorbar(image, ax=axes, label="gates on (%)", pad=0.01)
+
+
+def plot_few_shot(folder: Path) -> Path:
+    """Accuracy per shot of a run's last student, and of its teacher, with 95 % intervals over episodes.
+
+    Args:
+        folder: a run folder with ``episodes.json``.
+
+    Returns:
+        ``few_shot.png`` in that folder.
+    """
+    from matplotlib.figure import Figure  # no pyplot: no window system, no global state
+
+    content = read_json(folder / EPISODES, keys=("last", "best"))
+    ways = dict.fromkeys(setting.partition(" ")[0] for setting in content["last"])
+    figure = Figure(figsize=(5.5 * len(ways), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(ways), squeeze=False)[0]
+    for axes, way in zip(panels, ways, strict=True):
+        axes.set_xscale("log")
+        for which, style in (("last", "-"), ("teacher", "--")):
+            if which in content:
+                _draw_shots(
+                    axes, unpacked(content[which]), way, "student" if which == "last" else which, style
+                )
+        axes.set(xlabel="shots", ylabel="accuracy on novel classes (%)", title=f"{way} episodes")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    path = folder / FEW_SHOT_PLOT
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _draw_shots(axes: Any, accuracies: dict[str, dict[str, Tensor]], way: str, who: str, style: str) -> None:
+    """A line a classifier."""
+    chosen = {
+        int(setting.partition(" ")[2].removesuffix("-shot")): of_setting
+        for setting, of_setting in accuracies.items()
+        if setting.startswith(f"{way} ")
+    }
+    shots = sorted(chosen)
+    for number, classifier in enumerate(chosen[shots[0]]):
+        found = [mean_interval(chosen[count][classifier]) for count in shots]
+        means, halves = zip(*found, strict=True)
+        axes.errorbar(
+            shots,
+            means,
+            yerr=halves,
+            fmt=f"o{style}",
+            color=f"C{number}",
+            capsize=3,
+            label=f"{who}, {classifier}",
+        )
+    axes.set_xticks(shots, [str(count) for count in shots])
+    axes.minorticks_off()

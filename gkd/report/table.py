@@ -73,6 +73,7 @@ def _row(group: list[dict[str, Any]], base: list[dict[str, Any]], baseline: str,
         "seeds": [cell["seed"] for cell in group],
         "interval": _within(t_interval(accuracies), 0.0, 100.0),
         "ece": _mean(group, lambda cell: cell[report]["ece"]),
+        "leak": first.get("leak", []),
         "agreement": _mean(group, lambda cell: cell[report].get("agreement")),
         "seconds": _mean(group, lambda cell: cell["seconds"]),
         "images_per_second": _mean(group, lambda cell: cell["images_per_second"]),
@@ -155,6 +156,7 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
         cells += [_interval(row.get("difference_interval_over_seeds"), "+.2f")] if several else []
         cells += [str(row["n"]), f"{row['seconds']:.1f}"]
         lines.append("| " + " | ".join([*lead, *cells]) + " |")
+    notes += leak_notes(rows)
     chosen = "validation chose" if other == "best" else "training ended with"
     legend = [
         f"Test accuracy in percent, mean ± std over n seeds, of the student of the {report} epoch; {other}: of the "
@@ -165,6 +167,17 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
         *dict.fromkeys(notes),
     ]
     return "\n".join(lines) + "\n\n" + "\n\n".join(legend) + "\n"
+
+
+def leak_notes(rows: Sequence[Row]) -> list[str]:
+    """Says which classes were to be new and were not, where a teacher knew them."""
+    leaks = sorted({name for row in rows for name in row.get("leak", [])})
+    shown = ", ".join(leaks[:10]) + (", ..." if len(leaks) > 10 else "")
+    return (
+        [f"**Leak**: the teacher was trained on {len(leaks)} of the novel classes ({shown})."]
+        if leaks
+        else []
+    )
 
 
 def _number(value: float | None) -> str:

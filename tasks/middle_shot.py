@@ -1,0 +1,99 @@
+"""Middle-shot: fixed small tasks over novel classes, on which a student is trained with a teacher of other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from gkd.data import ImageSet, gather
+from gkd.data.episodes import draw_episodes
+from gkd.errors import UserError
+from gkd.labels import LabelRelation, LabelSpace
+from gkd.metrics.few_shot import known_classifiers
+from gkd.task import Problem, Source
+
+from .splits import (
+    ClassSplitOptions,
+    check_apart,
+    leak,
+    of_classes,
+    other_classes,
+    parts_of,
+    sides,
+    teacher_task,
+)
+
+
+class MiddleShotOptions(ClassSplitOptions):
+    """The class split, and the tasks over its novel classes.
+
+    Attributes:
+        ways: N classes a task.
+        shots: K images of each to train on; the tasks of fewer shots have the first images of those of more.
+        most_shots: the largest K that is compared: classes and test images are those of its tasks, for every K.
+        queries: Q images of each class to test on.
+        tasks: how many there are; ``run.seed`` is the number of the task, from 0.
+        draw: seed of all tasks.
+        frozen: classifiers on the embedding that the student starts from, judged on the same images.
+    """
+
+    name: Literal["middle_shot"] = "middle_shot"
+    ways: int = Field(default=5, ge=2)
+    shots: int = Field(default=5, ge=1)
+    most_shots: int = Field(default=30, ge=1)
+    queries: int = Field(default=15, ge=1)
+    tasks: int = Field(default=20, ge=1)
+    draw: int = Field(default=0, ge=0)
+    frozen: Annotated[tuple[str, ...], AfterValidator(known_classifiers)] = ("nearest-mean", "logistic")
+
+
+class MiddleShotTask:
+    """One problem a seed: N novel classes, K images of each; the teacher knows the base classes alone."""
+
+    Options = MiddleShotOptions
+
+    def __init__(self, options: MiddleShotOptions) -> None:
+        self.options = options
+
+    def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+        """The relation of the teacher's classes to the base classes; that of a task is known with its images."""
+        return sides(self.options, teacher, student)
+
+    def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
+        options = self.options
+        if seed >= options.tasks:
+            raise UserError(
+                f"run.seed={seed} is no task: there are {options.tasks}, from 0; raise task.tasks (which draws others)."
+            )
+        relation = self.spaces(teacher.space, student.space)
+        validation, novel = other_classes(options, student)
+        check_apart({"base": relation.student, "validation": validation, "novel": novel})
+        known = leak(options, relation, novel)
+        images = gather(parts_of(student), novel)
+        most = max(options.most_shots, options.shots)
+        drawn = draw_episodes(
+            images.labels, count=options.tasks, ways=options.ways, shots=most, queries=options.queries,
+            seed=options.draw, classes=novel.names,
+        ).with_shots(options.shots)  # fmt: skip
+        space = novel.select(drawn.classes[seed].tolist())
+        train, test = (_of_task(images, index[seed], space) for index in (drawn.support, drawn.query))
+        # Too few images to hold any out: nothing is chosen on these, and the last epoch's student is the result.
+        own = Source(train, train, test)
+        of_task = LabelRelation(relation.teacher, space, options.aliases)
+        theirs = of_classes(teacher, relation.teacher)
+        yield Problem("student", of_task, theirs, own, frozen=options.frozen, leak=known)
+
+    def teacher_task(self) -> dict[str, Any] | None:
+        return teacher_task(self.options)
+
+
+def _of_task(images: ImageSet, index: Tensor, space: LabelSpace) -> ImageSet:
+    """The images at ``index [N, K]``, one class after the other in the order of ``space``."""
+    chosen = images.select(index.flatten())
+    columns = torch.arange(len(space)).repeat_interleave(index.shape[1])
+    return replace(chosen, labels=columns.to(chosen.labels.device), space=space)

@@ -1,0 +1,228 @@
+"""Class splits of few-shot learning: base, validation and novel classes that share none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from gkd.class_splits import CLASS_SPLITS, class_split
+from gkd.data import ImageSet
+from gkd.data.rotations import unturned
+from gkd.errors import UserError, unknown
+from gkd.labels import LabelRelation, LabelSpace, class_order
+from gkd.task import Classes, Order, Source, TaskOptions
+
+
+def _count_or_classes(value: Any) -> Any:
+    """``64`` is short for the next 64 classes of the order; selections go on to their own schema."""
+    return value if type(value) is int or value is None else Classes.model_validate(value)
+
+
+Part = Annotated[int | Classes | None, BeforeValidator(_count_or_classes)]
+
+
+class ClassSplitOptions(TaskOptions):
+    """Which classes are trained on, chosen on and tested on.
+
+    Attributes:
+        split: a class split by its paper's name (``gkd.class_splits``); None goes by the next three.
+        base, validation, novel: numbers of classes, taken one after the other from ``order``, or selections. All None:
+            the classes of the data's own training, validation and test images, where these share none.
+        order: of the classes, for numbers. Rotations of one class stay together and count once.
+        teacher_classes: where the teacher's are not the base classes.
+        aliases: student name -> teacher name, for a teacher of another data set.
+        allow_leak: lets a teacher know novel classes; every table says so.
+    """
+
+    split: str | None = None
+    base: Part = None
+    validation: Part = None
+    novel: Part = None
+    order: Order = "natural"
+    teacher_classes: Classes | None = None
+    aliases: dict[str, str] = Field(default_factory=dict)
+    allow_leak: bool = False
+
+    @model_validator(mode="after")
+    def _one_kind_of_split(self) -> ClassSplitOptions:
+        parts = {name: getattr(self, name) for name in ("base", "validation", "novel")}
+        given = [name for name, part in parts.items() if part is not None]
+        if self.split is not None and given:
+            raise ValueError(f"split names the classes, so leave out {' and '.join(given)}")
+        if self.split is not None and self.split not in CLASS_SPLITS:
+            raise ValueError(unknown("class split", self.split, CLASS_SPLITS))
+        if given and not {"base", "novel"} <= set(given) and given != ["validation"]:
+            raise ValueError(
+                "give base and novel, and validation if you like; or none, for data that is split by class"
+            )
+        kinds = {type(parts[name]) for name in given}
+        if len(kinds) > 1:
+            raise ValueError("give numbers for base, validation and novel, or selections for all of them")
+        for name in given:
+            if type(parts[name]) is int and parts[name] < (0 if name == "validation" else 2):
+                raise ValueError(
+                    f"{name}={parts[name]} classes are too few; a task needs two classes or more"
+                )
+        if self.order != "natural" and kinds != {int}:
+            raise ValueError("order is for numbers of classes; give base, validation and novel as numbers")
+        return self
+
+    @property
+    def classes(self) -> dict[str, Any]:
+        """What says the classes of each part, as the task section of another run."""
+        kept = {"split", "base", "validation", "novel", "order"}
+        return self.model_dump(mode="json", include=kept, exclude_defaults=True)
+
+
+def sides(options: ClassSplitOptions, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+    """The teacher's classes, chosen or by themselves, against the base classes."""
+    base = base_classes(options, student)
+    if options.teacher_classes is not None:
+        theirs = options.teacher_classes.select(teacher)
+    else:
+        theirs = base if set(base) <= set(teacher) else teacher  # another data set's are all its own
+    return LabelRelation(theirs, base, options.aliases)
+
+
+def teacher_task(options: ClassSplitOptions) -> dict[str, Any] | None:
+    """The base classes as a few-shot task that is hardly judged, so that other episodes are no other teacher."""
+    if options.teacher_classes is not None:
+        return None
+    few = {
+        "count": 100,
+        "validation": 100,
+        "ways": 2,
+        "shots": 1,
+        "queries": 1,
+        "classifiers": "nearest-mean",
+    }
+    return {"name": "few_shot", **options.classes, "episodes": few}
+
+
+def parts_of(source: Source) -> list[ImageSet]:
+    """All images of a source."""
+    return [source.train, source.validation, source.test, *([source.other] if source.other else [])]
+
+
+def base_classes(options: ClassSplitOptions, train: LabelSpace) -> LabelSpace:
+    """The base classes, from those of the training images."""
+    if options.split is not None:
+        return train.select(class_split(options.split)["train"])
+    if isinstance(options.base, Classes):
+        return options.base.select(train)
+    if isinstance(options.base, int):
+        return LabelSpace(_in_turn(train, options.order, (options.base,))[0])
+    if isinstance(options.validation, int):
+        counts = (len(_groups(train)) - options.validation,)
+        return LabelSpace(_in_turn(train, options.order, counts)[0])
+    held = options.validation.select(train) if options.validation else ()
+    return train.select([name for name in train if name not in held])
+
+
+def other_classes(options: ClassSplitOptions, source: Source) -> tuple[LabelSpace | None, LabelSpace]:
+    """The validation classes (None: none) and the novel classes."""
+    train, test = source.space, source.test.space
+    apart = not set(train) & set(test)
+    if options.split is not None:
+        names = class_split(options.split)
+        places = [train, test, *([source.other.space] if source.other else [])]
+        return _among(places, names["validation"]), _among(places, names["test"])
+    if options.novel is None and not apart:
+        raise UserError(
+            f"{source.train.name} has the same classes to train and to test on: say which of them are new to a few-"
+            "shot learner, as in task.base=64 task.validation=16 task.novel=20, or by name: task.split=cifar_fs."
+        )
+    if options.novel is not None and apart:
+        raise UserError(
+            f"The test images of {source.test.name} are of {len(test)} classes without training images, and those "
+            "are the novel ones; leave out task.base and task.novel (task.validation may take training classes)."
+        )
+    if isinstance(options.novel, int):
+        assert isinstance(options.base, int)  # one kind of split
+        assert not isinstance(options.validation, Classes)
+        counts = (options.base, options.validation or 0, options.novel)
+        _, held, rest = _in_turn(train, options.order, counts)
+        return _space(held), LabelSpace(rest)
+    novel = options.novel.select(train) if options.novel else test
+    if isinstance(options.validation, Classes):
+        return options.validation.select(train), novel
+    if options.validation:
+        kept = len(_groups(train)) - options.validation
+        return _space(_in_turn(train, options.order, (kept, options.validation))[1]), novel
+    return source.other.space if source.other else None, novel
+
+
+def leak(options: ClassSplitOptions, relation: LabelRelation, novel: LabelSpace) -> tuple[str, ...]:
+    """The novel classes that the teacher knows.
+
+    Raises:
+        UserError: there are some, and nothing allows them.
+    """
+    named = {teacher: student for student, teacher in relation.aliases.items()}
+    known = tuple(name for name in relation.teacher if named.get(name, name) in novel)
+    if known and not options.allow_leak:
+        raise UserError(
+            f"The teacher knows {len(known)} of the {len(novel)} novel classes ({_some(known)}), so its student "
+            "would be no few-shot learner; use a teacher of the base classes (leave out task.teacher_classes), or "
+            "set task.allow_leak=true, which every table then says."
+        )
+    return known
+
+
+def _groups(space: LabelSpace) -> dict[str, list[str]]:
+    """The classes of a space by the class of which they are rotations."""
+    groups: dict[str, list[str]] = {}
+    for name in space:
+        groups.setdefault(unturned(name), []).append(name)
+    return groups
+
+
+def _in_turn(space: LabelSpace, order: str, counts: Sequence[int]) -> list[list[str]]:
+    """Classes one after the other in an order, so many for each part of the split."""
+    groups = _groups(space)
+    if sum(counts) > len(groups) or counts[0] < 2:
+        raise UserError(
+            f"The split asks for {' + '.join(map(str, counts))} classes, but the data has {len(groups)}; choose "
+            "task.base, task.validation and task.novel to fit."
+        )
+    ordered, parts, start = list(class_order(LabelSpace(list(groups)), order)), [], 0
+    for count in counts:
+        parts.append([name for stem in ordered[start : start + count] for name in groups[stem]])
+        start += count
+    return parts
+
+
+def _space(names: Sequence[str]) -> LabelSpace | None:
+    return LabelSpace(names) if names else None
+
+
+def _among(places: Sequence[LabelSpace], names: Sequence[str]) -> LabelSpace:
+    """Classes of a named split, wherever the data has them."""
+    known = LabelSpace(list(dict.fromkeys(name for place in places for name in place)))
+    return known.select(names)
+
+
+def of_classes(source: Source, space: LabelSpace) -> Source:
+    """A source's images of some classes; where no test image is of them, the held-out images stand in."""
+    test = source.test if set(space) <= set(source.test.space) else source.validation
+    return Source(source.train.restrict(space), source.validation.restrict(space), test.restrict(space))
+
+
+def check_apart(parts: dict[str, LabelSpace | None]) -> None:
+    """Refuses parts that share a class, or rotations of one."""
+    sets = {part: {unturned(name) for name in space} for part, space in parts.items() if space is not None}
+    names = list(sets)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            shared = sorted(sets[one] & sets[other])
+            if shared:
+                raise UserError(
+                    f"The {one} and the {other} classes share {len(shared)} ({_some(shared)}); a class may be in one "
+                    f"part of the split only: take them out of task.{one} or task.{other}."
+                )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
