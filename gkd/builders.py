@@ -281,8 +281,7 @@ def statistics(
 
 def _settings(experiment: schema.Experiment, problem: Problem) -> Settings:
     run, data = experiment.run, experiment.data
-    # Where classes are kept from training, their images must not shape its input either.
-    mean, std = statistics(data, problem.student.train if problem.few_shot else None)
+    mean, std = statistics(data, problem.measured)
     device = choose_device(run.device)
     return Settings(
         seed=run.seed,

@@ -120,6 +120,8 @@ class Problem:
         teacher: images over the teacher's classes, where a teacher is trained here.
         student: images over the student's classes.
         rows: which rows a loss on the teacher's logits sees where the method does not say.
+        measured: the images that normalise the input where data.mean is not given; None takes all training images of
+            the data, which classes that are kept apart must not be among.
         few_shot: episodes over other classes, where the task judges embeddings on them.
         frozen: classifiers (``gkd.metrics.few_shot``) to judge beside the student, on the embedding that it starts
             from; the classes then have equally many images each, one class after the other.
@@ -131,6 +133,7 @@ class Problem:
     teacher: Source
     student: Source
     rows: Literal["known", "all"] = "known"
+    measured: ImageSet | None = None
     few_shot: FewShot | None = None
     frozen: tuple[str, ...] = ()
     leak: tuple[str, ...] = ()

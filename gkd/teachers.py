@@ -56,9 +56,10 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
             )
     network = build_side(options, len(space), problem.student.train.as_teacher_sees, built_with)
     load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)
-    mean, std = statistics(options.data or experiment.data, of_teacher=True)
-    mean = options.mean or facts.mean or mean
-    std = options.std or facts.std or std
+    mean, std = options.mean or facts.mean, options.std or facts.std
+    if mean is None or std is None:
+        found = _statistics_of_teacher(prepared)
+        mean, std = mean or found[0], std or found[1]
     built_as = f"{options.network} {built_with} {options.taps}"
     teacher = Teacher(network, space, mean=mean, std=std, built_as=built_as)
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -71,9 +72,17 @@ def random_teacher(prepared: Prepared) -> Teacher:
     options, space = prepared.experiment.teacher, prepared.problem.relation.teacher
     assert options is not None
     network = build_side(options, len(space), prepared.problem.student.train.as_teacher_sees)
-    mean, std = statistics(options.data or prepared.experiment.data, of_teacher=True)
+    mean, std = _statistics_of_teacher(prepared)
     teacher = Teacher(network, space, mean=mean, std=std)
     return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _statistics_of_teacher(prepared: Prepared) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The teacher's input normalisation where its file says none: that of the images it would be trained on."""
+    experiment, problem = prepared.experiment, prepared.problem
+    assert experiment.teacher is not None
+    images = None if problem.measured is None else problem.teacher.train
+    return statistics(experiment.teacher.data or experiment.data, images, of_teacher=True)
 
 
 def check_shapes(prepared: Prepared) -> None:

@@ -108,7 +108,7 @@ class FewShotTask:
             options.classifiers,
         )
         theirs = of_classes(teacher, relation.teacher)
-        yield Problem("student", relation, theirs, own, few_shot=few_shot, leak=known)
+        yield Problem("student", relation, theirs, own, measured=own.train, few_shot=few_shot, leak=known)
 
     def teacher_task(self) -> dict[str, Any] | None:
         return teacher_task(self.options)

@@ -86,7 +86,8 @@ class MiddleShotTask:
         own = Source(train, train, test)
         of_task = LabelRelation(relation.teacher, space, options.aliases)
         theirs = of_classes(teacher, relation.teacher)
-        yield Problem("student", of_task, theirs, own, frozen=options.frozen, leak=known)
+        measured = student.train.restrict(relation.student)
+        yield Problem("student", of_task, theirs, own, measured=measured, frozen=options.frozen, leak=known)
 
     def teacher_task(self) -> dict[str, Any] | None:
         return teacher_task(self.options)

@@ -5,13 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.svm import LinearSVC
 from torch import Tensor
 from torch.nn import functional as F
 
 from gkd.data.episodes import Episodes, draw_episodes
 from gkd.errors import UserError
-from gkd.metrics.few_shot import CLASSIFIERS, cosine_mean, episode_accuracies, logistic, nearest_mean, ridge
+from gkd.metrics.few_shot import (
+    CLASSIFIERS,
+    centred,
+    cosine_mean,
+    episode_accuracies,
+    known_classifiers,
+    logistic,
+    mean_interval,
+    nearest_mean,
+    ridge,
+    scikit_logistic,
+    scikit_svm,
+)
 
 
 def embeddings(
@@ -112,3 +126,46 @@ def test_an_unknown_classifier_is_named() -> None:
     rows, episodes = drawn(1, 2)
     with pytest.raises(UserError, match="nearest-mean"):
         episode_accuracies(rows, episodes.support, episodes.query, "nearest-men")
+
+
+@pytest.mark.parametrize("ways", [2, 5])
+def test_scikit_learns_own_classifiers_are_fitted_to_each_episode(ways: int) -> None:
+    rows, labels = embeddings()
+    episodes = draw_episodes(labels, count=3, ways=ways, shots=4, queries=6, seed=1)
+    support, query = rows[episodes.support].double(), rows[episodes.query].double()
+    truth = np.repeat(np.arange(ways), 4)
+    for found, build in (
+        (scikit_logistic(support, query), lambda: LogisticRegression(max_iter=1000)),
+        (scikit_svm(support, query), lambda: LinearSVC(random_state=0)),
+    ):
+        for number in range(3):
+            own, asked = (F.normalize(part[number], dim=2).flatten(0, 1).numpy() for part in (support, query))
+            expected = build().fit(own, truth).predict(asked)
+            assert found[number].argmax(2).flatten().numpy().tolist() == expected.tolist()
+
+
+def test_the_batched_regression_answers_as_the_loop_over_scikit_learns() -> None:
+    rows, episodes = drawn(5)
+    support, query = rows[episodes.support], rows[episodes.query]
+    same = logistic(support, query).argmax(3) == scikit_logistic(support, query).argmax(3)
+    assert same.double().mean() >= 0.999
+
+
+def test_centred_embeddings_have_lost_what_all_have_in_common() -> None:
+    rows, _ = embeddings()
+    found = centred(rows + 7, (rows + 7).mean(0))
+    torch.testing.assert_close(found, F.normalize(rows - rows.mean(0), dim=1), rtol=0, atol=1e-5)
+
+
+def test_the_interval_is_scipys() -> None:
+    values = torch.rand(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean, half = mean_interval(values, level=0.9)
+    low, high = stats.t.interval(0.9, 39, loc=values.mean(), scale=stats.sem(values.numpy()))
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert mean_interval(values[:1])[1] == float("inf")
+
+
+def test_known_classifiers_are_handed_on_and_others_named() -> None:
+    assert known_classifiers(("ridge", "centred"), "centred") == ("ridge", "centred")
+    with pytest.raises(ValueError, match="nearest-mean"):
+        known_classifiers(("nearest",))

@@ -1,0 +1,249 @@
+"""Few-shot: which classes are in which part, what is drawn over them, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from gkd import train
+from gkd.builders import load_source
+from gkd.config import load
+from gkd.data import ImageSet, channel_statistics
+from gkd.data.rotations import with_rotations
+from gkd.errors import UserError
+from gkd.schema import Data, Validation
+from gkd.task import TASKS, Problem, Source
+from gkd.tasks.few_shot import FewShotOptions, FewShotTask
+from tests.cli_helpers import gkd
+
+FEW = {"count": 6, "validation": 4, "ways": 2, "shots": [1, 2], "queries": 3}
+
+
+@pytest.fixture
+def source(make_set: Callable[..., ImageSet]) -> Source:
+    """Ten classes in all three parts."""
+    return Source(*(make_set("abcdefghij", num, seed=seed) for seed, num in enumerate((100, 60, 50))))
+
+
+@pytest.fixture
+def apart(make_set: Callable[..., ImageSet]) -> Source:
+    """Data that is split by class."""
+    return Source(make_set("abcdef", 60), make_set("abcdef", 48, seed=1), make_set("ghi", 30, seed=2))
+
+
+def problem(source: Source, teacher: Source | None = None, **options: Any) -> Problem:
+    task = FewShotTask(FewShotOptions(**{"episodes": FEW, **options}))
+    (found,) = task.problems(teacher or source, source)
+    return found
+
+
+def names(found: Problem) -> tuple[list[str], list[str], list[str]]:
+    assert found.few_shot is not None
+    parts = (found.student.train, found.few_shot.validation.images, found.few_shot.novel.images)
+    return tuple(list(images.space) for images in parts)  # type: ignore[return-value]
+
+
+def test_it_is_found_by_entry_point() -> None:
+    assert TASKS["few_shot"].load() is FewShotTask
+
+
+@pytest.mark.parametrize(
+    ("options", "base", "validation", "novel"),
+    [
+        ({"base": 5, "validation": 2, "novel": 3}, "abcde", "fg", "hij"),
+        ({"base": 4, "novel": 3}, "abcd", "abcd", "efg"),
+        ({"base": ["j", "a"], "novel": {"indices": [1, 2]}}, "ja", "ja", "bc"),
+        ({"base": {"size": 3, "shift": 2}, "validation": ["a", "b"], "novel": ["j", "i"]}, "cde", "ab", "ji"),
+    ],
+)
+def test_classes_by_number_and_by_name(
+    source: Source, options: dict[str, Any], base: str, validation: str, novel: str
+) -> None:
+    found = problem(source, **options)
+    assert names(found) == (list(base), list(validation), list(novel))
+    assert found.relation.kind == "same"
+    assert list(found.teacher.train.space) == list(base)
+
+
+def test_numbers_follow_an_order(source: Source) -> None:
+    base, validation, novel = names(problem(source, base=4, validation=3, novel=3, order="1993"))
+    assert sorted(base + validation + novel) == list("abcdefghij")
+    assert base != list("abcd")
+
+
+def test_novel_classes_have_all_their_images_and_base_classes_their_training_images(source: Source) -> None:
+    found = problem(source, base=5, validation=2, novel=3)
+    assert found.few_shot is not None
+    assert found.few_shot.novel.images.class_counts().tolist() == [10 + 6 + 5] * 3
+    assert found.student.train.class_counts().tolist() == [10] * 5
+    assert len(found.student.test) == 25
+
+
+def test_data_that_is_split_by_class_needs_no_options(apart: Source) -> None:
+    assert names(problem(apart)) == (list("abcdef"), list("abcdef"), list("ghi"))
+    assert names(problem(apart, validation=2)) == (list("abcd"), list("ef"), list("ghi"))
+    assert names(problem(apart, validation=["b", "c"])) == (list("adef"), list("bc"), list("ghi"))
+    # No test image is of a base class, so those held out stand in.
+    assert problem(apart).student.test.class_counts().tolist() == [8] * 6
+
+
+def test_the_datas_own_validation_classes_are_taken(apart: Source, make_set: Callable[..., ImageSet]) -> None:
+    own = replace(apart, other=make_set("xyz", 30, seed=5))
+    assert names(problem(own)) == (list("abcdef"), list("xyz"), list("ghi"))
+
+
+def test_a_papers_split_by_name(make_set: Callable[..., ImageSet], monkeypatch: pytest.MonkeyPatch) -> None:
+    split = {"train": ["c", "a"], "validation": ["b", "d"], "test": ["e", "f"]}
+    monkeypatch.setattr("gkd.tasks.splits.class_split", lambda name: split)
+    source = Source(*(make_set("abcdef", 48, seed=seed) for seed in range(3)))
+    assert names(problem(source, split="cifar_fs")) == (["c", "a"], ["b", "d"], ["e", "f"])
+    by_class = Source(make_set("ac", 40), make_set("ac", 20), make_set("fe", 40), make_set("db", 40))
+    assert names(problem(by_class, split="mini_imagenet")) == (["c", "a"], ["b", "d"], ["e", "f"])
+
+
+def test_rotations_stay_in_the_part_of_their_class(source: Source) -> None:
+    turned = Source(*(with_rotations(images) for images in (source.train, source.validation, source.test)))
+    base, validation, novel = names(problem(turned, base=4, validation=2, novel=3, order="7"))
+    stems = [{name[0] for name in part} for part in (base, validation, novel)]
+    assert [len(part) for part in (base, validation, novel)] == [16, 8, 12]
+    assert [len(stem) for stem in stems] == [4, 2, 3]
+    assert not stems[0] & stems[1] | stems[0] & stems[2] | stems[1] & stems[2]
+
+
+def test_episodes_of_fewer_shots_have_the_classes_and_queries_of_those_of_more(source: Source) -> None:
+    found = problem(source, base=5, novel=5, episodes={**FEW, "ways": [2, 4]}).few_shot
+    assert found is not None
+    settings = dict(found.novel.settings())
+    assert list(settings) == ["2-way 1-shot", "2-way 2-shot", "4-way 1-shot", "4-way 2-shot"]
+    one, two = settings["4-way 1-shot"], settings["4-way 2-shot"]
+    assert torch.equal(one.query, two.query)
+    assert torch.equal(one.support, two.support[:, :, :1])
+    assert len(list(found.validation.settings())) == 2
+
+
+def test_no_support_image_is_a_query_and_every_sample_is_of_its_class(source: Source) -> None:
+    found = problem(source, base=5, novel=5, episodes={**FEW, "count": 300}).few_shot
+    assert found is not None
+    (drawn,) = found.novel.episodes
+    support, query = drawn.support.flatten(1), drawn.query.flatten(1)
+    assert not (support.unsqueeze(2) == query.unsqueeze(1)).any()
+    rows = found.novel.images.labels[drawn.index]
+    assert torch.equal(rows, drawn.classes.unsqueeze(2).expand_as(rows))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"base": ["a", "b"], "novel": ["b", "c"]}, "base and the novel classes share 1 (b)"),
+        (
+            {"base": ["a", "b"], "validation": ["c", "d"], "novel": ["d", "e"]},
+            "validation and the novel classes share",
+        ),
+        ({"base": 8, "novel": 4}, "asks for 8 + 0 + 4 classes, but the data has 10"),
+        ({}, "has the same classes to train and to test on"),
+        (
+            {"base": 5, "novel": 2, "episodes": {**FEW, "ways": 3}},
+            "novel classes: 3-way episodes need as many classes",
+        ),
+        (
+            {"base": 5, "novel": 5, "episodes": {**FEW, "queries": 50}},
+            "2 shots and 50 queries need 52 images",
+        ),
+    ],
+)
+def test_splits_and_episodes_that_cannot_be(source: Source, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence.replace("(", r"\(").replace(")", r"\)").replace("+", r"\+")):
+        problem(source, **options)
+
+
+def test_classes_of_data_that_is_split_already(apart: Source) -> None:
+    with pytest.raises(UserError, match=r"leave out task\.base and task\.novel"):
+        problem(apart, base=2, novel=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"split": "cifar_sf"}, "cifar_fs"),
+        ({"split": "cifar_fs", "base": 5}, "leave out base"),
+        ({"base": 5}, "base and novel"),
+        ({"base": 5, "novel": ["a"]}, "numbers for base, validation and novel, or selections"),
+        ({"base": 1, "novel": 5}, "too few"),
+        ({"order": "1993"}, "order is for numbers"),
+        ({"episodes": {"classifiers": "nearest"}}, "nearest-mean"),
+    ],
+)
+def test_options_that_contradict_each_other(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        FewShotOptions(**options)
+
+
+def test_a_teacher_of_novel_classes_is_a_leak(source: Source) -> None:
+    options = {"base": 5, "novel": 3, "teacher_classes": ["a", "b", "g"]}
+    with pytest.raises(UserError, match=r"knows 1 of the 3 novel classes \(g\)"):
+        problem(source, **options)
+    assert problem(source, **options, allow_leak=True).leak == ("g",)
+    aliases = {"base": 5, "novel": 3, "teacher_classes": ["a", "b", "j"], "aliases": {"c": "j"}}
+    assert problem(source, **aliases).leak == ()
+
+
+def test_a_teacher_of_other_data_keeps_its_classes(source: Source, make_set: Callable[..., ImageSet]) -> None:
+    theirs = Source(*(make_set("mno", 30, seed=seed) for seed in range(3)))
+    found = problem(source, theirs, base=5, novel=3)
+    assert list(found.relation.teacher) == list("mno")
+    assert found.relation.kind == "disjoint"
+
+
+def test_other_episodes_are_no_other_teacher() -> None:
+    tasks = [
+        FewShotTask(FewShotOptions(base=5, novel=5, episodes={**FEW, "count": count})) for count in (10, 99)
+    ]
+    assert tasks[0].teacher_task() == tasks[1].teacher_task()
+    assert FewShotOptions(**tasks[0].teacher_task() or {}).base == 5
+
+
+def test_no_image_of_a_novel_class_reaches_training(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole run, its teacher included: batches, statistics and selection see base and held-out images alone."""
+    monkeypatch.chdir(tmp_path)
+    trained: list[ImageSet] = []
+    validated: list[ImageSet] = []
+    measured: list[ImageSet] = []
+
+    def recording(kept: list[ImageSet], function: Callable[..., Any]) -> Callable[..., Any]:
+        def record(images: ImageSet, *args: Any, **options: Any) -> Any:
+            kept.append(images)
+            return function(images, *args, **options)
+
+        return record
+
+    monkeypatch.setattr(train, "Batches", recording(trained, train.Batches))
+    monkeypatch.setattr("gkd.builders.channel_statistics", recording(measured, channel_statistics))
+    validate = train.validate
+    monkeypatch.setattr(
+        train,
+        "validate",
+        lambda student, asked, *rest: (
+            validated.append(asked.few_shot.validation.images),
+            validate(student, asked, *rest),
+        )[1],
+    )
+    words = ("run.epochs=1", "teacher.train.epochs=1", "run.threads=1", "task.episodes.count=20")
+    assert gkd("run", "few_shot/digits", "method=sp", "task.order=1993", *words) == 0
+    options = load("few_shot/digits", ["task.order=1993"]).experiment
+    task = FewShotTask(options.task)
+    source = load_source(Data(name="digits", validation=Validation(per_class=20)))
+    (found,) = task.problems(source, source)
+    assert found.few_shot is not None
+    novel = {image.numpy().tobytes() for image in found.few_shot.novel.images.images}
+    assert len(trained) >= 2  # the teacher's and the student's
+    assert len(measured) >= 2
+    for kept in (trained, validated, measured):
+        assert kept
+        for images in kept:
+            assert not novel & {image.numpy().tobytes() for image in images.images}
+            assert not set(images.space) & set(found.few_shot.novel.images.space)

@@ -1,0 +1,123 @@
+"""Middle-shot: fixed tasks over novel classes, a seed each; a student that starts from a pretrained body."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gkd.checkpoint import read_weights
+from gkd.data import ImageSet
+from gkd.errors import UserError
+from gkd.task import TASKS, Problem, Source
+from gkd.tasks.middle_shot import MiddleShotOptions, MiddleShotTask
+from tests.cli_helpers import gkd
+
+OPTIONS: dict[str, Any] = {
+    "base": 5,
+    "novel": 5,
+    "ways": 3,
+    "shots": 2,
+    "most_shots": 4,
+    "queries": 3,
+    "tasks": 4,
+}
+CONFIG = """
+task: {name: middle_shot, base: 5, novel: 5, ways: 3, shots: 5, most_shots: 5, queries: 20, tasks: 2}
+data: {name: digits, validation: {per_class: 20}, batch_size: 15, augment: crop}
+teacher: {network: resnet8, train: {epochs: 1, batch_size: 50}}
+student: {network: resnet8, pretrain: {epochs: 1, batch_size: 50}}
+method: sp
+evaluate: {every: 9}
+run: {epochs: 2, precision: float32, threads: 1}
+compare: {methods: [student, sp], seeds: [0, 1]}
+"""
+
+
+@pytest.fixture
+def source(make_set: Callable[..., ImageSet]) -> Source:
+    return Source(*(make_set("abcdefghij", num, seed=seed) for seed, num in enumerate((100, 60, 50))))
+
+
+def problem(source: Source, seed: int = 0, **options: Any) -> Problem:
+    (found,) = MiddleShotTask(MiddleShotOptions(**{**OPTIONS, **options})).problems(source, source, seed)
+    return found
+
+
+def test_it_is_found_by_entry_point() -> None:
+    assert TASKS["middle_shot"].load() is MiddleShotTask
+
+
+def test_a_task_has_a_few_novel_classes_and_a_few_images_of_each(source: Source) -> None:
+    found = problem(source)
+    assert len(found.student.space) == 3
+    assert set(found.student.space) <= set("fghij")
+    assert found.relation.kind == "disjoint"
+    assert list(found.relation.teacher) == list("abcde")
+    assert found.student.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert found.student.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert found.measured is not None
+    assert set(found.measured.space) == set("abcde")
+
+
+def test_images_are_of_the_classes_that_they_are_called(source: Source) -> None:
+    found = problem(source, seed=1)
+    everything = torch.cat([source.train.images, source.validation.images, source.test.images])
+    labels = torch.cat([source.train.labels, source.validation.labels, source.test.labels])
+    for images in (found.student.train, found.student.test):
+        for pixels, column in zip(images.images, images.labels.tolist(), strict=True):
+            (place,) = (everything == pixels).flatten(1).all(1).nonzero()
+            assert source.space.names[int(labels[place])] == images.space.names[column]
+
+
+def test_more_shots_are_the_same_task_with_more_images(source: Source) -> None:
+    few, many = problem(source, shots=2), problem(source, shots=4)
+    assert few.student.space == many.student.space
+    assert torch.equal(few.student.test.images, many.student.test.images)
+    first = many.student.train.images.view(3, 4, -1)[:, :2]
+    assert torch.equal(few.student.train.images.view(3, 2, -1), first)
+
+
+def test_a_seed_is_a_task(source: Source) -> None:
+    assert (
+        problem(source, seed=1).student.train.fingerprint()
+        == problem(source, seed=1).student.train.fingerprint()
+    )
+    assert (
+        problem(source, seed=1).student.train.fingerprint()
+        != problem(source, seed=2).student.train.fingerprint()
+    )
+    with pytest.raises(UserError, match=r"run\.seed=4 is no task: there are 4"):
+        problem(source, seed=4)
+
+
+def test_tasks_on_digits_from_a_pretrained_student(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """The whole way: the base student is trained once, its body taken, frozen classifiers beside the methods."""
+    monkeypatch.chdir(tmp_path)
+    Path("middle.yaml").write_text(CONFIG)
+    assert gkd("compare", "middle.yaml") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("students/resnet8 student seed 0  train 1/1") == 1
+    for row in ("frozen nearest-mean", "frozen logistic", "| student |", "| sp |"):
+        assert row in printed
+    (pretrained,) = Path("runs/students/resnet8").glob("*/seed0")
+    body, _ = read_weights(pretrained / "student.safetensors")
+    assert len(body["fc.weight"]) == 5
+    (run,) = Path("runs/middle").glob("student-*/seed1")
+    started, _ = read_weights(run / "student.safetensors")
+    assert len(started["fc.weight"]) == 3
+    moved = (started["conv1.weight"] - body["conv1.weight"]).norm() / body["conv1.weight"].norm()
+    assert moved < 0.7  # two epochs of one step each: still near where it started
+    correct = json.loads((run / "correct.json").read_text())
+    assert correct["count"] == 60
+    assert "frozen logistic" in correct
+
+
+def test_pretraining_needs_base_classes(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert gkd("run", "quickstart", "student.pretrain.epochs=1", "method=student", "run.epochs=1") == 2
+    assert "the task cross_task has none" in capsys.readouterr().err
