@@ -388,6 +388,8 @@ class Batch:
         view: what the teacher sees where that differs from ``images`` (another normalisation, a
             privileged or a cached view); None means the same images.
         teacher: the teacher's outputs on these very pixels, where they were computed before.
+        way, support: where the batch is an episode, which of its classes each row is of, ``[B]`` int64 from 0, and
+            whether it is a support row, ``[B]`` Bool; the others are queries.
     """
 
     images: Tensor
@@ -395,6 +397,8 @@ class Batch:
     index: Tensor
     view: Tensor | None = None
     teacher: Features | None = None
+    way: Tensor | None = None
+    support: Tensor | None = None
 
     @property
     def teacher_images(self) -> Tensor:

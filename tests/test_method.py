@@ -160,7 +160,7 @@ def test_a_refusal_says_why_and_what_would_work() -> None:
     with pytest.raises(UserError, match="share only one; a softmax needs at least two"):
         require(METHODS["kd"], RELATIONS["one shared"], METHODS)
     with pytest.raises(
-        UserError, match=r"needs a teacher, but the experiment has none. .*: mixup, student\."
+        UserError, match=r"needs a teacher, but the experiment has none. .*: mixup, protonet, student\."
     ):
         require(METHODS["sp"], None, METHODS)
 
