@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,15 +16,19 @@ from torch import nn
 from gkd import config, schema
 from gkd.checkpoint import load_weights, read_weights
 from gkd.data import (
+    LAYOUTS,
     ImageSet,
     channel_statistics,
     check_balanced,
     check_episodes,
     fingerprint,
     limit_per_class,
+    listing_of,
     load_images,
     split_validation,
 )
+from gkd.data.listing import Split
+from gkd.data.rotations import with_rotations
 from gkd.errors import UserError
 from gkd.features import TappedNetwork, output_shapes
 from gkd.labels import LabelRelation
@@ -66,7 +70,7 @@ def prepare(resolved: config.Resolved) -> Prepared:
         problem = replace(problem, student=replace(problem.student, train=train))
     torch.manual_seed(experiment.run.seed)
     student = _build_student(experiment, problem)
-    settings = _settings(experiment)
+    settings = _settings(experiment, problem)
     for stage in experiment.method.stages.values():
         per_class = images_per_class(stage, settings)
         if per_class is not None:
@@ -211,11 +215,22 @@ def load_source(data: schema.Data) -> Source:
     train, validation = split_validation(
         train, per_class=cut.per_class, fraction=cut.fraction, take=cut.take, seed=cut.seed
     )
-    return Source(train, validation, test)
+    other = None
+    if data.name in LAYOUTS and data.root is not None and not set(train.space) & set(test.space):
+        there = listing_of(data.name, data.root).splits.get("validation")
+        other = (
+            _load_split(data, "validation") if there and not set(there.classes) & set(train.space) else None
+        )
+    return Source(train, validation, test, other)
 
 
-def _load_split(data: schema.Data, split: Literal["train", "test"]) -> ImageSet:
+def _load_split(data: schema.Data, split: Split) -> ImageSet:
     """The images of a split, with what the teacher sees of them where that is something else."""
+    images = _read_split(data, split)
+    return with_rotations(images) if data.rotations else images
+
+
+def _read_split(data: schema.Data, split: Split) -> ImageSet:
     workers = available_cpus() if data.workers is None else data.workers
     read = partial(
         load_images,
@@ -238,13 +253,20 @@ def _load_split(data: schema.Data, split: Literal["train", "test"]) -> ImageSet:
     return replace(images, teacher_images=theirs.images)
 
 
-def statistics(data: schema.Data, *, of_teacher: bool = False) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(
+    data: schema.Data, images: ImageSet | None = None, *, of_teacher: bool = False
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The input normalisation: as configured, or measured over the training images (as the teacher sees them).
+
+    Args:
+        data: the data set.
+        images: instead of all its training images.
+        of_teacher: measures what the teacher sees of them.
 
     Raises:
         UserError: another number of values than the images have channels.
     """
-    own = load_source(data).train
+    own = load_source(data).train if images is None else images
     images = own.as_teacher_sees if of_teacher else own
     # What is configured is for the student's channels; a teacher that sees others has its own.
     if data.mean is not None and data.std is not None and images.channels == own.channels:
@@ -260,9 +282,10 @@ def statistics(data: schema.Data, *, of_teacher: bool = False) -> tuple[tuple[fl
     return tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std)
 
 
-def _settings(experiment: schema.Experiment) -> Settings:
+def _settings(experiment: schema.Experiment, problem: Problem) -> Settings:
     run, data = experiment.run, experiment.data
-    mean, std = statistics(data)
+    # Where classes are kept from training, their images must not shape its input either.
+    mean, std = statistics(data, problem.student.train if problem.few_shot else None)
     device = choose_device(run.device)
     return Settings(
         seed=run.seed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from gkd.data import ImageSet, Look, ordered
 from gkd.features import Features
 from gkd.losses import class_centres
 from gkd.metrics import accuracy, ncm_accuracy
+from gkd.metrics.few_shot import CENTRED
 from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher
@@ -48,17 +51,36 @@ def teacher_predictions(teacher: Teacher, images: ImageSet, settings: Settings) 
     return predict(teacher, images.as_teacher_sees, settings, mean=teacher.mean, std=teacher.std)
 
 
-def validate(student: nn.Module, problem: Problem, select: str, settings: Settings) -> float:
-    """The metric in percent that chooses a stage's best epoch."""
+def validate(student: nn.Module, problem: Problem, select: str, settings: Settings) -> tuple[str, float]:
+    """What chooses a stage's best epoch, and its value in percent: ``select``, or ``episodes`` in a few-shot task."""
+    if problem.few_shot is not None:
+        return "episodes", _on_validation_episodes(student, problem, settings)
     images = problem.student.validation
     logits, embedding = predict(student, images, settings)
     if select == "accuracy":
-        return accuracy(logits, images.labels.cpu())
+        return select, accuracy(logits, images.labels.cpu())
     train = problem.student.train
     _, train_embedding = predict(student, train, settings)
-    return ncm_accuracy(
+    return select, ncm_accuracy(
         embedding, images.labels.cpu(), train_embedding, train.labels.cpu(), len(images.space)
     )
+
+
+def _on_validation_episodes(student: nn.Module, problem: Problem, settings: Settings) -> float:
+    """The mean accuracy in percent of the first classifier on the validation episodes, over all numbers of shots."""
+    few_shot = problem.few_shot
+    assert few_shot is not None
+    _, embedding = predict(student, few_shot.validation.images, settings)
+    first = few_shot.classifiers[:1]
+    mean = base_mean(student, problem, settings) if CENTRED in first else None
+    accuracies = few_shot.validation.accuracies(embedding, first, mean)
+    return fmean(float(values.mean()) for of_setting in accuracies.values() for values in of_setting.values())
+
+
+def base_mean(network: nn.Module, problem: Problem, settings: Settings) -> Tensor:
+    """``[D]``, a network's mean embedding of the training images as the student sees them, un-augmented."""
+    _, embedding = predict(network, problem.student.train, settings)
+    return embedding.mean(0)
 
 
 def train_centres(teacher: Teacher, images: ImageSet, settings: Settings) -> Tensor:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gkd import config, metrics, schema
 from gkd.builders import Prepared, prepare, use_threads
-from gkd.checkpoint import load_weights, read_weights
+from gkd.checkpoint import load_weights, read_weights, write_json
 from gkd.data import ImageSet
 from gkd.errors import UserError
-from gkd.evaluate import predict, teacher_predictions
+from gkd.evaluate import base_mean, predict, teacher_predictions
+from gkd.few_shot import EPISODES, Accuracies, FewShot, packed
 from gkd.losses import teacher_confidence
 from gkd.settings import Settings
 from gkd.task import Problem
@@ -90,6 +91,30 @@ def teacher_results(teacher: Teacher, problem: Problem, prepared: Prepared) -> d
             metrics.separation(weights, problem.relation.known[labels])
         )
     return results
+
+
+def on_episodes(network: nn.Module, problem: Problem, settings: Settings) -> Accuracies:
+    """What a network's embedding is worth on the novel episodes of a few-shot task: the student's, or a teacher's."""
+    few_shot = problem.few_shot
+    assert few_shot is not None  # whoever asks has looked
+    novel, base = few_shot.novel.images, problem.student.train
+    mean = None
+    if isinstance(network, Teacher):
+        _, embedding = cached_predictions(network, novel, settings)
+        mean = cached_predictions(network, base, settings)[1].mean(0) if few_shot.needs_base_mean else None
+    else:
+        _, embedding = predict(network, novel, settings)
+        mean = base_mean(network, problem, settings) if few_shot.needs_base_mean else None
+    return few_shot.novel.accuracies(embedding, few_shot.classifiers, mean)
+
+
+def keep_episodes(folder: Path, few_shot: FewShot, accuracies: Mapping[str, Accuracies]) -> None:
+    """Writes the novel episodes and what each network got right on each of them into a run folder."""
+    queries = {setting: drawn.ways * drawn.queries for setting, drawn in few_shot.novel.settings()}
+    for drawn in few_shot.novel.episodes:
+        drawn.save(folder / f"episodes-{drawn.ways}-way.safetensors")
+    content = {which: packed(values, queries) for which, values in accuracies.items()}
+    write_json(folder / EPISODES, content)
 
 
 def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:

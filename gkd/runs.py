@@ -24,8 +24,18 @@ from gkd.data import ImageSet, StreamedPixels
 from gkd.environment import command, environment
 from gkd.errors import UserError
 from gkd.evaluate import predict
+from gkd.few_shot import Accuracies, paired, summarised
 from gkd.identity import NO_EFFECT
-from gkd.judge import cached_predictions, check_expected, judge, prove_teacher, rounded, teacher_results
+from gkd.judge import (
+    cached_predictions,
+    check_expected,
+    judge,
+    keep_episodes,
+    on_episodes,
+    prove_teacher,
+    rounded,
+    teacher_results,
+)
 from gkd.labels import LabelRelation
 from gkd.logging import MetricsFile, Reporter
 from gkd.models import count_parameters
@@ -205,6 +215,7 @@ def _finish(
     labels = test.labels.cpu()
     results: dict[str, dict[str, Any]] = {}
     correct: dict[str, str] = {}
+    on_novel: dict[str, Accuracies] = {}
     for which, state in states.items():
         student.load_state_dict(state)
         logits, _ = predict(student, test, settings)
@@ -213,9 +224,20 @@ def _finish(
         if teacher is not None:
             teacher_logits, _ = cached_predictions(teacher, test, settings)
             results[which]["agreement"] = rounded(metrics.agreement(logits, teacher_logits, problem.relation))
+        if problem.few_shot is not None:
+            on_novel[which] = on_episodes(student, problem, settings)
+            results[which]["few_shot"] = summarised(on_novel[which])
         metadata = {**weight_metadata(prepared), "test_accuracy": f"{results[which]['accuracy']:.2f}"}
         save_weights(folder / WEIGHTS[which], state, metadata)
     results["best"].update(epoch=position.best_epoch, validation=rounded(position.best_metric))
+    of_teacher = teacher_results(teacher, problem, prepared) if teacher else None
+    if problem.few_shot is not None:
+        if teacher is not None and of_teacher is not None:
+            on_novel["teacher"] = on_episodes(teacher, problem, settings)
+            of_teacher["few_shot"] = summarised(on_novel["teacher"])
+            for which in states:
+                results[which]["to_teacher"] = paired(on_novel[which], on_novel["teacher"])
+        keep_episodes(folder, problem.few_shot, on_novel)
     write_json(folder / CORRECT, {"count": len(labels), **correct})
     summary: Summary = {
         "config": resolved.name,
@@ -226,7 +248,8 @@ def _finish(
         "epochs": prepared.epochs,
         "note": "last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
         **results,
-        "teacher": teacher_results(teacher, problem, prepared) if teacher else None,
+        "teacher": of_teacher,
+        **({"leak": problem.few_shot.leak} if problem.few_shot else {}),
         "empty_batches": _empty_batches(folder),
         "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
         "seconds": round(position.seconds, 2),
@@ -315,6 +338,9 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         load_weights(prepared.student, tensors, name=prepared.experiment.student.network, path=folder / name)
         logits, _ = predict(prepared.student, test, prepared.settings)
         results[which] = judge(logits, test.labels.cpu())
+        if prepared.problem.few_shot is not None:
+            found = on_episodes(prepared.student, prepared.problem, prepared.settings)
+            results[which]["few_shot"] = summarised(found)
     return results
 
 

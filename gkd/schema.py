@@ -95,6 +95,7 @@ class Data(Section):
             shorter side to 8/7 of it, then the middle.
         fingerprint: of the images at ``root`` (``gkd.data.fingerprint``), verified when they are read. Without
             it the images found there name the run.
+        rotations: every class four times, turned by 0, 90, 180 and 270 degrees, as classes of their own (Omniglot).
         per_class: the student's training images a class; None takes all.
         subset_seed: draws those images; None draws them by ``run.seed``, anew for each seed.
         validation: the images that choose; drawn from those that no limit has taken.
@@ -114,6 +115,7 @@ class Data(Section):
     root: HomePath | None = None
     fingerprint: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     download: bool = False
+    rotations: bool = False
     channels: Literal[1, 3] | None = None
     image_size: int | None = Field(default=None, ge=1)
     fit: Literal["stretch", "crop"] = "stretch"

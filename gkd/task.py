@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from gkd.data import ImageSet
 from gkd.errors import UserError
+from gkd.few_shot import FewShot
 from gkd.labels import LabelRelation, LabelSpace, fraction, window
 
 # Adapters by name, found through the entry-point group, so that a third party's are found too.
@@ -79,11 +80,17 @@ class Classes(BaseModel):
 
 @dataclass(frozen=True)
 class Source:
-    """One side's images before a task selects its classes."""
+    """One side's images before a task selects its classes.
+
+    Attributes:
+        train, validation, test: images to learn from, to choose the best epoch on, to judge the student on.
+        other: the data's own validation images, where they are of classes that it has nowhere else.
+    """
 
     train: ImageSet
     validation: ImageSet
     test: ImageSet
+    other: ImageSet | None = None
 
     @property
     def space(self) -> LabelSpace:
@@ -113,6 +120,7 @@ class Problem:
         teacher: images over the teacher's classes, where a teacher is trained here.
         student: images over the student's classes.
         rows: which rows a loss on the teacher's logits sees where the method does not say.
+        few_shot: episodes over other classes, where the task judges embeddings on them.
     """
 
     name: str
@@ -120,10 +128,15 @@ class Problem:
     teacher: Source
     student: Source
     rows: Literal["known", "all"] = "known"
+    few_shot: FewShot | None = None
 
 
 class Task(Protocol):
-    """A task adapter: the only thing that knows which classes and images each side has."""
+    """A task adapter: the only thing that knows which classes and images each side has.
+
+    One that wants a teacher to be trained in another way than by the standard task over its classes has a method
+    ``teacher_task() -> dict`` with the task section of the run that trains it.
+    """
 
     Options: type[TaskOptions]
 

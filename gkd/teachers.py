@@ -14,7 +14,7 @@ from gkd.checkpoint import load_weights, read_weights, sha256
 from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.rehearsal import check_method
-from gkd.task import Problem
+from gkd.task import TASKS, Problem
 from gkd.teacher import Teacher
 from gkd.weight_facts import WeightFacts
 
@@ -104,7 +104,7 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
     run = experiment.run.model_dump(mode="json", exclude_unset=True)
     run.update(epochs=options.train.epochs, seed=options.train.seed)
     content = {
-        "task": {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}},
+        "task": _task_of_teacher(prepared),
         "data": data.model_dump(mode="json", exclude_unset=True),
         "student": _as_student(options),
         "method": {"name": options.train.method},
@@ -116,6 +116,16 @@ def teacher_experiment(prepared: Prepared) -> config.Resolved:
         for key in _STUDENTS_ALONE:
             content["data"].pop(key, None)
     return config.resolve(f"teachers/{options.network}", [("teacher", content)])
+
+
+def _task_of_teacher(prepared: Prepared) -> dict[str, Any]:
+    """The task's own for its teacher, or the standard task over the teacher's classes."""
+    experiment = prepared.experiment
+    task = TASKS[experiment.task.name].load()(experiment.task)
+    own = task.teacher_task() if hasattr(task, "teacher_task") else None
+    if own is not None and (experiment.teacher is None or experiment.teacher.data is None):
+        return dict(own)
+    return {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}}
 
 
 def _as_student(section: schema.Teacher) -> dict[str, Any]:

@@ -248,8 +248,8 @@ def _train_stage(
         }  # fmt: skip
         run.meter = Meter(settings.device)
         if last_epoch or position.epoch % settings.evaluate_every == 0:
-            metric = validate(run.student, run.problem, run.stage.select, settings)
-            record[f"validation/{run.stage.select}"] = metric
+            selected_by, metric = validate(run.student, run.problem, run.stage.select, settings)
+            record[f"validation/{selected_by}"] = metric
             if metric > position.best_metric:
                 position.best_metric, position.best_epoch = metric, position.epoch
                 run.best = copy_state(run.student)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from gkd.cli.run import few_shot_lines
 from gkd.judge import evaluate_checkpoint
 from gkd.runs import WEIGHTS, evaluate_run
 
@@ -41,8 +43,10 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     console.print(f"{results['config']} {results['method']} seed {results['seed']}", highlight=False)
     for which in WEIGHTS:
         console.print(f"{which:5}{_line(results[which])}", highlight=False)
+        for line in few_shot_lines(results[which]):
+            console.print(line, highlight=False)
     return 0
 
 
-def _line(values: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+def _line(values: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items() if not isinstance(value, dict))

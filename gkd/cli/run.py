@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from rich.console import Console
 
@@ -64,11 +65,27 @@ def _report(resolved: config.Resolved, summary: Summary, fresh: bool) -> str:
         text = f"{which:10}test accuracy {judged['accuracy']:.2f} %, ECE {judged['ece']:.2f} %, NLL {judged['nll']:.4f}"
         text += "" if agreement is None else f", agrees with the teacher on {agreement:.2f} %"
         lines.append(f"{text} ({about})")
+        lines += few_shot_lines(judged)
     lines.append(
         f"speed     {summary['images_per_second']:.0f} images/s, {summary['seconds']:.1f} s of training"
     )
     lines.append(f"folder    {run_folder(resolved)}")
     return "\n".join(lines)
+
+
+def few_shot_lines(judged: dict[str, Any]) -> list[str]:
+    """What a student is worth on episodes, a line a setting, with the difference to the teacher on the same ones."""
+    lines = []
+    for setting, of_setting in judged.get("few_shot", {}).items():
+        values = [
+            f"{name} {found['accuracy']:.2f} ± {found['interval']:.2f} %"
+            for name, found in of_setting.items()
+        ]
+        gaps = judged.get("to_teacher", {}).get(setting, {})
+        first = next(iter(gaps.values()), None)
+        gap = f" (to the teacher {first['accuracy']:+.2f} ± {first['interval']:.2f})" if first else ""
+        lines.append(f"          {setting}: {', '.join(values)}{gap}")
+    return lines
 
 
 def _dry_run(resolved: config.Resolved, console: Console) -> None:

@@ -22,7 +22,7 @@ from gkd.class_splits import class_split
 from gkd.data.augment import AUGMENTATIONS, augmentation
 from gkd.data.batches import Batches, check_balanced, ordered
 from gkd.data.datasets import from_dataset
-from gkd.data.images import ImageSet
+from gkd.data.images import ImageSet, gather
 from gkd.data.layouts import LAYOUTS, fingerprint, listing_of
 from gkd.data.listing import Listing, SplitListing
 from gkd.data.looks import Look
@@ -54,6 +54,7 @@ __all__ = [
     "epoch_order",
     "fingerprint",
     "from_dataset",
+    "gather",
     "limit_per_class",
     "listing_of",
     "load_images",

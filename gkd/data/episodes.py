@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def draw_episodes(
     shots: int,
     queries: int,
     seed: int,
-    num_classes: int | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Episodes:
     """Draws episodes: classes uniformly without replacement, then samples of each without replacement.
 
@@ -106,25 +107,28 @@ def draw_episodes(
         count: E, how many episodes.
         ways, shots, queries: N, K and Q of the standard protocol; Q queries of each class.
         seed: of the draw.
-        num_classes: C; None is the largest label plus one.
+        classes: the names of the columns, for messages; None counts columns up to the largest label.
 
     Raises:
         UserError: more ways than classes, one way, or classes with fewer than K + Q samples; each is named.
     """
     labels = labels.cpu()
-    total = int(labels.max()) + 1 if num_classes is None and len(labels) else int(num_classes or 0)
+    names = range(int(labels.max()) + 1 if len(labels) else 0) if classes is None else classes
+    total = len(names)
     sizes = torch.bincount(labels, minlength=total)
-    _check(sizes, count=count, ways=ways, shots=shots, queries=queries)
+    _check(sizes, names, count=count, ways=ways, shots=shots, queries=queries)
     generator = torch.Generator().manual_seed(seed)
-    classes = _distinct(torch.full((count, 1), total), ways, generator).squeeze(1)
+    chosen = _distinct(torch.full((count, 1), total), ways, generator).squeeze(1)
     # Samples by class, so that the number of a sample within its class leads to its number in the set.
     by_class = torch.sort(labels, stable=True).indices
     first = sizes.cumsum(0) - sizes
-    within = _distinct(sizes[classes], shots + queries, generator)
-    return Episodes(by_class[first[classes].unsqueeze(2) + within], classes, shots)
+    within = _distinct(sizes[chosen], shots + queries, generator)
+    return Episodes(by_class[first[chosen].unsqueeze(2) + within], chosen, shots)
 
 
-def _check(sizes: Tensor, *, count: int, ways: int, shots: int, queries: int) -> None:
+def _check(
+    sizes: Tensor, names: Sequence[str | int], *, count: int, ways: int, shots: int, queries: int
+) -> None:
     if min(count, shots, queries) < 1 or ways < 2:
         raise UserError(
             f"Episodes need at least 2 ways and 1 episode, shot and query; {count} episodes of {ways} ways, "
@@ -134,11 +138,13 @@ def _check(sizes: Tensor, *, count: int, ways: int, shots: int, queries: int) ->
         raise UserError(
             f"{ways}-way episodes need as many classes, but the images have {len(sizes)}; use fewer ways."
         )
-    small = [f"{column} ({size})" for column, size in enumerate(sizes.tolist()) if size < shots + queries]
+    small = [
+        f"{name} ({size})" for name, size in zip(names, sizes.tolist(), strict=True) if size < shots + queries
+    ]
     if small:
         shown = ", ".join(small[:10]) + (", ..." if len(small) > 10 else "")
         raise UserError(
-            f"{shots} shots and {queries} queries need {shots + queries} images of every class, but these columns have "
+            f"{shots} shots and {queries} queries need {shots + queries} images of every class, but these have "
             f"fewer: {shown}; use fewer shots or queries, or leave the classes out."
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -116,9 +118,7 @@ class ImageSet:
         chosen = replace(self.select(kept), labels=labels[kept], space=space)
         for name, count in zip(space, chosen.class_counts().tolist(), strict=True):
             if count == 0:
-                raise UserError(
-                    f"The class {name!r} has no image in {self.name}; leave it out or add images of it."
-                )
+                raise UserError(_no_image(name, self.name))
         return chosen
 
     def class_counts(self) -> Tensor:
@@ -154,6 +154,65 @@ class ImageSet:
         if "_fingerprint" in self.__dict__:
             moved.__dict__["_fingerprint"] = self.__dict__["_fingerprint"]
         return moved
+
+
+def gather(sets: Sequence[ImageSet], space: LabelSpace, *, name: str | None = None) -> ImageSet:
+    """The images of some classes in several sets of one image size, one set after the other.
+
+    Args:
+        sets: at least one; a set need not have every class of ``space``.
+        space: the classes, whose columns the labels become.
+        name: of the new set, for messages; None takes that of the first.
+
+    Raises:
+        UserError: a class of which no set has an image, or sets whose images do not go together.
+    """
+    parts = []
+    for images in sets:
+        shared = [column for column, known in enumerate(images.space) if known in space]
+        new = torch.full((len(images.space),), -1, dtype=torch.int64)
+        new[shared] = torch.tensor(
+            [space.column(images.space.names[column]) for column in shared], dtype=torch.int64
+        )
+        labels = new.to(images.labels.device)[images.labels]
+        kept = torch.nonzero(labels >= 0).flatten()
+        parts.append(replace(images.select(kept), labels=labels[kept], space=space))
+    theirs = [part.teacher_images for part in parts if part.teacher_images is not None]
+    files = [part.files for part in parts if part.files is not None]
+    result = ImageSet(
+        _joined([part.images for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        space,
+        files=tuple(itertools.chain(*files)) if len(files) == len(parts) else None,
+        name=name or parts[0].name,
+        teacher_images=_joined(theirs) if len(theirs) == len(parts) else None,
+    )
+    for class_name, count in zip(space, result.class_counts().tolist(), strict=True):
+        if count == 0:
+            raise UserError(_no_image(class_name, result.name))
+    return result
+
+
+def _no_image(class_name: str, where: str) -> str:
+    return f"The class {class_name!r} has no image in {where}; leave it out or add images of it."
+
+
+def _joined(pixels: Sequence[Pixels]) -> Pixels:
+    if len({tuple(part.shape[1:]) for part in pixels}) > 1:
+        raise UserError(
+            "The splits of the data have images of several sizes or channels; set data.image_size."
+        )
+    tensors = [part for part in pixels if isinstance(part, Tensor)]
+    streamed = [part for part in pixels if isinstance(part, StreamedPixels)]
+    if not streamed:
+        return torch.cat(tensors)
+    if tensors:
+        raise UserError(
+            "Some splits of the data are in memory and others on disk; set data.memory_gb for all."
+        )
+    stamp = hashlib.sha256("".join(part.stamp for part in streamed).encode()).hexdigest()
+    files = tuple(itertools.chain(*(part.files for part in streamed)))
+    return replace(streamed[0], files=files, stamp=stamp)
 
 
 def _to(pixels: Pixels, device: torch.device | str) -> Pixels:

@@ -7,8 +7,11 @@ set; an episode is indices into them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -102,13 +105,70 @@ def _one_hot(ways: int, shots: int, like: Tensor) -> Tensor:
     return torch.eye(ways, dtype=like.dtype, device=like.device).repeat_interleave(shots, 0)
 
 
+def scikit_logistic(support: Tensor, query: Tensor) -> Tensor:
+    """scikit-learn's own ``LogisticRegression`` on unit embeddings, one episode after the other: RFS's classifier."""
+    from sklearn.linear_model import LogisticRegression
+
+    return _one_by_one(lambda: LogisticRegression(C=1.0, max_iter=1000), support, query)
+
+
+def scikit_svm(support: Tensor, query: Tensor) -> Tensor:
+    """scikit-learn's linear support vector machine (one against all, C = 1) on unit embeddings, one by one."""
+    from sklearn.svm import LinearSVC
+
+    return _one_by_one(lambda: LinearSVC(C=1.0, random_state=0), support, query)
+
+
+def _one_by_one(build: Callable[[], Any], support: Tensor, query: Tensor) -> Tensor:
+    """Scores of a scikit-learn classifier that is fitted for every episode."""
+    support, query = F.normalize(support, dim=3).cpu(), F.normalize(query, dim=3)
+    episodes, ways, shots, width = support.shape
+    labels = torch.arange(ways).repeat_interleave(shots).numpy()
+    scores = query.new_empty(episodes, ways, query.shape[2], ways)
+    for number in range(episodes):
+        fitted = build().fit(support[number].reshape(-1, width).numpy(), labels)
+        found = fitted.decision_function(query[number].reshape(-1, width).cpu().numpy())
+        if ways == 2:  # scikit-learn gives one score there
+            found = np.stack([-found, found], 1)
+        scores[number] = torch.from_numpy(found).to(scores).view(ways, -1, ways)
+    return scores
+
+
+def centred(embedding: Tensor, base_mean: Tensor) -> Tensor:
+    """Embeddings minus the mean of the training images', on the unit sphere; for the nearest mean of them (CL2N).
+
+    Source:
+        Wang et al.: SimpleShot, 2019.
+    """
+    return F.normalize(embedding - base_mean, dim=1)
+
+
 # Name -> scores ``[E, N, Q, N]`` from support and query.
 CLASSIFIERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "nearest-mean": nearest_mean,
     "cosine": cosine_mean,
     "ridge": ridge,
     "logistic": logistic,
+    "scikit-logistic": scikit_logistic,
+    "scikit-svm": scikit_svm,
 }
+CENTRED = "centred"  # the nearest mean of ``centred`` embeddings, which needs more than the episode
+
+
+def mean_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, float]:
+    """The mean over episodes and the half width of its Student-t interval: ``t · s / √E``, s with E − 1.
+
+    Args:
+        values: ``[E]``: accuracies, or differences of two models on the same episodes.
+        level: of the interval.
+    """
+    from scipy import stats  # half a second of import that only this needs
+
+    count = len(values)
+    if count < 2:
+        return float(values.mean()), math.inf
+    quantile = float(stats.t.ppf(0.5 + level / 2, count - 1))
+    return float(values.mean()), quantile * float(values.std()) / math.sqrt(count)
 
 
 def episode_accuracies(
