@@ -57,8 +57,8 @@ def prototype_loss(
         A 0-dim tensor, float32 for half-precision embeddings.
 
     Raises:
-        UserError: an unknown metric, a temperature that is not above 0, inputs of different batch sizes, or a way outside
-            its range (looked at on the CPU alone).
+        UserError: an unknown metric, a temperature that is not above 0, inputs of different batch sizes, or a way
+            outside its range (looked at on the CPU alone).
 
     Paper:
         Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning, NeurIPS 2017, equations 1 and 2. Normalise,
@@ -114,8 +114,8 @@ def episode_induced_loss(
         A 0-dim tensor, float32 for half-precision embeddings.
 
     Raises:
-        UserError: an unknown metric, a temperature that is not above 0, inputs of different batch sizes, or a way outside
-            its range (looked at on the CPU alone).
+        UserError: an unknown metric, a temperature that is not above 0, inputs of different batch sizes, or a way
+            outside its range (looked at on the CPU alone).
 
     Paper:
         Ye, Lu, Zhan: Distilling Cross-Task Knowledge via Relationship Matching, CVPR 2020, section 4.2, and
@@ -133,9 +133,7 @@ def episode_induced_loss(
     return mean_over_rows(rows, _asked(way, owner, candidates, mask))
 
 
-def _owners(
-    embedding: Tensor, way: Tensor, support: Tensor, mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _owners(embedding: Tensor, way: Tensor, support: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """The ways, and of which way's prototype each row is a part: B for a row that is of none."""
     check_rows(embedding, way, "ways have")
     check_rows(embedding, support, "support flags have")

@@ -194,7 +194,7 @@ def test_every_shipped_config_validates(name):
 SHIFTS = pytest.mark.parametrize("shift", [0, 2, 5], ids=["same", "overlapping", "disjoint"])
 METHODS = pytest.mark.parametrize("method", sorted(shipped_methods()))
 # fsp compares networks of equal widths alone; published episodes need more classes and images than quickstart has
-ADAPTED = {"fsp": ["teacher.network=resnet14"], **dict.fromkeys(IN_EPISODES, [SMALL_EPISODES])}
+ADAPTED = {"fsp": ["teacher.network=resnet14"], **{name: [SMALL_EPISODES] for name in IN_EPISODES}}
 
 
 def train(method, shift, *overrides):

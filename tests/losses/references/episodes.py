@@ -53,7 +53,11 @@ def student_scores(z: Tensor, rows: dict[int, list[Tensor]], metric: str) -> lis
 
 
 def prototype_reference(
-    student_embedding: Tensor, way: Tensor, support: Tensor, metric: str = "euclidean", temperature: float = 1.0
+    student_embedding: Tensor,
+    way: Tensor,
+    support: Tensor,
+    metric: str = "euclidean",
+    temperature: float = 1.0,
 ) -> Tensor:
     rows = support_rows(student_embedding, way, support)
     found = []
