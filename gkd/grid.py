@@ -17,6 +17,7 @@ from gkd.builders import relation_of
 from gkd.checkpoint import read_json, write_json
 from gkd.config import Resolved, load_method
 from gkd.errors import UserError, unknown
+from gkd.few_shot import EPISODES
 from gkd.method import refusal
 from gkd.runs import CORRECT, WEIGHTS, run, run_folder, slug
 from gkd.schema import Compare, MethodRow
@@ -210,6 +211,9 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
                 correct = read_json(run_folder(cell.resolved) / CORRECT, keys=("count", *WEIGHTS))
                 kept = {key: summary[key] for key in _KEPT}
                 content = {"label": cell.label, "axes": cell.axes, **kept, "correct": correct}
+                if "leak" in summary:  # judged on episodes
+                    content["leak"] = summary["leak"]
+                    content["episodes"] = read_json(run_folder(cell.resolved) / EPISODES, keys=tuple(WEIGHTS))
                 write_json(path, content)
                 solved.cells.append(content)
                 continue

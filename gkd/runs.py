@@ -24,7 +24,7 @@ from gkd.data import ImageSet, StreamedPixels
 from gkd.environment import command, environment
 from gkd.errors import UserError
 from gkd.evaluate import predict
-from gkd.few_shot import Accuracies, paired, summarised
+from gkd.few_shot import EPISODES, Accuracies, paired, summarised
 from gkd.identity import NO_EFFECT
 from gkd.judge import (
     cached_predictions,
@@ -39,6 +39,8 @@ from gkd.judge import (
 from gkd.labels import LabelRelation
 from gkd.logging import MetricsFile, Reporter
 from gkd.models import count_parameters
+from gkd.report.few_shot import PLOT as FEW_SHOT_PLOT
+from gkd.report.few_shot import plot_few_shot
 from gkd.report.plots import ROUTING, ROUTING_PLOT, can_plot, plot_routing
 from gkd.task import Problem
 from gkd.teacher import Teacher
@@ -142,12 +144,16 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
 
 def _plot(folder: Path, console: Console) -> None:
     """Draws what a run's files show, where it has not been drawn yet."""
-    if not (folder / ROUTING).is_file() or (folder / ROUTING_PLOT).is_file():
-        return
-    shown = "no plot: matplotlib is missing; pip install 'gkd-torch[report]' and repeat the command"
-    if can_plot():
-        shown = f"plot      {plot_routing(folder)}"
-    console.print(shown, markup=False, highlight=False, soft_wrap=True)
+    for content, plot, draw in (
+        (ROUTING, ROUTING_PLOT, plot_routing),
+        (EPISODES, FEW_SHOT_PLOT, plot_few_shot),
+    ):
+        if not (folder / content).is_file() or (folder / plot).is_file():
+            continue
+        shown = "no plot: matplotlib is missing; pip install 'gkd-torch[report]' and repeat the command"
+        if can_plot():
+            shown = f"plot      {draw(folder)}"
+        console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
 
 def title(resolved: Resolved) -> str:

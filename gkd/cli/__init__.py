@@ -16,7 +16,7 @@ from gkd.interrupt import Interrupted
 
 def verbs() -> dict[str, ModuleType]:
     """Verb -> module with ``HELP``, ``add_arguments`` and ``main``."""
-    from gkd.cli import compare, eval, export, ls, run, show, validate
+    from gkd.cli import compare, eval, export, ls, predict, run, show, validate
 
     return {
         "run": run,
@@ -26,6 +26,7 @@ def verbs() -> dict[str, ModuleType]:
         "show": show,
         "eval": eval,
         "export": export,
+        "predict": predict,
     }
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from gkd import config, grid
 from gkd.cli import add_config_arguments
 from gkd.environment import command
+from gkd.report.few_shot import few_shot_markdown, few_shot_rows
 from gkd.report.table import markdown, table_rows, validation_markdown, validation_rows, write_table
 
 HELP = "run what is missing of a config's grid and print its table"
@@ -28,10 +29,12 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         rows = validation_rows(solved.cells, order=order)
         text = validation_markdown(rows, axes=list(compare.axes))
     else:
-        rows = table_rows(
+        on_episodes = any("episodes" in cell for cell in solved.cells)
+        make, show = (few_shot_rows, few_shot_markdown) if on_episodes else (table_rows, markdown)
+        rows = make(
             solved.cells, solved.absent, baseline=compare.baseline, report=compare.report, order=order
         )
-        text = markdown(rows, baseline=compare.baseline, axes=list(compare.axes))
+        text = show(rows, baseline=compare.baseline, axes=list(compare.axes))
     write_table(solved.table, rows, text, command=command())
     console.print(text, markup=False, highlight=False)
     state = f"{solved.trained} cells trained now" if solved.trained else "nothing was trained"

@@ -1,0 +1,195 @@
+"""The table of a few-shot grid, and the plot of a run: accuracy on episodes, paired with the baseline's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gkd.checkpoint import read_json
+from gkd.few_shot import EPISODES, unpacked
+from gkd.metrics import mean_std
+from gkd.metrics.few_shot import mean_interval
+
+Row = dict[str, Any]
+PLOT = "few_shot.png"
+_TEACHER = "teacher"
+
+
+def few_shot_rows(
+    cells: Sequence[dict[str, Any]],
+    absent: Sequence[dict[str, Any]],
+    *,
+    baseline: str,
+    report: str,
+    order: Sequence[str],
+) -> list[Row]:
+    """One row per (axes, label, classifier), after one of the teacher alone.
+
+    Args:
+        cells: finished cells of a grid, with their ``episodes``.
+        absent: denied rows; they stand in the table with a reason and no numbers.
+        baseline: the label that others are compared with, episode by episode, within each seed.
+        report: ``last`` or ``best``: which student the row is about.
+        order: the labels in the order of the config.
+
+    Returns:
+        Rows whose ``settings`` hold, by setting, the mean ``accuracy`` over seeds and episodes, the half width
+        ``interval`` of its 95 % interval over episodes, its ``std`` over seeds, and ``difference`` with
+        ``difference_interval``.
+    """
+    rows: list[Row] = []
+    everything = [*cells, *absent]
+    for axes in dict.fromkeys(str(cell["axes"]) for cell in everything):
+        here = [cell for cell in cells if str(cell["axes"]) == axes]
+        base = [cell for cell in here if cell["label"] == baseline]
+        taught = [cell for cell in here if _TEACHER in cell["episodes"]]
+        if taught:
+            rows += _rows(taught[:1], base, _TEACHER, _TEACHER, baseline)
+        for label in order:
+            rows += _rows([cell for cell in here if cell["label"] == label], base, label, report, baseline)
+            rows += [entry for entry in absent if str(entry["axes"]) == axes and entry["label"] == label]
+    return rows
+
+
+def _rows(
+    group: list[dict[str, Any]], base: list[dict[str, Any]], label: str, which: str, baseline: str
+) -> list[Row]:
+    if not group:
+        return []
+    ours = {cell["seed"]: unpacked(cell["episodes"][which]) for cell in group}
+    theirs = {cell["seed"]: unpacked(cell["episodes"][_other(which)]) for cell in base}
+    first = group[0]
+    rows = []
+    for classifier in next(iter(next(iter(ours.values())).values())):
+        settings = {}
+        for setting in next(iter(ours.values())):
+            mine = {seed: found[setting][classifier] for seed, found in ours.items()}
+            alone = {seed: theirs[seed][setting][classifier] for seed in mine if seed in theirs}
+            settings[setting] = _compared(mine, {} if label == baseline else alone)
+        row = {"axes": first["axes"], "label": label, "classifier": classifier, "settings": settings}
+        row |= {"n": len(group), "seeds": sorted(ours), "leak": first.get("leak", []), "reported": which}
+        row |= {"relation": first["relation"]["kind"]}
+        if label != _TEACHER:
+            row["base"] = mean_std([cell[which]["accuracy"] for cell in group])[0]
+            row["seconds"] = mean_std([cell["seconds"] for cell in group])[0]
+        rows.append(row)
+    return rows
+
+
+def _other(which: str) -> str:
+    """The students that a row is compared with: the teacher with the last ones."""
+    return "last" if which == _TEACHER else which
+
+
+def _compared(mine: dict[int, Tensor], alone: dict[int, Tensor]) -> dict[str, float | None]:
+    """Accuracy of each episode averaged over seeds, and its difference to the baseline's on the same episodes."""
+    accuracy, interval = mean_interval(torch.stack(list(mine.values())).mean(0))
+    found: dict[str, float | None] = {"accuracy": accuracy, "interval": interval}
+    found["std"] = mean_std([float(values.mean()) for values in mine.values()])[1]
+    if alone:
+        gain = torch.stack([mine[seed] - alone[seed] for seed in alone]).mean(0)
+        found["difference"], found["difference_interval"] = mean_interval(gain)
+    return found
+
+
+def few_shot_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
+    """The table as Markdown, with what its columns mean below it."""
+    varied = [axis for axis in axes if len({str(row["axes"].get(axis)) for row in rows}) > 1]
+    numbered = [row for row in rows if "settings" in row]
+    settings = list(numbered[0]["settings"]) if numbered else []
+    head = [*(axis.rsplit(".", 1)[-1] for axis in varied), "method", "classifier"]
+    for setting in settings:
+        head += [setting, f"Δ to {baseline}"]
+    head += ["base classes", "n", "s"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    notes = []
+    for row in rows:
+        lead = [*(str(row["axes"].get(axis)) for axis in varied), row["label"]]
+        if "absent" in row:
+            lines.append("| " + " | ".join([*lead, *["–"] * (len(head) - len(lead))]) + " |")
+            notes.append(f"{row['label']} is absent: {row['absent']}")
+            continue
+        cells = [*lead, row["classifier"]]
+        for found in row["settings"].values():
+            cells.append(_spread(found["accuracy"], found["interval"]))
+            gap = found.get("difference")
+            cells.append("–" if gap is None else f"{gap:+.2f} ± {found['difference_interval']:.2f}")
+        cells += [_number(row.get("base")), str(row["n"]), _number(row.get("seconds"), ".1f")]
+        lines.append("| " + " | ".join(cells) + " |")
+    leaks = sorted({name for row in numbered for name in row["leak"]})
+    if leaks:
+        shown = ", ".join(leaks[:10]) + (", ..." if len(leaks) > 10 else "")
+        notes.insert(0, f"**Leak**: the teacher was trained on {len(leaks)} of the novel classes ({shown}).")
+    which = next((row["reported"] for row in numbered if row["label"] != _TEACHER), "last")
+    legend = (
+        f"Accuracy in percent on episodes of novel classes, of the student of the {which} epoch, averaged over n "
+        "seeds; ± is the half width of the 95 % interval over episodes (Student's t). "
+        f"Δ: difference to the {baseline} on the same episodes, paired within each seed. Both speak of other episodes "
+        "of these classes, not of other classes or other trainings. base classes: test accuracy on the classes that "
+        "were trained on, of no meaning where no head is trained. s: training seconds a run."
+    )
+    return "\n".join(lines) + "\n\n" + "\n\n".join([*dict.fromkeys(notes), legend]) + "\n"
+
+
+def _spread(mean: float, half: float) -> str:
+    return f"{mean:.2f} ± {half:.2f}"
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "–" if value is None else f"{value:{form}}"
+
+
+def plot_few_shot(folder: Path) -> Path:
+    """Accuracy per shot of a run's last student, and of its teacher, with 95 % intervals over episodes.
+
+    Args:
+        folder: a run folder with ``episodes.json``.
+
+    Returns:
+        ``few_shot.png`` in that folder.
+    """
+    from matplotlib.figure import Figure  # no pyplot: no window system, no global state
+
+    content = read_json(folder / EPISODES, keys=("last", "best"))
+    ways = dict.fromkeys(setting.partition(" ")[0] for setting in content["last"])
+    figure = Figure(figsize=(5.5 * len(ways), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(ways), squeeze=False)[0]
+    for axes, way in zip(panels, ways, strict=True):
+        axes.set_xscale("log")
+        for which, style in (("last", "-"), (_TEACHER, "--")):
+            if which in content:
+                _draw(axes, unpacked(content[which]), way, "student" if which == "last" else which, style)
+        axes.set(xlabel="shots", ylabel="accuracy on novel classes (%)", title=f"{way} episodes")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    path = folder / PLOT
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _draw(axes: Any, accuracies: dict[str, dict[str, Tensor]], way: str, who: str, style: str) -> None:
+    """A line a classifier."""
+    chosen = {
+        int(setting.partition(" ")[2].removesuffix("-shot")): of_setting
+        for setting, of_setting in accuracies.items()
+        if setting.startswith(f"{way} ")
+    }
+    shots = sorted(chosen)
+    for number, classifier in enumerate(chosen[shots[0]]):
+        found = [mean_interval(chosen[count][classifier]) for count in shots]
+        means, halves = zip(*found, strict=True)
+        axes.errorbar(
+            shots,
+            means,
+            yerr=halves,
+            fmt=f"o{style}",
+            color=f"C{number}",
+            capsize=3,
+            label=f"{who}, {classifier}",
+        )
+    axes.set_xticks(shots, [str(count) for count in shots])
+    axes.minorticks_off()
