@@ -294,9 +294,7 @@ class Distiller(nn.Module):
             if mixed.dim() == 1:
                 mixed = F.one_hot(mixed, self.student.num_classes)
             return mixed[:, self.student_index]  # zeros in a row whose class is not shared
-        if need == "index":
-            return batch.index
-        if need in IN_EPISODES:
+        if need in ("index", *IN_EPISODES):
             value: Tensor | None = getattr(batch, need)
             if value is None:
                 raise UserError(f"The loss {term.loss!r} reads {need}, but the batch is no episode.")

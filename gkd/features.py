@@ -388,8 +388,7 @@ class Batch:
         view: what the teacher sees where that differs from ``images`` (another normalisation, a
             privileged or a cached view); None means the same images.
         teacher: the teacher's outputs on these very pixels, where they were computed before.
-        way, support: where the batch is an episode, which of its classes each row is of, ``[B]`` int64 from 0, and
-            whether it is a support row, ``[B]`` Bool; the others are queries.
+        way, support: of an episode's rows, ``[B]`` int64 from 0: which of its classes; ``[B]`` Bool: support or query.
     """
 
     images: Tensor
