@@ -45,6 +45,8 @@ READINGS: dict[str, tuple[tuple[Spot, ...], ...]] = {
     "crd_queue": ((),),
     "tuples": ((),),
     "induced_classifier": ((),),
+    "prototype": ((),),
+    "episode_induced": ((),),
 }
 
 
@@ -71,6 +73,8 @@ class Inputs:
     labels: Tensor
     index: Tensor
     centres: Tensor
+    way: Tensor
+    support: Tensor
     leaves: list[Tensor] = field(default_factory=list)
 
     def at(self, side: str, spot: Spot) -> Tensor:
@@ -123,7 +127,14 @@ def random_inputs(loss: str, batch: int, device: torch.device, width: int = WIDT
     for leaf in leaves:
         leaf.requires_grad_()
     centres = F.normalize(torch.randn(CLASSES, width, generator=generator), dim=1)
-    return Inputs(student, teacher, labels.to(device), index.to(device), centres.to(device), leaves)
+    episode = [tensor.to(device) for tensor in episode_of(batch)]
+    return Inputs(student, teacher, labels.to(device), index.to(device), centres.to(device), *episode, leaves)
+
+
+def episode_of(batch: int) -> tuple[Tensor, Tensor]:
+    """The ways and the support flags of an episode: five ways, a quarter of the rows support."""
+    ways = max(min(5, batch // 2), 1)
+    return torch.arange(batch) % ways, torch.arange(batch) < max(batch // 4, ways)
 
 
 def build(loss: str, width: int = WIDTH, device: torch.device | None = None) -> list[Callable[..., Tensor]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
+from dataclasses import replace
 
 import torch
-from _loss_inputs import CLASSES, STUDENT, TEACHER, Inputs, arguments, build, evaluate, random_inputs, trained
+from _loss_inputs import CLASSES, STUDENT, TEACHER, arguments, build, evaluate, random_inputs, trained
 from _measure import Cell, wait
 from torch import Tensor
 from torch.nn import functional as F
@@ -49,7 +50,7 @@ class Step:
             student: Features = self.student.features(self.images)
         total: Tensor = F.cross_entropy(student.logits.float(), self.given.labels)
         if loss is not None:
-            read = Inputs(student, teacher, self.given.labels, self.given.index, self.given.centres)
+            read = replace(self.given, student=student, teacher=teacher)
             total = total + evaluate(self.calls[loss], arguments(loss, read))
         self.optimiser.zero_grad()
         total.backward()

@@ -20,6 +20,7 @@ from gkd.data import (
     ImageSet,
     channel_statistics,
     check_balanced,
+    check_episodes,
     fingerprint,
     limit_per_class,
     listing_of,
@@ -74,6 +75,8 @@ def prepare(resolved: config.Resolved) -> Prepared:
         per_class = images_per_class(stage, settings)
         if per_class is not None:
             check_balanced(problem.student.train, settings.batch_size, per_class)
+        if stage.episodes is not None:
+            check_episodes(problem.student.train, stage.episodes)
     student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Prepared(resolved, problem, student, settings, experiment.method.epochs(experiment.run.epochs))
 

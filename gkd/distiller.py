@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gkd.errors import UserError, unknown
 from gkd.features import Batch, Features, Shapes, TappedNetwork, as_network
 from gkd.labels import LabelRelation
-from gkd.losses import AT_SPOTS, NEEDS, class_centres, teacher_confidence
+from gkd.losses import AT_SPOTS, IN_EPISODES, NEEDS, class_centres, teacher_confidence
 from gkd.mixup import Mixture, Mixup, draw_mixture, interpolated_logits, mix_batch
 from gkd.rehearsal import both_shapes, check_terms, shapes_of_pair
 from gkd.routing import Decision, Routing, build_router
@@ -294,8 +294,11 @@ class Distiller(nn.Module):
             if mixed.dim() == 1:
                 mixed = F.one_hot(mixed, self.student.num_classes)
             return mixed[:, self.student_index]  # zeros in a row whose class is not shared
-        if need == "index":
-            return batch.index
+        if need in ("index", *IN_EPISODES):
+            value: Tensor | None = getattr(batch, need)
+            if value is None:
+                raise UserError(f"The loss {term.loss!r} reads {need}, but the batch is no episode.")
+            return value
         if need == "student_logits":
             return student.logits[:, self.student_index] if term.needs_shared_classes else student.logits
         if need == "student_embedding":

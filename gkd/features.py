@@ -388,6 +388,7 @@ class Batch:
         view: what the teacher sees where that differs from ``images`` (another normalisation, a
             privileged or a cached view); None means the same images.
         teacher: the teacher's outputs on these very pixels, where they were computed before.
+        way, support: of an episode's rows, ``[B]`` int64 from 0: which of its classes; ``[B]`` Bool: support or query.
     """
 
     images: Tensor
@@ -395,6 +396,8 @@ class Batch:
     index: Tensor
     view: Tensor | None = None
     teacher: Features | None = None
+    way: Tensor | None = None
+    support: Tensor | None = None
 
     @property
     def teacher_images(self) -> Tensor:

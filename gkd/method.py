@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from gkd.data import EpisodePlan
 from gkd.errors import UserError
 from gkd.labels import LabelRelation
+from gkd.losses import IN_EPISODES
 from gkd.mixup import Mixup
 from gkd.optimiser import Optimiser
 from gkd.routing import Routing, routing_problem
@@ -25,9 +27,10 @@ class Stage(BaseModel):
             method's published total.
         train: the parts that get gradients: ``student``, ``head``, ``backbone``, ``adapters`` or a
             module path of the student.
-        data: ``all`` of the training images, class-``balanced`` batches of them, or the ``held-out``
-            validation images.
+        data: ``all`` of the training images, class-``balanced`` batches of them, ``episodes`` of them (one a step,
+            whatever the run's batch size), or the ``held-out`` validation images.
         images_per_class: k of the P x k batches where data is ``balanced``.
+        episodes: how they are made where data is ``episodes``.
         start: the student at the beginning: ``last`` or ``best`` of the stage before, or ``initial``.
         mixup: how virtual samples are made, for terms with ``samples: virtual``.
         select: what chooses the best epoch on validation: classifier ``accuracy`` or ``ncm``
@@ -42,8 +45,9 @@ class Stage(BaseModel):
     terms: dict[str, Term] = Field(min_length=1)
     optimiser: Optimiser = Optimiser()
     train: tuple[str, ...] = ("student",)
-    data: Literal["all", "balanced", "held-out"] = "all"
+    data: Literal["all", "balanced", "episodes", "held-out"] = "all"
     images_per_class: int = Field(default=4, ge=2)
+    episodes: EpisodePlan | None = None
     start: Literal["last", "best", "initial"] = "last"
     mixup: Mixup | None = None
     select: Literal["accuracy", "ncm"] = "accuracy"
@@ -67,6 +71,29 @@ class Stage(BaseModel):
             data = {**data, "terms": terms}
         return data
 
+    @model_validator(mode="before")
+    @classmethod
+    def _episodes_have_a_plan(cls, data: Any) -> Any:
+        """``data: episodes`` alone is those of the default plan."""
+        if isinstance(data, Mapping) and data.get("data") == "episodes" and data.get("episodes") is None:
+            data = {**data, "episodes": {}}
+        return data
+
+    @model_validator(mode="after")
+    def _episodes_where_they_are_read(self) -> Stage:
+        """Terms within episodes need a stage on them, and so does a plan."""
+        if self.data == "episodes":
+            return self
+        if self.episodes is not None:
+            raise ValueError(f"episodes says how data: episodes are made, but data is {self.data}; drop one")
+        for name, term in self.terms.items():
+            reads = [need for need in IN_EPISODES if need in term.needs]
+            if reads:
+                raise ValueError(
+                    f"the term {name!r} reads {' and '.join(reads)}, which only an episode has; use data: episodes"
+                )
+        return self
+
     @model_validator(mode="after")
     def _virtual_terms_can_be(self) -> Stage:
         """Terms on virtual samples need mixup, and must not read what a mixture does not have."""
@@ -77,7 +104,7 @@ class Stage(BaseModel):
                 raise ValueError(
                     f"the term {name!r} is on virtual samples; say how to make them: mixup: {{}}"
                 )
-            lacking = [need for need in ("labels", "index", "centres") if need in term.needs]
+            lacking = [need for need in ("labels", "index", "centres", *IN_EPISODES) if need in term.needs]
             if lacking and not term.entry.takes_mixed_labels:
                 raise ValueError(
                     f"the term {name!r} reads {' and '.join(lacking)} of one image a row, and a virtual sample is made "

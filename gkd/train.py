@@ -128,6 +128,7 @@ class _StageRun:
             stage=position.stage,
             device=settings.device,
             balanced=images_per_class(stage, settings),
+            episodes=stage.episodes,
             views=settings.views,
             first_view=first_view,
             memory_format=torch.channels_last,

@@ -5,8 +5,11 @@ from typing import Any
 from gkd.config import Resolved, resolve
 
 # The methods that compare logits class by class.
-ON_LOGITS = {"kd", "kd_standardised", "dkd", "dist", "sakd", "stkd"}
-WITHOUT_TEACHER = {"student", "mixup"}
+ON_LOGITS = {"born_again", "kd", "kd_standardised", "dkd", "dist", "sakd", "stkd"}
+WITHOUT_TEACHER = {"student", "mixup", "protonet"}
+# Those that train in episodes, and episodes that small data can fill.
+IN_EPISODES = {"protonet", "refilled_episodic"}
+SMALL_EPISODES = "method.stages.episodes.episodes={ways: 3, shots: 1, queries: 3, per_epoch: 12}"
 
 TINY: dict[str, Any] = {
     "task": {"name": "cross_task", "size": 5},

@@ -55,6 +55,17 @@ def test_per_class_draws_by_seed_from_what_validation_leaves():
     assert torch.equal(fixed[0].problem.student.train.images, fixed[1].problem.student.train.images)
 
 
+def test_episodes_that_the_images_cannot_fill_are_refused_before_training():
+    with pytest.raises(UserError, match=r"20-way episodes need as many classes, but digits has 5; use fewer"):
+        prepare(load("quickstart", ["method=protonet"]))
+    few = ["method=refilled_episodic", "method.stages.episodes.episodes={ways: 5, shots: 2, queries: 4}"]
+    with pytest.raises(
+        UserError, match="2 shots and 4 queries take 6 images of a class, but the class '0' of"
+    ):
+        prepare(load("quickstart", few))
+    prepare(load("quickstart", [*few, "data.per_class=6"]))
+
+
 def test_statistics_that_do_not_fit_the_channels_are_refused():
     words = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]"]
     with pytest.raises(UserError, match=r"data.mean has 3 numbers but the images have 1 channels"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,9 +21,11 @@ from gkd.losses import (
     at_loss,
     class_centres,
     dkd_loss,
+    episode_induced_loss,
     fsp_loss,
     induced_classifier_loss,
     kd_loss,
+    prototype_loss,
     teacher_confidence,
 )
 from gkd.mixup import Mixup, draw_mixture, interpolated_logits, mix_batch
@@ -540,3 +543,25 @@ def test_the_clean_teacher_is_not_run_for_virtual_samples_alone(
             student, make_teacher("abc"), terms, relation=relation, mixup=Mixup(teacher=how)
         )
         assert distiller.reads_clean_teacher == reads
+
+
+def test_a_term_within_an_episode_reads_its_ways_and_support(
+    make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    teacher = make_teacher("abc")
+    student = make_teacher("abc", seed=1).network
+    terms = {name: Term(loss=name) for name in ("prototype", "episode_induced", "cross_entropy")}
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    distiller = Distiller(student, teacher, terms, relation=relation).eval()
+    batch = make_batch(3, size=9)
+    with pytest.raises(UserError, match="The loss 'prototype' reads way, but the batch is no episode"):
+        distiller(batch)
+    way, support = torch.tensor([1, 0, 2] * 3), torch.arange(9) < 5
+    episode = replace(batch, way=way, support=support)
+    losses = distiller(episode)
+    own, theirs = student.features(batch.images).embedding, teacher.features(batch.images).embedding
+    torch.testing.assert_close(losses["loss/prototype"], prototype_loss(own, way, support))
+    torch.testing.assert_close(
+        losses["loss/episode_induced"], episode_induced_loss(own, theirs, way, support)
+    )
+    assert losses["loss/cross_entropy"] == distiller(replace(episode, way=2 - way))["loss/cross_entropy"]

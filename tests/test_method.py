@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gkd.config import configs_folder, read_yaml, shipped_methods
+from gkd.config import configs_folder, parse_yaml, read_yaml, resolve, shipped_methods
+from gkd.data import EpisodePlan
 from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.losses import LOSSES
 from gkd.method import Method, refusal, require
 from gkd.terms import Term, WeightSchedule
-from tests.config_helpers import ON_LOGITS, WITHOUT_TEACHER
+from tests.config_helpers import IN_EPISODES, ON_LOGITS, WITHOUT_TEACHER, tiny
 
 METHODS = shipped_methods()
 RELATIONS = {
@@ -69,6 +70,17 @@ def test_a_shipped_method_names_known_losses_and_options(name: str) -> None:
     for stage in method.stages.values():
         for term in stage.terms.values():
             assert set(term.options) <= set(LOSSES[term.loss].options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_trains_no_head_is_chosen_by_its_embedding(name: str) -> None:
+    """Accuracy of a head that no term reaches would be a coin's."""
+    stages = METHODS[name].stages.values()
+    assert any(stage.data == "episodes" for stage in stages) == (name in IN_EPISODES)
+    for stage in stages:
+        reads_logits = any("student_logits" in term.needs for term in stage.terms.values())
+        if stage.data == "episodes":
+            assert reads_logits or stage.select == "ncm"
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -160,7 +172,7 @@ def test_a_refusal_says_why_and_what_would_work() -> None:
     with pytest.raises(UserError, match="share only one; a softmax needs at least two"):
         require(METHODS["kd"], RELATIONS["one shared"], METHODS)
     with pytest.raises(
-        UserError, match=r"needs a teacher, but the experiment has none. .*: mixup, student\."
+        UserError, match=r"needs a teacher, but the experiment has none. .*: mixup, protonet, student\."
     ):
         require(METHODS["sp"], None, METHODS)
 
@@ -246,6 +258,26 @@ VIRTUAL = {"loss": "kd", "samples": "virtual"}
             "alone can be interpolated",
         ),
         (
+            {"terms": {"prototype": {}}},
+            "'prototype' reads way and support, which only an episode has; use data: ep",
+        ),
+        (
+            {"terms": {"episode_induced": {}}, "data": "balanced"},
+            "'episode_induced' reads way and support, which only an episode has",
+        ),
+        (
+            {"terms": {"kd": {}}, "data": "all", "episodes": {"ways": 3}},
+            "episodes says how data: episodes are made, but data is all; drop one",
+        ),
+        (
+            {"terms": {"prototype": {"samples": "virtual"}}, "data": "episodes", "mixup": {}},
+            "'prototype' reads way and support of one image a row, and a virtual sample is made of several",
+        ),
+        (
+            {"terms": {"prototype": {}}, "data": "episodes", "episodes": {"ways": 1}},
+            "greater than or equal to 2",
+        ),
+        (
             {"terms": {"ft": {}}},
             "'ft' of stage 'one' needs an earlier stage with the same term, .*phase: paraphraser",
         ),
@@ -255,6 +287,23 @@ def test_a_stage_that_cannot_be_is_refused(stage: dict[str, Any], text: str) -> 
     stages = {"one": {"epochs": 1, **stage}}
     with pytest.raises(ValidationError, match=text):
         Method.model_validate({"name": "m", "paper": "-", "summary": "-", "stages": stages})
+
+
+def test_episodes_have_a_plan_of_their_own_or_the_default() -> None:
+    """A term that reads no episode may learn from one's images; a method survives being written down."""
+    for said, plan in (({}, EpisodePlan()), ({"episodes": {"shots": 1}}, EpisodePlan(shots=1))):
+        method = two_stages(terms={"tuples": {}, "prototype": {}}, data="episodes", **said)
+        assert method.stages["two"].episodes == plan
+        assert method.stages["one"].episodes is None
+        assert Method.model_validate(method.model_dump()) == method
+    assert two_stages(data="episodes").stages["two"].episodes == EpisodePlan()
+
+
+def test_a_stage_on_episodes_can_be_written_down_and_read_again() -> None:
+    resolved = tiny(method="protonet")
+    again = resolve("tiny", [("experiment", parse_yaml(resolved.annotated_yaml(), "tiny"))])
+    assert again.experiment.method == resolved.experiment.method
+    assert again.identity == resolved.identity
 
 
 @pytest.mark.parametrize("change", [{"rate": 0.25}, {"at": {"student": 1, "teacher": 1}}])

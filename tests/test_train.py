@@ -194,6 +194,36 @@ def test_a_signal_and_a_second_start_change_no_bit(
     assert same(whole, rest)
 
 
+@pytest.mark.parametrize("views", [None, 2])
+@pytest.mark.parametrize("stop", [5, 8, 11, 14, 17])
+def test_episodic_training_goes_on_after_a_stop(
+    trainer: Callable[..., Trainer], stop: int, views: int | None
+) -> None:
+    """Within an epoch of episodes, between epochs, and in a stage on shuffled images before them."""
+    episodes = {"ways": 2, "shots": 1, "queries": 2, "per_epoch": 6}
+    terms: dict[str, Any] = {"prototype": {}, "episode_induced": {}, "tuples": {"weight": 10}}
+    stages = {
+        "images": {"epochs": 2, "terms": {"cross_entropy": {}}},
+        "episodes": {"epochs": 2, "terms": terms, "data": "episodes", "episodes": episodes, "select": "ncm"},
+    }
+    method = Method.model_validate({"name": "m", "paper": "ours", "summary": "", "stages": stages})
+    settings, epochs = replace(SETTINGS, views=views), {"images": 2, "episodes": 2}
+    whole = trainer("whole").fit(method, epochs, settings=settings)
+    assert whole.steps == 2 * STEPS + 2 * 6
+    assert whole.position.images == 2 * 32 + 2 * 6 * 6
+    run = trainer("stopped")
+    with pytest.raises(Interrupted):
+        run.fit(
+            method, epochs, settings=settings,
+            at=lambda done: signal.raise_signal(signal.SIGTERM) if done == stop else None,
+        )  # fmt: skip
+    gkd.train._VIEWS.clear()  # as in a new process
+    torch.manual_seed(123)
+    rest = run.fit(method, epochs, settings=settings)
+    assert rest.steps == whole.steps - stop
+    assert same(whole, rest)
+
+
 @pytest.mark.parametrize("stop", [3, STEPS + 1, 2 * STEPS + 2])
 def test_a_death_without_warning_costs_only_what_was_not_saved(
     trainer: Callable[..., Trainer], stop: int

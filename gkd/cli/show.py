@@ -28,6 +28,9 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
             f"stage {stage_name}: {stage.epochs:g} epochs{share}, train {', '.join(stage.train)}, start {stage.start}, "
             f"select {stage.select}"
         )
+        if stage.episodes is not None:
+            made = stage.episodes.model_dump(exclude_none=True)
+            lines.append("  episodes: " + ", ".join(f"{key} {value}" for key, value in made.items()))
         if stage.mixup is not None:
             made = stage.mixup.model_dump(exclude_none=True)
             lines.append("  mixup: " + ", ".join(f"{key} {value}" for key, value in made.items()))

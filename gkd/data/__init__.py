@@ -11,7 +11,8 @@
 - :mod:`~gkd.data.augment`: augmentation of whole batches on the device, by names that can be chained;
   :mod:`~gkd.data.resized_crop` and :mod:`~gkd.data.rand_augment` are two of them.
 - :mod:`~gkd.data.normalise`: normalisation and its statistics; :mod:`~gkd.data.looks`: what student and teacher see.
-- :mod:`~gkd.data.batches`: an epoch's ``Batches``, shuffled or class-balanced, and ``ordered`` evaluation.
+- :mod:`~gkd.data.batches`: an epoch's ``Batches``, shuffled, class-balanced or episodes, and ``ordered`` evaluation;
+  :mod:`~gkd.data.training_episodes` draws those.
 
 The class lists of few-shot learning are in :mod:`gkd.class_splits`. Class selection is by name and lives in
 :mod:`gkd.labels`; ``ImageSet.restrict`` applies it.
@@ -30,6 +31,7 @@ from gkd.data.random import epoch_order, uniform
 from gkd.data.readers import DATASETS, check_dataset_name, load_images
 from gkd.data.splits import limit_per_class, split_validation
 from gkd.data.streamed import StreamedPixels
+from gkd.data.training_episodes import EpisodePlan, check_episodes
 
 __all__ = [
     "AUGMENTATIONS",
@@ -37,6 +39,7 @@ __all__ = [
     "LAYOUTS",
     "STATISTICS",
     "Batches",
+    "EpisodePlan",
     "ImageSet",
     "Listing",
     "Look",
@@ -46,6 +49,7 @@ __all__ = [
     "channel_statistics",
     "check_balanced",
     "check_dataset_name",
+    "check_episodes",
     "class_split",
     "epoch_order",
     "fingerprint",

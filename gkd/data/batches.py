@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from gkd.data.images import ImageSet
 from gkd.data.looks import Look, Sides
 from gkd.data.random import PURPOSE_CLASSES, epoch_order, hashed, key_of
+from gkd.data.training_episodes import EpisodePlan, check_episodes, episodes_of_epoch
 from gkd.errors import UserError
 from gkd.features import Batch
 
@@ -57,12 +59,13 @@ class Batches:
         look: the student's augmentation and normalisation.
         teacher: the teacher's; where it differs from the student's, or the images hold pixels of its own for
             the teacher, ``Batch.view`` holds what the teacher sees, elsewhere it is None.
-        batch_size: B, the global batch size.
+        batch_size: B, the global batch size; episodes have their own.
         seed, stage: of the order and the augmentation.
         device: where the images are kept and the batches made.
         drop_last: leave out an epoch's last samples where they do not fill a batch. A data set smaller
             than one batch gives one smaller batch in any case.
         balanced: k, the images of each class in a batch of B/k classes; None draws over all images.
+        episodes: batches are episodes made so, with ``Batch.way`` and ``Batch.support``; None where they are not.
         views: V, where an image has only V augmented views, which epochs take in turn and which stages and
             seeds share (so that a teacher's outputs on them can be kept); None augments anew every epoch.
         first_view: the view of epoch 0, modulo V.
@@ -75,7 +78,8 @@ class Batches:
     Raises:
         UserError: an empty data set, a batch size below 1, an unknown augmentation, statistics that do not
             fit the channels, a file that cannot be decoded; with ``balanced``, a batch that k does not divide,
-            too few classes for it, or a class with fewer than k images.
+            too few classes for it, or a class with fewer than k images; with ``episodes``, too few classes or
+            images of one, or ``balanced`` besides.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Batches:
         device: torch.device | str = "cpu",
         drop_last: bool = True,
         balanced: int | None = None,
+        episodes: EpisodePlan | None = None,
         views: int | None = None,
         first_view: int = 0,
         memory_format: torch.memory_format = torch.contiguous_format,
@@ -99,20 +104,29 @@ class Batches:
             raise UserError(f"{images.name} has no image to make a batch of.")
         self.device = torch.device(device)
         self.images = images.to(self.device)
-        self.batch_size = batch_size
+        self.batch_size = batch_size if episodes is None else episodes.size
         self.seed = seed
         self.stage = stage
         self.drop_last = drop_last
         self.balanced = balanced
+        self.episodes = episodes
         self.views = views
         self.first_view = first_view
         self._sides = Sides(self.images, look, teacher, self.device, memory_format)
+        if balanced is not None and episodes is not None:
+            raise UserError("Batches are class-balanced or episodes; give balanced or episodes, not both.")
         if balanced is not None:
             self._classes = check_balanced(self.images, batch_size, balanced)
+        if episodes is not None:
+            self._classes = check_episodes(self.images, episodes)
+            self._way, self._support = episodes.way.to(self.device), episodes.support.to(self.device)
+        if balanced is not None or episodes is not None:
             self._cpu_labels = self.images.labels.cpu()
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
+        if self.episodes is not None:
+            return self.episodes.count(len(self.images))
         full, rest = divmod(len(self.images), self.batch_size)
         return full if rest == 0 or (self.drop_last and full > 0) else full + 1
 
@@ -123,6 +137,10 @@ class Batches:
         """
         if self.balanced is not None:
             return self._balanced_order(epoch, self.balanced)
+        if self.episodes is not None:
+            address = {"seed": self.seed, "stage": self.stage, "epoch": epoch}
+            drawn = episodes_of_epoch(self._cpu_labels, self._classes, self.episodes, **address)
+            return drawn.index.flatten().to(self.device)
         order = epoch_order(self.seed, self.stage, epoch, len(self.images), self.device)
         return order[: len(self) * self.batch_size]
 
@@ -167,7 +185,10 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from batch number ``start`` on, as a resumed run needs them."""
-        return self.of(self.order(epoch).split(self.batch_size)[start:], epoch=epoch)
+        batches = self.of(self.order(epoch).split(self.batch_size)[start:], epoch=epoch)
+        if self.episodes is None:
+            return batches
+        return (replace(batch, way=self._way, support=self._support) for batch in batches)
 
 
 def ordered(

@@ -13,6 +13,7 @@ from gkd.losses._common import range_problem
 from gkd.losses.affinity import affinity_loss, affinity_refusal
 from gkd.losses.angles import rkd_angle_loss
 from gkd.losses.contrastive import CRDLoss, CRDQueueLoss, info_nce_loss, nce_loss
+from gkd.losses.episodes import episode_induced_loss, prototype_loss
 from gkd.losses.induced import class_centres, induced_classifier_loss, induced_logits, teacher_confidence
 from gkd.losses.maps import at_loss, fsp_loss, ickd_loss, nst_loss
 from gkd.losses.modules import (
@@ -32,6 +33,7 @@ from gkd.losses.tuples import tuple_loss, tuple_loss_and_count
 
 __all__ = [
     "AT_SPOTS",
+    "IN_EPISODES",
     "LOSSES",
     "NEEDS",
     "CCNeighbourLoss",
@@ -52,6 +54,7 @@ __all__ = [
     "cross_entropy_loss",
     "dist_loss",
     "dkd_loss",
+    "episode_induced_loss",
     "factor_transfer_loss",
     "fsp_loss",
     "hint_loss",
@@ -63,6 +66,7 @@ __all__ = [
     "nce_loss",
     "nst_loss",
     "pkt_loss",
+    "prototype_loss",
     "range_problem",
     "reads_teacher",
     "rkd_angle_loss",
@@ -91,7 +95,12 @@ NEEDS = (
     "labels",
     "index",
     "centres",
+    "way",
+    "support",
 )
+
+# Those of them that an episode alone has.
+IN_EPISODES = ("way", "support")
 
 # Those of them that a term's spots decide.
 AT_SPOTS = ("student", "teacher", "student_map", "student_map_after", "teacher_map", "teacher_map_after")
@@ -221,4 +230,6 @@ LOSSES: dict[str, Loss] = {
     "crd_queue": Loss(info_nce_loss, "ours, after Tian, Krishnan, Isola, ICLR 2020", module=CRDQueueLoss),
     "tuples": Loss(tuple_loss, "Ye, Lu, Zhan, CVPR 2020 and TPAMI 2022", counted=tuple_loss_and_count),
     "induced_classifier": Loss(induced_classifier_loss, "Ye, Lu, Zhan, CVPR 2020 and TPAMI 2022"),
+    "prototype": Loss(prototype_loss, "Snell, Swersky, Zemel, NeurIPS 2017"),
+    "episode_induced": Loss(episode_induced_loss, "ours, after Ye, Lu, Zhan, CVPR 2020 and TPAMI 2022"),
 }

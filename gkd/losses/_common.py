@@ -114,6 +114,14 @@ def check_rows(student: Tensor, other: Tensor, whose: str = "teacher's") -> None
         )
 
 
+def class_means(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The mean of the rows ``[N, D]`` of each class ``[C, D]``, zero for a class without one, and their numbers."""
+    sums = embeddings.new_zeros(num_classes, embeddings.shape[1]).index_add(0, labels, embeddings)
+    counts = torch.zeros(num_classes, dtype=torch.int64, device=embeddings.device)
+    counts = counts.index_add(0, labels, torch.ones_like(labels))
+    return sums / counts.clamp_min(1).unsqueeze(1), counts
+
+
 def columns_of(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
     """Labels ``[B]``, or distributions ``[B, C]``, that fit the logits; those of unselected rows are 0.
 
@@ -127,13 +135,19 @@ def columns_of(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
         raise UserError(
             f"The labels are distributions over {labels.shape[1]} classes, the logits have {columns}."
         )
-    looked_at = labels.dim() == 1 and labels.device.type == "cpu" and not torch.compiler.is_compiling()
-    if looked_at and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < columns:
-        raise UserError(
-            f"The labels run from {int(labels.min())} to {int(labels.max())}, but the logits have {columns} columns; "
-            f"use labels from 0 to {columns - 1}."
-        )
+    if labels.dim() == 1:
+        check_range("labels", labels, columns, f"the logits have {columns} columns")
     return labels
+
+
+def check_range(name: str, numbers: Tensor, count: int, why: str) -> None:
+    """Refuses numbers ``[B]`` outside ``0 .. count − 1``; they are looked at where that costs no synchronisation."""
+    looked_at = numbers.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looked_at and len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < count:
+        raise UserError(
+            f"The {name} run from {int(numbers.min())} to {int(numbers.max())}, but {why}; use {name} from 0 to "
+            f"{count - 1}."
+        )
 
 
 def centred(rows: Tensor, counted: Tensor | None = None) -> Tensor:
@@ -145,6 +159,18 @@ def centred(rows: Tensor, counted: Tensor | None = None) -> Tensor:
         apart = torch.where(counted, rows - mean, 0)
     rounding = 8 * torch.finfo(rows.dtype).eps * rows.detach().abs().amax(1, keepdim=True)
     return torch.where((apart.detach().abs() <= rounding).all(1, keepdim=True), 0, apart)
+
+
+def log_softmax_over(logits: Tensor, used: Tensor) -> Tensor:
+    """Log-softmax ``[B, C]`` over the used columns ``[C]``; what the others hold is finite and to be dropped."""
+    # A finite fill: with −inf a column, or a whole row, would turn 0 · (−inf) into NaN.
+    return logits.masked_fill(~used, torch.finfo(logits.dtype).min / 4).log_softmax(1)
+
+
+def kl_rows(student: Tensor, teacher: Tensor, used: Tensor) -> Tensor:
+    """KL(teacher‖student) of each row ``[B]``, both softmaxes over the used columns ``[C]`` of logits ``[B, C]``."""
+    teacher_log = log_softmax_over(teacher, used).to(student.dtype)
+    return torch.where(used, kl_entries(log_softmax_over(student, used), teacher_log), 0).sum(1)
 
 
 def kl_entries(student_log: Tensor, teacher_log: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from torch import Tensor
 from gkd.errors import UserError, unknown
 from gkd.losses._common import (
     check_rows,
+    class_means,
     columns_of,
-    kl_entries,
+    kl_rows,
     mean_over_rows,
     no_autocast,
     unit_rows,
@@ -38,11 +39,8 @@ def class_centres(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple
     Paper:
         Ye, Lu, Zhan: Distilling Cross-Task Knowledge via Relationship Matching, CVPR 2020, section 4.2.
     """
-    raw = upcast(embeddings)
-    sums = raw.new_zeros(num_classes, raw.shape[1]).index_add(0, labels, raw)
-    counts = torch.zeros(num_classes, dtype=torch.int64, device=raw.device)
-    counts = counts.index_add(0, labels, torch.ones_like(labels))
-    return unit_rows(sums / counts.clamp_min(1).unsqueeze(1)), counts
+    means, counts = class_means(upcast(embeddings), labels, num_classes)
+    return unit_rows(means), counts
 
 
 def induced_logits(teacher_embedding: Tensor, centres: Tensor) -> Tensor:
@@ -129,11 +127,7 @@ def induced_classifier_loss(
     used = (centres != 0).any(dim=1)
     if classes == "batch":
         used = used & _present(labels, num_classes, mask)
-    entries = kl_entries(
-        _log_softmax_over(student / student_temperature, used),
-        _log_softmax_over(teacher / teacher_temperature, used).to(student.dtype),
-    )
-    rows = torch.where(used, entries, 0).sum(1)
+    rows = kl_rows(student / student_temperature, teacher / teacher_temperature, used)
     if weights is not None:
         rows = rows * zero_unselected(weights.detach().to(rows.dtype), mask)
     return mean_over_rows(rows, mask)
@@ -143,12 +137,6 @@ def _present(labels: Tensor, num_classes: int, mask: Tensor | None) -> Tensor:
     """Bool ``[C]``: the classes among the selected labels."""
     member = labels.unsqueeze(1) == torch.arange(num_classes, device=labels.device)
     return member.any(dim=0) if mask is None else (member & mask.unsqueeze(1)).any(dim=0)
-
-
-def _log_softmax_over(logits: Tensor, used: Tensor) -> Tensor:
-    """Log-softmax over the used columns; what the others hold is finite and to be dropped."""
-    # A finite fill: with −inf a column, or a whole row, would turn 0 · (−inf) into NaN.
-    return logits.masked_fill(~used, torch.finfo(logits.dtype).min / 4).log_softmax(1)
 
 
 @torch.no_grad()

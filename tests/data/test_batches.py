@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gkd.data import Batches, ImageSet, Look, augmentation, normalise, ordered
+from gkd.data import Batches, EpisodePlan, ImageSet, Look, augmentation, normalise, ordered
 from gkd.errors import UserError
 from gkd.features import Batch
 
@@ -146,6 +146,69 @@ def test_balanced_passes_over_classes_without_images(make_images: Make) -> None:
     assert sorted(set(batch.labels.tolist())) == [0, 2, 3]
 
 
+PLAN = EpisodePlan(ways=3, shots=2, queries=4)
+
+
+@pytest.mark.parametrize("per_epoch", [None, 5])
+def test_episodes(make_images: Make, per_epoch: int | None) -> None:
+    """N classes of K + Q images a batch; no support image is a query, whatever the batch size."""
+    images = make_images(80, 5)
+    batches = batches_of(images, episodes=PLAN.model_copy(update={"per_epoch": per_epoch}), batch_size=7)
+    epoch = list(batches.epoch(2))
+    assert len(epoch) == len(batches) == (per_epoch or 4)
+    for batch in epoch:
+        assert batch.way is not None
+        assert batch.support is not None
+        assert len(batch.index.unique()) == len(batch.images) == 18
+        assert not set(batch.index[batch.support].tolist()) & set(batch.index[~batch.support].tolist())
+        assert batch.labels.equal(images.labels[batch.index])  # columns of the base classes
+        columns = batch.labels.view(3, 6)
+        assert torch.equal(columns, columns[:, :1].expand(3, 6))
+        assert len(columns[:, 0].unique()) == 3
+        assert torch.equal(batch.way, torch.arange(3).repeat_interleave(6))
+        assert torch.bincount(batch.way[batch.support]).tolist() == [2, 2, 2]
+    assert len({tuple(batch.labels.unique().tolist()) for batch in epoch}) > 1
+    augmented = augmentation("crop-flip")(
+        images.images[epoch[0].index], epoch[0].index, seed=1, stage=0, epoch=2
+    )
+    assert epoch[0].images.equal(normalise(augmented, MEAN, STD))
+
+
+def test_episodes_are_pure(make_images: Make) -> None:
+    images = make_images(80, 5)
+    torch.manual_seed(0)
+    whole = list(batches_of(images, episodes=PLAN).epoch(3))
+    torch.manual_seed(7)
+    batches = batches_of(images, episodes=PLAN, batch_size=32)
+    next(iter(batches.epoch(0)))
+    again = list(batches.epoch(3, start=1))
+    assert len(again) == 3
+    for one, other in zip(whole[1:], again, strict=True):
+        for part in ("images", "labels", "index", "way", "support"):
+            assert torch.equal(getattr(one, part), getattr(other, part))
+    assert list(batches.epoch(3, start=4)) == []
+    orders = [
+        batches.order(2),
+        *(batches_of(images, episodes=PLAN, **{k: 5}).order(3) for k in ("seed", "stage")),
+    ]
+    assert not any(torch.equal(batches.order(3), order) for order in orders)
+
+
+def test_episodes_show_the_kept_views(make_images: Make) -> None:
+    images = make_images(80, 5)
+    episodes, shuffled = (batches_of(images, views=2, **kind) for kind in ({"episodes": PLAN}, {"stage": 1}))
+    batch = next(episodes.epoch(3))
+    assert batch.images.equal(next(shuffled.of([batch.index], epoch=1)).images)
+    assert next(shuffled.epoch(0)).way is None
+
+
+def test_episodes_pass_over_classes_without_images(make_images: Make) -> None:
+    images = make_images(80, 5)
+    images = images.select(torch.nonzero(images.labels != 1).flatten())
+    seen = torch.cat([batch.labels for batch in batches_of(images, episodes=PLAN).epoch(0)])
+    assert sorted(set(seen.tolist())) == [0, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -157,6 +220,12 @@ def test_balanced_passes_over_classes_without_images(make_images: Make) -> None:
         ({"balanced": 3}, "divides the batch size"),
         ({"balanced": 1}, "needs 8 classes but random has 4"),
         ({"batch_size": 24, "balanced": 12}, "class 'c0' of random has 10 images, fewer than the 12"),
+        ({"episodes": EpisodePlan()}, "5-way episodes need as many classes, but random has 4; use fewer"),
+        (
+            {"episodes": EpisodePlan(ways=2, shots=1, queries=10)},
+            "take 11 images of a class, but the class 'c0' of random has 10; use fewer",
+        ),
+        ({"episodes": PLAN, "balanced": 2}, "give balanced or episodes, not both"),
     ],
 )
 def test_errors(make_images: Make, settings: dict, sentence: str) -> None:

@@ -23,6 +23,13 @@ from .references.affinity import (
     rkd_distance_reference,
     sp_reference,
 )
+from .references.episodes import (
+    episode_induced_reference,
+    make_episode,
+    make_episode_of_both,
+    one_shot_alike,
+    prototype_reference,
+)
 from .references.maps import (
     at_reference,
     fsp_reference,
@@ -209,6 +216,22 @@ SPECS: dict[str, Spec] = {
             {},
             {"classes": "all"},
             {"teacher_temperature": 2.0, "student_temperature": 0.5, "normalise": True},
+        ),
+    ),
+    "prototype": Spec(
+        make_episode,
+        prototype_reference,
+        matched=None,
+        options=({}, {"metric": "cosine", "temperature": 0.1}, {"temperature": 3.0}),
+    ),
+    "episode_induced": Spec(
+        make_episode_of_both,
+        episode_induced_reference,
+        matched=one_shot_alike,
+        options=(
+            {},
+            {"metric": "cosine", "teacher_temperature": 2.0, "student_temperature": 0.5},
+            {"teacher_temperature": 4.0, "student_temperature": 2.0},
         ),
     ),
 }

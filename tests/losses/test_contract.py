@@ -170,7 +170,8 @@ def test_a_student_equal_to_its_teacher(name: str, options: dict[str, Any]) -> N
         return
     inputs = spec.matched(spec.make(BATCH))
     if options.keys() & {"teacher_temperature", "student_temperature"}:
-        options = {**options, "student_temperature": options["teacher_temperature"], "normalise": False}
+        alike = {"student_temperature": options["teacher_temperature"], "normalise": False}
+        options = {**options, **{key: alike[key] for key in alike.keys() & options.keys()}}
     value, gradients = with_gradient(name, inputs, options)
     assert abs(float(value)) < 1e-12
     assert all(float(gradient.abs().max()) < 1e-12 for gradient in gradients.values())
@@ -196,8 +197,8 @@ def test_degenerate_rows_have_finite_gradients(name: str, options: dict[str, Any
 @pytest.mark.parametrize("batch", [1, 2, BATCH])
 def test_one_class(name: str, options: dict[str, Any], batch: int) -> None:
     inputs = SPECS[name].make(batch)
-    if "labels" in inputs:
-        inputs["labels"] = torch.zeros_like(inputs["labels"])
+    for key in inputs.keys() & {"labels", "way"}:
+        inputs[key] = torch.zeros_like(inputs[key])
     value, gradients = with_gradient(name, inputs, options)
     expected = SPECS[name].reference(**inputs, **options)
     torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
@@ -273,7 +274,7 @@ def test_bf16_features_of_any_scale_under_autocast(name: str, options: dict[str,
 def test_inputs_of_different_batch_sizes_are_refused(name: str) -> None:
     inputs = SPECS[name].make(BATCH)
     for key in inputs:
-        if per_sample(key) and key.startswith(("teacher", "labels")):
+        if per_sample(key) and key.startswith(("teacher", "labels", "way", "support")):
             with pytest.raises(
                 UserError, match=rf"The student's batch has {BATCH} rows, the .* {BATCH - 1}; give"
             ):
