@@ -28,7 +28,7 @@ from gkd.errors import UserError, unknown
 from gkd.features import TappedNetwork, output_shapes
 from gkd.imports import told
 from gkd.models import build_network
-from gkd.runs import WEIGHTS
+from gkd.results import WEIGHTS
 from gkd.trust import check_name, named_in
 from gkd.weight_facts import WeightFacts
 

@@ -19,7 +19,8 @@ from gkd.config import Resolved, load_method
 from gkd.errors import UserError, unknown
 from gkd.few_shot import EPISODES
 from gkd.method import refusal
-from gkd.runs import CORRECT, FROZEN, WEIGHTS, run, run_folder, slug, unpack
+from gkd.results import CORRECT, FROZEN, WEIGHTS, unpack
+from gkd.runs import run, run_folder, slug
 from gkd.schema import Compare, MethodRow
 
 _KEPT = (

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gkd import config, metrics, schema
 from gkd.builders import Prepared, prepare, use_threads
@@ -16,7 +17,8 @@ from gkd.data import ImageSet
 from gkd.errors import UserError
 from gkd.evaluate import base_mean, predict, teacher_predictions
 from gkd.few_shot import EPISODES, Accuracies, FewShot, packed
-from gkd.losses import teacher_confidence
+from gkd.losses import class_centres, induced_logits, teacher_confidence
+from gkd.method import Method
 from gkd.metrics.few_shot import episode_correct
 from gkd.settings import Settings
 from gkd.task import Problem
@@ -24,8 +26,24 @@ from gkd.teacher import Teacher
 from gkd.weight_facts import WeightFacts
 
 
-def judge(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Accuracy and expected calibration error in percent, negative log-likelihood in nats."""
+def class_scores(student: nn.Module, problem: Problem, method: Method, settings: Settings) -> Tensor:
+    """``[N, C]`` of the test images: the head's logits, or where no head is trained cosines to the class means.
+
+    The means are those of the training images, un-augmented.
+    """
+    logits, embedding = predict(student, problem.student.test, settings)
+    if method.trains_head:
+        return logits
+    train = problem.student.train
+    _, known = predict(student, train, settings)
+    centres, _ = class_centres(known, train.labels.cpu(), len(train.space))
+    return induced_logits(F.normalize(embedding, dim=1), centres)
+
+
+def judge(logits: Tensor, labels: Tensor, method: Method | None = None) -> dict[str, Any]:
+    """Accuracy in percent; of a head also expected calibration error in percent and negative log-likelihood in nats."""
+    if method is not None and not method.trains_head:
+        return {"accuracy": rounded(metrics.accuracy(logits, labels)), "ece": None, "nll": None}
     return {
         "accuracy": rounded(metrics.accuracy(logits, labels)),
         "ece": rounded(metrics.expected_calibration_error(logits, labels)),

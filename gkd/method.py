@@ -183,6 +183,11 @@ class Method(BaseModel):
         return any(term.needs_teacher for stage in self.stages.values() for term in stage.terms.values())
 
     @property
+    def trains_head(self) -> bool:
+        """Whether some term reads the student's logits; otherwise the head stays as it was drawn."""
+        return "student_logits" in self.needs
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Everything that the method's losses read, in a fixed order."""
         found = {

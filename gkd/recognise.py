@@ -21,7 +21,8 @@ from gkd.data.files import Form, decode, is_image, open_source, tree_of
 from gkd.errors import UserError, unknown
 from gkd.evaluate import predict
 from gkd.labels import LabelSpace
-from gkd.runs import WEIGHTS, finished
+from gkd.results import WEIGHTS
+from gkd.runs import finished
 from gkd.schema import Experiment
 from gkd.settings import Settings
 from gkd.weight_facts import WeightFacts

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
 
-from gkd import metrics
 from gkd.builders import Prepared, prepare, use_threads
 from gkd.checkpoint import (
     latest_checkpoint,
@@ -24,41 +20,30 @@ from gkd.checkpoint import (
     load_weights,
     read_json,
     read_weights,
-    save_weights,
     write_json,
 )
 from gkd.config import Resolved, load
 from gkd.data import ImageSet, StreamedPixels
 from gkd.environment import command, environment
 from gkd.errors import UserError
-from gkd.evaluate import predict
-from gkd.few_shot import EPISODES, Accuracies, paired, summarised
+from gkd.few_shot import EPISODES, summarised
 from gkd.identity import NO_EFFECT
 from gkd.judge import (
-    cached_predictions,
     check_expected,
+    class_scores,
     judge,
-    keep_episodes,
     on_episodes,
     on_frozen,
     prove_teacher,
-    rounded,
-    teacher_results,
 )
-from gkd.labels import LabelRelation
-from gkd.logging import MetricsFile, Reporter
-from gkd.models import count_parameters
+from gkd.logging import Reporter
 from gkd.report.plots import FEW_SHOT_PLOT, ROUTING, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
+from gkd.results import CORRECT, WEIGHTS, Summary, finish
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
-from gkd.train import Position, State, fit
+from gkd.train import fit
 from gkd.weight_facts import WeightFacts
-
-Summary = dict[str, Any]
-CORRECT = "correct.json"
-FROZEN = "frozen "  # before a classifier's name: what it makes of the embedding that the student starts from
-WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}
 
 
 def run_folder(resolved: Resolved) -> Path:
@@ -147,7 +132,7 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
                 reporter,
             )
         states = {"last": last, "best": best}
-        summary = _finish(folder, prepared, problem, teacher, states, position, threads, frozen)
+        summary = finish(folder, prepared, problem, teacher, states, position, threads, frozen)
         _plot(folder, console)
         return summary, True
 
@@ -226,111 +211,6 @@ def _describe(folder: Path, prepared: Prepared, threads: int) -> None:
     write_json(path, env)
 
 
-def _finish(
-    folder: Path,
-    prepared: Prepared,
-    problem: Problem,
-    teacher: Teacher | None,
-    states: dict[str, State],
-    position: Position,
-    threads: int,
-    frozen: Mapping[str, Tensor],
-) -> Summary:
-    """Judges last and best on test, once; writes the students, their correctness and the summary."""
-    resolved, settings, student = prepared.resolved, prepared.settings, prepared.student
-    test = problem.student.test
-    labels = test.labels.cpu()
-    results: dict[str, dict[str, Any]] = {}
-    correct: dict[str, str] = {}
-    on_novel: dict[str, Accuracies] = {}
-    for which, state in states.items():
-        student.load_state_dict(state)
-        logits, _ = predict(student, test, settings)
-        results[which] = judge(logits, labels)
-        correct[which] = pack(metrics.correctness(logits, labels))
-        if teacher is not None:
-            teacher_logits, _ = cached_predictions(teacher, test, settings)
-            results[which]["agreement"] = rounded(metrics.agreement(logits, teacher_logits, problem.relation))
-        if problem.few_shot is not None:
-            on_novel[which] = on_episodes(student, problem, settings)
-            results[which]["few_shot"] = summarised(on_novel[which])
-        metadata = {**weight_metadata(prepared), "test_accuracy": f"{results[which]['accuracy']:.2f}"}
-        save_weights(folder / WEIGHTS[which], state, metadata)
-    results["best"].update(epoch=position.best_epoch, validation=rounded(position.best_metric))
-    of_teacher = teacher_results(teacher, problem, prepared) if teacher else None
-    if problem.few_shot is not None:
-        if teacher is not None and of_teacher is not None:
-            on_novel["teacher"] = on_episodes(teacher, problem, settings)
-            of_teacher["few_shot"] = summarised(on_novel["teacher"])
-            for which in states:
-                results[which]["to_teacher"] = paired(on_novel[which], on_novel["teacher"])
-        keep_episodes(folder, problem.few_shot, on_novel)
-    correct |= {f"{FROZEN}{name}": pack(right) for name, right in frozen.items()}
-    write_json(folder / CORRECT, {"count": len(labels), **correct})
-    summary: Summary = {
-        "config": resolved.name,
-        "identity": resolved.identity,
-        "method": resolved.experiment.method.name,
-        "seed": settings.seed,
-        "relation": describe_relation(problem.relation),
-        "epochs": prepared.epochs,
-        "note": "last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
-        **results,
-        "teacher": of_teacher,
-        "leak": problem.leak,
-        "empty_batches": _empty_batches(folder),
-        "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
-        "seconds": round(position.seconds, 2),
-        "parameters": count_parameters(student),
-        "test_images": len(labels),
-        **environment(threads, settings.device, settings.dtype),
-        "command": command(),
-    }
-    write_json(folder / "summary.json", summary)
-    return summary
-
-
-def weight_metadata(prepared: Prepared) -> dict[str, str]:
-    """What a student's weight file says of it: all that builds the network again and feeds it."""
-    settings, problem, section = prepared.settings, prepared.problem, prepared.experiment.student
-    images = problem.student.train
-    content = {
-        "network": section.network,
-        "classes": json.dumps(list(problem.student.space)),
-        "mean": ",".join(map(str, settings.mean)),
-        "std": ",".join(map(str, settings.std)),
-        "image_shape": ",".join(map(str, (images.channels, *images.size))),
-        "method": prepared.experiment.method.name,
-    }
-    taps = section.taps.model_dump(mode="json", exclude_none=True)
-    more = {
-        key: json.dumps(value) for key, value in {"options": section.options, "taps": taps}.items() if value
-    }
-    return {**content, **more}
-
-
-def describe_relation(relation: LabelRelation) -> dict[str, Any]:
-    """A label relation as facts for a summary."""
-    return {
-        "kind": relation.kind,
-        "overlap": round(relation.overlap, 4),
-        "shared": relation.num_shared,
-        "teacher_classes": len(relation.teacher),
-        "student_classes": len(relation.student),
-    }
-
-
-def _empty_batches(folder: Path) -> dict[str, int]:
-    """How many batches held nothing for a counting term (no tuple, say), by stage and term."""
-    counts: dict[str, int] = {}
-    for record in MetricsFile(folder / "metrics.jsonl").read():
-        for name, value in record.items():
-            if name.startswith("empty/"):
-                key = f"{record['stage']}/{name.removeprefix('empty/')}"
-                counts[key] = counts.get(key, 0) + int(value)
-    return counts
-
-
 def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Judges a finished run's saved students on its test images again.
 
@@ -346,6 +226,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
         raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
     # What the student started from and who taught it are of no use any more, and need not be there.
+    method = load(folder / "config.yaml", from_run=True).experiment.method
     words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
     prepared = prepare(load(folder / "config.yaml", words, from_run=True))
     use_threads(prepared.experiment.run.threads)
@@ -364,22 +245,12 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 f"{', '.join(asked)}; override only where the images are (data.root) and what changes no result."
             )
         load_weights(prepared.student, tensors, name=prepared.experiment.student.network, path=folder / name)
-        logits, _ = predict(prepared.student, test, prepared.settings)
-        results[which] = judge(logits, test.labels.cpu())
+        logits = class_scores(prepared.student, prepared.problem, method, prepared.settings)
+        results[which] = judge(logits, test.labels.cpu(), method)
         if prepared.problem.few_shot is not None:
             found = on_episodes(prepared.student, prepared.problem, prepared.settings)
             results[which]["few_shot"] = summarised(found)
     return results
-
-
-def pack(correct: Tensor) -> str:
-    """Bool ``[N]`` as hex, eight images a byte, most significant bit first."""
-    return np.packbits(correct.numpy()).tobytes().hex()
-
-
-def unpack(text: str, count: int) -> np.ndarray:
-    """The Bool ``[count]`` array of ``pack``."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=count).astype(bool)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from gkd.builders import choose_dtype, load_source, prepare
 from gkd.config import load
 from gkd.errors import UserError
 from gkd.models import build_network
-from gkd.runs import weight_metadata
+from gkd.results import weight_metadata
 from gkd.teachers import load_teacher, teacher_experiment
 
 

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from gkd.recognise import RECOGNISERS, recognise
 from tests.cli_helpers import gkd
 
-WORDS = ("method=student", "run.epochs=4", "run.threads=1", "task.episodes.count=20")
+WORDS = ("method=student", "run.epochs=10", "run.threads=1", "task.episodes.count=20")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_bad_input_is_one_sentence(run: Path, support: Path, tmp_path: Path, cap
     (tmp_path / "text.png").write_text("no image")
     cases = [
         ((str(run), "--support", str(tmp_path / "one"), image), "holds 1 class folders"),
-        ((str(run), "--support", str(tmp_path / "none"), image), "does not exist"),
+        ((str(run), "--support", str(tmp_path / "none"), image), "There is no file or folder"),
         ((str(tmp_path), "--support", str(support), image), "is no folder of a finished run"),
         ((str(run), "--support", str(support), str(tmp_path / "none.png")), "does not exist"),
         ((str(run), "--support", str(support), str(tmp_path / "text.png")), "cannot be decoded"),

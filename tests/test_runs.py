@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gkd.checkpoint import read_weights
-from gkd.runs import pack, unpack
+from gkd.results import pack, unpack
 from tests.cli_helpers import gkd, start
 
 # Long enough to be killed in the middle, with a checkpoint after every step.

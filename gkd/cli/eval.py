@@ -10,7 +10,8 @@ from rich.console import Console
 
 from gkd.cli.run import few_shot_lines
 from gkd.judge import evaluate_checkpoint
-from gkd.runs import WEIGHTS, evaluate_run
+from gkd.results import WEIGHTS
+from gkd.runs import evaluate_run
 
 HELP = "judge a finished run's students, or the network in a weight file, on test images"
 
@@ -49,4 +50,6 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _line(values: dict[str, Any]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items() if not isinstance(value, dict))
+    return "  ".join(
+        f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, int | float)
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gkd.export import FORMATS, export_student, load_student
-from gkd.runs import WEIGHTS
+from gkd.results import WEIGHTS
 
 HELP = "write a run's student, with its classes and input normalisation, for other programs"
 

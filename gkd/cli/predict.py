@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gkd.recognise import RECOGNISERS, recognise
-from gkd.runs import WEIGHTS
+from gkd.results import WEIGHTS
 
 HELP = "say the class of images, among new classes of which a folder holds a few images each"
 

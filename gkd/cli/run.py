@@ -12,7 +12,8 @@ from gkd.builders import Prepared, prepare, use_threads
 from gkd.cli import add_config_arguments
 from gkd.judge import prove_teacher
 from gkd.models import count_parameters
-from gkd.runs import WEIGHTS, Summary, finished, run, run_folder, title
+from gkd.results import WEIGHTS, Summary
+from gkd.runs import finished, run, run_folder, title
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import load_teacher, random_teacher, teacher_experiment
@@ -62,7 +63,11 @@ def _report(resolved: config.Resolved, summary: Summary, fresh: bool) -> str:
     ):
         judged = summary[which]
         agreement = judged.get("agreement")
-        text = f"{which:10}test accuracy {judged['accuracy']:.2f} %, ECE {judged['ece']:.2f} %, NLL {judged['nll']:.4f}"
+        text = f"{which:10}test accuracy {judged['accuracy']:.2f} %"
+        if judged["ece"] is None:
+            text += f" by the {summary['judged_by']} (no head was trained)"
+        else:
+            text += f", ECE {judged['ece']:.2f} %, NLL {judged['nll']:.4f}"
         text += "" if agreement is None else f", agrees with the teacher on {agreement:.2f} %"
         lines.append(f"{text} ({about})")
         lines += few_shot_lines(judged)

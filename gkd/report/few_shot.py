@@ -125,7 +125,7 @@ def few_shot_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]
         "seeds; ± is the half width of the 95 % interval over episodes (Student's t). "
         f"Δ: difference to the {baseline} on the same episodes, paired within each seed. Both speak of other episodes "
         "of these classes, not of other classes or other trainings. base classes: test accuracy on the classes that "
-        "were trained on, of no meaning where no head is trained. s: training seconds a run."
+        "were trained on, by the nearest class mean where no head is trained. s: training seconds a run."
     )
     return "\n".join(lines) + "\n\n" + "\n\n".join([*dict.fromkeys(notes), legend]) + "\n"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gkd.checkpoint import write_json
 from gkd.metrics import mean_std, paired_bootstrap, t_interval
-from gkd.runs import unpack
+from gkd.results import unpack
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from gkd.report.table import markdown, table_rows, to_csv
-from gkd.runs import pack
+from gkd.results import pack
 
 Cell = dict[str, Any]
 AXES = {"task.shift": 0}

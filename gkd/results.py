@@ -1,0 +1,165 @@
+"""What a finished run leaves: the students' weights, what they got right on test, and the summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from gkd import metrics
+from gkd.builders import Prepared
+from gkd.checkpoint import save_weights, write_json
+from gkd.environment import command, environment
+from gkd.few_shot import Accuracies, paired, summarised
+from gkd.judge import (
+    cached_predictions,
+    class_scores,
+    judge,
+    keep_episodes,
+    on_episodes,
+    rounded,
+    teacher_results,
+)
+from gkd.labels import LabelRelation
+from gkd.logging import MetricsFile
+from gkd.models import count_parameters
+from gkd.task import Problem
+from gkd.teacher import Teacher
+from gkd.train import Position, State
+
+Summary = dict[str, Any]
+CORRECT = "correct.json"
+FROZEN = "frozen "  # before a classifier's name: what it makes of the embedding that the student starts from
+WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}
+
+
+def finish(
+    folder: Path,
+    prepared: Prepared,
+    problem: Problem,
+    teacher: Teacher | None,
+    states: dict[str, State],
+    position: Position,
+    threads: int,
+    frozen: Mapping[str, Tensor],
+) -> Summary:
+    """Judges last and best on test, once; writes the students, their correctness and the summary.
+
+    Args:
+        folder: the run's.
+        prepared, problem, teacher: what was trained.
+        states: ``last`` and ``best``.
+        position: where training ended.
+        threads: CPU threads that were used.
+        frozen: classifier -> which test images it gets right on the embedding that the student started from.
+    """
+    resolved, settings, student = prepared.resolved, prepared.settings, prepared.student
+    method = resolved.experiment.method
+    test = problem.student.test
+    labels = test.labels.cpu()
+    results: dict[str, dict[str, Any]] = {}
+    correct: dict[str, str] = {}
+    on_novel: dict[str, Accuracies] = {}
+    for which, state in states.items():
+        student.load_state_dict(state)
+        logits = class_scores(student, problem, method, settings)
+        results[which] = judge(logits, labels, method)
+        correct[which] = pack(metrics.correctness(logits, labels))
+        if teacher is not None:
+            teacher_logits, _ = cached_predictions(teacher, test, settings)
+            results[which]["agreement"] = rounded(metrics.agreement(logits, teacher_logits, problem.relation))
+        if problem.few_shot is not None:
+            on_novel[which] = on_episodes(student, problem, settings)
+            results[which]["few_shot"] = summarised(on_novel[which])
+        metadata = weight_metadata(prepared)
+        if method.trains_head:
+            metadata["test_accuracy"] = f"{results[which]['accuracy']:.2f}"
+        save_weights(folder / WEIGHTS[which], state, metadata)
+    results["best"].update(epoch=position.best_epoch, validation=rounded(position.best_metric))
+    of_teacher = teacher_results(teacher, problem, prepared) if teacher else None
+    if problem.few_shot is not None:
+        if teacher is not None and of_teacher is not None:
+            on_novel["teacher"] = on_episodes(teacher, problem, settings)
+            of_teacher["few_shot"] = summarised(on_novel["teacher"])
+            for which in states:
+                results[which]["to_teacher"] = paired(on_novel[which], on_novel["teacher"])
+        keep_episodes(folder, problem.few_shot, on_novel)
+    correct |= {f"{FROZEN}{name}": pack(right) for name, right in frozen.items()}
+    write_json(folder / CORRECT, {"count": len(labels), **correct})
+    summary: Summary = {
+        "config": resolved.name,
+        "identity": resolved.identity,
+        "method": method.name,
+        "judged_by": "head" if method.trains_head else "nearest class mean",
+        "seed": settings.seed,
+        "relation": describe_relation(problem.relation),
+        "epochs": prepared.epochs,
+        "note": "last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
+        **results,
+        "teacher": of_teacher,
+        "leak": problem.leak,
+        "empty_batches": _empty_batches(folder),
+        "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
+        "seconds": round(position.seconds, 2),
+        "parameters": count_parameters(student),
+        "test_images": len(labels),
+        **environment(threads, settings.device, settings.dtype),
+        "command": command(),
+    }
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def weight_metadata(prepared: Prepared) -> dict[str, str]:
+    """What a student's weight file says of it: all that builds the network again and feeds it."""
+    settings, problem, section = prepared.settings, prepared.problem, prepared.experiment.student
+    images = problem.student.train
+    content = {
+        "network": section.network,
+        "classes": json.dumps(list(problem.student.space)),
+        "mean": ",".join(map(str, settings.mean)),
+        "std": ",".join(map(str, settings.std)),
+        "image_shape": ",".join(map(str, (images.channels, *images.size))),
+        "method": prepared.experiment.method.name,
+    }
+    taps = section.taps.model_dump(mode="json", exclude_none=True)
+    more = {
+        key: json.dumps(value) for key, value in {"options": section.options, "taps": taps}.items() if value
+    }
+    return {**content, **more}
+
+
+def describe_relation(relation: LabelRelation) -> dict[str, Any]:
+    """A label relation as facts for a summary."""
+    return {
+        "kind": relation.kind,
+        "overlap": round(relation.overlap, 4),
+        "shared": relation.num_shared,
+        "teacher_classes": len(relation.teacher),
+        "student_classes": len(relation.student),
+    }
+
+
+def _empty_batches(folder: Path) -> dict[str, int]:
+    """How many batches held nothing for a counting term (no tuple, say), by stage and term."""
+    counts: dict[str, int] = {}
+    for record in MetricsFile(folder / "metrics.jsonl").read():
+        for name, value in record.items():
+            if name.startswith("empty/"):
+                key = f"{record['stage']}/{name.removeprefix('empty/')}"
+                counts[key] = counts.get(key, 0) + int(value)
+    return counts
+
+
+def pack(correct: Tensor) -> str:
+    """Bool ``[N]`` as hex, eight images a byte, most significant bit first."""
+    return np.packbits(correct.numpy()).tobytes().hex()
+
+
+def unpack(text: str, count: int) -> np.ndarray:
+    """The Bool ``[count]`` array of ``pack``."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=count).astype(bool)
