@@ -64,9 +64,10 @@ format: $(VENV)/installed-dev  ## rewrite the files in the project's format
 
 check: lint types test  ## what a commit should pass
 
-bench: $(VENV)/installed  ## measure the losses beside plain forms and a step; results as JSON, tables into the docs
+bench: $(VENV)/installed-learn2learn  ## measure losses and episodes beside others; results as JSON, tables into the docs
 	$(BIN)/python benchmarks/tuple_loss.py --out benchmarks/results/tuple_loss.json
 	$(BIN)/python benchmarks/losses.py --out benchmarks/results/losses.json
+	$(BIN)/python benchmarks/episodes.py --out benchmarks/results/episodes.json
 	$(BIN)/python docs/embed.py
 
 clean:  ## remove the environment and what the tools left; runs/ stays

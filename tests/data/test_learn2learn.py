@@ -387,7 +387,14 @@ def test_without_learn2learn_the_lines_that_install_it_are_told_and_the_rest_wor
     (tmp_path / "learn2learn" / "__init__.py").write_text("import gym_that_is_not_here")
     command = [sys.executable, "-c", code, str(tmp_path)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert told.count("learn2learn cannot be imported (ModuleNotFoundError: import of learn2learn halted") == 2
+    assert (
+        told.count("learn2learn cannot be imported (ModuleNotFoundError: import of learn2learn halted") == 2
+    )
     assert told.count("imported (ModuleNotFoundError: No module named 'gym_that_is_not_here'") == 2
     assert told.count("\n  pip install gym requests tqdm scipy\n") == 4
-    assert told.count('\n  pip install --no-deps --config-settings="--build-option=build_ext" learn2learn==0.2.0') == 4
+    assert (
+        told.count(
+            '\n  pip install --no-deps --config-settings="--build-option=build_ext" learn2learn==0.2.0'
+        )
+        == 4
+    )
