@@ -89,6 +89,7 @@ def test_tasks_become_episodes_and_no_image_is_read(steps: Steps, monkeypatch: p
     assert (len(episodes), episodes.ways, episodes.shots, episodes.queries) == (30, 4, 2, 5)
     of = columns_of(labels)[episodes.index]
     assert torch.equal(of, episodes.classes.unsqueeze(2).expand_as(of))
+    assert (episodes.classes.diff(dim=1) > 0).all()  # in the order of columns
     for index, classes in zip(episodes.index, episodes.classes, strict=True):
         assert len(index.unique()) == 28
         assert len(classes.unique()) == 4
