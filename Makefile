@@ -1,6 +1,6 @@
 # Everything runs from .venv, which the first target that needs it makes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint types format check bench clean
+.PHONY: help demo test test-full learn2learn lint types format check bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ CANDIDATES := $(PYTHON) python3 python3.13 python3.12 python3.11 python
 FITS = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(BIN)/python:
 	@for candidate in $(CANDIDATES); do \
@@ -29,13 +29,26 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $(VENV)/installed $@
 
+# learn2learn 0.2.0 builds on Python >= 3.11 only when its Cython sources are compiled anew (hence build_ext, and a C
+# compiler), imports nothing without gym, and asks for qpth and gsutil, which nothing here uses (hence --no-deps). It
+# installs its own tests as the top-level package `tests`, where those of any project are looked for: they go again.
+$(VENV)/installed-learn2learn: | $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check gym requests tqdm scipy
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--config-settings="--build-option=build_ext" learn2learn==0.2.0 \
+		|| { echo "learn2learn is built from C: install a compiler (Debian: apt-get install build-essential)." >&2; exit 1; }
+	rm -rf $(VENV)/lib/python3*/site-packages/tests
+	@touch $@
+
+learn2learn: $(VENV)/installed-learn2learn  ## learn2learn beside gkd, for its tasksets and the tests about them
+
 demo: $(VENV)/installed  ## train and compare on digits in three relations; a second call reports
 	$(BIN)/gkd compare quickstart
 
-test: $(VENV)/installed-dev  ## the default suite: offline, CPU, under 6 minutes
+test: $(VENV)/installed-learn2learn  ## the default suite: offline, CPU, under 6 minutes
 	$(BIN)/python -m pytest -m "not full"
 
-test-full: $(VENV)/installed-dev  ## what takes longer: under 40 minutes
+test-full: $(VENV)/installed-learn2learn  ## what takes longer: under 40 minutes
 	$(BIN)/python -m pytest -m full
 
 lint: $(VENV)/installed-dev  ## ruff: rules and formatting
@@ -51,9 +64,10 @@ format: $(VENV)/installed-dev  ## rewrite the files in the project's format
 
 check: lint types test  ## what a commit should pass
 
-bench: $(VENV)/installed  ## measure the losses beside plain forms and a step; results as JSON, tables into the docs
+bench: $(VENV)/installed-learn2learn  ## measure losses and episodes beside others; results as JSON, tables into the docs
 	$(BIN)/python benchmarks/tuple_loss.py --out benchmarks/results/tuple_loss.json
 	$(BIN)/python benchmarks/losses.py --out benchmarks/results/losses.json
+	$(BIN)/python benchmarks/episodes.py --out benchmarks/results/episodes.json
 	$(BIN)/python docs/embed.py
 
 clean:  ## remove the environment and what the tools left; runs/ stays
