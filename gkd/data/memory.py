@@ -180,10 +180,9 @@ def herding(embedding: Tensor, count: int) -> Tensor:
 
     With unit-length embeddings v_i and their mean μ (not normalised), the k-th pick, without replacement, is
     ``argmin_i ‖ μ − (S + v_i)/k ‖``, S the sum of those picked before. Since ``‖v_i‖ = 1`` that is
-    ``argmax_i v_i·(kμ − S)``: O(n·D) a pick, whatever k.
+    ``argmax_i v_i·(kμ − S)``, whose change from pick to pick is one product of a matrix and a vector: O(n·D) a pick.
 
-    In float64, so that rounding does not choose between candidates. Class by class in NumPy, whose calls cost less
-    than torch's: one product of a matrix and a vector per pick was faster than batches of them over many classes.
+    Class by class in NumPy, whose calls cost less than torch's; products over many classes at once were slower.
 
     Args:
         embedding: ``[n, D]`` of one class, not normalised.
@@ -196,17 +195,15 @@ def herding(embedding: Tensor, count: int) -> Tensor:
         Rebuffi et al.: iCaRL, CVPR 2017, algorithm 4.
     """
     unit, half_square = _unit_rows(embedding)
-    penalty = -half_square  # −‖v_i‖²/2: equal for all rows but zero ones; −∞ once picked
-    mean, target = unit.mean(0), np.zeros(unit.shape[1])
-    scores, picks = np.empty(len(unit)), []
+    mean = _mean(unit)
+    # v_i·(kμ − S) − ½ ‖v_i‖²; the last part tells zero rows, for which ‖v_i‖ is not 1, from the others.
+    scores, picks = unit @ mean - half_square, []
+    change = np.empty_like(scores)
     for _ in range(min(count, len(unit))):
-        target += mean
-        np.dot(unit, target, out=scores)
-        scores += penalty
         pick = int(scores.argmax())
         picks.append(pick)
-        target -= unit[pick]
-        penalty[pick] = -np.inf
+        scores += np.dot(unit, mean - unit[pick], out=change)
+        scores[pick] = -np.inf
     return torch.tensor(picks, dtype=torch.int64)
 
 
@@ -216,18 +213,25 @@ def closest_to_mean(embedding: Tensor, count: int) -> Tensor:
     Arguments and result are those of `herding`.
     """
     unit, half_square = _unit_rows(embedding)
-    distances = half_square - unit @ unit.mean(0)  # ½ (‖v_i − μ‖² − ‖μ‖²)
+    distances = half_square - unit @ _mean(unit)  # ½ (‖v_i − μ‖² − ‖μ‖²)
     return torch.from_numpy(np.argsort(distances, kind="stable")[:count])
 
 
 def _unit_rows(embedding: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Rows at unit length in float64, zero rows left as they are, and half of each row's squared length."""
-    rows = embedding.detach().to("cpu", torch.float64, copy=True).numpy()
-    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    if not np.isfinite(lengths).all():
+    """Rows at unit length, zero rows left as they are, and half of each row's squared length; float32 or float64."""
+    embedding = embedding.detach().cpu()
+    rows = (embedding if embedding.dtype == torch.float64 else embedding.float()).numpy()
+    squares = np.einsum("nd,nd->n", rows, rows)
+    if not np.isfinite(squares).all():
         raise UserError(
             "The embeddings to choose exemplars by are not finite; the network that gave them has diverged, so train "
             "it with a smaller learning rate."
         )
-    rows /= np.where(lengths > 0, lengths, 1.0)[:, None]
-    return rows, 0.5 * (lengths > 0)
+    some = squares > 0
+    unit: np.ndarray = rows / np.sqrt(np.where(some, squares, 1))[:, None]
+    return unit, np.where(some, 0.5, 0.0).astype(unit.dtype)
+
+
+def _mean(rows: np.ndarray) -> np.ndarray:
+    """Of the rows, as a product: several times as fast as ``rows.mean(0)`` for few rows."""
+    return np.full(len(rows), 1 / len(rows), rows.dtype) @ rows
