@@ -27,7 +27,9 @@ Make = Callable[..., ImageSet]
 
 
 def features(count: int, width: int = 16, seed: int = 0) -> Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) + 0.5
+    """In float64, so that no rounding decides between two candidates."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, width, generator=generator, dtype=torch.float64) + 0.5
 
 
 def naive_herding(embedding: Tensor, count: int) -> list[int]:
@@ -49,6 +51,7 @@ def test_herding_is_the_naive_loop(count: int, of: int, seed: int) -> None:
     picks = herding(embedding, count).tolist()
     assert picks == naive_herding(embedding, count)
     assert len(set(picks)) == min(count, of)
+    assert herding(embedding.float(), count).tolist() == picks  # as networks give them
 
 
 def test_closest_is_the_naive_sort() -> None:
