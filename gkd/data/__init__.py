@@ -6,7 +6,8 @@
   torchvision and scikit-learn, :mod:`~gkd.data.datasets` takes any other torch data set.
 - :mod:`~gkd.data.files`: image files in a directory or a zip; :mod:`~gkd.data.layouts` knows where data sets
   keep them, :mod:`~gkd.data.listing` lists and decodes them, :mod:`~gkd.data.cache` keeps what was decoded.
-- :mod:`~gkd.data.splits`: a validation split, and few images per class.
+- :mod:`~gkd.data.splits`: a validation split, and few images per class; :mod:`~gkd.data.memory`: exemplars of
+  classes seen before, as numbers of samples.
 - :mod:`~gkd.data.random`: random numbers by hashing an address instead of drawing from a generator.
 - :mod:`~gkd.data.augment`: augmentation of whole batches on the device, by names that can be chained;
   :mod:`~gkd.data.resized_crop` and :mod:`~gkd.data.rand_augment` are two of them.

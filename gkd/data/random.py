@@ -23,6 +23,7 @@ _MULTIPLIER_2 = 0x94D049BB133111EB
 # The first part of every key says what the number is for, so that no two uses share a stream.
 PURPOSE_AUGMENT, PURPOSE_ORDER, PURPOSE_CLASSES, PURPOSE_LIMIT, PURPOSE_VALIDATION, PURPOSE_DIGITS = range(6)
 PURPOSE_EPISODES = 6
+PURPOSE_MEMORY = 7
 
 
 def _signed(word: int) -> int:

@@ -23,7 +23,7 @@ def _positions(images: ImageSet) -> list[Tensor]:
     return list(order.split(images.class_counts().tolist()))
 
 
-def _name_key(name: str) -> int:
+def name_key(name: str) -> int:
     """A class name as a 64-bit integer (Python's own hash of a string changes from process to process)."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
@@ -50,7 +50,7 @@ def limit_per_class(images: ImageSet, per_class: int, *, seed: int) -> ImageSet:
                 f"The class {name!r} of {images.name} has {len(positions)} images, fewer than the "
                 f"{per_class} asked for; use at most {int(images.class_counts().min())} per class."
             )
-        order = hash_order(key_of(PURPOSE_LIMIT, seed, _name_key(name)), len(positions))
+        order = hash_order(key_of(PURPOSE_LIMIT, seed, name_key(name)), len(positions))
         chosen.append(positions[order[:per_class]])
     return images.select(_joined(chosen))
 
@@ -101,7 +101,7 @@ def split_validation(
                 "for validation leaves none to train on, so hold out fewer."
             )
         if take == "random":
-            order = hash_order(key_of(PURPOSE_VALIDATION, seed, _name_key(name)), len(positions))
+            order = hash_order(key_of(PURPOSE_VALIDATION, seed, name_key(name)), len(positions))
             positions = positions[order]
         train.append(positions[: len(positions) - held_out])
         validation.append(positions[len(positions) - held_out :])

@@ -1,0 +1,115 @@
+"""What an incremental step costs beside its training, and beside the loops that are published.
+
+Herding: the exemplars of 100 classes of 500 images from embeddings of 64 numbers, chosen by `gkd.data.memory` and by
+the plain loop, which at each pick sums the exemplars anew and takes the chosen row out, as PyCIL's does; with images,
+it takes the chosen image out of an array of them too, which PyCIL's also does. All read the same float32 embeddings in
+the same process and go through all classes in turn; the numbers are those of the fastest of such rounds, which other
+work on the machine has disturbed least, and the choices are compared.
+
+    python benchmarks/incremental.py --out benchmarks/results/incremental.json && python docs/embed.py
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from _measure import Cell, arguments, facts, in_fresh_process, write
+
+CLASSES, IMAGES, WIDTH = 100, 500, 64
+COUNTS = (20, 200)  # exemplars of each class: 2000 in all at the last of 100 classes, and at the first ten
+WANTED = 8.0  # times as fast as the plain loop
+
+
+def plain_herding(embedding: np.ndarray, count: int, images: np.ndarray | None = None) -> list[int]:
+    """The loop over picks of the definition, candidates at once; written for this comparison."""
+    rows = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+    mean, left = rows.mean(0), np.arange(len(rows))
+    taken: list[np.ndarray] = []
+    picks = []
+    for number in range(1, min(count, len(rows)) + 1):
+        means = (np.sum(taken, axis=0) + rows) / number if taken else rows
+        nearest = int(np.sqrt(np.square(mean - means).sum(1)).argmin())
+        picks.append(int(left[nearest]))
+        taken.append(rows[nearest])
+        rows, left = np.delete(rows, nearest, axis=0), np.delete(left, nearest)
+        if images is not None:
+            images = np.delete(images, nearest, axis=0)
+    return picks
+
+
+def herding(classes: int, images: int, width: int, count: int, rounds: int) -> Cell:
+    """Least seconds of all classes by each way, and how many classes get the same exemplars in the same order."""
+    from gkd.data.memory import herding as running_sum
+
+    embedding = torch.randn(classes, images, width, generator=torch.Generator().manual_seed(0))
+    pixels = np.zeros((images, 3, 32, 32), np.uint8)
+    ways: dict[str, Callable[[torch.Tensor], list[int]]] = {
+        "gkd": lambda rows: running_sum(rows, count).tolist(),
+        "plain": lambda rows: plain_herding(rows.numpy(), count),
+        "with_images": lambda rows: plain_herding(rows.numpy(), count, pixels),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    picks = {}
+    for number in range(rounds + 1):
+        for name, choose in ways.items():
+            start = time.perf_counter()
+            picks[name] = [choose(rows) for rows in (embedding if number else embedding[:1])]
+            if number:  # the first round only warms up
+                seconds[name].append(time.perf_counter() - start)
+    alike = sum(ours == plain for ours, plain in zip(picks["gkd"], picks["plain"], strict=True))
+    least = {name: min(times) for name, times in seconds.items()}
+    return {
+        "classes": classes,
+        "images": images,
+        "width": width,
+        "count": count,
+        "rounds": rounds,
+        **{f"{name}_seconds": taken for name, taken in least.items()},
+        "ratio": least["plain"] / least["gkd"],
+        "ratio_with_images": least["with_images"] / least["gkd"],
+        "classes_alike": alike,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    lines = [
+        "| herding | gkd | plain loop | × | with images | × | the same choice |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for cell in result["herding"]:
+        lines.append(
+            f"| {cell['count']} of {cell['images']} | {1e3 * cell['gkd_seconds']:.0f} ms "
+            f"| {1e3 * cell['plain_seconds']:.0f} ms | {cell['ratio']:.1f} "
+            f"| {1e3 * cell['with_images_seconds']:.0f} ms | {cell['ratio_with_images']:.1f} "
+            f"| {cell['classes_alike']} of {cell['classes']} classes |"
+        )
+    slowest, first = min(cell["ratio"] for cell in result["herding"]), result["herding"][0]
+    lines.append(
+        f"\nHerding is at least {slowest:.1f} times as fast as the plain loop; {WANTED:.0f} are wanted. "
+        f"{first['classes']} classes, embeddings of {first['width']} numbers, {result['threads']} threads, "
+        f"{result['machine']}."
+    )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    args = arguments(__doc__).parse_args()
+    cells = []
+    for count in COUNTS:
+        cell = in_fresh_process(herding, CLASSES, IMAGES, WIDTH, count, args.repeats, threads=args.threads)
+        cells.append(cell)
+        print(f"herding {count} of {IMAGES}: {cell['ratio']:.1f} x", flush=True)
+    result = {**facts(args), "wanted": WANTED, "herding": cells}
+    print(table(result))
+    if args.out:
+        write(result, table(result), args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

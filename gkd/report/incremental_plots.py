@@ -1,0 +1,151 @@
+"""Plots of incremental runs; matplotlib (extra ``report``) is imported when one is drawn, see `plots.can_plot`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from torch import Tensor
+
+from gkd.errors import UserError
+
+_MOST_NUMBERS = 12  # steps whose accuracies still fit into the cells
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of `plot_curves`: the accuracies of a run, or of several over class orders or seeds.
+
+    Attributes:
+        name: for the legend.
+        num_classes: the number of classes seen after each step.
+        accuracies: for each run, the accuracy in percent on all classes seen after each step; NaN where it was not
+            measured. Several runs are drawn as their mean within a band of one standard deviation (n − 1).
+    """
+
+    name: str
+    num_classes: Sequence[int]
+    accuracies: Sequence[Sequence[float]]
+
+    def __post_init__(self) -> None:
+        if not self.accuracies or any(len(run) != len(self.num_classes) for run in self.accuracies):
+            raise UserError(
+                f"The curve {self.name!r} has {len(self.num_classes)} steps and runs of "
+                f"{[len(run) for run in self.accuracies]}; give at least one run, with an accuracy for each step."
+            )
+
+
+def plot_curves(curves: Sequence[Curve], path: Path, *, title: str = "") -> Path:
+    """Accuracy on the classes seen so far against their number, several runs in one picture.
+
+    The legend gives each curve's average incremental accuracy, first step included.
+
+    Args:
+        curves: in the order of the legend; they may have different steps.
+        path: of the PNG to write.
+        title: above the axes.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        UserError: no curve.
+    """
+    from matplotlib.figure import Figure  # no pyplot: no window system, no global state
+
+    if not curves:
+        raise UserError("A plot of incremental runs needs at least one of them; none was given.")
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes = figure.subplots()
+    for curve, marker in zip(curves, itertools.cycle("os^vDPX"), strict=False):
+        _draw_curve(axes, curve, marker)
+    axes.set(xlabel="number of classes", ylabel="accuracy on the classes seen so far (%)", title=title)
+    ticks = sorted({number for curve in curves for number in curve.num_classes})
+    if len(ticks) <= _MOST_NUMBERS:
+        axes.set_xticks(ticks)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, title="average incremental accuracy (%)")
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _draw_curve(axes: Any, curve: Curve, marker: str) -> None:
+    steps = list(zip(*curve.accuracies, strict=True))
+    means = [fmean(step) for step in steps]
+    averages = [fmean(run) for run in curve.accuracies]
+    label = f"{curve.name}: {fmean(averages):.1f}"
+    if len(averages) > 1:
+        label += f" ± {stdev(averages):.1f} ({len(averages)} runs)"
+    if math.isnan(fmean(averages)):  # a run that began later than its scenario has no average
+        label = curve.name
+    few = len(steps) <= 2 * _MOST_NUMBERS
+    (line,) = axes.plot(
+        curve.num_classes, means, marker=marker if few else None, markersize=5, alpha=0.9, label=label
+    )
+    if len(averages) > 1:
+        spreads = [stdev(step) for step in steps]
+        low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
+        high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
+        axes.fill_between(curve.num_classes, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+
+
+def plot_matrix(matrix: Tensor, num_classes: Sequence[int], path: Path, *, title: str = "") -> Path:
+    """The accuracy matrix as a heat map: a row for each step that was trained, a column for each step's classes.
+
+    Args:
+        matrix: float64 ``[T, K]`` in percent (see `gkd.metrics.incremental`); what was not measured stays blank.
+        num_classes: K numbers of classes, those that each step brings.
+        path: of the PNG to write.
+        title: above the axes.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        UserError: not one number of classes for each column.
+    """
+    from matplotlib.figure import Figure  # no pyplot: no window system, no global state
+
+    rows, columns = matrix.shape
+    if len(num_classes) != columns:
+        raise UserError(
+            f"The accuracy matrix has {columns} steps, but {len(num_classes)} numbers of classes were given; give one "
+            "for each step."
+        )
+    cell = min(0.5, 8 / max(rows, columns))  # inches
+    size = (2.8 + max(cell * columns, 2.0), 1.2 + max(cell * rows, 1.8))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(
+        matrix.tolist(), vmin=0, vmax=100, cmap="viridis", aspect="auto", interpolation="nearest"
+    )
+    seen = list(itertools.accumulate(num_classes))
+    _label_steps(axes.xaxis, [f"{k + 1}\n+{count}" for k, count in enumerate(num_classes)])
+    _label_steps(axes.yaxis, [f"{t + 1} ({seen[t]})" for t in range(rows)])
+    axes.set(
+        xlabel="tested on the classes of step (+ how many)", ylabel="after step (classes seen)", title=title
+    )
+    axes.spines[:].set_visible(False)
+    if max(rows, columns) <= _MOST_NUMBERS:
+        for t, k in itertools.product(range(rows), range(columns)):
+            value = matrix[t, k].item()
+            if not math.isnan(value):
+                # Viridis is dark below and light above.
+                axes.text(
+                    k, t, f"{value:.0f}", ha="center", va="center", color="white" if value < 60 else "black"
+                )
+    figure.colorbar(image, ax=axes, label="accuracy (%)", pad=0.02)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _label_steps(axis: Any, labels: list[str]) -> None:
+    """As many labels as fit, evenly, from the first on."""
+    every = math.ceil(len(labels) / (2 * _MOST_NUMBERS))
+    axis.set_ticks(range(0, len(labels), every), labels[::every])
