@@ -17,6 +17,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "degree": (1, None),
     "dim": (1, None),
     "gamma": (0, None),
+    "hardest": (1, None),
     "initial_variance": (1e-4, None),
     "label_smoothing": (0, 1),
     "margin": (0, None),
@@ -114,6 +115,31 @@ def check_rows(student: Tensor, other: Tensor, whose: str = "teacher's") -> None
         )
 
 
+def aligned_logits(
+    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Both sides in computing precision, unselected rows zero, the teacher without graph; or a refusal."""
+    for side, logits in (("student's", student_logits), ("teacher's", teacher_logits)):
+        if logits.dim() != 2:
+            raise UserError(f"The {side} logits are {list(logits.shape)}; give [B, C], one row a sample.")
+    check_rows(student_logits, teacher_logits)
+    columns, teacher_columns = student_logits.shape[1], teacher_logits.shape[1]
+    if columns != teacher_columns:
+        raise UserError(
+            f"The student's logits have {columns} columns, the teacher's {teacher_columns}; "
+            "give both the aligned columns of their shared classes."
+        )
+    if columns < 2:
+        raise UserError(
+            f"Distilling logits needs at least 2 shared classes, not {columns}; "
+            "use a loss on embeddings, such as 'tuples', where the label spaces hardly meet."
+        )
+    return (
+        upcast(zero_unselected(student_logits, mask)),
+        upcast(zero_unselected(teacher_logits.detach(), mask)),
+    )
+
+
 def columns_of(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
     """Labels ``[B]``, or distributions ``[B, C]``, that fit the logits; those of unselected rows are 0.
 
@@ -145,6 +171,12 @@ def centred(rows: Tensor, counted: Tensor | None = None) -> Tensor:
         apart = torch.where(counted, rows - mean, 0)
     rounding = 8 * torch.finfo(rows.dtype).eps * rows.detach().abs().amax(1, keepdim=True)
     return torch.where((apart.detach().abs() <= rounding).all(1, keepdim=True), 0, apart)
+
+
+def log_softmax_over(logits: Tensor, used: Tensor) -> Tensor:
+    """Log-softmax over the used columns; what the others hold is finite and to be dropped."""
+    # A finite fill: with −inf a column, or a whole row, would turn 0 · (−inf) into NaN.
+    return logits.masked_fill(~used, torch.finfo(logits.dtype).min / 4).log_softmax(1)
 
 
 def kl_entries(student_log: Tensor, teacher_log: Tensor) -> Tensor:

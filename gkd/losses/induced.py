@@ -10,6 +10,7 @@ from gkd.losses._common import (
     check_rows,
     columns_of,
     kl_entries,
+    log_softmax_over,
     mean_over_rows,
     no_autocast,
     unit_rows,
@@ -130,8 +131,8 @@ def induced_classifier_loss(
     if classes == "batch":
         used = used & _present(labels, num_classes, mask)
     entries = kl_entries(
-        _log_softmax_over(student / student_temperature, used),
-        _log_softmax_over(teacher / teacher_temperature, used).to(student.dtype),
+        log_softmax_over(student / student_temperature, used),
+        log_softmax_over(teacher / teacher_temperature, used).to(student.dtype),
     )
     rows = torch.where(used, entries, 0).sum(1)
     if weights is not None:
@@ -143,12 +144,6 @@ def _present(labels: Tensor, num_classes: int, mask: Tensor | None) -> Tensor:
     """Bool ``[C]``: the classes among the selected labels."""
     member = labels.unsqueeze(1) == torch.arange(num_classes, device=labels.device)
     return member.any(dim=0) if mask is None else (member & mask.unsqueeze(1)).any(dim=0)
-
-
-def _log_softmax_over(logits: Tensor, used: Tensor) -> Tensor:
-    """Log-softmax over the used columns; what the others hold is finite and to be dropped."""
-    # A finite fill: with −inf a column, or a whole row, would turn 0 · (−inf) into NaN.
-    return logits.masked_fill(~used, torch.finfo(logits.dtype).min / 4).log_softmax(1)
 
 
 @torch.no_grad()
