@@ -5,7 +5,9 @@ from typing import Any
 from gkd.config import Resolved, resolve
 
 # The methods that compare logits class by class.
-ON_LOGITS = {"kd", "kd_standardised", "dkd", "dist", "sakd", "stkd"}
+ON_LOGITS = {"kd", "kd_standardised", "dkd", "dist", "sakd", "stkd", "lwf", "icarl", "icarl_softmax"}
+# Those with a loss over the classes that the teacher does not have.
+ON_NEW_CLASSES = {"lwf", "icarl"}
 WITHOUT_TEACHER = {"student", "mixup"}
 
 TINY: dict[str, Any] = {
