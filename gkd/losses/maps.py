@@ -234,8 +234,7 @@ def pod_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = 
         return student.sum()
 
     def pooled(maps: Tensor) -> Tensor:
-        # A common factor of a row goes out with its norm; squares of large entries would overflow.
-        squares = safe_divide(maps, maps.detach().abs().amax((1, 2, 3), keepdim=True)).square()
+        squares = maps.square()
         return unit_rows(torch.cat([squares.sum(3).flatten(1), squares.sum(2).flatten(1)], 1))
 
     return mean_over_rows(torch.linalg.vector_norm(pooled(student) - pooled(teacher), dim=1), mask)
