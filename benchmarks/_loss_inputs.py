@@ -47,6 +47,14 @@ READINGS: dict[str, tuple[tuple[Spot, ...], ...]] = {
     "induced_classifier": ((),),
     "prototype": ((),),
     "episode_induced": ((),),
+    "cross_entropy_new": ((),),
+    "binary_cross_entropy": ((),),
+    "binary_kd": ((),),
+    "cosine": ((),),
+    "margin_ranking": ((),),
+    "pod": ((1,), (2,), (3,)),
+    "nca": ((),),
+    "ird": ((),),
 }
 
 
@@ -66,7 +74,10 @@ def check_covered() -> None:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a step hands to a loss; ``leaves``: what the gradient is taken with respect to."""
+    """What a step hands to a loss; ``leaves``: what the gradient is taken with respect to.
+
+    ``cosines``: those of a head with the embedding; None computes them with the centres as its weights.
+    """
 
     student: Features
     teacher: Features
@@ -76,6 +87,24 @@ class Inputs:
     way: Tensor
     support: Tensor
     leaves: list[Tensor] = field(default_factory=list)
+    cosines: Tensor | None = None
+
+    @property
+    def known(self) -> Tensor:
+        """Bool ``[C]``: the first half of the classes are old."""
+        return torch.arange(CLASSES, device=self.labels.device) < CLASSES // 2
+
+    @property
+    def student_scale(self) -> Tensor:
+        """0-dim: a head's scale."""
+        return self.centres.new_full((), 10.0)
+
+    @property
+    def student_cosines(self) -> Tensor:
+        """``[B, C]``: a head's cosines."""
+        if self.cosines is not None:
+            return self.cosines
+        return F.normalize(self.student.embedding.float(), dim=1) @ self.centres.T
 
     def at(self, side: str, spot: Spot) -> Tensor:
         """The student's or the teacher's output at a spot."""
@@ -123,12 +152,15 @@ def random_inputs(loss: str, batch: int, device: torch.device, width: int = WIDT
         parts = [tensor.to(device) for tensor in (logits, embedding, *maps)]
         sides.append(Features(parts[0], parts[1], tuple(parts[2:])))
     student, teacher = sides
-    leaves = [student.logits, student.embedding, *student.maps]
+    centres = F.normalize(torch.randn(CLASSES, width, generator=generator), dim=1)
+    cosines = torch.rand(batch, CLASSES, generator=generator).mul_(2).sub_(1).to(device)
+    leaves = [student.logits, student.embedding, *student.maps, cosines]
     for leaf in leaves:
         leaf.requires_grad_()
-    centres = F.normalize(torch.randn(CLASSES, width, generator=generator), dim=1)
     episode = [tensor.to(device) for tensor in episode_of(batch)]
-    return Inputs(student, teacher, labels.to(device), index.to(device), centres.to(device), *episode, leaves)
+    return Inputs(
+        student, teacher, labels.to(device), index.to(device), centres.to(device), *episode, leaves, cosines
+    )
 
 
 def episode_of(batch: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from gkd.features import Batch, Features, Shapes, TappedNetwork, as_network
 from gkd.labels import LabelRelation
 from gkd.losses import AT_SPOTS, IN_EPISODES, NEEDS, class_centres, teacher_confidence
 from gkd.mixup import Mixture, Mixup, draw_mixture, interpolated_logits, mix_batch
-from gkd.rehearsal import both_shapes, check_terms, shapes_of_pair
+from gkd.rehearsal import both_shapes, check_head, check_terms, shapes_of_pair
 from gkd.routing import Decision, Routing, build_router
 from gkd.spots import SpotPair, output_at
 from gkd.teacher import Teacher
@@ -50,7 +50,7 @@ class Distiller(nn.Module):
         routing: where the terms that read the teacher distil, sample by sample; needs ``image_shape``.
 
     Raises:
-        UserError: a term reads a teacher, centres, labels or a map that is not there.
+        UserError: a term reads a teacher, centres, labels, a map or a head's cosines that are not there.
     """
 
     teacher: Teacher | None
@@ -90,16 +90,18 @@ class Distiller(nn.Module):
                 raise UserError(
                     f"The term {name!r} reads train-set centres; give them, or set centres: batch."
                 )
+            check_head(name, term, self.student)
             if term.samples == "virtual" and mixup is None:
                 raise UserError(
                     f"The term {name!r} is on virtual samples, but no mixup says how to make them."
                 )
         # Buffers that a run can recompute stay out of checkpoints: they hold the teacher's values.
         self.register_buffer("centres", centres, persistent=False)
+        known = relation.known if relation else torch.zeros(self.student.num_classes, dtype=torch.bool)
+        self.register_buffer("known", known, persistent=False)
         if relation is not None:
             self.register_buffer("student_index", relation.student_index, persistent=False)
             self.register_buffer("teacher_index", relation.teacher_index, persistent=False)
-            self.register_buffer("known", relation.known, persistent=False)
             shared_column = torch.zeros(len(relation.student), dtype=torch.int64)
             shared_column[relation.student_index] = torch.arange(relation.num_shared)
             self.register_buffer("shared_column", shared_column, persistent=False)
@@ -299,10 +301,16 @@ class Distiller(nn.Module):
             if value is None:
                 raise UserError(f"The loss {term.loss!r} reads {need}, but the batch is no episode.")
             return value
+        if need == "known":
+            return self.known
         if need == "student_logits":
             return student.logits[:, self.student_index] if term.needs_shared_classes else student.logits
         if need == "student_embedding":
             return student.embedding
+        if need == "student_cosines":
+            return self.student.head.cosines(student.embedding)
+        if need == "student_scale":
+            return self.student.head.scale
         assert teacher is not None  # checked when the distiller was built
         if need == "teacher_logits":
             logits = teacher.logits[:, self.teacher_index]

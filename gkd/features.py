@@ -265,12 +265,16 @@ class TappedNetwork(nn.Module):
         self._versions: dict[str, int] = {}  # of the tapped tensors when they were made
         for path in dict.fromkeys(tap.path for tap in taps):
             known[path].register_forward_hook(partial(self._keep_output, path))
-        if self.embedding is None:
-            head_module.register_forward_pre_hook(self._keep_input)
+        self.tap_head()
 
     @property
     def head(self) -> nn.Module:
         return self.module.get_submodule(self.head_path)
+
+    def tap_head(self) -> None:
+        """Taps the head's input where that is the embedding; to be called again for another head."""
+        if self.embedding is None:
+            self.head.register_forward_pre_hook(self._keep_input)
 
     def _check_declared(self) -> None:
         """Refuses stages that do not go with the maps."""

@@ -246,6 +246,8 @@ def refusal(method: Method, relation: LabelRelation | None) -> str | None:
                         f"The method {where} compares logits over the shared classes, but teacher and student "
                         "share only one; a softmax needs at least two."
                     )
+            if "known" in term.needs and relation is not None and relation.overlap == 1:
+                return f"The method {where} is on the classes that the teacher does not have, but it has them all."
     return None
 
 

@@ -22,13 +22,15 @@ def check_method(method: Method, student: nn.Module, teacher: Teacher | None, pr
     """Refuses a method that does not fit the networks' outputs or the labels, before anything is trained.
 
     Raises:
-        UserError: no teacher for a term that reads one, a spot that a network does not have, shapes that a loss
-            cannot compare, labels that leave it nothing to compare, or networks that cannot be spliced where a stage
-            is routed.
+        UserError: no teacher for a term that reads one, a head without the cosines that a term reads, a spot that a
+            network does not have, shapes that a loss cannot compare, labels that leave it nothing to compare, or
+            networks that cannot be spliced where a stage is routed.
     """
     images = problem.student.train
     shapes = both_shapes(student, teacher, images.image_shape, images.as_teacher_sees.image_shape)
     for stage in method.stages.values():
+        for name, term in stage.terms.items():
+            check_head(name, term, student)
         check_terms(stage.terms, *shapes, images.labels)
         build_router(student, teacher, stage.terms, stage.spots, shapes, problem.relation)
 
@@ -56,6 +58,16 @@ def check_terms(
                 _rehearse(term, reading, student, teacher, train_labels)
         except UserError as error:
             raise UserError(f"The term {name!r}: {error}") from None
+
+
+def check_head(name: str, term: Term, student: nn.Module) -> None:
+    """Refuses a term that reads cosines of a head that has none."""
+    head = as_network(student).head
+    if {"student_cosines", "student_scale"} & set(term.needs) and not hasattr(head, "cosines"):
+        raise UserError(
+            f"The term {name!r} reads the head's cosines, but the student's head is a {type(head).__name__}; build the "
+            "student with the option head: cosine, or head: proxy."
+        )
 
 
 def _rehearse(

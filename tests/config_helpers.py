@@ -5,11 +5,24 @@ from typing import Any
 from gkd.config import Resolved, resolve
 
 # The methods that compare logits class by class.
-ON_LOGITS = {"born_again", "kd", "kd_standardised", "dkd", "dist", "sakd", "stkd"}
+ON_LOGITS = {
+    "born_again",
+    "lwf",
+    "icarl",
+    "icarl_softmax",
+    "kd",
+    "kd_standardised",
+    "dkd",
+    "dist",
+    "sakd",
+    "stkd",
+}
 WITHOUT_TEACHER = {"student", "mixup", "protonet"}
 # Those that train in episodes, and episodes that small data can fill.
 IN_EPISODES = {"protonet", "refilled_episodic"}
 SMALL_EPISODES = "method.stages.episodes.episodes={ways: 3, shots: 1, queries: 3, per_epoch: 12}"
+# Those with a loss over the classes that the teacher does not have.
+ON_NEW_CLASSES = {"lwf", "icarl"}
 
 TINY: dict[str, Any] = {
     "task": {"name": "cross_task", "size": 5},

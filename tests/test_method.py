@@ -15,7 +15,7 @@ from gkd.labels import LabelRelation, LabelSpace
 from gkd.losses import LOSSES
 from gkd.method import Method, refusal, require
 from gkd.terms import Term, WeightSchedule
-from tests.config_helpers import IN_EPISODES, ON_LOGITS, WITHOUT_TEACHER, tiny
+from tests.config_helpers import IN_EPISODES, ON_LOGITS, ON_NEW_CLASSES, WITHOUT_TEACHER, tiny
 
 METHODS = shipped_methods()
 RELATIONS = {
@@ -151,9 +151,11 @@ def test_spots_are_paired_and_only_for_losses_that_read_them() -> None:
 
 
 def denied(name: str, relation: str) -> bool:
-    """The rule, stated apart from the code: what compares logits needs two shared classes."""
+    """The rule, stated apart from the code: comparing logits needs two shared classes, losses on new ones a new one."""
     if relation == "no teacher":
         return name not in WITHOUT_TEACHER
+    if relation == "same" and name in ON_NEW_CLASSES:
+        return True
     return name in ON_LOGITS and relation in ("one shared", "disjoint")
 
 
@@ -171,6 +173,8 @@ def test_a_refusal_says_why_and_what_would_work() -> None:
     assert fitting == ", ".join(sorted(set(METHODS) - ON_LOGITS)) + "."
     with pytest.raises(UserError, match="share only one; a softmax needs at least two"):
         require(METHODS["kd"], RELATIONS["one shared"], METHODS)
+    with pytest.raises(UserError, match="on the classes that the teacher does not have, but it has them all"):
+        require(METHODS["lwf"], RELATIONS["same"], METHODS)
     with pytest.raises(
         UserError, match=r"needs a teacher, but the experiment has none. .*: mixup, protonet, student\."
     ):

@@ -87,7 +87,7 @@ def test_a_students_file_must_fit_the_task(tmp_path: Path, capsys: pytest.Captur
             "has the columns 4, 3, 2, 1, 0, but the task gives the student 0, 1",
         ),
         ({"network": "resnet14"}, "student.checkpoint .* was trained as 'resnet14'"),
-        ({"network": "resnet8", "options": '{"a": 1}'}, "takes no options"),
+        ({"network": "resnet8", "options": '{"a": 1}'}, "unknown option 'a'"),
     ):
         save_file(state, path, said)
         assert gkd(*words) == 2

@@ -14,8 +14,15 @@ from gkd.losses.affinity import affinity_loss, affinity_refusal
 from gkd.losses.angles import rkd_angle_loss
 from gkd.losses.contrastive import CRDLoss, CRDQueueLoss, info_nce_loss, nce_loss
 from gkd.losses.episodes import episode_induced_loss, prototype_loss
+from gkd.losses.incremental import (
+    binary_cross_entropy_loss,
+    binary_kd_loss,
+    cross_entropy_new_loss,
+    margin_ranking_loss,
+    nca_loss,
+)
 from gkd.losses.induced import class_centres, induced_classifier_loss, induced_logits, teacher_confidence
-from gkd.losses.maps import at_loss, fsp_loss, ickd_loss, nst_loss
+from gkd.losses.maps import at_loss, fsp_loss, ickd_loss, nst_loss, pod_loss
 from gkd.losses.modules import (
     CCNeighbourLoss,
     FactorTransferLoss,
@@ -28,7 +35,15 @@ from gkd.losses.modules import (
 )
 from gkd.losses.regressors import Regressor
 from gkd.losses.responses import cross_entropy_loss, dist_loss, dkd_loss, kd_loss, stkd_loss
-from gkd.losses.similarity import cc_loss, cc_neighbour_loss, pkt_loss, rkd_distance_loss, sp_loss
+from gkd.losses.similarity import (
+    cc_loss,
+    cc_neighbour_loss,
+    cosine_loss,
+    ird_loss,
+    pkt_loss,
+    rkd_distance_loss,
+    sp_loss,
+)
 from gkd.losses.tuples import tuple_loss, tuple_loss_and_count
 
 __all__ = [
@@ -48,10 +63,14 @@ __all__ = [
     "affinity_loss",
     "affinity_refusal",
     "at_loss",
+    "binary_cross_entropy_loss",
+    "binary_kd_loss",
     "cc_loss",
     "cc_neighbour_loss",
     "class_centres",
+    "cosine_loss",
     "cross_entropy_loss",
+    "cross_entropy_new_loss",
     "dist_loss",
     "dkd_loss",
     "episode_induced_loss",
@@ -62,10 +81,14 @@ __all__ = [
     "induced_classifier_loss",
     "induced_logits",
     "info_nce_loss",
+    "ird_loss",
     "kd_loss",
+    "margin_ranking_loss",
+    "nca_loss",
     "nce_loss",
     "nst_loss",
     "pkt_loss",
+    "pod_loss",
     "prototype_loss",
     "range_problem",
     "reads_teacher",
@@ -80,12 +103,17 @@ __all__ = [
 ]
 
 # What a loss may ask for, by the names of its positional parameters. ``student`` and ``student_map`` are the
-# output at the term's spot, ``student_map_after`` the one at the spot that follows it in the term's list.
+# output at the term's spot, ``student_map_after`` the one at the spot that follows it in the term's list. ``known`` is
+# Bool [C], the student's columns that the teacher has: all False without a teacher, so that a loss over the other
+# classes works in a first step too. ``student_cosines`` and ``student_scale`` come from a head that has them
+# (``gkd.models.heads``).
 NEEDS = (
     "student_logits",
     "teacher_logits",
     "student_embedding",
     "teacher_embedding",
+    "student_cosines",
+    "student_scale",
     "student",
     "teacher",
     "student_map",
@@ -97,6 +125,7 @@ NEEDS = (
     "centres",
     "way",
     "support",
+    "known",
 )
 
 # Those of them that an episode alone has.
@@ -232,4 +261,12 @@ LOSSES: dict[str, Loss] = {
     "induced_classifier": Loss(induced_classifier_loss, "Ye, Lu, Zhan, CVPR 2020 and TPAMI 2022"),
     "prototype": Loss(prototype_loss, "Snell, Swersky, Zemel, NeurIPS 2017"),
     "episode_induced": Loss(episode_induced_loss, "ours, after Ye, Lu, Zhan, CVPR 2020 and TPAMI 2022"),
+    "cross_entropy_new": Loss(cross_entropy_new_loss, "Li, Hoiem, ECCV 2016"),
+    "binary_cross_entropy": Loss(binary_cross_entropy_loss, "Rebuffi et al., CVPR 2017"),
+    "binary_kd": Loss(binary_kd_loss, "Rebuffi et al., CVPR 2017"),
+    "cosine": Loss(cosine_loss, "Hou, Pan, Loy, Wang, Lin, CVPR 2019"),
+    "margin_ranking": Loss(margin_ranking_loss, "Hou, Pan, Loy, Wang, Lin, CVPR 2019"),
+    "pod": Loss(pod_loss, "Douillard et al., ECCV 2020"),
+    "nca": Loss(nca_loss, "Douillard et al., ECCV 2020"),
+    "ird": Loss(ird_loss, "Cha, Lee, Shin, ICCV 2021"),
 }

@@ -17,6 +17,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "degree": (1, None),
     "dim": (1, None),
     "gamma": (0, None),
+    "hardest": (1, None),
     "initial_variance": (1e-4, None),
     "label_smoothing": (0, 1),
     "margin": (0, None),
@@ -120,6 +121,31 @@ def class_means(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[T
     counts = torch.zeros(num_classes, dtype=torch.int64, device=embeddings.device)
     counts = counts.index_add(0, labels, torch.ones_like(labels))
     return sums / counts.clamp_min(1).unsqueeze(1), counts
+
+
+def aligned_logits(
+    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Both sides in computing precision, unselected rows zero, the teacher without graph; or a refusal."""
+    for side, logits in (("student's", student_logits), ("teacher's", teacher_logits)):
+        if logits.dim() != 2:
+            raise UserError(f"The {side} logits are {list(logits.shape)}; give [B, C], one row a sample.")
+    check_rows(student_logits, teacher_logits)
+    columns, teacher_columns = student_logits.shape[1], teacher_logits.shape[1]
+    if columns != teacher_columns:
+        raise UserError(
+            f"The student's logits have {columns} columns, the teacher's {teacher_columns}; "
+            "give both the aligned columns of their shared classes."
+        )
+    if columns < 2:
+        raise UserError(
+            f"Distilling logits needs at least 2 shared classes, not {columns}; "
+            "use a loss on embeddings, such as 'tuples', where the label spaces hardly meet."
+        )
+    return (
+        upcast(zero_unselected(student_logits, mask)),
+        upcast(zero_unselected(teacher_logits.detach(), mask)),
+    )
 
 
 def columns_of(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,4 +1,6 @@
-"""Losses on spatial maps: attention transfer, neuron selectivity, flow between layers, channel correlation."""
+"""Losses on spatial maps: attention transfer, neuron selectivity, flow between layers, channel correlation,
+pooled outputs.
+"""
 
 import torch
 from torch import Tensor
@@ -194,6 +196,48 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None =
 
     rows = (correlation(student) - correlation(teacher)).square().sum((1, 2)) / student.shape[1]
     return mean_over_rows(rows, mask)
+
+
+def pod_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Pooled outputs: rows and columns of every channel hold as much as they do in the teacher's map.
+
+    ``mean_b ‖ q_S,b − q_T,b ‖₂`` with ``q = vec( Σ_w F²_chw ‖ Σ_h F²_chw ) / ‖·‖₂``, the squared map summed over its
+    width and over its height, one after the other.
+
+    Convention: the norm is not squared, so the value is at most √2 and does not scale with B or the size of the map;
+    PODNet takes the mean over the network's stages, a term here their sum. The teacher is a constant. The larger of
+    two maps is average-pooled to the smaller first. No row gives a zero that keeps the graph; a map of zeros stays
+    zero, and equal maps give a zero gradient. The networks need the same number of channels.
+
+    Args:
+        student_map: ``[B, C, H_S, W_S]``.
+        teacher_map: ``[B, C, H_T, W_T]``.
+        mask: Bool ``[B]``, the rows that count.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision maps.
+
+    Raises:
+        UserError: other channels on the two sides, inputs that are no maps, or different batch sizes.
+
+    Paper:
+        Douillard, Cord, Ollion, Robert, Valle: PODNet, ECCV 2020, POD-spatial; the authors' code
+        (arthurdouillard/incremental_learning.pytorch) for the norm that is not squared.
+    """
+    student, teacher = aligned(student_map, teacher_map.detach(), mask)
+    if student.shape[1] != teacher.shape[1]:
+        raise UserError(
+            f"The student's map has {student.shape[1]} channels, the teacher's {teacher.shape[1]}: pod needs the same "
+            "number; choose other spots, or a loss such as 'at' that compares any maps."
+        )
+    if student.numel() == 0:
+        return student.sum()
+
+    def pooled(maps: Tensor) -> Tensor:
+        squares = maps.square()
+        return unit_rows(torch.cat([squares.sum(3).flatten(1), squares.sum(2).flatten(1)], 1))
+
+    return mean_over_rows(torch.linalg.vector_norm(pooled(student) - pooled(teacher), dim=1), mask)
 
 
 def check_map(maps: Tensor) -> None:

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.errors import UserError
 from gkd.losses._common import (
+    aligned_logits,
     centred,
     check_numbers,
-    check_rows,
     check_word,
     columns_of,
     kl_entries,
@@ -91,7 +90,7 @@ def kd_loss(
         Sun et al.: Logit Standardization in Knowledge Distillation, CVPR 2024, algorithm 1.
     """
     check_numbers(temperature=temperature)
-    student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
+    student, teacher = aligned_logits(student_logits, teacher_logits, mask)
     if standardise:
         student, teacher = _standardised(student), _standardised(teacher)
     entries = kl_entries((student / temperature).log_softmax(1), (teacher / temperature).log_softmax(1))
@@ -139,7 +138,7 @@ def dkd_loss(
         Zhao, Cui, Song, Qiu, Liang: Decoupled Knowledge Distillation, CVPR 2022, equation 7.
     """
     check_numbers(alpha=alpha, beta=beta, temperature=temperature)
-    student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
+    student, teacher = aligned_logits(student_logits, teacher_logits, mask)
     labels = columns_of(labels, student, mask)
     target = F.one_hot(labels, student.shape[1]).bool()
 
@@ -197,7 +196,7 @@ def stkd_loss(
     """
     check_numbers(temperature=temperature)
     check_word("true_classes", true_classes, ("kept", "left-out"))
-    student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
+    student, teacher = aligned_logits(student_logits, teacher_logits, mask)
     labels = columns_of(labels, student, mask)
     true = labels > 0 if labels.dim() == 2 else F.one_hot(labels, student.shape[1]).bool()
     if true_classes == "kept":
@@ -250,7 +249,7 @@ def dist_loss(
         equations 8 to 10.
     """
     check_numbers(beta=beta, gamma=gamma, temperature=temperature)
-    student, teacher = _aligned_logits(student_logits, teacher_logits, mask)
+    student, teacher = aligned_logits(student_logits, teacher_logits, mask)
     if len(student) == 0:
         return student.sum()
     student, teacher = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
@@ -260,31 +259,6 @@ def dist_loss(
     if mask is not None:
         within = within * mask.any()
     return temperature**2 * (beta * between + gamma * within)
-
-
-def _aligned_logits(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Both sides in computing precision, unselected rows zero, the teacher without graph; or a refusal."""
-    for side, logits in (("student's", student_logits), ("teacher's", teacher_logits)):
-        if logits.dim() != 2:
-            raise UserError(f"The {side} logits are {list(logits.shape)}; give [B, C], one row a sample.")
-    check_rows(student_logits, teacher_logits)
-    columns, teacher_columns = student_logits.shape[1], teacher_logits.shape[1]
-    if columns != teacher_columns:
-        raise UserError(
-            f"The student's logits have {columns} columns, the teacher's {teacher_columns}; "
-            "give both the aligned columns of their shared classes."
-        )
-    if columns < 2:
-        raise UserError(
-            f"Distilling logits needs at least 2 shared classes, not {columns}; "
-            "use a loss on embeddings, such as 'tuples', where the label spaces hardly meet."
-        )
-    return (
-        upcast(zero_unselected(student_logits, mask)),
-        upcast(zero_unselected(teacher_logits.detach(), mask)),
-    )
 
 
 def _correlation(one: Tensor, other: Tensor, counted: Tensor | None = None) -> Tensor:

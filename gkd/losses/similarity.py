@@ -1,4 +1,4 @@
-"""Published losses on pairwise similarities, each a combination of the affinity family."""
+"""Published losses on similarities: of pairs, mostly combinations of the affinity family, and of the two sides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from gkd.errors import UserError
-from gkd.losses._common import check_rows, upcast, zero_unselected
+from gkd.losses._common import (
+    check_numbers,
+    check_rows,
+    kl_entries,
+    log_softmax_over,
+    mean_over_rows,
+    no_autocast,
+    unit_rows,
+    upcast,
+    zero_unselected,
+)
 from gkd.losses.affinity import affinity_loss
 
 
@@ -210,3 +220,94 @@ def cc_neighbour_loss(
     pairs = before >= 0 if mask is None else mask & (before >= 0)
     products = (delta * delta[before.clamp_min(0)]).sum(1)
     return torch.where(pairs, products, 0).sum() / pairs.sum().clamp_min(1)
+
+
+def ird_loss(
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    *,
+    student_temperature: float = 0.2,
+    teacher_temperature: float = 0.01,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Instance-wise relations: each sample is as close to the others of the batch as it is for the teacher.
+
+    ``mean_i KL( p_T,i ‖ p_S,i )`` with ``p_ij = softmax over j ≠ i of cos(h_i, h_j) / κ``.
+
+    Convention: each side has its own temperature κ and no κ² is applied; KL(teacher‖student), natural logarithm,
+    summed over the others and averaged over the selected rows; the value grows with ln B. Co2L writes a
+    cross-entropy, which is larger by the teacher's entropy and has the same gradient. Its embedding is that of a
+    projection head. The teacher is a constant. A zero embedding has the cosine 0 with all. Fewer than three rows give
+    0, and so does none, with the graph kept.
+
+    Args:
+        student_embedding: ``[B, D_S]``.
+        teacher_embedding: ``[B, D_T]``.
+        student_temperature: κ of the student, 0.2 in the paper.
+        teacher_temperature: κ of the teacher, 0.01 in the paper: its nearest neighbours alone.
+        mask: Bool ``[B]``, the rows that count; the others are nobody's neighbours.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision embeddings.
+
+    Raises:
+        UserError: sides of different batch sizes.
+
+    Paper:
+        Cha, Lee, Shin: Co2L: Contrastive Continual Learning, ICCV 2021, instance-wise relation distillation;
+        temperatures and reduction of chaht01/Co2L.
+    """
+    check_numbers(student_temperature=student_temperature, teacher_temperature=teacher_temperature)
+    check_rows(student_embedding, teacher_embedding)
+    others = ~torch.eye(len(student_embedding), dtype=torch.bool, device=student_embedding.device)
+    if mask is not None:
+        others = others & mask
+
+    def log_closeness(embedding: Tensor, temperature: float) -> Tensor:
+        unit = unit_rows(upcast(zero_unselected(embedding, mask)))
+        with no_autocast(unit):
+            return log_softmax_over(unit @ unit.T / temperature, others)
+
+    student = log_closeness(student_embedding, student_temperature)
+    teacher = log_closeness(teacher_embedding.detach(), teacher_temperature)
+    entries = kl_entries(student, teacher.to(student.dtype))
+    return mean_over_rows(torch.where(others, entries, 0).sum(1), mask)
+
+
+def cosine_loss(
+    student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Tensor | None = None
+) -> Tensor:
+    """Direction: every sample's embedding points where the teacher's does.
+
+    ``mean_i ( 1 − cos(h_S,i, h_T,i) )``.
+
+    Convention: mean over the selected rows; the value is in [0, 2] and does not scale with B or the length of either
+    side. The teacher is a constant. A zero embedding has the cosine 0, with a finite gradient. No row gives a
+    zero that keeps the graph. UCIR's less-forget constraint and PODNet's POD-flat are this loss; their weights grow
+    with the classes.
+
+    Args:
+        student_embedding: ``[B, D]``, of the teacher's width.
+        teacher_embedding: ``[B, D]``.
+        mask: Bool ``[B]``, the rows that count.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision embeddings.
+
+    Raises:
+        UserError: sides of different batch sizes or widths.
+
+    Paper:
+        Hou, Pan, Loy, Wang, Lin: Learning a Unified Classifier Incrementally via Rebalancing, CVPR 2019, section 3.3
+        (less-forget constraint).
+    """
+    check_rows(student_embedding, teacher_embedding)
+    if student_embedding.shape[1] != teacher_embedding.shape[1]:
+        raise UserError(
+            f"The student's embedding has {student_embedding.shape[1]} entries, the teacher's "
+            f"{teacher_embedding.shape[1]}: directions are compared in one space; use networks of one width, or "
+            "'pkt', which compares similarities."
+        )
+    student = unit_rows(upcast(zero_unselected(student_embedding, mask)))
+    teacher = unit_rows(upcast(zero_unselected(teacher_embedding.detach(), mask)))
+    return mean_over_rows(1 - (student * teacher).sum(1), mask)

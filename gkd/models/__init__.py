@@ -15,6 +15,16 @@ from gkd.errors import UserError, unknown
 from gkd.models.dropblock import DropBlock
 from gkd.models.external import PATTERNS, build_external, check_external_name, is_external
 from gkd.models.few_shot import Conv4, ResNet12
+from gkd.models.heads import (
+    CosineHead,
+    HeadKind,
+    ProxyHead,
+    check_head_kind,
+    grow,
+    grow_head,
+    put_head,
+    replace_head,
+)
 from gkd.models.mobilenet import MobileNet, MobileNetV2
 from gkd.models.resnet import RESNETS, ResNet
 from gkd.models.resnet_imagenet import ImageNetResNet
@@ -27,10 +37,12 @@ __all__ = [
     "NETWORKS",
     "VGG",
     "Conv4",
+    "CosineHead",
     "DropBlock",
     "ImageNetResNet",
     "MobileNet",
     "MobileNetV2",
+    "ProxyHead",
     "ResNet",
     "ResNet12",
     "ShuffleNetV1",
@@ -40,9 +52,13 @@ __all__ = [
     "check_network_name",
     "check_network_options",
     "count_parameters",
+    "grow",
+    "grow_head",
     "network_names",
     "network_options",
     "network_summaries",
+    "put_head",
+    "replace_head",
 ]
 
 # The wide networks that papers use; build_network takes every other depth and width as well.
@@ -88,6 +104,7 @@ def build_network(
     num_classes: int,
     in_channels: int = 3,
     taps: Mapping[str, Any] | None = None,
+    head: HeadKind = "linear",
     **options: Any,
 ) -> nn.Module:
     """A freshly initialised network that satisfies ``gkd.features.Network``.
@@ -98,11 +115,12 @@ def build_network(
         num_classes: C, the columns of the logits.
         in_channels: channels of the images: 3 for colour, 1 for grey.
         taps: the modules to tap instead of the defaults (``gkd.models.taps.tapped``).
+        head: ``linear``, which is the network's own, ``cosine`` or ``proxy`` (``gkd.models.heads``).
         options: of gkd's networks the keyword parameters of the class, such as ``dropout`` of a wide residual
             network; of others further keywords for what builds the network.
 
     Raises:
-        UserError: an unknown name or option, a wide network of another depth, a count below 1, a wrong tap, or a
+        UserError: an unknown name, option or head, a wide network of another depth, a count below 1, a wrong tap, or a
             value that the network refuses.
     """
     if num_classes < 1 or in_channels < 1:
@@ -117,6 +135,8 @@ def build_network(
         options = _checked_options(name, factory, options)
         module = factory(num_classes=num_classes, in_channels=in_channels, **options)
     network: nn.Module = tapped(module, name=name, num_classes=num_classes, taps=taps)
+    if head != "linear":
+        replace_head(network, head)
     return network
 
 
@@ -130,6 +150,8 @@ def check_network_name(name: str) -> None:
 
 def check_network_options(name: str, options: Mapping[str, Any]) -> None:
     """Raises a UserError for an unknown name, an option that its network has not, or a value of another type."""
+    options = dict(options)
+    check_head_kind(options.pop("head", "linear"))
     _checked_options(name, _factory(name), options)
 
 
@@ -158,10 +180,8 @@ def _checked_options(name: str, factory: partial[Any], options: Mapping[str, Any
     types = get_type_hints(factory.func.__init__)
     checked = {}
     for option, value in options.items():
-        if not known:
-            raise UserError(f"Network {name!r} takes no options; {option!r} was given.")
         if option not in known:
-            reason = unknown("option", option, known)
+            reason = unknown("option", option, [*known, "head"])
             raise UserError(f"Network {name!r}: {reason[0].lower()}{reason[1:]}")
         try:
             checked[option] = TypeAdapter(types[option]).validate_python(value)

@@ -93,7 +93,7 @@ def preact_features_of(stages: Stages, head: nn.Module, images: Tensor) -> Featu
 
     Args:
         stages: those between the first and the last are sequences of blocks that end in a ReLU and have
-            ``before_relu``.
+            ``before_relu``; a block whose ``relu`` is false has none.
         head: leads from the embedding to the logits.
         images: ``[B, C, H, W]``.
     """
@@ -103,7 +103,7 @@ def preact_features_of(stages: Stages, head: nn.Module, images: Tensor) -> Featu
     for stage in between:
         *blocks, end = stage.children()  # type: ignore[attr-defined]
         maps.append(end.before_relu(through(blocks, x)))
-        x = F.relu(maps[-1])
+        x = F.relu(maps[-1]) if getattr(end, "relu", True) else maps[-1]
     embedding = last(x)
     return Features(head(embedding), embedding, tuple(maps))
 

@@ -40,13 +40,14 @@ RESNETS: dict[str, tuple[int, tuple[int, ...]]] = {
 
 
 class BasicBlock(nn.Module):
-    """conv-BN-ReLU-conv-BN, plus the input or its projection (option B), then ReLU.
+    """conv-BN-ReLU-conv-BN, plus the input or its projection (option B), then ReLU, unless ``relu`` is false.
 
     Shapes: ``[B, in_width, H, W] -> [B, out_width, ceil(H / stride), ceil(W / stride)]``.
     """
 
     def __init__(self, in_width: int, out_width: int, stride: int) -> None:
         super().__init__()
+        self.relu = True
         self.conv1 = conv3x3(in_width, out_width, stride)
         self.bn1 = nn.BatchNorm2d(out_width)
         self.conv2 = conv3x3(out_width, out_width)
@@ -64,7 +65,8 @@ class BasicBlock(nn.Module):
         return out + (x if self.downsample is None else self.downsample(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.before_relu(x))
+        out = self.before_relu(x)
+        return F.relu(out) if self.relu else out
 
 
 def _stage(in_width: int, out_width: int, num_blocks: int, stride: int) -> nn.Sequential:
@@ -86,6 +88,8 @@ class ResNet(nn.Module):
         widths: channels of the stem and of the three stages.
         num_classes: C, the columns of the logits.
         in_channels: channels of the images.
+        last_relu: whether a ReLU ends the last block; without it the embedding has entries of both signs, as UCIR's
+            and PODNet's cosines want them.
 
     Raises:
         UserError: a depth that is not 6n + 2, or other than four widths.
@@ -95,7 +99,15 @@ class ResNet(nn.Module):
         8  # two halvings leave 2×2: more than one value a channel, which BatchNorm needs at B = 1
     )
 
-    def __init__(self, depth: int, widths: Sequence[int], *, num_classes: int, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        depth: int,
+        widths: Sequence[int],
+        *,
+        num_classes: int,
+        in_channels: int = 3,
+        last_relu: bool = True,
+    ) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise UserError(
@@ -113,6 +125,7 @@ class ResNet(nn.Module):
         self.layer1 = _stage(stem, first, num_blocks, 1)
         self.layer2 = _stage(first, second, num_blocks, 2)
         self.layer3 = _stage(second, third, num_blocks, 2)
+        self.layer3[-1].relu = last_relu  # type: ignore[assignment]
         self.fc = nn.Linear(third, num_classes)
         kaiming_over_fan_out(self)
 

@@ -30,6 +30,19 @@ from .references.episodes import (
     one_shot_alike,
     prototype_reference,
 )
+from .references.incremental import (
+    binary_cross_entropy_reference,
+    binary_kd_reference,
+    cosine_reference,
+    cross_entropy_new_reference,
+    ird_reference,
+    make_cosines,
+    make_new,
+    make_scaled_cosines,
+    margin_ranking_reference,
+    nca_reference,
+    pod_reference,
+)
 from .references.maps import (
     at_reference,
     fsp_reference,
@@ -96,6 +109,10 @@ class Spec:
 
 def matched_embeddings(inputs: Inputs) -> Inputs:
     return {**inputs, "student_embedding": inputs["teacher_embedding"].clone()}
+
+
+def matched_logits(inputs: Inputs) -> Inputs:
+    return {**inputs, "student_logits": inputs["teacher_logits"].clone()}
 
 
 def matched_maps(inputs: Inputs) -> Inputs:
@@ -232,6 +249,34 @@ SPECS: dict[str, Spec] = {
             {},
             {"metric": "cosine", "teacher_temperature": 2.0, "student_temperature": 0.5},
             {"teacher_temperature": 4.0, "student_temperature": 2.0},
+        ),
+    ),
+    "cross_entropy_new": Spec(
+        make_new, cross_entropy_new_reference, None, options=({}, {"label_smoothing": 0.1})
+    ),
+    "binary_cross_entropy": Spec(make_new, binary_cross_entropy_reference, None),
+    "binary_kd": Spec(make_logits, binary_kd_reference, matched_logits),
+    "cosine": Spec(make_embeddings_alike, cosine_reference, matched_embeddings),
+    "margin_ranking": Spec(
+        make_cosines,
+        margin_ranking_reference,
+        None,
+        options=({}, {"margin": 0.1, "hardest": 1}, {"hardest": 7}),
+    ),
+    "pod": Spec(make_maps_alike, pod_reference, matched_maps),
+    "nca": Spec(
+        make_scaled_cosines,
+        nca_reference,
+        None,
+        options=({}, {"margin": 0.0}, {"margin_form": "shift"}),
+    ),
+    "ird": Spec(
+        make_embeddings_alone,
+        ird_reference,
+        matched_embeddings,
+        options=(
+            {"student_temperature": 0.2, "teacher_temperature": 0.01},
+            {"student_temperature": 0.5, "teacher_temperature": 0.5},
         ),
     ),
 }

@@ -44,11 +44,11 @@ def with_gradient(name: str, inputs: Inputs, options: dict[str, Any], **more: An
 
 
 def is_student(key: str) -> bool:
-    return key.startswith("student") or key == "scores"
+    return (key.startswith("student") and per_sample(key)) or key == "scores"
 
 
 def per_sample(key: str) -> bool:
-    return key not in ("centres", "variance", "log_normaliser")
+    return key not in ("centres", "variance", "log_normaliser", "known", "student_scale")
 
 
 def changed(inputs: Inputs, dtype: torch.dtype) -> Inputs:
@@ -118,7 +118,9 @@ def test_the_teacher_gets_no_gradient(name: str, options: dict[str, Any]) -> Non
     inputs = {key: x.requires_grad_() if x.is_floating_point() else x for key, x in inputs.items()}
     evaluate(name, inputs, options).backward()
     reached = {key for key, x in inputs.items() if x.grad is not None}
-    assert reached - {"variance", "log_normaliser"} == {key for key in inputs if is_student(key)}
+    assert reached - {"variance", "log_normaliser", "student_scale"} == {
+        key for key in inputs if is_student(key)
+    }
 
 
 @every_loss

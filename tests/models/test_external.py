@@ -159,7 +159,7 @@ def test_a_grey_image_is_the_same_image_in_three_channels(name: str) -> None:
         ("torchvision/resnet18", {"widht": 2}, "takes no options?;? 'widht'"),
         ("timm/resnet10t", {"widht": 2}, "takes no options?;? 'widht'"),
         ("timm/resnet10t", {"pretrained": True}, "gkd itself gives 'pretrained'; drop that option"),
-        ("resnet8", {"widht": 2}, "takes no options?;? 'widht'"),
+        ("resnet8", {"widht": 2}, "unknown option 'widht'"),
         ("torchvision/squeezenet1_0", {}, "has no nn.Linear with 5 outputs to take as its head"),
     ],
 )

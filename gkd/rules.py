@@ -1,0 +1,137 @@
+"""Rules after an incremental step: what evens out a head whose new classes saw more images than the old ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gkd.errors import UserError
+
+_STEPS = 100  # of L-BFGS; a fit of two numbers takes about ten
+
+
+@torch.no_grad()
+def align_weights(head: nn.Module, num_old: int, *, clip: bool = False) -> float:
+    """Weight alignment: the new classes' weights become as long, on average, as the old ones'.
+
+    ``w_k ← γ w_k`` for k new, with ``γ = mean over old k of ‖w_k‖₂ / mean over new k of ‖w_k‖₂``. The bias stays.
+
+    Args:
+        head: a linear head ``[B, D] -> [B, C]``; its weight is changed. The first ``num_old`` rows are the old classes.
+        num_old: how many classes are old, from 1 to C − 1.
+        clip: first set negative weights to 0. The paper does so after every update, which this single time only
+            approaches.
+
+    Returns:
+        γ.
+
+    Raises:
+        UserError: a head that is not linear, whose rows' lengths mean nothing; no old or no new class; or new rows
+            that are all zero.
+
+    Paper:
+        Zhao, Xiao, Gan, Zhang, Xia: Maintaining Discrimination and Fairness in Class Incremental Learning, CVPR 2020,
+        section 4.
+    """
+    weight = _linear(head, num_old).weight
+    if clip:
+        weight.clamp_min_(0)
+    lengths = torch.linalg.vector_norm(weight, dim=1)
+    old, new = lengths[:num_old].mean(), lengths[num_old:].mean()
+    if new == 0:
+        raise UserError(
+            "The new classes' weights are all zero, so nothing can align them; train the head first."
+        )
+    gamma = old / new
+    weight[num_old:] *= gamma
+    return float(gamma)
+
+
+def fit_bias(logits: Tensor, labels: Tensor, num_old: int) -> tuple[float, float]:
+    """Bias correction: the α and β with which the new classes' logits fit held-out images best.
+
+    ``(α, β) = argmin mean_i CE( (z_i,old, α z_i,new + β), y_i )``, a convex problem, solved by L-BFGS in float64 from
+    (1, 0). The cross-entropy is of logits: PyCIL's stage 2 takes that of their softmax.
+
+    Args:
+        logits: ``[N, C]`` of held-out images, the same number of each class; the first ``num_old`` columns are old.
+        labels: int64 ``[N]``, columns of the logits.
+        num_old: how many classes are old, from 1 to C − 1.
+
+    Returns:
+        α and β, for `correct_bias` or `fold_bias`.
+
+    Raises:
+        UserError: no old or no new class, or no held-out image of one of the two: then nothing bounds β.
+
+    Paper:
+        Wu et al.: Large Scale Incremental Learning, CVPR 2019, equations 3 and 4.
+    """
+    _check_split(num_old, logits.shape[1])
+    is_old = labels < num_old
+    if not is_old.any() or is_old.all():
+        raise UserError(
+            f"The bias is fitted on {int(is_old.sum())} images of old classes and {int((~is_old).sum())} of new ones; "
+            "hold out some of both."
+        )
+    logits = logits.detach().double()
+    theta = torch.tensor([1.0, 0.0], dtype=torch.float64, device=logits.device, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [theta], max_iter=_STEPS, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = F.cross_entropy(_corrected(logits, num_old, theta[0], theta[1]), labels)
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        solver.step(closure)
+    alpha, beta = theta.tolist()
+    return alpha, beta
+
+
+def correct_bias(logits: Tensor, num_old: int, alpha: float, beta: float) -> Tensor:
+    """``[B, C]`` with ``α z + β`` in the columns from ``num_old`` on: BiC's bias layer."""
+    return _corrected(logits, num_old, alpha, beta)
+
+
+@torch.no_grad()
+def fold_bias(head: nn.Module, num_old: int, alpha: float, beta: float) -> None:
+    """Writes a bias correction into a linear head, so that the network gives corrected logits by itself.
+
+    The new rows of the weight are multiplied by α, their biases become ``α b + β``. So the next step's teacher is
+    corrected, as BiC wants it.
+
+    Raises:
+        UserError: a head that is not linear or has no bias, or no old or no new class.
+    """
+    linear = _linear(head, num_old)
+    if linear.bias is None:
+        raise UserError("The head has no bias to hold β; use a linear head with one.")
+    linear.weight[num_old:] *= alpha
+    linear.bias[num_old:] = alpha * linear.bias[num_old:] + beta
+
+
+def _corrected(logits: Tensor, num_old: int, alpha: float | Tensor, beta: float | Tensor) -> Tensor:
+    return torch.cat([logits[:, :num_old], alpha * logits[:, num_old:] + beta], 1)
+
+
+def _linear(head: nn.Module, num_old: int) -> nn.Linear:
+    """The head where it is linear and has both old and new classes."""
+    if not isinstance(head, nn.Linear):
+        raise UserError(
+            f"The head is a {type(head).__name__}, but the rule is on the weights and biases of a linear one; "
+            "build the student with head: linear, or leave the rule out."
+        )
+    _check_split(num_old, head.out_features)
+    return head
+
+
+def _check_split(num_old: int, num_classes: int) -> None:
+    if not 0 < num_old < num_classes:
+        raise UserError(
+            f"num_old={num_old} of {num_classes} classes leaves no old or no new class; use 1 to {num_classes - 1}."
+        )
