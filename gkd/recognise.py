@@ -53,6 +53,7 @@ def recognise(
     *,
     classifier: str = "cosine",
     weights: Literal["last", "best"] = "last",
+    overrides: Sequence[str] = (),
 ) -> list[Answer]:
     """The class of each image, among those of the support folder, by a run's student.
 
@@ -65,6 +66,8 @@ def recognise(
             embeddings, C = 1, which few images leave undecided).
         weights: the student of the last epoch, or of that which validation chose.
 
+        overrides: ``a.b=c`` over the run's config, such as a network of your own that you trust.
+
     Raises:
         UserError: no finished run, fewer than two classes, an empty class, a file that is no image.
     """
@@ -74,7 +77,7 @@ def recognise(
         raise UserError(
             f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json."
         )
-    experiment = load(run / "config.yaml", from_run=True).experiment
+    experiment = load(run / "config.yaml", overrides, from_run=True).experiment
     tensors, metadata = read_weights(run / WEIGHTS[weights])
     facts = WeightFacts.read(metadata, run / WEIGHTS[weights])
     # A run writes them all.

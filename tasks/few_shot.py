@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gkd.data import ImageSet, gather
 from gkd.data.episodes import draw_episodes
-from gkd.errors import UserError
+from gkd.data.learn2learn import TASKSETS, learn2learn_episodes
+from gkd.errors import UserError, unknown
 from gkd.few_shot import EpisodeSet, FewShot
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.metrics.few_shot import CENTRED, known_classifiers
@@ -19,11 +21,12 @@ from .splits import (
     ClassSplitOptions,
     check_apart,
     leak,
+    novel_classes,
     of_classes,
-    other_classes,
     parts_of,
     sides,
     teacher_task,
+    validation_classes,
 )
 
 
@@ -56,6 +59,8 @@ class EpisodeOptions(BaseModel):
         queries: Q of each class.
         seed: of the draw; the same for all methods, seeds and teachers.
         classifiers: what answers the queries; the first chooses the epoch and leads tables.
+        source: what draws the novel episodes: gkd, or ``learn2learn``, whose ``taskset`` (``gkd.data.learn2learn``) at
+            ``root`` has images of its own. learn2learn unpickles what it finds there: a folder that you trust.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,6 +72,24 @@ class EpisodeOptions(BaseModel):
     queries: int = Field(default=15, ge=1)
     seed: int = Field(default=0, ge=0)
     classifiers: Classifiers = ("nearest-mean", "cosine", "logistic")
+    source: Literal["gkd", "learn2learn"] = "gkd"
+    taskset: str | None = None
+    root: Path | None = None
+
+    @model_validator(mode="after")
+    def _a_taskset_to_draw_from(self) -> EpisodeOptions:
+        given = [name for name in ("taskset", "root") if getattr(self, name) is not None]
+        if self.source == "learn2learn" and len(given) < 2:
+            raise ValueError(
+                "episodes of learn2learn need taskset and root, as in taskset: cifarfs, root: FOLDER"
+            )
+        if self.source == "gkd" and given:
+            raise ValueError(
+                f"{' and '.join(given)} are for source: learn2learn; set that, or leave them out"
+            )
+        if self.taskset is not None and self.taskset not in TASKSETS:
+            raise ValueError(unknown("taskset", self.taskset, TASKSETS))
+        return self
 
 
 class FewShotOptions(ClassSplitOptions):
@@ -96,24 +119,43 @@ class FewShotTask:
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)
-        validation, novel = other_classes(self.options, student)
-        check_apart({"base": relation.student, "validation": validation, "novel": novel})
-        known = leak(self.options, relation, novel)
+        validation, novel = validation_classes(self.options, student), self._novel(student)
+        check_apart({"base": relation.student, "validation": validation, "novel": novel.images.space})
+        known = leak(self.options, relation, novel.images.space)
         own = of_classes(student, relation.student)
         held_out = gather(parts_of(student), validation) if validation else own.validation
         options = self.options.episodes
-        few_shot = FewShot(
-            self._episodes(gather(parts_of(student), novel), options.count, options.ways, "novel classes"),
-            self._episodes(held_out, options.validation, options.ways[:1], "validation classes"),
-            options.classifiers,
-        )
+        chosen = self._drawn(held_out, options.validation, options.ways[:1], "validation classes")
+        few_shot = FewShot(novel, chosen, options.classifiers)
         theirs = of_classes(teacher, relation.teacher)
         yield Problem("student", relation, theirs, own, measured=own.train, few_shot=few_shot, leak=known)
+
+    def _novel(self, source: Source) -> EpisodeSet:
+        """The episodes of the test, by whatever draws them."""
+        options = self.options.episodes
+        if options.source == "gkd":
+            images = gather(parts_of(source), novel_classes(self.options, source))
+            return self._drawn(images, options.count, options.ways, "novel classes")
+        assert options.taskset is not None
+        assert options.root is not None
+        if len(options.ways) > 1:
+            raise UserError("Episodes of learn2learn have one number of ways; set task.episodes.ways to one.")
+        images, drawn = learn2learn_episodes(
+            options.taskset, root=options.root, ways=options.ways[0], shots=max(options.shots),
+            queries=options.queries, count=options.count, seed=options.seed, allow_leak=self.options.allow_leak,
+        )  # fmt: skip
+        if images.image_shape != source.train.image_shape:
+            theirs, ours = ("×".join(map(str, part.image_shape)) for part in (images, source.train))
+            raise UserError(
+                f"The images of learn2learn's {options.taskset} are {theirs} and those of data.name {ours}; set "
+                "data.image_size and data.channels to theirs."
+            )
+        return EpisodeSet(images, (drawn,), options.shots)
 
     def teacher_task(self) -> dict[str, Any] | None:
         return teacher_task(self.options)
 
-    def _episodes(self, images: ImageSet, count: int, ways: tuple[int, ...], what: str) -> EpisodeSet:
+    def _drawn(self, images: ImageSet, count: int, ways: tuple[int, ...], what: str) -> EpisodeSet:
         options = self.options.episodes
         try:
             drawn = tuple(

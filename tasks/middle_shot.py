@@ -21,11 +21,12 @@ from .splits import (
     ClassSplitOptions,
     check_apart,
     leak,
+    novel_classes,
     of_classes,
-    other_classes,
     parts_of,
     sides,
     teacher_task,
+    validation_classes,
 )
 
 
@@ -71,7 +72,7 @@ class MiddleShotTask:
                 f"run.seed={seed} is no task: there are {options.tasks}, from 0; raise task.tasks (which draws others)."
             )
         relation = self.spaces(teacher.space, student.space)
-        validation, novel = other_classes(options, student)
+        validation, novel = validation_classes(options, student), novel_classes(options, student)
         check_apart({"base": relation.student, "validation": validation, "novel": novel})
         known = leak(options, relation, novel)
         images = gather(parts_of(student), novel)

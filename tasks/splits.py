@@ -121,14 +121,29 @@ def base_classes(options: ClassSplitOptions, train: LabelSpace) -> LabelSpace:
     return train.select([name for name in train if name not in held])
 
 
-def other_classes(options: ClassSplitOptions, source: Source) -> tuple[LabelSpace | None, LabelSpace]:
-    """The validation classes (None: none) and the novel classes."""
+def validation_classes(options: ClassSplitOptions, source: Source) -> LabelSpace | None:
+    """The classes that choose the best epoch; None where there are none of their own."""
+    train, count = source.space, options.validation
+    if options.split is not None:
+        return _among(source, class_split(options.split)["validation"])
+    if isinstance(count, Classes):
+        return count.select(train)
+    if not count:
+        return source.other.space if source.other else None
+    before = options.base if isinstance(options.base, int) else len(_groups(train)) - count
+    return LabelSpace(_in_turn(train, options.order, (before, count))[1])
+
+
+def novel_classes(options: ClassSplitOptions, source: Source) -> LabelSpace:
+    """The classes that are tested.
+
+    Raises:
+        UserError: neither the options nor the data say which they are, or both do.
+    """
     train, test = source.space, source.test.space
     apart = not set(train) & set(test)
     if options.split is not None:
-        names = class_split(options.split)
-        places = [train, test, *([source.other.space] if source.other else [])]
-        return _among(places, names["validation"]), _among(places, names["test"])
+        return _among(source, class_split(options.split)["test"])
     if options.novel is None and not apart:
         raise UserError(
             f"{source.train.name} has the same classes to train and to test on: say which of them are new to a few-"
@@ -139,19 +154,14 @@ def other_classes(options: ClassSplitOptions, source: Source) -> tuple[LabelSpac
             f"The test images of {source.test.name} are of {len(test)} classes without training images, and those "
             "are the novel ones; leave out task.base and task.novel (task.validation may take training classes)."
         )
-    if isinstance(options.novel, int):
-        assert isinstance(options.base, int)  # one kind of split
-        assert not isinstance(options.validation, Classes)
-        counts = (options.base, options.validation or 0, options.novel)
-        _, held, rest = _in_turn(train, options.order, counts)
-        return _space(held), LabelSpace(rest)
-    novel = options.novel.select(train) if options.novel else test
-    if isinstance(options.validation, Classes):
-        return options.validation.select(train), novel
-    if options.validation:
-        kept = len(_groups(train)) - options.validation
-        return _space(_in_turn(train, options.order, (kept, options.validation))[1]), novel
-    return source.other.space if source.other else None, novel
+    if isinstance(options.novel, Classes):
+        return options.novel.select(train)
+    if options.novel is None:
+        return test
+    assert isinstance(options.base, int)  # one kind of split
+    assert not isinstance(options.validation, Classes)
+    counts = (options.base, options.validation or 0, options.novel)
+    return LabelSpace(_in_turn(train, options.order, counts)[2])
 
 
 def leak(options: ClassSplitOptions, relation: LabelRelation, novel: LabelSpace) -> tuple[str, ...]:
@@ -194,14 +204,10 @@ def _in_turn(space: LabelSpace, order: str, counts: Sequence[int]) -> list[list[
     return parts
 
 
-def _space(names: Sequence[str]) -> LabelSpace | None:
-    return LabelSpace(names) if names else None
-
-
-def _among(places: Sequence[LabelSpace], names: Sequence[str]) -> LabelSpace:
+def _among(source: Source, names: Sequence[str]) -> LabelSpace:
     """Classes of a named split, wherever the data has them."""
-    known = LabelSpace(list(dict.fromkeys(name for place in places for name in place)))
-    return known.select(names)
+    known = dict.fromkeys(name for images in parts_of(source) for name in images.space)
+    return LabelSpace(list(known)).select(names)
 
 
 def of_classes(source: Source, space: LabelSpace) -> Source:

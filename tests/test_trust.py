@@ -11,6 +11,7 @@ import pytest
 from gkd.builders import prepare
 from gkd.config import load
 from gkd.errors import UserError
+from gkd.trust import check_trust, named_in
 from tests.cli_helpers import FAST, gkd
 
 # Leaves a file behind when it is imported.
@@ -139,3 +140,12 @@ def test_named_on_the_command_line_it_is_built_with_its_options(forget: Forget) 
     assert prepare(resolved).student.__class__.__name__ == "ResNet"
     with pytest.raises(UserError, match="takes no option 'depe'"):
         prepare(load("mine.yaml", ["student.options.depe=1"]))
+
+
+def test_a_folder_that_learn2learn_unpickles_is_named_on_the_command_line() -> None:
+    config = {"task": {"name": "few_shot", "episodes": {"source": "learn2learn", "root": "theirs"}}}
+    check_trust(config, None)
+    check_trust(config, named_in([{"task": {"episodes": {"root": "theirs"}}}]))
+    for trusted in (frozenset[str](), named_in([{"data": {"root": "other"}}])):
+        with pytest.raises(UserError, match=r"name it on the command line: task\.episodes\.root=theirs"):
+            check_trust(config, trusted)

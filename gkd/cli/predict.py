@@ -29,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", choices=tuple(WEIGHTS), default="last", help="which of the run's students"
     )
+    parser.add_argument(
+        "--set",
+        metavar="a.b=c",
+        action="append",
+        default=[],
+        help="an override, such as student.network=mine:net",
+    )
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
@@ -38,6 +45,7 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         arguments.images,
         classifier=arguments.classifier,
         weights=arguments.weights,
+        overrides=arguments.set,
     )
     for answer in answers:
         console.print(

@@ -106,7 +106,7 @@ def test_they_are_saved_and_read(tmp_path: Path) -> None:
         ({"ways": 7}, "7-way episodes need as many classes, but the images have 6"),
         ({"ways": 1}, "at least 2 ways"),
         ({"queries": 0}, "and 0 queries were asked for"),
-        ({"shots": 6}, r"need 21 images of every class, but these columns have fewer: 1 \(20\), 4 \(20\)"),
+        ({"shots": 6}, r"need 21 images of every class, but these have fewer: 1 \(20\), 4 \(20\)"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(options: dict[str, int], text: str) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
 
 from gkd import train
@@ -247,3 +250,48 @@ def test_no_image_of_a_novel_class_reaches_training(tmp_path: Any, monkeypatch: 
         for images in kept:
             assert not novel & {image.numpy().tobytes() for image in images.images}
             assert not set(images.space) & set(found.few_shot.novel.images.space)
+
+
+def write_cifarfs(root: Path, names: dict[str, str]) -> None:
+    """Class folders where learn2learn's ``cifarfs`` looks for them: twelve grey 8-pixel images of each class."""
+    generator = np.random.default_rng(0)
+    for split, classes in names.items():
+        for name in classes:
+            folder = root / "cifarfs" / "processed" / split / name
+            folder.mkdir(parents=True)
+            for number in range(12):
+                pixels = generator.integers(0, 255, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).convert("RGB").save(folder / f"{number}.png")
+
+
+def test_learn2learn_can_be_the_source_of_episodes(source: Source, tmp_path: Path) -> None:
+    write_cifarfs(tmp_path, {"train": "opq", "val": "rst", "test": "uvwc"})
+    coloured = Source(
+        *(
+            replace(images, images=images.images.expand(-1, 3, -1, -1))
+            for images in (source.train, source.validation, source.test)
+        )
+    )
+    drawn = {**FEW, "source": "learn2learn", "taskset": "cifarfs", "root": str(tmp_path)}
+    found = problem(coloured, base=["a", "b"], novel=["c", "d"], episodes=drawn)
+    assert found.few_shot is not None
+    assert set(found.few_shot.novel.images.space) == set("uvwc")
+    assert [setting for setting, _ in found.few_shot.novel.settings()] == ["2-way 1-shot", "2-way 2-shot"]
+    assert set(found.student.train.space) == {"a", "b"}
+    with pytest.raises(UserError, match=r"cifarfs are 3×8×8 and those of data\.name 1×8×8"):
+        problem(source, base=["a", "b"], novel=["c", "d"], episodes=drawn)
+    with pytest.raises(UserError, match=r"base and the novel classes share 1 \(c\)"):
+        problem(coloured, base=["b", "c"], novel=["d", "e"], episodes=drawn)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"source": "learn2learn"}, "need taskset and root"),
+        ({"taskset": "cifarfs"}, "taskset are for source: learn2learn"),
+        ({"source": "learn2learn", "taskset": "cifar-fs", "root": "x"}, "cifarfs"),
+    ],
+)
+def test_sources_that_are_not_whole(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        FewShotOptions(base=2, novel=2, episodes=options)
