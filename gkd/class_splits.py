@@ -10,7 +10,7 @@ from importlib import resources
 
 from gkd.errors import UserError, unknown
 
-CLASS_SPLITS = ("cifar_fs", "fc100", "mini_imagenet")
+CLASS_SPLITS = ("cifar_fs", "fc100", "mini_imagenet", "cub_chen", "cub_meta_dataset")
 
 
 def class_split(name: str) -> dict[str, list[str]]:
@@ -18,7 +18,8 @@ def class_split(name: str) -> dict[str, list[str]]:
 
     Args:
         name: ``cifar_fs`` (64, 16 and 20 classes of CIFAR-100), ``fc100`` (60, 20 and 20 of them, by
-            superclass) or ``mini_imagenet`` (64, 16 and 20 WordNet ids).
+            superclass), ``mini_imagenet`` (64, 16 and 20 WordNet ids), and of CUB-200-2011's species ``cub_chen`` (100,
+            50 and 50) or ``cub_meta_dataset`` (140, 30 and 30).
 
     Returns:
         ``{"train": [...], "validation": [...], "test": [...]}``, no class in two of them.

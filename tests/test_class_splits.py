@@ -49,7 +49,14 @@ CIFAR_100 = [
 
 
 @pytest.mark.parametrize(
-    ("name", "sizes"), [("cifar_fs", (64, 16, 20)), ("fc100", (60, 20, 20)), ("mini_imagenet", (64, 16, 20))]
+    ("name", "sizes"),
+    [
+        ("cifar_fs", (64, 16, 20)),
+        ("fc100", (60, 20, 20)),
+        ("mini_imagenet", (64, 16, 20)),
+        ("cub_chen", (100, 50, 50)),
+        ("cub_meta_dataset", (140, 30, 30)),
+    ],
 )
 def test_sizes_and_disjointness(name: str, sizes: tuple[int, ...]) -> None:
     split = class_split(name)
@@ -121,3 +128,20 @@ def test_unknown_names_list_the_known_ones() -> None:
         UserError, match="Class order 'random' is unknown; use 'natural', 'cifar_fs', or a seed"
     ):
         class_order(LabelSpace(["a"]), "random")
+
+
+def test_both_traditions_of_cub_are_of_its_200_species() -> None:
+    """Chen et al. take every second species, by their numbers, and of the others every second one."""
+    numbers = {
+        part: [int(name.partition(".")[0]) for name in names]
+        for part, names in class_split("cub_chen").items()
+    }
+    assert numbers["train"] == list(range(1, 201, 2))
+    assert numbers["validation"] == list(range(2, 201, 4))
+    assert numbers["test"] == list(range(4, 201, 4))
+    species = [
+        sorted(name for part in class_split(split).values() for name in part)
+        for split in ("cub_chen", "cub_meta_dataset")
+    ]
+    assert species[0] == species[1]
+    assert class_split("cub_chen")["test"] != class_split("cub_meta_dataset")["test"]

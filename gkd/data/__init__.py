@@ -12,6 +12,9 @@
 - :mod:`~gkd.data.augment`: augmentation of whole batches on the device, by names that can be chained;
   :mod:`~gkd.data.resized_crop` and :mod:`~gkd.data.rand_augment` are two of them.
 - :mod:`~gkd.data.normalise`: normalisation and its statistics; :mod:`~gkd.data.looks`: what student and teacher see.
+- :mod:`~gkd.data.episodes`: few-shot episodes to judge on, :mod:`~gkd.data.training_episodes` those to train in,
+  :mod:`~gkd.data.episode_batches` as easyfsl hands them out, :mod:`~gkd.data.learn2learn` those of learn2learn.
+- :mod:`~gkd.data.rotations`: turned classes. :mod:`~gkd.data.memory`: exemplars as indices.
 - :mod:`~gkd.data.batches`: an epoch's ``Batches``, shuffled, class-balanced or episodes, and ``ordered`` evaluation;
   :mod:`~gkd.data.training_episodes` draws those.
 
