@@ -23,6 +23,7 @@ import gkd.checkpoint
 from gkd.checkpoint import (
     copy_state,
     latest_checkpoint,
+    load_body,
     load_weights,
     read_weights,
     save_checkpoint,
@@ -424,3 +425,17 @@ def test_a_copied_state_does_not_follow_the_module() -> None:
     with torch.no_grad():
         network.head.bias.add_(1)  # type: ignore[operator, union-attr]
     assert not torch.equal(copied["fc.bias"], network.state_dict()["fc.bias"])
+
+
+def test_a_body_is_loaded_without_its_head(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs, ours = build_network("resnet8", num_classes=5), build_network("resnet8", num_classes=3)
+    save_weights(tmp_path / "body.safetensors", theirs.state_dict(), {})
+    head = ours.head.weight.clone()
+    load_body(ours, tmp_path / "body.safetensors", name="resnet8")
+    assert torch.equal(ours.head.weight, head)
+    body = {key: values for key, values in theirs.state_dict().items() if not key.startswith("fc.")}
+    assert len(body) == len(theirs.state_dict()) - 2
+    assert all(torch.equal(values, ours.state_dict()[key]) for key, values in body.items())
+    with pytest.raises(UserError, match="another network than resnet14"):
+        load_body(build_network("resnet14", num_classes=3), tmp_path / "body.safetensors", name="resnet14")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gkd.data import ImageSet
+from gkd.data import ImageSet, gather
 from gkd.errors import UserError
 from gkd.labels import LabelSpace
 
@@ -84,3 +84,28 @@ def test_fingerprint_does_not_depend_on_the_layout(make_images: Make) -> None:
     images = make_images()
     laid_out = replace(images, images=images.images.contiguous(memory_format=torch.channels_last))
     assert laid_out.fingerprint() == images.fingerprint()
+
+
+def test_gather_takes_some_classes_out_of_several_sets(make_images: Make) -> None:
+    one, other = make_images(8, 4), replace(make_images(6, 3), space=LabelSpace(["zebra", "b", "c"]))
+    one = replace(one, space=LabelSpace(["a", "b", "c", "d"]))
+    found = gather([one, other], LabelSpace(["c", "zebra", "a"]), name="both")
+    assert found.name == "both"
+    assert found.labels.tolist() == [
+        2,
+        0,
+        2,
+        0,
+        1,
+        0,
+        1,
+        0,
+    ]  # those of the first set in its order, then the others
+    assert torch.equal(found.images, torch.cat([one.images[[0, 2, 4, 6]], other.images[[0, 2, 3, 5]]]))
+    with pytest.raises(UserError, match="'owl' has no image in"):
+        gather([one, other], LabelSpace(["a", "owl"]))
+
+
+def test_gather_refuses_images_that_do_not_go_together(make_images: Make) -> None:
+    with pytest.raises(UserError, match="several sizes"):
+        gather([make_images(4, 2, size=6), make_images(4, 2, size=8)], make_images(4, 2).space)
