@@ -86,19 +86,24 @@ class Resolved:
             for key, value in node.items():
                 dotted = f"{prefix}{key}"
                 pad = "  " * indent
+                shown = _one_line(key)  # a class called 0 is not the number
                 if isinstance(value, Mapping) and value:
-                    yield f"{pad}{key}:"
+                    yield f"{pad}{shown}:"
                     yield from lines(value, f"{dotted}.", indent + 1)
                 else:
-                    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
-                    text = text.removesuffix("\n").removesuffix("\n...")
+                    text = _one_line(value)
                     source = self.experiment.method.sources.get(dotted.removeprefix("method."))
                     origin = origins.get(dotted, "default")
                     if source and origin.startswith("method "):
                         origin = f"{origin}: {source}"
-                    yield f"{pad}{key}: {text}  # {origin}"
+                    yield f"{pad}{shown}: {text}  # {origin}"
 
         return "\n".join(lines(content, "", 0)) + "\n"
+
+
+def _one_line(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = False) -> Resolved:

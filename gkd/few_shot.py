@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,16 @@ class EpisodeSet:
         for drawn in self.episodes:
             for shots in self.shots:
                 yield f"{drawn.ways}-way {shots}-shot", drawn.with_shots(shots)
+
+    def names(self) -> dict[str, str]:
+        """Setting -> ten hex digits over its classes, their names and the samples that were drawn."""
+        found = {}
+        for setting, drawn in self.settings():
+            digest = hashlib.sha256("\n".join(self.images.space).encode())
+            for tensor in (drawn.classes, drawn.index):
+                digest.update(tensor.contiguous().numpy().astype("<i8").tobytes())
+            found[setting] = digest.hexdigest()[:10]
+        return found
 
     def accuracies(
         self, embedding: Tensor, classifiers: tuple[str, ...], base_mean: Tensor | None = None
@@ -106,12 +117,15 @@ def _interval(values: Tensor) -> dict[str, float]:
     return {"accuracy": round(mean, 4), "interval": round(half, 4)}
 
 
-def packed(accuracies: Accuracies, queries: Mapping[str, int]) -> dict[str, Any]:
+def packed(
+    accuracies: Accuracies, queries: Mapping[str, int], drawn: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The accuracies as numbers of right answers, a short text a classifier (base64 of zlib of uint16).
 
     Args:
         accuracies: of every episode.
         queries: setting -> how many queries an episode asks, of all its ways together.
+        drawn: setting -> the name of its episodes; what has other names is never paired.
     """
     content: dict[str, Any] = {}
     for setting, of_setting in accuracies.items():
@@ -121,6 +135,8 @@ def packed(accuracies: Accuracies, queries: Mapping[str, int]) -> dict[str, Any]
         }
         texts = {name: base64.b64encode(zlib.compress(data, 9)).decode() for name, data in right.items()}
         content[setting] = {"queries": queries[setting], "right": texts}
+        if drawn is not None:
+            content[setting]["drawn"] = drawn[setting]
     return content
 
 

@@ -145,7 +145,8 @@ def keep_episodes(folder: Path, few_shot: FewShot, accuracies: Mapping[str, Accu
     queries = {setting: drawn.ways * drawn.queries for setting, drawn in few_shot.novel.settings()}
     for drawn in few_shot.novel.episodes:
         drawn.save(folder / f"episodes-{drawn.ways}-way.safetensors")
-    content = {which: packed(values, queries) for which, values in accuracies.items()}
+    drawn_as = few_shot.novel.names()
+    content = {which: packed(values, queries, drawn_as) for which, values in accuracies.items()}
     write_json(folder / EPISODES, content)
 
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,13 +229,14 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     # What the student started from and who taught it are of no use any more, and need not be there.
     method = load(folder / "config.yaml", overrides, from_run=True).experiment.method
     words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
-    prepared = prepare(load(folder / "config.yaml", words, from_run=True))
+    prepared = prepare(_of_student_alone(load(folder / "config.yaml", words, from_run=True)))
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     results: dict[str, Any] = {
         "config": summary["config"],
         "method": summary["method"],
         "seed": summary["seed"],
+        "leak": summary.get("leak", []),
     }
     for which, name in WEIGHTS.items():
         tensors, metadata = read_weights(folder / name)
@@ -251,6 +253,15 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             found = on_episodes(prepared.student, prepared.problem, prepared.settings)
             results[which]["few_shot"] = summarised(found)
     return results
+
+
+def _of_student_alone(resolved: Resolved) -> Resolved:
+    """The experiment without what its task says of a teacher's classes, which may be those of other images."""
+    experiment = resolved.experiment
+    own: dict[str, Any] = {"teacher_classes": None, "aliases": {}}
+    own = {key: value for key, value in own.items() if key in type(experiment.task).model_fields}
+    task = experiment.task.model_copy(update=own)
+    return replace(resolved, experiment=experiment.model_copy(update={"task": task}))
 
 
 @contextmanager

@@ -322,7 +322,7 @@ class Run(Section):
     """Length, seed and machine of a run; only epochs, seed, precision and deterministic name it."""
 
     epochs: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Literal["auto", "float32", "bf16"] = "auto"
     deterministic: bool = False
     device: str = "auto"

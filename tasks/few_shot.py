@@ -70,7 +70,7 @@ class EpisodeOptions(BaseModel):
     ways: Numbers = (5,)
     shots: Numbers = (1, 5)
     queries: int = Field(default=15, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     classifiers: Classifiers = ("nearest-mean", "cosine", "logistic")
     source: Literal["gkd", "learn2learn"] = "gkd"
     taskset: str | None = None

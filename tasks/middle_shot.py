@@ -21,6 +21,7 @@ from .splits import (
     ClassSplitOptions,
     check_apart,
     leak,
+    novel_among,
     novel_classes,
     of_classes,
     parts_of,
@@ -49,7 +50,7 @@ class MiddleShotOptions(ClassSplitOptions):
     most_shots: int = Field(default=30, ge=1)
     queries: int = Field(default=15, ge=1)
     tasks: int = Field(default=20, ge=1)
-    draw: int = Field(default=0, ge=0)
+    draw: int = Field(default=0, ge=0, lt=2**63)
     frozen: Annotated[tuple[str, ...], AfterValidator(known_classifiers)] = ("nearest-mean", "logistic")
 
 
@@ -62,8 +63,10 @@ class MiddleShotTask:
         self.options = options
 
     def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
-        """The relation of the teacher's classes to the base classes; that of a task is known with its images."""
-        return sides(self.options, teacher, student)
+        """The relation of the teacher's classes to those of the tasks: disjoint but for what leaks."""
+        theirs = sides(self.options, teacher, student).teacher
+        # Test images of classes of their own name these; until they are looked at, they are none of the teacher's.
+        return LabelRelation(theirs, novel_among(self.options, student) or LabelSpace(["a novel class"]))
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         options = self.options
@@ -71,7 +74,7 @@ class MiddleShotTask:
             raise UserError(
                 f"run.seed={seed} is no task: there are {options.tasks}, from 0; raise task.tasks (which draws others)."
             )
-        relation = self.spaces(teacher.space, student.space)
+        relation = sides(options, teacher.space, student.space)
         validation, novel = validation_classes(options, student), novel_classes(options, student)
         check_apart({"base": relation.student, "validation": validation, "novel": novel})
         known = leak(options, relation, novel)
@@ -85,7 +88,7 @@ class MiddleShotTask:
         train, test = (_of_task(images, index[seed], space) for index in (drawn.support, drawn.query))
         # Too few images to hold any out: nothing is chosen on these, and the last epoch's student is the result.
         own = Source(train, train, test)
-        of_task = LabelRelation(relation.teacher, space, options.aliases)
+        of_task = LabelRelation(relation.teacher, space)  # aliases are of base classes
         theirs = of_classes(teacher, relation.teacher)
         measured = student.train.restrict(relation.student)
         yield Problem("student", of_task, theirs, own, measured=measured, frozen=options.frozen, leak=known)

@@ -14,6 +14,8 @@ from gkd.errors import UserError, unknown
 from gkd.labels import LabelRelation, LabelSpace, class_order
 from gkd.task import Classes, Order, Source, TaskOptions
 
+_TO = {"train": "train on", "validation": "choose on", "test": "test on"}  # a part of a named split
+
 
 def _count_or_classes(value: Any) -> Any:
     """``64`` is short for the next 64 classes of the order; selections go on to their own schema."""
@@ -109,7 +111,7 @@ def parts_of(source: Source) -> list[ImageSet]:
 def base_classes(options: ClassSplitOptions, train: LabelSpace) -> LabelSpace:
     """The base classes, from those of the training images."""
     if options.split is not None:
-        return train.select(class_split(options.split)["train"])
+        return _of_split(options.split, "train", train)
     if isinstance(options.base, Classes):
         return options.base.select(train)
     if isinstance(options.base, int):
@@ -125,7 +127,7 @@ def validation_classes(options: ClassSplitOptions, source: Source) -> LabelSpace
     """The classes that choose the best epoch; None where there are none of their own."""
     train, count = source.space, options.validation
     if options.split is not None:
-        return _among(source, class_split(options.split)["validation"])
+        return _of_split(options.split, "validation", _known(source))
     if isinstance(count, Classes):
         return count.select(train)
     if not count:
@@ -143,7 +145,7 @@ def novel_classes(options: ClassSplitOptions, source: Source) -> LabelSpace:
     train, test = source.space, source.test.space
     apart = not set(train) & set(test)
     if options.split is not None:
-        return _among(source, class_split(options.split)["test"])
+        return _of_split(options.split, "test", _known(source))
     if options.novel is None and not apart:
         raise UserError(
             f"{source.train.name} has the same classes to train and to test on: say which of them are new to a few-"
@@ -154,10 +156,17 @@ def novel_classes(options: ClassSplitOptions, source: Source) -> LabelSpace:
             f"The test images of {source.test.name} are of {len(test)} classes without training images, and those "
             "are the novel ones; leave out task.base and task.novel (task.validation may take training classes)."
         )
+    return novel_among(options, train) or test
+
+
+def novel_among(options: ClassSplitOptions, train: LabelSpace) -> LabelSpace | None:
+    """The novel classes as far as the options say them; None where they are those of the test images."""
+    if options.split is not None:
+        return LabelSpace(class_split(options.split)["test"])
     if isinstance(options.novel, Classes):
         return options.novel.select(train)
     if options.novel is None:
-        return test
+        return None
     assert isinstance(options.base, int)  # one kind of split
     assert not isinstance(options.validation, Classes)
     counts = (options.base, options.validation or 0, options.novel)
@@ -165,13 +174,14 @@ def novel_classes(options: ClassSplitOptions, source: Source) -> LabelSpace:
 
 
 def leak(options: ClassSplitOptions, relation: LabelRelation, novel: LabelSpace) -> tuple[str, ...]:
-    """The novel classes that the teacher knows.
+    """The teacher's classes that are novel ones, or rotations of one.
 
     Raises:
         UserError: there are some, and nothing allows them.
     """
     named = {teacher: student for student, teacher in relation.aliases.items()}
-    known = tuple(name for name in relation.teacher if named.get(name, name) in novel)
+    new = {unturned(name) for name in novel}
+    known = tuple(name for name in relation.teacher if unturned(named.get(name, name)) in new)
     if known and not options.allow_leak:
         raise UserError(
             f"The teacher knows {len(known)} of the {len(novel)} novel classes ({_some(known)}), so its student "
@@ -204,10 +214,21 @@ def _in_turn(space: LabelSpace, order: str, counts: Sequence[int]) -> list[list[
     return parts
 
 
-def _among(source: Source, names: Sequence[str]) -> LabelSpace:
-    """Classes of a named split, wherever the data has them."""
-    known = dict.fromkeys(name for images in parts_of(source) for name in images.space)
-    return LabelSpace(list(known)).select(names)
+def _known(source: Source) -> LabelSpace:
+    """All classes that the data has images of, wherever."""
+    return LabelSpace(list(dict.fromkeys(name for images in parts_of(source) for name in images.space)))
+
+
+def _of_split(split: str, part: str, space: LabelSpace) -> LabelSpace:
+    """The classes of a part of a named split, for data that has them all."""
+    names = class_split(split)[part]
+    missing = [name for name in names if name not in space]
+    if missing:
+        raise UserError(
+            f"task.split={split} names {len(names)} classes to {_TO[part]}, but the data lacks {len(missing)} of them "
+            f"({_some(missing)}); use it with the data set that it splits, or give task.base and task.novel."
+        )
+    return space.select(names)
 
 
 def of_classes(source: Source, space: LabelSpace) -> Source:

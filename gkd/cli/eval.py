@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gkd.cli.run import few_shot_lines
+from gkd.cli.run import few_shot_lines, leak_lines
 from gkd.judge import evaluate_checkpoint
 from gkd.results import WEIGHTS
 from gkd.runs import evaluate_run
@@ -42,6 +42,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     results = evaluate_run(arguments.path, arguments.overrides)
     console.print(f"{results['config']} {results['method']} seed {results['seed']}", highlight=False)
+    for line in leak_lines(results):
+        console.print(line, markup=False, highlight=False)
     for which in WEIGHTS:
         console.print(f"{which:5}{_line(results[which])}", highlight=False)
         for line in few_shot_lines(results[which]):

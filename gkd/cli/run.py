@@ -12,11 +12,12 @@ from gkd.builders import Prepared, prepare, use_threads
 from gkd.cli import add_config_arguments
 from gkd.judge import prove_teacher
 from gkd.models import count_parameters
+from gkd.report.table import told_leak
 from gkd.results import WEIGHTS, Summary
 from gkd.runs import finished, run, run_folder, title
 from gkd.task import Problem
 from gkd.teacher import Teacher
-from gkd.teachers import load_teacher, random_teacher, teacher_experiment
+from gkd.teachers import load_teacher, pretraining_experiment, random_teacher, teacher_experiment
 from gkd.train import Position, one_step
 
 HELP = "run an experiment, or continue it, or report it where it is finished"
@@ -48,6 +49,7 @@ def _report(resolved: config.Resolved, summary: Summary, fresh: bool) -> str:
         f"{title(resolved)}: {'finished' if fresh else 'was finished before, nothing was trained'}",
         f"relation  {relation['kind']}, {relation['shared']} of {relation['student_classes']} student classes shared",
     ]
+    lines += leak_lines(summary)
     if teacher:
         lines.append(
             f"teacher   {teacher['accuracy']:.2f} % on its own classes; the classifier that its embedding induces over "
@@ -78,6 +80,11 @@ def _report(resolved: config.Resolved, summary: Summary, fresh: bool) -> str:
     return "\n".join(lines)
 
 
+def leak_lines(results: dict[str, Any]) -> list[str]:
+    """What a run with ``task.allow_leak`` says wherever its numbers stand."""
+    return [f"leak      {told_leak(results['leak'])}"] if results.get("leak") else []
+
+
 def few_shot_lines(judged: dict[str, Any]) -> list[str]:
     """What a student is worth on episodes, a line a setting, with the difference to the teacher on the same ones."""
     lines = []
@@ -98,8 +105,7 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
     threads = use_threads(resolved.experiment.run.threads)
     prepared = prepare(resolved)
     teacher, problem, note = None, prepared.problem, ""
-    before: list[str] = []  # the teacher's own stages
-    total = 0.0
+    before, total = _try_pretraining(prepared)  # and the teacher's own stages
     options = resolved.experiment.teacher
     if options is not None and resolved.experiment.method.needs_teacher:
         checkpoint = options.checkpoint
@@ -113,9 +119,9 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
         else:
             teacher = random_teacher(prepared)
             first = prepare(training)
-            stages, total = _try_stages(first, None, first.problem)
+            stages, seconds = _try_stages(first, None, first.problem)
             note = " (not trained yet; a run does that first)"
-            before = [f"teacher, {stage}" for stage in stages]
+            before, total = [*before, *(f"teacher, {stage}" for stage in stages)], total + seconds
     folder = run_folder(resolved)
     settings, student = prepared.settings, problem.student
     images = (
@@ -138,6 +144,20 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
     state = "finished already" if finished(folder) else f"about {total:.0f} s of training"
     lines.append(f"expected  {state}, in {folder}")
     console.print("\n".join(lines), markup=False, highlight=False)
+
+
+def _try_pretraining(prepared: Prepared) -> tuple[list[str], float]:
+    """As ``_try_stages``, of the run that the student starts from where it has yet to run."""
+    if prepared.experiment.student.pretrain is None:
+        return [], 0.0
+    training = pretraining_experiment(prepared)
+    if finished(run_folder(training)):
+        return [], 0.0
+    first = prepare(training)
+    if first.experiment.method.needs_teacher:
+        return ["pretraining, by a method with a teacher: not tried"], 0.0
+    stages, seconds = _try_stages(first, None, first.problem)
+    return [f"pretraining, {stage}" for stage in stages], seconds
 
 
 def _try_stages(prepared: Prepared, teacher: Teacher | None, problem: Problem) -> tuple[list[str], float]:

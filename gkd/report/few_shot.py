@@ -37,7 +37,7 @@ def few_shot_rows(
     Returns:
         Rows whose ``settings`` hold, by setting, the mean ``accuracy`` over seeds and episodes, the half width
         ``interval`` of its 95 % interval over episodes, its ``std`` over seeds, and ``difference`` with
-        ``difference_interval``.
+        ``difference_interval`` where the baseline was judged on the same episodes by the same classifier.
     """
     rows: list[Row] = []
     everything = [*cells, *absent]
@@ -60,13 +60,21 @@ def _rows(
         return []
     ours = {cell["seed"]: unpacked(cell["episodes"][which]) for cell in group}
     theirs = {cell["seed"]: unpacked(cell["episodes"][_other(which)]) for cell in base}
+    drawn = {cell["seed"]: _drawn(cell["episodes"][which]) for cell in group}
+    drawn_there = {cell["seed"]: _drawn(cell["episodes"][_other(which)]) for cell in base}
     first = group[0]
     rows = []
     for classifier in next(iter(next(iter(ours.values())).values())):
         settings = {}
         for setting in next(iter(ours.values())):
             mine = {seed: found[setting][classifier] for seed, found in ours.items()}
-            alone = {seed: theirs[seed][setting][classifier] for seed in mine if seed in theirs}
+            alone = {
+                seed: theirs[seed][setting][classifier]
+                for seed in mine
+                if classifier in theirs.get(seed, {}).get(setting, {})
+                and len(theirs[seed][setting][classifier]) == len(mine[seed])
+                and _same(drawn[seed][setting], drawn_there[seed][setting])
+            }
             settings[setting] = _compared(mine, {} if label == baseline else alone)
         row = {"axes": first["axes"], "label": label, "classifier": classifier, "settings": settings}
         row |= {"n": len(group), "seeds": sorted(ours), "leak": first.get("leak", []), "reported": which}
@@ -76,6 +84,15 @@ def _rows(
             row["seconds"] = mean_std([cell["seconds"] for cell in group])[0]
         rows.append(row)
     return rows
+
+
+def _drawn(content: dict[str, Any]) -> dict[str, str | None]:
+    """Setting -> the name of its episodes; None in files from before they had one."""
+    return {setting: found.get("drawn") for setting, found in content.items()}
+
+
+def _same(one: str | None, other: str | None) -> bool:
+    return one == other or None in (one, other)
 
 
 def _other(which: str) -> str:
@@ -98,7 +115,7 @@ def few_shot_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]
     """The table as Markdown, with what its columns mean below it."""
     varied = [axis for axis in axes if len({str(row["axes"].get(axis)) for row in rows}) > 1]
     numbered = [row for row in rows if "settings" in row]
-    settings = list(numbered[0]["settings"]) if numbered else []
+    settings = list(dict.fromkeys(setting for row in numbered for setting in row["settings"]))
     head = [*(axis.rsplit(".", 1)[-1] for axis in varied), "method", "classifier"]
     for setting in settings:
         head += [setting, f"Δ to {baseline}"]
@@ -112,7 +129,11 @@ def few_shot_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]
             notes.append(f"{row['label']} is absent: {row['absent']}")
             continue
         cells = [*lead, row["classifier"]]
-        for found in row["settings"].values():
+        for setting in settings:
+            found = row["settings"].get(setting)
+            if found is None:  # an axis of the grid, or the row itself, asks for others
+                cells += ["–", "–"]
+                continue
             cells.append(_spread(found["accuracy"], found["interval"]))
             gap = found.get("difference")
             cells.append("–" if gap is None else f"{gap:+.2f} ± {found['difference_interval']:.2f}")
@@ -123,9 +144,10 @@ def few_shot_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]
     legend = (
         f"Accuracy in percent on episodes of novel classes, of the student of the {which} epoch, averaged over n "
         "seeds; ± is the half width of the 95 % interval over episodes (Student's t). "
-        f"Δ: difference to the {baseline} on the same episodes, paired within each seed. Both speak of other episodes "
-        "of these classes, not of other classes or other trainings. base classes: test accuracy on the classes that "
-        "were trained on, by the nearest class mean where no head is trained. s: training seconds a run."
+        f"Δ: difference to the {baseline} on the same episodes, paired within each seed; – where it was judged on "
+        "others or by other classifiers. Both speak of other episodes of these classes, not of other classes or other "
+        "trainings. base classes: test accuracy on the classes that were trained on, by the nearest class mean where "
+        "no head is trained. s: training seconds a run."
     )
     return "\n".join(lines) + "\n\n" + "\n\n".join([*dict.fromkeys(notes), legend]) + "\n"
 

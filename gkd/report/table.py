@@ -104,6 +104,7 @@ def validation_rows(cells: Sequence[dict[str, Any]], *, order: Sequence[str]) ->
     for _, group in sorted(groups.items(), key=lambda item: item[0]):
         mean, std = mean_std([cell["best"]["validation"] for cell in group])
         row = {key: group[0][key] for key in ("axes", "label")}
+        row |= {"leak": group[0].get("leak", [])}
         row |= {"relation": group[0]["relation"]["kind"], "validation": mean, "std": std, "n": len(group)}
         result.append({**row, "seconds": _mean(group, lambda cell: cell["seconds"])})
     return result
@@ -117,10 +118,8 @@ def validation_markdown(rows: Sequence[Row], *, axes: Sequence[str]) -> str:
         cells = [row["relation"], *(str(row["axes"].get(axis)) for axis in axes), row["label"]]
         cells += [_spread(row["validation"], row["std"]), str(row["n"]), f"{row['seconds']:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    return (
-        "\n".join(lines)
-        + "\n\nBest validation accuracy in percent over the epochs of a run; s: training seconds.\n"
-    )
+    legend = "Best validation accuracy in percent over the epochs of a run; s: training seconds."
+    return "\n\n".join(["\n".join(lines), *leak_notes(rows), legend]) + "\n"
 
 
 def _mean(group: list[dict[str, Any]], read: Any) -> float | None:
@@ -172,12 +171,13 @@ def markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
 def leak_notes(rows: Sequence[Row]) -> list[str]:
     """Says which classes were to be new and were not, where a teacher knew them."""
     leaks = sorted({name for row in rows for name in row.get("leak", [])})
-    shown = ", ".join(leaks[:10]) + (", ..." if len(leaks) > 10 else "")
-    return (
-        [f"**Leak**: the teacher was trained on {len(leaks)} of the novel classes ({shown})."]
-        if leaks
-        else []
-    )
+    return [f"**Leak**: {told_leak(leaks)}"] if leaks else []
+
+
+def told_leak(names: Sequence[str]) -> str:
+    """A sentence on the novel classes that a teacher knew."""
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return f"the teacher was trained on {len(names)} of the novel classes ({shown})."
 
 
 def _number(value: float | None) -> str:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from gkd.data.episodes import load_episodes
 from gkd.few_shot import unpacked
@@ -117,4 +118,40 @@ def test_a_leak_that_is_allowed_is_told_in_the_table(capsys):
         "compare.methods=[student, sp]",
     )
     assert gkd("compare", "few_shot/digits", *leak, *FEW) == 0
-    assert "**Leak**: the teacher was trained on 1 of the novel classes (7)." in capsys.readouterr().out
+    sentence = "the teacher was trained on 1 of the novel classes (7)."
+    assert f"**Leak**: {sentence}" in capsys.readouterr().out
+    assert gkd("compare", "few_shot/digits", *leak, *FEW, "compare.report=validation") == 0
+    assert f"**Leak**: {sentence}" in capsys.readouterr().out
+    assert gkd("run", "few_shot/digits", *leak[:2], "method=sp", *FEW) == 0
+    assert f"leak      {sentence}" in capsys.readouterr().out
+    assert gkd("eval", str(run_folder("sp"))) == 0
+    assert f"leak      {sentence}" in capsys.readouterr().out
+
+
+def test_eval_needs_nothing_of_a_teacher_of_other_data(capsys, tmp_path):
+    """Aliases and teacher_classes name classes of the teacher's images, which need not be there any more."""
+    theirs = tmp_path / "theirs"
+    for split, part in (("train", range(12)), ("test", range(12, 16))):
+        for name in ("zero", "one", "x"):
+            (theirs / split / name).mkdir(parents=True)
+            for number in part:
+                Image.new("L", (8, 8), 16 * number).save(theirs / split / name / f"{number}.png")
+    words = (
+        "method=sp",
+        f"teacher.data={{name: folder, root: '{theirs}', channels: 1}}",
+        "task.aliases={'0': zero, '1': one}",
+        "task.teacher_classes=[zero, one, x]",
+    )
+    assert gkd("run", "few_shot/digits", *words, *FEW) == 0
+    capsys.readouterr()
+    assert gkd("eval", str(run_folder("sp"))) == 0
+    assert "5-way 1-shot: nearest-mean" in capsys.readouterr().out
+
+
+def test_a_dry_run_counts_the_pretraining(capsys):
+    assert (
+        gkd("run", "--dry-run", "few_shot/digits", "method=student", "student.pretrain.epochs=3", *FEW) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "pretraining, train: loss" in printed
+    assert "x 3 epochs" in printed

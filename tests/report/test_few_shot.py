@@ -18,8 +18,18 @@ def right(seed: int, shift: int = 0) -> torch.Tensor:
     return torch.randint(20, 50, (40,), generator=torch.Generator().manual_seed(seed)) + shift
 
 
-def cell(label: str, seed: int, counts: torch.Tensor, **more: Any) -> dict[str, Any]:
-    kept = packed({SETTING: {"cosine": 100 * counts.double() / 75}}, {SETTING: 75})
+def cell(
+    label: str,
+    seed: int,
+    counts: torch.Tensor,
+    *,
+    setting: str = SETTING,
+    classifier: str = "cosine",
+    drawn: str | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    names = None if drawn is None else {setting: drawn}
+    kept = packed({setting: {classifier: 100 * counts.double() / 75}}, {setting: 75}, names)
     teacher = packed({SETTING: {"cosine": 100 * (right(9) + 10).double() / 75}}, {SETTING: 75})
     episodes = {"last": kept, "best": kept, **({} if label == "student" else {"teacher": teacher})}
     judged = {"accuracy": 50.0 + seed, "ece": 1.0}
@@ -80,3 +90,32 @@ def test_a_denied_row_says_why() -> None:
     text = few_shot_markdown(found, baseline="student", axes=[])
     assert "| kd | – | – |" in text
     assert "kd is absent: no class is shared" in text
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"drawn": "other"},
+        {"classifier": "ridge"},
+        {"setting": "5-way 5-shot"},
+        {"counts": right(0)[:30]},
+    ],
+)
+def test_what_was_judged_on_other_episodes_is_not_compared(others: dict[str, Any]) -> None:
+    told = {"counts": right(0), "drawn": "these", **others}
+    *_, sp = rows(cell("student", 0, right(0), drawn="these"), cell("sp", 0, **told))
+    (found,) = sp["settings"].values()
+    assert "difference" not in found
+    *_, sp = rows(cell("student", 0, right(0), drawn="these"), cell("sp", 0, right(0), drawn="these"))
+    assert sp["settings"][SETTING]["difference"] == 0
+
+
+def test_a_number_stands_under_its_own_setting() -> None:
+    """As where an axis of the grid is task.episodes.shots."""
+    few, many = cell("student", 0, right(0)), cell("student", 0, right(1) + 20, setting="5-way 5-shot")
+    few["axes"], many["axes"] = {"task.episodes.shots": 1}, {"task.episodes.shots": 5}
+    text = few_shot_markdown(rows(few, many), baseline="student", axes=["task.episodes.shots"])
+    head, _, one, five, *_ = (line.split(" | ") for line in text.splitlines())
+    assert head[3:7] == [SETTING, "Δ to student", "5-way 5-shot", "Δ to student"]
+    assert [("±" in one[place], one[place] == "–") for place in (3, 5)] == [(True, False), (False, True)]
+    assert [("±" in five[place], five[place] == "–") for place in (3, 5)] == [(False, True), (True, False)]

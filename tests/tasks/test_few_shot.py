@@ -195,6 +195,25 @@ def test_a_teacher_of_novel_classes_is_a_leak(source: Source) -> None:
     assert problem(source, **aliases).leak == ()
 
 
+def test_a_rotation_of_what_the_teacher_knows_is_a_leak(source: Source) -> None:
+    turned = Source(*map(with_rotations, (source.train, source.validation, source.test)))
+    novel = [f"{name} turned by 90" for name in "fgh"]
+    with pytest.raises(UserError, match=r"knows 1 of the 3 novel classes \(g\)"):
+        problem(turned, base=list("abcde"), novel=novel, teacher_classes=["a", "b", "g"])
+
+
+def test_a_papers_split_of_other_data_is_refused(source: Source) -> None:
+    with pytest.raises(
+        UserError, match=r"cifar_fs names 64 classes to train on, but the data lacks 64 of them"
+    ):
+        problem(source, split="cifar_fs")
+
+
+def test_a_seed_beyond_what_generators_take_is_refused() -> None:
+    with pytest.raises(ValidationError, match="less than"):
+        FewShotOptions(base=5, novel=5, episodes={"seed": 2**63})
+
+
 def test_a_teacher_of_other_data_keeps_its_classes(source: Source, make_set: Callable[..., ImageSet]) -> None:
     theirs = Source(*(make_set("mno", 30, seed=seed) for seed in range(3)))
     found = problem(source, theirs, base=5, novel=3)

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from gkd.checkpoint import read_weights
+from gkd.class_splits import class_split
 from gkd.data import ImageSet
 from gkd.errors import UserError
+from gkd.labels import LabelSpace
 from gkd.task import TASKS, Problem, Source
 from gkd.tasks.middle_shot import MiddleShotOptions, MiddleShotTask
 from tests.cli_helpers import gkd
@@ -115,6 +117,33 @@ def test_tasks_on_digits_from_a_pretrained_student(tmp_path: Path, monkeypatch: 
     correct = json.loads((run / "correct.json").read_text())
     assert correct["count"] == 60
     assert "frozen logistic" in correct
+
+
+def test_the_relation_is_to_novel_classes(source: Source) -> None:
+    """So that what needs shared classes is denied before a teacher is trained, and what needs new ones is not."""
+    for options in ({}, {"base": None, "novel": None, "split": "cifar_fs"}):
+        task = MiddleShotTask(MiddleShotOptions(**{**OPTIONS, **options}))
+        space = LabelSpace([*class_split("cifar_fs")["train"]]) if options else source.space
+        assert task.spaces(space, space).kind == "disjoint"
+    apart = MiddleShotTask(MiddleShotOptions(**{**OPTIONS, "base": None, "novel": None}))
+    assert apart.spaces(source.space, source.space).kind == "disjoint"  # novel are the test images' classes
+    leaking = {**OPTIONS, "teacher_classes": list("abfg"), "allow_leak": True}
+    assert MiddleShotTask(MiddleShotOptions(**leaking)).spaces(source.space, source.space).num_shared == 2
+
+
+def test_aliases_of_base_classes(source: Source, make_set: Callable[..., ImageSet]) -> None:
+    theirs = Source(*(make_set("zbcde", 30, seed=seed) for seed in range(3)))
+    (found,) = MiddleShotTask(MiddleShotOptions(**OPTIONS, aliases={"a": "z"})).problems(theirs, source)
+    assert found.relation.kind == "disjoint"
+
+
+def test_a_method_on_shared_classes_is_absent_from_a_grid(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("middle.yaml").write_text(CONFIG.replace("[student, sp]", "[student, kd]"))
+    assert gkd("compare", "middle.yaml", "compare.seeds=[0]") == 0
+    assert "kd is absent where the classes are disjoint" in capsys.readouterr().out
 
 
 def test_pretraining_needs_base_classes(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
