@@ -17,6 +17,7 @@ from gkd.data import ImageSet
 from gkd.data.episodes import Episodes
 from gkd.metrics.few_shot import CENTRED, centred, episode_accuracies, mean_interval
 
+MOST_QUERIES = 2**16 - 1  # of an episode, whose right answers are kept as uint16
 EPISODES = "episodes.json"  # in a run folder: what each network got right on each novel episode
 
 # Setting, such as "5-way 1-shot" -> classifier -> accuracy in percent of each episode, float64 [E].

@@ -57,8 +57,41 @@ def finish(
         threads: CPU threads that were used.
         frozen: classifier -> which test images it gets right on the embedding that the student started from.
     """
-    resolved, settings, student = prepared.resolved, prepared.settings, prepared.student
-    method = resolved.experiment.method
+    resolved, settings, method = prepared.resolved, prepared.settings, prepared.experiment.method
+    results, correct = _judged(folder, prepared, problem, teacher, states)
+    results["best"].update(epoch=position.best_epoch, validation=rounded(position.best_metric))
+    count = len(problem.student.test)
+    correct |= {f"{FROZEN}{name}": pack(right) for name, right in frozen.items()}
+    write_json(folder / CORRECT, {"count": count, **correct})
+    summary: Summary = {
+        "config": resolved.name,
+        "identity": resolved.identity,
+        "method": method.name,
+        "judged_by": "head" if method.trains_head else "nearest class mean",
+        "seed": settings.seed,
+        "relation": describe_relation(problem.relation),
+        "epochs": prepared.epochs,
+        "note": "last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
+        "teacher": None,  # where there is one, what it was judged to be stands among the results
+        **results,
+        "leak": problem.leak,
+        "empty_batches": _empty_batches(folder),
+        "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
+        "seconds": round(position.seconds, 2),
+        "parameters": count_parameters(prepared.student),
+        "test_images": count,
+        **environment(threads, settings.device, settings.dtype),
+        "command": command(),
+    }
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _judged(
+    folder: Path, prepared: Prepared, problem: Problem, teacher: Teacher | None, states: dict[str, State]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """What last and best are worth (and the teacher, under its own key), and what they got right, packed."""
+    settings, student, method = prepared.settings, prepared.student, prepared.experiment.method
     test = problem.student.test
     labels = test.labels.cpu()
     results: dict[str, dict[str, Any]] = {}
@@ -79,39 +112,16 @@ def finish(
         if method.trains_head:
             metadata["test_accuracy"] = f"{results[which]['accuracy']:.2f}"
         save_weights(folder / WEIGHTS[which], state, metadata)
-    results["best"].update(epoch=position.best_epoch, validation=rounded(position.best_metric))
-    of_teacher = teacher_results(teacher, problem, prepared) if teacher else None
+    if teacher is not None:
+        results["teacher"] = teacher_results(teacher, problem, prepared)
     if problem.few_shot is not None:
-        if teacher is not None and of_teacher is not None:
+        if teacher is not None:
             on_novel["teacher"] = on_episodes(teacher, problem, settings)
-            of_teacher["few_shot"] = summarised(on_novel["teacher"])
+            results["teacher"]["few_shot"] = summarised(on_novel["teacher"])
             for which in states:
                 results[which]["to_teacher"] = paired(on_novel[which], on_novel["teacher"])
         keep_episodes(folder, problem.few_shot, on_novel)
-    correct |= {f"{FROZEN}{name}": pack(right) for name, right in frozen.items()}
-    write_json(folder / CORRECT, {"count": len(labels), **correct})
-    summary: Summary = {
-        "config": resolved.name,
-        "identity": resolved.identity,
-        "method": method.name,
-        "judged_by": "head" if method.trains_head else "nearest class mean",
-        "seed": settings.seed,
-        "relation": describe_relation(problem.relation),
-        "epochs": prepared.epochs,
-        "note": "last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
-        **results,
-        "teacher": of_teacher,
-        "leak": problem.leak,
-        "empty_batches": _empty_batches(folder),
-        "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
-        "seconds": round(position.seconds, 2),
-        "parameters": count_parameters(student),
-        "test_images": len(labels),
-        **environment(threads, settings.device, settings.dtype),
-        "command": command(),
-    }
-    write_json(folder / "summary.json", summary)
-    return summary
+    return results, correct
 
 
 def weight_metadata(prepared: Prepared) -> dict[str, str]:

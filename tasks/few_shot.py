@@ -10,9 +10,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gkd.data import ImageSet, gather
 from gkd.data.episodes import draw_episodes
-from gkd.data.learn2learn import TASKSETS, learn2learn_episodes
+from gkd.data.learn2learn import NAMELESS, TASKSETS, learn2learn_episodes
 from gkd.errors import UserError, unknown
-from gkd.few_shot import EpisodeSet, FewShot
+from gkd.few_shot import MOST_QUERIES, EpisodeSet, FewShot
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.metrics.few_shot import CENTRED, known_classifiers
 from gkd.task import Problem, Source
@@ -89,6 +89,10 @@ class EpisodeOptions(BaseModel):
             )
         if self.taskset is not None and self.taskset not in TASKSETS:
             raise ValueError(unknown("taskset", self.taskset, TASKSETS))
+        if max(self.ways) * self.queries > MOST_QUERIES:
+            raise ValueError(
+                f"{max(self.ways)} ways of {self.queries} queries are more than {MOST_QUERIES} an episode"
+            )
         return self
 
 
@@ -122,6 +126,8 @@ class FewShotTask:
         validation, novel = validation_classes(self.options, student), self._novel(student)
         check_apart({"base": relation.student, "validation": validation, "novel": novel.images.space})
         known = leak(self.options, relation, novel.images.space)
+        if self.options.episodes.taskset in NAMELESS:
+            known = (*known, f"perhaps all of learn2learn's {self.options.episodes.taskset}")
         own = of_classes(student, relation.student)
         held_out = gather(parts_of(student), validation) if validation else own.validation
         options = self.options.episodes
@@ -138,6 +144,11 @@ class FewShotTask:
             return self._drawn(images, options.count, options.ways, "novel classes")
         assert options.taskset is not None
         assert options.root is not None
+        if options.taskset in NAMELESS and not self.options.allow_leak:
+            raise UserError(
+                f"learn2learn's {options.taskset} does not name its classes as data.name does, so nobody can tell "
+                "whether training has seen them; use another taskset, or task.allow_leak=true, which every table then says."
+            )
         if len(options.ways) > 1:
             raise UserError("Episodes of learn2learn have one number of ways; set task.episodes.ways to one.")
         images, drawn = learn2learn_episodes(

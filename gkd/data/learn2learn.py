@@ -47,6 +47,8 @@ TASKSETS: dict[str, tuple[str, ...]] = {
     "fc100": tuple(f"FC100_{split}.pickle" for split in ("train", "val", "test")),
     "cifarfs": ("cifarfs",),
 }
+# Those whose classes have no names that another reader of the data would give them.
+NAMELESS = ("omniglot", "tiered-imagenet", "fc100")
 
 
 def learn2learn_episodes(

@@ -59,8 +59,8 @@ def check_episodes(images: ImageSet, plan: EpisodePlan) -> Tensor:
     present = torch.nonzero(counts).flatten()
     if plan.ways > len(present):
         raise UserError(
-            f"{plan.ways}-way episodes need as many classes, but {images.name} has {len(present)}; use fewer "
-            "(episodes.ways of the method's stage)."
+            f"{plan.ways}-way episodes need as many classes, but {images.name} has {len(present)}; use fewer ways in "
+            f"the method's stage, as in method.stages.STAGE.episodes.ways={len(present)}."
         )
     needed = plan.shots + plan.queries
     for column in present.tolist():

@@ -314,3 +314,17 @@ def test_learn2learn_can_be_the_source_of_episodes(source: Source, tmp_path: Pat
 def test_sources_that_are_not_whole(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         FewShotOptions(base=2, novel=2, episodes=options)
+
+
+def test_classes_that_cannot_be_told_from_the_base_classes_are_a_leak(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = problem(source, base=5, novel=5).few_shot
+    assert images is not None
+    theirs = (images.novel.images, images.novel.episodes[0])
+    monkeypatch.setattr("gkd.tasks.few_shot.learn2learn_episodes", lambda *_, **__: theirs)
+    drawn = {**FEW, "source": "learn2learn", "taskset": "fc100", "root": "x"}
+    with pytest.raises(UserError, match="nobody can tell whether training has seen them"):
+        problem(source, base=5, novel=5, episodes=drawn)
+    found = problem(source, base=5, novel=5, episodes=drawn, allow_leak=True)
+    assert found.leak == ("perhaps all of learn2learn's fc100",)
