@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -31,13 +31,14 @@ from gkd.data.listing import Split
 from gkd.data.rotations import with_rotations
 from gkd.errors import UserError
 from gkd.features import TappedNetwork, output_shapes
+from gkd.incremental import Step
 from gkd.labels import LabelRelation
 from gkd.method import require
 from gkd.mixup import without_mixup
 from gkd.models import build_network
 from gkd.settings import Settings, images_per_class
 from gkd.stage_check import check_stages
-from gkd.task import TASKS, Problem, Source, Task
+from gkd.task import TASKS, Problem, Source, Task, students_teach
 from gkd.weight_facts import WeightFacts
 
 
@@ -64,10 +65,6 @@ def prepare(resolved: config.Resolved) -> Prepared:
     """
     experiment = resolved.experiment
     problem = problem_of(experiment)
-    if experiment.data.per_class is not None:
-        seed = experiment.run.seed if experiment.data.subset_seed is None else experiment.data.subset_seed
-        train = limit_per_class(problem.student.train, experiment.data.per_class, seed=seed)
-        problem = replace(problem, student=replace(problem.student, train=train))
     torch.manual_seed(experiment.run.seed)
     student = _build_student(experiment, problem)
     settings = _settings(experiment, problem)
@@ -82,17 +79,67 @@ def prepare(resolved: config.Resolved) -> Prepared:
 
 
 def problem_of(experiment: schema.Experiment) -> Problem:
-    """Which classes and images each side has, where the method can work so.
+    """Which classes and images each side has, where the method can work so; of several problems the first to train.
 
     Raises:
-        UserError: a method that the relation denies, or images of the teacher's that are not adapted.
+        UserError: a method that the relation denies, images of the teacher's that are not adapted, or what an
+            incremental run cannot have.
     """
-    source, teacher_source, task = _sides(experiment)
-    relation = relation_of(experiment) if experiment.teacher else None
-    require(experiment.method, relation, config.shipped_methods())
-    problem = next(iter(task.problems(teacher_source, source, experiment.run.seed)))
+    require(experiment.method, relation_to_check(experiment), config.shipped_methods())
+    problem = next(problem for problem in problems_of(experiment) if not _is_given(problem, experiment))
     _check_what_the_teacher_sees(experiment, problem)
+    if problem.step is not None:
+        _check_incremental(experiment, problem.step)
     return problem
+
+
+def problems_of(experiment: schema.Experiment) -> Iterator[Problem]:
+    """The task's problems in their order, the training images limited to ``data.per_class``."""
+    source, teacher_source, task = _sides(experiment)
+    data, run = experiment.data, experiment.run
+    seed = run.seed if data.subset_seed is None else data.subset_seed
+    of_all_classes = None
+    for problem in task.problems(teacher_source, source, run.seed):
+        train = problem.student.train
+        if data.per_class is not None and problem.step is not None:
+            if of_all_classes is None:
+                of_all_classes = limit_per_class(problem.step.images, data.per_class, seed=seed)
+            problem = replace(problem, step=replace(problem.step, images=of_all_classes))
+            assert problem.step is not None
+            train = problem.step.new_images()
+        elif data.per_class is not None:
+            train = limit_per_class(train, data.per_class, seed=seed)
+        yield replace(problem, student=replace(problem.student, train=train))
+
+
+def _is_given(problem: Problem, experiment: schema.Experiment) -> bool:
+    """Whether the model of an incremental step is the experiment's teacher, or comes before it."""
+    step = problem.step
+    return step is not None and experiment.teacher is not None and step.number <= step.start_from
+
+
+def _check_incremental(experiment: schema.Experiment, step: Step) -> None:
+    """Refuses what an incremental run cannot have."""
+    if experiment.method.exemplars and not step.remembers():
+        raise UserError(
+            f"The method {experiment.method.name!r} rehearses exemplars of old classes, but the task keeps none; set "
+            "task.memory_per_class=20, or task.memory_total=2000."
+        )
+    if experiment.student.checkpoint is not None or experiment.student.pretrain is not None:
+        raise UserError(
+            "An incremental student starts from the model of the step before; give a first one as the teacher: "
+            "teacher.checkpoint instead of student.checkpoint or student.pretrain."
+        )
+    if experiment.data.teacher_view is not None or (experiment.teacher and experiment.teacher.data):
+        raise UserError(
+            "In an incremental run the student of one step teaches the next, so both see the same images; drop "
+            "data.teacher_view and teacher.data."
+        )
+    if step.start_from > 0 and experiment.teacher is None:
+        raise UserError(
+            f"task.start_from={step.start_from + 1} needs the model of that step; give it as teacher.network and "
+            "teacher.checkpoint."
+        )
 
 
 def _check_what_the_teacher_sees(experiment: schema.Experiment, problem: Problem) -> None:
@@ -192,6 +239,13 @@ def _sides(experiment: schema.Experiment) -> tuple[Source, Source, Task]:
     teacher_data = (experiment.teacher and experiment.teacher.data) or experiment.data
     task: Task = TASKS[experiment.task.name].load()(experiment.task)
     return load_source(experiment.data), load_source(teacher_data), task
+
+
+def relation_to_check(experiment: schema.Experiment) -> LabelRelation | None:
+    """What a method must be able to work with: None where nothing teaches."""
+    if experiment.teacher is None and not students_teach(experiment.task.name):
+        return None
+    return relation_of(experiment)
 
 
 def relation_of(experiment: schema.Experiment) -> LabelRelation:

@@ -11,7 +11,9 @@ from gkd import config
 from gkd.builders import Prepared, prepare, use_threads
 from gkd.cli import add_config_arguments
 from gkd.judge import prove_teacher
+from gkd.matrices import read_matrices
 from gkd.models import count_parameters
+from gkd.report.incremental import step_table
 from gkd.results import WEIGHTS, Summary
 from gkd.runs import finished, run, run_folder, title
 from gkd.task import Problem
@@ -43,6 +45,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
 
 def _report(resolved: config.Resolved, summary: Summary, fresh: bool) -> str:
     """What a finished run says."""
+    if "incremental" in summary:
+        return _report_steps(resolved, summary, fresh)
     relation, teacher = summary["relation"], summary["teacher"]
     lines = [
         f"{title(resolved)}: {'finished' if fresh else 'was finished before, nothing was trained'}",
@@ -76,6 +80,20 @@ def _report(resolved: config.Resolved, summary: Summary, fresh: bool) -> str:
     )
     lines.append(f"folder    {run_folder(resolved)}")
     return "\n".join(lines)
+
+
+def _report_steps(resolved: config.Resolved, summary: Summary, fresh: bool) -> str:
+    """What a finished incremental run says: a table of its steps."""
+    folder = run_folder(resolved)
+    return "\n".join(
+        [
+            f"{title(resolved)}: {'finished' if fresh else 'was finished before, nothing was trained'}",
+            *step_table(read_matrices(folder), summary["incremental"]),
+            f"speed     {summary['images_per_second']:.0f} images/s, {summary['seconds']:.1f} s of training, "
+            f"{summary['bookkeeping_seconds']:.1f} s of evaluation and memory",
+            f"folder    {folder}",
+        ]
+    )
 
 
 def few_shot_lines(judged: dict[str, Any]) -> list[str]:

@@ -1,0 +1,406 @@
+"""The steps of an incremental run: each is a ``fit`` in a folder of its own, and its student teaches the next.
+
+``RUN/steps/N`` has what the loop writes, the step's student, its exemplars (``memory.json``) and at last
+``summary.json``, by which it is finished; a run that goes on reads finished steps and continues in the one that is not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gkd import metrics, schema
+from gkd.builders import Prepared, build_side, options_of, problems_of
+from gkd.checkpoint import load_weights, read_json, read_weights, save_weights, sha256, state_hash, write_json
+from gkd.data.memory import Memory, memory_of_lists, samples_of
+from gkd.errors import UserError
+from gkd.evaluate import predict
+from gkd.incremental import STEPS, Step, hold_out, remember
+from gkd.judge import check_expected, judge, rounded
+from gkd.logging import Reporter
+from gkd.losses import induced_logits
+from gkd.matrices import write_matrices
+from gkd.method import Method, without_teacher
+from gkd.metrics.incremental import exemplar_means, images_by_step, matrix_row, matrix_rows
+from gkd.models import CosineHead, ProxyHead, grow_head
+from gkd.models.heads import class_proxies
+from gkd.results import WEIGHTS, Summary, empty_batches, pack, summarise_steps, weight_metadata
+from gkd.rules import RULES, AfterStep
+from gkd.scenario import step_of_class
+from gkd.task import Problem
+from gkd.teacher import Teacher
+from gkd.teachers import load_teacher
+from gkd.train import State, fit
+from gkd.weight_facts import WeightFacts
+
+MEMORY = "memory.json"
+_SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished step.
+
+    Attributes:
+        weights: the model that the next step grows out of and learns from.
+        given: whether that is the experiment's teacher, so of its network.
+        memory: the exemplars of all classes so far.
+        summary: what the step's ``summary.json`` says.
+    """
+
+    weights: Path
+    given: bool
+    memory: Memory
+    summary: dict[str, Any]
+
+
+def solve_steps(
+    prepared: Prepared, given: Path | None, folder: Path, console: Console, title: str, threads: int
+) -> Summary:
+    """Solves every step that is not finished, one after the other, and sums them up.
+
+    Args:
+        prepared: the experiment; its problem is the first step to train.
+        given: the weights of the model of the step before that; None where there is none.
+        folder: the run's.
+        console: where to say how it goes.
+        title: names the run there.
+        threads: CPU threads that are used.
+
+    Raises:
+        UserError: bad input; a given model of other classes, or one that the student cannot grow out of.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    done: list[Done] = []
+    for problem in problems_of(prepared.experiment):
+        step = problem.step
+        assert step is not None  # the task is incremental
+        if given is not None and step.number < step.start_from:
+            continue
+        own = folder / STEPS / str(step.number + 1)
+        problem = _remembering(problem, done[-1].memory if done else Memory({}))
+        here = replace(prepared, problem=problem)
+        is_given = given is not None and step.number == step.start_from
+        found = _read(own, problem, given if is_given else None)
+        if found is None and is_given:
+            assert given is not None
+            found = _take(here, given, own)
+        elif found is None:
+            about = f"{title} step {step.number + 1}/{len(step.steps)}"
+            with Reporter(console, about, every=prepared.experiment.run.log_seconds) as reporter:
+                found = _solve(here, done[-1] if done else None, own, reporter)
+        done.append(found)
+        matrices = write_matrices(folder, step.steps, [each.summary for each in done])
+    return summarise_steps(folder, here, [each.summary for each in done], matrices, threads)
+
+
+def _remembering(problem: Problem, memory: Memory) -> Problem:
+    """The problem with the exemplars of old classes behind the new classes' images."""
+    assert problem.step is not None
+    step = problem.step.with_memory(memory)
+    train = step.chosen(torch.cat([samples_of(step.images, step.new), memory.samples]))
+    return replace(problem, step=step, student=replace(problem.student, train=train))
+
+
+def _read(own: Path, problem: Problem, given: Path | None) -> Done | None:
+    """A step as its folder has it, or None where it is not finished."""
+    step = problem.step
+    assert step is not None
+    weights = own / WEIGHTS["last"] if given is None else given
+    if not (own / _SUMMARY).is_file() or not weights.is_file():
+        return None
+    summary = read_json(own / _SUMMARY, keys=("step", "classes", "last", "rows", "seconds"))
+    lists = read_json(own / MEMORY, keys=("exemplars",))["exemplars"]
+    return Done(weights, given is not None, memory_of_lists(lists, step.images), summary)
+
+
+def _take(prepared: Prepared, given: Path, own: Path) -> Done:
+    """The step whose model is given: judged, and its exemplars chosen."""
+    problem, settings = prepared.problem, prepared.settings
+    step, options = problem.step, prepared.experiment.teacher
+    assert step is not None
+    assert options is not None
+    network = _old_network(prepared, Done(given, True, Memory({}), {}), len(step.seen))
+    _check_columns(given, step.seen.names)
+    started = time.monotonic()
+    answers = _answers(network, problem, settings)
+    method = prepared.experiment.method
+    accuracy = metrics.accuracy(answers.logits, problem.student.test.labels.cpu())
+    told = f"The teacher {given} has {accuracy:.2f} % on the test images of its {len(step.seen)} classes"
+    check_expected(options, accuracy, told)
+    summary = {
+        "step": step.number + 1,
+        "classes": list(step.new),
+        "given": {"weights": str(given), "sha256": sha256(given), "hash": state_hash(network)},
+        "head_accuracy": rounded(accuracy),
+        "epochs": {},
+        "seconds": 0.0,
+        "images": 0,
+        "bookkeeping_seconds": round(time.monotonic() - started, 3),
+        "memory": len(answers.memory),
+        "last": judge(answers.scores(method), problem.student.test.labels.cpu(), method),
+        "rows": answers.rows(step, problem.student.test.labels.cpu()),
+        "test_images": _sizes(problem),
+        "empty_batches": {},
+    }
+    return _keep(own, given, True, answers.memory, step, summary)
+
+
+def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporter) -> Done:
+    """Trains the student of a step, applies the method's rules to it, judges it and chooses exemplars."""
+    experiment, settings, problem = prepared.experiment, prepared.settings, prepared.problem
+    step, method = problem.step, experiment.method
+    assert step is not None
+    first = step.number == 0
+    method = without_teacher(method) if first else method
+    epochs = method.epochs((step.base_epochs if first else None) or experiment.run.epochs)
+    started = time.monotonic()
+    student = _student(prepared, before)
+    held = hold_out(step, method.held_out, seed=settings.seed) if method.held_out and not first else None
+    if held is not None:
+        kept = torch.cat([samples_of(step.images, step.new), step.memory.samples])
+        kept = kept[~torch.isin(kept, held)]
+        problem = replace(problem, student=replace(problem.student, train=step.chosen(kept)))
+    teacher = None
+    if method.needs_teacher:
+        assert before is not None  # the first step has none
+        teacher, problem = _teacher(replace(prepared, problem=problem), before)
+    bookkeeping = time.monotonic() - started
+    last, best, position = fit(student, teacher, problem, method, epochs, settings, own, reporter)
+    started = time.monotonic()
+    found = _apply_rules(student, last, method, step, held, prepared)
+    answers = _answers(student, problem, settings)
+    labels = problem.student.test.labels.cpu()
+    scores = answers.scores(method)
+    summary: dict[str, Any] = {
+        "step": step.number + 1,
+        "classes": list(step.new),
+        "teacher": None if before is None else _named(before.weights, own),
+        "teacher_hash": None if teacher is None else teacher.state_hash(),
+        "rules": found,
+        "epochs": epochs,
+        "memory": len(answers.memory),
+        "last": judge(scores, labels, method),
+        "rows": answers.rows(step, labels),
+        "test_images": _sizes(problem),
+        "correct": {"last": pack(metrics.correctness(scores, labels))},
+        "empty_batches": empty_batches(own),
+    }
+    own.mkdir(parents=True, exist_ok=True)
+    metadata = weight_metadata(prepared) | {"test_accuracy": f"{summary['last']['accuracy']:.2f}"}
+    save_weights(own / WEIGHTS["last"], student.state_dict(), metadata)
+    summary["best"] = {"epoch": position.best_epoch, "validation": rounded(position.best_metric)}
+    if step.number + 1 == len(step.steps):  # the best of a step on the way leads nowhere
+        _apply_rules(student, best, method, step, held, prepared)
+        scores = _answers(student, problem, settings, answers.memory).scores(method)
+        summary["best"] |= judge(scores, labels, method)
+        summary["correct"]["best"] = pack(metrics.correctness(scores, labels))
+        save_weights(own / WEIGHTS["best"], student.state_dict(), metadata)
+    summary |= {
+        "seconds": round(position.seconds, 3),
+        "images": position.images,
+        "bookkeeping_seconds": round(bookkeeping + time.monotonic() - started, 3),
+    }
+    return _keep(own, own / WEIGHTS["last"], False, answers.memory, step, summary)
+
+
+def _keep(
+    own: Path, weights: Path, given: bool, memory: Memory, step: Step, summary: dict[str, Any]
+) -> Done:
+    """Writes what ends a step; the summary last, for it says that the step is finished."""
+    write_json(own / MEMORY, {"images": step.images.fingerprint(), "exemplars": memory.as_lists()})
+    write_json(own / _SUMMARY, summary)
+    return Done(weights, given, memory, read_json(own / _SUMMARY, keys=()))
+
+
+def _sizes(problem: Problem) -> list[int]:
+    """How many test images each step's classes have; 0 for those to come."""
+    assert problem.step is not None
+    sizes: list[int] = images_by_step(problem.student.test.labels.cpu(), step_of_class(problem.step.steps)).tolist()
+    return sizes
+
+
+def _named(weights: Path, own: Path) -> dict[str, str]:
+    """A weight file as a summary names it: within the run by its place there."""
+    run = own.parent.parent
+    inside = weights.is_relative_to(run)
+    return {"weights": str(weights.relative_to(run) if inside else weights), "sha256": sha256(weights)}
+
+
+def _student(prepared: Prepared, before: Done | None) -> nn.Module:
+    """The student at the beginning of a step: new, or the old one with columns for the new classes."""
+    experiment, settings = prepared.experiment, prepared.settings
+    step, images = prepared.problem.step, prepared.problem.student.train
+    assert step is not None
+    if before is None or step.fresh:
+        torch.manual_seed(settings.seed)
+        student = build_side(experiment.student, len(step.seen), images)
+        return student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[no-any-return]
+    student = _old_network(prepared, before, step.num_old)
+    if before.given:
+        _check_growth(experiment, before.weights, step)
+        _check_columns(before.weights, step.seen.names[: step.num_old])
+    growth = experiment.method.growth
+    head: Any = student.head
+    means = _imprints(student, head, prepared) if growth.new == "imprint" else None
+    # Another seed each step, so that the columns of several are not drawn alike.
+    torch.manual_seed((settings.seed * 1_000_003 + step.number) % 2**63)
+    grow_head(student, len(step.new), init=growth.new, means=means)
+    if growth.old == "frozen":
+        grown: Any = student.head
+        if not isinstance(grown, CosineHead):
+            raise UserError(
+                f"The method {experiment.method.name!r} freezes the old classes' columns, which a "
+                f"{type(grown).__name__} cannot; set student.options={{head: cosine}} or method.growth.old=trained."
+            )
+        grown.num_frozen = step.num_old
+    return student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _imprints(student: nn.Module, head: Any, prepared: Prepared) -> Tensor:
+    """What the new columns start from: each class's mean embedding, or proxies of it where a class has several."""
+    step = prepared.problem.step
+    assert step is not None
+    new = step.new_images()
+    _, embedding = predict(student, new, prepared.settings)
+    labels = new.labels.cpu() - step.num_old
+    if not isinstance(head, ProxyHead):
+        return exemplar_means(embedding, labels, len(step.new))[0]
+    of_classes = [embedding[labels == column] for column in range(len(step.new))]
+    return torch.stack(
+        [class_proxies(rows, num_proxies=head.num_proxies, seed=prepared.settings.seed) for rows in of_classes]
+    )
+
+
+def _old_network(prepared: Prepared, before: Done, num_classes: int) -> nn.Module:
+    """The network of the step before, as it was saved."""
+    experiment, settings = prepared.experiment, prepared.settings
+    section = experiment.teacher if before.given else experiment.student
+    assert section is not None
+    tensors, metadata = read_weights(before.weights)
+    facts = WeightFacts.read(metadata, before.weights)
+    options = options_of(section, facts, before.weights, "teacher" if before.given else "student")
+    network = build_side(section, num_classes, prepared.problem.student.train, options)
+    if facts.classes is not None and len(facts.classes) != num_classes:
+        raise UserError(
+            f"The model {before.weights} has {len(facts.classes)} classes, but {num_classes} have come by then; choose "
+            "task.base and task.start_from to fit it."
+        )
+    load_weights(network, tensors, name=section.network, path=before.weights)
+    return network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _check_growth(experiment: schema.Experiment, weights: Path, step: Step) -> None:
+    """Refuses to let a student grow out of a given model of another kind."""
+    teacher, student = experiment.teacher, experiment.student
+    assert teacher is not None
+    options = options_of(teacher, WeightFacts.read(read_weights(weights)[1], weights), weights, "teacher")
+    if (teacher.network, options) != (student.network, student.options):
+        raise UserError(
+            f"The model of step {step.start_from + 1} is {teacher.network} with the options {options}, and the student "
+            f"{student.network} with {student.options}, which cannot grow out of it; make them the same, or set "
+            "task.fresh_student=true."
+        )
+
+
+def _check_columns(weights: Path, names: tuple[str, ...]) -> None:
+    """Refuses a given model whose columns are not the classes so far, in the order in which they came."""
+    known = WeightFacts.read(read_weights(weights)[1], weights).classes
+    if known is None or known == names:
+        return
+    odd = next(name for name, wanted in zip(known, names, strict=True) if name != wanted)
+    column = known.index(odd)
+    raise UserError(
+        f"The model {weights} is of another class order: its column {column} is {odd!r}, where the task has "
+        f"{names[column]!r}; set task.order to that of the model, or give a model of these classes."
+    )
+
+
+def _teacher(prepared: Prepared, before: Done) -> tuple[Teacher, Problem]:
+    """The model of the step before as a teacher."""
+    if before.given:
+        return load_teacher(prepared, before.weights)
+    settings, problem = prepared.settings, prepared.problem
+    network = _old_network(prepared, before, len(problem.relation.teacher))
+    teacher = Teacher(network, problem.relation.teacher, mean=settings.mean, std=settings.std)
+    return teacher.to(settings.device, memory_format=torch.channels_last), problem  # type: ignore[call-overload]
+
+
+def _apply_rules(
+    student: nn.Module, state: State, method: Method, step: Step, held: Tensor | None, prepared: Prepared
+) -> dict[str, Mapping[str, float]]:
+    """Loads a state into the student and lets the method's rules change it; what they found."""
+    student.load_state_dict(state)
+    if step.num_old == 0:
+        return {}
+
+    def held_out() -> tuple[Tensor, Tensor]:
+        assert held is not None  # the method says so
+        images = step.chosen(held)
+        return predict(student, images, prepared.settings)[0], images.labels.cpu()
+
+    after = AfterStep(student, step.num_old, held_out)
+    return {name: RULES[name](after) for name in method.after}
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """A student's outputs for the test images, and the memory after its step with the class means."""
+
+    logits: Tensor
+    embedding: Tensor
+    memory: Memory
+    means: Tensor | None
+    counts: Tensor | None
+
+    def scores(self, method: Method) -> Tensor:
+        """``[N, C]``: those of what answers for the method."""
+        if method.judged_by_head:
+            return self.logits
+        if self.means is None:
+            raise UserError(
+                f"The method {method.name!r} is judged by the nearest class mean of its exemplars, but the task keeps "
+                "none; set task.memory_per_class=20, or task.memory_total=2000."
+            )
+        return induced_logits(F.normalize(self.embedding, dim=1), self.means)
+
+    def rows(self, step: Step, labels: Tensor) -> dict[str, list[float | None]]:
+        """The step's row of every accuracy matrix."""
+        found = matrix_row(
+            self.logits,
+            self.embedding,
+            labels,
+            step_of_class(step.steps),
+            step=step.number,
+            means=self.means,
+            counts=self.counts,
+        )
+        return {name: matrix_rows(row.unsqueeze(0))[0] for name, row in found.items()}
+
+
+def _answers(student: nn.Module, problem: Problem, settings: Any, memory: Memory | None = None) -> _Answers:
+    """One pass over the test images and, with a memory, one over what exemplars are chosen from and those there are."""
+    step = problem.step
+    assert step is not None
+    logits, embedding = predict(student, problem.student.test, settings)
+    if not step.remembers():
+        return _Answers(logits, embedding, Memory({}), None, None)
+    pool = torch.cat([samples_of(step.images, step.lacking()), step.memory.samples])
+    if memory is not None:
+        pool = memory.samples
+    _, known = predict(student, step.images.select(pool), settings)
+    if memory is None:
+        memory = remember(step, pool, known, seed=settings.seed)
+    place = torch.empty(len(step.images), dtype=torch.int64)
+    place[pool] = torch.arange(len(pool))
+    labels = step.images.labels.cpu()[memory.samples]
+    means, counts = exemplar_means(known[place[memory.samples]], labels, len(step.seen))
+    return _Answers(logits, embedding, memory, means, counts)
