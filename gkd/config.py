@@ -300,7 +300,9 @@ def resolve(
     mix_every_stage(merged, origins)
     task = merged.get("task")
     named = task.get("name") if isinstance(task, Mapping) else None
-    give_network_options(merged, origins, teacher=isinstance(named, str) and named in TASKS and students_teach(named))
+    give_network_options(
+        merged, origins, teacher=isinstance(named, str) and named in TASKS and students_teach(named)
+    )
     routing.settle(merged, origins)
     check_trust(merged, trusted)
     model = _experiment_model(merged.get("task"), name)

@@ -7,8 +7,8 @@ from typing import Any
 
 from gkd.errors import UserError
 from gkd.losses import LOSSES, reads_teacher
-from gkd.models import takes_option
 from gkd.mixup import Mixup, without_mixup
+from gkd.models import takes_option
 
 
 def merge(

@@ -18,7 +18,6 @@ from gkd.routing import Routing, routing_problem
 from gkd.rules import RULES
 from gkd.terms import Term
 
-
 StageData = Literal["all", "balanced", "episodes", "held-out", "new", "seen", "balanced-memory"]
 
 
@@ -220,7 +219,9 @@ class Method(BaseModel):
             if name not in RULES:
                 raise ValueError(unknown("rule after a step", name, RULES))
         if "fit-bias" in self.after and self.held_out == 0:
-            raise ValueError("fit-bias is fitted on images kept from training; give their share, as in held_out: 0.1")
+            raise ValueError(
+                "fit-bias is fitted on images kept from training; give their share, as in held_out: 0.1"
+            )
         return self
 
     @property

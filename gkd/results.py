@@ -142,9 +142,23 @@ def summarise_steps(
         for key, value in step["empty_batches"].items():
             empty[key] = empty.get(key, 0) + value
     seconds, images = sum(step["seconds"] for step in steps), sum(step["images"] for step in steps)
-    teacher = given and {"accuracy": steps[0]["head_accuracy"], "induced_accuracy": None, "hash": given["hash"]}
+    teacher = given and {
+        "accuracy": steps[0]["head_accuracy"],
+        "induced_accuracy": None,
+        "hash": given["hash"],
+    }
     answers = "classifier" if method.judged_by_head else "ncm"
-    shown = ("step", "teacher", "teacher_hash", "given", "rules", "memory", "last", "seconds", "bookkeeping_seconds")
+    shown = (
+        "step",
+        "teacher",
+        "teacher_hash",
+        "given",
+        "rules",
+        "memory",
+        "last",
+        "seconds",
+        "bookkeeping_seconds",
+    )
     summary: Summary = {
         "config": resolved.name,
         "identity": resolved.identity,

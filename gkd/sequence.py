@@ -212,9 +212,7 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     return _keep(own, own / WEIGHTS["last"], False, answers.memory, step, summary)
 
 
-def _keep(
-    own: Path, weights: Path, given: bool, memory: Memory, step: Step, summary: dict[str, Any]
-) -> Done:
+def _keep(own: Path, weights: Path, given: bool, memory: Memory, step: Step, summary: dict[str, Any]) -> Done:
     """Writes what ends a step; the summary last, for it says that the step is finished."""
     write_json(own / MEMORY, {"images": step.images.fingerprint(), "exemplars": memory.as_lists()})
     write_json(own / _SUMMARY, summary)
@@ -224,7 +222,9 @@ def _keep(
 def _sizes(problem: Problem) -> list[int]:
     """How many test images each step's classes have; 0 for those to come."""
     assert problem.step is not None
-    sizes: list[int] = images_by_step(problem.student.test.labels.cpu(), step_of_class(problem.step.steps)).tolist()
+    sizes: list[int] = images_by_step(
+        problem.student.test.labels.cpu(), step_of_class(problem.step.steps)
+    ).tolist()
     return sizes
 
 
@@ -243,7 +243,7 @@ def _student(prepared: Prepared, before: Done | None) -> nn.Module:
     if before is None or step.fresh:
         torch.manual_seed(settings.seed)
         student = build_side(experiment.student, len(step.seen), images)
-        return student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[no-any-return]
+        return student.to(settings.device, memory_format=torch.channels_last)
     student = _old_network(prepared, before, step.num_old)
     if before.given:
         _check_growth(experiment, before.weights, step)
@@ -276,7 +276,10 @@ def _imprints(student: nn.Module, head: Any, prepared: Prepared) -> Tensor:
         return exemplar_means(embedding, labels, len(step.new))[0]
     of_classes = [embedding[labels == column] for column in range(len(step.new))]
     return torch.stack(
-        [class_proxies(rows, num_proxies=head.num_proxies, seed=prepared.settings.seed) for rows in of_classes]
+        [
+            class_proxies(rows, num_proxies=head.num_proxies, seed=prepared.settings.seed)
+            for rows in of_classes
+        ]
     )
 
 

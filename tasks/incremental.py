@@ -56,7 +56,9 @@ class IncrementalOptions(TaskOptions):
         if self.steps is not None and (numbers != (None, None) or self.order != "natural"):
             raise ValueError("give steps, or base, increment and order, not both")
         if self.steps is None and None in numbers:
-            raise ValueError("give base and increment, such as base: 50, increment: 10, or the classes of all steps")
+            raise ValueError(
+                "give base and increment, such as base: 50, increment: 10, or the classes of all steps"
+            )
         if self.memory_total is not None and self.memory_per_class is not None:
             raise ValueError("give memory_total or memory_per_class, not both; a memory has one budget")
         if self.selection not in SELECTIONS:
@@ -118,7 +120,9 @@ class IncrementalTask:
             )
             old = seen_classes(steps, max(number - 1, 0))
             own = Source(
-                step.new_images(), everything.validation.restrict(step.seen), everything.test.restrict(step.seen)
+                step.new_images(),
+                everything.validation.restrict(step.seen),
+                everything.test.restrict(step.seen),
             )
             theirs = own if number == 0 else everything.restrict(old)
             yield Problem(f"step-{number + 1}", LabelRelation(old, step.seen), theirs, own, "all", step=step)

@@ -175,10 +175,9 @@ def test_a_refusal_says_why_and_what_would_work() -> None:
         require(METHODS["kd"], RELATIONS["one shared"], METHODS)
     with pytest.raises(UserError, match="on the classes that the teacher does not have, but it has them all"):
         require(METHODS["lwf"], RELATIONS["same"], METHODS)
-    with pytest.raises(
-        UserError, match=r"needs a teacher, but the experiment has none. .*: mixup, protonet, student\."
-    ):
+    with pytest.raises(UserError, match="needs a teacher, but the experiment has none") as caught:
         require(METHODS["sp"], None, METHODS)
+    assert str(caught.value).endswith(f": {', '.join(sorted(WITHOUT_TEACHER))}.")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,10 @@ def plot_run(folder: Path) -> Path:
     ]
     answers = "classifier"
     plot_matrix(
-        accuracy_matrix(matrices[answers]["rows"]), matrices["num_classes"], folder / MATRIX_PLOT, title=_NAMES[answers]
+        accuracy_matrix(matrices[answers]["rows"]),
+        matrices["num_classes"],
+        folder / MATRIX_PLOT,
+        title=_NAMES[answers],
     )
     return plot_curves(curves, folder / CURVES_PLOT)
 
@@ -83,7 +86,9 @@ def step_table(matrices: Mapping[str, Any], summary: Mapping[str, Any]) -> list[
         number = step["step"] - 1
         cells = [f"{_number(matrices[name]['seen'][number]):>{len(_NAMES[name])}}" for name in names]
         lines.append(
-            f"{step['step']:<6}{seen[number]:<9}" + "  ".join(cells) + f"  {step['memory']:>9}  {step['seconds']:.1f}"
+            f"{step['step']:<6}{seen[number]:<9}"
+            + "  ".join(cells)
+            + f"  {step['memory']:>9}  {step['seconds']:.1f}"
         )
     for name in names:
         if name in ("classifier", "ncm"):
@@ -128,7 +133,10 @@ def _row(group: Sequence[Mapping[str, Any]], answers: str) -> Row:
     first = group[0]
     row: Row = {key: first[key] for key in ("axes", "label")}
     row |= {"relation": first["relation"]["kind"], "answers": answers, "n": len(group)}
-    row |= {"judged": first["incremental"]["answers"] == answers, "seeds": sorted(cell["seed"] for cell in group)}
+    row |= {
+        "judged": first["incremental"]["answers"] == answers,
+        "seeds": sorted(cell["seed"] for cell in group),
+    }
     for name in first["matrix"][answers]["summary"]:
         values = [cell["matrix"][answers]["summary"][name] for cell in group]
         known = [value for value in values if value is not None]
@@ -149,7 +157,9 @@ def incremental_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[s
             lines.append("| " + " | ".join([*lead, *["–"] * (len(head) - len(lead))]) + " |")
             notes.append(f"{row['label']} is absent: {row['absent']}")
             continue
-        named = _NAMES[row["answers"]] + (" (the method's)" if row["judged"] and row["answers"] == "ncm" else "")
+        named = _NAMES[row["answers"]] + (
+            " (the method's)" if row["judged"] and row["answers"] == "ncm" else ""
+        )
         cells = [*lead, named]
         cells += [_spread(row[key], row[f"{key}_std"]) for key in _COLUMNS.values()]
         lines.append("| " + " | ".join([*cells, str(row["n"]), f"{row['seconds']:.1f}"]) + " |")

@@ -193,10 +193,10 @@ def test_every_shipped_config_validates(name):
 
 SHIFTS = pytest.mark.parametrize("shift", [0, 2, 5], ids=["same", "overlapping", "disjoint"])
 METHODS = pytest.mark.parametrize("method", sorted(shipped_methods()))
-# fsp compares networks of equal widths alone; published episodes need more classes and images than quickstart has, and
+# Some compare networks of equal widths alone; published episodes need more classes and images than quickstart has, and
 # Adam a lower rate.
 ADAPTED = {
-    "fsp": ["teacher.network=resnet14"],
+    **{name: ["teacher.network=resnet14"] for name in ("fsp", "ucir", "podnet")},
     **{name: [SMALL_EPISODES, "optimiser.lr=0.001"] for name in IN_EPISODES},
 }
 
