@@ -57,14 +57,20 @@ class Prepared:
         return self.resolved.experiment
 
 
-def prepare(resolved: config.Resolved) -> Prepared:
+def prepare(resolved: config.Resolved, *, final: bool = False) -> Prepared:
     """Reads the data, lets the task select classes, checks the method's needs, builds the student.
+
+    Args:
+        resolved: the experiment.
+        final: of several problems the last one, rather than the first to train.
 
     Raises:
         UserError: anything that can be known to be wrong before training.
     """
     experiment = resolved.experiment
     problem = problem_of(experiment)
+    if final and problem.step is not None:
+        *_, problem = problems_of(experiment)
     torch.manual_seed(experiment.run.seed)
     student = _build_student(experiment, problem)
     settings = _settings(experiment, problem)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class Step:
     start_from: int = 0
     fresh: bool = False
     base_epochs: int | None = None
-    memory: Memory = Memory({})
+    memory: Memory = field(default_factory=lambda: Memory({}))
 
     @property
     def new(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from gkd.logging import Reporter
 from gkd.report.incremental import CURVES_PLOT, plot_run
 from gkd.report.plots import FEW_SHOT_PLOT, ROUTING, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
 from gkd.results import CORRECT, WEIGHTS, Summary, finish
-from gkd.sequence import solve_steps
+from gkd.sequence import final_scores, solve_steps
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
@@ -262,7 +263,8 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     # What the student started from and who taught it are of no use any more, and need not be there.
     method = load(folder / "config.yaml", from_run=True).experiment.method
     words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
-    prepared = prepare(load(folder / "config.yaml", words, from_run=True))
+    words += ["task.start_from=1"] if "incremental" in summary else []
+    prepared = prepare(load(folder / "config.yaml", words, from_run=True), final=True)
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     results: dict[str, Any] = {
@@ -279,7 +281,8 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 f"{', '.join(asked)}; override only where the images are (data.root) and what changes no result."
             )
         load_weights(prepared.student, tensors, name=prepared.experiment.student.network, path=folder / name)
-        logits = class_scores(prepared.student, prepared.problem, method, prepared.settings)
+        answer = class_scores if prepared.problem.step is None else partial(final_scores, folder)
+        logits = answer(prepared.student, prepared.problem, method, prepared.settings)
         results[which] = judge(logits, test.labels.cpu(), method)
         if prepared.problem.few_shot is not None:
             found = on_episodes(prepared.student, prepared.problem, prepared.settings)

@@ -35,6 +35,7 @@ from gkd.models.heads import class_proxies
 from gkd.results import WEIGHTS, Summary, empty_batches, pack, summarise_steps, weight_metadata
 from gkd.rules import RULES, AfterStep
 from gkd.scenario import step_of_class
+from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import load_teacher
@@ -262,7 +263,7 @@ def _student(prepared: Prepared, before: Done | None) -> nn.Module:
                 f"{type(grown).__name__} cannot; set student.options={{head: cosine}} or method.growth.old=trained."
             )
         grown.num_frozen = step.num_old
-    return student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _imprints(student: nn.Module, head: Any, prepared: Prepared) -> Tensor:
@@ -298,7 +299,7 @@ def _old_network(prepared: Prepared, before: Done, num_classes: int) -> nn.Modul
             "task.base and task.start_from to fit it."
         )
     load_weights(network, tensors, name=section.network, path=before.weights)
-    return network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(settings.device, memory_format=torch.channels_last)
 
 
 def _check_growth(experiment: schema.Experiment, weights: Path, step: Step) -> None:
@@ -389,7 +390,24 @@ class _Answers:
         return {name: matrix_rows(row.unsqueeze(0))[0] for name, row in found.items()}
 
 
-def _answers(student: nn.Module, problem: Problem, settings: Any, memory: Memory | None = None) -> _Answers:
+def final_scores(
+    folder: Path, student: nn.Module, problem: Problem, method: Method, settings: Settings
+) -> Tensor:
+    """``[N, C]`` of the test images of a finished run's last step, by what answers for the method.
+
+    Args:
+        folder: the run's, which has the exemplars.
+        student, problem, method, settings: as for ``gkd.judge.class_scores``; the problem is the last step's.
+    """
+    step = problem.step
+    assert step is not None
+    lists = read_json(folder / STEPS / str(len(step.steps)) / MEMORY, keys=("exemplars",))["exemplars"]
+    return _answers(student, problem, settings, memory_of_lists(lists, step.images)).scores(method)
+
+
+def _answers(
+    student: nn.Module, problem: Problem, settings: Settings, memory: Memory | None = None
+) -> _Answers:
     """One pass over the test images and, with a memory, one over what exemplars are chosen from and those there are."""
     step = problem.step
     assert step is not None

@@ -164,8 +164,8 @@ def incremental_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[s
         cells += [_spread(row[key], row[f"{key}_std"]) for key in _COLUMNS.values()]
         lines.append("| " + " | ".join([*cells, str(row["n"]), f"{row['seconds']:.1f}"]) + " |")
     legend = (
-        "Test accuracy in percent, mean ± std over n seeds, of the student of each step's last epoch. average: the mean "
-        "over the steps, the first among them, of the accuracy on all classes so far; last: after the last step; "
+        "Test accuracy in percent, mean ± std over n seeds, of the student of each step's last epoch. average: the "
+        "mean over the steps, the first among them, of the accuracy on all classes so far; last: after the last step; "
         "forgetting: by how many points the accuracy on earlier steps has fallen from its best before the last step; "
         "old, new, harmonic: after the last step, on earlier classes, on the step's own, and their harmonic mean. "
         "s: training seconds of all steps; a first model that is given or shared is not among them."
