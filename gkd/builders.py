@@ -31,11 +31,11 @@ from gkd.data.listing import Split
 from gkd.data.rotations import with_rotations
 from gkd.errors import UserError
 from gkd.features import TappedNetwork, output_shapes
-from gkd.incremental import Step
 from gkd.labels import LabelRelation
 from gkd.method import require
 from gkd.mixup import without_mixup
 from gkd.models import build_network
+from gkd.problem_check import check_problem
 from gkd.settings import Settings, images_per_class
 from gkd.stage_check import check_stages
 from gkd.task import TASKS, Problem, Source, Task, students_teach
@@ -93,9 +93,7 @@ def problem_of(experiment: schema.Experiment) -> Problem:
     """
     require(experiment.method, relation_to_check(experiment), config.shipped_methods())
     problem = next(problem for problem in problems_of(experiment) if not _is_given(problem, experiment))
-    _check_what_the_teacher_sees(experiment, problem)
-    if problem.step is not None:
-        _check_incremental(experiment, problem.step)
+    check_problem(experiment, problem)
     return problem
 
 
@@ -122,50 +120,6 @@ def _is_given(problem: Problem, experiment: schema.Experiment) -> bool:
     """Whether the model of an incremental step is the experiment's teacher, or comes before it."""
     step = problem.step
     return step is not None and experiment.teacher is not None and step.number <= step.start_from
-
-
-def _check_incremental(experiment: schema.Experiment, step: Step) -> None:
-    """Refuses what an incremental run cannot have."""
-    if experiment.method.exemplars and not step.remembers():
-        raise UserError(
-            f"The method {experiment.method.name!r} rehearses exemplars of old classes, but the task keeps none; set "
-            "task.memory_per_class=20, or task.memory_total=2000."
-        )
-    if experiment.student.checkpoint is not None or experiment.student.pretrain is not None:
-        raise UserError(
-            "An incremental student starts from the model of the step before; give a first one as the teacher: "
-            "teacher.checkpoint instead of student.checkpoint or student.pretrain."
-        )
-    if experiment.data.teacher_view is not None or (experiment.teacher and experiment.teacher.data):
-        raise UserError(
-            "In an incremental run the student of one step teaches the next, so both see the same images; drop "
-            "data.teacher_view and teacher.data."
-        )
-    if step.start_from > 0 and experiment.teacher is None:
-        raise UserError(
-            f"task.start_from={step.start_from + 1} needs the model of that step; give it as teacher.network and "
-            "teacher.checkpoint."
-        )
-
-
-def _check_what_the_teacher_sees(experiment: schema.Experiment, problem: Problem) -> None:
-    """Refuses to show a teacher images unlike its own, unless the experiment says how they are adapted."""
-    if experiment.teacher is None or experiment.teacher.data is None or not experiment.method.needs_teacher:
-        return
-    own, seen = problem.teacher.train, problem.student.train.as_teacher_sees
-    if own.channels != seen.channels:
-        raise UserError(
-            f"The teacher's images have {own.channels} channels and the student's, as it would see them, "
-            f"{seen.channels}; set data.teacher_view.channels={own.channels}."
-        )
-    view = experiment.data.teacher_view
-    if own.size != seen.size and (view is None or view.image_size is None):
-        height, width = own.size
-        raise UserError(
-            f"The teacher's images are {height}×{width} and the student's {seen.size[0]}×{seen.size[1]}: "
-            f"say what the teacher sees: data.teacher_view.image_size={height}, or {seen.size[0]} to show it the "
-            "student's as they are."
-        )
 
 
 def build_side(

@@ -17,30 +17,26 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd import metrics, schema
-from gkd.builders import Prepared, build_side, options_of, problems_of
-from gkd.checkpoint import load_weights, read_json, read_weights, save_weights, sha256, state_hash, write_json
+from gkd import metrics
+from gkd.builders import Prepared, problems_of
+from gkd.checkpoint import read_json, save_weights, sha256, state_hash, write_json
 from gkd.data.memory import Memory, memory_of_lists, samples_of
 from gkd.errors import UserError
 from gkd.evaluate import predict
 from gkd.incremental import STEPS, Step, hold_out, remember
+from gkd.inheritance import Before, check_columns, old_network, step_student, step_teacher
 from gkd.judge import check_expected, judge, rounded
 from gkd.logging import Reporter
 from gkd.losses import induced_logits
 from gkd.matrices import write_matrices
 from gkd.method import Method, without_teacher
 from gkd.metrics.incremental import exemplar_means, images_by_step, matrix_row, matrix_rows
-from gkd.models import CosineHead, ProxyHead, grow_head
-from gkd.models.heads import class_proxies
 from gkd.results import WEIGHTS, Summary, empty_batches, pack, summarise_steps, weight_metadata
 from gkd.rules import RULES, AfterStep
 from gkd.scenario import step_of_class
 from gkd.settings import Settings
 from gkd.task import Problem
-from gkd.teacher import Teacher
-from gkd.teachers import load_teacher
 from gkd.train import State, fit
-from gkd.weight_facts import WeightFacts
 
 MEMORY = "memory.json"
 _SUMMARY = "summary.json"
@@ -51,14 +47,12 @@ class Done:
     """A finished step.
 
     Attributes:
-        weights: the model that the next step grows out of and learns from.
-        given: whether that is the experiment's teacher, so of its network.
+        model: what the next step grows out of and learns from.
         memory: the exemplars of all classes so far.
         summary: what the step's ``summary.json`` says.
     """
 
-    weights: Path
-    given: bool
+    model: Before
     memory: Memory
     summary: dict[str, Any]
 
@@ -120,7 +114,7 @@ def _read(own: Path, problem: Problem, given: Path | None) -> Done | None:
         return None
     summary = read_json(own / _SUMMARY, keys=("step", "classes", "last", "rows", "seconds"))
     lists = read_json(own / MEMORY, keys=("exemplars",))["exemplars"]
-    return Done(weights, given is not None, memory_of_lists(lists, step.images), summary)
+    return Done(Before(weights, given=given is not None), memory_of_lists(lists, step.images), summary)
 
 
 def _take(prepared: Prepared, given: Path, own: Path) -> Done:
@@ -129,8 +123,8 @@ def _take(prepared: Prepared, given: Path, own: Path) -> Done:
     step, options = problem.step, prepared.experiment.teacher
     assert step is not None
     assert options is not None
-    network = _old_network(prepared, Done(given, True, Memory({}), {}), len(step.seen))
-    _check_columns(given, step.seen.names)
+    network = old_network(prepared, Before(given, given=True), len(step.seen))
+    check_columns(given, step.seen.names)
     started = time.monotonic()
     answers = _answers(network, problem, settings)
     method = prepared.experiment.method
@@ -152,7 +146,7 @@ def _take(prepared: Prepared, given: Path, own: Path) -> Done:
         "test_images": _sizes(problem),
         "empty_batches": {},
     }
-    return _keep(own, given, True, answers.memory, step, summary)
+    return _keep(own, Before(given, given=True), answers.memory, step, summary)
 
 
 def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporter) -> Done:
@@ -164,7 +158,7 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     method = without_teacher(method) if first else method
     epochs = method.epochs((step.base_epochs if first else None) or experiment.run.epochs)
     started = time.monotonic()
-    student = _student(prepared, before)
+    student = step_student(prepared, before.model if before else None)
     held = hold_out(step, method.held_out, seed=settings.seed) if method.held_out and not first else None
     if held is not None:
         kept = torch.cat([samples_of(step.images, step.new), step.memory.samples])
@@ -173,7 +167,7 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     teacher = None
     if method.needs_teacher:
         assert before is not None  # the first step has none
-        teacher, problem = _teacher(replace(prepared, problem=problem), before)
+        teacher, problem = step_teacher(replace(prepared, problem=problem), before.model)
     bookkeeping = time.monotonic() - started
     last, best, position = fit(student, teacher, problem, method, epochs, settings, own, reporter)
     started = time.monotonic()
@@ -184,7 +178,7 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     summary: dict[str, Any] = {
         "step": step.number + 1,
         "classes": list(step.new),
-        "teacher": None if before is None else _named(before.weights, own),
+        "teacher": None if before is None else _named(before.model.weights, own),
         "teacher_hash": None if teacher is None else teacher.state_hash(),
         "rules": found,
         "epochs": epochs,
@@ -210,14 +204,14 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
         "images": position.images,
         "bookkeeping_seconds": round(bookkeeping + time.monotonic() - started, 3),
     }
-    return _keep(own, own / WEIGHTS["last"], False, answers.memory, step, summary)
+    return _keep(own, Before(own / WEIGHTS["last"]), answers.memory, step, summary)
 
 
-def _keep(own: Path, weights: Path, given: bool, memory: Memory, step: Step, summary: dict[str, Any]) -> Done:
+def _keep(own: Path, model: Before, memory: Memory, step: Step, summary: dict[str, Any]) -> Done:
     """Writes what ends a step; the summary last, for it says that the step is finished."""
     write_json(own / MEMORY, {"images": step.images.fingerprint(), "exemplars": memory.as_lists()})
     write_json(own / _SUMMARY, summary)
-    return Done(weights, given, memory, read_json(own / _SUMMARY, keys=()))
+    return Done(model, memory, read_json(own / _SUMMARY, keys=()))
 
 
 def _sizes(problem: Problem) -> list[int]:
@@ -234,108 +228,6 @@ def _named(weights: Path, own: Path) -> dict[str, str]:
     run = own.parent.parent
     inside = weights.is_relative_to(run)
     return {"weights": str(weights.relative_to(run) if inside else weights), "sha256": sha256(weights)}
-
-
-def _student(prepared: Prepared, before: Done | None) -> nn.Module:
-    """The student at the beginning of a step: new, or the old one with columns for the new classes."""
-    experiment, settings = prepared.experiment, prepared.settings
-    step, images = prepared.problem.step, prepared.problem.student.train
-    assert step is not None
-    if before is None or step.fresh:
-        torch.manual_seed(settings.seed)
-        student = build_side(experiment.student, len(step.seen), images)
-        return student.to(settings.device, memory_format=torch.channels_last)
-    student = _old_network(prepared, before, step.num_old)
-    if before.given:
-        _check_growth(experiment, before.weights, step)
-        _check_columns(before.weights, step.seen.names[: step.num_old])
-    growth = experiment.method.growth
-    head: Any = student.head
-    means = _imprints(student, head, prepared) if growth.new == "imprint" else None
-    # Another seed each step, so that the columns of several are not drawn alike.
-    torch.manual_seed((settings.seed * 1_000_003 + step.number) % 2**63)
-    grow_head(student, len(step.new), init=growth.new, means=means)
-    if growth.old == "frozen":
-        grown: Any = student.head
-        if not isinstance(grown, CosineHead):
-            raise UserError(
-                f"The method {experiment.method.name!r} freezes the old classes' columns, which a "
-                f"{type(grown).__name__} cannot; set student.options={{head: cosine}} or method.growth.old=trained."
-            )
-        grown.num_frozen = step.num_old
-    return student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _imprints(student: nn.Module, head: Any, prepared: Prepared) -> Tensor:
-    """What the new columns start from: each class's mean embedding, or proxies of it where a class has several."""
-    step = prepared.problem.step
-    assert step is not None
-    new = step.new_images()
-    _, embedding = predict(student, new, prepared.settings)
-    labels = new.labels.cpu() - step.num_old
-    if not isinstance(head, ProxyHead):
-        return exemplar_means(embedding, labels, len(step.new))[0]
-    of_classes = [embedding[labels == column] for column in range(len(step.new))]
-    return torch.stack(
-        [
-            class_proxies(rows, num_proxies=head.num_proxies, seed=prepared.settings.seed)
-            for rows in of_classes
-        ]
-    )
-
-
-def _old_network(prepared: Prepared, before: Done, num_classes: int) -> nn.Module:
-    """The network of the step before, as it was saved."""
-    experiment, settings = prepared.experiment, prepared.settings
-    section = experiment.teacher if before.given else experiment.student
-    assert section is not None
-    tensors, metadata = read_weights(before.weights)
-    facts = WeightFacts.read(metadata, before.weights)
-    options = options_of(section, facts, before.weights, "teacher" if before.given else "student")
-    network = build_side(section, num_classes, prepared.problem.student.train, options)
-    if facts.classes is not None and len(facts.classes) != num_classes:
-        raise UserError(
-            f"The model {before.weights} has {len(facts.classes)} classes, but {num_classes} have come by then; choose "
-            "task.base and task.start_from to fit it."
-        )
-    load_weights(network, tensors, name=section.network, path=before.weights)
-    return network.to(settings.device, memory_format=torch.channels_last)
-
-
-def _check_growth(experiment: schema.Experiment, weights: Path, step: Step) -> None:
-    """Refuses to let a student grow out of a given model of another kind."""
-    teacher, student = experiment.teacher, experiment.student
-    assert teacher is not None
-    options = options_of(teacher, WeightFacts.read(read_weights(weights)[1], weights), weights, "teacher")
-    if (teacher.network, options) != (student.network, student.options):
-        raise UserError(
-            f"The model of step {step.start_from + 1} is {teacher.network} with the options {options}, and the student "
-            f"{student.network} with {student.options}, which cannot grow out of it; make them the same, or set "
-            "task.fresh_student=true."
-        )
-
-
-def _check_columns(weights: Path, names: tuple[str, ...]) -> None:
-    """Refuses a given model whose columns are not the classes so far, in the order in which they came."""
-    known = WeightFacts.read(read_weights(weights)[1], weights).classes
-    if known is None or known == names:
-        return
-    odd = next(name for name, wanted in zip(known, names, strict=True) if name != wanted)
-    column = known.index(odd)
-    raise UserError(
-        f"The model {weights} is of another class order: its column {column} is {odd!r}, where the task has "
-        f"{names[column]!r}; set task.order to that of the model, or give a model of these classes."
-    )
-
-
-def _teacher(prepared: Prepared, before: Done) -> tuple[Teacher, Problem]:
-    """The model of the step before as a teacher."""
-    if before.given:
-        return load_teacher(prepared, before.weights)
-    settings, problem = prepared.settings, prepared.problem
-    network = _old_network(prepared, before, len(problem.relation.teacher))
-    teacher = Teacher(network, problem.relation.teacher, mean=settings.mean, std=settings.std)
-    return teacher.to(settings.device, memory_format=torch.channels_last), problem  # type: ignore[call-overload]
 
 
 def _apply_rules(
