@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkd import metrics
-from gkd.builders import Prepared, problems_of
+from gkd.builders import Prepared, build_side, problems_of
 from gkd.checkpoint import read_json, save_weights, sha256, state_hash, write_json
-from gkd.data.memory import Memory, memory_of_lists, samples_of
+from gkd.data.memory import Memory, choose_exemplars, memory_of_lists, samples_of
 from gkd.errors import UserError
 from gkd.evaluate import predict
 from gkd.incremental import STEPS, Step, hold_out, remember
@@ -36,6 +36,7 @@ from gkd.rules import RULES, AfterStep
 from gkd.scenario import step_of_class
 from gkd.settings import Settings
 from gkd.task import Problem
+from gkd.teacher import Teacher
 from gkd.train import State, fit
 
 MEMORY = "memory.json"
@@ -95,6 +96,45 @@ def solve_steps(
         done.append(found)
         matrices = write_matrices(folder, step.steps, [each.summary for each in done])
     return summarise_steps(folder, here, [each.summary for each in done], matrices, threads)
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """A step as a dry run tries it, with networks that are not trained."""
+
+    problem: Problem
+    method: Method
+    epochs: dict[str, int]
+    student: nn.Module
+    teacher: Teacher | None
+
+
+def rehearse_steps(prepared: Prepared) -> Iterator[Rehearsed]:
+    """The first step to train and, where that has no teacher, the one after it."""
+    experiment, settings = prepared.experiment, prepared.settings
+    method, epochs = experiment.method, experiment.run.epochs
+    for problem in problems_of(experiment):
+        step = problem.step
+        assert step is not None
+        if step.number == 0 and experiment.teacher is None:
+            alone = without_teacher(method)
+            own = alone.epochs(step.base_epochs or epochs)
+            yield Rehearsed(problem, alone, own, prepared.student, None)
+        elif step.number == step.start_from + 1:
+            per_class = step.rehearsal.per_class(len(problem.relation.teacher))
+            old = list(problem.relation.teacher)
+            exemplars = choose_exemplars(step.images, old, per_class, selection="random") if per_class else {}
+            problem = _remembering(problem, Memory(exemplars))
+            images = problem.student.train
+            student = build_side(experiment.student, len(problem.student.space), images)
+            before = build_side(experiment.teacher or experiment.student, len(old), images)
+            teacher = Teacher(before, problem.relation.teacher, mean=settings.mean, std=settings.std)
+            for network in (student, teacher):
+                network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            yield Rehearsed(
+                problem, method, method.epochs(epochs), student, teacher if method.needs_teacher else None
+            )
+            return
 
 
 def _remembering(problem: Problem, memory: Memory) -> Problem:

@@ -336,3 +336,16 @@ def test_killed_in_step_3_the_same_command_ends_with_the_same_bits(tmp_path: Pat
     assert (
         len(found[0]) == 2 + 3 + 1 + 2 + 3
     )  # two files, each step's student, the best, both of the run, memories
+
+
+@pytest.mark.parametrize("method", ["icarl", "podnet", "joint", "refilled"])
+def test_a_dry_run_tries_a_step_without_and_one_with_a_teacher(
+    method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gkd("run", *WORDS, f"method={method}", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "6, 2, 2 classes" in printed
+    assert "step 1    " in printed
+    assert "step 2    " in printed
+    assert "step 3" not in printed
+    assert not Path("runs").exists()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from torch import nn
 
 from gkd import config
 from gkd.builders import Prepared, prepare, use_threads
 from gkd.cli import add_config_arguments
 from gkd.judge import prove_teacher
 from gkd.matrices import read_matrices
+from gkd.method import Method
 from gkd.models import count_parameters
 from gkd.report.incremental import step_table
 from gkd.results import WEIGHTS, Summary
 from gkd.runs import finished, run, run_folder, title
+from gkd.sequence import rehearse_steps
+from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import load_teacher, random_teacher, teacher_experiment
@@ -111,10 +116,23 @@ def few_shot_lines(judged: dict[str, Any]) -> list[str]:
     return lines
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What ``_try_stages`` tries."""
+
+    method: Method
+    epochs: dict[str, int]
+    student: nn.Module
+    settings: Settings
+
+
 def _dry_run(resolved: config.Resolved, console: Console) -> None:
     """Builds everything, runs one batch forward and backward a stage, and says what a run would cost."""
     threads = use_threads(resolved.experiment.run.threads)
     prepared = prepare(resolved)
+    if prepared.problem.step is not None:
+        _dry_run_steps(resolved, prepared, threads, console)
+        return
     teacher, problem, note = None, prepared.problem, ""
     before: list[str] = []  # the teacher's own stages
     total = 0.0
@@ -131,7 +149,7 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
         else:
             teacher = random_teacher(prepared)
             first = prepare(training)
-            stages, total = _try_stages(first, None, first.problem)
+            stages, total = _try_stages(_trial(first), None, first.problem)
             note = " (not trained yet; a run does that first)"
             before = [f"teacher, {stage}" for stage in stages]
     folder = run_folder(resolved)
@@ -150,7 +168,7 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
     lines.append(
         f"machine   {settings.device}, {str(settings.dtype).removeprefix('torch.')}, {threads} threads"
     )
-    stages, expected = _try_stages(prepared, teacher, problem)
+    stages, expected = _try_stages(_trial(prepared), teacher, problem)
     lines += [f"stage     {stage}" for stage in (*before, *stages)]
     total += expected
     state = "finished already" if finished(folder) else f"about {total:.0f} s of training"
@@ -158,23 +176,57 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
     console.print("\n".join(lines), markup=False, highlight=False)
 
 
-def _try_stages(prepared: Prepared, teacher: Teacher | None, problem: Problem) -> tuple[list[str], float]:
+def _dry_run_steps(resolved: config.Resolved, prepared: Prepared, threads: int, console: Console) -> None:
+    """``_dry_run`` of an incremental run: its first step with a teacher, and the one without where there is one."""
+    step, settings, folder = prepared.problem.step, prepared.settings, run_folder(resolved)
+    assert step is not None
+    images = step.images
+    lines = [
+        f"{title(resolved)} (dry run)",
+        f"steps     {', '.join(str(len(names)) for names in step.steps)} classes",
+        f"data      {len(images)} train images of {images.channels}x{images.size[0]}x{images.size[1]}",
+        f"student   {resolved.experiment.student.network}, {count_parameters(prepared.student):,} parameters",
+        f"machine   {settings.device}, {str(settings.dtype).removeprefix('torch.')}, {threads} threads",
+    ]
+    total, expected = 0.0, 0.0
+    for tried in rehearse_steps(prepared):
+        number = tried.problem.step.number + 1 if tried.problem.step else 0
+        own = Trial(tried.method, tried.epochs, tried.student, settings)
+        stages, expected = _try_stages(own, tried.teacher, tried.problem)
+        lines += [f"step {number}    {stage}" for stage in stages]
+        total += expected
+    # Later steps are much like the first with a teacher.
+    total += expected * (len(step.steps) - step.start_from - 2)
+    if resolved.experiment.teacher is not None and resolved.experiment.teacher.checkpoint is None:
+        lines.append(
+            "teacher   not counted: the first model is trained once for all methods, if it is not there yet"
+        )
+    state = "finished already" if finished(folder) else f"about {total:.0f} s of training"
+    lines.append(f"expected  {state}, in {folder}")
+    console.print("\n".join(lines), markup=False, highlight=False)
+
+
+def _trial(prepared: Prepared) -> Trial:
+    return Trial(prepared.experiment.method, prepared.epochs, prepared.student, prepared.settings)
+
+
+def _try_stages(trial: Trial, teacher: Teacher | None, problem: Problem) -> tuple[list[str], float]:
     """One batch through every stage: a line about each, and the seconds that all of them would take."""
     lines, total = [], 0.0
-    for number, (name, stage) in enumerate(prepared.experiment.method.stages.items()):
+    for number, (name, stage) in enumerate(trial.method.stages.items()):
         seconds, loss, steps = one_step(
             name,
             stage,
-            prepared.student,
+            trial.student,
             teacher,
             problem,
-            prepared.settings,
+            trial.settings,
             Position(stage=number),
         )
-        expected = seconds * steps * prepared.epochs[name]
+        expected = seconds * steps * trial.epochs[name]
         total += expected
         lines.append(
             f"{name}: loss {loss:.4f}, {1000 * seconds:.0f} ms a step, "
-            f"{steps} steps x {prepared.epochs[name]} epochs, about {expected:.0f} s"
+            f"{steps} steps x {trial.epochs[name]} epochs, about {expected:.0f} s"
         )
     return lines, total
