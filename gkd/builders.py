@@ -32,7 +32,7 @@ from gkd.data.rotations import with_rotations
 from gkd.errors import UserError
 from gkd.features import TappedNetwork, output_shapes
 from gkd.labels import LabelRelation
-from gkd.method import require
+from gkd.method import refusal, require
 from gkd.mixup import without_mixup
 from gkd.models import build_network
 from gkd.problem_check import check_problem
@@ -91,7 +91,11 @@ def problem_of(experiment: schema.Experiment) -> Problem:
         UserError: a method that the relation denies, images of the teacher's that are not adapted, or what an
             incremental run cannot have.
     """
-    require(experiment.method, relation_to_check(experiment), config.shipped_methods())
+    relation = relation_to_check(experiment)
+    if (
+        refusal(experiment.method, relation) is not None
+    ):  # to read all methods takes longer than to refuse one
+        require(experiment.method, relation, config.shipped_methods())
     problem = next(problem for problem in problems_of(experiment) if not _is_given(problem, experiment))
     check_problem(experiment, problem)
     return problem
