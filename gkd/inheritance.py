@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gkd import schema
 from gkd.builders import Prepared, build_side, options_of
 from gkd.checkpoint import load_weights, read_weights
 from gkd.errors import UserError
@@ -48,7 +47,7 @@ def step_student(prepared: Prepared, before: Before | None) -> nn.Module:
         return student.to(settings.device, memory_format=torch.channels_last)
     student = old_network(prepared, before, step.num_old)
     if before.given:
-        _check_growth(experiment, before.weights, step)
+        _check_growth(prepared, before, step)
         check_columns(before.weights, step.seen.names[: step.num_old])
     growth = experiment.method.growth
     head: Any = student.head
@@ -103,8 +102,29 @@ def old_network(prepared: Prepared, before: Before, num_classes: int) -> nn.Modu
     return network.to(settings.device, memory_format=torch.channels_last)
 
 
-def _check_growth(experiment: schema.Experiment, weights: Path, step: Step) -> None:
-    """Refuses to let a student grow out of a given model of another kind."""
+def input_statistics(prepared: Prepared, before: Before) -> dict[str, tuple[float, ...]]:
+    """By what the model of the step before has its input normalised: ``mean`` and ``std``."""
+    settings, options = prepared.settings, prepared.experiment.teacher
+    if not before.given:
+        return {"mean": settings.mean, "std": settings.std}
+    assert options is not None
+    facts = WeightFacts.read(read_weights(before.weights)[1], before.weights)
+    return {
+        "mean": options.mean or facts.mean or settings.mean,
+        "std": options.std or facts.std or settings.std,
+    }
+
+
+def _check_growth(prepared: Prepared, before: Before, step: Step) -> None:
+    """Refuses to let a student grow out of a given model of another kind, or of other input."""
+    experiment, weights, settings = prepared.experiment, before.weights, prepared.settings
+    theirs = input_statistics(prepared, before)
+    ours = {"mean": settings.mean, "std": settings.std}
+    if any(abs(a - b) > 1e-3 for key in ours for a, b in zip(ours[key], theirs[key], strict=True)):
+        raise UserError(
+            f"The model {weights} has its input normalised by {theirs}, and the student that is to grow out of it by "
+            f"{ours}; set data.mean and data.std to those of the model."
+        )
     teacher, student = experiment.teacher, experiment.student
     assert teacher is not None
     options = options_of(teacher, WeightFacts.read(read_weights(weights)[1], weights), weights, "teacher")

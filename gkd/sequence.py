@@ -24,7 +24,7 @@ from gkd.data.memory import Memory, choose_exemplars, memory_of_lists, samples_o
 from gkd.errors import UserError
 from gkd.evaluate import predict
 from gkd.incremental import STEPS, Step, hold_out, remember
-from gkd.inheritance import Before, check_columns, old_network, step_student, step_teacher
+from gkd.inheritance import Before, check_columns, input_statistics, old_network, step_student, step_teacher
 from gkd.judge import check_expected, judge, rounded
 from gkd.logging import Reporter
 from gkd.losses import induced_logits
@@ -75,6 +75,7 @@ def solve_steps(
         UserError: bad input; a given model of other classes, or one that the student cannot grow out of.
         Interrupted: a signal asked to stop; everything is saved.
     """
+    _say_what_is_not_learnt(prepared, console)
     done: list[Done] = []
     for problem in problems_of(prepared.experiment):
         step = problem.step
@@ -96,6 +97,20 @@ def solve_steps(
         done.append(found)
         matrices = write_matrices(folder, step.steps, [each.summary for each in done])
     return summarise_steps(folder, here, [each.summary for each in done], matrices, threads)
+
+
+def _say_what_is_not_learnt(prepared: Prepared, console: Console) -> None:
+    """A softmax over one class is 1 whatever the network says."""
+    step = prepared.problem.step
+    assert step is not None
+    single = any(len(names) == 1 for names in step.steps[1:])
+    terms = [term for stage in prepared.experiment.method.stages.values() for term in stage.terms.values()]
+    if single and any(term.loss == "cross_entropy_new" for term in terms):
+        console.print(
+            "note      a step brings one class, over which cross_entropy_new is always 0; larger steps teach more",
+            markup=False,
+            highlight=False,
+        )
 
 
 @dataclass(frozen=True)
@@ -163,10 +178,11 @@ def _take(prepared: Prepared, given: Path, own: Path) -> Done:
     step, options = problem.step, prepared.experiment.teacher
     assert step is not None
     assert options is not None
-    network = old_network(prepared, Before(given, given=True), len(step.seen))
+    before = Before(given, given=True)
+    network = old_network(prepared, before, len(step.seen))
     check_columns(given, step.seen.names)
     started = time.monotonic()
-    answers = _answers(network, problem, settings)
+    answers = _answers(network, problem, settings, look=input_statistics(prepared, before))
     method = prepared.experiment.method
     accuracy = metrics.accuracy(answers.logits, problem.student.test.labels.cpu())
     told = f"The teacher {given} has {accuracy:.2f} % on the test images of its {len(step.seen)} classes"
@@ -186,7 +202,7 @@ def _take(prepared: Prepared, given: Path, own: Path) -> Done:
         "test_images": _sizes(problem),
         "empty_batches": {},
     }
-    return _keep(own, Before(given, given=True), answers.memory, step, summary)
+    return _keep(own, before, answers.memory, step, summary)
 
 
 def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporter) -> Done:
@@ -338,18 +354,23 @@ def final_scores(
 
 
 def _answers(
-    student: nn.Module, problem: Problem, settings: Settings, memory: Memory | None = None
+    student: nn.Module,
+    problem: Problem,
+    settings: Settings,
+    memory: Memory | None = None,
+    look: Mapping[str, tuple[float, ...]] | None = None,
 ) -> _Answers:
     """One pass over the test images and, with a memory, one over what exemplars are chosen from and those there are."""
     step = problem.step
     assert step is not None
-    logits, embedding = predict(student, problem.student.test, settings)
+    look = look or {}
+    logits, embedding = predict(student, problem.student.test, settings, **look)
     if not step.remembers():
         return _Answers(logits, embedding, Memory({}), None, None)
     pool = torch.cat([samples_of(step.images, step.lacking()), step.memory.samples])
     if memory is not None:
         pool = memory.samples
-    _, known = predict(student, step.images.select(pool), settings)
+    _, known = predict(student, step.images.select(pool), settings, **look)
     if memory is None:
         memory = remember(step, pool, known, seed=settings.seed)
     place = torch.empty(len(step.images), dtype=torch.int64)

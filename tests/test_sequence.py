@@ -233,6 +233,10 @@ def test_a_student_grows_out_of_a_given_model_and_does_not_where_it_cannot(
         (["task.start_from=1"], "knows 8 classes|has 8 classes"),
         (["task.start_from=2", "task.order=3"], "is of another class order: its column 0 is '0'"),
         (["task.start_from=2", "student.network=resnet14"], "cannot grow out of it"),
+        (
+            ["task.start_from=2", "data.mean=[0.5]", "data.std=[0.5]"],
+            "data.std to those of the model",
+        ),
         (["task.start_from=2", "method=ucir"], "cannot grow out of it"),
         (
             ["task.start_from=2", "method.growth.old=frozen"],
@@ -349,3 +353,13 @@ def test_a_dry_run_tries_a_step_without_and_one_with_a_teacher(
     assert "step 2    " in printed
     assert "step 3" not in printed
     assert not Path("runs").exists()
+
+
+def test_a_step_of_one_class_is_no_step_for_a_loss_over_new_classes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    few = ("task.increment=null", "task.base=null", "run.epochs=1", "task.base_epochs=1")
+    run(*few, "task.steps=[[0, 1, 2, 3, 4, 5, 6, 7, 8], [9]]", "method=finetune")
+    assert "cross_entropy_new is always 0" in capsys.readouterr().out
+    run("method=finetune", "run.epochs=1", "task.base_epochs=1")
+    assert "cross_entropy_new" not in capsys.readouterr().out

@@ -29,6 +29,16 @@ def test_ls_of_one_kind_lists_only_that(capsys):
     assert "resnet8" not in printed
 
 
+def test_show_says_what_a_method_does_at_incremental_steps(capsys):
+    assert gkd("show", "podnet") == 0
+    printed = capsys.readouterr().out
+    assert "incremental steps: network {'head': 'proxy', 'last_relu': False}, exemplars True" in printed
+    assert "data balanced-memory" in printed
+    assert "scale podnet" in printed
+    assert gkd("show", "kd") == 0
+    assert "incremental steps" not in capsys.readouterr().out
+
+
 def test_show_prints_paper_weights_needs_and_sources(capsys):
     assert gkd("show", "refilled") == 0
     printed = capsys.readouterr().out
