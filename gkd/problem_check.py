@@ -41,9 +41,11 @@ def _check_what_the_teacher_sees(experiment: schema.Experiment, problem: Problem
 
 def _check_incremental(experiment: schema.Experiment, step: Step) -> None:
     """Refuses what an incremental run cannot have."""
-    if experiment.method.exemplars and not step.remembers():
+    method = experiment.method
+    if (method.exemplars or not method.judged_by_head) and not step.remembers():
+        why = "rehearses" if method.exemplars else "is judged by the nearest class mean of"
         raise UserError(
-            f"The method {experiment.method.name!r} rehearses exemplars of old classes, but the task keeps none; set "
+            f"The method {method.name!r} {why} exemplars of old classes, but the task keeps none; set "
             "task.memory_per_class=20, or task.memory_total=2000."
         )
     if experiment.student.checkpoint is not None or experiment.student.pretrain is not None:

@@ -21,7 +21,6 @@ from gkd import metrics
 from gkd.builders import Prepared, build_side, problems_of
 from gkd.checkpoint import read_json, save_weights, sha256, state_hash, write_json
 from gkd.data.memory import Memory, choose_exemplars, memory_of_lists, samples_of
-from gkd.errors import UserError
 from gkd.evaluate import predict
 from gkd.incremental import STEPS, Step, hold_out, remember
 from gkd.inheritance import Before, check_columns, input_statistics, old_network, step_student, step_teacher
@@ -217,9 +216,7 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     student = step_student(prepared, before.model if before else None)
     held = hold_out(step, method.held_out, seed=settings.seed) if method.held_out and not first else None
     if held is not None:
-        kept = torch.cat([samples_of(step.images, step.new), step.memory.samples])
-        kept = kept[~torch.isin(kept, held)]
-        problem = replace(problem, student=replace(problem.student, train=step.chosen(kept)))
+        problem = _without(problem, step, held)
     teacher = None
     if method.needs_teacher:
         assert before is not None  # the first step has none
@@ -261,6 +258,13 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
         "bookkeeping_seconds": round(bookkeeping + time.monotonic() - started, 3),
     }
     return _keep(own, Before(own / WEIGHTS["last"]), answers.memory, step, summary)
+
+
+def _without(problem: Problem, step: Step, held: Tensor) -> Problem:
+    """The problem whose student does not train on what is held out."""
+    kept = torch.cat([samples_of(step.images, step.new), step.memory.samples])
+    kept = kept[~torch.isin(kept, held)]
+    return replace(problem, student=replace(problem.student, train=step.chosen(kept)))
 
 
 def _keep(own: Path, model: Before, memory: Memory, step: Step, summary: dict[str, Any]) -> Done:
@@ -317,11 +321,7 @@ class _Answers:
         """``[N, C]``: those of what answers for the method."""
         if method.judged_by_head:
             return self.logits
-        if self.means is None:
-            raise UserError(
-                f"The method {method.name!r} is judged by the nearest class mean of its exemplars, but the task keeps "
-                "none; set task.memory_per_class=20, or task.memory_total=2000."
-            )
+        assert self.means is not None  # a task without memory is refused
         return induced_logits(F.normalize(self.embedding, dim=1), self.means)
 
     def rows(self, step: Step, labels: Tensor) -> dict[str, list[float | None]]:

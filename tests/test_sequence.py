@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from gkd.builders import load_source
 from gkd.checkpoint import read_weights, sha256
-from gkd.config import load, shipped_methods
+from gkd.config import configs_folder, load, parse_yaml, shipped_methods
 from gkd.metrics.incremental import incremental_summary
 from gkd.report.incremental import CURVES_PLOT, MATRIX_PLOT
 from gkd.schema import Data, Validation
@@ -363,3 +364,27 @@ def test_a_step_of_one_class_is_no_step_for_a_loss_over_new_classes(
     assert "cross_entropy_new is always 0" in capsys.readouterr().out
     run("method=finetune", "run.epochs=1", "task.base_epochs=1")
     assert "cross_entropy_new" not in capsys.readouterr().out
+
+
+def test_one_step_ends_with_the_bits_of_a_cross_task_run() -> None:
+    """On the same data both adapters share the teacher's run and end with the same student."""
+    classes = [str(digit) for digit in range(10)]
+    words = ("run.epochs=2", "run.threads=1", "run.seed=3", "data.batch_size=64", "method=sp", "method.stages.distil.data=seen",
+             "teacher={network: resnet14, train: {epochs: 1}}")  # fmt: skip
+    step = ("task.base=5", "task.increment=5", "task.fresh_student=true", "task.memory_per_class=null")
+    cross = f"task={{name: cross_task, teacher_classes: {classes[:5]}, student_classes: {classes}}}"
+    content = parse_yaml(configs_folder().joinpath("incremental/digits.yaml").read_text(), "digits")
+    content.pop("compare")
+    Path("mine.yaml").write_text(
+        yaml.safe_dump({**content, "task": parse_yaml(cross.removeprefix("task="), "task")})
+    )
+    assert gkd("run", "incremental/digits", *step, *words) == 0
+    assert gkd("run", "mine.yaml", *words) == 0
+    assert len(list(Path("runs/teachers").rglob("summary.json"))) == 1
+    for name in ("student", "student-best"):
+        ours, theirs = (
+            student(next(Path(f"runs/{config}").glob("*/*/summary.json")).parent, name)
+            for config in ("incremental/digits", "mine")
+        )
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)

@@ -148,6 +148,7 @@ def experiment(*overrides: str, **task: Any) -> Any:
     ("overrides", "sentence"),
     [
         (["method=icarl"], "'icarl' rehearses exemplars of old classes, but the task keeps none"),
+        (["method=sp", "method.judge=ncm"], "'sp' is judged by the nearest class mean of exemplars"),
         (["method=sp", "student.checkpoint=x.safetensors"], "teacher.checkpoint instead of student.checkpoint"),
         (["method=sp", "data.teacher_view={image_size: 16}"], "both see the same images"),
         (["method=sp", "task.steps=[[0, 1], [2, 3, 4], [5, 6, 7, 8, 9]]", "task.base=null", "task.increment=null",
