@@ -369,8 +369,8 @@ def test_a_step_of_one_class_is_no_step_for_a_loss_over_new_classes(
 def test_one_step_ends_with_the_bits_of_a_cross_task_run() -> None:
     """On the same data both adapters share the teacher's run and end with the same student."""
     classes = [str(digit) for digit in range(10)]
-    words = ("run.epochs=2", "run.threads=1", "run.seed=3", "data.batch_size=64", "method=sp", "method.stages.distil.data=seen",
-             "teacher={network: resnet14, train: {epochs: 1}}")  # fmt: skip
+    words = ("run.epochs=2", "run.threads=1", "run.seed=3", "data.batch_size=64", "method=sp")
+    words += ("method.stages.distil.data=seen", "teacher={network: resnet14, train: {epochs: 1}}")
     step = ("task.base=5", "task.increment=5", "task.fresh_student=true", "task.memory_per_class=null")
     cross = f"task={{name: cross_task, teacher_classes: {classes[:5]}, student_classes: {classes}}}"
     content = parse_yaml(configs_folder().joinpath("incremental/digits.yaml").read_text(), "digits")
