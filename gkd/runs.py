@@ -261,7 +261,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
         raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
     # What the student started from and who taught it are of no use any more, and need not be there.
-    method = load(folder / "config.yaml", from_run=True).experiment.method
+    method = load(folder / "config.yaml", overrides, from_run=True).experiment.method
     words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
     words += ["task.start_from=1"] if "incremental" in summary else []
     prepared = prepare(load(folder / "config.yaml", words, from_run=True), final=True)

@@ -341,7 +341,7 @@ def test_the_best_is_the_first_epoch_of_the_largest_validation(
     trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([50.0, 70.0, 70.0, 60.0])
-    monkeypatch.setattr(gkd.train, "validate", lambda *_: next(values))
+    monkeypatch.setattr(gkd.train, "validate", lambda *_: ("accuracy", next(values)))
     outcome = trainer().fit(method_of(cross_entropy={}), {"one": 4})
     assert (outcome.position.best_epoch, outcome.position.best_metric) == (2, 70.0)
     assert not torch.equal(outcome.best["conv1.weight"], outcome.last["conv1.weight"])
