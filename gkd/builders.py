@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -32,12 +32,13 @@ from gkd.data.rotations import with_rotations
 from gkd.errors import UserError
 from gkd.features import TappedNetwork, output_shapes
 from gkd.labels import LabelRelation
-from gkd.method import require
+from gkd.method import refusal, require
 from gkd.mixup import without_mixup
 from gkd.models import build_network
+from gkd.problem_check import check_problem
 from gkd.settings import Settings, images_per_class
 from gkd.stage_check import check_stages
-from gkd.task import TASKS, Problem, Source, Task
+from gkd.task import TASKS, Problem, Source, Task, students_teach
 from gkd.weight_facts import WeightFacts
 
 
@@ -56,18 +57,20 @@ class Prepared:
         return self.resolved.experiment
 
 
-def prepare(resolved: config.Resolved) -> Prepared:
+def prepare(resolved: config.Resolved, *, final: bool = False) -> Prepared:
     """Reads the data, lets the task select classes, checks the method's needs, builds the student.
+
+    Args:
+        resolved: the experiment.
+        final: of several problems the last one, rather than the first to train.
 
     Raises:
         UserError: anything that can be known to be wrong before training.
     """
     experiment = resolved.experiment
     problem = problem_of(experiment)
-    if experiment.data.per_class is not None:
-        seed = experiment.run.seed if experiment.data.subset_seed is None else experiment.data.subset_seed
-        train = limit_per_class(problem.student.train, experiment.data.per_class, seed=seed)
-        problem = replace(problem, student=replace(problem.student, train=train))
+    if final and problem.step is not None:
+        *_, problem = problems_of(experiment)
     torch.manual_seed(experiment.run.seed)
     student = _build_student(experiment, problem)
     settings = _settings(experiment, problem)
@@ -82,37 +85,45 @@ def prepare(resolved: config.Resolved) -> Prepared:
 
 
 def problem_of(experiment: schema.Experiment) -> Problem:
-    """Which classes and images each side has, where the method can work so.
+    """Which classes and images each side has, where the method can work so; of several problems the first to train.
 
     Raises:
-        UserError: a method that the relation denies, or images of the teacher's that are not adapted.
+        UserError: a method that the relation denies, images of the teacher's that are not adapted, or what an
+            incremental run cannot have.
     """
-    source, teacher_source, task = _sides(experiment)
-    relation = relation_of(experiment) if experiment.teacher else None
-    require(experiment.method, relation, config.shipped_methods())
-    problem = next(iter(task.problems(teacher_source, source, experiment.run.seed)))
-    _check_what_the_teacher_sees(experiment, problem)
+    relation = relation_to_check(experiment)
+    if (
+        refusal(experiment.method, relation) is not None
+    ):  # to read all methods takes longer than to refuse one
+        require(experiment.method, relation, config.shipped_methods())
+    problem = next(problem for problem in problems_of(experiment) if not _is_given(problem, experiment))
+    check_problem(experiment, problem)
     return problem
 
 
-def _check_what_the_teacher_sees(experiment: schema.Experiment, problem: Problem) -> None:
-    """Refuses to show a teacher images unlike its own, unless the experiment says how they are adapted."""
-    if experiment.teacher is None or experiment.teacher.data is None or not experiment.method.needs_teacher:
-        return
-    own, seen = problem.teacher.train, problem.student.train.as_teacher_sees
-    if own.channels != seen.channels:
-        raise UserError(
-            f"The teacher's images have {own.channels} channels and the student's, as it would see them, "
-            f"{seen.channels}; set data.teacher_view.channels={own.channels}."
-        )
-    view = experiment.data.teacher_view
-    if own.size != seen.size and (view is None or view.image_size is None):
-        height, width = own.size
-        raise UserError(
-            f"The teacher's images are {height}×{width} and the student's {seen.size[0]}×{seen.size[1]}: "
-            f"say what the teacher sees: data.teacher_view.image_size={height}, or {seen.size[0]} to show it the "
-            "student's as they are."
-        )
+def problems_of(experiment: schema.Experiment) -> Iterator[Problem]:
+    """The task's problems in their order, the training images limited to ``data.per_class``."""
+    source, teacher_source, task = _sides(experiment)
+    data, run = experiment.data, experiment.run
+    seed = run.seed if data.subset_seed is None else data.subset_seed
+    of_all_classes = None
+    for problem in task.problems(teacher_source, source, run.seed):
+        train = problem.student.train
+        if data.per_class is not None and problem.step is not None:
+            if of_all_classes is None:
+                of_all_classes = limit_per_class(problem.step.images, data.per_class, seed=seed)
+            problem = replace(problem, step=replace(problem.step, images=of_all_classes))
+            assert problem.step is not None
+            train = problem.step.new_images()
+        elif data.per_class is not None:
+            train = limit_per_class(train, data.per_class, seed=seed)
+        yield replace(problem, student=replace(problem.student, train=train))
+
+
+def _is_given(problem: Problem, experiment: schema.Experiment) -> bool:
+    """Whether the model of an incremental step is the experiment's teacher, or comes before it."""
+    step = problem.step
+    return step is not None and experiment.teacher is not None and step.number <= step.start_from
 
 
 def build_side(
@@ -192,6 +203,13 @@ def _sides(experiment: schema.Experiment) -> tuple[Source, Source, Task]:
     teacher_data = (experiment.teacher and experiment.teacher.data) or experiment.data
     task: Task = TASKS[experiment.task.name].load()(experiment.task)
     return load_source(experiment.data), load_source(teacher_data), task
+
+
+def relation_to_check(experiment: schema.Experiment) -> LabelRelation | None:
+    """What a method must be able to work with: None where nothing teaches."""
+    if experiment.teacher is None and not students_teach(experiment.task.name):
+        return None
+    return relation_of(experiment)
 
 
 def relation_of(experiment: schema.Experiment) -> LabelRelation:

@@ -19,11 +19,20 @@ from pydantic import ValidationError, create_model
 from gkd.data import LAYOUTS
 from gkd.errors import UserError, unknown
 from gkd.identity import forget_files, identity_of, images_fingerprint, terms_with_defaults
-from gkd.merging import Spots, forget_other_networks, merge, mix_every_stage, set_dotted, spelled_out, spread
+from gkd.merging import (
+    Spots,
+    forget_other_networks,
+    give_network_options,
+    merge,
+    mix_every_stage,
+    set_dotted,
+    spelled_out,
+    spread,
+)
 from gkd.method import Method
 from gkd.mistakes import sentences
 from gkd.schema import Data, Experiment
-from gkd.task import TASKS
+from gkd.task import TASKS, students_teach
 from gkd.trust import check_trust, lies_in_run_folder, named_in
 from gkd.yaml_files import parse_yaml, read_yaml
 
@@ -294,6 +303,11 @@ def resolve(
         if layer_method:
             merge(merged, {"method": layer_method}, label, origins)
     mix_every_stage(merged, origins)
+    task = merged.get("task")
+    named = task.get("name") if isinstance(task, Mapping) else None
+    give_network_options(
+        merged, origins, teacher=isinstance(named, str) and named in TASKS and students_teach(named)
+    )
     routing.settle(merged, origins)
     check_trust(merged, trusted)
     model = _experiment_model(merged.get("task"), name)

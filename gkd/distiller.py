@@ -19,7 +19,7 @@ from gkd.rehearsal import both_shapes, check_head, check_terms, shapes_of_pair
 from gkd.routing import Decision, Routing, build_router
 from gkd.spots import SpotPair, output_at
 from gkd.teacher import Teacher
-from gkd.terms import Term
+from gkd.terms import Term, class_scale
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Distiller(nn.Module):
         student: the network that learns.
         teacher: the frozen teacher; None where no term reads it.
         terms: name -> term, as a stage lists them.
-        relation: teacher against student classes; None without a teacher.
+        relation: teacher against student classes; None without a teacher, unless some classes are old all the same.
         rows: which rows a loss on the teacher's logits sees where the term does not say.
         centres: ``[C, D_T]`` L2-normalised class centres of the training images in the teacher's
             embedding, zero rows for absent classes; needed by terms with ``centres: train``.
@@ -106,6 +106,12 @@ class Distiller(nn.Module):
             shared_column[relation.student_index] = torch.arange(relation.num_shared)
             self.register_buffer("shared_column", shared_column, persistent=False)
             self.all_known = bool(relation.known.all())
+        num_old = int(known.sum())
+        num_new = len(known) - num_old
+        self.scales = {
+            name: term.weight * (class_scale(term.scale, num_old, num_new) if term.scale else 1.0)
+            for name, term in self.terms.items()
+        }
         shapes = None
         if image_shape is not None:
             shapes = both_shapes(self.student, teacher, image_shape, teacher_image_shape or image_shape)
@@ -186,7 +192,7 @@ class Distiller(nn.Module):
                     report[f"empty/{name}"] = (
                         _sum([count for count in counts if count is not None]) == 0
                     ).float()
-            weights = {n: term.weight * term.schedule.factor(self.epoch) for n, term in self.terms.items()}
+            weights = {n: self.scales[n] * term.schedule.factor(self.epoch) for n, term in self.terms.items()}
             loss = weighted_sum(values, weights)
             if decision is not None:
                 assert self.router is not None

@@ -13,11 +13,13 @@ from typing import Any
 
 from rich.console import Console
 
-from gkd.builders import relation_of
+from gkd.builders import relation_of, relation_to_check
 from gkd.checkpoint import read_json, write_json
 from gkd.config import Resolved, load_method
 from gkd.errors import UserError, unknown
 from gkd.few_shot import EPISODES
+from gkd.incremental import MATRIX
+from gkd.matrices import read_matrices
 from gkd.method import refusal
 from gkd.results import CORRECT, FROZEN, WEIGHTS, unpack
 from gkd.runs import run, run_folder, slug
@@ -215,6 +217,9 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
                 content |= {"leak": summary["leak"]} if summary["leak"] else {}
                 if (run_folder(cell.resolved) / EPISODES).is_file():
                     content["episodes"] = read_json(run_folder(cell.resolved) / EPISODES, keys=tuple(WEIGHTS))
+                if (run_folder(cell.resolved) / MATRIX).is_file():
+                    matrix = read_matrices(run_folder(cell.resolved))
+                    content |= {"incremental": summary["incremental"], "matrix": matrix}
                 write_json(path, content)
                 solved.cells.append(content)
                 continue
@@ -246,4 +251,4 @@ def _denial(resolved: Resolved) -> tuple[str | None, str]:
     """Why the label relation denies a cell's method, or None; and what the relation is."""
     experiment = resolved.experiment
     relation = relation_of(experiment)
-    return refusal(experiment.method, relation if experiment.teacher else None), relation.kind
+    return refusal(experiment.method, relation_to_check(experiment)), relation.kind

@@ -14,6 +14,7 @@ from gkd.data import LAYOUTS, fingerprint
 from gkd.imports import is_import_name
 from gkd.method import Method
 from gkd.schema import Experiment
+from gkd.task import students_teach
 
 # Keys that change where or how fast a run goes, not what comes out.
 NO_EFFECT = (
@@ -55,8 +56,9 @@ def identity_of(experiment: Experiment) -> str:
                 del shown[option]
     for key in (*NO_EFFECT, *_ELSEWHERE):
         _remove(content, key)
-    if not experiment.method.needs_teacher:
-        content.pop("teacher", None)  # the student alone is the same run beside any teacher
+    # The student alone is the same run beside any teacher, but one that grows out of the teacher.
+    if not experiment.method.needs_teacher and not students_teach(experiment.task.name):
+        content.pop("teacher", None)
     for key in ("data", "teacher.data"):
         _name_images(_get(content, key) or {})
     for key in ("teacher", "student"):

@@ -27,12 +27,12 @@ from gkd.weight_facts import WeightFacts
 
 
 def class_scores(student: nn.Module, problem: Problem, method: Method, settings: Settings) -> Tensor:
-    """``[N, C]`` of the test images: the head's logits, or where no head is trained cosines to the class means.
+    """``[N, C]`` of the test images: the head's logits, or where it does not answer cosines to the class means.
 
     The means are those of the training images, un-augmented.
     """
     logits, embedding = predict(student, problem.student.test, settings)
-    if method.trains_head:
+    if method.judged_by_head:
         return logits
     train = problem.student.train
     _, known = predict(student, train, settings)
@@ -42,7 +42,7 @@ def class_scores(student: nn.Module, problem: Problem, method: Method, settings:
 
 def judge(logits: Tensor, labels: Tensor, method: Method | None = None) -> dict[str, Any]:
     """Accuracy in percent; of a head also expected calibration error in percent and negative log-likelihood in nats."""
-    if method is not None and not method.trains_head:
+    if method is not None and not method.judged_by_head:
         return {"accuracy": rounded(metrics.accuracy(logits, labels)), "ece": None, "nll": None}
     return {
         "accuracy": rounded(metrics.accuracy(logits, labels)),

@@ -8,6 +8,7 @@ from typing import Any
 from gkd.errors import UserError
 from gkd.losses import LOSSES, reads_teacher
 from gkd.mixup import Mixup, without_mixup
+from gkd.models import takes_option
 
 
 def merge(
@@ -75,6 +76,32 @@ def mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
         content = {"mixup": mixup.model_dump(exclude_unset=True), "terms": virtual}
         label = origins.get("data.augment", "default")
         merge(merged, {"method": {"stages": {name: content}}}, label, origins)
+
+
+def give_network_options(merged: dict[str, Any], origins: dict[str, str], *, teacher: bool) -> None:
+    """Gives the student the options that the method's network has, where nothing else is said and the network has them.
+
+    Args:
+        teacher: gives them to the teacher too, which the student grows out of, where it is the same network and is
+            trained here.
+    """
+    method, student = merged["method"], merged.get("student")
+    wanted, label = method.get("network"), f"method {method['name']}"
+    if not isinstance(wanted, Mapping) or not isinstance(student, dict):
+        return
+    sides = {"student": student}
+    taught = merged.get("teacher")
+    if teacher and isinstance(taught, dict) and taught.get("network") == student.get("network"):
+        sides |= {} if taught.get("checkpoint") else {"teacher": taught}
+    for side, section in sides.items():
+        for option, value in wanted.items():
+            options = section.get("options") or {}
+            try:
+                has = isinstance(options, Mapping) and takes_option(str(section.get("network")), option)
+            except UserError:
+                return  # the schema refuses the network
+            if has and option not in options:
+                merge(merged, {side: {"options": {option: value}}}, label, origins)
 
 
 def spelled_out(method: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,30 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gkd.data import EpisodePlan
-from gkd.errors import UserError
+from gkd.errors import UserError, unknown
 from gkd.labels import LabelRelation
 from gkd.losses import IN_EPISODES
 from gkd.mixup import Mixup
 from gkd.optimiser import Optimiser
 from gkd.routing import Routing, routing_problem
+from gkd.rules import RULES
 from gkd.terms import Term
+
+StageData = Literal["all", "balanced", "episodes", "held-out", "new", "seen", "balanced-memory"]
+
+
+class Growth(BaseModel):
+    """How a student grows by the classes of an incremental step.
+
+    Attributes:
+        new: the new columns start at ``random``, or ``imprint``-ed by the new classes' mean embeddings.
+        old: whether the old columns are ``trained`` on or stay ``frozen`` (a cosine head's alone can).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    new: Literal["random", "imprint"] = "random"
+    old: Literal["trained", "frozen"] = "trained"
 
 
 class Stage(BaseModel):
@@ -28,7 +45,10 @@ class Stage(BaseModel):
         train: the parts that get gradients: ``student``, ``head``, ``backbone``, ``adapters`` or a
             module path of the student.
         data: ``all`` of the training images, class-``balanced`` batches of them, ``episodes`` of them (one a step,
-            whatever the run's batch size), or the ``held-out`` validation images.
+            whatever the run's batch size), or the ``held-out`` validation images. In an incremental step all are those
+            of its new classes and the exemplars of old ones; then there are also those of the ``new`` classes alone,
+            all images of the classes ``seen`` so far, and ``balanced-memory``: of each class as many as the one with
+            the fewest has.
         images_per_class: k of the P x k batches where data is ``balanced``.
         episodes: how they are made where data is ``episodes``.
         start: the student at the beginning: ``last`` or ``best`` of the stage before, or ``initial``.
@@ -45,7 +65,7 @@ class Stage(BaseModel):
     terms: dict[str, Term] = Field(min_length=1)
     optimiser: Optimiser = Optimiser()
     train: tuple[str, ...] = ("student",)
-    data: Literal["all", "balanced", "episodes", "held-out"] = "all"
+    data: StageData = "all"
     images_per_class: int = Field(default=4, ge=2)
     episodes: EpisodePlan | None = None
     start: Literal["last", "best", "initial"] = "last"
@@ -150,6 +170,14 @@ class Method(BaseModel):
         paper: authors, title, venue, year.
         summary: one line for tables.
         stages: in the order in which they run.
+        network: options that the student's network has for this method where the experiment says no others.
+        exemplars: whether an incremental step is refused where no exemplar of an old class is kept.
+        growth: how the student grows by the classes of an incremental step.
+        held_out: the share of an incremental step's exemplars, and as many images of each new class, that is kept
+            from training for a rule after it.
+        after: rules after each incremental step (``gkd.rules.RULES``); other tasks have none.
+        judge: what answers for the student: its ``head``, or ``ncm``, the nearest class mean (in incremental steps
+            that of the exemplars); where no head is trained it is ``ncm`` in any case.
         sources: dotted path of a number -> where it is from (paper, code@commit, benchmark or ours).
     """
 
@@ -159,6 +187,12 @@ class Method(BaseModel):
     paper: str
     summary: str
     stages: dict[str, Stage] = Field(min_length=1)
+    network: dict[str, Any] = {}
+    exemplars: bool = False
+    growth: Growth = Growth()
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    after: tuple[str, ...] = ()
+    judge: Literal["head", "ncm"] = "head"
     sources: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -178,14 +212,31 @@ class Method(BaseModel):
             earlier.append(stage)
         return self
 
+    @model_validator(mode="after")
+    def _rules_are_known(self) -> Method:
+        """The rules after a step have names, and what they are fitted on is held out."""
+        for name in self.after:
+            if name not in RULES:
+                raise ValueError(unknown("rule after a step", name, RULES))
+        if "fit-bias" in self.after and self.held_out == 0:
+            raise ValueError(
+                "fit-bias is fitted on images kept from training; give their share, as in held_out: 0.1"
+            )
+        return self
+
     @property
     def needs_teacher(self) -> bool:
         return any(term.needs_teacher for stage in self.stages.values() for term in stage.terms.values())
 
     @property
     def trains_head(self) -> bool:
-        """Whether some term reads the student's logits; otherwise the head stays as it was drawn."""
-        return "student_logits" in self.needs
+        """Whether some term reads the student's logits or cosines; otherwise the head stays as it was drawn."""
+        return bool({"student_logits", "student_cosines"} & set(self.needs))
+
+    @property
+    def judged_by_head(self) -> bool:
+        """Whether the student's head answers, rather than the nearest class mean."""
+        return self.trains_head and self.judge == "head"
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -221,6 +272,30 @@ class Method(BaseModel):
         return lengths
 
 
+def without_teacher(method: Method) -> Method:
+    """What remains of a method where nothing was learnt before: for the first step of an incremental run.
+
+    Terms that read a teacher go, and with them stages that have no other; so does balanced fine-tuning, for no class
+    is old. Where no term is left, the first stage is cross-entropy alone.
+    """
+    content = method.model_dump()
+    stages = {}
+    for name, stage in method.stages.items():
+        terms = {key: term for key, term in stage.terms.items() if not term.needs_teacher}
+        if terms and stage.data != "balanced-memory":
+            kept = content["stages"][name]
+            kept["terms"] = {key: kept["terms"][key] for key in terms}
+            kept.update(start="last", spots=Routing().model_dump())
+            if all(term.samples == "clean" for term in terms.values()):
+                kept["mixup"] = None
+            stages[name] = kept
+    if not stages:
+        name, first = next(iter(content["stages"].items()))
+        stages[name] = {key: first[key] for key in ("epochs", "share", "optimiser")}
+        stages[name]["terms"] = {"cross_entropy": {"loss": "cross_entropy"}}
+    return Method.model_validate({**content, "stages": stages})
+
+
 def _prepares(one: Term, other: Term, wanted: Mapping[str, Any]) -> bool:
     same = (one.loss, one.at) == (other.loss, other.at)
     return same and all(one.options[key] == value for key, value in wanted.items())
@@ -246,7 +321,7 @@ def refusal(method: Method, relation: LabelRelation | None) -> str | None:
                         f"The method {where} compares logits over the shared classes, but teacher and student "
                         "share only one; a softmax needs at least two."
                     )
-            if "known" in term.needs and relation is not None and relation.overlap == 1:
+            if term.needs_new_classes and relation is not None and relation.overlap == 1:
                 return f"The method {where} is on the classes that the teacher does not have, but it has them all."
     return None
 

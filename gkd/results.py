@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from gkd import metrics
 from gkd.builders import Prepared
-from gkd.checkpoint import save_weights, write_json
+from gkd.checkpoint import read_weights, save_weights, write_json
 from gkd.environment import command, environment
 from gkd.few_shot import Accuracies, paired, summarised
+from gkd.incremental import STEPS
 from gkd.judge import (
     cached_predictions,
     class_scores,
@@ -67,7 +68,7 @@ def finish(
         "config": resolved.name,
         "identity": resolved.identity,
         "method": method.name,
-        "judged_by": "head" if method.trains_head else "nearest class mean",
+        "judged_by": "head" if method.judged_by_head else "nearest class mean",
         "seed": settings.seed,
         "relation": describe_relation(problem.relation),
         "epochs": prepared.epochs,
@@ -75,7 +76,7 @@ def finish(
         "teacher": None,  # where there is one, what it was judged to be stands among the results
         **results,
         "leak": problem.leak,
-        "empty_batches": _empty_batches(folder),
+        "empty_batches": empty_batches(folder),
         "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
         "seconds": round(position.seconds, 2),
         "parameters": count_parameters(prepared.student),
@@ -109,7 +110,7 @@ def _judged(
             on_novel[which] = on_episodes(student, problem, settings)
             results[which]["few_shot"] = summarised(on_novel[which])
         metadata = weight_metadata(prepared)
-        if method.trains_head:
+        if method.judged_by_head:
             metadata["test_accuracy"] = f"{results[which]['accuracy']:.2f}"
         save_weights(folder / WEIGHTS[which], state, metadata)
     if teacher is not None:
@@ -122,6 +123,81 @@ def _judged(
                 results[which]["to_teacher"] = paired(on_novel[which], on_novel["teacher"])
         keep_episodes(folder, problem.few_shot, on_novel)
     return results, correct
+
+
+def summarise_steps(
+    folder: Path,
+    prepared: Prepared,
+    steps: Sequence[Mapping[str, Any]],
+    matrices: Mapping[str, Any],
+    threads: int,
+) -> Summary:
+    """Sums up an incremental run whose steps are all finished: the last student, its correctness and the summary.
+
+    Args:
+        folder: the run's, with those of its steps in it.
+        prepared: with the problem of the last step.
+        steps: the summaries of the steps.
+        matrices: what ``gkd.matrices`` says of all of them.
+        threads: CPU threads that were used.
+    """
+    resolved, settings, problem = prepared.resolved, prepared.settings, prepared.problem
+    method, last, given = resolved.experiment.method, steps[-1], steps[0].get("given")
+    for name in WEIGHTS.values():
+        tensors, metadata = read_weights(folder / STEPS / str(last["step"]) / name)
+        save_weights(folder / name, tensors, metadata)
+    write_json(folder / CORRECT, {"count": len(problem.student.test), **last["correct"]})
+    empty: dict[str, int] = {}
+    for step in steps:
+        for key, value in step["empty_batches"].items():
+            empty[key] = empty.get(key, 0) + value
+    seconds, images = sum(step["seconds"] for step in steps), sum(step["images"] for step in steps)
+    teacher = given and {
+        "accuracy": steps[0]["head_accuracy"],
+        "induced_accuracy": None,
+        "hash": given["hash"],
+    }
+    answers = "classifier" if method.judged_by_head else "ncm"
+    shown = (
+        "step",
+        "teacher",
+        "teacher_hash",
+        "given",
+        "rules",
+        "memory",
+        "last",
+        "seconds",
+        "bookkeeping_seconds",
+    )
+    summary: Summary = {
+        "config": resolved.name,
+        "identity": resolved.identity,
+        "method": method.name,
+        "judged_by": "head" if method.judged_by_head else "nearest class mean of the exemplars",
+        "seed": settings.seed,
+        "relation": describe_relation(problem.relation),
+        "epochs": last["epochs"],
+        "note": "last: the last epoch of the last step; best: its epoch that validation chose; on all classes",
+        "last": last["last"],
+        "best": last["best"],
+        "teacher": teacher,
+        "leak": (),
+        "incremental": {
+            "answers": answers,
+            "summary": matrices[answers]["summary"],
+            "steps": [{key: step[key] for key in shown if key in step} for step in steps],
+        },
+        "empty_batches": empty,
+        "images_per_second": round(images / max(seconds, 1e-9), 1),
+        "seconds": round(seconds, 2),
+        "bookkeeping_seconds": round(sum(step["bookkeeping_seconds"] for step in steps), 2),
+        "parameters": count_parameters(prepared.student),
+        "test_images": len(problem.student.test),
+        **environment(threads, settings.device, settings.dtype),
+        "command": command(),
+    }
+    write_json(folder / "summary.json", summary)
+    return summary
 
 
 def weight_metadata(prepared: Prepared) -> dict[str, str]:
@@ -154,7 +230,7 @@ def describe_relation(relation: LabelRelation) -> dict[str, Any]:
     }
 
 
-def _empty_batches(folder: Path) -> dict[str, int]:
+def empty_batches(folder: Path) -> dict[str, int]:
     """How many batches held nothing for a counting term (no tuple, say), by stage and term."""
     counts: dict[str, int] = {}
     for record in MetricsFile(folder / "metrics.jsonl").read():

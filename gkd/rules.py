@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -135,3 +139,40 @@ def _check_split(num_old: int, num_classes: int) -> None:
         raise UserError(
             f"num_old={num_old} of {num_classes} classes leaves no old or no new class; use 1 to {num_classes - 1}."
         )
+
+
+@dataclass(frozen=True)
+class AfterStep:
+    """What a rule works on.
+
+    Attributes:
+        student: the network that a step has just trained; a rule changes its head.
+        num_old: how many of its columns are of classes from before the step.
+        held_out: logits ``[N, C]`` and labels ``[N]`` of images kept from training, the same number of each class;
+            computed when a rule asks.
+    """
+
+    student: nn.Module
+    num_old: int
+    held_out: Callable[[], tuple[Tensor, Tensor]]
+
+    @property
+    def head(self) -> Any:
+        return self.student.head
+
+
+def _align_weights(after: AfterStep) -> dict[str, float]:
+    return {"gamma": align_weights(after.head, after.num_old)}
+
+
+def _fit_bias(after: AfterStep) -> dict[str, float]:
+    alpha, beta = fit_bias(*after.held_out(), after.num_old)
+    fold_bias(after.head, after.num_old, alpha, beta)
+    return {"alpha": alpha, "beta": beta}
+
+
+# What a method may name under ``after``; each changes the head and returns what it found.
+RULES: dict[str, Callable[[AfterStep], dict[str, float]]] = {
+    "align-weights": _align_weights,
+    "fit-bias": _fit_bias,
+}

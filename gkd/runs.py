@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from gkd import schema
 from gkd.builders import Prepared, prepare, use_threads
 from gkd.checkpoint import (
     latest_checkpoint,
@@ -29,6 +31,7 @@ from gkd.environment import command, environment
 from gkd.errors import UserError
 from gkd.few_shot import EPISODES, summarised
 from gkd.identity import NO_EFFECT
+from gkd.incremental import MATRIX
 from gkd.judge import (
     check_expected,
     class_scores,
@@ -38,8 +41,10 @@ from gkd.judge import (
     prove_teacher,
 )
 from gkd.logging import Reporter
+from gkd.report.incremental import CURVES_PLOT, plot_run
 from gkd.report.plots import FEW_SHOT_PLOT, ROUTING, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
 from gkd.results import CORRECT, WEIGHTS, Summary, finish
+from gkd.sequence import final_scores, solve_steps
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
@@ -110,6 +115,8 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
     threads = use_threads(experiment.run.threads)
     torch.use_deterministic_algorithms(experiment.run.deterministic)
     prepared = prepare(resolved)
+    if prepared.problem.step is not None:
+        return _run_steps(prepared, folder, console, threads, wait=wait)
     console.print(
         f"data      {describe_images(prepared.problem.student.train)}", markup=False, highlight=False
     )
@@ -138,11 +145,33 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
         return summary, True
 
 
+def _run_steps(
+    prepared: Prepared, folder: Path, console: Console, threads: int, *, wait: bool
+) -> tuple[Summary, bool]:
+    """``run`` for a task of several problems, each of which follows from the one before."""
+    step = prepared.problem.step
+    assert step is not None
+    images = describe_images(step.images)
+    console.print(f"data      {images}, {len(step.steps)} steps", markup=False, highlight=False)
+    given = None
+    if prepared.experiment.teacher is not None:
+        given = teacher_checkpoint(prepared, prepared.experiment.teacher, console)
+    with _locked(folder, console if wait else None):
+        done = finished(folder)
+        if done is not None:  # by the process that was waited for
+            return done, False
+        _describe(folder, prepared, threads)
+        summary = solve_steps(prepared, given, folder, console, title(prepared.resolved), threads)
+        _plot(folder, console)
+        return summary, True
+
+
 def _plot(folder: Path, console: Console) -> None:
     """Draws what a run's files show, where it has not been drawn yet."""
     for content, plot, draw in (
         (ROUTING, ROUTING_PLOT, plot_routing),
         (EPISODES, FEW_SHOT_PLOT, plot_few_shot),
+        (MATRIX, CURVES_PLOT, plot_run),
     ):
         if not (folder / content).is_file() or (folder / plot).is_file():
             continue
@@ -173,15 +202,21 @@ def obtain_teacher(prepared: Prepared, console: Console) -> tuple[Teacher | None
     options = prepared.experiment.teacher
     if options is None or not prepared.experiment.method.needs_teacher:
         return None, prepared.problem
-    checkpoint = options.checkpoint
-    if checkpoint is None:
-        check_shapes(prepared)
-        training = teacher_experiment(prepared)
-        run(training, console, wait=True)
-        checkpoint = run_folder(training) / WEIGHTS[options.weights]
+    checkpoint = teacher_checkpoint(prepared, options, console)
     teacher, problem = load_teacher(prepared, checkpoint)
     console.print(prove_teacher(teacher, problem, prepared, checkpoint), markup=False, highlight=False)
     return teacher, problem
+
+
+def teacher_checkpoint(prepared: Prepared, options: schema.Teacher, console: Console) -> Path:
+    """Where the teacher's weights are, after its run where they are trained here."""
+    if options.checkpoint is not None:
+        return options.checkpoint
+    if prepared.experiment.method.needs_teacher:
+        check_shapes(prepared)
+    training = teacher_experiment(prepared)
+    run(training, console, wait=True)
+    return run_folder(training) / WEIGHTS[options.weights]
 
 
 def _start_from_pretrained(prepared: Prepared, console: Console) -> None:
@@ -229,7 +264,8 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     # What the student started from and who taught it are of no use any more, and need not be there.
     method = load(folder / "config.yaml", overrides, from_run=True).experiment.method
     words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
-    prepared = prepare(_of_student_alone(load(folder / "config.yaml", words, from_run=True)))
+    words += ["task.start_from=1"] if "incremental" in summary else []
+    prepared = prepare(_of_student_alone(load(folder / "config.yaml", words, from_run=True)), final=True)
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     results: dict[str, Any] = {
@@ -247,7 +283,8 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 f"{', '.join(asked)}; override only where the images are (data.root) and what changes no result."
             )
         load_weights(prepared.student, tensors, name=prepared.experiment.student.network, path=folder / name)
-        logits = class_scores(prepared.student, prepared.problem, method, prepared.settings)
+        answer = class_scores if prepared.problem.step is None else partial(final_scores, folder)
+        logits = answer(prepared.student, prepared.problem, method, prepared.settings)
         results[which] = judge(logits, test.labels.cpu(), method)
         if prepared.problem.few_shot is not None:
             found = on_episodes(prepared.student, prepared.problem, prepared.settings)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from gkd.data import ImageSet
 from gkd.errors import UserError
 from gkd.few_shot import FewShot
+from gkd.incremental import Step, evened
 from gkd.labels import LabelRelation, LabelSpace, fraction, window
 
 # Adapters by name, found through the entry-point group, so that a third party's are found too.
@@ -126,6 +127,8 @@ class Problem:
         frozen: classifiers (``gkd.metrics.few_shot``) to judge beside the student, on the embedding that it starts
             from; the classes then have equally many images each, one class after the other.
         leak: classes kept from training that the teacher knows all the same, as ``allow_leak`` has it.
+        step: which step of an incremental run this is; then the student's training images are those of its new classes
+            and, behind them, the exemplars of old ones.
     """
 
     name: str
@@ -137,13 +140,30 @@ class Problem:
     few_shot: FewShot | None = None
     frozen: tuple[str, ...] = ()
     leak: tuple[str, ...] = ()
+    step: Step | None = None
+
+    @property
+    def has_old_classes(self) -> bool:
+        """Whether the student knew some of its classes before, with or without a teacher."""
+        return self.step is not None and self.step.number > 0
+
+    def images(self, data: str, *, seed: int) -> ImageSet:
+        """The images of a stage (``Stage.data``); ``seed`` draws where it takes fewer than there are."""
+        if data == "held-out":
+            return self.student.validation
+        if data == "balanced-memory":
+            return evened(self.student.train, seed=seed)
+        if self.step is not None and data in ("new", "seen"):
+            return self.step.new_images() if data == "new" else self.step.seen_images()
+        return self.student.train
 
 
 class Task(Protocol):
     """A task adapter: the only thing that knows which classes and images each side has.
 
     One that wants a teacher to be trained in another way than by the standard task over its classes has a method
-    ``teacher_task() -> dict`` with the task section of the run that trains it.
+    ``teacher_task() -> dict`` with the task section of the run that trains it. One whose problems follow from each
+    other, the student of one being the teacher of the next, says ``students_teach = True``.
     """
 
     Options: type[TaskOptions]
@@ -157,3 +177,8 @@ class Task(Protocol):
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         """The problems in the order in which they are solved; ``seed`` is that of the run, for tasks that draw."""
         ...
+
+
+def students_teach(name: str) -> bool:
+    """Whether the students of a task teach the next ones, so that its methods need no other teacher."""
+    return bool(getattr(TASKS[name].load(), "students_teach", False))

@@ -55,6 +55,27 @@ class WeightSchedule(BaseModel):
         return 1.0
 
 
+ClassScale = Literal["old-share", "new-share", "ucir", "podnet"]
+
+
+def class_scale(kind: ClassScale, num_old: int, num_new: int) -> float:
+    """How a term's weight follows the numbers of classes that the teacher has (old) and has not (new).
+
+    ``old-share``: old / (old + new), and ``new-share``: new / (old + new), of BiC and WA; ``ucir``: √(old / new);
+    ``podnet``: √((old + new) / new).
+
+    Args:
+        kind: the factor's name.
+        num_old, num_new: how many of the student's classes the teacher has, and has not; for ``ucir`` and ``podnet``
+            at least one is new.
+    """
+    if kind == "old-share":
+        return num_old / (num_old + num_new)
+    if kind == "new-share":
+        return num_new / (num_old + num_new)
+    return math.sqrt((num_old if kind == "ucir" else num_old + num_new) / num_new)
+
+
 class Term(BaseModel):
     """One weighted loss of a stage. Keys that are not listed here are the loss's own options.
 
@@ -62,6 +83,8 @@ class Term(BaseModel):
         loss: a name in ``gkd.losses.LOSSES``.
         weight: multiplies the loss; 0 or more.
         schedule: how the weight moves over the stage.
+        scale: a factor on the weight by the numbers of old and new classes (`class_scale`), which incremental steps
+            change; without a teacher or a step before, every class is new.
         at: the spots of a loss on maps.
         rows: over overlapping spaces, which rows a loss on the teacher's logits sees: ``known``
             (labels that the teacher has) or ``all``; None leaves it to the task.
@@ -76,6 +99,7 @@ class Term(BaseModel):
     loss: str
     weight: float = Field(default=1.0, ge=0)
     schedule: WeightSchedule = WeightSchedule()
+    scale: ClassScale | None = None
     at: Spots = Spots()
     rows: Literal["known", "all"] | None = None
     centres: Literal["train", "batch"] = "train"
@@ -155,6 +179,11 @@ class Term(BaseModel):
     @property
     def needs_teacher(self) -> bool:
         return reads_teacher(self.needs)
+
+    @property
+    def needs_new_classes(self) -> bool:
+        """Whether there must be a class that the teacher does not have."""
+        return "known" in self.needs or self.scale in ("ucir", "podnet")
 
     @property
     def readings(self) -> list[tuple[SpotPair, SpotPair]]:

@@ -118,7 +118,7 @@ class _StageRun:
     ) -> None:
         self.name, self.stage, self.epochs = name, stage, epochs
         self.student, self.problem, self.settings, self.position = student, problem, settings, position
-        images = problem.student.validation if stage.data == "held-out" else problem.student.train
+        images = problem.images(stage.data, seed=settings.seed)
         self.batches = Batches(
             images,
             Look(settings.mean, settings.std, settings.augment),
@@ -140,7 +140,7 @@ class _StageRun:
             student,
             teacher,
             stage.terms,
-            relation=problem.relation if teacher else None,
+            relation=problem.relation if teacher or problem.has_old_classes else None,
             rows=problem.rows,
             centres=centres,
             image_shape=images.image_shape,

@@ -147,7 +147,7 @@ class FewShotTask:
         if options.taskset in NAMELESS and not self.options.allow_leak:
             raise UserError(
                 f"learn2learn's {options.taskset} does not name its classes as data.name does, so nobody can tell "
-                "whether training has seen them; use another taskset, or task.allow_leak=true, which every table then says."
+                "whether training has seen them; use another, or task.allow_leak=true, which every table then says."
             )
         if len(options.ways) > 1:
             raise UserError("Episodes of learn2learn have one number of ways; set task.episodes.ways to one.")

@@ -10,6 +10,9 @@ ON_LOGITS = {
     "lwf",
     "icarl",
     "icarl_softmax",
+    "eeil",
+    "wa",
+    "bic",
     "kd",
     "kd_standardised",
     "dkd",
@@ -17,12 +20,12 @@ ON_LOGITS = {
     "sakd",
     "stkd",
 }
-WITHOUT_TEACHER = {"student", "mixup", "protonet"}
+WITHOUT_TEACHER = {"student", "mixup", "protonet", "finetune", "joint", "replay"}
 # Those that train in episodes, and episodes that small data can fill.
 IN_EPISODES = {"protonet", "refilled_episodic"}
 SMALL_EPISODES = "method.stages.episodes.episodes={ways: 3, shots: 1, queries: 3, per_epoch: 12}"
 # Those with a loss over the classes that the teacher does not have.
-ON_NEW_CLASSES = {"lwf", "icarl"}
+ON_NEW_CLASSES = {"finetune", "lwf", "icarl", "ucir", "podnet"}
 
 TINY: dict[str, Any] = {
     "task": {"name": "cross_task", "size": 5},

@@ -143,7 +143,10 @@ def test_an_unknown_network_is_refused_with_the_other_mistakes(side: str) -> Non
     [
         ({"task": {"name": "cross_tsk"}}, "task.name: Unknown task 'cross_tsk'. Did you mean 'cross_task'?"),
         ({"task": "standard"}, "task is a section; write 'task: {name: standard}'"),
-        ({"task": {"size": 5}}, "task.name is missing; allowed: cross_task, few_shot, middle_shot, standard"),
+        (
+            {"task": {"size": 5}},
+            "task.name is missing; allowed: cross_task, few_shot, incremental, middle",
+        ),
         ({"method": "refiled"}, "Unknown method 'refiled'. Did you mean 'refilled'?"),
         ({"method": {}}, "the experiment names no method"),
         ({"method": ["kd"]}, "method is a name or a section"),

@@ -52,6 +52,22 @@ def shuffled() -> tuple[nn.Module, Teacher, LabelRelation]:
     return student, Teacher(old, LabelSpace("dxb"), mean=(0.5,), std=(0.25,)), relation
 
 
+def test_a_weight_follows_the_numbers_of_old_and_new_classes(make_batch: MakeBatch) -> None:
+    student, teacher = step()
+    relation, batch = LabelRelation(OLD, ALL), make_batch(5)
+    for scale, factor in (
+        ("old-share", 3 / 5),
+        ("new-share", 2 / 5),
+        ("ucir", 1.5**0.5),
+        ("podnet", 2.5**0.5),
+    ):
+        terms = {"cosine": Term(loss="pkt", weight=4, scale=scale)}
+        found = values(Distiller(student, teacher, terms, relation=relation), batch)
+        assert found["loss"] == pytest.approx(4 * factor * found["loss/cosine"])
+    first = values(Distiller(student, None, {"ce": Term(loss="cross_entropy", scale="new-share")}), batch)
+    assert first["loss"] == first["loss/ce"]
+
+
 def values(distiller: Distiller, batch: Batch) -> dict[str, float]:
     return {name: value.item() for name, value in distiller.eval()(batch).items()}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 
@@ -10,7 +12,9 @@ from gkd import config, grid
 from gkd.cli import add_config_arguments
 from gkd.environment import command
 from gkd.report.few_shot import few_shot_markdown, few_shot_rows
-from gkd.report.table import markdown, table_rows, validation_markdown, validation_rows, write_table
+from gkd.report.incremental import CURVES_PLOT, incremental_markdown, incremental_rows, plot_cells
+from gkd.report.plots import can_plot
+from gkd.report.table import Row, markdown, table_rows, validation_markdown, validation_rows, write_table
 
 HELP = "run what is missing of a config's grid and print its table"
 
@@ -18,6 +22,15 @@ HELP = "run what is missing of a config's grid and print its table"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--finished", action="store_true", help="table of the finished cells; run nothing")
+
+
+def _tables(cells: list[dict[str, Any]]) -> tuple[Callable[..., list[Row]], Callable[..., str]]:
+    """What makes the rows of these cells, and what shows them."""
+    if any("matrix" in cell for cell in cells):
+        return incremental_rows, incremental_markdown
+    if any("episodes" in cell for cell in cells):
+        return few_shot_rows, few_shot_markdown
+    return table_rows, markdown
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
@@ -29,8 +42,7 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         rows = validation_rows(solved.cells, order=order)
         text = validation_markdown(rows, axes=list(compare.axes))
     else:
-        on_episodes = any("episodes" in cell for cell in solved.cells)
-        make, show = (few_shot_rows, few_shot_markdown) if on_episodes else (table_rows, markdown)
+        make, show = _tables(solved.cells)
         frozen, labels = grid.frozen_cells(solved, compare.baseline)
         rows = make(
             [*solved.cells, *frozen],
@@ -41,6 +53,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         )
         text = show(rows, baseline=compare.baseline, axes=list(compare.axes))
     write_table(solved.table, rows, text, command=command())
+    if any("matrix" in cell for cell in solved.cells) and can_plot():
+        plot_cells(solved.cells, solved.table / CURVES_PLOT)
     console.print(text, markup=False, highlight=False)
     state = f"{solved.trained} cells trained now" if solved.trained else "nothing was trained"
     state += f", {solved.missing} missing" if solved.missing else ""

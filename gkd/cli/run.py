@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from torch import nn
 
 from gkd import config
 from gkd.builders import Prepared, prepare, use_threads
 from gkd.cli import add_config_arguments
 from gkd.judge import prove_teacher
+from gkd.matrices import read_matrices
+from gkd.method import Method
 from gkd.models import count_parameters
+from gkd.report.incremental import step_table
 from gkd.report.table import told_leak
 from gkd.results import WEIGHTS, Summary
 from gkd.runs import finished, run, run_folder, title
+from gkd.sequence import rehearse_steps
+from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import load_teacher, pretraining_experiment, random_teacher, teacher_experiment
@@ -44,6 +51,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
 
 def _report(resolved: config.Resolved, summary: Summary, fresh: bool) -> str:
     """What a finished run says."""
+    if "incremental" in summary:
+        return _report_steps(resolved, summary, fresh)
     relation, teacher = summary["relation"], summary["teacher"]
     lines = [
         f"{title(resolved)}: {'finished' if fresh else 'was finished before, nothing was trained'}",
@@ -85,6 +94,20 @@ def leak_lines(results: dict[str, Any]) -> list[str]:
     return [f"leak      {told_leak(results['leak'])}"] if results.get("leak") else []
 
 
+def _report_steps(resolved: config.Resolved, summary: Summary, fresh: bool) -> str:
+    """What a finished incremental run says: a table of its steps."""
+    folder = run_folder(resolved)
+    return "\n".join(
+        [
+            f"{title(resolved)}: {'finished' if fresh else 'was finished before, nothing was trained'}",
+            *step_table(read_matrices(folder), summary["incremental"]),
+            f"speed     {summary['images_per_second']:.0f} images/s, {summary['seconds']:.1f} s of training, "
+            f"{summary['bookkeeping_seconds']:.1f} s of evaluation and memory",
+            f"folder    {folder}",
+        ]
+    )
+
+
 def few_shot_lines(judged: dict[str, Any]) -> list[str]:
     """What a student is worth on episodes, a line a setting, with the difference to the teacher on the same ones."""
     lines = []
@@ -100,10 +123,23 @@ def few_shot_lines(judged: dict[str, Any]) -> list[str]:
     return lines
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What ``_try_stages`` tries."""
+
+    method: Method
+    epochs: dict[str, int]
+    student: nn.Module
+    settings: Settings
+
+
 def _dry_run(resolved: config.Resolved, console: Console) -> None:
     """Builds everything, runs one batch forward and backward a stage, and says what a run would cost."""
     threads = use_threads(resolved.experiment.run.threads)
     prepared = prepare(resolved)
+    if prepared.problem.step is not None:
+        _dry_run_steps(resolved, prepared, threads, console)
+        return
     teacher, problem, note = None, prepared.problem, ""
     before, total = _try_pretraining(prepared)  # and the teacher's own stages
     options = resolved.experiment.teacher
@@ -119,7 +155,7 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
         else:
             teacher = random_teacher(prepared)
             first = prepare(training)
-            stages, seconds = _try_stages(first, None, first.problem)
+            stages, seconds = _try_stages(_trial(first), None, first.problem)
             note = " (not trained yet; a run does that first)"
             before, total = [*before, *(f"teacher, {stage}" for stage in stages)], total + seconds
     folder = run_folder(resolved)
@@ -138,7 +174,7 @@ def _dry_run(resolved: config.Resolved, console: Console) -> None:
     lines.append(
         f"machine   {settings.device}, {str(settings.dtype).removeprefix('torch.')}, {threads} threads"
     )
-    stages, expected = _try_stages(prepared, teacher, problem)
+    stages, expected = _try_stages(_trial(prepared), teacher, problem)
     lines += [f"stage     {stage}" for stage in (*before, *stages)]
     total += expected
     state = "finished already" if finished(folder) else f"about {total:.0f} s of training"
@@ -156,27 +192,61 @@ def _try_pretraining(prepared: Prepared) -> tuple[list[str], float]:
     first = prepare(training)
     if first.experiment.method.needs_teacher:
         return ["pretraining, by a method with a teacher: not tried"], 0.0
-    stages, seconds = _try_stages(first, None, first.problem)
+    stages, seconds = _try_stages(_trial(first), None, first.problem)
     return [f"pretraining, {stage}" for stage in stages], seconds
 
 
-def _try_stages(prepared: Prepared, teacher: Teacher | None, problem: Problem) -> tuple[list[str], float]:
+def _dry_run_steps(resolved: config.Resolved, prepared: Prepared, threads: int, console: Console) -> None:
+    """``_dry_run`` of an incremental run: its first step with a teacher, and the one without where there is one."""
+    step, settings, folder = prepared.problem.step, prepared.settings, run_folder(resolved)
+    assert step is not None
+    images = step.images
+    lines = [
+        f"{title(resolved)} (dry run)",
+        f"steps     {', '.join(str(len(names)) for names in step.steps)} classes",
+        f"data      {len(images)} train images of {images.channels}x{images.size[0]}x{images.size[1]}",
+        f"student   {resolved.experiment.student.network}, {count_parameters(prepared.student):,} parameters",
+        f"machine   {settings.device}, {str(settings.dtype).removeprefix('torch.')}, {threads} threads",
+    ]
+    total, expected = 0.0, 0.0
+    for tried in rehearse_steps(prepared):
+        number = tried.problem.step.number + 1 if tried.problem.step else 0
+        own = Trial(tried.method, tried.epochs, tried.student, settings)
+        stages, expected = _try_stages(own, tried.teacher, tried.problem)
+        lines += [f"step {number}    {stage}" for stage in stages]
+        total += expected
+    # Later steps are much like the first with a teacher.
+    total += expected * (len(step.steps) - step.start_from - 2)
+    if resolved.experiment.teacher is not None and resolved.experiment.teacher.checkpoint is None:
+        lines.append(
+            "teacher   not counted: the first model is trained once for all methods, if it is not there yet"
+        )
+    state = "finished already" if finished(folder) else f"about {total:.0f} s of training"
+    lines.append(f"expected  {state}, in {folder}")
+    console.print("\n".join(lines), markup=False, highlight=False)
+
+
+def _trial(prepared: Prepared) -> Trial:
+    return Trial(prepared.experiment.method, prepared.epochs, prepared.student, prepared.settings)
+
+
+def _try_stages(trial: Trial, teacher: Teacher | None, problem: Problem) -> tuple[list[str], float]:
     """One batch through every stage: a line about each, and the seconds that all of them would take."""
     lines, total = [], 0.0
-    for number, (name, stage) in enumerate(prepared.experiment.method.stages.items()):
+    for number, (name, stage) in enumerate(trial.method.stages.items()):
         seconds, loss, steps = one_step(
             name,
             stage,
-            prepared.student,
+            trial.student,
             teacher,
             problem,
-            prepared.settings,
+            trial.settings,
             Position(stage=number),
         )
-        expected = seconds * steps * prepared.epochs[name]
+        expected = seconds * steps * trial.epochs[name]
         total += expected
         lines.append(
             f"{name}: loss {loss:.4f}, {1000 * seconds:.0f} ms a step, "
-            f"{steps} steps x {prepared.epochs[name]} epochs, about {expected:.0f} s"
+            f"{steps} steps x {trial.epochs[name]} epochs, about {expected:.0f} s"
         )
     return lines, total

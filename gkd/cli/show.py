@@ -8,6 +8,8 @@ from rich.console import Console
 
 from gkd import config
 
+# What a method says of incremental steps.
+_OF_STEPS = ("network", "exemplars", "growth", "held_out", "after", "judge")
 HELP = "print a method: paper, stages, terms, weights, needs, and the source of each number"
 
 
@@ -22,11 +24,15 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         f"paper: {method.paper}",
         f"needs: {', '.join(method.needs)}",
     ]
+    steps = method.model_dump(include=set(_OF_STEPS), exclude_defaults=True)
+    lines += (
+        ["incremental steps: " + ", ".join(f"{key} {value}" for key, value in steps.items())] if steps else []
+    )
     for stage_name, stage in method.stages.items():
         share = f", share {stage.share:g} of run.epochs" if stage.share else ""
         lines.append(
             f"stage {stage_name}: {stage.epochs:g} epochs{share}, train {', '.join(stage.train)}, start {stage.start}, "
-            f"select {stage.select}"
+            f"select {stage.select}" + ("" if stage.data == "all" else f", data {stage.data}")
         )
         if stage.episodes is not None:
             made = stage.episodes.model_dump(exclude_none=True)

@@ -11,6 +11,7 @@ from gkd.builders import problem_of, relation_of
 from gkd.cli import add_config_arguments
 from gkd.method import refusal
 from gkd.schema import Experiment
+from gkd.task import students_teach
 
 HELP = "check a config and print it resolved, with the origin of each value"
 
@@ -35,9 +36,10 @@ def _about_the_relation(experiment: Experiment) -> list[str]:
 
     A grid's own method says nothing of its rows, so there the reason is a line and not a refusal.
     """
-    if experiment.teacher is None:
+    if experiment.teacher is None and not students_teach(experiment.task.name):
         return []
-    for data in (experiment.data, experiment.teacher.data or experiment.data):
+    theirs = experiment.teacher.data if experiment.teacher else None
+    for data in (experiment.data, theirs or experiment.data):
         if data.name == "folder" and (data.root is None or not data.root.exists()):
             return [
                 f"the images are not there ({data.root}), so classes and method were not checked with them"

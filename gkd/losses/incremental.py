@@ -201,14 +201,16 @@ def nca_loss(
     ``target``: ``mean_i [ −η (s_i,y_i − δ) + log Σ_{c ≠ y_i} exp(η s_ic) ]₊``, the paper's. ``shift``: the published
     code's ``mean_i −( u_i,y_i − log(1 + Σ_{c ≠ y_i} exp(u_ic)) )`` with ``u_ic = η (s_ic − δ) − max_c' η (s_ic' − δ)``.
 
-    Convention: natural logarithm, mean over the selected rows; the value does not scale with B. In ``shift`` δ is
-    taken from every column and cancels, so that the margin does nothing, and the class itself, which the sum means to
-    leave out, stays in it as exp(0). The published similarity is also 2 s − 2 instead of s, which halves η and
-    δ. No selected row gives a zero that keeps the graph; so does a sample without another class.
+    Convention: natural logarithm, mean over the selected rows; the value does not scale with B. In ``target`` the η of
+    the margin is a constant to the gradient: a learnt η would else fall below 0, where every sample keeps the margin
+    and none is told from another. In ``shift`` δ is taken from every column and cancels, so that the margin does
+    nothing, and the class itself, which the sum means to leave out, stays in it as exp(0). The published similarity is
+    also 2 s − 2 instead of s, which halves η and δ. No selected row gives a zero that keeps the graph; so does a sample
+    without another class.
 
     Args:
         student_cosines: ``[B, C]``, s, without the head's scale.
-        student_scale: 0-dim, η, the head's; it gets a gradient.
+        student_scale: 0-dim, η, the head's; it gets a gradient, in ``target`` none through η δ.
         labels: int64 ``[B]``, columns of the cosines; not read in unselected rows.
         margin: δ.
         margin_form: ``target`` takes δ from the sample's own class, ``shift`` is what was published.
@@ -236,7 +238,7 @@ def nca_loss(
         scores = scores - scores.amax(1, keepdim=True)
         own = scores.gather(1, labels.unsqueeze(1))[:, 0]
         return mean_over_rows(torch.where(others, scores, 0).logsumexp(1) - own, mask)
-    own = scores.gather(1, labels.unsqueeze(1))[:, 0] - scale * margin
+    own = scores.gather(1, labels.unsqueeze(1))[:, 0] - scale.detach() * margin
     rest = scores.masked_fill(~others, torch.finfo(scores.dtype).min / 4).logsumexp(1)
     return mean_over_rows((rest - own).clamp_min(0), mask)
 

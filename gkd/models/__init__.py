@@ -59,6 +59,7 @@ __all__ = [
     "network_summaries",
     "put_head",
     "replace_head",
+    "takes_option",
 ]
 
 # The wide networks that papers use; build_network takes every other depth and width as well.
@@ -189,6 +190,11 @@ def _checked_options(name: str, factory: partial[Any], options: Mapping[str, Any
             reason = error.errors()[0]["msg"]
             raise UserError(f"Option {option!r} of network {name!r} is {value!r}: {reason}.") from None
     return checked
+
+
+def takes_option(name: str, option: str) -> bool:
+    """Whether a network has an option; of those from elsewhere the head alone is known to be one."""
+    return option == "head" or (not is_external(name) and option in network_options(_factory(name)))
 
 
 def network_options(factory: partial[Any]) -> dict[str, Any]:

@@ -29,6 +29,16 @@ def test_ls_of_one_kind_lists_only_that(capsys):
     assert "resnet8" not in printed
 
 
+def test_show_says_what_a_method_does_at_incremental_steps(capsys):
+    assert gkd("show", "podnet") == 0
+    printed = capsys.readouterr().out
+    assert "incremental steps: network {'head': 'proxy', 'last_relu': False}, exemplars True" in printed
+    assert "data balanced-memory" in printed
+    assert "scale podnet" in printed
+    assert gkd("show", "kd") == 0
+    assert "incremental steps" not in capsys.readouterr().out
+
+
 def test_show_prints_paper_weights_needs_and_sources(capsys):
     assert gkd("show", "refilled") == 0
     printed = capsys.readouterr().out
@@ -193,10 +203,10 @@ def test_every_shipped_config_validates(name):
 
 SHIFTS = pytest.mark.parametrize("shift", [0, 2, 5], ids=["same", "overlapping", "disjoint"])
 METHODS = pytest.mark.parametrize("method", sorted(shipped_methods()))
-# fsp compares networks of equal widths alone; published episodes need more classes and images than quickstart has, and
+# Some compare networks of equal widths alone; published episodes need more classes and images than quickstart has, and
 # Adam a lower rate.
 ADAPTED = {
-    "fsp": ["teacher.network=resnet14"],
+    **{name: ["teacher.network=resnet14"] for name in ("fsp", "ucir", "podnet")},
     **{name: [SMALL_EPISODES, "optimiser.lr=0.001"] for name in IN_EPISODES},
 }
 

@@ -178,8 +178,20 @@ def test_the_published_nca_is_a_cross_entropy_whose_target_counts_as_the_largest
 
 def test_ncas_scale_is_learnt() -> None:
     scale = SCALE.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda eta: nca_loss(COSINES, eta, LABEL), scale)
+    assert torch.autograd.gradcheck(lambda eta: nca_loss(COSINES, eta, LABEL, margin=0.0), scale)
     assert torch.autograd.grad(nca_loss(COSINES, scale, LABEL), scale)[0] != 0
+
+
+def test_a_margin_is_no_reason_to_shrink_ncas_scale() -> None:
+    """With η δ in the gradient a learnt η falls below 0, where the loss is 0 and nothing is told apart."""
+    scale, cosines = torch.tensor(2.0, requires_grad=True), torch.tensor([[0.3, 0.2, 0.25]])
+    without, within = (
+        torch.autograd.grad(nca_loss(cosines, scale, LABEL, margin=margin), scale)[0] for margin in (0.0, 0.6)
+    )
+    assert without < 0
+    assert within == without
+    shift = nca_loss(cosines, scale, LABEL, margin_form="shift")
+    assert torch.autograd.grad(shift, scale)[0] != within
 
 
 def test_co2l_by_hand() -> None:

@@ -1,0 +1,65 @@
+"""What an experiment asks of its problem that cannot be, told before anything is trained."""
+
+from __future__ import annotations
+
+from gkd import schema
+from gkd.errors import UserError
+from gkd.incremental import Step
+from gkd.task import Problem
+
+
+def check_problem(experiment: schema.Experiment, problem: Problem) -> None:
+    """Refuses images of the teacher's that are not adapted, and what an incremental run cannot have.
+
+    Raises:
+        UserError: any of these.
+    """
+    _check_what_the_teacher_sees(experiment, problem)
+    if problem.step is not None:
+        _check_incremental(experiment, problem.step)
+
+
+def _check_what_the_teacher_sees(experiment: schema.Experiment, problem: Problem) -> None:
+    """Refuses to show a teacher images unlike its own, unless the experiment says how they are adapted."""
+    if experiment.teacher is None or experiment.teacher.data is None or not experiment.method.needs_teacher:
+        return
+    own, seen = problem.teacher.train, problem.student.train.as_teacher_sees
+    if own.channels != seen.channels:
+        raise UserError(
+            f"The teacher's images have {own.channels} channels and the student's, as it would see them, "
+            f"{seen.channels}; set data.teacher_view.channels={own.channels}."
+        )
+    view = experiment.data.teacher_view
+    if own.size != seen.size and (view is None or view.image_size is None):
+        height, width = own.size
+        raise UserError(
+            f"The teacher's images are {height}×{width} and the student's {seen.size[0]}×{seen.size[1]}: "
+            f"say what the teacher sees: data.teacher_view.image_size={height}, or {seen.size[0]} to show it the "
+            "student's as they are."
+        )
+
+
+def _check_incremental(experiment: schema.Experiment, step: Step) -> None:
+    """Refuses what an incremental run cannot have."""
+    method = experiment.method
+    if (method.exemplars or not method.judged_by_head) and not step.remembers():
+        why = "rehearses" if method.exemplars else "is judged by the nearest class mean of"
+        raise UserError(
+            f"The method {method.name!r} {why} exemplars of old classes, but the task keeps none; set "
+            "task.memory_per_class=20, or task.memory_total=2000."
+        )
+    if experiment.student.checkpoint is not None or experiment.student.pretrain is not None:
+        raise UserError(
+            "An incremental student starts from the model of the step before; give a first one as the teacher: "
+            "teacher.checkpoint instead of student.checkpoint or student.pretrain."
+        )
+    if experiment.data.teacher_view is not None or (experiment.teacher and experiment.teacher.data):
+        raise UserError(
+            "In an incremental run the student of one step teaches the next, so both see the same images; drop "
+            "data.teacher_view and teacher.data."
+        )
+    if step.start_from > 0 and experiment.teacher is None:
+        raise UserError(
+            f"task.start_from={step.start_from + 1} needs the model of that step; give it as teacher.network and "
+            "teacher.checkpoint."
+        )

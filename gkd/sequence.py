@@ -1,0 +1,380 @@
+"""The steps of an incremental run: each is a ``fit`` in a folder of its own, and its student teaches the next.
+
+``RUN/steps/N`` has what the loop writes, the step's student, its exemplars (``memory.json``) and at last
+``summary.json``, by which it is finished; a run that goes on reads finished steps and continues in the one that is not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gkd import metrics
+from gkd.builders import Prepared, build_side, problems_of
+from gkd.checkpoint import read_json, save_weights, sha256, state_hash, write_json
+from gkd.data.memory import Memory, choose_exemplars, memory_of_lists, samples_of
+from gkd.evaluate import predict
+from gkd.incremental import STEPS, Step, hold_out, remember
+from gkd.inheritance import Before, check_columns, input_statistics, old_network, step_student, step_teacher
+from gkd.judge import check_expected, judge, rounded
+from gkd.logging import Reporter
+from gkd.losses import induced_logits
+from gkd.matrices import write_matrices
+from gkd.method import Method, without_teacher
+from gkd.metrics.incremental import exemplar_means, images_by_step, matrix_row, matrix_rows
+from gkd.results import WEIGHTS, Summary, empty_batches, pack, summarise_steps, weight_metadata
+from gkd.rules import RULES, AfterStep
+from gkd.scenario import step_of_class
+from gkd.settings import Settings
+from gkd.task import Problem
+from gkd.teacher import Teacher
+from gkd.train import State, fit
+
+MEMORY = "memory.json"
+_SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished step.
+
+    Attributes:
+        model: what the next step grows out of and learns from.
+        memory: the exemplars of all classes so far.
+        summary: what the step's ``summary.json`` says.
+    """
+
+    model: Before
+    memory: Memory
+    summary: dict[str, Any]
+
+
+def solve_steps(
+    prepared: Prepared, given: Path | None, folder: Path, console: Console, title: str, threads: int
+) -> Summary:
+    """Solves every step that is not finished, one after the other, and sums them up.
+
+    Args:
+        prepared: the experiment; its problem is the first step to train.
+        given: the weights of the model of the step before that; None where there is none.
+        folder: the run's.
+        console: where to say how it goes.
+        title: names the run there.
+        threads: CPU threads that are used.
+
+    Raises:
+        UserError: bad input; a given model of other classes, or one that the student cannot grow out of.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    _say_what_is_not_learnt(prepared, console)
+    done: list[Done] = []
+    for problem in problems_of(prepared.experiment):
+        step = problem.step
+        assert step is not None  # the task is incremental
+        if given is not None and step.number < step.start_from:
+            continue
+        own = folder / STEPS / str(step.number + 1)
+        problem = _remembering(problem, done[-1].memory if done else Memory({}))
+        here = replace(prepared, problem=problem)
+        is_given = given is not None and step.number == step.start_from
+        found = _read(own, problem, given if is_given else None)
+        if found is None and is_given:
+            assert given is not None
+            found = _take(here, given, own)
+        elif found is None:
+            about = f"{title} step {step.number + 1}/{len(step.steps)}"
+            with Reporter(console, about, every=prepared.experiment.run.log_seconds) as reporter:
+                found = _solve(here, done[-1] if done else None, own, reporter)
+        done.append(found)
+        matrices = write_matrices(folder, step.steps, [each.summary for each in done])
+    return summarise_steps(folder, here, [each.summary for each in done], matrices, threads)
+
+
+def _say_what_is_not_learnt(prepared: Prepared, console: Console) -> None:
+    """A softmax over one class is 1 whatever the network says."""
+    step = prepared.problem.step
+    assert step is not None
+    single = any(len(names) == 1 for names in step.steps[1:])
+    terms = [term for stage in prepared.experiment.method.stages.values() for term in stage.terms.values()]
+    if single and any(term.loss == "cross_entropy_new" for term in terms):
+        console.print(
+            "note      a step brings one class, over which cross_entropy_new is always 0; larger steps teach more",
+            markup=False,
+            highlight=False,
+        )
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """A step as a dry run tries it, with networks that are not trained."""
+
+    problem: Problem
+    method: Method
+    epochs: dict[str, int]
+    student: nn.Module
+    teacher: Teacher | None
+
+
+def rehearse_steps(prepared: Prepared) -> Iterator[Rehearsed]:
+    """The first step to train and, where that has no teacher, the one after it."""
+    experiment, settings = prepared.experiment, prepared.settings
+    method, epochs = experiment.method, experiment.run.epochs
+    for problem in problems_of(experiment):
+        step = problem.step
+        assert step is not None
+        if step.number == 0 and experiment.teacher is None:
+            alone = without_teacher(method)
+            own = alone.epochs(step.base_epochs or epochs)
+            yield Rehearsed(problem, alone, own, prepared.student, None)
+        elif step.number == step.start_from + 1:
+            per_class = step.rehearsal.per_class(len(problem.relation.teacher))
+            old = list(problem.relation.teacher)
+            exemplars = choose_exemplars(step.images, old, per_class, selection="random") if per_class else {}
+            problem = _remembering(problem, Memory(exemplars))
+            images = problem.student.train
+            student = build_side(experiment.student, len(problem.student.space), images)
+            before = build_side(experiment.teacher or experiment.student, len(old), images)
+            teacher = Teacher(before, problem.relation.teacher, mean=settings.mean, std=settings.std)
+            for network in (student, teacher):
+                network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            yield Rehearsed(
+                problem, method, method.epochs(epochs), student, teacher if method.needs_teacher else None
+            )
+            return
+
+
+def _remembering(problem: Problem, memory: Memory) -> Problem:
+    """The problem with the exemplars of old classes behind the new classes' images."""
+    assert problem.step is not None
+    step = problem.step.with_memory(memory)
+    train = step.chosen(torch.cat([samples_of(step.images, step.new), memory.samples]))
+    return replace(problem, step=step, student=replace(problem.student, train=train))
+
+
+def _read(own: Path, problem: Problem, given: Path | None) -> Done | None:
+    """A step as its folder has it, or None where it is not finished."""
+    step = problem.step
+    assert step is not None
+    weights = own / WEIGHTS["last"] if given is None else given
+    if not (own / _SUMMARY).is_file() or not weights.is_file():
+        return None
+    summary = read_json(own / _SUMMARY, keys=("step", "classes", "last", "rows", "seconds"))
+    lists = read_json(own / MEMORY, keys=("exemplars",))["exemplars"]
+    return Done(Before(weights, given=given is not None), memory_of_lists(lists, step.images), summary)
+
+
+def _take(prepared: Prepared, given: Path, own: Path) -> Done:
+    """The step whose model is given: judged, and its exemplars chosen."""
+    problem, settings = prepared.problem, prepared.settings
+    step, options = problem.step, prepared.experiment.teacher
+    assert step is not None
+    assert options is not None
+    before = Before(given, given=True)
+    network = old_network(prepared, before, len(step.seen))
+    check_columns(given, step.seen.names)
+    started = time.monotonic()
+    answers = _answers(network, problem, settings, look=input_statistics(prepared, before))
+    method = prepared.experiment.method
+    accuracy = metrics.accuracy(answers.logits, problem.student.test.labels.cpu())
+    told = f"The teacher {given} has {accuracy:.2f} % on the test images of its {len(step.seen)} classes"
+    check_expected(options, accuracy, told)
+    summary = {
+        "step": step.number + 1,
+        "classes": list(step.new),
+        "given": {"weights": str(given), "sha256": sha256(given), "hash": state_hash(network)},
+        "head_accuracy": rounded(accuracy),
+        "epochs": {},
+        "seconds": 0.0,
+        "images": 0,
+        "bookkeeping_seconds": round(time.monotonic() - started, 3),
+        "memory": len(answers.memory),
+        "last": judge(answers.scores(method), problem.student.test.labels.cpu(), method),
+        "rows": answers.rows(step, problem.student.test.labels.cpu()),
+        "test_images": _sizes(problem),
+        "empty_batches": {},
+    }
+    return _keep(own, before, answers.memory, step, summary)
+
+
+def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporter) -> Done:
+    """Trains the student of a step, applies the method's rules to it, judges it and chooses exemplars."""
+    experiment, settings, problem = prepared.experiment, prepared.settings, prepared.problem
+    step, method = problem.step, experiment.method
+    assert step is not None
+    first = step.number == 0
+    method = without_teacher(method) if first else method
+    epochs = method.epochs((step.base_epochs if first else None) or experiment.run.epochs)
+    started = time.monotonic()
+    student = step_student(prepared, before.model if before else None)
+    held = hold_out(step, method.held_out, seed=settings.seed) if method.held_out and not first else None
+    if held is not None:
+        problem = _without(problem, step, held)
+    teacher = None
+    if method.needs_teacher:
+        assert before is not None  # the first step has none
+        teacher, problem = step_teacher(replace(prepared, problem=problem), before.model)
+    bookkeeping = time.monotonic() - started
+    last, best, position = fit(student, teacher, problem, method, epochs, settings, own, reporter)
+    started = time.monotonic()
+    found = _apply_rules(student, last, method, step, held, prepared)
+    answers = _answers(student, problem, settings)
+    labels = problem.student.test.labels.cpu()
+    scores = answers.scores(method)
+    summary: dict[str, Any] = {
+        "step": step.number + 1,
+        "classes": list(step.new),
+        "teacher": None if before is None else _named(before.model.weights, own),
+        "teacher_hash": None if teacher is None else teacher.state_hash(),
+        "rules": found,
+        "epochs": epochs,
+        "memory": len(answers.memory),
+        "last": judge(scores, labels, method),
+        "rows": answers.rows(step, labels),
+        "test_images": _sizes(problem),
+        "correct": {"last": pack(metrics.correctness(scores, labels))},
+        "empty_batches": empty_batches(own),
+    }
+    own.mkdir(parents=True, exist_ok=True)
+    metadata = weight_metadata(prepared) | {"test_accuracy": f"{summary['last']['accuracy']:.2f}"}
+    save_weights(own / WEIGHTS["last"], student.state_dict(), metadata)
+    summary["best"] = {"epoch": position.best_epoch, "validation": rounded(position.best_metric)}
+    if step.number + 1 == len(step.steps):  # the best of a step on the way leads nowhere
+        _apply_rules(student, best, method, step, held, prepared)
+        scores = _answers(student, problem, settings, answers.memory).scores(method)
+        summary["best"] |= judge(scores, labels, method)
+        summary["correct"]["best"] = pack(metrics.correctness(scores, labels))
+        save_weights(own / WEIGHTS["best"], student.state_dict(), metadata)
+    summary |= {
+        "seconds": round(position.seconds, 3),
+        "images": position.images,
+        "bookkeeping_seconds": round(bookkeeping + time.monotonic() - started, 3),
+    }
+    return _keep(own, Before(own / WEIGHTS["last"]), answers.memory, step, summary)
+
+
+def _without(problem: Problem, step: Step, held: Tensor) -> Problem:
+    """The problem whose student does not train on what is held out."""
+    kept = torch.cat([samples_of(step.images, step.new), step.memory.samples])
+    kept = kept[~torch.isin(kept, held)]
+    return replace(problem, student=replace(problem.student, train=step.chosen(kept)))
+
+
+def _keep(own: Path, model: Before, memory: Memory, step: Step, summary: dict[str, Any]) -> Done:
+    """Writes what ends a step; the summary last, for it says that the step is finished."""
+    write_json(own / MEMORY, {"images": step.images.fingerprint(), "exemplars": memory.as_lists()})
+    write_json(own / _SUMMARY, summary)
+    return Done(model, memory, read_json(own / _SUMMARY, keys=()))
+
+
+def _sizes(problem: Problem) -> list[int]:
+    """How many test images each step's classes have; 0 for those to come."""
+    assert problem.step is not None
+    sizes: list[int] = images_by_step(
+        problem.student.test.labels.cpu(), step_of_class(problem.step.steps)
+    ).tolist()
+    return sizes
+
+
+def _named(weights: Path, own: Path) -> dict[str, str]:
+    """A weight file as a summary names it: within the run by its place there."""
+    run = own.parent.parent
+    inside = weights.is_relative_to(run)
+    return {"weights": str(weights.relative_to(run) if inside else weights), "sha256": sha256(weights)}
+
+
+def _apply_rules(
+    student: nn.Module, state: State, method: Method, step: Step, held: Tensor | None, prepared: Prepared
+) -> dict[str, Mapping[str, float]]:
+    """Loads a state into the student and lets the method's rules change it; what they found."""
+    student.load_state_dict(state)
+    if step.num_old == 0:
+        return {}
+
+    def held_out() -> tuple[Tensor, Tensor]:
+        assert held is not None  # the method says so
+        images = step.chosen(held)
+        return predict(student, images, prepared.settings)[0], images.labels.cpu()
+
+    after = AfterStep(student, step.num_old, held_out)
+    return {name: RULES[name](after) for name in method.after}
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """A student's outputs for the test images, and the memory after its step with the class means."""
+
+    logits: Tensor
+    embedding: Tensor
+    memory: Memory
+    means: Tensor | None
+    counts: Tensor | None
+
+    def scores(self, method: Method) -> Tensor:
+        """``[N, C]``: those of what answers for the method."""
+        if method.judged_by_head:
+            return self.logits
+        assert self.means is not None  # a task without memory is refused
+        return induced_logits(F.normalize(self.embedding, dim=1), self.means)
+
+    def rows(self, step: Step, labels: Tensor) -> dict[str, list[float | None]]:
+        """The step's row of every accuracy matrix."""
+        found = matrix_row(
+            self.logits,
+            self.embedding,
+            labels,
+            step_of_class(step.steps),
+            step=step.number,
+            means=self.means,
+            counts=self.counts,
+        )
+        return {name: matrix_rows(row.unsqueeze(0))[0] for name, row in found.items()}
+
+
+def final_scores(
+    folder: Path, student: nn.Module, problem: Problem, method: Method, settings: Settings
+) -> Tensor:
+    """``[N, C]`` of the test images of a finished run's last step, by what answers for the method.
+
+    Args:
+        folder: the run's, which has the exemplars.
+        student, problem, method, settings: as for ``gkd.judge.class_scores``; the problem is the last step's.
+    """
+    step = problem.step
+    assert step is not None
+    lists = read_json(folder / STEPS / str(len(step.steps)) / MEMORY, keys=("exemplars",))["exemplars"]
+    return _answers(student, problem, settings, memory_of_lists(lists, step.images)).scores(method)
+
+
+def _answers(
+    student: nn.Module,
+    problem: Problem,
+    settings: Settings,
+    memory: Memory | None = None,
+    look: Mapping[str, tuple[float, ...]] | None = None,
+) -> _Answers:
+    """One pass over the test images and, with a memory, one over what exemplars are chosen from and those there are."""
+    step = problem.step
+    assert step is not None
+    look = look or {}
+    logits, embedding = predict(student, problem.student.test, settings, **look)
+    if not step.remembers():
+        return _Answers(logits, embedding, Memory({}), None, None)
+    pool = torch.cat([samples_of(step.images, step.lacking()), step.memory.samples])
+    if memory is not None:
+        pool = memory.samples
+    _, known = predict(student, step.images.select(pool), settings, **look)
+    if memory is None:
+        memory = remember(step, pool, known, seed=settings.seed)
+    place = torch.empty(len(step.images), dtype=torch.int64)
+    place[pool] = torch.arange(len(pool))
+    labels = step.images.labels.cpu()[memory.samples]
+    means, counts = exemplar_means(known[place[memory.samples]], labels, len(step.seen))
+    return _Answers(logits, embedding, memory, means, counts)

@@ -1,0 +1,128 @@
+"""Incremental learning: classes arrive in steps, and the model of each step teaches the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from gkd.data.memory import SELECTIONS
+from gkd.errors import UserError, unknown
+from gkd.incremental import Rehearsal, Step
+from gkd.labels import LabelRelation, LabelSpace
+from gkd.scenario import Steps, class_steps, given_steps, seen_classes
+from gkd.task import Problem, Source, TaskOptions
+
+# A seed may be written as a number in YAML; a list names every class.
+ArrivalOrder = Annotated[
+    str | tuple[str | int, ...], BeforeValidator(lambda order: str(order) if type(order) is int else order)
+]
+
+
+class IncrementalOptions(TaskOptions):
+    """Which classes arrive when, what is remembered of them, and what a step's student starts from.
+
+    Attributes:
+        base: classes of the first step; 0 has ``increment`` of them.
+        increment: classes of every later step; the last one has what remains.
+        order: the classes in the order of arrival: ``natural``, a seed such as ``"1993"`` (the literature's), ``seed``
+            for the run's own, a name of ``gkd.labels.NAMED_ORDERS``, or a list of all of them.
+        steps: the classes of each step instead of base, increment and order.
+        memory_total, memory_per_class: exemplars of all classes together, or of each; one of them or none.
+        selection: how exemplars are chosen: ``herding``, ``closest`` or ``random``.
+        base_epochs: epochs of the first step, where its model is not given, instead of ``run.epochs``.
+        start_from: the step, from 1, whose model is the experiment's teacher: a weight file, or what is trained
+            for all methods at once. Without a teacher section the first step is trained by the method itself.
+        fresh_student: every step's student is a new network, which may be unlike the teacher, instead of the old one
+            with further classes.
+    """
+
+    name: Literal["incremental"] = "incremental"
+    base: int | None = Field(default=None, ge=0)
+    increment: int | None = Field(default=None, ge=1)
+    order: ArrivalOrder = "natural"
+    steps: tuple[tuple[str | int, ...], ...] | None = None
+    memory_total: int | None = Field(default=None, ge=1)
+    memory_per_class: int | None = Field(default=None, ge=1)
+    selection: str = "herding"
+    base_epochs: int | None = Field(default=None, ge=1)
+    start_from: int = Field(default=1, ge=1)
+    fresh_student: bool = False
+
+    @model_validator(mode="after")
+    def _one_scenario(self) -> IncrementalOptions:
+        numbers = (self.base, self.increment)
+        if self.steps is not None and (numbers != (None, None) or self.order != "natural"):
+            raise ValueError("give steps, or base, increment and order, not both")
+        if self.steps is None and None in numbers:
+            raise ValueError(
+                "give base and increment, such as base: 50, increment: 10, or the classes of all steps"
+            )
+        if self.memory_total is not None and self.memory_per_class is not None:
+            raise ValueError("give memory_total or memory_per_class, not both; a memory has one budget")
+        if self.selection not in SELECTIONS:
+            raise ValueError(unknown("selection of exemplars", self.selection, SELECTIONS))
+        return self
+
+
+class IncrementalTask:
+    """One problem a step; the first has no old class, and the model of each is the teacher of the next."""
+
+    Options = IncrementalOptions
+    students_teach = True
+
+    def __init__(self, options: IncrementalOptions) -> None:
+        self.options = options
+
+    def steps(self, space: LabelSpace, seed: int = 0) -> Steps:
+        """The classes of every step, in the order of arrival."""
+        options = self.options
+        if options.steps is not None:
+            steps = given_steps(space, options.steps)
+        else:
+            assert options.base is not None
+            assert options.increment is not None  # checked together
+            order = str(seed) if options.order == "seed" else options.order
+            steps = class_steps(space, base=options.base, increment=options.increment, order=order)
+        if options.start_from >= len(steps):
+            raise UserError(
+                f"task.start_from={options.start_from} leaves nothing to learn: there are {len(steps)} steps; use 1 to "
+                f"{len(steps) - 1}."
+            )
+        return steps
+
+    def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+        """The relation of the first step that has a teacher; of an order by seed, that of seed 0."""
+        steps, start = self.steps(student), self.options.start_from
+        return LabelRelation(seen_classes(steps, start - 1), seen_classes(steps, start))
+
+    def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
+        """One problem a step, without exemplars, which follow from the models of the steps before.
+
+        Raises:
+            UserError: test images of other classes, or a memory of less than an exemplar a class.
+        """
+        options = self.options
+        steps = self.steps(student.space, seed)
+        everything = student.restrict(seen_classes(steps, len(steps) - 1))
+        rehearsal = Rehearsal(options.memory_total, options.memory_per_class, options.selection)
+        rehearsal.per_class(len(everything.space))  # refuses a memory that is too small in the end
+        for number in range(len(steps)):
+            step = Step(
+                number,
+                steps,
+                everything.train,
+                rehearsal,
+                options.start_from - 1,
+                options.fresh_student,
+                options.base_epochs,
+            )
+            old = seen_classes(steps, max(number - 1, 0))
+            own = Source(
+                step.new_images(),
+                everything.validation.restrict(step.seen),
+                everything.test.restrict(step.seen),
+            )
+            theirs = own if number == 0 else everything.restrict(old)
+            yield Problem(f"step-{number + 1}", LabelRelation(old, step.seen), theirs, own, "all", step=step)
