@@ -239,18 +239,20 @@ def test_every_method_trains_where_its_needs_allow_and_is_refused_elsewhere(meth
 @SHIFTS
 @METHODS
 def test_every_method_trains_two_epochs_of_every_stage(method, shift, tmp_path):
-    stages = len(shipped_methods()[method].stages)
+    stages = list(shipped_methods()[method].stages.values())
     more = ["data.per_class=null", "data.batch_size=64"]
     if method in IN_EPISODES:  # enough of them that the loss falls
         more.append("method.stages.episodes.episodes={ways: 4, shots: 5, queries: 10, per_epoch: 30}")
-    train(method, shift, f"run.epochs={2 * stages}", *even(method), *more)
+    train(method, shift, f"run.epochs={2 * len(stages)}", *even(method), *more)
     if not refused(method, shift):
         (folder,) = (tmp_path / "runs" / "quickstart").rglob("seed0")
         records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        assert [record["epoch"] for record in records] == [1, 2] * stages
+        assert [record["epoch"] for record in records] == [1, 2] * len(stages)
         # A contrastive loss grows while banks and queues still fill; a strong term may hold the labels' back.
-        first, last = records[-2:]
-        assert any(last[key] < first[key] for key in ("loss", "loss/cross_entropy"))
+        # Two epochs of a head alone, after two of the rest, have little to gain: PODNet's last stage.
+        whole = max(number for number, stage in enumerate(stages) if stage.train != ("head",))
+        first, last = records[2 * whole : 2 * whole + 2]
+        assert any(last.get(key, 0.0) < first.get(key, 0.0) for key in ("loss", "loss/cross_entropy"))
 
 
 def even(method):
