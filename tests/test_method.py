@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -59,6 +60,8 @@ def test_every_number_of_a_shipped_method_says_its_source(name: str) -> None:
     for path, source in sources.items():
         assert at(content, path) is not None
         assert source.startswith(("paper", "code ", "benchmark", "ours")), f"{path}: {source}"
+        if source.startswith("code "):
+            assert re.match(r"code [\w.-]+/[\w.-]+@[0-9a-f]{7}\b", source), f"{path}: no commit in {source}"
 
 
 @pytest.mark.parametrize("name", METHODS)
