@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gkd.models.heads import class_proxies
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import load_teacher
+from gkd.train import State
 from gkd.weight_facts import WeightFacts
 
 
@@ -57,13 +59,29 @@ def step_student(prepared: Prepared, before: Before | None) -> nn.Module:
     grow_head(student, len(step.new), init=growth.new, means=means)
     if growth.old == "frozen":
         grown: Any = student.head
-        if not isinstance(grown, CosineHead):
-            raise UserError(
-                f"The method {experiment.method.name!r} freezes the old classes' columns, which a "
-                f"{type(grown).__name__} cannot; set student.options={{head: cosine}} or method.growth.old=trained."
-            )
+        assert isinstance(grown, CosineHead)  # told before anything is trained
         grown.num_frozen = step.num_old
     return student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def frozen_columns(student: nn.Module) -> dict[str, Tensor]:
+    """The head's frozen rows, by the name of its weight in the student's state; nothing where none is frozen."""
+    head: Any = student.head
+    if not isinstance(head, CosineHead) or head.num_frozen == 0:
+        return {}
+    rows = head.weight[: head.num_frozen].detach().clone()
+    return {name: rows for name, value in student.state_dict(keep_vars=True).items() if value is head.weight}
+
+
+def put_back(frozen: Mapping[str, Tensor], *states: State) -> None:
+    """Gives frozen rows their lengths back in a student's states.
+
+    Weight decay shortens rows without a gradient too. Their directions, on which alone a cosine depends, stay; but new
+    columns are imprinted as long as the old ones are.
+    """
+    for name, rows in frozen.items():
+        for state in states:
+            state[name][: len(rows)] = rows
 
 
 def _imprints(student: nn.Module, head: Any, prepared: Prepared) -> Tensor:

@@ -23,7 +23,16 @@ from gkd.checkpoint import read_json, save_weights, sha256, state_hash, write_js
 from gkd.data.memory import Memory, choose_exemplars, memory_of_lists, samples_of
 from gkd.evaluate import predict
 from gkd.incremental import STEPS, Step, hold_out, remember
-from gkd.inheritance import Before, check_columns, input_statistics, old_network, step_student, step_teacher
+from gkd.inheritance import (
+    Before,
+    check_columns,
+    frozen_columns,
+    input_statistics,
+    old_network,
+    put_back,
+    step_student,
+    step_teacher,
+)
 from gkd.judge import check_expected, judge, rounded
 from gkd.logging import Reporter
 from gkd.losses import induced_logits
@@ -221,9 +230,11 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     if method.needs_teacher:
         assert before is not None  # the first step has none
         teacher, problem = step_teacher(replace(prepared, problem=problem), before.model)
+    frozen = frozen_columns(student)
     bookkeeping = time.monotonic() - started
     last, best, position = fit(student, teacher, problem, method, epochs, settings, own, reporter)
     started = time.monotonic()
+    put_back(frozen, last, best)
     found = _apply_rules(student, last, method, step, held, prepared)
     answers = _answers(student, problem, settings)
     labels = problem.student.test.labels.cpu()

@@ -21,34 +21,12 @@ from gkd.metrics.incremental import incremental_summary
 from gkd.report.incremental import CURVES_PLOT, MATRIX_PLOT
 from gkd.schema import Data, Validation
 from tests.cli_helpers import gkd, start
-
-# Six digits, then two and two; a second a run.
-WORDS = (
-    "incremental/digits", "task.base=6", "task.increment=2", "task.base_epochs=2", "run.epochs=2", "run.threads=1",
-    "data.batch_size=64",
-)  # fmt: skip
+from tests.step_helpers import WORDS, normalise, read, run, student
 
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def run(*words: str) -> Path:
-    """The folder of a run on digits, or of one that is there already."""
-    before = set(Path("runs").rglob("matrix.json"))
-    assert gkd("run", *WORDS, *words) == 0
-    (path,) = set(Path("runs").rglob("matrix.json")) - before
-    return path.parent
-
-
-def read(folder: Path, name: str = "summary") -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    return content
-
-
-def student(folder: Path, name: str = "student") -> dict[str, torch.Tensor]:
-    return read_weights(folder / f"{name}.safetensors")[0]
 
 
 def test_each_student_teaches_the_next(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,9 +151,13 @@ def test_bias_correction_is_fitted_on_images_that_were_not_trained_on(
 
 def test_old_columns_of_a_cosine_head_stay_and_new_ones_are_imprinted() -> None:
     folder = run("method=ucir")
-    weights = [torch.nn.functional.normalize(student(folder / "steps" / n)["fc.weight"]) for n in "123"]
-    torch.testing.assert_close(weights[1][:6], weights[0])
-    torch.testing.assert_close(weights[2][:8], weights[1])
+    weights = [student(folder / "steps" / n)["fc.weight"] for n in "123"]
+    assert torch.equal(weights[1][:6], weights[0]), "weight decay shortens them on the way"
+    assert torch.equal(weights[2][:8], weights[1])
+    trained = read_weights(sorted(folder.glob("steps/3/checkpoints/*"))[-1] / "distiller.safetensors")[0]
+    decayed = trained["student.fc.weight"][:8]
+    assert not torch.equal(decayed, weights[1])
+    torch.testing.assert_close(decayed / decayed.norm(dim=1)[:, None], normalise(weights[1]))
     assert load(folder / "config.yaml").experiment.student.options == {"head": "cosine", "last_relu": False}
 
 
@@ -199,6 +181,31 @@ def test_the_nearest_exemplar_mean_answers_for_icarl() -> None:
     assert summary["incremental"]["answers"] == "ncm"
     assert summary["last"]["accuracy"] == pytest.approx(matrices["ncm"]["seen"][-1], abs=1e-3)
     assert summary["last"]["ece"] is None
+
+
+def test_class_means_are_those_of_the_exemplars_alone() -> None:
+    """Judged anew from the weight files and the memories; means over all new images would be an oracle's."""
+    from gkd.builders import build_side, prepare
+    from gkd.evaluate import predict
+
+    folder = run("method=icarl", "task.memory_per_class=3")
+    source = load_source(Data(name="digits", validation=Validation(per_class=20)))
+    prepared = prepare(load(folder / "config.yaml"))
+    for number, classes in enumerate((6, 8, 10)):
+        own = folder / "steps" / str(number + 1)
+        network = build_side(prepared.experiment.student, classes, source.test)
+        network.load_state_dict(student(own))
+        network.to(memory_format=torch.channels_last)
+        means = []
+        for numbers in read(own, "memory")["exemplars"].values():
+            assert len(numbers) == 3
+            _, embedding = predict(network, source.train.select(torch.tensor(numbers)), prepared.settings)
+            means.append(normalise(embedding).mean(0))
+        _, embedding = predict(network, source.test, prepared.settings)
+        right = torch.cosine_similarity(embedding[:, None], torch.stack(means), dim=2).argmax(1)
+        rows = source.test.labels < classes
+        seen = 100 * (right == source.test.labels)[rows].double().mean().item()
+        assert read(folder, "matrix")["ncm"]["seen"][number] == pytest.approx(seen)
 
 
 def test_a_given_model_is_the_teacher_of_a_student_unlike_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,8 +29,8 @@ class CosineHead(nn.Module):
     Args:
         in_features: D.
         out_features: C.
-        num_frozen: the first rows of the weight that get no gradient: UCIR's old classes. It is no part of the
-            state dict.
+        num_frozen: the first rows of the weight that get no gradient: UCIR's old classes. Weight decay still changes
+            their lengths, but not what they give. It is no part of the state dict.
 
     Attributes:
         weight: ``[C, D]``, drawn from U(−1/√D, 1/√D); only the directions of its rows count.
