@@ -35,7 +35,7 @@ from gkd.labels import LabelRelation
 from gkd.method import refusal, require
 from gkd.mixup import without_mixup
 from gkd.models import build_network
-from gkd.problem_check import check_problem
+from gkd.problem_check import check_problem, check_student
 from gkd.settings import Settings, images_per_class
 from gkd.stage_check import check_stages
 from gkd.task import TASKS, Problem, Source, Task, students_teach
@@ -80,6 +80,8 @@ def prepare(resolved: config.Resolved, *, final: bool = False) -> Prepared:
             check_balanced(problem.student.train, settings.batch_size, per_class)
         if stage.episodes is not None:
             check_episodes(problem.student.train, stage.episodes)
+    if problem.step is not None:
+        check_student(experiment, problem.step, student)
     student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Prepared(resolved, problem, student, settings, experiment.method.epochs(experiment.run.epochs))
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from torch import nn
+
 from gkd import schema
 from gkd.errors import UserError
-from gkd.incremental import Step
+from gkd.incremental import Step, held_out_per_class
+from gkd.models import CosineHead
+from gkd.rules import check_rules
+from gkd.scenario import seen_classes
 from gkd.task import Problem
 
 
@@ -48,6 +55,8 @@ def _check_incremental(experiment: schema.Experiment, step: Step) -> None:
             f"The method {method.name!r} {why} exemplars of old classes, but the task keeps none; set "
             "task.memory_per_class=20, or task.memory_total=2000."
         )
+    if method.held_out:  # from the smallest memory that a step trains on, that before the last
+        held_out_per_class(method.held_out, step.rehearsal.per_class(len(seen_classes(step.steps, -2))))
     if experiment.student.checkpoint is not None or experiment.student.pretrain is not None:
         raise UserError(
             "An incremental student starts from the model of the step before; give a first one as the teacher: "
@@ -62,4 +71,19 @@ def _check_incremental(experiment: schema.Experiment, step: Step) -> None:
         raise UserError(
             f"task.start_from={step.start_from + 1} needs the model of that step; give it as teacher.network and "
             "teacher.checkpoint."
+        )
+
+
+def check_student(experiment: schema.Experiment, step: Step, student: nn.Module) -> None:
+    """Refuses a head on which a method cannot do what it does between steps, before the first of them is trained.
+
+    Raises:
+        UserError: a rule on another head, or frozen columns of one that is not a `CosineHead`.
+    """
+    method, head = experiment.method, cast(nn.Module, student.head)
+    check_rules(method.after, head)
+    if method.growth.old == "frozen" and not step.fresh and not isinstance(head, CosineHead):
+        raise UserError(
+            f"The method {method.name!r} freezes the old classes' columns, which a {type(head).__name__} cannot; set "
+            "student.options={head: cosine} or method.growth.old=trained."
         )

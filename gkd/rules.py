@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ def align_weights(head: nn.Module, num_old: int, *, clip: bool = False) -> float
         Zhao, Xiao, Gan, Zhang, Xia: Maintaining Discrimination and Fairness in Class Incremental Learning, CVPR 2020,
         section 4.
     """
-    weight = _linear(head, num_old).weight
+    weight = _linear(head, num_old, "align-weights").weight
     if clip:
         weight.clamp_min_(0)
     lengths = torch.linalg.vector_norm(weight, dim=1)
@@ -112,9 +112,7 @@ def fold_bias(head: nn.Module, num_old: int, alpha: float, beta: float) -> None:
     Raises:
         UserError: a head that is not linear or has no bias, or no old or no new class.
     """
-    linear = _linear(head, num_old)
-    if linear.bias is None:
-        raise UserError("The head has no bias to hold β; use a linear head with one.")
+    linear = _linear(head, num_old, "fit-bias")
     linear.weight[num_old:] *= alpha
     linear.bias[num_old:] = alpha * linear.bias[num_old:] + beta
 
@@ -123,13 +121,26 @@ def _corrected(logits: Tensor, num_old: int, alpha: float | Tensor, beta: float 
     return torch.cat([logits[:, :num_old], alpha * logits[:, num_old:] + beta], 1)
 
 
-def _linear(head: nn.Module, num_old: int) -> nn.Linear:
-    """The head where it is linear and has both old and new classes."""
-    if not isinstance(head, nn.Linear):
-        raise UserError(
-            f"The head is a {type(head).__name__}, but the rule is on the weights and biases of a linear one; "
-            "build the student with head: linear, or leave the rule out."
-        )
+def check_rules(names: Iterable[str], head: nn.Module) -> None:
+    """Refuses rules that a head does not allow, which need not be trained to know.
+
+    Raises:
+        UserError: a head that is not linear, or one without a bias to hold β.
+    """
+    for name in names:
+        if not isinstance(head, nn.Linear):
+            raise UserError(
+                f"The head is a {type(head).__name__}, but {name} is on the weights and biases of a linear one; build "
+                "the student with head: linear, or leave the rule out."
+            )
+        if name == "fit-bias" and head.bias is None:
+            raise UserError("The head has no bias to hold β; use a linear head with one.")
+
+
+def _linear(head: nn.Module, num_old: int, rule: str) -> nn.Linear:
+    """The head where it allows a rule and has both old and new classes."""
+    check_rules((rule,), head)
+    assert isinstance(head, nn.Linear)  # what the rules are on
     _check_split(num_old, head.out_features)
     return head
 

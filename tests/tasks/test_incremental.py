@@ -154,6 +154,13 @@ def experiment(*overrides: str, **task: Any) -> Any:
         (["method=sp", "task.steps=[[0, 1], [2, 3, 4], [5, 6, 7, 8, 9]]", "task.base=null", "task.increment=null",
           "task.start_from=2"], "task.start_from=2 needs the model of that step"),
         (["method=kd", "task.base=1"], "share only one; a softmax needs at least two"),
+        (["method=wa", "task.memory_per_class=9", "student.options={head: cosine}"],
+          "The head is a CosineHead, but align-weights is on the weights"),
+        (["method=bic", "task.memory_per_class=9", "student.options={head: proxy}"],
+          "The head is a ProxyHead, but fit-bias is on the weights"),
+        (["method=bic", "task.memory_per_class=1"], "keeps 1 of each class's exemplars from training"),
+        (["method=bic", "task.memory_total=15", "task.base=8", "task.increment=1"], "from training, but a class has 1;"),
+        (["method=sp", "method.growth.old=frozen"], "freezes the old classes' columns, which a Linear cannot"),
     ],
 )  # fmt: skip
 def test_what_an_incremental_run_cannot_have(overrides: list[str], sentence: str) -> None:
