@@ -159,7 +159,7 @@ def experiment(*overrides: str, **task: Any) -> Any:
         (["method=bic", "task.memory_per_class=9", "student.options={head: proxy}"],
           "The head is a ProxyHead, but fit-bias is on the weights"),
         (["method=bic", "task.memory_per_class=1"], "keeps 1 of each class's exemplars from training"),
-        (["method=bic", "task.memory_total=15", "task.base=8", "task.increment=1"], "from training, but a class has 1;"),
+        (["method=bic", "task.memory_total=15", "task.base=8", "task.increment=1"], "but a class has 1;"),
         (["method=sp", "method.growth.old=frozen"], "freezes the old classes' columns, which a Linear cannot"),
     ],
 )  # fmt: skip
