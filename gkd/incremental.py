@@ -51,6 +51,7 @@ class Step:
         fresh: the student is a new network, rather than the old one with further classes.
         base_epochs: epochs of step 0 instead of ``run.epochs``.
         memory: exemplars of the classes of the steps before.
+        held_out: int64 ``[n]``, numbers of images that no stage trains on (`hold_out`).
     """
 
     number: int
@@ -61,6 +62,7 @@ class Step:
     fresh: bool = False
     base_epochs: int | None = None
     memory: Memory = field(default_factory=lambda: Memory({}))
+    held_out: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def new(self) -> tuple[str, ...]:
@@ -82,16 +84,19 @@ class Step:
         return replace(self.images.select(samples), space=self.seen)
 
     def new_images(self) -> ImageSet:
-        """All images of the new classes."""
-        return self.chosen(samples_of(self.images, self.new))
+        """All images of the new classes, but those held out."""
+        return self._trained_on(samples_of(self.images, self.new))
 
     def seen_images(self) -> ImageSet:
-        """All images of all classes so far: what no memory may have."""
-        return self.chosen(samples_of(self.images, self.seen.names))
+        """All images of all classes so far, which no memory may have, but those held out."""
+        return self._trained_on(samples_of(self.images, self.seen.names))
 
-    def samples(self) -> Tensor:
-        """Int64 ``[n]``: the numbers of the new classes' images, ascending, then those of the exemplars."""
-        return torch.cat([samples_of(self.images, self.new), self.memory.samples])
+    def rehearsed_images(self) -> ImageSet:
+        """The images of the new classes, ascending, then the exemplars, but those held out."""
+        return self._trained_on(torch.cat([samples_of(self.images, self.new), self.memory.samples]))
+
+    def _trained_on(self, samples: Tensor) -> ImageSet:
+        return self.chosen(samples[~torch.isin(samples, self.held_out)])
 
     def lacking(self) -> list[str]:
         """The classes that have come and have no exemplar yet: the new ones, or all where a model was given."""

@@ -164,8 +164,7 @@ def _remembering(problem: Problem, memory: Memory) -> Problem:
     """The problem with the exemplars of old classes behind the new classes' images."""
     assert problem.step is not None
     step = problem.step.with_memory(memory)
-    train = step.chosen(torch.cat([samples_of(step.images, step.new), memory.samples]))
-    return replace(problem, step=step, student=replace(problem.student, train=train))
+    return replace(problem, step=step, student=replace(problem.student, train=step.rehearsed_images()))
 
 
 def _read(own: Path, problem: Problem, given: Path | None) -> Done | None:
@@ -272,10 +271,9 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
 
 
 def _without(problem: Problem, step: Step, held: Tensor) -> Problem:
-    """The problem whose student does not train on what is held out."""
-    kept = torch.cat([samples_of(step.images, step.new), step.memory.samples])
-    kept = kept[~torch.isin(kept, held)]
-    return replace(problem, student=replace(problem.student, train=step.chosen(kept)))
+    """The problem whose student does not train on what is held out, whichever images a stage asks for."""
+    step = replace(step, held_out=held)
+    return replace(problem, step=step, student=replace(problem.student, train=step.rehearsed_images()))
 
 
 def _keep(own: Path, model: Before, memory: Memory, step: Step, summary: dict[str, Any]) -> Done:

@@ -75,6 +75,16 @@ def test_what_is_held_out_is_balanced_and_the_last_of_the_old(images: ImageSet) 
         hold_out(single, 0.1, seed=0)
 
 
+def test_no_stage_trains_on_what_is_held_out(images: ImageSet) -> None:
+    memory = after(0, images, Rehearsal(memory_per_class=5))
+    step = Step(1, STEPS, images, Rehearsal(memory_per_class=5), memory=memory)
+    assert step.rehearsed_images().class_counts().tolist() == [5, 5, 10]
+    less = replace(step, held_out=hold_out(step, 0.4, seed=0))
+    assert less.rehearsed_images().class_counts().tolist() == [3, 3, 8]
+    assert less.new_images().class_counts().tolist() == [0, 0, 8]
+    assert less.seen_images().class_counts().tolist() == [8, 8, 8]
+
+
 def test_evened_classes_have_as_many_images_as_the_fewest(images: ImageSet) -> None:
     step = Step(1, STEPS, images)
     few = step.chosen(torch.cat([samples_of(images, ["c"]), samples_of(images, ["a"])[:3]]))

@@ -128,8 +128,12 @@ def test_a_rule_changes_the_new_columns_of_what_is_saved() -> None:
     assert read(folder / "steps" / "1")["rules"] == {}
 
 
+@pytest.mark.parametrize(
+    ("words", "rehearsed"),
+    [(("method=bic",), 18), (("method=lwf", "method.after=[fit-bias]", "method.held_out=0.1"), 0)],
+)
 def test_bias_correction_is_fitted_on_images_that_were_not_trained_on(
-    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...], rehearsed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gkd import rules, train
 
@@ -140,9 +144,13 @@ def test_bias_correction_is_fitted_on_images_that_were_not_trained_on(
         train, "Batches", lambda images, *a, **k: trained.append(images) or batches(images, *a, **k)
     )
     monkeypatch.setattr(rules, "fit_bias", lambda z, y, n: fitted.append(y) or fit_bias(z, y, n))
-    folder = run("method=bic")
-    assert [images.class_counts().tolist()[:6] for images in trained[1:]] == [[18] * 6, [18] * 6]
-    assert all((images.class_counts()[-2:] > 60).all() for images in trained[1:])
+    folder = run(*words)
+    whole = (
+        load_source(Data(name="digits", validation=Validation(per_class=20))).train.class_counts().tolist()
+    )
+    for images, old in zip(trained[1:], (6, 8), strict=True):
+        new = [count - 2 for count in whole[old : old + 2]]
+        assert images.class_counts().tolist() == [rehearsed] * old + new
     # Of the last and of the best student of the last step.
     assert [torch.bincount(labels).tolist() for labels in fitted] == [[2] * 8, [2] * 10, [2] * 10]
     found = read(folder / "steps" / "3")["rules"]["fit-bias"]
