@@ -22,11 +22,11 @@ def linear(weight: list[list[float]], bias: bool = True) -> nn.Linear:
 
 
 def test_wa_by_hand() -> None:
-    """Old rows of lengths 5 and 1, new ones of 10 and 2: γ = 3 / 6."""
-    head = linear([[3.0, 4.0], [1.0, 0.0], [6.0, 8.0], [0.0, -2.0]])
+    """Old rows of lengths 5 and 1, new ones of 10 and 2: γ = 3 / 6, where sums of entries would give 8 / 12."""
+    head = linear([[3.0, 4.0], [1.0, 0.0], [0.0, 10.0], [0.0, -2.0]])
     bias = head.bias.detach().clone()
     assert align_weights(head, 2) == pytest.approx(0.5)
-    expected = torch.tensor([[3.0, 4.0], [1.0, 0.0], [3.0, 4.0], [0.0, -1.0]])
+    expected = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 5.0], [0.0, -1.0]])
     torch.testing.assert_close(head.weight.detach(), expected)
     torch.testing.assert_close(head.bias.detach(), bias)
     assert align_weights(head, 2) == pytest.approx(1)

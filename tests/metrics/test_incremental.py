@@ -251,3 +251,30 @@ def test_means_weigh_directions_not_lengths() -> None:
     assert counts.tolist() == [2, 0, 1]
     half = math.sqrt(0.5)
     torch.testing.assert_close(means, torch.tensor([[half, half], [0.0, 0.0], [0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("sizes", [(5, 2, 2), (3, 2, 1), (2, 2, 2), (1, 4, 1)])
+def test_every_step_has_its_column_whatever_its_size(sizes: tuple[int, ...]) -> None:
+    """PyCIL counts forgetting in groups of ten classes: other increments crash or mix steps, a last class is lost."""
+    steps = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    generator = torch.Generator().manual_seed(2)
+    rows: list[list[float]] = []
+    found = []
+    for step in range(len(sizes)):
+        seen = sum(sizes[: step + 1])
+        labels = torch.randint(seen, (300,), generator=generator)
+        logits = torch.randn(300, seen, generator=generator)
+        logits += 2 * torch.nn.functional.one_hot(labels, seen)
+        right = (logits.argmax(1) == labels).tolist()
+        of_step = steps[labels].tolist()
+        rows.append(
+            [
+                100 * sum(r for r, k in zip(right, of_step, strict=True) if k == own) / of_step.count(own)
+                for own in range(step + 1)
+            ]
+        )
+        found.append(matrix_row(logits, torch.ones(300, 2), labels, steps, step=step)["classifier"].tolist())
+    matrix = accuracy_matrix(found)
+    torch.testing.assert_close(matrix, accuracy_matrix(rows), equal_nan=True)
+    lost = [max(rows[t][k] for t in range(k, len(rows) - 1)) - rows[-1][k] for k in range(len(rows) - 1)]
+    assert forgetting(matrix) == pytest.approx(sum(lost) / len(lost))
