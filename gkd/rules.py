@@ -52,25 +52,34 @@ def align_weights(head: nn.Module, num_old: int, *, clip: bool = False) -> float
     return float(gamma)
 
 
-def fit_bias(logits: Tensor, labels: Tensor, num_old: int) -> tuple[float, float]:
+def fit_bias(
+    logits: Tensor, labels: Tensor, num_old: int, *, scale_decay: float = 1.0, shift_decay: float = 0.1
+) -> tuple[float, float]:
     """Bias correction: the α and β with which the new classes' logits fit held-out images best.
 
-    ``(α, β) = argmin mean_i CE( (z_i,old, α z_i,new + β), y_i )``, a convex problem, solved by L-BFGS in float64 from
-    (1, 0). The cross-entropy is of logits: PyCIL's stage 2 takes that of their softmax.
+    ``(α, β) = argmin mean_i CE( (z_i,old, α z_i,new + β), y_i ) + a (α − 1)² / 2N + b β² / 2``, a convex problem,
+    solved by L-BFGS in float64 from (1, 0). The cross-entropy is of logits: PyCIL's stage 2 takes that of their softmax.
+
+    Held-out images are few, and where they are told apart without a mistake ever larger α and β fit them better: such a
+    head spoils the next step, which starts from it. The published code stops descending before; here a, which weighs as
+    much as so many images, and b keep α and β near 1 and 0.
 
     Args:
         logits: ``[N, C]`` of held-out images, the same number of each class; the first ``num_old`` columns are old.
         labels: int64 ``[N]``, columns of the logits.
         num_old: how many classes are old, from 1 to C − 1.
+        scale_decay: a, ours.
+        shift_decay: b, that of the authors' code; the paper has neither.
 
     Returns:
         α and β, for `correct_bias` or `fold_bias`.
 
     Raises:
-        UserError: no old or no new class, or no held-out image of one of the two: then nothing bounds β.
+        UserError: no old or no new class, or no held-out image of one of the two.
 
     Paper:
-        Wu et al.: Large Scale Incremental Learning, CVPR 2019, equations 3 and 4.
+        Wu et al.: Large Scale Incremental Learning, CVPR 2019, equations 3 and 4; b of
+        wuyuebupt/LargeScaleIncrementalLearning@7f687a3 resnet.py.
     """
     _check_split(num_old, logits.shape[1])
     is_old = labels < num_old
@@ -81,6 +90,8 @@ def fit_bias(logits: Tensor, labels: Tensor, num_old: int) -> tuple[float, float
         )
     logits = logits.detach().double()
     theta = torch.tensor([1.0, 0.0], dtype=torch.float64, device=logits.device, requires_grad=True)
+    decays = theta.new_tensor([scale_decay / len(logits), shift_decay])
+    start = theta.detach().clone()
     solver = torch.optim.LBFGS(
         [theta], max_iter=_STEPS, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
     )
@@ -88,6 +99,7 @@ def fit_bias(logits: Tensor, labels: Tensor, num_old: int) -> tuple[float, float
     def closure() -> Tensor:
         solver.zero_grad()
         loss = F.cross_entropy(_corrected(logits, num_old, theta[0], theta[1]), labels)
+        loss = loss + (decays * (theta - start) ** 2).sum() / 2
         loss.backward()
         return loss
 

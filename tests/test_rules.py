@@ -54,8 +54,11 @@ def held_out() -> tuple[Tensor, Tensor]:
     return logits, torch.tensor([1, 1, 1, 0, 1, 1, 0, 0])
 
 
+FREE = {"scale_decay": 0.0, "shift_decay": 0.0}
+
+
 def test_bic_by_hand() -> None:
-    alpha, beta = fit_bias(*held_out(), 1)
+    alpha, beta = fit_bias(*held_out(), 1, **FREE)
     assert alpha == pytest.approx(math.log(3), rel=1e-6)
     assert beta == pytest.approx(math.log(3), rel=1e-6)
 
@@ -63,7 +66,7 @@ def test_bic_by_hand() -> None:
 def test_bic_is_fitted_on_logits_and_not_on_their_softmax() -> None:
     """A known trap: the cross-entropy of probabilities, taken for logits, has another best α and β."""
     logits, labels = held_out()
-    alpha, beta = fit_bias(logits, labels, 1)
+    alpha, beta = fit_bias(logits, labels, 1, **FREE)
     theta = torch.tensor([alpha, beta]).double().requires_grad_()
     corrected = torch.cat([logits[:, :1].double(), theta[0] * logits[:, 1:] + theta[1]], 1)
     (gradient,) = torch.autograd.grad(F.cross_entropy(corrected, labels), theta, retain_graph=True)
@@ -78,9 +81,23 @@ def test_bic_undoes_a_bias() -> None:
     logits = 2 * torch.randn(20_000, 6, generator=generator)
     labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
     biased = torch.cat([logits[:, :4], (logits[:, 4:] - 0.7) / 2], 1)
-    alpha, beta = fit_bias(biased, labels, 4)
+    alpha, beta = fit_bias(biased, labels, 4, **FREE)
     assert alpha == pytest.approx(2, abs=0.1)
     assert beta == pytest.approx(0.7, abs=0.1)
+
+
+def test_bic_stays_near_where_it_starts_when_few_images_are_told_apart() -> None:
+    """Nothing bounds α there but a decay: with 79 and −596, as it once was, the next step starts from a spoilt head."""
+    logits, labels = 2 * torch.eye(4), torch.arange(4)
+    assert fit_bias(logits, labels, 2, **FREE)[0] > 20
+    assert fit_bias(logits, labels, 2, scale_decay=0.0)[0] > 10
+    alpha, beta = fit_bias(logits, labels, 2)
+    assert 1 < alpha < 2
+    assert abs(beta) < 1
+    theta = torch.tensor([alpha, beta]).double().requires_grad_()
+    corrected = torch.cat([logits[:, :2].double(), theta[0] * logits[:, 2:] + theta[1]], 1)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(corrected, labels), theta)
+    assert gradient.tolist() == pytest.approx([-(alpha - 1) / 4, -0.1 * beta], abs=1e-6)
 
 
 def test_bic_needs_images_of_both() -> None:
