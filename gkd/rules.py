@@ -58,7 +58,8 @@ def fit_bias(
     """Bias correction: the α and β with which the new classes' logits fit held-out images best.
 
     ``(α, β) = argmin mean_i CE( (z_i,old, α z_i,new + β), y_i ) + a (α − 1)² / 2N + b β² / 2``, a convex problem,
-    solved by L-BFGS in float64 from (1, 0). The cross-entropy is of logits: PyCIL's stage 2 takes that of their softmax.
+    solved by L-BFGS in float64 from (1, 0). The cross-entropy is of logits: PyCIL's stage 2 takes that of their
+    softmax.
 
     Held-out images are few, and where they are told apart without a mistake ever larger α and β fit them better: such a
     head spoils the next step, which starts from it. The published code stops descending before; here a, which weighs as
