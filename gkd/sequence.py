@@ -221,10 +221,10 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     method = without_teacher(method) if first else method
     epochs = method.epochs((step.base_epochs if first else None) or experiment.run.epochs)
     started = time.monotonic()
-    student = step_student(prepared, before.model if before else None)
     held = hold_out(step, method.held_out, seed=settings.seed) if method.held_out and not first else None
     if held is not None:
         problem = _without(problem, step, held)
+    student = step_student(replace(prepared, problem=problem), before.model if before else None)
     teacher = None
     if method.needs_teacher:
         assert before is not None  # the first step has none

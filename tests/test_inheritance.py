@@ -37,17 +37,25 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("method", ["ucir", "podnet"])
-def test_new_columns_start_at_the_means_of_their_own_images(method: str, fits: list[dict[str, Any]]) -> None:
-    """In the embedding of the network that the student grew out of, as long as the old columns are on average."""
+@pytest.mark.parametrize(
+    ("method", "words"), [("ucir", ()), ("ucir", ("method.held_out=0.1",)), ("podnet", ())]
+)
+def test_new_columns_start_at_the_means_of_their_own_images(
+    method: str, words: tuple[str, ...], fits: list[dict[str, Any]]
+) -> None:
+    """In the embedding of the network that the student grew out of, as long as the old columns are on average.
+
+    What is held out is to be new to the student, so it is not among them.
+    """
     from gkd.builders import prepare
     from gkd.evaluate import predict
 
-    folder = run(f"method={method}")
+    folder = run(f"method={method}", *words)
     settings = prepare(load(folder / "config.yaml")).settings
     for number, old in ((1, 6), (2, 8)):
         network = fits[number]["start"]
         images = fits[number]["problem"].step.new_images()
+        assert len(fits[number]["problem"].step.held_out) == (2 * (old + 2) if words else 0)
         _, embedding = predict(network, images, settings)
         weight = network.head.weight.detach()
         for column in (old, old + 1):
