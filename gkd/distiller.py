@@ -369,8 +369,7 @@ class Distiller(nn.Module):
             UserError: a name that is none of these.
         """
         head = {id(parameter) for parameter in self.student.head.parameters()}
-        kept = {id(parameter) for parameter in frozen_parameters(self.student)}
-        everything = [parameter for parameter in self.student.parameters() if id(parameter) not in kept]
+        everything = list(self.student.parameters())
         # Of a tapped network the paths are the wrapped module's, as in its state dict.
         named = self.student.module if isinstance(self.student, TappedNetwork) else self.student
         modules = dict(named.named_modules())
@@ -390,6 +389,7 @@ class Distiller(nn.Module):
                 parts = ["student", "head", "backbone", "adapters", *filter(None, modules)]
                 raise UserError(unknown("part to train", name, parts))
         adapters = [parameter for parameter in self.adapters.parameters() if parameter.requires_grad]
+        kept = {id(parameter) for parameter in frozen_parameters(self.student)}
         trained = [p for key, p in {id(p): p for p in chosen}.items() if key not in kept]
         for parameter in everything:
             parameter.requires_grad_(False)

@@ -123,17 +123,19 @@ def test_a_given_model_is_the_first_extractor_whether_it_was_expanded_or_not(
     assert f"accuracy {read(wa)['last']['accuracy']:.4g}" in capsys.readouterr().out
 
 
-def test_a_stage_of_balanced_images_trains_the_head_alone(tmp_path: Path) -> None:
-    """As DER's authors have it: the method with a second stage, whose first step goes without."""
+def test_a_stage_of_balanced_images_trains_the_head_alone() -> None:
+    """A second stage much as DER's authors have it, which a first step goes without; a network with options."""
     words = (
         "method=der",
         "method.after=[]",
         "method.stages.balance={epochs: 30, data: balanced-memory, train: [head], terms: {cross_entropy: {}}}",
         "run.epochs=4",
+        "student.options={last_relu: false}",
     )
     folder = run(*words)
     records = [json.loads(line) for line in (folder / "steps/2/metrics.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(record["stage"] for record in records)) == ["expand", "balance"]
+    assert options(folder / "student.safetensors") == {"last_relu": False, "extractors": 3}
     assert same(extractor(weights(folder, 3), 1), extractor(weights(folder, 2), 1))
 
 
