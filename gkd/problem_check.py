@@ -5,6 +5,7 @@ from __future__ import annotations
 from gkd import schema
 from gkd.errors import UserError
 from gkd.incremental import Step
+from gkd.models import EXTRACTORS
 from gkd.task import Problem
 
 
@@ -52,6 +53,17 @@ def _check_incremental(experiment: schema.Experiment, step: Step) -> None:
         raise UserError(
             "An incremental student starts from the model of the step before; give a first one as the teacher: "
             "teacher.checkpoint instead of student.checkpoint or student.pretrain."
+        )
+    if method.growth.extractor == "expand" and step.fresh:
+        raise UserError(
+            f"The method {method.name!r} adds an extractor to the model of the step before, but "
+            "task.fresh_student=true starts every student anew; drop task.fresh_student, or use a method that distils, "
+            "such as podnet."
+        )
+    if EXTRACTORS in experiment.student.options:
+        raise UserError(
+            f"student.options.{EXTRACTORS} is for loading what was expanded; an incremental student has one extractor "
+            "and grows others where method.growth.extractor=expand: drop that option."
         )
     if experiment.data.teacher_view is not None or (experiment.teacher and experiment.teacher.data):
         raise UserError(
