@@ -134,9 +134,8 @@ def _check_growth(prepared: Prepared, before: Before, step: Step) -> None:
     teacher, student = experiment.teacher, experiment.student
     assert teacher is not None
     options = options_of(teacher, WeightFacts.read(read_weights(weights)[1], weights), weights, "teacher")
-    options = {
-        key: value for key, value in options.items() if key != EXTRACTORS
-    }  # it may be expanded already
+    # It may be expanded already.
+    options = {key: value for key, value in options.items() if key != EXTRACTORS}
     if (teacher.network, options) != (student.network, student.options):
         raise UserError(
             f"The model of step {step.start_from + 1} is {teacher.network} with the options {options}, and the student "

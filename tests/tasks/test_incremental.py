@@ -60,7 +60,11 @@ def test_steps_of_folders(make_set: Callable[..., ImageSet]) -> None:
     space = LabelSpace(["1/a", "1/b", "2/a", "2/c", "3/d"])
     images = replace(make_set("abcde", 20), space=space)
     found = problems(Source(images, images, images), base=None, increment=None, steps="folders")
-    assert [problem.step and problem.step.new for problem in found] == [("1/a", "1/b"), ("2/a", "2/c"), ("3/d",)]
+    assert [problem.step and problem.step.new for problem in found] == [
+        ("1/a", "1/b"),
+        ("2/a", "2/c"),
+        ("3/d",),
+    ]
 
 
 def test_a_step_trains_on_its_own_classes_and_is_judged_on_all_so_far(source: Source) -> None:
