@@ -110,7 +110,10 @@ def datasets() -> str:
 def _stages(method: Method) -> str:
     texts = []
     for name, stage in method.stages.items():
-        terms = [f"{term.weight:g} · `{term.entry.public_name}`" for term in stage.terms.values()]
+        terms = [
+            f"{term.weight:g} · `{term.entry.public_name}`" + " (auxiliary head)" * (term.head == "auxiliary")
+            for term in stage.terms.values()
+        ]
         routed = "" if stage.spots.policy == "always" else f", spots: {stage.spots.policy}"
         texts.append(f"{name}: " + " + ".join(terms) + routed)
     return "; ".join(texts)

@@ -34,7 +34,7 @@ from gkd.features import TappedNetwork, output_shapes
 from gkd.labels import LabelRelation
 from gkd.method import refusal, require
 from gkd.mixup import without_mixup
-from gkd.models import build_network
+from gkd.models import EXTRACTORS, build_network, check_expandable
 from gkd.problem_check import check_problem, check_student
 from gkd.settings import Settings, images_per_class
 from gkd.stage_check import check_stages
@@ -73,6 +73,8 @@ def prepare(resolved: config.Resolved, *, final: bool = False) -> Prepared:
         *_, problem = problems_of(experiment)
     torch.manual_seed(experiment.run.seed)
     student = _build_student(experiment, problem)
+    if problem.step is not None and experiment.method.growth.extractor == "expand":
+        check_expandable(student)
     settings = _settings(experiment, problem)
     for stage in experiment.method.stages.values():
         per_class = images_per_class(stage, settings)
@@ -174,7 +176,9 @@ def options_of(
             f"{side}.checkpoint {checkpoint} was trained as {facts.network!r}, but {side}.network is "
             f"{section.network!r}; set {side}.network={facts.network}."
         )
-    if section.options not in ({}, facts.options):
+    # A config need not count the extractors, which steps add.
+    stated = {key: value for key, value in facts.options.items() if key != EXTRACTORS}
+    if section.options not in ({}, stated, facts.options):
         raise UserError(
             f"{side}.checkpoint {checkpoint} was trained with the options {json.dumps(facts.options)}, but "
             f"{side}.options is {json.dumps(section.options)}; drop {side}.options, which takes those of the file."

@@ -172,8 +172,11 @@ def shipped_methods() -> dict[str, Method]:
 def shipped_weights() -> dict[str, tuple[float, str]]:
     """Loss -> the weight in the shipped method of its name, or in the simplest that has it, and that method."""
     found: dict[str, tuple[float, str]] = {}
-    simple_first = sorted(shipped_methods().values(), key=lambda method: len(method.needs))
-    for method in simple_first:
+
+    def size(method: Method) -> tuple[int, int]:
+        return len(method.needs), sum(len(stage.terms) for stage in method.stages.values())
+
+    for method in sorted(shipped_methods().values(), key=size):
         for term in (term for stage in method.stages.values() for term in stage.terms.values()):
             if term.loss not in found or method.name == term.loss:
                 found[term.loss] = (term.weight, method.name)

@@ -15,6 +15,7 @@ from gkd.features import Batch, Features, Shapes, TappedNetwork, as_network
 from gkd.labels import LabelRelation
 from gkd.losses import AT_SPOTS, IN_EPISODES, NEEDS, class_centres, teacher_confidence
 from gkd.mixup import Mixture, Mixup, draw_mixture, interpolated_logits, mix_batch
+from gkd.models import AuxiliaryHead, frozen_parameters, newest_dim, newest_part
 from gkd.rehearsal import both_shapes, check_head, check_terms, shapes_of_pair
 from gkd.routing import Decision, Routing, build_router
 from gkd.spots import SpotPair, output_at
@@ -121,11 +122,13 @@ class Distiller(nn.Module):
     def _build_adapters(
         self, shapes: tuple[Shapes, Shapes | None] | None, train_labels: Tensor | None
     ) -> nn.ModuleDict:
-        """The modules of losses that own parameters: term name -> one for each pair of spots."""
+        """The modules of terms that own parameters: term name -> one for each pair of spots."""
         adapters = nn.ModuleDict()
         if shapes is not None:
             check_terms(self.terms, *shapes, train_labels)
         for name, term in self.terms.items():
+            if term.head == "auxiliary":
+                adapters[name] = nn.ModuleList([AuxiliaryHead(newest_dim(self.student), self.known)])
             if term.entry.module is None:
                 continue
             if shapes is None:
@@ -181,7 +184,7 @@ class Distiller(nn.Module):
             for name, term in self.terms.items():
                 read, parts, counts = outputs[term.samples], [], []
                 for number, reading in enumerate(term.readings):
-                    inputs = self._inputs(term, reading, read)
+                    inputs = self._inputs(name, reading, read)
                     options = self._selection(term, read)
                     share = self._narrow(options, term, reading, decision)
                     value, count = self._value(name, number, inputs, options)
@@ -212,7 +215,7 @@ class Distiller(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """One reading of a term, before weighting, and what a counting loss averaged over."""
         term = self.terms[name]
-        if name in self.adapters:
+        if term.entry.module is not None:
             modules = self.adapters[name]
             assert isinstance(modules, nn.ModuleList)
             return modules[number](*inputs, **options), None
@@ -269,8 +272,8 @@ class Distiller(nn.Module):
                 outputs["virtual"] = _Outputs(virtual, student, mixed)
         return outputs
 
-    def _inputs(self, term: Term, reading: tuple[SpotPair, SpotPair], read: _Outputs) -> list[Tensor]:
-        """The tensors that a loss names as its positional arguments."""
+    def _inputs(self, name: str, reading: tuple[SpotPair, SpotPair], read: _Outputs) -> list[Tensor]:
+        """The tensors that a term's loss names as its positional arguments."""
         (student_spot, teacher_spot), (student_after, teacher_after) = reading
         spots = {
             "student": (read.student, student_spot),
@@ -281,18 +284,25 @@ class Distiller(nn.Module):
             "teacher_map_after": (read.teacher, teacher_after),
         }
         inputs = []
-        for need in term.needs:
+        for need in self.terms[name].needs:
             if need in spots:
                 features, spot = spots[need]
                 assert features is not None  # checked when the distiller was built
                 inputs.append(output_at(features, spot))
             else:
-                inputs.append(self._input(need, term, read))
+                inputs.append(self._input(need, name, read))
         return inputs
 
-    def _input(self, need: str, term: Term, read: _Outputs) -> Tensor:
-        """The tensor that a loss names and no spot decides."""
+    def _input(self, need: str, name: str, read: _Outputs) -> Tensor:
+        """The tensor that a term's loss names and no spot decides."""
+        term = self.terms[name]
         batch, student, teacher = read.batch, read.student, read.teacher
+        if term.head == "auxiliary":  # of a loss that reads logits and labels alone
+            head = self.adapters.get_submodule(f"{name}.0")
+            assert isinstance(head, AuxiliaryHead)
+            if need == "labels":
+                return head.targets(batch.labels)
+            return head(newest_part(self.student, student.embedding))
         if need == "labels":
             if not term.needs_shared_classes:
                 return batch.labels
@@ -347,7 +357,7 @@ class Distiller(nn.Module):
         return chosen
 
     def param_groups(self, train: Sequence[str] = ("student",)) -> list[dict[str, Any]]:
-        """The parameters that a stage trains; all others are frozen.
+        """The parameters that a stage trains; all others are frozen, as are for good a network's older extractors.
 
         Args:
             train: ``student``, ``head``, ``backbone``, ``adapters`` or module paths of the student.
@@ -379,7 +389,8 @@ class Distiller(nn.Module):
                 parts = ["student", "head", "backbone", "adapters", *filter(None, modules)]
                 raise UserError(unknown("part to train", name, parts))
         adapters = [parameter for parameter in self.adapters.parameters() if parameter.requires_grad]
-        trained = list({id(parameter): parameter for parameter in chosen}.values())
+        kept = {id(parameter) for parameter in frozen_parameters(self.student)}
+        trained = [p for key, p in {id(p): p for p in chosen}.items() if key not in kept]
         for parameter in everything:
             parameter.requires_grad_(False)
         for parameter in trained:

@@ -16,7 +16,7 @@ from gkd.errors import UserError
 from gkd.evaluate import predict
 from gkd.incremental import Step
 from gkd.metrics.incremental import exemplar_means
-from gkd.models import CosineHead, ProxyHead, grow_head
+from gkd.models import EXTRACTORS, CosineHead, ProxyHead, expand, grow_head
 from gkd.models.heads import class_proxies
 from gkd.task import Problem
 from gkd.teacher import Teacher
@@ -39,7 +39,10 @@ class Before:
 
 
 def step_student(prepared: Prepared, before: Before | None) -> nn.Module:
-    """The student at the beginning of a step: new, or the old one with columns for the new classes."""
+    """The student at the beginning of a step: new, or the old one with columns for the new classes.
+
+    Where the method's growth says so, the old one also has a further extractor.
+    """
     experiment, settings = prepared.experiment, prepared.settings
     step, images = prepared.problem.step, prepared.problem.student.train
     assert step is not None
@@ -56,6 +59,9 @@ def step_student(prepared: Prepared, before: Before | None) -> nn.Module:
     means = _imprints(student, head, prepared) if growth.new == "imprint" else None
     # Another seed each step, so that the columns of several are not drawn alike.
     torch.manual_seed((settings.seed * 1_000_003 + step.number) % 2**63)
+    if growth.extractor == "expand":
+        student = expand(student, len(step.new))
+        return student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     grow_head(student, len(step.new), init=growth.new, means=means)
     if growth.old == "frozen":
         grown: Any = student.head
@@ -146,6 +152,8 @@ def _check_growth(prepared: Prepared, before: Before, step: Step) -> None:
     teacher, student = experiment.teacher, experiment.student
     assert teacher is not None
     options = options_of(teacher, WeightFacts.read(read_weights(weights)[1], weights), weights, "teacher")
+    # It may be expanded already.
+    options = {key: value for key, value in options.items() if key != EXTRACTORS}
     if (teacher.network, options) != (student.network, student.options):
         raise UserError(
             f"The model of step {step.start_from + 1} is {teacher.network} with the options {options}, and the student "

@@ -27,12 +27,23 @@ class Growth(BaseModel):
     Attributes:
         new: the new columns start at ``random``, or ``imprint``-ed by the new classes' mean embeddings.
         old: whether the old columns are ``trained`` on or stay ``frozen`` (a cosine head's alone can).
+        extractor: whether the one extractor is ``kept``, or each step freezes those there are and ``expand``s the
+            network by a further one (``gkd.models.expanding``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     new: Literal["random", "imprint"] = "random"
     old: Literal["trained", "frozen"] = "trained"
+    extractor: Literal["kept", "expand"] = "kept"
+
+    @model_validator(mode="after")
+    def _one_way_to_grow(self) -> Growth:
+        if self.extractor == "expand" and (self.new, self.old) != ("random", "trained"):
+            raise ValueError(
+                "extractor: expand draws what the head is widened by and trains all of it; leave out new and old"
+            )
+        return self
 
 
 class Stage(BaseModel):
@@ -275,13 +286,17 @@ class Method(BaseModel):
 def without_teacher(method: Method) -> Method:
     """What remains of a method where nothing was learnt before: for the first step of an incremental run.
 
-    Terms that read a teacher go, and with them stages that have no other; so does balanced fine-tuning, for no class
-    is old. Where no term is left, the first stage is cross-entropy alone.
+    Terms that read a teacher or an auxiliary head go, and with them stages that have no other; so does balanced
+    fine-tuning, for no class is old. Where no term is left, the first stage is cross-entropy alone.
     """
     content = method.model_dump()
     stages = {}
     for name, stage in method.stages.items():
-        terms = {key: term for key, term in stage.terms.items() if not term.needs_teacher}
+        terms = {
+            key: term
+            for key, term in stage.terms.items()
+            if not term.needs_teacher and term.head != "auxiliary"
+        }
         if terms and stage.data != "balanced-memory":
             kept = content["stages"][name]
             kept["terms"] = {key: kept["terms"][key] for key in terms}

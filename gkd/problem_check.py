@@ -9,7 +9,7 @@ from torch import nn
 from gkd import schema
 from gkd.errors import UserError
 from gkd.incremental import Step, held_out_per_class
-from gkd.models import CosineHead
+from gkd.models import EXTRACTORS, CosineHead
 from gkd.rules import check_rules
 from gkd.scenario import seen_classes
 from gkd.task import Problem
@@ -61,6 +61,17 @@ def _check_incremental(experiment: schema.Experiment, step: Step) -> None:
         raise UserError(
             "An incremental student starts from the model of the step before; give a first one as the teacher: "
             "teacher.checkpoint instead of student.checkpoint or student.pretrain."
+        )
+    if method.growth.extractor == "expand" and step.fresh:
+        raise UserError(
+            f"The method {method.name!r} adds an extractor to the model of the step before, but "
+            "task.fresh_student=true starts every student anew; drop task.fresh_student, or use a method that distils, "
+            "such as podnet."
+        )
+    if EXTRACTORS in experiment.student.options:
+        raise UserError(
+            f"student.options.{EXTRACTORS} is for loading what was expanded; an incremental student has one extractor "
+            "and grows others where method.growth.extractor=expand: drop that option."
         )
     if experiment.data.teacher_view is not None or (experiment.teacher and experiment.teacher.data):
         raise UserError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from gkd import metrics
 from gkd.builders import Prepared
@@ -27,7 +27,7 @@ from gkd.judge import (
 )
 from gkd.labels import LabelRelation
 from gkd.logging import MetricsFile
-from gkd.models import count_parameters
+from gkd.models import EXTRACTORS, count_parameters, num_extractors
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.train import Position, State
@@ -191,7 +191,7 @@ def summarise_steps(
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "seconds": round(seconds, 2),
         "bookkeeping_seconds": round(sum(step["bookkeeping_seconds"] for step in steps), 2),
-        "parameters": count_parameters(prepared.student),
+        "parameters": last.get("parameters", count_parameters(prepared.student)),
         "test_images": len(problem.student.test),
         **environment(threads, settings.device, settings.dtype),
         "command": command(),
@@ -200,8 +200,13 @@ def summarise_steps(
     return summary
 
 
-def weight_metadata(prepared: Prepared) -> dict[str, str]:
-    """What a student's weight file says of it: all that builds the network again and feeds it."""
+def weight_metadata(prepared: Prepared, student: nn.Module | None = None) -> dict[str, str]:
+    """What a student's weight file says of it: all that builds the network again and feeds it.
+
+    Args:
+        prepared: the experiment.
+        student: where it is another than the prepared one, which steps may have expanded.
+    """
     settings, problem, section = prepared.settings, prepared.problem, prepared.experiment.student
     images = problem.student.train
     content = {
@@ -213,9 +218,9 @@ def weight_metadata(prepared: Prepared) -> dict[str, str]:
         "method": prepared.experiment.method.name,
     }
     taps = section.taps.model_dump(mode="json", exclude_none=True)
-    more = {
-        key: json.dumps(value) for key, value in {"options": section.options, "taps": taps}.items() if value
-    }
+    extractors = num_extractors(prepared.student if student is None else student)
+    options = section.options | ({EXTRACTORS: extractors} if extractors > 1 else {})
+    more = {key: json.dumps(value) for key, value in {"options": options, "taps": taps}.items() if value}
     return {**content, **more}
 
 

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from gkd import schema
-from gkd.builders import Prepared, prepare, use_threads
+from gkd.builders import Prepared, build_side, options_of, prepare, use_threads
 from gkd.checkpoint import (
     latest_checkpoint,
     load_body,
@@ -276,18 +276,25 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     }
     for which, name in WEIGHTS.items():
         tensors, metadata = read_weights(folder / name)
-        asked, known = prepared.problem.student.space.names, WeightFacts.read(metadata, folder / name).classes
+        facts = WeightFacts.read(metadata, folder / name)
+        asked, known = prepared.problem.student.space.names, facts.classes
         if known is not None and asked != known:
             raise UserError(
                 f"The student of {folder} knows {', '.join(known)}, but the overrides make the task "
                 f"{', '.join(asked)}; override only where the images are (data.root) and what changes no result."
             )
-        load_weights(prepared.student, tensors, name=prepared.experiment.student.network, path=folder / name)
+        section, images = prepared.experiment.student, prepared.problem.student.train
+        # Of the file's options, for it alone knows how often an incremental student was expanded.
+        student = build_side(
+            section, len(asked), images, options_of(section, facts, folder / name, "student")
+        )
+        load_weights(student, tensors, name=section.network, path=folder / name)
+        student.to(prepared.settings.device, memory_format=torch.channels_last)
         answer = class_scores if prepared.problem.step is None else partial(final_scores, folder)
-        logits = answer(prepared.student, prepared.problem, method, prepared.settings)
+        logits = answer(student, prepared.problem, method, prepared.settings)
         results[which] = judge(logits, test.labels.cpu(), method)
         if prepared.problem.few_shot is not None:
-            found = on_episodes(prepared.student, prepared.problem, prepared.settings)
+            found = on_episodes(student, prepared.problem, prepared.settings)
             results[which]["few_shot"] = summarised(found)
     return results
 

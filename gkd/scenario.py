@@ -88,6 +88,24 @@ def given_steps(space: LabelSpace, steps: Sequence[Sequence[str | int]]) -> Step
     return _each_once(space, steps, "The list of steps")
 
 
+def folder_steps(space: LabelSpace) -> Steps:
+    """Steps of classes named STEP/CLASS, as data of step folders have them, in the order of the classes.
+
+    Raises:
+        UserError: a class of another name, or fewer than two steps.
+    """
+    steps: dict[str, list[str]] = {}
+    for name in space:
+        step, slash, _ = name.partition("/")
+        if not slash:
+            raise UserError(
+                "task.steps=folders takes the steps from classes named STEP/CLASS, but the data has the class "
+                f"{name!r}; use data.name=step-folders, or list the classes of each step."
+            )
+        steps.setdefault(step, []).append(name)
+    return given_steps(space, list(steps.values()))
+
+
 def _each_once(space: LabelSpace, groups: Sequence[Sequence[str | int]], what: str) -> Steps:
     """The groups as names, where they hold every class of the space exactly once."""
     # One entry at a time: a space of them all would refuse a repeated class in words of its own.

@@ -39,6 +39,7 @@ from gkd.losses import induced_logits
 from gkd.matrices import write_matrices
 from gkd.method import Method, without_teacher
 from gkd.metrics.incremental import exemplar_means, images_by_step, matrix_row, matrix_rows
+from gkd.models import EXTRACTORS, count_parameters
 from gkd.results import WEIGHTS, Summary, empty_batches, pack, summarise_steps, weight_metadata
 from gkd.rules import RULES, AfterStep
 from gkd.scenario import step_of_class
@@ -149,7 +150,10 @@ def rehearse_steps(prepared: Prepared) -> Iterator[Rehearsed]:
             exemplars = choose_exemplars(step.images, old, per_class, selection="random") if per_class else {}
             problem = _remembering(problem, Memory(exemplars))
             images = problem.student.train
-            student = build_side(experiment.student, len(problem.student.space), images)
+            options = experiment.student.options | (
+                {EXTRACTORS: 2} if method.growth.extractor == "expand" else {}
+            )
+            student = build_side(experiment.student, len(problem.student.space), images, options)
             before = build_side(experiment.teacher or experiment.student, len(old), images)
             teacher = Teacher(before, problem.relation.teacher, mean=settings.mean, std=settings.std)
             for network in (student, teacher):
@@ -251,9 +255,10 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
         "test_images": _sizes(problem),
         "correct": {"last": pack(metrics.correctness(scores, labels))},
         "empty_batches": empty_batches(own),
+        "parameters": count_parameters(student),
     }
     own.mkdir(parents=True, exist_ok=True)
-    metadata = weight_metadata(prepared) | {"test_accuracy": f"{summary['last']['accuracy']:.2f}"}
+    metadata = weight_metadata(prepared, student) | {"test_accuracy": f"{summary['last']['accuracy']:.2f}"}
     save_weights(own / WEIGHTS["last"], student.state_dict(), metadata)
     summary["best"] = {"epoch": position.best_epoch, "validation": rounded(position.best_metric)}
     if step.number + 1 == len(step.steps):  # the best of a step on the way leads nowhere

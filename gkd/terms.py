@@ -92,6 +92,9 @@ class Term(BaseModel):
             images) or of each ``batch``.
         confidence: weights each sample by how sure the teacher is in its own label space.
         samples: the ``clean`` images, or ``virtual`` samples that the stage's ``mixup`` makes of them.
+        head: whose logits a loss on logits and labels reads: the ``student``'s, or those of an ``auxiliary`` head over
+            what an incremental step added to the embedding, with one column for all old classes together and one for
+            each new class. The term owns that head; a first step goes without the term.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -105,6 +108,7 @@ class Term(BaseModel):
     centres: Literal["train", "batch"] = "train"
     confidence: Literal["pseudo-label", "entropy", "max-logit"] | None = None
     samples: Literal["clean", "virtual"] = "clean"
+    head: Literal["student", "auxiliary"] = "student"
 
     @field_validator("loss")
     @classmethod
@@ -146,6 +150,14 @@ class Term(BaseModel):
             if data.get("confidence") is not None and not entry.takes_weights:
                 problem = f"the loss {data['loss']!r} takes no sample weights, so confidence cannot be set"
                 errors.append(_mistake(problem, "confidence", data["confidence"]))
+            if data.get("head") == "auxiliary" and (
+                set(entry.needs) != {"student_logits", "labels"} or entry.module
+            ):
+                problem = (
+                    f"the loss {data['loss']!r} reads {', '.join(entry.needs)}, where an auxiliary head gives "
+                    "student_logits and their labels alone, as for cross_entropy"
+                )
+                errors.append(_mistake(problem, "head", data["head"]))
         try:
             term = handler(data)
         except ValidationError as error:
@@ -183,7 +195,7 @@ class Term(BaseModel):
     @property
     def needs_new_classes(self) -> bool:
         """Whether there must be a class that the teacher does not have."""
-        return "known" in self.needs or self.scale in ("ucir", "podnet")
+        return "known" in self.needs or self.scale in ("ucir", "podnet") or self.head == "auxiliary"
 
     @property
     def readings(self) -> list[tuple[SpotPair, SpotPair]]:

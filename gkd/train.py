@@ -180,7 +180,7 @@ class _StageRun:
         """Takes over what the stage before trained in the adapters of the same terms at the same spots."""
         for name, own in self.distiller.adapters.items():
             term, other = self.stage.terms[name], before.stage.terms.get(name)
-            if other is None or (term.loss, term.at) != (other.loss, other.at):
+            if other is None or (term.loss, term.at, term.head) != (other.loss, other.at, other.head):
                 continue
             if term.entry.takes_labels and self.stage.data != before.stage.data:
                 continue  # banks of other samples

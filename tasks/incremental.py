@@ -11,7 +11,7 @@ from gkd.data.memory import SELECTIONS
 from gkd.errors import UserError, unknown
 from gkd.incremental import Rehearsal, Step
 from gkd.labels import LabelRelation, LabelSpace
-from gkd.scenario import Steps, class_steps, given_steps, seen_classes
+from gkd.scenario import Steps, class_steps, folder_steps, given_steps, seen_classes
 from gkd.task import Problem, Source, TaskOptions
 
 # A seed may be written as a number in YAML; a list names every class.
@@ -28,7 +28,8 @@ class IncrementalOptions(TaskOptions):
         increment: classes of every later step; the last one has what remains.
         order: the classes in the order of arrival: ``natural``, a seed such as ``"1993"`` (the literature's), ``seed``
             for the run's own, a name of ``gkd.labels.NAMED_ORDERS``, or a list of all of them.
-        steps: the classes of each step instead of base, increment and order.
+        steps: the classes of each step instead of base, increment and order; ``folders`` takes them from data that
+            come in folders of their own for each step (``step-folders``).
         memory_total, memory_per_class: exemplars of all classes together, or of each; one of them or none.
         selection: how exemplars are chosen: ``herding``, ``closest`` or ``random``.
         base_epochs: epochs of the first step, where its model is not given, instead of ``run.epochs``.
@@ -42,7 +43,7 @@ class IncrementalOptions(TaskOptions):
     base: int | None = Field(default=None, ge=0)
     increment: int | None = Field(default=None, ge=1)
     order: ArrivalOrder = "natural"
-    steps: tuple[tuple[str | int, ...], ...] | None = None
+    steps: Literal["folders"] | tuple[tuple[str | int, ...], ...] | None = None
     memory_total: int | None = Field(default=None, ge=1)
     memory_per_class: int | None = Field(default=None, ge=1)
     selection: str = "herding"
@@ -78,7 +79,9 @@ class IncrementalTask:
     def steps(self, space: LabelSpace, seed: int = 0) -> Steps:
         """The classes of every step, in the order of arrival."""
         options = self.options
-        if options.steps is not None:
+        if options.steps == "folders":
+            steps = folder_steps(space)
+        elif options.steps is not None:
             steps = given_steps(space, options.steps)
         else:
             assert options.base is not None

@@ -20,12 +20,12 @@ ON_LOGITS = {
     "sakd",
     "stkd",
 }
-WITHOUT_TEACHER = {"student", "mixup", "protonet", "finetune", "joint", "replay"}
+WITHOUT_TEACHER = {"student", "mixup", "protonet", "finetune", "joint", "replay", "der"}
 # Those that train in episodes, and episodes that small data can fill.
 IN_EPISODES = {"protonet", "refilled_episodic"}
 SMALL_EPISODES = "method.stages.episodes.episodes={ways: 3, shots: 1, queries: 3, per_epoch: 12}"
 # Those with a loss over the classes that the teacher does not have.
-ON_NEW_CLASSES = {"finetune", "lwf", "icarl", "ucir", "podnet"}
+ON_NEW_CLASSES = {"finetune", "lwf", "icarl", "ucir", "podnet", "der"}
 
 TINY: dict[str, Any] = {
     "task": {"name": "cross_task", "size": 5},

@@ -24,7 +24,8 @@ from gkd.losses import (
     nca_loss,
 )
 from gkd.method import Method
-from gkd.models import build_network, grow_head
+from gkd.mixup import Mixup
+from gkd.models import ExpandedNetwork, build_network, expand, frozen_parameters, grow_head
 from gkd.rehearsal import check_method
 from gkd.task import Problem
 from gkd.teacher import Teacher
@@ -129,6 +130,85 @@ def test_losses_on_cosines_read_the_head(make_batch: MakeBatch) -> None:
     losses["loss"].backward()
     assert student.head.scale.grad != 0  # type: ignore[union-attr]
     assert student.conv1.weight.grad.any()  # type: ignore[union-attr, operator]
+
+
+AUXILIARY = {
+    "cross_entropy": Term(loss="cross_entropy"),
+    "auxiliary": Term(loss="cross_entropy", weight=0.5, head="auxiliary"),
+}
+
+
+def expanded_step() -> ExpandedNetwork:
+    """A network of two extractors that knows a, b and c, with a third for d and e."""
+    torch.manual_seed(0)
+    old = expand(build_network("resnet8", num_classes=2, in_channels=1), 1)
+    with torch.no_grad():
+        old.extractors[-1].conv1.weight.normal_()  # type: ignore[union-attr, operator]
+    return expand(old, 2)
+
+
+def test_an_auxiliary_head_sees_the_newest_extractor_and_all_old_classes_as_one(
+    make_batch: MakeBatch,
+) -> None:
+    student, batch = expanded_step(), make_batch(5)
+    distiller = Distiller(student, None, AUXILIARY, relation=LabelRelation(OLD, ALL))
+    weight, bias = (distiller.adapters.get_parameter(f"auxiliary.0.{name}") for name in ("weight", "bias"))
+    assert weight.shape == (3, 64)
+    found = values(distiller, batch)
+    newest = student.eval().extractors[-1](batch.images)
+    expected = []
+    for row, label in zip(newest @ weight.T + bias, batch.labels.tolist(), strict=True):
+        target = {0: 0, 1: 0, 2: 0, 3: 1, 4: 2}[label]
+        expected.append(row.exp().sum().log() - row[target])
+    assert found["loss/auxiliary"] == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
+    assert found["loss/cross_entropy"] == pytest.approx(
+        F.cross_entropy(student(batch.images), batch.labels).item(), rel=1e-5
+    )
+    assert found["loss"] == pytest.approx(found["loss/cross_entropy"] + 0.5 * found["loss/auxiliary"])
+
+
+def test_the_auxiliary_loss_alone_trains_its_head_and_the_newest_extractor(make_batch: MakeBatch) -> None:
+    student = expanded_step()
+    terms = {"auxiliary": Term(loss="cross_entropy", head="auxiliary")}
+    distiller = Distiller(student, None, terms, relation=LabelRelation(OLD, ALL))
+    trained, adapters = (group["params"] for group in distiller.param_groups())
+    assert [p.shape for p in adapters] == [(3, 64), (3,)]
+    assert len(trained) == len(list(student.extractors[-1].parameters())) + 2
+    distiller.train()(make_batch(5))["loss"].backward()
+    assert all(p.grad is not None and p.grad.any() for p in adapters)
+    assert student.extractors[-1].conv1.weight.grad.any()  # type: ignore[union-attr, operator]
+    assert student.head.weight.grad is None
+
+
+@pytest.mark.parametrize("train", ["student", "backbone", "extractors", "head"])
+def test_no_stage_trains_a_frozen_extractor(train: str, make_batch: MakeBatch) -> None:
+    """Neither by gradient, weight decay nor statistics, whatever the stage says that it trains."""
+    student = expanded_step()
+    distiller = Distiller(student, None, AUXILIARY, relation=LabelRelation(OLD, ALL))
+    groups = distiller.param_groups((train,))
+    frozen = {id(parameter) for parameter in frozen_parameters(student)}
+    assert not frozen & {id(parameter) for group in groups for parameter in group["params"]}
+    before = copy.deepcopy(student.state_dict())
+    optimiser = torch.optim.SGD(groups[0]["params"], lr=0.1, weight_decay=0.1)
+    for _ in range(2):
+        optimiser.zero_grad()
+        distiller.train()(make_batch(5))["loss"].backward()
+        optimiser.step()
+    moved = {key for key, value in student.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved
+    assert not any(key.startswith(("extractors.0.", "extractors.1.")) for key in moved)
+    assert any(key.startswith("extractors.2.") for key in moved) == (train != "head")
+    assert ("head.weight" in moved) == (train in ("student", "head"))
+
+
+def test_an_auxiliary_head_reads_mixtures_and_a_plain_students_whole_embedding(make_batch: MakeBatch) -> None:
+    student, teacher = step()
+    terms = {"auxiliary": Term(loss="cross_entropy", head="auxiliary", samples="virtual")}
+    distiller = Distiller(student, teacher, terms, relation=LabelRelation(OLD, ALL), mixup=Mixup())
+    assert distiller.adapters.get_parameter("auxiliary.0.weight").shape == (3, 64)
+    found = distiller(make_batch(5))["loss"]
+    found.backward()
+    assert torch.isfinite(found)
 
 
 def test_cosines_of_a_linear_head_are_refused(make_problem: Callable[..., Problem]) -> None:

@@ -169,7 +169,7 @@ def test_ucir_is_three_sums() -> None:
     assert any(apart)
     expected = ce + 5 * math.sqrt(3 / 2) * away(student, old) + mean(apart)
     assert total("ucir", student, old).item() == pytest.approx(expected)
-    assert METHODS["ucir"].growth.model_dump() == {"new": "imprint", "old": "frozen"}
+    assert (METHODS["ucir"].growth.new, METHODS["ucir"].growth.old) == ("imprint", "frozen")
 
 
 def pooled(maps: Tensor) -> list[float]:

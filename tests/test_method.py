@@ -14,7 +14,7 @@ from gkd.data import EpisodePlan
 from gkd.errors import UserError
 from gkd.labels import LabelRelation, LabelSpace
 from gkd.losses import LOSSES
-from gkd.method import Method, refusal, require, without_teacher
+from gkd.method import Growth, Method, refusal, require, without_teacher
 from gkd.terms import Term, WeightSchedule, class_scale
 from tests.config_helpers import IN_EPISODES, ON_LOGITS, ON_NEW_CLASSES, WITHOUT_TEACHER, tiny
 
@@ -214,6 +214,10 @@ def test_weight_schedules(schedule: dict[str, Any], factors: list[float]) -> Non
         ({"loss": "crd_queue", "queue": -1}, "queue=-1 is below 0"),
         ({"loss": "cross_entropy", "label_smoothing": 2}, "label_smoothing=2 is above 1"),
         ({"loss": "dkd", "rows": "all"}, "needs a target among the shared classes"),
+        ({"loss": "kd", "head": "auxiliary"}, "gives student_logits and their labels alone"),
+        ({"loss": "cross_entropy_new", "head": "auxiliary"}, "gives student_logits and their labels alone"),
+        ({"loss": "pkt", "head": "auxiliary"}, "'pkt' reads student_embedding, teacher_embedding, where"),
+        ({"loss": "cross_entropy", "head": "other"}, "'student' or 'auxiliary'"),
     ],
 )
 def test_a_wrong_term_is_refused(term: dict[str, Any], message: str) -> None:
@@ -339,9 +343,13 @@ def test_what_remains_of_a_method_without_a_teacher(name: str) -> None:
         whole = method.stages[stage_name]
         assert stage.optimiser == whole.optimiser
         assert stage.data != "balanced-memory"
-        kept = {key: term for key, term in whole.terms.items() if not term.needs_teacher}
+        kept = {
+            key: term
+            for key, term in whole.terms.items()
+            if not term.needs_teacher and term.head != "auxiliary"
+        }
         assert stage.terms == (kept or stage.terms)
-    if not method.needs_teacher:
+    if not method.needs_teacher and name != "der":
         assert first.stages == method.stages
 
 
@@ -353,6 +361,15 @@ def test_a_first_step_is_cross_entropy_where_nothing_else_remains() -> None:
     assert list(without_teacher(METHODS["podnet"]).stages) == ["distil"]
     assert list(without_teacher(METHODS["podnet"]).stages["distil"].terms) == ["nca"]
     assert list(without_teacher(METHODS["refilled"]).stages) == ["classifier"]
+    assert list(without_teacher(METHODS["der"]).stages["expand"].terms) == ["cross_entropy"]
+
+
+def test_an_expanded_student_grows_in_one_way() -> None:
+    assert METHODS["der"].growth.extractor == "expand"
+    assert METHODS["wa"].growth.extractor == "kept"
+    for other in ({"new": "imprint"}, {"old": "frozen"}):
+        with pytest.raises(ValidationError, match="leave out new and old"):
+            Growth.model_validate({"extractor": "expand", **other})
 
 
 def test_rules_after_a_step_are_named_and_have_what_they_are_fitted_on() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from gkd.errors import UserError
 from gkd.labels import LabelSpace
-from gkd.scenario import arrival_order, class_steps, given_steps, seen_classes, step_of_class
+from gkd.scenario import arrival_order, class_steps, folder_steps, given_steps, seen_classes, step_of_class
 
 TEN = LabelSpace([f"c{number}" for number in range(10)])
 HUNDRED = LabelSpace([str(number) for number in range(100)])
@@ -108,3 +108,12 @@ def test_lists_of_steps_that_cannot_be() -> None:
         given_steps(TEN, [range(5), range(4, 10)])
     with pytest.raises(UserError, match=r"list of steps misses 1 of the data's 10 classes \('c9'\)"):
         given_steps(TEN, [range(5), range(5, 9)])
+
+
+def test_steps_of_folders_are_what_stands_before_the_slash() -> None:
+    space = LabelSpace(["2/cat", "2/dog", "10/ant", "10/a/b"])
+    assert folder_steps(space) == (("2/cat", "2/dog"), ("10/ant", "10/a/b"))
+    with pytest.raises(UserError, match="classes named STEP/CLASS, but the data has the class 'c0'"):
+        folder_steps(TEN)
+    with pytest.raises(UserError, match="at least 2 steps; 1 were given"):
+        folder_steps(LabelSpace(["1/a", "1/b"]))

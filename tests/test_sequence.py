@@ -324,8 +324,9 @@ def results(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_killed_in_step_3_the_same_command_ends_with_the_same_bits(tmp_path: Path) -> None:
-    words = ("run", *WORDS, "method=podnet", "run.epochs=8", "task.base_epochs=2")
+@pytest.mark.parametrize("method", ["podnet", "der"])
+def test_killed_in_step_3_the_same_command_ends_with_the_same_bits(tmp_path: Path, method: str) -> None:
+    words = ("run", *WORDS, f"method={method}", "run.epochs=8", "task.base_epochs=2")
     found = []
     for name in ("whole", "killed"):
         folder = tmp_path / name
@@ -356,7 +357,7 @@ def test_killed_in_step_3_the_same_command_ends_with_the_same_bits(tmp_path: Pat
     )  # two files, each step's student, the best, both of the run, memories
 
 
-@pytest.mark.parametrize("method", ["icarl", "podnet", "joint", "refilled"])
+@pytest.mark.parametrize("method", ["icarl", "podnet", "joint", "refilled", "der"])
 def test_a_dry_run_tries_a_step_without_and_one_with_a_teacher(
     method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

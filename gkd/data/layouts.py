@@ -7,17 +7,22 @@ everything is packed in one folder more.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
-from gkd.data.files import Source, is_image, open_source, tree_of
+from gkd.data.files import Source, Tree, is_image, open_source, tree_of
 from gkd.data.listing import Listing, content_fingerprint, listing_from
 from gkd.data.published import PUBLISHED
 from gkd.errors import UserError, unknown
 
 # Lists the files of an open source; a UserError says what is wrong with them.
 Layout = Callable[[Source], Listing]
+
+_SPLITS = ("train", "test", "val")
+_Classes = dict[str, list[str]]  # class -> its files
 
 
 def scan_folder(source: Source) -> Listing:
@@ -30,19 +35,9 @@ def scan_folder(source: Source) -> Listing:
     Raises:
         UserError: no such folders, a class without images, or in the training or the test split only.
     """
-    tree = tree_of(source, ("train", "test", "val"))
-    found: dict[str, dict[str, list[str]]] = {}
-    for path in tree.stamps:
-        parts = path.split("/")
-        if len(parts) == 2:  # a file beside the classes, or the split's own entry
-            found.setdefault(parts[0], {})
-        elif len(parts) > 2:
-            files = found.setdefault(parts[0], {}).setdefault(parts[1], [])
-            if is_image(path):
-                files.append(path)
-    splits = {split: found[split] for split in ("train", "test") if found.get(split)}
-    if found.get("val"):
-        splits["validation" if "test" in splits else "test"] = found["val"]
+    tree = tree_of(source, _SPLITS)
+    found = _class_files(tree, 0)
+    splits = _with_test({split: found[split] for split in _SPLITS if found.get(split)})
     if not splits:
         flat = f"{len(tree.stamps)} files without a folder" if tree.stamps else "nothing"
         raise UserError(
@@ -53,7 +48,65 @@ def scan_folder(source: Source) -> Listing:
     return listing_from(tree, ordered, hint="add images or remove the class folder")
 
 
-LAYOUTS: dict[str, Layout] = {"folder": scan_folder, **PUBLISHED}
+def scan_step_folders(source: Source) -> Listing:
+    """Images that arrive in steps: a directory or zip of STEP/SPLIT/CLASS/FILE at ``root``.
+
+    Each step is a folder as `folder` reads it, and its classes are named STEP/CLASS. Steps are in the order of
+    their names, where numbers count as numbers (2 before 10), and the classes of a step in the order of theirs.
+
+    Raises:
+        UserError: no such folders, or a class without images, or in the training or the test split only.
+    """
+    paths = [path.split("/") for path, _ in source.entries()]
+    steps = {here for parts in paths for here, split in pairwise(parts[:-1]) if split in _SPLITS}
+    tree = tree_of(source, sorted(steps))
+    ordered: dict[str, _Classes] = {}
+    for step in sorted({path.split("/", 1)[0] for path in tree.stamps}, key=_by_number):
+        found = {split: files for split, files in _class_files(tree, 1, step).items() if split in _SPLITS}
+        for split, classes in _with_test(found).items():
+            ordered.setdefault(split, {}).update(
+                {f"{step}/{name}": classes[name] for name in sorted(classes)}
+            )
+    if not any(ordered.values()):
+        raise UserError(
+            f"{tree.label} has no folders of steps with 'train', 'test' or 'val' in them (found: {tree.shown}); "
+            "arrange the images as STEP/SPLIT/CLASS/FILE."
+        )
+    return listing_from(tree, ordered, hint="add images or remove the class folder")
+
+
+def _by_number(name: str) -> tuple[tuple[int, str], ...]:
+    """A key that sorts the numbers within names as numbers."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
+
+
+def _class_files(tree: Tree, depth: int, top: str | None = None) -> dict[str, _Classes]:
+    """Split -> class -> its images, of the folders ``depth`` below the top (below the one named ``top``)."""
+    found: dict[str, _Classes] = {}
+    for path in tree.stamps:
+        parts = path.split("/")
+        if top is not None and parts[0] != top:
+            continue
+        parts = parts[depth:]
+        if len(parts) == 2:  # a file beside the classes, or the split's own entry
+            found.setdefault(parts[0], {})
+        elif len(parts) > 2:
+            files = found.setdefault(parts[0], {}).setdefault(parts[1], [])
+            if is_image(path):
+                files.append(path)
+    return found
+
+
+def _with_test(found: dict[str, _Classes]) -> dict[str, _Classes]:
+    """``val`` as the validation split beside ``test``, and as the test split without it."""
+    splits = {split: found[split] for split in ("train", "test") if found.get(split)}
+    if found.get("val"):
+        splits["validation" if "test" in splits else "test"] = found["val"]
+    return splits
+
+
+LAYOUTS: dict[str, Layout] = {"folder": scan_folder, "step-folders": scan_step_folders, **PUBLISHED}
 
 
 def scan(name: str, source: Source) -> Listing:

@@ -13,6 +13,18 @@ from torch import nn
 
 from gkd.errors import UserError, unknown
 from gkd.models.dropblock import DropBlock
+from gkd.models.expanding import (
+    EXTRACTORS,
+    AuxiliaryHead,
+    ExpandedNetwork,
+    check_expandable,
+    expand,
+    expanded,
+    frozen_parameters,
+    newest_dim,
+    newest_part,
+    num_extractors,
+)
 from gkd.models.external import PATTERNS, build_external, check_external_name, is_external
 from gkd.models.few_shot import Conv4, ResNet12
 from gkd.models.heads import (
@@ -34,11 +46,14 @@ from gkd.models.vgg import VGG
 from gkd.models.wrn import WideResNet
 
 __all__ = [
+    "EXTRACTORS",
     "NETWORKS",
     "VGG",
+    "AuxiliaryHead",
     "Conv4",
     "CosineHead",
     "DropBlock",
+    "ExpandedNetwork",
     "ImageNetResNet",
     "MobileNet",
     "MobileNetV2",
@@ -49,14 +64,21 @@ __all__ = [
     "ShuffleNetV2",
     "WideResNet",
     "build_network",
+    "check_expandable",
     "check_network_name",
     "check_network_options",
     "count_parameters",
+    "expand",
+    "expanded",
+    "frozen_parameters",
     "grow",
     "grow_head",
     "network_names",
     "network_options",
     "network_summaries",
+    "newest_dim",
+    "newest_part",
+    "num_extractors",
     "put_head",
     "replace_head",
     "takes_option",
@@ -106,6 +128,7 @@ def build_network(
     in_channels: int = 3,
     taps: Mapping[str, Any] | None = None,
     head: HeadKind = "linear",
+    extractors: int = 1,
     **options: Any,
 ) -> nn.Module:
     """A freshly initialised network that satisfies ``gkd.features.Network``.
@@ -117,6 +140,8 @@ def build_network(
         in_channels: channels of the images: 3 for colour, 1 for grey.
         taps: the modules to tap instead of the defaults (``gkd.models.taps.tapped``).
         head: ``linear``, which is the network's own, ``cosine`` or ``proxy`` (``gkd.models.heads``).
+        extractors: how many such networks stand side by side under one linear head, all but the last frozen
+            (``gkd.models.expanding``): to load what was expanded so often.
         options: of gkd's networks the keyword parameters of the class, such as ``dropout`` of a wide residual
             network; of others further keywords for what builds the network.
 
@@ -129,6 +154,12 @@ def build_network(
             "A network needs num_classes and in_channels of 1 or more; "
             f"{num_classes} and {in_channels} were given."
         )
+    _check_extractors(extractors)
+    if extractors > 1:
+        build = partial(
+            build_network, name, num_classes=num_classes, in_channels=in_channels, taps=taps, head=head
+        )
+        return expanded([build(**options) for _ in range(extractors)])
     if is_external(name):
         module = build_external(name, num_classes=num_classes, in_channels=in_channels, options=options)
     else:
@@ -153,7 +184,13 @@ def check_network_options(name: str, options: Mapping[str, Any]) -> None:
     """Raises a UserError for an unknown name, an option that its network has not, or a value of another type."""
     options = dict(options)
     check_head_kind(options.pop("head", "linear"))
+    _check_extractors(options.pop(EXTRACTORS, 1))
     _checked_options(name, _factory(name), options)
+
+
+def _check_extractors(extractors: Any) -> None:
+    if type(extractors) is not int or extractors < 1:
+        raise UserError(f"A network has 1 extractor or more, a whole number; {extractors!r} was given.")
 
 
 def _factory(name: str) -> partial[Any]:

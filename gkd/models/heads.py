@@ -200,21 +200,30 @@ def put_head(network: nn.Module, head: Head) -> None:
     Raises:
         UserError: a head for another width, or a network whose head is none of its modules.
     """
-    root: Any = network.module if isinstance(network, TappedNetwork) else network
     old: Any = network.head
     if head.in_features != old.in_features:
         raise UserError(
             f"The head reads embeddings of {head.in_features} entries, the network's have {old.in_features}; build it "
             "for the network's embedding_dim."
         )
-    paths = [path for path, module in root.named_modules() if module is old]
+    set_head(network, head)
+    network.num_classes = head.out_features  # type: ignore[assignment]
+
+
+def set_head(network: nn.Module, module: nn.Module) -> None:
+    """Puts any module in the place of a network's head, under the same name.
+
+    Raises:
+        UserError: a network whose head is none of its modules.
+    """
+    root: Any = network.module if isinstance(network, TappedNetwork) else network
+    paths = [path for path, part in root.named_modules() if part is network.head]
     if not paths:
         raise UserError(
             f"The head of a {type(root).__name__} is none of its modules, so it cannot be replaced."
         )
     parent, _, name = paths[0].rpartition(".")
-    setattr(root.get_submodule(parent), name, head)
-    network.num_classes = head.out_features  # type: ignore[assignment]
+    setattr(root.get_submodule(parent), name, module)
     if isinstance(network, TappedNetwork):
         network.tap_head()
 

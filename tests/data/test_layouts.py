@@ -143,3 +143,30 @@ def test_a_class_in_one_split_only(make_files: MakeFiles, write_zip: Write) -> N
         files = make_files(**{here: ["a", "b"], there: ["a"]})
         with pytest.raises(UserError, match=f"class 'b' .* in the {here} split but not in the {there} split"):
             load(write_zip(files))
+
+
+def test_images_that_arrive_in_steps(make_files: MakeFiles, write_tree: Write, write_zip: Write) -> None:
+    steps = {
+        "10": make_files(train=["ant"], test=["ant"]),
+        "2": make_files(train=["dog", "cat"], val=["cat", "dog"]),
+    }
+    files = {f"{step}/{path}": content for step, inside in steps.items() for path, content in inside.items()}
+    for root in (
+        write_tree(files),
+        write_zip(files),
+        write_zip({f"all/{path}": x for path, x in files.items()}),
+    ):
+        train = load_images("step-folders", "train", root=root)
+        assert train.space.names == ("2/cat", "2/dog", "10/ant")
+        assert train.class_counts().tolist() == [3, 3, 3]
+        assert load_images("step-folders", "test", root=root).space == train.space
+        last = files["10/train/ant/02.png"]
+        pixels = np.array(Image.open(io.BytesIO(last)))
+        assert train.images[-1].permute(1, 2, 0).numpy().tobytes() == pixels.tobytes()
+    listing = listing_of("step-folders", root)
+    assert listing.prefix == "all/"
+    assert listing.splits["test"].files[0] == "all/2/val/cat/00.png"  # the test split of a step without one
+    with pytest.raises(UserError, match=r"no folders of steps .*found: test, train.*STEP/SPLIT/CLASS/FILE"):
+        listing_of("step-folders", write_zip(steps["10"]))
+    with pytest.raises(UserError, match=r"The class '2/fox' of the train split of .* has no image"):
+        listing_of("step-folders", write_zip(files | {"2/train/fox/": b""}))

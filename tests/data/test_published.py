@@ -172,7 +172,11 @@ def test_pixels_go_with_their_labels(name: str, trees: dict[str, Files], write_z
 
 
 def test_every_layout_is_tested() -> None:
-    assert set(LAYOUTS) - set(EXPECTED) == {"folder", *(f"dtd_{fold}" for fold in range(3, 11))}
+    assert set(LAYOUTS) - set(EXPECTED) == {
+        "folder",
+        "step-folders",
+        *(f"dtd_{fold}" for fold in range(3, 11)),
+    }
 
 
 def test_a_list_is_part_of_the_fingerprint(trees: dict[str, Files], write_zip: Write) -> None:

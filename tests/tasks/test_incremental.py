@@ -17,6 +17,7 @@ from gkd.data import ImageSet
 from gkd.data.memory import Memory, samples_of
 from gkd.errors import UserError
 from gkd.features import Batch
+from gkd.labels import LabelSpace
 from gkd.logging import Reporter
 from gkd.models import build_network
 from gkd.schema import Data, Validation
@@ -53,6 +54,17 @@ def test_a_problem_a_step_and_every_class_arrives(source: Source) -> None:
     assert {problem.rows for problem in found} == {"all"}
     remainder = problems(source, base=3, increment=3)
     assert [len(problem.relation.student) for problem in remainder] == [3, 6, 7]
+
+
+def test_steps_of_folders(make_set: Callable[..., ImageSet]) -> None:
+    space = LabelSpace(["1/a", "1/b", "2/a", "2/c", "3/d"])
+    images = replace(make_set("abcde", 20), space=space)
+    found = problems(Source(images, images, images), base=None, increment=None, steps="folders")
+    assert [problem.step and problem.step.new for problem in found] == [
+        ("1/a", "1/b"),
+        ("2/a", "2/c"),
+        ("3/d",),
+    ]
 
 
 def test_a_step_trains_on_its_own_classes_and_is_judged_on_all_so_far(source: Source) -> None:
@@ -108,6 +120,7 @@ def test_exemplars_stand_behind_the_new_images_as_numbers(source: Source) -> Non
         ({"memory_total": 5, "memory_per_class": 1}, "memory_total or memory_per_class, not both"),
         ({"increment": None}, "base and increment"),
         ({"steps": [["a"], ["b"]]}, "not both"),
+        ({"steps": "folders"}, "not both"),
         ({"selection": "herd"}, "Did you mean 'herding'"),
         ({"memory_per_class": 0}, "greater than or equal to 1"),
     ],
