@@ -31,7 +31,7 @@ from gkd.environment import command, environment
 from gkd.errors import UserError
 from gkd.few_shot import EPISODES, summarised
 from gkd.identity import NO_EFFECT
-from gkd.incremental import MATRIX
+from gkd.incremental import MATRIX, STEPS
 from gkd.judge import (
     check_expected,
     class_scores,
@@ -81,7 +81,8 @@ def slug(overrides: Sequence[str], *hidden_sections: str) -> list[str]:
 
 def finished(folder: Path) -> Summary | None:
     """The summary of a finished run, or None."""
-    if not all((folder / name).is_file() for name in ("summary.json", CORRECT)):
+    needed = ["summary.json", CORRECT, *([MATRIX] if (folder / STEPS).is_dir() else [])]
+    if not all((folder / name).is_file() for name in needed):
         return None
     summary: Summary = read_json(folder / "summary.json", keys=("config", "method", "relation", *WEIGHTS))
     return summary
@@ -234,7 +235,9 @@ def _describe(folder: Path, prepared: Prepared, threads: int) -> None:
     resolved, settings = prepared.resolved, prepared.settings
     env = environment(threads, settings.device, settings.dtype)
     path = folder / "env.json"
-    if path.is_file() and latest_checkpoint(folder / "checkpoints") is not None:
+    # Of an incremental run each step has checkpoints of its own.
+    begun = (folder / STEPS).is_dir() or latest_checkpoint(folder / "checkpoints") is not None
+    if path.is_file() and begun:
         before = read_json(path, keys=("versions", "threads", "device"))
         for key in ("versions", "threads", "device"):
             if before.get(key) != env[key] and key not in resolved.experiment.run.allow_changed:
