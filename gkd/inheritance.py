@@ -15,8 +15,9 @@ from gkd.errors import UserError
 from gkd.evaluate import predict
 from gkd.incremental import Step
 from gkd.metrics.incremental import exemplar_means
-from gkd.models import EXTRACTORS, CosineHead, ProxyHead, expand, grow_head
+from gkd.models import EXTRACTORS, ProxyHead, expand, grow_head
 from gkd.models.heads import class_proxies
+from gkd.problem_check import check_frozen
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import load_teacher
@@ -63,11 +64,7 @@ def step_student(prepared: Prepared, before: Before | None) -> nn.Module:
     grow_head(student, len(step.new), init=growth.new, means=means)
     if growth.old == "frozen":
         grown: Any = student.head
-        if not isinstance(grown, CosineHead):
-            raise UserError(
-                f"The method {experiment.method.name!r} freezes the old classes' columns, which a "
-                f"{type(grown).__name__} cannot; set student.options={{head: cosine}} or method.growth.old=trained."
-            )
+        check_frozen(experiment.method.name, growth.old, grown)
         grown.num_frozen = step.num_old
     return student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

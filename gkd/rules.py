@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ def align_weights(head: nn.Module, num_old: int, *, clip: bool = False) -> float
         Zhao, Xiao, Gan, Zhang, Xia: Maintaining Discrimination and Fairness in Class Incremental Learning, CVPR 2020,
         section 4.
     """
-    weight = _linear(head, num_old).weight
+    weight = _linear(head, num_old, "align-weights").weight
     if clip:
         weight.clamp_min_(0)
     lengths = torch.linalg.vector_norm(weight, dim=1)
@@ -112,26 +112,48 @@ def fold_bias(head: nn.Module, num_old: int, alpha: float, beta: float) -> None:
     Raises:
         UserError: a head that is not linear or has no bias, or no old or no new class.
     """
-    linear = _linear(head, num_old)
-    if linear.bias is None:
-        raise UserError("The head has no bias to hold β; use a linear head with one.")
+    linear = _linear(head, num_old, "fit-bias")
+    bias = _bias(linear)
     linear.weight[num_old:] *= alpha
-    linear.bias[num_old:] = alpha * linear.bias[num_old:] + beta
+    bias[num_old:] = alpha * bias[num_old:] + beta
 
 
 def _corrected(logits: Tensor, num_old: int, alpha: float | Tensor, beta: float | Tensor) -> Tensor:
     return torch.cat([logits[:, :num_old], alpha * logits[:, num_old:] + beta], 1)
 
 
-def _linear(head: nn.Module, num_old: int) -> nn.Linear:
-    """The head where it is linear and has both old and new classes."""
+def check_rules(names: Iterable[str], head: nn.Module) -> None:
+    """Refuses rules that a head cannot follow, before it is trained.
+
+    Raises:
+        UserError: a head that is not linear, or one without biases for ``fit-bias``.
+    """
+    for name in names:
+        linear = _checked(head, name)
+        if name == "fit-bias":
+            _bias(linear)
+
+
+def _checked(head: nn.Module, rule: str) -> nn.Linear:
     if not isinstance(head, nn.Linear):
         raise UserError(
-            f"The head is a {type(head).__name__}, but the rule is on the weights and biases of a linear one; "
-            "build the student with head: linear, or leave the rule out."
+            f"The head is a {type(head).__name__}, but {rule} is on the weights and biases of a linear one; build the "
+            "student with the option head: linear, or drop the rule from method.after."
         )
-    _check_split(num_old, head.out_features)
     return head
+
+
+def _bias(linear: nn.Linear) -> Tensor:
+    if linear.bias is None:
+        raise UserError("The head has no bias to hold β; use a linear head with one.")
+    return linear.bias
+
+
+def _linear(head: nn.Module, num_old: int, rule: str) -> nn.Linear:
+    """The head where it is linear and has both old and new classes."""
+    linear = _checked(head, rule)
+    _check_split(num_old, linear.out_features)
+    return linear
 
 
 def _check_split(num_old: int, num_classes: int) -> None:

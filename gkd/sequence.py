@@ -85,9 +85,16 @@ def solve_steps(
 
 
 def _say_what_is_not_learnt(prepared: Prepared, console: Console) -> None:
-    """A softmax over one class is 1 whatever the network says."""
+    """A softmax over one class is 1 whatever the network says, and a memory of all images is none."""
     step = prepared.problem.step
     assert step is not None
+    most, least = int(step.images.class_counts().max()), step.rehearsal.per_class(sum(map(len, step.steps)))
+    if least >= most:
+        console.print(
+            f"note      the memory of {least} exemplars a class holds every image, for no class has more than {most}",
+            markup=False,
+            highlight=False,
+        )
     single = any(len(names) == 1 for names in step.steps[1:])
     terms = [term for stage in prepared.experiment.method.stages.values() for term in stage.terms.values()]
     if single and any(term.loss == "cross_entropy_new" for term in terms):
@@ -131,6 +138,8 @@ def rehearse_steps(prepared: Prepared) -> Iterator[Rehearsed]:
             )
             student = build_side(experiment.student, len(problem.student.space), images, options)
             before = build_side(experiment.teacher or experiment.student, len(old), images)
+            if experiment.teacher is not None and experiment.teacher.checkpoint is not None:
+                before = _given_network(replace(prepared, problem=problem), experiment.teacher.checkpoint)
             teacher = Teacher(before, problem.relation.teacher, mean=settings.mean, std=settings.std)
             for network in (student, teacher):
                 network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -138,6 +147,18 @@ def rehearse_steps(prepared: Prepared) -> Iterator[Rehearsed]:
                 problem, method, method.epochs(epochs), student, teacher if method.needs_teacher else None
             )
             return
+
+
+def _given_network(prepared: Prepared, weights: Path) -> nn.Module:
+    """The given model, where it is one that this run can start from."""
+    step = prepared.problem.step
+    assert step is not None
+    before = Before(weights, given=True)
+    if not step.fresh:
+        step_student(prepared, before)  # refuses what the student cannot grow out of
+    network = old_network(prepared, before, step.num_old)
+    check_columns(weights, step.seen.names[: step.num_old])
+    return network
 
 
 def _remembering(problem: Problem, memory: Memory) -> Problem:

@@ -45,7 +45,7 @@ class Done:
 
 def hashes_of(student: nn.Module, before: Done | None) -> dict[str, str | None]:
     """For a step's summary: the state of its student, and of the model that it learnt from."""
-    return {"before": before and before.hash, "last": state_hash(student)}
+    return {"before": before.hash if before else None, "last": state_hash(student)}
 
 
 def keep_step(own: Path, model: Before, memory: Memory, step: Step, summary: Mapping[str, Any]) -> Done:
