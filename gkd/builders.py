@@ -74,9 +74,9 @@ def prepare(resolved: config.Resolved, *, final: bool = False) -> Prepared:
     torch.manual_seed(experiment.run.seed)
     student = _build_student(experiment, problem)
     if problem.step is not None:
-        check_growth(experiment, problem.step, student)
         if experiment.method.growth.extractor == "expand":
             check_expandable(student)
+        check_growth(experiment, problem.step, student)
     settings = _settings(experiment, problem)
     for stage in experiment.method.stages.values():
         per_class = images_per_class(stage, settings)
