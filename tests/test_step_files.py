@@ -141,3 +141,15 @@ def test_a_run_of_steps_goes_on_where_it_was_started(run: Path, capsys: pytest.C
     assert gkd(*WORDS) == 2
     assert "was started with threads 64" in capsys.readouterr().err
     assert gkd(*WORDS, "run.allow_changed=[threads]") == 0
+
+
+def test_an_export_says_that_something_else_than_its_logits_answered(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gkd("export", str(run), "--format", "safetensors") == 0
+    assert "the run is judged by the nearest class mean of the exemplars" in capsys.readouterr().out
+    assert (
+        gkd("export", str(run / "student.safetensors"), "--format", "safetensors", "--out", "own.safetensors")
+        == 0
+    )
+    assert "judged by" not in capsys.readouterr().out

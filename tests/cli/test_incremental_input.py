@@ -157,3 +157,25 @@ def test_another_order_is_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(found["natural"]) == 1
     assert len(found["7"]) == 2
     assert found["natural"].items() <= found["7"].items(), "the first run is as it was"
+
+
+@pytest.mark.parametrize(
+    ("words", "row", "sentence"),
+    [
+        ([DIGITS, "compare.methods=[finetune, icarl]", "task.memory_per_class=null"], "icarl", "the task keeps none"),
+        ([DIGITS, "compare.methods=[finetune, bic]", "task.memory_per_class=1"], "bic", "but a class has 1"),
+        (["quickstart", "compare.methods=[student, wa]"], "wa", "has no steps; use task.name=incremental"),
+    ],
+)  # fmt: skip
+def test_a_grid_refuses_a_row_before_it_trains_those_above(
+    words: list[str], row: str, sentence: str, refused: Refused
+) -> None:
+    error = refused("compare", *words)
+    assert f"Row {row!r}: The method" in error
+    assert sentence in error
+
+
+def test_a_grid_without_its_baseline_says_how_to_name_another(refused: Refused) -> None:
+    error = refused("compare", DIGITS, "compare.methods=[replay, wa]")
+    assert "Unknown baseline 'finetune'" in error
+    assert "compare.baseline=replay" in error
