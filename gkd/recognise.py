@@ -142,7 +142,9 @@ class _Student:
 
     def built(self, images: ImageSet) -> nn.Module:
         """The network for images like these, with the run's weights."""
-        network: nn.Module = build_side(self.experiment.student, len(self.classes), images, self.facts.options)
+        network: nn.Module = build_side(
+            self.experiment.student, len(self.classes), images, self.facts.options
+        )
         load_weights(network, self.tensors, name=self.network, path=self.path)
         return network
 
