@@ -35,7 +35,7 @@ from gkd.labels import LabelRelation
 from gkd.method import refusal, require
 from gkd.mixup import without_mixup
 from gkd.models import EXTRACTORS, build_network, check_expandable
-from gkd.problem_check import check_problem, check_student
+from gkd.problem_check import check_growth, check_problem
 from gkd.settings import Settings, images_per_class
 from gkd.stage_check import check_stages
 from gkd.task import TASKS, Problem, Source, Task, students_teach
@@ -73,8 +73,10 @@ def prepare(resolved: config.Resolved, *, final: bool = False) -> Prepared:
         *_, problem = problems_of(experiment)
     torch.manual_seed(experiment.run.seed)
     student = _build_student(experiment, problem)
-    if problem.step is not None and experiment.method.growth.extractor == "expand":
-        check_expandable(student)
+    if problem.step is not None:
+        if experiment.method.growth.extractor == "expand":
+            check_expandable(student)
+        check_growth(experiment, problem.step, student)
     settings = _settings(experiment, problem)
     for stage in experiment.method.stages.values():
         per_class = images_per_class(stage, settings)
@@ -82,8 +84,6 @@ def prepare(resolved: config.Resolved, *, final: bool = False) -> Prepared:
             check_balanced(problem.student.train, settings.batch_size, per_class)
         if stage.episodes is not None:
             check_episodes(problem.student.train, stage.episodes)
-    if problem.step is not None:
-        check_student(experiment, problem.step, student)
     student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Prepared(resolved, problem, student, settings, experiment.method.epochs(experiment.run.epochs))
 
@@ -99,7 +99,9 @@ def problem_of(experiment: schema.Experiment) -> Problem:
     if (
         refusal(experiment.method, relation) is not None
     ):  # to read all methods takes longer than to refuse one
-        require(experiment.method, relation, config.shipped_methods())
+        steps = students_teach(experiment.task.name)
+        others = {name: other for name, other in config.shipped_methods().items() if steps or not other.after}
+        require(experiment.method, relation, others)
     problem = next(problem for problem in problems_of(experiment) if not _is_given(problem, experiment))
     check_problem(experiment, problem)
     return problem

@@ -43,8 +43,13 @@ class Checkpoint:
 
 def state_hash(module: nn.Module) -> str:
     """SHA-256 over the names, shapes and bytes of a module's parameters and buffers."""
+    return tensors_hash(module.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """``state_hash`` of a state dict, which does not depend on how a file arranges it."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

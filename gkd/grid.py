@@ -6,14 +6,14 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from gkd.builders import relation_of, relation_to_check
+from gkd.builders import prepare, relation_of, relation_to_check
 from gkd.checkpoint import read_json, write_json
 from gkd.config import Resolved, load_method
 from gkd.errors import UserError, unknown
@@ -24,6 +24,7 @@ from gkd.method import refusal
 from gkd.results import CORRECT, FROZEN, WEIGHTS, unpack
 from gkd.runs import run, run_folder, slug
 from gkd.schema import Compare, MethodRow
+from gkd.task import students_teach
 
 _KEPT = (
     "config", "identity", "method", "seed", "relation", "epochs", "last", "best", "teacher", "empty_batches",
@@ -189,12 +190,30 @@ class Solved:
     missing: int = 0
 
 
+def _check_steps(to_run: Sequence[Cell]) -> None:
+    """Refuses an incremental row that cannot be, before the rows above it have trained for hours."""
+    checked = set()
+    for cell in to_run:
+        experiment = cell.resolved.experiment
+        row = (cell.label, str(cell.axes))
+        of_steps = students_teach(experiment.task.name) or bool(experiment.method.after)
+        if not of_steps or row in checked or _denial(cell.resolved)[0] is not None:
+            continue
+        checked.add(row)  # another seed changes nothing of this
+        try:
+            prepare(cell.resolved)
+        except UserError as error:
+            raise UserError(f"Row {cell.label!r}: {error}") from None
+
+
 def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Solved:
     """Runs what is missing of a grid, or with ``finished_only`` reads what is there and runs nothing."""
     where = places(resolved)
     solved = Solved(table=where.table)
     absent: dict[Path, dict[str, Any]] = {}
     everything = list(cells(resolved))
+    if not finished_only:
+        _check_steps([cell for cell in everything if not where.cell(cell.file_name).is_file()])
     for number, cell in enumerate(everything, start=1):
         path, denied = where.cell(cell.file_name), where.cell(cell.absent_name)
         if path.is_file():

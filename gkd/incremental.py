@@ -135,6 +135,21 @@ def remember(step: Step, samples: Tensor, embedding: Tensor, *, seed: int) -> Me
     return step.memory.cut(per_class).add(exemplars)
 
 
+def num_held_out(share: float, fewest: int) -> int:
+    """Of how many images of each class training is deprived where a class has ``fewest`` exemplars; at least one.
+
+    Raises:
+        UserError: none would be left.
+    """
+    count = max(1, round(share * fewest))
+    if count >= fewest:
+        raise UserError(
+            f"The method keeps {count} of each class's exemplars from training, but a class has {fewest}; use a larger "
+            "task.memory_per_class or task.memory_total."
+        )
+    return count
+
+
 def hold_out(step: Step, share: float, *, seed: int) -> Tensor:
     """Images to keep from training: of each old class the last of its exemplars, of each new one as many.
 
@@ -149,25 +164,10 @@ def hold_out(step: Step, share: float, *, seed: int) -> Tensor:
     Raises:
         UserError: a class with a single exemplar, of which none would be left.
     """
-    count = held_out_per_class(share, min(map(len, step.memory.exemplars.values())))
+    count = num_held_out(share, min(map(len, step.memory.exemplars.values())))
     old = [samples[-count:] for samples in step.memory.exemplars.values()]
     new = choose_exemplars(step.images, step.new, count, selection="random", seed=seed)
     return torch.cat([*old, *new.values()])
-
-
-def held_out_per_class(share: float, fewest: int) -> int:
-    """How many images of each class are kept from training where a class has at least ``fewest`` exemplars.
-
-    Raises:
-        UserError: no exemplar would be left.
-    """
-    count = max(1, round(share * fewest))
-    if count >= fewest:
-        raise UserError(
-            f"The method keeps {count} of each class's exemplars from training, but a class has {fewest}; use a larger "
-            "task.memory_per_class or task.memory_total."
-        )
-    return count
 
 
 def evened(images: ImageSet, *, seed: int) -> ImageSet:

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
-from typing import cast
-
+import torch
 from torch import nn
 
 from gkd import schema
 from gkd.errors import UserError
-from gkd.incremental import Step, held_out_per_class
-from gkd.models import EXTRACTORS, CosineHead
+from gkd.features import as_network
+from gkd.incremental import Step, num_held_out
+from gkd.models import EXTRACTORS
+from gkd.models.heads import CosineHead, grow
 from gkd.rules import check_rules
-from gkd.scenario import seen_classes
 from gkd.task import Problem
 
 
 def check_problem(experiment: schema.Experiment, problem: Problem) -> None:
-    """Refuses images of the teacher's that are not adapted, and what an incremental run cannot have.
+    """Refuses images of the teacher's that are not adapted, and what an incremental run, or another, cannot have.
 
     Raises:
         UserError: any of these.
     """
     _check_what_the_teacher_sees(experiment, problem)
+    method = experiment.method
     if problem.step is not None:
         _check_incremental(experiment, problem.step)
+        _check_first_model(experiment, problem.step)
+    elif method.after:
+        raise UserError(
+            f"The method {method.name!r} ends every incremental step by {' and '.join(method.after)}, but the task "
+            f"{experiment.task.name} has no steps; use task.name=incremental, or do without by method.after=[]."
+        )
+
+
+def check_growth(experiment: schema.Experiment, step: Step, student: nn.Module) -> None:
+    """Refuses a student with which a later step would fail, before the first one is trained.
+
+    Args:
+        experiment: whose method says how the student grows, and what follows a step.
+        step: any of the run.
+        student: as it is built for one.
+
+    Raises:
+        UserError: a head that the method's rules do not fit or that cannot be frozen or grow.
+    """
+    method, head = experiment.method, as_network(student).head
+    check_rules(method.after, head)
+    if step.fresh:
+        return
+    if method.growth.old == "frozen" and not isinstance(head, CosineHead):
+        raise UserError(
+            f"The method {method.name!r} freezes the old classes' columns, which a {type(head).__name__} cannot; set "
+            "student.options={head: cosine} or method.growth.old=trained."
+        )
+    with torch.random.fork_rng(devices=[]):
+        grow(head, 1)
 
 
 def _check_what_the_teacher_sees(experiment: schema.Experiment, problem: Problem) -> None:
@@ -55,8 +86,6 @@ def _check_incremental(experiment: schema.Experiment, step: Step) -> None:
             f"The method {method.name!r} {why} exemplars of old classes, but the task keeps none; set "
             "task.memory_per_class=20, or task.memory_total=2000."
         )
-    if method.held_out:  # from the smallest memory that a step trains on, that before the last
-        held_out_per_class(method.held_out, step.rehearsal.per_class(len(seen_classes(step.steps, -2))))
     if experiment.student.checkpoint is not None or experiment.student.pretrain is not None:
         raise UserError(
             "An incremental student starts from the model of the step before; give a first one as the teacher: "
@@ -83,18 +112,26 @@ def _check_incremental(experiment: schema.Experiment, step: Step) -> None:
             f"task.start_from={step.start_from + 1} needs the model of that step; give it as teacher.network and "
             "teacher.checkpoint."
         )
+    if method.held_out:
+        # Before the last step a shared total leaves the fewest to each class.
+        budget = step.rehearsal.per_class(sum(map(len, step.steps[:-1])))
+        num_held_out(method.held_out, budget)
 
 
-def check_student(experiment: schema.Experiment, step: Step, student: nn.Module) -> None:
-    """Refuses a head on which a method cannot do what it does between steps, before the first of them is trained.
-
-    Raises:
-        UserError: a rule on another head, or frozen columns of one that is not a `CosineHead`.
-    """
-    method, head = experiment.method, cast(nn.Module, student.head)
-    check_rules(method.after, head)
-    if method.growth.old == "frozen" and not step.fresh and not isinstance(head, CosineHead):
+def _check_first_model(experiment: schema.Experiment, step: Step) -> None:
+    """Refuses a student that cannot grow out of the first model, as far as the experiment says what that is."""
+    teacher, student = experiment.teacher, experiment.student
+    if teacher is None or step.fresh:
+        return
+    same = teacher.network == student.network
+    if teacher.checkpoint is None:  # a file may say options of its own
+        same = same and teacher.options == student.options
+    if not same:
         raise UserError(
-            f"The method {method.name!r} freezes the old classes' columns, which a {type(head).__name__} cannot; set "
-            "student.options={head: cosine} or method.growth.old=trained."
+            f"The model of step {step.start_from + 1} is the teacher's {_shown(teacher)}, and the student "
+            f"{_shown(student)}, which cannot grow out of it; make them the same, or set task.fresh_student=true."
         )
+
+
+def _shown(section: schema.Student | schema.Teacher) -> str:
+    return f"{section.network} with the options {section.options}" if section.options else section.network

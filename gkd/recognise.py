@@ -1,16 +1,16 @@
-"""Single images of new classes: a finished run's student, a folder of support images by class, and a classifier."""
+"""Single images by a finished run's student: among its own classes, or among new ones of which a folder holds a few."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkd.builders import build_side, choose_device, choose_dtype, use_threads
@@ -22,7 +22,7 @@ from gkd.errors import UserError, unknown
 from gkd.evaluate import predict
 from gkd.labels import LabelSpace
 from gkd.results import WEIGHTS
-from gkd.runs import finished
+from gkd.runs import final_answers, final_problem, finished
 from gkd.schema import Experiment
 from gkd.settings import Settings
 from gkd.weight_facts import WeightFacts
@@ -77,27 +77,82 @@ def recognise(
         raise UserError(
             f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json."
         )
-    experiment = load(run / "config.yaml", overrides, from_run=True).experiment
-    tensors, metadata = read_weights(run / WEIGHTS[weights])
-    facts = WeightFacts.read(metadata, run / WEIGHTS[weights])
-    # A run writes them all.
-    assert facts.image_shape is not None
-    assert facts.classes is not None
-    assert facts.mean is not None
-    assert facts.std is not None
-    channels, height, _ = facts.image_shape
-    form = Form(channels, height, experiment.data.fit)
-    known = _support_images(support, form)
-    asked = _asked_images(images, form)
-    network = build_side(experiment.student, len(facts.classes), known, facts.options)
-    load_weights(network, tensors, name=experiment.student.network, path=run / WEIGHTS[weights])
-    settings = _settings(experiment, facts.mean, facts.std)
-    network.to(settings.device)
-    _, own = predict(network, known, settings)
-    _, theirs = predict(network, asked, settings)
-    chances = _probabilities(own, known.labels, theirs, classifier)
+    student = _Student(run, weights, overrides)
+    known = _support_images(support, student.form)
+    asked = _asked_images(images, student.form)
+    own, theirs = student.outputs(known)[1], student.outputs(asked)[1]
+    return _answered(images, _probabilities(own, known.labels, theirs, classifier), known.space.names)
+
+
+def recognise_known(
+    run: Path,
+    images: Sequence[Path],
+    *,
+    weights: Literal["last", "best"] = "last",
+    overrides: Sequence[str] = (),
+) -> list[Answer]:
+    """The class of each image, among those that a run's student was trained on, by what answers for its method.
+
+    That is the head, whose confidence is its softmax; or the nearest class mean, of exemplars in an incremental run,
+    which needs the run's images (its confidence is a softmax of ten times the cosines).
+
+    Args:
+        run, images, weights, overrides: as for ``recognise``.
+
+    Raises:
+        UserError: no finished run, a file that is no image, or images of the run that have changed.
+    """
+    summary = finished(run)
+    if summary is None:
+        raise UserError(
+            f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json."
+        )
+    student = _Student(run, weights, overrides)
+    asked = _asked_images(images, student.form)
+    if summary.get("judged_by") == "head":
+        return _answered(images, student.outputs(asked)[0].softmax(1), student.classes)
+    prepared, method = final_problem(run, summary, overrides)
+    problem = replace(prepared.problem, student=replace(prepared.problem.student, test=asked))
+    settings = prepared.settings
+    scores = final_answers(run, student.built(asked).to(settings.device), problem, method, settings)
+    return _answered(images, (_SCALE * scores).softmax(1), student.classes)
+
+
+class _Student:
+    """A finished run's student, from its folder alone."""
+
+    def __init__(self, run: Path, weights: Literal["last", "best"], overrides: Sequence[str]) -> None:
+        self.path = run / WEIGHTS[weights]
+        self.experiment = load(run / "config.yaml", overrides, from_run=True).experiment
+        self.network = self.experiment.student.network
+        self.tensors, metadata = read_weights(self.path)
+        self.facts = WeightFacts.read(metadata, self.path)
+        # A run writes them all.
+        assert self.facts.image_shape is not None
+        assert self.facts.classes is not None
+        channels, height, _ = self.facts.image_shape
+        self.form, self.classes = Form(channels, height, self.experiment.data.fit), self.facts.classes
+
+    def outputs(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        """Logits and embedding of images."""
+        assert self.facts.mean is not None
+        assert self.facts.std is not None
+        settings = _settings(self.experiment, self.facts.mean, self.facts.std)
+        return predict(self.built(images).to(settings.device), images, settings)
+
+    def built(self, images: ImageSet) -> nn.Module:
+        """The network for images like these, with the run's weights."""
+        network: nn.Module = build_side(
+            self.experiment.student, len(self.classes), images, self.facts.options
+        )
+        load_weights(network, self.tensors, name=self.network, path=self.path)
+        return network
+
+
+def _answered(images: Sequence[Path], chances: Tensor, classes: Sequence[str]) -> list[Answer]:
+    """The likeliest class of each image."""
     found = chances.max(1)
-    names = [known.space.names[column] for column in found.indices.tolist()]
+    names = [classes[column] for column in found.indices.tolist()]
     return [
         Answer(path, name, confidence)
         for path, name, confidence in zip(images, names, found.values.tolist(), strict=True)
@@ -141,7 +196,7 @@ def _asked_images(paths: Sequence[Path], form: Form) -> ImageSet:
     pixels = []
     for path in paths:
         if not path.is_file():
-            raise UserError(f"The image {path} does not exist; name image files after the support folder.")
+            raise UserError(f"The image {path} does not exist; name image files.")
         with closing(open_source(path.parent)) as source:
             pixels.append(_pixels(decode(source, path.name, form)))
     labels = torch.zeros(len(pixels), dtype=torch.int64)  # not read

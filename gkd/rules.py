@@ -126,8 +126,9 @@ def fold_bias(head: nn.Module, num_old: int, alpha: float, beta: float) -> None:
         UserError: a head that is not linear or has no bias, or no old or no new class.
     """
     linear = _linear(head, num_old, "fit-bias")
+    bias = _bias(linear)
     linear.weight[num_old:] *= alpha
-    linear.bias[num_old:] = alpha * linear.bias[num_old:] + beta
+    bias[num_old:] = alpha * bias[num_old:] + beta
 
 
 def _corrected(logits: Tensor, num_old: int, alpha: float | Tensor, beta: float | Tensor) -> Tensor:
@@ -135,27 +136,37 @@ def _corrected(logits: Tensor, num_old: int, alpha: float | Tensor, beta: float 
 
 
 def check_rules(names: Iterable[str], head: nn.Module) -> None:
-    """Refuses rules that a head does not allow, which need not be trained to know.
+    """Refuses rules that a head cannot follow, before it is trained.
 
     Raises:
-        UserError: a head that is not linear, or one without a bias to hold β.
+        UserError: a head that is not linear, or one without biases for ``fit-bias``.
     """
     for name in names:
-        if not isinstance(head, nn.Linear):
-            raise UserError(
-                f"The head is a {type(head).__name__}, but {name} is on the weights and biases of a linear one; build "
-                "the student with head: linear, or leave the rule out."
-            )
-        if name == "fit-bias" and head.bias is None:
-            raise UserError("The head has no bias to hold β; use a linear head with one.")
+        linear = _checked(head, name)
+        if name == "fit-bias":
+            _bias(linear)
+
+
+def _checked(head: nn.Module, rule: str) -> nn.Linear:
+    if not isinstance(head, nn.Linear):
+        raise UserError(
+            f"The head is a {type(head).__name__}, but {rule} is on the weights and biases of a linear one; build the "
+            "student with the option head: linear, or drop the rule from method.after."
+        )
+    return head
+
+
+def _bias(linear: nn.Linear) -> Tensor:
+    if linear.bias is None:
+        raise UserError("The head has no bias to hold β; use a linear head with one.")
+    return linear.bias
 
 
 def _linear(head: nn.Module, num_old: int, rule: str) -> nn.Linear:
-    """The head where it allows a rule and has both old and new classes."""
-    check_rules((rule,), head)
-    assert isinstance(head, nn.Linear)  # what the rules are on
-    _check_split(num_old, head.out_features)
-    return head
+    """The head where it is linear and has both old and new classes."""
+    linear = _checked(head, rule)
+    _check_split(num_old, linear.out_features)
+    return linear
 
 
 def _check_split(num_old: int, num_classes: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from gkd import schema
 from gkd.builders import Prepared, build_side, options_of, prepare, use_threads
@@ -31,7 +32,7 @@ from gkd.environment import command, environment
 from gkd.errors import UserError
 from gkd.few_shot import EPISODES, summarised
 from gkd.identity import NO_EFFECT
-from gkd.incremental import MATRIX
+from gkd.incremental import MATRIX, STEPS
 from gkd.judge import (
     check_expected,
     class_scores,
@@ -41,10 +42,12 @@ from gkd.judge import (
     prove_teacher,
 )
 from gkd.logging import Reporter
+from gkd.method import Method
 from gkd.report.incremental import CURVES_PLOT, plot_run
 from gkd.report.plots import FEW_SHOT_PLOT, ROUTING, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
 from gkd.results import CORRECT, WEIGHTS, Summary, finish
 from gkd.sequence import final_scores, solve_steps
+from gkd.settings import Settings
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
@@ -81,7 +84,8 @@ def slug(overrides: Sequence[str], *hidden_sections: str) -> list[str]:
 
 def finished(folder: Path) -> Summary | None:
     """The summary of a finished run, or None."""
-    if not all((folder / name).is_file() for name in ("summary.json", CORRECT)):
+    needed = ["summary.json", CORRECT, *([MATRIX] if (folder / STEPS).is_dir() else [])]
+    if not all((folder / name).is_file() for name in needed):
         return None
     summary: Summary = read_json(folder / "summary.json", keys=("config", "method", "relation", *WEIGHTS))
     return summary
@@ -234,7 +238,9 @@ def _describe(folder: Path, prepared: Prepared, threads: int) -> None:
     resolved, settings = prepared.resolved, prepared.settings
     env = environment(threads, settings.device, settings.dtype)
     path = folder / "env.json"
-    if path.is_file() and latest_checkpoint(folder / "checkpoints") is not None:
+    # Of an incremental run each step has checkpoints of its own.
+    begun = (folder / STEPS).is_dir() or latest_checkpoint(folder / "checkpoints") is not None
+    if path.is_file() and begun:
         before = read_json(path, keys=("versions", "threads", "device"))
         for key in ("versions", "threads", "device"):
             if before.get(key) != env[key] and key not in resolved.experiment.run.allow_changed:
@@ -261,11 +267,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if summary is None:
         what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
         raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
-    # What the student started from and who taught it are of no use any more, and need not be there.
-    method = load(folder / "config.yaml", overrides, from_run=True).experiment.method
-    words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
-    words += ["task.start_from=1"] if "incremental" in summary else []
-    prepared = prepare(_of_student_alone(load(folder / "config.yaml", words, from_run=True)), final=True)
+    prepared, method = final_problem(folder, summary, overrides)
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     results: dict[str, Any] = {
@@ -290,13 +292,36 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         )
         load_weights(student, tensors, name=section.network, path=folder / name)
         student.to(prepared.settings.device, memory_format=torch.channels_last)
-        answer = class_scores if prepared.problem.step is None else partial(final_scores, folder)
-        logits = answer(student, prepared.problem, method, prepared.settings)
+        logits = final_answers(folder, student, prepared.problem, method, prepared.settings)
         results[which] = judge(logits, test.labels.cpu(), method)
         if prepared.problem.few_shot is not None:
             found = on_episodes(student, prepared.problem, prepared.settings)
             results[which]["few_shot"] = summarised(found)
     return results
+
+
+def final_problem(folder: Path, summary: Summary, overrides: Sequence[str] = ()) -> tuple[Prepared, Method]:
+    """What a finished run's students are judged with, and the method that says what answers for them.
+
+    Args:
+        folder: the run's.
+        summary: what ``finished`` says of it.
+        overrides: ``a.b=c`` over its config.
+    """
+    # What the student started from and who taught it are of no use any more, and need not be there.
+    method = load(folder / "config.yaml", overrides, from_run=True).experiment.method
+    words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
+    words += ["task.start_from=1"] if "incremental" in summary else []
+    prepared = prepare(_of_student_alone(load(folder / "config.yaml", words, from_run=True)), final=True)
+    return prepared, method
+
+
+def final_answers(
+    folder: Path, student: nn.Module, problem: Problem, method: Method, settings: Settings
+) -> torch.Tensor:
+    """``[N, C]``: scores of a problem's test images by what answers for the student of a finished run."""
+    answer = class_scores if problem.step is None else partial(final_scores, folder)
+    return answer(student, problem, method, settings)
 
 
 def _of_student_alone(resolved: Resolved) -> Resolved:

@@ -378,7 +378,9 @@ class Compare(Section):
             if labels.count(label) > 1:
                 raise ValueError(f"methods has two rows called {label!r}; give each its own label")
         if self.baseline not in labels:
-            raise ValueError(unknown("baseline", self.baseline, labels))
+            raise ValueError(
+                unknown("baseline", self.baseline, labels) + f" As in compare.baseline={labels[0]}."
+            )
         return self
 
 

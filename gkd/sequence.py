@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from gkd import metrics
 from gkd.builders import Prepared, build_side, problems_of
-from gkd.checkpoint import read_json, save_weights, sha256, state_hash, write_json
-from gkd.data.memory import Memory, choose_exemplars, memory_of_lists, samples_of
+from gkd.checkpoint import save_weights, sha256, state_hash
+from gkd.data.memory import Memory, choose_exemplars, samples_of
 from gkd.evaluate import predict
 from gkd.incremental import STEPS, Step, hold_out, remember
 from gkd.inheritance import (
@@ -44,27 +44,10 @@ from gkd.results import WEIGHTS, Summary, empty_batches, pack, summarise_steps, 
 from gkd.rules import RULES, AfterStep
 from gkd.scenario import step_of_class
 from gkd.settings import Settings
+from gkd.step_files import Done, hashes_of, keep_step, named_weights, read_memory, read_step
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.train import State, fit
-
-MEMORY = "memory.json"
-_SUMMARY = "summary.json"
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished step.
-
-    Attributes:
-        model: what the next step grows out of and learns from.
-        memory: the exemplars of all classes so far.
-        summary: what the step's ``summary.json`` says.
-    """
-
-    model: Before
-    memory: Memory
-    summary: dict[str, Any]
 
 
 def solve_steps(
@@ -95,23 +78,32 @@ def solve_steps(
         problem = _remembering(problem, done[-1].memory if done else Memory({}))
         here = replace(prepared, problem=problem)
         is_given = given is not None and step.number == step.start_from
-        found = _read(own, problem, given if is_given else None)
+        assert problem.step is not None
+        before = done[-1] if done else None
+        found = read_step(own, problem.step, before, given if is_given else None, console)
         if found is None and is_given:
             assert given is not None
             found = _take(here, given, own)
         elif found is None:
             about = f"{title} step {step.number + 1}/{len(step.steps)}"
             with Reporter(console, about, every=prepared.experiment.run.log_seconds) as reporter:
-                found = _solve(here, done[-1] if done else None, own, reporter)
+                found = _solve(here, before, own, reporter)
         done.append(found)
         matrices = write_matrices(folder, step.steps, [each.summary for each in done])
     return summarise_steps(folder, here, [each.summary for each in done], matrices, threads)
 
 
 def _say_what_is_not_learnt(prepared: Prepared, console: Console) -> None:
-    """A softmax over one class is 1 whatever the network says."""
+    """A softmax over one class is 1 whatever the network says, and a memory of all images is none."""
     step = prepared.problem.step
     assert step is not None
+    most, least = int(step.images.class_counts().max()), step.rehearsal.per_class(sum(map(len, step.steps)))
+    if least >= most:
+        console.print(
+            f"note      the memory of {least} exemplars a class holds every image, for no class has more than {most}",
+            markup=False,
+            highlight=False,
+        )
     single = any(len(names) == 1 for names in step.steps[1:])
     terms = [term for stage in prepared.experiment.method.stages.values() for term in stage.terms.values()]
     if single and any(term.loss == "cross_entropy_new" for term in terms):
@@ -155,6 +147,8 @@ def rehearse_steps(prepared: Prepared) -> Iterator[Rehearsed]:
             )
             student = build_side(experiment.student, len(problem.student.space), images, options)
             before = build_side(experiment.teacher or experiment.student, len(old), images)
+            if experiment.teacher is not None and experiment.teacher.checkpoint is not None:
+                before = _given_network(replace(prepared, problem=problem), experiment.teacher.checkpoint)
             teacher = Teacher(before, problem.relation.teacher, mean=settings.mean, std=settings.std)
             for network in (student, teacher):
                 network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -164,23 +158,23 @@ def rehearse_steps(prepared: Prepared) -> Iterator[Rehearsed]:
             return
 
 
+def _given_network(prepared: Prepared, weights: Path) -> nn.Module:
+    """The given model, where it is one that this run can start from."""
+    step = prepared.problem.step
+    assert step is not None
+    before = Before(weights, given=True)
+    if not step.fresh:
+        step_student(prepared, before)  # refuses what the student cannot grow out of
+    network = old_network(prepared, before, step.num_old)
+    check_columns(weights, step.seen.names[: step.num_old])
+    return network
+
+
 def _remembering(problem: Problem, memory: Memory) -> Problem:
     """The problem with the exemplars of old classes behind the new classes' images."""
     assert problem.step is not None
     step = problem.step.with_memory(memory)
     return replace(problem, step=step, student=replace(problem.student, train=step.rehearsed_images()))
-
-
-def _read(own: Path, problem: Problem, given: Path | None) -> Done | None:
-    """A step as its folder has it, or None where it is not finished."""
-    step = problem.step
-    assert step is not None
-    weights = own / WEIGHTS["last"] if given is None else given
-    if not (own / _SUMMARY).is_file() or not weights.is_file():
-        return None
-    summary = read_json(own / _SUMMARY, keys=("step", "classes", "last", "rows", "seconds"))
-    lists = read_json(own / MEMORY, keys=("exemplars",))["exemplars"]
-    return Done(Before(weights, given=given is not None), memory_of_lists(lists, step.images), summary)
 
 
 def _take(prepared: Prepared, given: Path, own: Path) -> Done:
@@ -213,7 +207,7 @@ def _take(prepared: Prepared, given: Path, own: Path) -> Done:
         "test_images": _sizes(problem),
         "empty_batches": {},
     }
-    return _keep(own, before, answers.memory, step, summary)
+    return keep_step(own, before, answers.memory, step, summary)
 
 
 def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporter) -> Done:
@@ -245,8 +239,9 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     summary: dict[str, Any] = {
         "step": step.number + 1,
         "classes": list(step.new),
-        "teacher": None if before is None else _named(before.model.weights, own),
+        "teacher": None if before is None else named_weights(before.model.weights, own),
         "teacher_hash": None if teacher is None else teacher.state_hash(),
+        "hashes": hashes_of(student, before),
         "rules": found,
         "epochs": epochs,
         "memory": len(answers.memory),
@@ -258,34 +253,34 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
         "parameters": count_parameters(student),
     }
     own.mkdir(parents=True, exist_ok=True)
-    metadata = weight_metadata(prepared, student) | {"test_accuracy": f"{summary['last']['accuracy']:.2f}"}
-    save_weights(own / WEIGHTS["last"], student.state_dict(), metadata)
+    _save(prepared, student, own, "last", summary)
     summary["best"] = {"epoch": position.best_epoch, "validation": rounded(position.best_metric)}
     if step.number + 1 == len(step.steps):  # the best of a step on the way leads nowhere
-        _apply_rules(student, best, method, step, held, prepared)
-        scores = _answers(student, problem, settings, answers.memory).scores(method)
+        if not all(torch.equal(value, best[name]) for name, value in last.items()):
+            _apply_rules(student, best, method, step, held, prepared)
+            scores = _answers(student, problem, settings, answers.memory).scores(method)
         summary["best"] |= judge(scores, labels, method)
         summary["correct"]["best"] = pack(metrics.correctness(scores, labels))
-        save_weights(own / WEIGHTS["best"], student.state_dict(), metadata)
+        summary["hashes"]["best"] = state_hash(student)
+        _save(prepared, student, own, "best", summary)
     summary |= {
         "seconds": round(position.seconds, 3),
         "images": position.images,
         "bookkeeping_seconds": round(bookkeeping + time.monotonic() - started, 3),
     }
-    return _keep(own, Before(own / WEIGHTS["last"]), answers.memory, step, summary)
+    return keep_step(own, Before(own / WEIGHTS["last"]), answers.memory, step, summary)
+
+
+def _save(prepared: Prepared, student: nn.Module, own: Path, which: str, summary: Mapping[str, Any]) -> None:
+    """Writes a step's student, the last or the best, with its accuracy."""
+    metadata = weight_metadata(prepared, student) | {"test_accuracy": f"{summary[which]['accuracy']:.2f}"}
+    save_weights(own / WEIGHTS[which], student.state_dict(), metadata)
 
 
 def _without(problem: Problem, step: Step, held: Tensor) -> Problem:
     """The problem whose student does not train on what is held out, whichever images a stage asks for."""
     step = replace(step, held_out=held)
     return replace(problem, step=step, student=replace(problem.student, train=step.rehearsed_images()))
-
-
-def _keep(own: Path, model: Before, memory: Memory, step: Step, summary: dict[str, Any]) -> Done:
-    """Writes what ends a step; the summary last, for it says that the step is finished."""
-    write_json(own / MEMORY, {"images": step.images.fingerprint(), "exemplars": memory.as_lists()})
-    write_json(own / _SUMMARY, summary)
-    return Done(model, memory, read_json(own / _SUMMARY, keys=()))
 
 
 def _sizes(problem: Problem) -> list[int]:
@@ -295,13 +290,6 @@ def _sizes(problem: Problem) -> list[int]:
         problem.student.test.labels.cpu(), step_of_class(problem.step.steps)
     ).tolist()
     return sizes
-
-
-def _named(weights: Path, own: Path) -> dict[str, str]:
-    """A weight file as a summary names it: within the run by its place there."""
-    run = own.parent.parent
-    inside = weights.is_relative_to(run)
-    return {"weights": str(weights.relative_to(run) if inside else weights), "sha256": sha256(weights)}
 
 
 def _apply_rules(
@@ -363,8 +351,8 @@ def final_scores(
     """
     step = problem.step
     assert step is not None
-    lists = read_json(folder / STEPS / str(len(step.steps)) / MEMORY, keys=("exemplars",))["exemplars"]
-    return _answers(student, problem, settings, memory_of_lists(lists, step.images)).scores(method)
+    memory = read_memory(folder / STEPS / str(len(step.steps)), step)
+    return _answers(student, problem, settings, memory).scores(method)
 
 
 def _answers(

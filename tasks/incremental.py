@@ -55,13 +55,19 @@ class IncrementalOptions(TaskOptions):
     def _one_scenario(self) -> IncrementalOptions:
         numbers = (self.base, self.increment)
         if self.steps is not None and (numbers != (None, None) or self.order != "natural"):
-            raise ValueError("give steps, or base, increment and order, not both")
+            raise ValueError(
+                "give steps, or base, increment and order, not both; drop one, in an override by null, as in "
+                "task.base=null task.increment=null"
+            )
         if self.steps is None and None in numbers:
             raise ValueError(
                 "give base and increment, such as base: 50, increment: 10, or the classes of all steps"
             )
         if self.memory_total is not None and self.memory_per_class is not None:
-            raise ValueError("give memory_total or memory_per_class, not both; a memory has one budget")
+            raise ValueError(
+                f"give memory_total or memory_per_class, not both ({self.memory_total} and {self.memory_per_class}): a "
+                "memory has one budget; drop one, in an override by null, as in task.memory_per_class=null"
+            )
         if self.selection not in SELECTIONS:
             raise ValueError(unknown("selection of exemplars", self.selection, SELECTIONS))
         return self

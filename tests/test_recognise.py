@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from gkd.checkpoint import load_weights, read_weights
 from gkd.config import load
 from gkd.data import load_images
 from gkd.evaluate import predict
-from gkd.recognise import RECOGNISERS, recognise
+from gkd.recognise import RECOGNISERS, recognise, recognise_known
+from gkd.results import CORRECT, unpack
 from tests.cli_helpers import gkd
 
+EPISODES = "{ways: 3, shots: 1, queries: 3, per_epoch: 3}"
 COUNTS = {6: 3, 7: 5, 9: 2}  # digits that the student has never seen: support images of each
 WORDS = ("method=student", "run.epochs=2", "run.threads=1", "task.episodes.count=20")
 
@@ -116,3 +119,42 @@ def test_bad_input_is_one_sentence(run: Path, support: Path, tmp_path: Path, cap
     (support / "empty").mkdir()
     assert gkd("predict", str(run), "--support", str(support), image) == 2
     assert "an empty class 'empty'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("incremental/digits", "method=icarl", "task.order=3", "task.increment=5"),
+        ("incremental/digits", "method=replay", "task.order=3", "task.increment=5"),
+        ("quickstart", "method=protonet", f"method.stages.episodes.episodes={EPISODES}"),
+    ],
+    ids=["exemplar-means", "head", "class-means"],
+)  # fmt: skip
+def test_among_its_own_classes_a_run_answers_as_it_was_judged(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert gkd("run", *words, "run.epochs=2", "run.threads=1") == 0
+    (path,) = Path("runs").rglob(CORRECT)
+    prepared = prepare(
+        load(path.with_name("config.yaml"), ["teacher=null", "method=student"], from_run=True), final=True
+    )
+    test = prepared.problem.student.test
+    correct = json.loads(path.read_text())
+    right = unpack(correct["last"], correct["count"])
+    names = [test.space.names[column] for column in test.labels[:40].tolist()]
+    images = []
+    for number, pixels in enumerate(test.images[:40]):
+        images.append(tmp_path / f"{number}.png")
+        Image.fromarray(pixels[0].numpy()).save(images[-1])
+    answers = recognise_known(path.parent, images)
+    assert [answer.name == name for answer, name in zip(answers, names, strict=True)] == right[:40].tolist()
+    assert all(0 < answer.confidence <= 1 for answer in answers)
+    assert {answer.image for answer in answers} == set(images)
+    capsys.readouterr()
+    assert gkd("predict", str(path.parent), str(images[0])) == 0
+    assert capsys.readouterr().out.startswith(f"{images[0]}: {answers[0].name} (")
+    assert gkd("predict", str(path.parent), str(images[0]), "--classifier", "cosine") == 2
+    assert "--classifier cosine is for new classes; add --support" in capsys.readouterr().err
+    assert gkd("predict", str(path.parent.parent), str(images[0])) == 2
+    assert "is no folder of a finished run" in capsys.readouterr().err

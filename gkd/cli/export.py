@@ -9,6 +9,7 @@ from rich.console import Console
 
 from gkd.export import FORMATS, export_student, load_student
 from gkd.results import WEIGHTS
+from gkd.runs import finished
 
 HELP = "write a run's student, with its classes and input normalisation, for other programs"
 
@@ -37,4 +38,12 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         markup=False,
         highlight=False,
     )
+    judged = finished(arguments.run) if arguments.run.is_dir() else None
+    if judged is not None and judged.get("judged_by", "head") != "head":
+        console.print(
+            f"note      the run is judged by the {judged['judged_by']}; the file's logits are the head's, "
+            "which answers otherwise",
+            markup=False,
+            highlight=False,
+        )
     return 0

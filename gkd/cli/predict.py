@@ -1,4 +1,4 @@
-"""gkd predict: which of some new classes is an image of? Few images of each suffice."""
+"""gkd predict: which of a run's classes is an image of, or which of some new ones? Few images of each suffice."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gkd.recognise import RECOGNISERS, recognise
+from gkd.errors import UserError
+from gkd.recognise import RECOGNISERS, recognise, recognise_known
 from gkd.results import WEIGHTS
 
-HELP = "say the class of images, among new classes of which a folder holds a few images each"
+HELP = (
+    "say the class of images, among the run's own or among new ones of which a folder holds a few images each"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--support",
         metavar="DIR",
         type=Path,
-        required=True,
-        help="a folder or zip of CLASS/FILE",
+        help="a folder or zip of CLASS/FILE; without it the classes are the run's own",
     )
     parser.add_argument(
-        "--classifier", choices=RECOGNISERS, default=RECOGNISERS[0], help="on the student's embedding"
+        "--classifier",
+        choices=RECOGNISERS,
+        help=f"of new classes, on the student's embedding ({RECOGNISERS[0]})",
     )
     parser.add_argument(
         "--weights", choices=tuple(WEIGHTS), default="last", help="which of the run's students"
@@ -39,14 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
-    answers = recognise(
-        arguments.run,
-        arguments.support,
-        arguments.images,
-        classifier=arguments.classifier,
-        weights=arguments.weights,
-        overrides=arguments.set,
-    )
+    which = {"weights": arguments.weights, "overrides": arguments.set}
+    if arguments.support is not None:
+        classifier = arguments.classifier or RECOGNISERS[0]
+        answers = recognise(
+            arguments.run, arguments.support, arguments.images, classifier=classifier, **which
+        )
+    elif arguments.classifier is not None:
+        raise UserError(
+            f"--classifier {arguments.classifier} is for new classes; add --support, a folder of a few images of each, "
+            "or leave it out for the run's own classes."
+        )
+    else:
+        answers = recognise_known(arguments.run, arguments.images, **which)
     for answer in answers:
         console.print(
             f"{answer.image}: {answer.name} ({answer.confidence:.1%})", markup=False, highlight=False

@@ -7,8 +7,9 @@ import argparse
 from rich.console import Console
 
 from gkd import config, grid
-from gkd.builders import problem_of, relation_of
+from gkd.builders import problem_of, problems_of, relation_of
 from gkd.cli import add_config_arguments
+from gkd.errors import UserError
 from gkd.method import refusal
 from gkd.schema import Experiment
 from gkd.task import students_teach
@@ -47,7 +48,13 @@ def _about_the_relation(experiment: Experiment) -> list[str]:
         if data.name not in ("digits", "folder"):
             return [f"{data.name} is read when a run starts, so classes and method were not checked with it"]
     relation = relation_of(experiment)
+    reason = refusal(experiment.method, relation)
     if experiment.compare is None:
         problem_of(experiment)  # which refuses what a run would
-    reason = refusal(experiment.method, relation)
+    elif reason is None:
+        next(problems_of(experiment))  # which refuses what no row can have
+        try:
+            problem_of(experiment)
+        except UserError as error:
+            reason = str(error)
     return [str(relation), *([reason] if reason else [])]

@@ -101,15 +101,19 @@ def memory_of_lists(lists: Mapping[str, Sequence[int]], images: ImageSet) -> Mem
         UserError: a sample that the images do not have, or that is of another class there.
     """
     labels = images.labels.cpu()
-    memory = Memory({name: torch.tensor(list(numbers), dtype=torch.int64) for name, numbers in lists.items()})
-    for name, samples in memory.exemplars.items():
-        inside = ((samples >= 0) & (samples < len(labels))).all()
-        if not inside or bool((labels[samples] != images.space.column(name)).any()):
+    exemplars = {}
+    for name, numbers in lists.items():
+        known = name in images.space and all(
+            type(number) is int and 0 <= number < len(labels) for number in numbers
+        )
+        samples = torch.tensor(list(numbers) if known else [], dtype=torch.int64)
+        if not known or bool((labels[samples] != images.space.column(name)).any()):
             raise UserError(
                 f"The memory's exemplars of the class {name!r} are not images of it in {images.name}; use the memory "
                 "with the data that it was chosen from."
             )
-    return memory
+        exemplars[name] = samples
+    return Memory(exemplars)
 
 
 def samples_of(images: ImageSet, classes: Sequence[str]) -> Tensor:

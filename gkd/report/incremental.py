@@ -8,6 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from gkd.checkpoint import read_json
 from gkd.matrices import read_matrices
 from gkd.metrics import mean_std
 from gkd.metrics.incremental import accuracy_matrix
@@ -35,6 +36,8 @@ _COLUMNS = {
 def plot_run(folder: Path) -> Path:
     """Draws ``curves.png``, the accuracy against the number of classes, and ``matrix.png`` into a run folder.
 
+    The matrix is that of what answers for the method: the head, or for iCaRL the nearest exemplar mean.
+
     Returns:
         The path of the former.
     """
@@ -46,6 +49,8 @@ def plot_run(folder: Path) -> Path:
         if name in matrices
     ]
     answers = "classifier"
+    if (folder / "summary.json").is_file():
+        answers = read_json(folder / "summary.json", keys=("incremental",))["incremental"]["answers"]
     plot_matrix(
         accuracy_matrix(matrices[answers]["rows"]),
         matrices["num_classes"],

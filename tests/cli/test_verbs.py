@@ -212,8 +212,9 @@ ADAPTED = {
 
 
 def refused(method, shift):
-    """Whether a method cannot work: logits of disjoint classes, or losses on new classes where there are none."""
-    return (method in ON_LOGITS and shift == 5) or (method in ON_NEW_CLASSES and shift == 0)
+    """Whether a method cannot work: logits of disjoint classes, losses on new classes without any, or rules."""
+    of_steps = bool(shipped_methods()[method].after)
+    return of_steps or (method in ON_LOGITS and shift == 5) or (method in ON_NEW_CLASSES and shift == 0)
 
 
 def train(method, shift, *overrides):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,16 @@ def test_plots_are_drawn(cells: list[dict[str, Any]], tmp_path: Path) -> None:
     assert plot_run(tmp_path).stat().st_size > 10_000
     assert (tmp_path / "matrix.png").stat().st_size > 5_000
     assert plot_cells(cells, tmp_path / "all.png").stat().st_size > 10_000
+
+
+def test_the_matrix_is_that_of_what_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices(tmp_path, 60.0)
+    drawn: list[tuple[str, float]] = []
+    monkeypatch.setattr(
+        "gkd.report.incremental.plot_matrix",
+        lambda matrix, num_classes, path, title: drawn.append((title, matrix[1, 1].item())),
+    )
+    for answers in ("classifier", "ncm"):
+        (tmp_path / "summary.json").write_text(json.dumps({"incremental": {"answers": answers}}))
+        plot_run(tmp_path)
+    assert drawn == [("head", 90.0), ("nearest exemplar mean", 50.0)]
