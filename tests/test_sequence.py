@@ -151,10 +151,43 @@ def test_bias_correction_is_fitted_on_images_that_were_not_trained_on(
     for images, old in zip(trained[1:], (6, 8), strict=True):
         new = [count - 2 for count in whole[old : old + 2]]
         assert images.class_counts().tolist() == [rehearsed] * old + new
-    # Of the last and of the best student of the last step.
-    assert [torch.bincount(labels).tolist() for labels in fitted] == [[2] * 8, [2] * 10, [2] * 10]
+    # Of the last student of the last step, and of its best where that is another.
+    assert [torch.bincount(labels).tolist() for labels in fitted] == [[2] * 8] + [[2] * 10] * (
+        len(fitted) - 1
+    )
+    assert len(fitted) >= 2
     found = read(folder / "steps" / "3")["rules"]["fit-bias"]
     assert set(found) == {"alpha", "beta"}
+
+
+def test_the_best_student_is_judged_where_it_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gkd import sequence
+
+    judged: list[Any] = []
+    fit, predict = sequence.fit, sequence.predict
+    monkeypatch.setattr(sequence, "predict", lambda *a, **k: judged.append(a) or predict(*a, **k))
+
+    def silent(*args: Any) -> Any:
+        last, best, position = fit(*args)
+        return last, {name: torch.zeros_like(value) for name, value in best.items()}, position
+
+    def same(*args: Any) -> Any:
+        last, _, position = fit(*args)
+        return last, {name: value.clone() for name, value in last.items()}, position
+
+    monkeypatch.setattr(sequence, "fit", silent)
+    folder = run("method=finetune", "run.seed=1")
+    step, twice = read(folder / "steps" / "3"), len(judged)
+    assert step["last"]["accuracy"] > 15 > step["best"]["accuracy"]
+    assert step["hashes"]["best"] != step["hashes"]["last"]
+    metadata = read_weights(folder / "student-best.safetensors")[1]
+    assert float(metadata["test_accuracy"]) == pytest.approx(step["best"]["accuracy"], abs=0.01)
+    judged.clear()
+    monkeypatch.setattr(sequence, "fit", same)
+    step = read(run("method=finetune", "run.seed=2") / "steps" / "3")
+    assert len(judged) < twice, "the same weights are not judged twice"
+    assert {key: step["best"][key] for key in step["last"]} == step["last"]
+    assert step["hashes"]["best"] == step["hashes"]["last"]
 
 
 def test_old_columns_of_a_cosine_head_stay_and_new_ones_are_imprinted() -> None:
