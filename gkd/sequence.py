@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from gkd import metrics
 from gkd.builders import Prepared, build_side, problems_of
-from gkd.checkpoint import save_weights, sha256, state_hash
+from gkd.checkpoint import save_weights, state_hash
 from gkd.data.memory import Memory, choose_exemplars, samples_of
 from gkd.evaluate import predict
 from gkd.incremental import STEPS, Step, hold_out, remember
@@ -195,7 +195,7 @@ def _take(prepared: Prepared, given: Path, own: Path) -> Done:
     summary = {
         "step": step.number + 1,
         "classes": list(step.new),
-        "given": {"weights": str(given), "sha256": sha256(given), "hash": state_hash(network)},
+        "given": {**named_weights(given, own, prepared.experiment.run.out), "hash": state_hash(network)},
         "head_accuracy": rounded(accuracy),
         "epochs": {},
         "seconds": 0.0,
@@ -239,7 +239,7 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     summary: dict[str, Any] = {
         "step": step.number + 1,
         "classes": list(step.new),
-        "teacher": None if before is None else named_weights(before.model.weights, own),
+        "teacher": None if before is None else named_weights(before.model.weights, own, experiment.run.out),
         "teacher_hash": None if teacher is None else teacher.state_hash(),
         "hashes": hashes_of(student, before),
         "rules": found,

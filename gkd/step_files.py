@@ -126,8 +126,15 @@ def _check_students(own: Path, summary: Mapping[str, Any]) -> None:
             raise UserError(f"{own / WEIGHTS[which]} holds other weights than the step left there")
 
 
-def named_weights(weights: Path, own: Path) -> dict[str, str]:
-    """A weight file as a summary names it: within the run by its place there."""
-    run = own.parent.parent
-    inside = weights.is_relative_to(run)
-    return {"weights": str(weights.relative_to(run) if inside else weights), "sha256": sha256(weights)}
+def named_weights(weights: Path, own: Path, out: Path) -> dict[str, str]:
+    """A weight file as a step's summary names it: by its place in the run or among all runs, else as it was given.
+
+    Args:
+        weights: the file.
+        own: the step's folder.
+        out: where all runs are (``run.out``).
+    """
+    for base in (own.parent.parent, out):
+        if weights.is_relative_to(base):
+            return {"weights": str(weights.relative_to(base)), "sha256": sha256(weights)}
+    return {"weights": str(weights), "sha256": sha256(weights)}

@@ -263,7 +263,9 @@ def test_a_given_model_is_the_teacher_of_a_student_unlike_it(capsys: pytest.Capt
     )
     assert read_weights(folder / "student.safetensors")[1]["network"] == "resnet8"
     capsys.readouterr()
-    assert gkd("run", *WORDS, *words, f"teacher.checkpoint={given['weights']}", "teacher.expect=1") == 2
+    assert given["weights"].startswith("teachers/")  # among all runs, wherever they are
+    checkpoint = f"teacher.checkpoint=runs/{given['weights']}"
+    assert gkd("run", *WORDS, *words, checkpoint, "teacher.expect=1") == 2
     assert "teacher.expect is 1" in capsys.readouterr().err
 
 

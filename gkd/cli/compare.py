@@ -12,7 +12,7 @@ from gkd import config, grid
 from gkd.cli import add_config_arguments
 from gkd.environment import command
 from gkd.report.few_shot import few_shot_markdown, few_shot_rows
-from gkd.report.incremental import CURVES_PLOT, incremental_markdown, incremental_rows, plot_cells
+from gkd.report.incremental import incremental_markdown, incremental_rows, plot_cells
 from gkd.report.plots import can_plot
 from gkd.report.table import Row, markdown, table_rows, validation_markdown, validation_rows, write_table
 
@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         text = show(rows, baseline=compare.baseline, axes=list(compare.axes))
     write_table(solved.table, rows, text, command=command())
     if any("matrix" in cell for cell in solved.cells) and can_plot():
-        plot_cells(solved.cells, solved.table / CURVES_PLOT)
+        plot_cells(solved.cells, solved.table)
     console.print(text, markup=False, highlight=False)
     state = f"{solved.trained} cells trained now" if solved.trained else "nothing was trained"
     state += f", {solved.missing} missing" if solved.missing else ""

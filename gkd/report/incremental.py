@@ -8,14 +8,16 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gkd.checkpoint import read_json
 from gkd.matrices import read_matrices
 from gkd.metrics import mean_std
 from gkd.metrics.incremental import accuracy_matrix
-from gkd.report.incremental_plots import Curve, plot_curves, plot_matrix
+from gkd.report.incremental_plots import Curve, plot_curves, plot_matrices, plot_matrix
 
 Row = dict[str, Any]
-CURVES_PLOT, MATRIX_PLOT = "curves.png", "matrix.png"
+CURVES_PLOT, MATRIX_PLOT, MATRICES_PLOT = "curves.png", "matrix.png", "matrices.png"
 _NAMES = {
     "classifier": "head",
     "classifier_task_aware": "head, step known",
@@ -60,17 +62,26 @@ def plot_run(folder: Path) -> Path:
     return plot_curves(curves, folder / CURVES_PLOT)
 
 
-def plot_cells(cells: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Draws the curves of a grid's methods over each other, each the mean over its seeds."""
+def plot_cells(cells: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Draws a grid's methods, each the mean over its seeds, by what answers for it.
+
+    ``curves.png`` has their curves over each other, ``matrices.png`` their accuracy matrices side by side.
+
+    Returns:
+        The path of the former.
+    """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for cell in cells:
         groups.setdefault(_label(cell), []).append(cell)
-    curves = []
+    curves, matrices = [], []
     for label, group in groups.items():
-        own = [cell["matrix"][cell["incremental"]["answers"]]["seen"] for cell in group]
-        seen = list(accumulate(group[0]["matrix"]["num_classes"]))
-        curves.append(Curve(label, seen, [_numbers(run) for run in own]))
-    return plot_curves(curves, path)
+        own = [cell["matrix"][cell["incremental"]["answers"]] for cell in group]
+        num_classes = group[0]["matrix"]["num_classes"]
+        curves.append(Curve(label, list(accumulate(num_classes)), [_numbers(run["seen"]) for run in own]))
+        mean = torch.stack([accuracy_matrix(run["rows"]) for run in own]).mean(0)
+        matrices.append((label, mean, num_classes))
+    plot_matrices(matrices, folder / MATRICES_PLOT)
+    return plot_curves(curves, folder / CURVES_PLOT)
 
 
 def _label(cell: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gkd.errors import UserError
 
+_MATRICES_ACROSS = 4
 _MOST_NUMBERS = 12  # steps whose accuracies still fit into the cells
 
 
@@ -110,27 +111,59 @@ def plot_matrix(matrix: Tensor, num_classes: Sequence[int], path: Path, *, title
     Raises:
         UserError: not one number of classes for each column.
     """
+    return plot_matrices([(title, matrix, num_classes)], path)
+
+
+def plot_matrices(matrices: Sequence[tuple[str, Tensor, Sequence[int]]], path: Path) -> Path:
+    """Accuracy matrices of several runs side by side, on one scale.
+
+    Args:
+        matrices: of each run its title, its matrix and the numbers of its steps' classes, as for `plot_matrix`.
+        path: of the PNG to write.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        UserError: no matrix, or not one number of classes for each column.
+    """
     from matplotlib.figure import Figure  # no pyplot: no window system, no global state
 
-    rows, columns = matrix.shape
-    if len(num_classes) != columns:
-        raise UserError(
-            f"The accuracy matrix has {columns} steps, but {len(num_classes)} numbers of classes were given; give one "
-            "for each step."
-        )
+    if not matrices:
+        raise UserError("A plot of accuracy matrices needs at least one of them; none was given.")
+    for _, matrix, num_classes in matrices:
+        if len(num_classes) != matrix.shape[1]:
+            raise UserError(
+                f"The accuracy matrix has {matrix.shape[1]} steps, but {len(num_classes)} numbers of classes were "
+                "given; give one for each step."
+            )
+    across = min(len(matrices), _MATRICES_ACROSS)
+    down = math.ceil(len(matrices) / across)
+    rows, columns = (max(matrix.shape[side] for _, matrix, _ in matrices) for side in (0, 1))
     cell = min(0.5, 8 / max(rows, columns))  # inches
-    size = (2.8 + max(cell * columns, 2.0), 1.2 + max(cell * rows, 1.8))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
+    width, height = 1.6 + max(cell * columns, 2.0), 1.2 + max(cell * rows, 1.8)
+    figure = Figure(figsize=(1.2 + across * width, down * height), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False)
+    for axes, (title, matrix, num_classes) in zip(grid.flat, matrices, strict=False):
+        image = _draw_matrix(axes, matrix, num_classes, title)
+    for axes in grid.flat[len(matrices) :]:
+        axes.set_axis_off()
+    figure.supxlabel("tested on the classes of step (+ how many)", fontsize="medium")
+    figure.supylabel("after step (classes seen)", fontsize="medium")
+    figure.colorbar(image, ax=grid, label="accuracy (%)", pad=0.02)
+    figure.savefig(path, dpi=120 if len(matrices) == 1 else 90)
+    return path
+
+
+def _draw_matrix(axes: Any, matrix: Tensor, num_classes: Sequence[int], title: str) -> Any:
+    rows, columns = matrix.shape
     image = axes.imshow(
         matrix.tolist(), vmin=0, vmax=100, cmap="viridis", aspect="auto", interpolation="nearest"
     )
     seen = list(itertools.accumulate(num_classes))
     _label_steps(axes.xaxis, [f"{k + 1}\n+{count}" for k, count in enumerate(num_classes)])
     _label_steps(axes.yaxis, [f"{t + 1} ({seen[t]})" for t in range(rows)])
-    axes.set(
-        xlabel="tested on the classes of step (+ how many)", ylabel="after step (classes seen)", title=title
-    )
+    axes.set_title(title)
     axes.spines[:].set_visible(False)
     if max(rows, columns) <= _MOST_NUMBERS:
         for t, k in itertools.product(range(rows), range(columns)):
@@ -140,9 +173,7 @@ def plot_matrix(matrix: Tensor, num_classes: Sequence[int], path: Path, *, title
                 axes.text(
                     k, t, f"{value:.0f}", ha="center", va="center", color="white" if value < 60 else "black"
                 )
-    figure.colorbar(image, ax=axes, label="accuracy (%)", pad=0.02)
-    figure.savefig(path, dpi=120)
-    return path
+    return image
 
 
 def _label_steps(axis: Any, labels: list[str]) -> None:

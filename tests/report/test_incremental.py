@@ -72,9 +72,11 @@ def test_the_steps_of_a_run(tmp_path: Path) -> None:
 
 
 def test_plots_are_drawn(cells: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
     assert plot_run(tmp_path).stat().st_size > 10_000
     assert (tmp_path / "matrix.png").stat().st_size > 5_000
-    assert plot_cells(cells, tmp_path / "all.png").stat().st_size > 10_000
+    assert plot_cells(cells, tmp_path / "all").stat().st_size > 10_000
+    assert (tmp_path / "all" / "matrices.png").stat().st_size > 10_000
 
 
 def test_the_matrix_is_that_of_what_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from gkd.errors import UserError
 from gkd.metrics.incremental import accuracy_matrix
-from gkd.report.incremental_plots import Curve, plot_curves, plot_matrix
+from gkd.report.incremental_plots import Curve, plot_curves, plot_matrices, plot_matrix
 
 MATRIX = accuracy_matrix([[80], [90, 70], [60, 75, 85]])
 
@@ -88,6 +88,18 @@ def test_a_run_on_its_way_has_fewer_rows(tmp_path: Path, drawn: list[Axes]) -> N
     assert len(drawn[0].get_xticklabels()) == 3
 
 
+def test_matrices_of_several_runs_stand_side_by_side(tmp_path: Path, drawn: list[Axes]) -> None:
+    other = torch.tensor([[10.0, math.nan], [20.0, 30.0]], dtype=torch.float64)
+    five = [("a", MATRIX, [50, 10, 5]), *((name, other, [2, 3]) for name in "bcde")]
+    plot_matrices(five, tmp_path / "matrices.png")
+    shown = [axes for axes in drawn if axes.get_images() and axes.get_title()]
+    assert [axes.get_title() for axes in shown] == list("abcde")
+    assert {axes.get_images()[0].get_clim() for axes in shown} == {(0, 100)}
+    assert [text.get_text() for text in shown[1].texts] == ["10", "20", "30"]
+    assert [text.get_text() for text in shown[4].get_xticklabels()] == ["1\n+2", "2\n+3"]
+    assert sum(not axes.axison for axes in drawn) == 3, "the rest of the second row is empty"
+
+
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs at least one of them"):
         plot_curves([], tmp_path / "curves.png")
@@ -95,5 +107,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
         Curve("a", [1, 2], [[1, 2], [1, 2, 3]])
     with pytest.raises(UserError, match=r"curve 'a' has 2 steps and runs of \[\]"):
         Curve("a", [1, 2], [])
+    with pytest.raises(UserError, match="plot of accuracy matrices needs at least one"):
+        plot_matrices([], tmp_path / "matrices.png")
     with pytest.raises(UserError, match="matrix has 3 steps, but 2 numbers of classes"):
         plot_matrix(MATRIX, [50, 10], tmp_path / "matrix.png")
