@@ -47,7 +47,7 @@ from gkd.settings import Settings
 from gkd.step_files import Done, hashes_of, keep_step, named_weights, read_memory, read_step
 from gkd.task import Problem
 from gkd.teacher import Teacher
-from gkd.train import State, fit
+from gkd.train import Position, State, fit
 
 
 def solve_steps(
@@ -210,8 +210,24 @@ def _take(prepared: Prepared, given: Path, own: Path) -> Done:
     return keep_step(own, before, answers.memory, step, summary)
 
 
-def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporter) -> Done:
-    """Trains the student of a step, applies the method's rules to it, judges it and chooses exemplars."""
+@dataclass(frozen=True)
+class _Trained:
+    """A step's student after ``fit``, and what came of it; held_out are images kept from its training."""
+
+    problem: Problem
+    method: Method
+    epochs: dict[str, int]
+    student: nn.Module
+    teacher: Teacher | None
+    held_out: Tensor | None
+    last: State
+    best: State
+    position: Position
+    seconds_before: float
+
+
+def _train(prepared: Prepared, before: Done | None, own: Path, reporter: Reporter) -> _Trained:
+    """Lets the student of a step grow out of the step before, and trains it."""
     experiment, settings, problem = prepared.experiment, prepared.settings, prepared.problem
     step, method = problem.step, experiment.method
     assert step is not None
@@ -228,22 +244,32 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
         assert before is not None  # the first step has none
         teacher, problem = step_teacher(replace(prepared, problem=problem), before.model)
     frozen = frozen_columns(student)
-    bookkeeping = time.monotonic() - started
+    seconds = time.monotonic() - started
     last, best, position = fit(student, teacher, problem, method, epochs, settings, own, reporter)
-    started = time.monotonic()
     put_back(frozen, last, best)
-    found = _apply_rules(student, last, method, step, held, prepared)
+    return _Trained(problem, method, epochs, student, teacher, held, last, best, position, seconds)
+
+
+def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporter) -> Done:
+    """Trains the student of a step, applies the method's rules to it, judges it and chooses exemplars."""
+    trained = _train(prepared, before, own, reporter)
+    problem, method, student, position = trained.problem, trained.method, trained.student, trained.position
+    step, settings, teacher = problem.step, prepared.settings, trained.teacher
+    assert step is not None
+    out = prepared.experiment.run.out
+    started = time.monotonic()
+    found = _apply_rules(student, trained.last, method, step, trained.held_out, prepared)
     answers = _answers(student, problem, settings)
     labels = problem.student.test.labels.cpu()
     scores = answers.scores(method)
     summary: dict[str, Any] = {
         "step": step.number + 1,
         "classes": list(step.new),
-        "teacher": None if before is None else named_weights(before.model.weights, own, experiment.run.out),
+        "teacher": None if before is None else named_weights(before.model.weights, own, out),
         "teacher_hash": None if teacher is None else teacher.state_hash(),
         "hashes": hashes_of(student, before),
         "rules": found,
-        "epochs": epochs,
+        "epochs": trained.epochs,
         "memory": len(answers.memory),
         "last": judge(scores, labels, method),
         "rows": answers.rows(step, labels),
@@ -256,8 +282,8 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     _save(prepared, student, own, "last", summary)
     summary["best"] = {"epoch": position.best_epoch, "validation": rounded(position.best_metric)}
     if step.number + 1 == len(step.steps):  # the best of a step on the way leads nowhere
-        if not all(torch.equal(value, best[name]) for name, value in last.items()):
-            _apply_rules(student, best, method, step, held, prepared)
+        if not all(torch.equal(value, trained.best[name]) for name, value in trained.last.items()):
+            _apply_rules(student, trained.best, method, step, trained.held_out, prepared)
             scores = _answers(student, problem, settings, answers.memory).scores(method)
         summary["best"] |= judge(scores, labels, method)
         summary["correct"]["best"] = pack(metrics.correctness(scores, labels))
@@ -266,7 +292,7 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     summary |= {
         "seconds": round(position.seconds, 3),
         "images": position.images,
-        "bookkeeping_seconds": round(bookkeeping + time.monotonic() - started, 3),
+        "bookkeeping_seconds": round(trained.seconds_before + time.monotonic() - started, 3),
     }
     return keep_step(own, Before(own / WEIGHTS["last"]), answers.memory, step, summary)
 

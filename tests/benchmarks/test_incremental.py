@@ -23,6 +23,11 @@ def test_the_committed_result_reaches_what_is_asked_for(script):
         assert cell["ratio_with_images"] > cell["ratio"]
         # Where two candidates are equally good to the last bit of float32, rounding may tell them apart.
         assert cell["classes_alike"] >= 0.99 * cell["classes"]
+    assert [cell["method"] for cell in committed["bookkeeping"]] == list(script.METHODS)
+    for cell in committed["bookkeeping"]:
+        assert cell["share"] == sum(cell["bookkeeping_seconds"]) / sum(cell["training_seconds"])
+        # Finetune trains on a thousand images alone and is judged on thousands all the same.
+        assert (cell["largest_share"] < committed["wanted_share"]) == (cell["method"] != "finetune")
     assert (FOLDER / "results" / "incremental.md").read_text() == script.table(committed) + "\n"
 
 
