@@ -126,9 +126,13 @@ def table(result: dict[str, Any]) -> str:
     lines.append(
         f"\nHerding is at least {slowest:.1f} times as fast as the plain loop; {WANTED:.0f} are wanted. "
         f"{first['classes']} classes, embeddings of {first['width']} numbers, {result['threads']} threads, "
-        f"{result['machine']}.\n"
+        f"{result['machine']}."
     )
-    lines += [
+    return "\n".join(lines)
+
+
+def step_table(result: dict[str, Any]) -> str:
+    lines = [
         "| five steps on photographs | training | everything else | share | of the worst step | exemplars in the end |",
         "|---|--:|--:|--:|--:|--:|",
     ]
@@ -159,9 +163,10 @@ def main() -> int:
         "wanted_share": WANTED_SHARE,
         "bookkeeping": shares,
     }
-    print(table(result))
+    print(table(result), step_table(result), sep="\n\n")
     if args.out:
         write(result, table(result), args.out)
+        args.out.with_name("incremental_steps.md").write_text(step_table(result) + "\n")
     return 0
 
 

@@ -34,7 +34,7 @@ from gkd.features import TappedNetwork, output_shapes
 from gkd.labels import LabelRelation
 from gkd.method import refusal, require
 from gkd.mixup import without_mixup
-from gkd.models import EXTRACTORS, build_network, check_expandable
+from gkd.models import EXTRACTORS, build_network
 from gkd.problem_check import check_growth, check_problem
 from gkd.settings import Settings, images_per_class
 from gkd.stage_check import check_stages
@@ -74,8 +74,6 @@ def prepare(resolved: config.Resolved, *, final: bool = False) -> Prepared:
     torch.manual_seed(experiment.run.seed)
     student = _build_student(experiment, problem)
     if problem.step is not None:
-        if experiment.method.growth.extractor == "expand":
-            check_expandable(student)
         check_growth(experiment, problem.step, student)
     settings = _settings(experiment, problem)
     for stage in experiment.method.stages.values():

@@ -136,7 +136,7 @@ def remember(step: Step, samples: Tensor, embedding: Tensor, *, seed: int) -> Me
 
 
 def num_held_out(share: float, fewest: int) -> int:
-    """Of how many images of each class training is deprived where a class has ``fewest`` exemplars; at least one.
+    """How many images of each class are kept from training, where the class with the fewest has ``fewest`` exemplars.
 
     Raises:
         UserError: none would be left.

@@ -52,7 +52,7 @@ def step_student(prepared: Prepared, before: Before | None) -> nn.Module:
         return student.to(settings.device, memory_format=torch.channels_last)
     student = old_network(prepared, before, step.num_old)
     if before.given:
-        _check_growth(prepared, before, step)
+        _check_given_model(prepared, before, step)
         check_columns(before.weights, step.seen.names[: step.num_old])
     growth = experiment.method.growth
     head: Any = student.head
@@ -139,7 +139,7 @@ def input_statistics(prepared: Prepared, before: Before) -> dict[str, tuple[floa
     }
 
 
-def _check_growth(prepared: Prepared, before: Before, step: Step) -> None:
+def _check_given_model(prepared: Prepared, before: Before, step: Step) -> None:
     """Refuses to let a student grow out of a given model of another kind, or of other input."""
     experiment, weights, settings = prepared.experiment, before.weights, prepared.settings
     theirs = input_statistics(prepared, before)

@@ -9,7 +9,7 @@ from gkd import schema
 from gkd.errors import UserError
 from gkd.features import as_network
 from gkd.incremental import Step, num_held_out
-from gkd.models import EXTRACTORS
+from gkd.models import EXTRACTORS, check_expandable
 from gkd.models.heads import CosineHead, grow
 from gkd.rules import check_rules
 from gkd.task import Problem
@@ -45,6 +45,8 @@ def check_growth(experiment: schema.Experiment, step: Step, student: nn.Module) 
         UserError: a head that the method's rules do not fit or that cannot be frozen or grow.
     """
     method, head = experiment.method, as_network(student).head
+    if method.growth.extractor == "expand":
+        check_expandable(student)
     check_rules(method.after, head)
     if step.fresh:
         return

@@ -21,7 +21,7 @@ from gkd.data.files import Form, decode, is_image, open_source, tree_of
 from gkd.errors import UserError, unknown
 from gkd.evaluate import predict
 from gkd.labels import LabelSpace
-from gkd.results import WEIGHTS
+from gkd.results import WEIGHTS, Summary
 from gkd.runs import final_answers, final_problem, finished
 from gkd.schema import Experiment
 from gkd.settings import Settings
@@ -73,10 +73,7 @@ def recognise(
     """
     if classifier not in RECOGNISERS:
         raise UserError(unknown("classifier", classifier, RECOGNISERS))
-    if finished(run) is None:
-        raise UserError(
-            f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json."
-        )
+    _summary_of(run)
     student = _Student(run, weights, overrides)
     known = _support_images(support, student.form)
     asked = _asked_images(images, student.form)
@@ -102,20 +99,26 @@ def recognise_known(
     Raises:
         UserError: no finished run, a file that is no image, or images of the run that have changed.
     """
-    summary = finished(run)
-    if summary is None:
-        raise UserError(
-            f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json."
-        )
+    summary = _summary_of(run)
     student = _Student(run, weights, overrides)
     asked = _asked_images(images, student.form)
-    if summary.get("judged_by") == "head":
+    if summary.get("judged_by", "head") == "head":
         return _answered(images, student.outputs(asked)[0].softmax(1), student.classes)
     prepared, method = final_problem(run, summary, overrides)
     problem = replace(prepared.problem, student=replace(prepared.problem.student, test=asked))
     settings = prepared.settings
     scores = final_answers(run, student.built(asked).to(settings.device), problem, method, settings)
     return _answered(images, (_SCALE * scores).softmax(1), student.classes)
+
+
+def _summary_of(run: Path) -> Summary:
+    """What a finished run says of itself; a UserError where it is none."""
+    summary = finished(run)
+    if summary is None:
+        raise UserError(
+            f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json."
+        )
+    return summary
 
 
 class _Student:

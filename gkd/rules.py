@@ -158,7 +158,9 @@ def _checked(head: nn.Module, rule: str) -> nn.Linear:
 
 def _bias(linear: nn.Linear) -> Tensor:
     if linear.bias is None:
-        raise UserError("The head has no bias to hold β; use a linear head with one.")
+        raise UserError(
+            "The head has no bias to hold β; use a linear head with one, or drop fit-bias from method.after."
+        )
     return linear.bias
 
 

@@ -46,8 +46,9 @@ from gkd.method import Method
 from gkd.report.incremental import CURVES_PLOT, plot_run
 from gkd.report.plots import FEW_SHOT_PLOT, ROUTING, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
 from gkd.results import CORRECT, WEIGHTS, Summary, finish
-from gkd.sequence import final_scores, solve_steps
+from gkd.sequence import solve_steps
 from gkd.settings import Settings
+from gkd.step_answers import final_scores
 from gkd.task import Problem
 from gkd.teacher import Teacher
 from gkd.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment

@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gkd import metrics
 from gkd.builders import Prepared, build_side, problems_of
 from gkd.checkpoint import save_weights, state_hash
-from gkd.data.memory import Memory, choose_exemplars, samples_of
+from gkd.data.memory import Memory, choose_exemplars
 from gkd.evaluate import predict
-from gkd.incremental import STEPS, Step, hold_out, remember
+from gkd.incremental import STEPS, Step, hold_out
 from gkd.inheritance import (
     Before,
     check_columns,
@@ -35,18 +34,18 @@ from gkd.inheritance import (
 )
 from gkd.judge import check_expected, judge, rounded
 from gkd.logging import Reporter
-from gkd.losses import induced_logits
 from gkd.matrices import write_matrices
 from gkd.method import Method, without_teacher
-from gkd.metrics.incremental import exemplar_means, images_by_step, matrix_row, matrix_rows
+from gkd.metrics.incremental import images_by_step
 from gkd.models import EXTRACTORS, count_parameters
 from gkd.results import WEIGHTS, Summary, empty_batches, pack, summarise_steps, weight_metadata
 from gkd.rules import RULES, AfterStep
 from gkd.scenario import step_of_class
-from gkd.settings import Settings
-from gkd.step_files import Done, hashes_of, keep_step, named_weights, read_memory, read_step
+from gkd.step_answers import step_answers
+from gkd.step_files import Done, hashes_of, keep_step, named_weights, read_step
 from gkd.task import Problem
 from gkd.teacher import Teacher
+from gkd.teachers import check_checksum
 from gkd.train import Position, State, fit
 
 
@@ -160,8 +159,10 @@ def rehearse_steps(prepared: Prepared) -> Iterator[Rehearsed]:
 
 def _given_network(prepared: Prepared, weights: Path) -> nn.Module:
     """The given model, where it is one that this run can start from."""
-    step = prepared.problem.step
+    step, options = prepared.problem.step, prepared.experiment.teacher
     assert step is not None
+    assert options is not None
+    check_checksum(options, weights)
     before = Before(weights, given=True)
     if not step.fresh:
         step_student(prepared, before)  # refuses what the student cannot grow out of
@@ -183,11 +184,12 @@ def _take(prepared: Prepared, given: Path, own: Path) -> Done:
     step, options = problem.step, prepared.experiment.teacher
     assert step is not None
     assert options is not None
+    check_checksum(options, given)
     before = Before(given, given=True)
     network = old_network(prepared, before, len(step.seen))
     check_columns(given, step.seen.names)
     started = time.monotonic()
-    answers = _answers(network, problem, settings, look=input_statistics(prepared, before))
+    answers = step_answers(network, problem, settings, look=input_statistics(prepared, before))
     method = prepared.experiment.method
     accuracy = metrics.accuracy(answers.logits, problem.student.test.labels.cpu())
     told = f"The teacher {given} has {accuracy:.2f} % on the test images of its {len(step.seen)} classes"
@@ -259,7 +261,7 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     out = prepared.experiment.run.out
     started = time.monotonic()
     found = _apply_rules(student, trained.last, method, step, trained.held_out, prepared)
-    answers = _answers(student, problem, settings)
+    answers = step_answers(student, problem, settings)
     labels = problem.student.test.labels.cpu()
     scores = answers.scores(method)
     summary: dict[str, Any] = {
@@ -284,7 +286,7 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     if step.number + 1 == len(step.steps):  # the best of a step on the way leads nowhere
         if not all(torch.equal(value, trained.best[name]) for name, value in trained.last.items()):
             _apply_rules(student, trained.best, method, step, trained.held_out, prepared)
-            scores = _answers(student, problem, settings, answers.memory).scores(method)
+            scores = step_answers(student, problem, settings, answers.memory).scores(method)
         summary["best"] |= judge(scores, labels, method)
         summary["correct"]["best"] = pack(metrics.correctness(scores, labels))
         summary["hashes"]["best"] = state_hash(student)
@@ -333,76 +335,3 @@ def _apply_rules(
 
     after = AfterStep(student, step.num_old, held_out)
     return {name: RULES[name](after) for name in method.after}
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """A student's outputs for the test images, and the memory after its step with the class means."""
-
-    logits: Tensor
-    embedding: Tensor
-    memory: Memory
-    means: Tensor | None
-    counts: Tensor | None
-
-    def scores(self, method: Method) -> Tensor:
-        """``[N, C]``: those of what answers for the method."""
-        if method.judged_by_head:
-            return self.logits
-        assert self.means is not None  # a task without memory is refused
-        return induced_logits(F.normalize(self.embedding, dim=1), self.means)
-
-    def rows(self, step: Step, labels: Tensor) -> dict[str, list[float | None]]:
-        """The step's row of every accuracy matrix."""
-        found = matrix_row(
-            self.logits,
-            self.embedding,
-            labels,
-            step_of_class(step.steps),
-            step=step.number,
-            means=self.means,
-            counts=self.counts,
-        )
-        return {name: matrix_rows(row.unsqueeze(0))[0] for name, row in found.items()}
-
-
-def final_scores(
-    folder: Path, student: nn.Module, problem: Problem, method: Method, settings: Settings
-) -> Tensor:
-    """``[N, C]`` of the test images of a finished run's last step, by what answers for the method.
-
-    Args:
-        folder: the run's, which has the exemplars.
-        student, problem, method, settings: as for ``gkd.judge.class_scores``; the problem is the last step's.
-    """
-    step = problem.step
-    assert step is not None
-    memory = read_memory(folder / STEPS / str(len(step.steps)), step)
-    return _answers(student, problem, settings, memory).scores(method)
-
-
-def _answers(
-    student: nn.Module,
-    problem: Problem,
-    settings: Settings,
-    memory: Memory | None = None,
-    look: Mapping[str, tuple[float, ...]] | None = None,
-) -> _Answers:
-    """One pass over the test images and, with a memory, one over what exemplars are chosen from and those there are."""
-    step = problem.step
-    assert step is not None
-    look = look or {}
-    logits, embedding = predict(student, problem.student.test, settings, **look)
-    if not step.remembers():
-        return _Answers(logits, embedding, Memory({}), None, None)
-    pool = torch.cat([samples_of(step.images, step.lacking()), step.memory.samples])
-    if memory is not None:
-        pool = memory.samples
-    _, known = predict(student, step.images.select(pool), settings, **look)
-    if memory is None:
-        memory = remember(step, pool, known, seed=settings.seed)
-    place = torch.empty(len(step.images), dtype=torch.int64)
-    place[pool] = torch.arange(len(pool))
-    labels = step.images.labels.cpu()[memory.samples]
-    means, counts = exemplar_means(known[place[memory.samples]], labels, len(step.seen))
-    return _Answers(logits, embedding, memory, means, counts)

@@ -81,12 +81,14 @@ def read_step(
         summary = read_json(own / SUMMARY, keys=("step", "classes", "last", "rows", "seconds"))
         if given is None:
             _check_students(own, summary)
-        lists = _read_memory(own / MEMORY)
-        found = Done(Before(weights, given=given is not None), memory_of_lists(lists, step.images), summary)
+        elif summary["given"]["sha256"] != sha256(given):
+            raise UserError(f"the model {given} is another file than the step was judged with")
+        if not (own / MEMORY).is_file():
+            raise UserError(f"{own / MEMORY}, its exemplars, is gone")
+        found = Done(Before(weights, given=given is not None), read_memory(own, step), summary)
     except UserError as error:
         console.print(
-            f"note      step {step.number + 1} is finished again from its last checkpoint, for its files have changed: "
-            f"{error}",
+            f"note      step {step.number + 1} is finished again, for its files have changed: {error}",
             markup=False,
             highlight=False,
         )
@@ -106,17 +108,13 @@ def read_memory(own: Path, step: Step) -> Memory:
     Raises:
         UserError: no such file, a damaged one, or one of other images.
     """
-    return memory_of_lists(_read_memory(own / MEMORY), step.images)
-
-
-def _read_memory(path: Path) -> dict[str, list[int]]:
+    path = own / MEMORY
     if not path.is_file():
         raise UserError(
             f"{path}, the exemplars, does not exist; remove summary.json of the run and repeat its command, to make it "
             "anew."
         )
-    lists: dict[str, list[int]] = read_json(path, keys=("exemplars",))["exemplars"]
-    return lists
+    return memory_of_lists(read_json(path, keys=("exemplars",))["exemplars"], step.images)
 
 
 def _check_students(own: Path, summary: Mapping[str, Any]) -> None:

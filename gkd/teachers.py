@@ -35,11 +35,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     options = experiment.teacher
     assert options is not None
     tensors, metadata = read_weights(checkpoint)
-    if options.sha256 is not None and options.checkpoint is not None and sha256(checkpoint) != options.sha256:
-        raise UserError(
-            f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
-            f"{options.sha256[:12]}... of teacher.sha256; get the right file, or change or drop teacher.sha256."
-        )
+    check_checksum(options, checkpoint)
     facts = WeightFacts.read(metadata, checkpoint)
     built_with = options_of(options, facts, checkpoint, "teacher")
     space = problem.relation.teacher
@@ -65,6 +61,15 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     relation = LabelRelation(space, problem.relation.student, problem.relation.aliases)
     return teacher, replace(problem, relation=relation)
+
+
+def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
+    """Refuses a weight file that is not the one of ``teacher.sha256``, where the experiment names both."""
+    if options.sha256 is not None and options.checkpoint is not None and sha256(checkpoint) != options.sha256:
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
+            f"{options.sha256[:12]}... of teacher.sha256; get the right file, or change or drop teacher.sha256."
+        )
 
 
 def random_teacher(prepared: Prepared) -> Teacher:

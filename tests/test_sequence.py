@@ -161,11 +161,11 @@ def test_bias_correction_is_fitted_on_images_that_were_not_trained_on(
 
 
 def test_the_best_student_is_judged_where_it_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gkd import sequence
+    from gkd import sequence, step_answers
 
     judged: list[Any] = []
-    fit, predict = sequence.fit, sequence.predict
-    monkeypatch.setattr(sequence, "predict", lambda *a, **k: judged.append(a) or predict(*a, **k))
+    fit, predict = sequence.fit, step_answers.predict
+    monkeypatch.setattr(step_answers, "predict", lambda *a, **k: judged.append(a) or predict(*a, **k))
 
     def silent(*args: Any) -> Any:
         last, best, position = fit(*args)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gkd.checkpoint import read_weights, save_weights, tensors_hash
+from gkd.checkpoint import read_weights, save_weights, sha256, tensors_hash
 from tests.cli_helpers import gkd
 
 # Four digits, then three and three; under a second a run.
@@ -85,7 +85,7 @@ def test_what_was_damaged_is_said(run: Path, capsys: pytest.CaptureFixture[str])
     truncate(run / "steps/2/memory.json")
     assert gkd(*WORDS) == 0
     printed = capsys.readouterr().out
-    assert "note      step 2 is finished again from its last checkpoint" in printed
+    assert "note      step 2 is finished again, for its files have changed" in printed
     assert "memory.json is damaged" in printed
     assert "step 3/3" not in printed, "whole steps are not repeated"
 
@@ -106,6 +106,24 @@ def test_a_student_of_another_model_than_there_is_now_is_refused(
     del summary["hashes"]  # a step that an earlier version finished is taken at its word
     path.write_text(json.dumps(summary))
     assert gkd(*WORDS) == 0
+
+
+def test_a_given_model_is_the_one_that_was_asked_for(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also for a method that needs no teacher, and whose first step was judged with another file."""
+    given = Path("given.safetensors")
+    shutil.copy(run / "steps/1/student.safetensors", given)
+    words = (*WORDS, "method=replay", "teacher.network=resnet8", f"teacher.checkpoint={given}")
+    assert gkd(*words, f"teacher.sha256={'ab' * 32}") == 2
+    assert "not the abababababab... of teacher.sha256" in capsys.readouterr().err
+    words += (f"teacher.sha256={sha256(given)}",)
+    assert gkd(*words) == 0
+    (own,) = {path.parent for path in Path("runs").rglob("matrix.json")} - {run}
+    (own / "summary.json").unlink()
+    swap(given)
+    assert gkd(*words) == 2, "the file under the same name and checksum is another"
+    assert "teacher.sha256" in capsys.readouterr().err
+    shutil.copy(run / "steps/1/student.safetensors", given)
+    assert gkd(*words) == 0
 
 
 @pytest.mark.parametrize("damage", [truncate, Path.unlink])

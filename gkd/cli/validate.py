@@ -45,7 +45,7 @@ def _about_the_relation(experiment: Experiment) -> list[str]:
             return [
                 f"the images are not there ({data.root}), so classes and method were not checked with them"
             ]
-        if data.name not in ("digits", "folder"):
+        if data.name not in ("digits", "folder", "step-folders"):
             return [f"{data.name} is read when a run starts, so classes and method were not checked with it"]
     relation = relation_of(experiment)
     reason = refusal(experiment.method, relation)

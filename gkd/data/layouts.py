@@ -61,7 +61,8 @@ def scan_step_folders(source: Source) -> Listing:
     steps = {here for parts in paths for here, split in pairwise(parts[:-1]) if split in _SPLITS}
     tree = tree_of(source, sorted(steps))
     ordered: dict[str, _Classes] = {}
-    for step in sorted({path.split("/", 1)[0] for path in tree.stamps}, key=_by_number):
+    tops = sorted({path.split("/", 1)[0] for path in tree.stamps})
+    for step in sorted(tops, key=_by_number):  # a stable sort, for names such as 2 and 02
         found = {split: files for split, files in _class_files(tree, 1, step).items() if split in _SPLITS}
         for split, classes in _with_test(found).items():
             ordered.setdefault(split, {}).update(

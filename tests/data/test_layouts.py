@@ -166,6 +166,10 @@ def test_images_that_arrive_in_steps(make_files: MakeFiles, write_tree: Write, w
     listing = listing_of("step-folders", root)
     assert listing.prefix == "all/"
     assert listing.splits["test"].files[0] == "all/2/val/cat/00.png"  # the test split of a step without one
+    twins = write_zip(
+        {f"{step}/{path}": x for step in ("02", "2") for path, x in make_files(train=["ant"]).items()}
+    )
+    assert listing_of("step-folders", twins).splits["train"].classes == ("02/ant", "2/ant")
     with pytest.raises(UserError, match=r"no folders of steps .*found: test, train.*STEP/SPLIT/CLASS/FILE"):
         listing_of("step-folders", write_zip(steps["10"]))
     with pytest.raises(UserError, match=r"The class '2/fox' of the train split of .* has no image"):
