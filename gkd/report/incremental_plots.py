@@ -61,7 +61,7 @@ def plot_curves(curves: Sequence[Curve], path: Path, *, title: str = "") -> Path
 
     if not curves:
         raise UserError("A plot of incremental runs needs at least one of them; none was given.")
-    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for curve, marker in zip(curves, itertools.cycle("os^vDPX"), strict=False):
         _draw_curve(axes, curve, marker)
@@ -71,7 +71,7 @@ def plot_curves(curves: Sequence[Curve], path: Path, *, title: str = "") -> Path
         axes.set_xticks(ticks)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, title="average incremental accuracy (%)")
+    figure.legend(loc="outside right upper", frameon=False, title="average incremental accuracy (%)")
     figure.savefig(path, dpi=120)
     return path
 

@@ -45,7 +45,8 @@ def test_curves_lie_over_each_other_at_their_numbers_of_classes(tmp_path: Path, 
         [[10, 85], [20, 70], [30, 60]],
         [[20, 60], [30, 20]],
     ]
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    (legend,) = axes.figure.legends  # beside the axes, where it hides no curve
+    labels = [text.get_text() for text in legend.get_texts()]
     # Averages of 70 and 73.3: their mean, and the standard deviation of the two.
     assert labels == ["ours: 71.7 ± 2.4 (2 runs)", "finetuned: 40.0", "begun late"]
     (band,) = axes.collections
