@@ -81,7 +81,7 @@ def read_step(
         summary = read_json(own / SUMMARY, keys=("step", "classes", "last", "rows", "seconds"))
         if given is None:
             _check_students(own, summary)
-        elif summary["given"]["sha256"] != sha256(given):
+        elif summary.get("given", {}).get("sha256") != sha256(given):
             raise UserError(f"the model {given} is another file than the step was judged with")
         if not (own / MEMORY).is_file():
             raise UserError(f"{own / MEMORY}, its exemplars, is gone")

@@ -36,7 +36,7 @@ def scan_folder(source: Source) -> Listing:
         UserError: no such folders, a class without images, or in the training or the test split only.
     """
     tree = tree_of(source, _SPLITS)
-    found = _class_files(tree, 0)
+    found = _class_files(tree)
     splits = _with_test({split: found[split] for split in _SPLITS if found.get(split)})
     if not splits:
         flat = f"{len(tree.stamps)} files without a folder" if tree.stamps else "nothing"
@@ -63,7 +63,14 @@ def scan_step_folders(source: Source) -> Listing:
     ordered: dict[str, _Classes] = {}
     tops = sorted({path.split("/", 1)[0] for path in tree.stamps})
     for step in sorted(tops, key=_by_number):  # a stable sort, for names such as 2 and 02
-        found = {split: files for split, files in _class_files(tree, 1, step).items() if split in _SPLITS}
+        inside = _class_files(tree, f"{step}/")
+        found = {split: files for split, files in inside.items() if split in _SPLITS}
+        if steps and not found and tree.under(f"{step}/"):
+            raise UserError(
+                f"The step '{step}' of {tree.label} has no folder 'train', 'test' or 'val' (found: "
+                f"{', '.join(sorted(inside)[:10]) or 'images alone'}); arrange its images as STEP/SPLIT/CLASS/FILE, or "
+                "remove it."
+            )
         for split, classes in _with_test(found).items():
             ordered.setdefault(split, {}).update(
                 {f"{step}/{name}": classes[name] for name in sorted(classes)}
@@ -82,14 +89,13 @@ def _by_number(name: str) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
 
 
-def _class_files(tree: Tree, depth: int, top: str | None = None) -> dict[str, _Classes]:
-    """Split -> class -> its images, of the folders ``depth`` below the top (below the one named ``top``)."""
+def _class_files(tree: Tree, below: str = "") -> dict[str, _Classes]:
+    """Split -> class -> its images, of the folders at the top, or of those ``below`` a folder (``"1/"``)."""
     found: dict[str, _Classes] = {}
     for path in tree.stamps:
-        parts = path.split("/")
-        if top is not None and parts[0] != top:
+        if not path.startswith(below):
             continue
-        parts = parts[depth:]
+        parts = path.removeprefix(below).split("/")
         if len(parts) == 2:  # a file beside the classes, or the split's own entry
             found.setdefault(parts[0], {})
         elif len(parts) > 2:

@@ -172,5 +172,12 @@ def test_images_that_arrive_in_steps(make_files: MakeFiles, write_tree: Write, w
     assert listing_of("step-folders", twins).splits["train"].classes == ("02/ant", "2/ant")
     with pytest.raises(UserError, match=r"no folders of steps .*found: test, train.*STEP/SPLIT/CLASS/FILE"):
         listing_of("step-folders", write_zip(steps["10"]))
+    with pytest.raises(UserError, match=r"The step '3' of .* has no folder 'train'.*found: training"):
+        listing_of("step-folders", write_zip(files | {"3/training/fox/00.png": b""}))
+    with pytest.raises(UserError, match=r"The step '3' of .*found: images alone"):
+        listing_of("step-folders", write_zip(files | {"3/00.png": b""}))
+    assert (
+        len(listing_of("step-folders", write_zip(files | {"notes/a.txt": b""})).splits["train"].classes) == 3
+    )
     with pytest.raises(UserError, match=r"The class '2/fox' of the train split of .* has no image"):
         listing_of("step-folders", write_zip(files | {"2/train/fox/": b""}))
