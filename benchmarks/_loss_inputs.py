@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd.features import Features
+from gkd.core.network import Features
 from gkd.losses import LOSSES
 
 STUDENT, TEACHER = "resnet8x4", "resnet32x4"

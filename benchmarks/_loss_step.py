@@ -12,10 +12,10 @@ from _measure import Cell, wait
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.builders import choose_dtype
-from gkd.features import Features
+from gkd.core.network import Features
 from gkd.losses import LOSSES
 from gkd.models import build_network
+from gkd.training.device import choose_dtype
 
 RATE = 1e-6  # so small that no loss, unweighted, drives the student anywhere
 BARE_EVERY = 3  # steps with a loss between two bare ones

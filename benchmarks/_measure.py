@@ -114,7 +114,7 @@ def in_fresh_process(function: Callable[..., Cell], *arguments: Any, threads: in
     its seconds of start-up.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "gkd.builders"])
+    context.set_forkserver_preload(["torch", "gkd.experiment.prepare"])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sender, threads, gkd.__file__, function, arguments))
     process.start()

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gkd.data.episodes import Episodes, draw_episodes
-from gkd.metrics.few_shot import CLASSIFIERS, episode_accuracies
+from gkd.few_shot.classifiers import CLASSIFIERS, episode_accuracies
 
 CLASSES, EACH, WIDTH = 20, 600, 640
 WAYS, SHOTS, QUERIES = 5, 5, 15

@@ -1,10 +1,10 @@
 """What an incremental step costs beside its training, and beside the loops that are published.
 
-Herding: the exemplars of 100 classes of 500 images from embeddings of 64 numbers, chosen by `gkd.data.memory` and by
-the plain loop, which at each pick sums the exemplars anew and takes the chosen row out, as PyCIL's does; with images,
-it takes the chosen image out of an array of them too, which PyCIL's also does. All read the same float32 embeddings in
-the same process and go through all classes in turn; the numbers are those of the fastest of such rounds, which other
-work on the machine has disturbed least, and the choices are compared.
+Herding: the exemplars of 100 classes of 500 images from embeddings of 64 numbers, chosen by
+`gkd.incremental.memory` and by the plain loop, which at each pick sums the exemplars anew and takes the chosen row out,
+as PyCIL's does; with images, it takes the chosen image out of an array of them too, which PyCIL's also does. All read
+the same float32 embeddings in the same process and go through all classes in turn; the numbers are those of the fastest
+of such rounds, which other work on the machine has disturbed least, and the choices are compared.
 
 Bookkeeping: `gkd run incremental/tiny_imagenet_100` as it stands (10 new classes of 100 photographs, 20 epochs a step),
 but for the first model, which is trained for one epoch: seconds of each later step for what is not training, which is
@@ -55,7 +55,7 @@ def plain_herding(embedding: np.ndarray, count: int, images: np.ndarray | None =
 
 def herding(classes: int, images: int, width: int, count: int, rounds: int) -> Cell:
     """Least seconds of all classes by each way, and how many classes get the same exemplars in the same order."""
-    from gkd.data.memory import herding as running_sum
+    from gkd.incremental.memory import herding as running_sum
 
     embedding = torch.randn(classes, images, width, generator=torch.Generator().manual_seed(0))
     pixels = np.zeros((images, 3, 32, 32), np.uint8)

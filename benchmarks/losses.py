@@ -49,8 +49,8 @@ from _measure import (
 )
 from torch import Tensor
 
-from gkd.builders import choose_device
 from gkd.losses import LOSSES
+from gkd.training.device import choose_device
 
 SIZES = (64, 128, 256, 512, 1024)
 STEP_BATCH = 64

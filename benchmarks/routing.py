@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from _measure import Cell, arguments, facts, in_fresh_process, wait, write
 
-from gkd.builders import choose_device, choose_dtype
-from gkd.distiller import Distiller
-from gkd.features import Batch
-from gkd.labels import LabelRelation, LabelSpace
+from gkd.core.batch import Batch
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.distill.distiller import Distiller
+from gkd.distill.teacher import Teacher
+from gkd.methods.optimiser import Optimiser
+from gkd.methods.routing import Routing
+from gkd.methods.terms import Term
 from gkd.models import build_network
-from gkd.optimiser import Optimiser
-from gkd.routing import Routing
-from gkd.teacher import Teacher
-from gkd.terms import Term
+from gkd.training.device import choose_device, choose_dtype
 
 CLASSES, SAMPLES = 100, 50_000
 PAIRS = (("resnet32x4", "resnet8x4"), ("wrn_40_2", "wrn_16_2"))  # teacher, student

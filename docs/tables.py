@@ -9,12 +9,12 @@ from typing import get_args
 
 import torch
 
-from gkd.config import shipped_methods, shipped_weights
+from gkd.config.shipped import shipped_methods, shipped_weights
 from gkd.data import DATASETS, LAYOUTS
-from gkd.data.augment import augmentation_summaries
+from gkd.data.augment.chain import augmentation_summaries
 from gkd.losses import LOSSES, Loss, affinity_refusal
 from gkd.losses.affinity import Affinity, Distance, Normalisation
-from gkd.method import Method
+from gkd.methods.method import Method
 from gkd.models import (
     NETWORKS,
     Conv4,

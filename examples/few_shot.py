@@ -5,8 +5,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from gkd.data.episodes import draw_episodes
+from gkd.few_shot.classifiers import episode_accuracies
 from gkd.losses import episode_induced_loss, prototype_loss, tuple_loss
-from gkd.metrics.few_shot import episode_accuracies, mean_interval
+from gkd.metrics.intervals import mean_interval
 
 images, labels = (torch.tensor(part) for part in load_digits(return_X_y=True))
 images, novel = images.float() / 16, labels >= 5

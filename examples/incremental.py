@@ -5,11 +5,11 @@ import copy
 import torch
 
 from gkd.data import load_images
-from gkd.data.memory import Memory, choose_exemplars, samples_of
+from gkd.incremental.accuracy_matrix import accuracy_matrix, images_by_step, incremental_summary, matrix_row
+from gkd.incremental.memory import Memory, choose_exemplars, samples_of
+from gkd.incremental.scenario import class_steps, seen_classes, step_of_class
 from gkd.losses import cross_entropy_loss, kd_loss
-from gkd.metrics.incremental import accuracy_matrix, images_by_step, incremental_summary, matrix_row
 from gkd.models import build_network, grow_head
-from gkd.scenario import class_steps, seen_classes, step_of_class
 
 torch.manual_seed(0)
 digits = load_images("digits", "train")

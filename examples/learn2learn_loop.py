@@ -8,9 +8,9 @@ from learn2learn.data.transforms import FusedNWaysKShots, LoadData
 from sklearn.datasets import load_digits
 from torch import nn
 
-from gkd.data.learn2learn import taskset_episodes
+from gkd.few_shot.classifiers import episode_accuracies, nearest_mean
+from gkd.few_shot.learn2learn import taskset_episodes
 from gkd.losses import cross_entropy_loss, tuple_loss
-from gkd.metrics.few_shot import episode_accuracies, nearest_mean
 
 torch.manual_seed(0)
 random.seed(0)  # learn2learn's

@@ -1,3 +1,5 @@
 """gkd: generalised knowledge distillation across label spaces."""
 
-__version__ = "0.1.0"
+from gkd.core.version import VERSION as __version__
+
+__all__ = ["__version__"]

@@ -7,8 +7,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gkd.labels import LabelRelation, LabelSpace
-from gkd.task import Classes, Order, Problem, Source, TaskOptions
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.problems.classes import Classes, Order
+from gkd.problems.problem import Problem, Source
+from gkd.problems.task import TaskOptions
 
 
 class CrossTaskOptions(TaskOptions):

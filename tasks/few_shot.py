@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from gkd.core.errors import UserError, unknown
+from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import ImageSet, gather
 from gkd.data.episodes import draw_episodes
-from gkd.data.learn2learn import NAMELESS, TASKSETS, learn2learn_episodes
-from gkd.errors import UserError, unknown
-from gkd.few_shot import MOST_QUERIES, EpisodeSet, FewShot
-from gkd.labels import LabelRelation, LabelSpace
-from gkd.metrics.few_shot import CENTRED, known_classifiers
-from gkd.task import Problem, Source
+from gkd.few_shot.classifiers import CENTRED, known_classifiers
+from gkd.few_shot.judging import MOST_QUERIES, EpisodeSet, FewShot
+from gkd.few_shot.learn2learn import NAMELESS, TASKSETS, learn2learn_episodes
+from gkd.problems.problem import Problem, Source
 
 from .splits import (
     ClassSplitOptions,
@@ -59,8 +59,8 @@ class EpisodeOptions(BaseModel):
         queries: Q of each class.
         seed: of the draw; the same for all methods, seeds and teachers.
         classifiers: what answers the queries; the first chooses the epoch and leads tables.
-        source: what draws the novel episodes: gkd, or ``learn2learn``, whose ``taskset`` (``gkd.data.learn2learn``) at
-            ``root`` has images of its own. learn2learn unpickles what it finds there: a folder that you trust.
+        source: what draws the novel episodes: gkd, or ``learn2learn``, whose ``taskset`` (``gkd.few_shot.learn2learn``)
+            at ``root`` has images of its own. learn2learn unpickles what it finds there: a folder that you trust.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gkd.data.memory import SELECTIONS
-from gkd.errors import UserError, unknown
-from gkd.incremental import Rehearsal, Step
-from gkd.labels import LabelRelation, LabelSpace
-from gkd.scenario import Steps, class_steps, folder_steps, given_steps, seen_classes
-from gkd.task import Problem, Source, TaskOptions
+from gkd.core.errors import UserError, unknown
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.incremental.memory import SELECTIONS
+from gkd.incremental.scenario import Steps, class_steps, folder_steps, given_steps, seen_classes
+from gkd.incremental.step import Rehearsal, Step
+from gkd.problems.problem import Problem, Source
+from gkd.problems.task import TaskOptions
 
 # A seed may be written as a number in YAML; a list names every class.
 ArrivalOrder = Annotated[
@@ -27,7 +28,7 @@ class IncrementalOptions(TaskOptions):
         base: classes of the first step; 0 has ``increment`` of them.
         increment: classes of every later step; the last one has what remains.
         order: the classes in the order of arrival: ``natural``, a seed such as ``"1993"`` (the literature's), ``seed``
-            for the run's own, a name of ``gkd.labels.NAMED_ORDERS``, or a list of all of them.
+            for the run's own, a name of ``gkd.core.class_orders.NAMED_ORDERS``, or a list of all of them.
         steps: the classes of each step instead of base, increment and order; ``folders`` takes them from data that
             come in folders of their own for each step (``step-folders``).
         memory_total, memory_per_class: exemplars of all classes together, or of each; one of them or none.

@@ -10,12 +10,12 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import ImageSet, gather
 from gkd.data.episodes import draw_episodes
-from gkd.errors import UserError
-from gkd.labels import LabelRelation, LabelSpace
-from gkd.metrics.few_shot import known_classifiers
-from gkd.task import Problem, Source
+from gkd.few_shot.classifiers import known_classifiers
+from gkd.problems.problem import Problem, Source
 
 from .splits import (
     ClassSplitOptions,

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gkd.class_splits import CLASS_SPLITS, class_split
+from gkd.core.class_orders import CLASS_SPLITS, class_order, class_split
+from gkd.core.errors import UserError, unknown
+from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import ImageSet
 from gkd.data.rotations import unturned
-from gkd.errors import UserError, unknown
-from gkd.labels import LabelRelation, LabelSpace, class_order
-from gkd.task import Classes, Order, Source, TaskOptions
+from gkd.problems.classes import Classes, Order
+from gkd.problems.problem import Source
+from gkd.problems.task import TaskOptions
 
 _TO = {"train": "train on", "validation": "choose on", "test": "test on"}  # a part of a named split
 
@@ -29,7 +31,7 @@ class ClassSplitOptions(TaskOptions):
     """Which classes are trained on, chosen on and tested on.
 
     Attributes:
-        split: a class split by its paper's name (``gkd.class_splits``); None goes by the next three.
+        split: a class split by its paper's name (``gkd.core.class_orders``); None goes by the next three.
         base, validation, novel: numbers of classes, taken one after the other from ``order``, or selections. All None:
             the classes of the data's own training, validation and test images, where these share none.
         order: of the classes, for numbers. Rotations of one class stay together and count once.

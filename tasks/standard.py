@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from gkd.errors import UserError
-from gkd.labels import LabelRelation, LabelSpace
-from gkd.task import Classes, Problem, Source, TaskOptions
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.problems.classes import Classes
+from gkd.problems.problem import Problem, Source
+from gkd.problems.task import TaskOptions
 
 
 class StandardOptions(TaskOptions):

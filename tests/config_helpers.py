@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gkd.config import Resolved, resolve
+from gkd.config.resolve import Resolved, resolve
 
 # The methods that compare logits class by class.
 ON_LOGITS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gkd.checkpoint import read_weights
+from gkd.storage.weights import read_weights
 from tests.cli_helpers import gkd
 
 # Six digits, then two and two; a second a run.

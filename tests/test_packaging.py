@@ -92,6 +92,5 @@ def test_the_wheel_runs_outside_the_clone(wheel, tmp_path):
 def test_no_package_of_ours_lands_beside_gkd():
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert all(name == "gkd" or name.startswith("gkd.") for name in packages)
-    assert {name for name in packages if name.count(".") == 1} == {
-        f"gkd.{path.name}" for path in (ROOT / "gkd").iterdir() if (path / "__init__.py").is_file()
-    } | {"gkd.tasks", "gkd.configs"}
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "gkd").rglob("__init__.py")}
+    assert set(packages) == {".".join(folder.parts) for folder in folders} | {"gkd.tasks", "gkd.configs"}

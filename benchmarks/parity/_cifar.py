@@ -30,13 +30,13 @@ from _common import (
 from _compare import TOLERANCE, Phase, compare_sides, environment, finish
 from torch import Tensor, nn
 
-from gkd.config import load_method
-from gkd.distiller import Distiller
-from gkd.features import Batch
-from gkd.labels import LabelRelation, LabelSpace
-from gkd.method import Stage
+from gkd.config.shipped import load_method
+from gkd.core.batch import Batch
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.distill.distiller import Distiller
+from gkd.distill.teacher import Teacher
+from gkd.methods.stage import Stage
 from gkd.models import build_network
-from gkd.teacher import Teacher
 
 NUM_CLASSES = 100  # fixed in the official scripts; the digits are the first ten
 # The second only where float32 must agree: float64 convolutions of wide networks take minutes on a CPU.

@@ -24,8 +24,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd.distiller import Distiller
-from gkd.features import Batch
+from gkd.core.batch import Batch
+from gkd.distill.distiller import Distiller
 
 STEPS = 100
 BATCH = 64

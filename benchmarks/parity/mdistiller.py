@@ -42,7 +42,7 @@ from _common import (
 )
 from _compare import PHASES, checkout_facts
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 
 CONFIG = "configs/cifar100/dkd/res32x4_res8x4.yaml"
 EPOCHS = 25  # five more than the warm-up

@@ -57,13 +57,13 @@ from _common import (
 from _compare import PHASES, TOLERANCE, Phase, checkout_facts, compare_sides, environment, finish
 from torch import Tensor, nn
 
-from gkd.config import load_method
-from gkd.distiller import Distiller
-from gkd.features import TappedNetwork
-from gkd.labels import LabelRelation, LabelSpace
+from gkd.config.shipped import load_method
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.core.tapped import TappedNetwork
+from gkd.distill.distiller import Distiller
+from gkd.distill.teacher import Teacher
 from gkd.losses import class_centres
-from gkd.method import Stage
-from gkd.teacher import Teacher
+from gkd.methods.stage import Stage
 
 TEACHER_DIGITS, STUDENT_DIGITS = range(0, 7), range(3, 10)  # four of seven classes are shared
 NUM_CLASSES = 7

@@ -62,9 +62,9 @@ from _common import (
 from _compare import PHASES, Phase, checkout_facts
 from torch import Tensor, nn
 
-from gkd.config import load_method
+from gkd.config.shipped import load_method
 from gkd.losses import CCNeighbourLoss, Regressor
-from gkd.method import Stage
+from gkd.methods.stage import Stage
 
 SIZE = 16
 CONFIGS = "configs/cifar-100/seed-1029"

@@ -9,9 +9,9 @@ from types import ModuleType
 
 from rich.console import Console
 
-import gkd
-from gkd.errors import UserError
-from gkd.interrupt import Interrupted
+from gkd.core.errors import UserError
+from gkd.core.version import VERSION
+from gkd.training.interrupt import Interrupted
 
 
 def verbs() -> dict[str, ModuleType]:
@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="gkd", description=gkd.__doc__)
-    parser.add_argument("--version", action="version", version=f"gkd {gkd.__version__}")
+    about = "gkd: generalised knowledge distillation across label spaces."
+    parser = argparse.ArgumentParser(prog="gkd", description=about)
+    parser.add_argument("--version", action="version", version=f"gkd {VERSION}")
     commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, module in verbs().items():
         sub = commands.add_parser(name, help=module.HELP, description=module.HELP)

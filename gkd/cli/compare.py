@@ -8,13 +8,21 @@ from typing import Any
 
 from rich.console import Console
 
-from gkd import config, grid
 from gkd.cli import add_config_arguments
-from gkd.environment import command
-from gkd.report.few_shot import few_shot_markdown, few_shot_rows
-from gkd.report.incremental import incremental_markdown, incremental_rows, plot_cells
-from gkd.report.plots import can_plot
-from gkd.report.table import Row, markdown, table_rows, validation_markdown, validation_rows, write_table
+from gkd.commands import compare as grid
+from gkd.config.load import load
+from gkd.experiment.environment import command
+from gkd.report.accuracy_table import (
+    Row,
+    markdown,
+    table_rows,
+    validation_markdown,
+    validation_rows,
+    write_table,
+)
+from gkd.report.few_shot_table import few_shot_markdown, few_shot_rows
+from gkd.report.incremental_table import incremental_markdown, incremental_rows, plot_cells
+from gkd.report.run_plots import can_plot
 
 HELP = "run what is missing of a config's grid and print its table"
 
@@ -34,7 +42,7 @@ def _tables(cells: list[dict[str, Any]]) -> tuple[Callable[..., list[Row]], Call
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
-    resolved = config.load(arguments.config, arguments.overrides)
+    resolved = load(arguments.config, arguments.overrides)
     compare = grid.section(resolved)
     solved = grid.solve(resolved, console, finished_only=arguments.finished)
     order = [row.label for row in grid.rows(compare)]

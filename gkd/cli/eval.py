@@ -9,9 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from gkd.cli.run import few_shot_lines, leak_lines
-from gkd.judge import evaluate_checkpoint
-from gkd.results import WEIGHTS
-from gkd.runs import evaluate_run
+from gkd.commands.evaluate import evaluate_checkpoint, evaluate_run
+from gkd.storage.run_files import WEIGHTS
 
 HELP = "judge a finished run's students, or the network in a weight file, on test images"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gkd.export import FORMATS, export_student, load_student
-from gkd.results import WEIGHTS
-from gkd.runs import finished
+from gkd.commands.export import FORMATS, export_student, load_student
+from gkd.experiment.run_folder import finished
+from gkd.storage.run_files import WEIGHTS
 
 HELP = "write a run's student, with its classes and input normalisation, for other programs"
 

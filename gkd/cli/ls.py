@@ -7,13 +7,13 @@ import re
 
 from rich.console import Console
 
-from gkd import config
+from gkd.config.shipped import shipped_configs, shipped_methods, shipped_weights
 from gkd.data import DATASETS
-from gkd.data.augment import augmentation_summaries
+from gkd.data.augment.chain import augmentation_summaries
 from gkd.losses import LOSSES, Loss
 from gkd.models import network_summaries
 from gkd.models.external import PATTERNS
-from gkd.task import TASKS
+from gkd.problems.task import TASKS
 
 HELP = "list methods, losses, tasks, networks, data sets, augmentations and configs"
 KINDS = ("methods", "losses", "tasks", "networks", "data", "augmentations", "configs")
@@ -36,11 +36,9 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
 
 def _entries(kind: str) -> dict[str, str]:
     if kind == "methods":
-        return {
-            name: f"{method.summary} [{method.paper}]" for name, method in config.shipped_methods().items()
-        }
+        return {name: f"{method.summary} [{method.paper}]" for name, method in shipped_methods().items()}
     if kind == "losses":
-        weights = config.shipped_weights()
+        weights = shipped_weights()
         return {name: _about(loss, weights.get(name)) for name, loss in LOSSES.items()}
     if kind == "tasks":
         return {name: _first_line(point.load().__doc__) for name, point in TASKS.items()}
@@ -51,7 +49,7 @@ def _entries(kind: str) -> dict[str, str]:
     if kind == "augmentations":
         return augmentation_summaries()
     about = {}
-    for name, path in config.shipped_configs().items():
+    for name, path in shipped_configs().items():
         first = path.read_text().splitlines()[0]
         about[name] = first.removeprefix("#").strip() if first.startswith("#") else ""
     return about

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gkd.errors import UserError
-from gkd.recognise import RECOGNISERS, recognise, recognise_known
-from gkd.results import WEIGHTS
+from gkd.commands.predict import RECOGNISERS, recognise, recognise_known
+from gkd.core.errors import UserError
+from gkd.storage.run_files import WEIGHTS
 
 HELP = (
     "say the class of images, among the run's own or among new ones of which a folder holds a few images each"

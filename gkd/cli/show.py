@@ -6,7 +6,7 @@ import argparse
 
 from rich.console import Console
 
-from gkd import config
+from gkd.config.shipped import load_method
 
 # What a method says of incremental steps.
 _OF_STEPS = ("network", "exemplars", "growth", "held_out", "after", "judge")
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
-    method = config.load_method(arguments.name)
+    method = load_method(arguments.name)
     lines = [
         f"{method.name}: {method.summary}",
         f"paper: {method.paper}",

@@ -6,13 +6,14 @@ import argparse
 
 from rich.console import Console
 
-from gkd import config, grid
-from gkd.builders import problem_of, problems_of, relation_of
 from gkd.cli import add_config_arguments
-from gkd.errors import UserError
-from gkd.method import refusal
-from gkd.schema import Experiment
-from gkd.task import students_teach
+from gkd.commands import compare as grid
+from gkd.config.load import load
+from gkd.config.schema import Experiment
+from gkd.core.errors import UserError
+from gkd.experiment.prepare import problem_of, problems_of, relation_of
+from gkd.methods.method import refusal
+from gkd.problems.task import students_teach
 
 HELP = "check a config and print it resolved, with the origin of each value"
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
-    resolved = config.load(arguments.config, arguments.overrides)
+    resolved = load(arguments.config, arguments.overrides)
     experiment = resolved.experiment
     for line in _about_the_relation(experiment):
         console.print(f"# {line}", markup=False, highlight=False)

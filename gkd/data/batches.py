@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from gkd.core.batch import Batch
+from gkd.core.errors import UserError
+from gkd.data.addressed_random import PURPOSE_CLASSES, epoch_order, hashed, key_of
+from gkd.data.augment.views import Look, Sides
 from gkd.data.images import ImageSet
-from gkd.data.looks import Look, Sides
-from gkd.data.random import PURPOSE_CLASSES, epoch_order, hashed, key_of
 from gkd.data.training_episodes import EpisodePlan, check_episodes, episodes_of_epoch
-from gkd.errors import UserError
-from gkd.features import Batch
 
 _NO_ADDRESS = {"seed": 0, "stage": 0, "epoch": 0, "view": 0}  # nothing is drawn
 

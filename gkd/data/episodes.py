@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gkd.data.streamed import StreamedPixels
-from gkd.errors import UserError
-from gkd.labels import LabelSpace
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelSpace
+from gkd.data.streamed_pixels import StreamedPixels
 
 Pixels = Tensor | StreamedPixels
 

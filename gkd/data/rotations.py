@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelSpace
 from gkd.data.images import ImageSet
-from gkd.errors import UserError
-from gkd.labels import LabelSpace
 
 _MARK = " turned by "
 _DEGREES = (0, 90, 180, 270)

@@ -6,10 +6,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from gkd.core.errors import UserError
+from gkd.data.addressed_random import PURPOSE_EPISODES, key_of
 from gkd.data.episodes import Episodes, draw_episodes
 from gkd.data.images import ImageSet
-from gkd.data.random import PURPOSE_EPISODES, key_of
-from gkd.errors import UserError
 
 
 class EpisodePlan(BaseModel):

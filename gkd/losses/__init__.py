@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
-from gkd.losses._common import range_problem
+from gkd.core.class_means import class_centres, induced_logits
 from gkd.losses.affinity import affinity_loss, affinity_refusal
 from gkd.losses.angles import rkd_angle_loss
 from gkd.losses.contrastive import CRDLoss, CRDQueueLoss, info_nce_loss, nce_loss
@@ -21,7 +21,7 @@ from gkd.losses.incremental import (
     margin_ranking_loss,
     nca_loss,
 )
-from gkd.losses.induced import class_centres, induced_classifier_loss, induced_logits, teacher_confidence
+from gkd.losses.induced import induced_classifier_loss, teacher_confidence
 from gkd.losses.maps import at_loss, fsp_loss, ickd_loss, nst_loss, pod_loss
 from gkd.losses.modules import (
     CCNeighbourLoss,
@@ -33,6 +33,7 @@ from gkd.losses.modules import (
     hint_loss,
     vid_loss,
 )
+from gkd.losses.option_ranges import range_problem
 from gkd.losses.regressors import Regressor
 from gkd.losses.responses import cross_entropy_loss, dist_loss, dkd_loss, kd_loss, stkd_loss
 from gkd.losses.similarity import (

@@ -1,80 +1,14 @@
 """What several losses share: the computing precision, row selection, safe row norms, means over rows."""
 
-import math
+from __future__ import annotations
+
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gkd.errors import UserError, unknown
-
-# Option -> its least and its greatest value; None: no bound. Where the least is OPEN, it must be larger than 0.
-OPEN = 1e-12
-RANGES: dict[str, tuple[float | None, float | None]] = {
-    "alpha": (0, None),
-    "bandwidth": (OPEN, None),
-    "beta": (0, None),
-    "degree": (1, None),
-    "dim": (1, None),
-    "gamma": (0, None),
-    "hardest": (1, None),
-    "initial_variance": (1e-4, None),
-    "label_smoothing": (0, 1),
-    "margin": (0, None),
-    "momentum": (0, 1),
-    "negatives": (1, None),
-    "order": (0, None),
-    "power": (OPEN, None),
-    "queue": (0, None),
-    "rate": (OPEN, None),
-    "student_temperature": (OPEN, None),
-    "teacher_temperature": (OPEN, None),
-    "temperature": (OPEN, None),
-}
-
-
-def range_problem(name: str, value: Any) -> str | None:
-    """Why a number is no value of an option, or None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return f"{name}={value!r} is not a finite number"
-    least, greatest = RANGES.get(name, (None, None))
-    if least is not None and value < least:
-        return f"{name}={value!r} is {'not above 0' if least == OPEN else f'below {least:g}'}"
-    if greatest is not None and value > greatest:
-        return f"{name}={value!r} is above {greatest:g}"
-    return None
-
-
-def check_numbers(**options: float) -> None:
-    """Refuses numbers outside the range of the option of their name."""
-    for name, value in options.items():
-        problem = range_problem(name, value)
-        if problem is not None:
-            raise UserError(f"{problem}; choose another value.")
-
-
-def check_word(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuses a word that an option does not know."""
-    if value not in allowed:
-        raise UserError(unknown(name, value, allowed))
-
-
-def upcast(x: Tensor) -> Tensor:
-    """Half-precision values in float32; float32 and float64 stay what they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def no_autocast(x: Tensor) -> torch.autocast:
-    """A context in which matrix products on x's device keep the precision of their inputs."""
-    return torch.autocast(x.device.type, enabled=False)
-
-
-def zero_unselected(x: Tensor, mask: Tensor | None) -> Tensor:
-    """``x [B, ...]`` with zeros in the rows outside the mask, whatever stood there (NaN too)."""
-    if mask is None:
-        return x
-    # A zero of x's own type: with a Python number torch converts entry by entry, at three times the cost.
-    return torch.where(mask.view(-1, *[1] * (x.dim() - 1)), x, x.new_zeros(()))
+from gkd.core.errors import UserError
+from gkd.core.numerics import upcast, zero_unselected
 
 
 def mean_over_rows(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -82,18 +16,6 @@ def mean_over_rows(values: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return values.sum() / max(values.shape[0], 1)
     return zero_unselected(values, mask).sum() / mask.sum().clamp_min(1)
-
-
-def unit_rows(x: Tensor) -> Tensor:
-    """The rows of ``x [N, D]`` divided by their L2 norm; a zero row stays zero with a finite gradient."""
-    # The direction does not depend on the row's scale; without it squares overflow or vanish.
-    x = safe_divide(x, torch.linalg.vector_norm(x.detach(), torch.inf, dim=1, keepdim=True))
-    return safe_divide(x, torch.linalg.vector_norm(x, dim=1, keepdim=True))
-
-
-def safe_divide(x: Tensor, by: Tensor) -> Tensor:
-    """``x / by``, and x itself where ``by`` is 0."""
-    return x / torch.where(by == 0, 1, by)
 
 
 def self_products(rows: Tensor) -> Tensor:
@@ -113,14 +35,6 @@ def check_rows(student: Tensor, other: Tensor, whose: str = "teacher's") -> None
             f"The student's batch has {student.shape[0]} rows, the {whose} {other.shape[0]}; "
             "give both the same samples in the same order."
         )
-
-
-def class_means(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The mean of the rows ``[N, D]`` of each class ``[C, D]``, zero for a class without one, and their numbers."""
-    sums = embeddings.new_zeros(num_classes, embeddings.shape[1]).index_add(0, labels, embeddings)
-    counts = torch.zeros(num_classes, dtype=torch.int64, device=embeddings.device)
-    counts = counts.index_add(0, labels, torch.ones_like(labels))
-    return sums / counts.clamp_min(1).unsqueeze(1), counts
 
 
 def aligned_logits(

@@ -15,18 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.errors import UserError, unknown
-from gkd.losses._common import (
-    centred,
-    check_numbers,
-    check_rows,
-    kl_entries,
-    no_autocast,
-    safe_divide,
-    unit_rows,
-    upcast,
-    zero_unselected,
-)
+from gkd.core.errors import UserError, unknown
+from gkd.core.numerics import no_autocast, safe_divide, unit_rows, upcast, zero_unselected
+from gkd.losses._common import centred, check_rows, kl_entries
+from gkd.losses.option_ranges import check_numbers
 
 Affinity = Literal[
     "dot",

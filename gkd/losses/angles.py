@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gkd.losses._common import WithGradient, check_rows, no_autocast, safe_divide, upcast, zero_unselected
+from gkd.core.numerics import no_autocast, safe_divide, upcast, zero_unselected
+from gkd.losses._common import WithGradient, check_rows
 
 # Anchors at a time: so many that their cosines fill about this many elements.
 CHUNK_ELEMENTS = 2**22

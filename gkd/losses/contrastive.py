@@ -10,17 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd.errors import UserError
-from gkd.losses._common import (
-    check_numbers,
-    check_rows,
-    check_word,
-    mean_over_rows,
-    no_autocast,
-    unit_rows,
-    upcast,
-    zero_unselected,
-)
+from gkd.core.errors import UserError
+from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
+from gkd.losses._common import check_rows, mean_over_rows
+from gkd.losses.option_ranges import check_numbers, check_word
 
 # One product with the whole bank replaces gathering K of its rows for every sample while the bank is at most this
 # many times K. Gathering took 16 times as long at 3 K on a CPU (benchmarks/losses.py), so there they meet far above.

@@ -5,21 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gkd.losses._common import (
-    check_numbers,
-    check_range,
-    check_rows,
-    check_word,
-    class_means,
-    kl_rows,
-    log_softmax_over,
-    mean_over_rows,
-    no_autocast,
-    unit_rows,
-    upcast,
-    zero_unselected,
-)
-from gkd.losses.induced import class_centres, induced_logits
+from gkd.core.class_means import class_centres, class_means, induced_logits
+from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
+from gkd.losses._common import check_range, check_rows, kl_rows, log_softmax_over, mean_over_rows
+from gkd.losses.option_ranges import check_numbers, check_word
 
 METRICS = ("euclidean", "cosine")
 

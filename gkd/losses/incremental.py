@@ -12,17 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.errors import UserError
-from gkd.losses._common import (
-    aligned_logits,
-    check_numbers,
-    check_word,
-    columns_of,
-    log_softmax_over,
-    mean_over_rows,
-    upcast,
-    zero_unselected,
-)
+from gkd.core.errors import UserError
+from gkd.core.numerics import upcast, zero_unselected
+from gkd.losses._common import aligned_logits, columns_of, log_softmax_over, mean_over_rows
+from gkd.losses.option_ranges import check_numbers, check_word
 
 
 def cross_entropy_new_loss(

@@ -1,66 +1,21 @@
 """The classifier that a teacher's embedding induces over the student's classes (REFILLED, stage 2)."""
 
+from __future__ import annotations
+
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gkd.errors import UserError, unknown
-from gkd.losses._common import (
-    check_rows,
-    class_means,
-    columns_of,
-    kl_rows,
-    mean_over_rows,
-    no_autocast,
-    unit_rows,
-    upcast,
-    zero_unselected,
-)
+from gkd.core.class_means import induced_logits
+from gkd.core.errors import UserError, unknown
+from gkd.core.numerics import unit_rows, upcast, zero_unselected
+from gkd.losses._common import check_rows, columns_of, kl_rows, mean_over_rows
 
 CLASSES = ("batch", "all")
+
+
 CONFIDENCES = ("pseudo-label", "entropy", "max-logit")
-
-
-def class_centres(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The L2-normalised mean embedding of each class, and the classes' sizes.
-
-    ``c_k = L2norm( mean_{i: y_i = k} f_i )``, the mean over raw, un-normalised embeddings.
-
-    Args:
-        embeddings: ``[N, D]``.
-        labels: int64 ``[N]`` in ``0 .. num_classes − 1``.
-        num_classes: C.
-
-    Returns:
-        Centres ``[C, D]``, float32 for half-precision embeddings, with a zero row for a class
-        without a sample; counts int64 ``[C]``.
-
-    Paper:
-        Ye, Lu, Zhan: Distilling Cross-Task Knowledge via Relationship Matching, CVPR 2020, section 4.2.
-    """
-    means, counts = class_means(upcast(embeddings), labels, num_classes)
-    return unit_rows(means), counts
-
-
-def induced_logits(teacher_embedding: Tensor, centres: Tensor) -> Tensor:
-    """The teacher's logits over the student's classes: raw embedding times centres.
-
-    ``z_T = f_T(x) Cᵀ``, so a logit is ``‖f_T(x)‖ · cos(f_T(x), c_k)``; 0 for a class without a centre.
-
-    Args:
-        teacher_embedding: ``[B, D]``, not normalised.
-        centres: ``[C, D]`` from `class_centres`.
-
-    Returns:
-        ``[B, C]``, float32 for half-precision embeddings.
-
-    Paper:
-        Ye, Lu, Zhan, CVPR 2020, section 4.2.
-    """
-    raw = upcast(teacher_embedding)
-    with no_autocast(raw):
-        return raw @ centres.to(raw.dtype).T
 
 
 def induced_classifier_loss(

@@ -6,18 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.errors import UserError
-from gkd.losses._common import (
-    check_numbers,
-    check_rows,
-    mean_over_rows,
-    no_autocast,
-    safe_divide,
-    self_products,
-    unit_rows,
-    upcast,
-    zero_unselected,
-)
+from gkd.core.errors import UserError
+from gkd.core.numerics import no_autocast, safe_divide, unit_rows, upcast, zero_unselected
+from gkd.losses._common import check_rows, mean_over_rows, self_products
+from gkd.losses.option_ranges import check_numbers
 
 
 def at_loss(

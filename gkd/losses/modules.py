@@ -15,18 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd.errors import UserError
-from gkd.losses._common import (
-    check_numbers,
-    check_rows,
-    check_word,
-    mean_over_rows,
-    no_autocast,
-    unit_rows,
-    upcast,
-    zero_unselected,
-)
+from gkd.core.errors import UserError
+from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
+from gkd.losses._common import check_rows, mean_over_rows
 from gkd.losses.maps import aligned, attention, check_map, ickd_loss
+from gkd.losses.option_ranges import check_numbers, check_word
 from gkd.losses.regressors import Regressor, run_layers
 from gkd.losses.similarity import cc_neighbour_loss
 

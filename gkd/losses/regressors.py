@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd.errors import UserError
-from gkd.losses._common import no_autocast, upcast, zero_unselected
+from gkd.core.errors import UserError
+from gkd.core.numerics import no_autocast, upcast, zero_unselected
 
 
 class Regressor(nn.Module):

@@ -6,18 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.losses._common import (
-    aligned_logits,
-    centred,
-    check_numbers,
-    check_word,
-    columns_of,
-    kl_entries,
-    mean_over_rows,
-    unit_rows,
-    upcast,
-    zero_unselected,
-)
+from gkd.core.numerics import unit_rows, upcast, zero_unselected
+from gkd.losses._common import aligned_logits, centred, columns_of, kl_entries, mean_over_rows
+from gkd.losses.option_ranges import check_numbers, check_word
 
 
 def cross_entropy_loss(

@@ -7,19 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gkd.errors import UserError
-from gkd.losses._common import (
-    check_numbers,
-    check_rows,
-    kl_entries,
-    log_softmax_over,
-    mean_over_rows,
-    no_autocast,
-    unit_rows,
-    upcast,
-    zero_unselected,
-)
+from gkd.core.errors import UserError
+from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
+from gkd.losses._common import check_rows, kl_entries, log_softmax_over, mean_over_rows
 from gkd.losses.affinity import affinity_loss
+from gkd.losses.option_ranges import check_numbers
 
 
 def sp_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.errors import UserError, unknown
-from gkd.losses._common import WithGradient, check_rows, no_autocast, unit_rows, upcast, zero_unselected
+from gkd.core.errors import UserError, unknown
+from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
+from gkd.losses._common import WithGradient, check_rows
 
 Mining = Literal["semi-hard", "facenet", "all"]
 MININGS = get_args(Mining)

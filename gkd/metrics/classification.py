@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gkd.labels import LabelRelation
+from gkd.core.labels import LabelRelation
 
 
 def correctness(logits: Tensor, labels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gkd.losses import class_centres, induced_logits
+from gkd.core.class_means import class_centres, induced_logits
 
 
 def ncm_accuracy(

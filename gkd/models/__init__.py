@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from gkd.errors import UserError, unknown
+from gkd.core.errors import UserError, unknown
 from gkd.models.dropblock import DropBlock
 from gkd.models.expanding import (
     EXTRACTORS,
@@ -26,7 +26,7 @@ from gkd.models.expanding import (
     num_extractors,
 )
 from gkd.models.external import PATTERNS, build_external, check_external_name, is_external
-from gkd.models.few_shot import Conv4, ResNet12
+from gkd.models.few_shot_backbones import Conv4, ResNet12
 from gkd.models.heads import (
     CosineHead,
     HeadKind,
@@ -131,7 +131,7 @@ def build_network(
     extractors: int = 1,
     **options: Any,
 ) -> nn.Module:
-    """A freshly initialised network that satisfies ``gkd.features.Network``.
+    """A freshly initialised network that satisfies ``gkd.core.network.Network``.
 
     Args:
         name: a key of ``NETWORKS``, ``wrn_{depth}_{width}`` with depth = 6n + 4, or a network from elsewhere

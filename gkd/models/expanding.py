@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd.errors import UserError
-from gkd.features import Features, TappedNetwork, as_network
+from gkd.core.errors import UserError
+from gkd.core.network import Features, as_network
+from gkd.core.tapped import TappedNetwork
 from gkd.models.heads import set_head
 
 EXTRACTORS = "extractors"  # the option under which a weight file tells their number

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gkd.errors import UserError, unknown
-from gkd.imports import FORM, call_factory, import_object, is_import_name
+from gkd.core.errors import UserError, unknown
+from gkd.core.user_code import FORM, call_factory, import_object, is_import_name
 
 # What ``gkd ls networks`` prints beside the zoo's names.
 PATTERNS = {

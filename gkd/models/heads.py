@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd.errors import UserError, unknown
-from gkd.features import TappedNetwork
-from gkd.losses._common import unit_rows
+from gkd.core.errors import UserError, unknown
+from gkd.core.numerics import unit_rows
+from gkd.core.tapped import TappedNetwork
 
 HeadKind = Literal["linear", "cosine", "proxy"]
 HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gkd.errors import UserError
-from gkd.features import Features, Stages, through
+from gkd.core.errors import UserError
+from gkd.core.network import Features, Stages, through
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gkd.errors import UserError
-from gkd.features import Features, Stages
+from gkd.core.errors import UserError
+from gkd.core.network import Features, Stages
 from gkd.models.layers import (
     check_images,
     conv1x1,

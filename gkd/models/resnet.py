@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gkd.errors import UserError
-from gkd.features import Features, Stages, through
+from gkd.core.errors import UserError
+from gkd.core.network import Features, Stages, through
 from gkd.models.layers import (
     check_images,
     conv3x3,

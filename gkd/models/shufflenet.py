@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gkd.features import Features, Stages, through
+from gkd.core.network import Features, Stages, through
 from gkd.models.layers import (
     check_images,
     conv1x1,

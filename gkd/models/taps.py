@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from gkd.errors import UserError
-from gkd.features import Network, Tap, TappedNetwork
+from gkd.core.errors import UserError
+from gkd.core.network import Network
+from gkd.core.tapped import Tap, TappedNetwork
 from gkd.models.layers import parts
 
 _LAYERS = ("layer1", "layer2", "layer3", "layer4")

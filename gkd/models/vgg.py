@@ -11,8 +11,8 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gkd.errors import UserError
-from gkd.features import Features, Stages
+from gkd.core.errors import UserError
+from gkd.core.network import Features, Stages
 from gkd.models.layers import check_images, features_of, kaiming_over_fan_out, pool
 
 _WIDTHS = (64, 128, 256, 512, 512)

@@ -13,8 +13,8 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gkd.errors import UserError
-from gkd.features import Features, Stages, through
+from gkd.core.errors import UserError
+from gkd.core.network import Features, Stages, through
 from gkd.models.layers import check_images, conv3x3, features_of, pool
 
 

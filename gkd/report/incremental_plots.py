@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 
 _MATRICES_ACROSS = 4
 _MOST_NUMBERS = 12  # steps whose accuracies still fit into the cells
@@ -100,7 +100,8 @@ def plot_matrix(matrix: Tensor, num_classes: Sequence[int], path: Path, *, title
     """The accuracy matrix as a heat map: a row for each step that was trained, a column for each step's classes.
 
     Args:
-        matrix: float64 ``[T, K]`` in percent (see `gkd.metrics.incremental`); what was not measured stays blank.
+        matrix: float64 ``[T, K]`` in percent (see `gkd.incremental.accuracy_matrix`); what was not measured stays
+            blank.
         num_classes: K numbers of classes, those that each step brings.
         path: of the PNG to write.
         title: above the axes.

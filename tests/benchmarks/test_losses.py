@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gkd.config import shipped_methods
+from gkd.config.shipped import shipped_methods
 from gkd.losses import LOSSES
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from gkd import checkpoint
 from gkd.models import build_network
+from gkd.storage import checkpoints, weights
 from tests.cli_helpers import FAST, gkd, write_photos
 
 
@@ -234,7 +234,7 @@ def test_a_summary_of_another_kind_is_named(refused, tmp_path, capsys):
 
 def test_no_space_left_keeps_the_last_checkpoint(refused, tmp_path, monkeypatch):
     words = ("run", "quickstart", "method=student", *FAST, "run.checkpoint_seconds=0")
-    save, calls = checkpoint.save_file, []
+    save, calls = weights.save_file, []
 
     def full_disk(tensors, path, metadata=None):
         calls.append(path)
@@ -242,14 +242,16 @@ def test_no_space_left_keeps_the_last_checkpoint(refused, tmp_path, monkeypatch)
             raise OSError(errno.ENOSPC, "No space left on device")
         save(tensors, path, metadata)
 
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    for module in (checkpoints, weights):
+        monkeypatch.setattr(module, "save_file", full_disk)
     message = refused(*words)
     assert "no space left" in message
-    whole = [checkpoint.latest_checkpoint(folder) for folder in tmp_path.rglob("checkpoints")]
+    whole = [checkpoints.latest_checkpoint(folder) for folder in tmp_path.rglob("checkpoints")]
     assert whole
     assert all(found is not None for found in whole)
     assert not list(tmp_path.rglob(".*.tmp"))
-    monkeypatch.setattr(checkpoint, "save_file", save)
+    for module in (checkpoints, weights):
+        monkeypatch.setattr(module, "save_file", save)
     assert gkd(*words) == 0  # with space again, the same command continues
 
 

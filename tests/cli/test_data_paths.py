@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gkd.checkpoint import read_weights
-from gkd.config import load
-from gkd.errors import UserError
+from gkd.config.load import load
+from gkd.core.errors import UserError
 from gkd.models import build_network
+from gkd.storage.weights import read_weights
 from tests.cli_helpers import FAST, gkd, start, write_photos
 
 PHOTOS = (

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gkd.data.episodes import load_episodes
-from gkd.few_shot import unpacked
+from gkd.few_shot.judging import unpacked
 from tests.cli_helpers import gkd
 
 FEW = (

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gkd.config import shipped_configs, shipped_methods
+from gkd.config.shipped import shipped_configs, shipped_methods
 from gkd.losses import LOSSES
 from tests.cli_helpers import FAST, gkd, write_photos
 from tests.config_helpers import IN_EPISODES, ON_LOGITS, ON_NEW_CLASSES, SMALL_EPISODES
@@ -188,7 +188,7 @@ def test_a_run_folder_shows_what_was_overridden(tmp_path):
 
 
 def test_a_resolved_config_is_an_experiment_of_the_same_identity(tmp_path):
-    from gkd.config import load
+    from gkd.config.load import load
 
     assert gkd("run", "quickstart", "method=sp", *FAST) == 0
     (folder,) = (tmp_path / "runs" / "quickstart").rglob("seed0")

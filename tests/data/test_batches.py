@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from gkd.core.batch import Batch
+from gkd.core.errors import UserError
 from gkd.data import Batches, EpisodePlan, ImageSet, Look, augmentation, normalise, ordered
-from gkd.errors import UserError
-from gkd.features import Batch
 
 Make = Callable[..., ImageSet]
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

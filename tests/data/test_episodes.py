@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from gkd.core.errors import UserError
 from gkd.data.episodes import Episodes, draw_episodes, load_episodes
-from gkd.errors import UserError
 
 SIZES = (30, 20, 47, 33, 20, 25)
 PINNED_CLASSES = [[5, 3, 1], [5, 3, 4]]

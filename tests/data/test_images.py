@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet, gather
-from gkd.errors import UserError
-from gkd.labels import LabelSpace
 
 Make = Callable[..., ImageSet]
 

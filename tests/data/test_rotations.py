@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet
 from gkd.data.rotations import unturned, with_rotations
-from gkd.errors import UserError
-from gkd.labels import LabelSpace
 
 
 def test_every_class_stands_four_times(make_set: Callable[..., ImageSet]) -> None:

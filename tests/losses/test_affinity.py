@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import torch
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.losses import affinity_loss, affinity_refusal, cc_loss, pkt_loss, rkd_distance_loss, sp_loss
 from gkd.losses.affinity import AFFINITIES, DISTANCES, NORMALISATIONS, Affinity, Distance, Normalisation
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import gkd.losses
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.losses import LOSSES, NEEDS, positional
 
 from .specs import SPECS, Inputs

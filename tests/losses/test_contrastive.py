@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.losses import CRDLoss, CRDQueueLoss, nce_loss
 
 from .module_specs import BATCH, LABELS, NUM_SAMPLES, ROWS, as_type, make, measured, projected

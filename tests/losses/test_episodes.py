@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
+from gkd.few_shot.classifiers import cosine_mean, nearest_mean
 from gkd.losses import class_centres, episode_induced_loss, induced_classifier_loss, prototype_loss
-from gkd.metrics.few_shot import cosine_mean, nearest_mean
 
 from .waves import wave
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.losses import (
     binary_cross_entropy_loss,
     binary_kd_loss,

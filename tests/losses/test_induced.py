@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.losses import class_centres, induced_classifier_loss, induced_logits, teacher_confidence
 
 from .waves import wave

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.losses import at_loss, fsp_loss, ickd_loss, nst_loss
 
 from .waves import wave

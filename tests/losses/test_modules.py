@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.losses import LOSSES, FactorTransferLoss, HintLoss, VIDLoss, factor_transfer_loss
 
 from .module_specs import BATCH, LABELS, ROWS, Row, as_type, build, make, measured

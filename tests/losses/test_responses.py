@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.losses import cross_entropy_loss, dist_loss, dkd_loss, kd_loss
 
 from .waves import wave

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.losses import cc_neighbour_loss, pkt_loss, rkd_angle_loss, rkd_distance_loss, sp_loss
 
 from .waves import wave

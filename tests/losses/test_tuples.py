@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.losses import tuple_loss, tuple_loss_and_count, tuples
 
 from .references import kl, mean, random

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gkd.labels import LabelRelation, LabelSpace
+from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.metrics import (
     accuracy,
     agreement,

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gkd.errors import UserError
-from gkd.features import Network, StagedNetwork, TappedNetwork, output_shapes
+from gkd.core.errors import UserError
+from gkd.core.network import Network, StagedNetwork
+from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.models import (
     AuxiliaryHead,
     ExpandedNetwork,

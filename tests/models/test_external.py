@@ -13,13 +13,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from gkd.distiller import Distiller
-from gkd.errors import UserError
-from gkd.features import Network, TappedNetwork, as_staged, output_shapes
+from gkd.core.errors import UserError
+from gkd.core.network import Network
+from gkd.core.tapped import TappedNetwork, as_staged, output_shapes
+from gkd.distill.distiller import Distiller
+from gkd.methods.terms import Term
 from gkd.models import build_network
+from gkd.models.cut_check import check_stages
 from gkd.models.taps import default_maps
-from gkd.stage_check import check_stages
-from gkd.terms import Term
 
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 8, "num_heads": 2}
 SWIN = {"img_size": 32, "window_size": 4, "embed_dim": 8, "depths": (1, 1, 1), "num_heads": (1, 1, 1)}

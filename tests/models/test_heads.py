@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
-from gkd.errors import UserError
-from gkd.features import Network, TappedNetwork
+from gkd.core.errors import UserError
+from gkd.core.network import Network
+from gkd.core.tapped import TappedNetwork
 from gkd.models import CosineHead, ProxyHead, build_network, grow, grow_head, put_head, replace_head
 from gkd.models.heads import HEAD_KINDS, HeadKind, class_proxies, new_head
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.models import MobileNet, MobileNetV2, build_network, count_parameters
 
 

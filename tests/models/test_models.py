@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gkd.errors import UserError
-from gkd.features import Network
+from gkd.core.errors import UserError
+from gkd.core.network import Network
 from gkd.models import NETWORKS, Conv4, ResNet12, build_network
 from gkd.models.layers import shuffle
 from tests.network_helpers import fixed_images, fixed_weights

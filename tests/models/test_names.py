@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.models import (
     NETWORKS,
     build_network,

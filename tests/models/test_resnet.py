@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.models import ResNet, build_network, count_parameters
 from tests.network_helpers import Weights, assert_equals, batch_norm
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gkd.errors import UserError
+from gkd.core.errors import UserError
 from gkd.models import ImageNetResNet
 from gkd.models.resnet_imagenet import Bottleneck
 from tests.network_helpers import batch_norm, fixed_images, fixed_weights

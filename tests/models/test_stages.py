@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gkd.errors import UserError
-from gkd.features import StagedNetwork, as_staged
+from gkd.core.errors import UserError
+from gkd.core.network import StagedNetwork
+from gkd.core.tapped import as_staged
 from gkd.models import NETWORKS, build_network
 from tests.models.test_models import FAMILIES, seeded, small_images
 

@@ -10,8 +10,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gkd.errors import UserError
-from gkd.metrics.incremental import accuracy_matrix
+from gkd.core.errors import UserError
+from gkd.incremental.accuracy_matrix import accuracy_matrix
 from gkd.report.incremental_plots import Curve, plot_curves, plot_matrices, plot_matrix
 
 MATRIX = accuracy_matrix([[80], [90, 70], [60, 75, 85]])

@@ -13,15 +13,17 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from gkd import train
-from gkd.builders import load_source
-from gkd.config import load
+from gkd.config.load import load
+from gkd.config.schema import Data, Validation
+from gkd.core.errors import UserError
 from gkd.data import ImageSet, channel_statistics
 from gkd.data.rotations import with_rotations
-from gkd.errors import UserError
-from gkd.schema import Data, Validation
-from gkd.task import TASKS, Problem, Source
+from gkd.experiment.sources import load_source
+from gkd.problems.problem import Problem, Source
+from gkd.problems.task import TASKS
 from gkd.tasks.few_shot import FewShotOptions, FewShotTask
+from gkd.training import loop as train
+from gkd.training import stage_run
 from tests.cli_helpers import gkd
 
 FEW = {"count": 6, "validation": 4, "ways": 2, "shots": [1, 2], "queries": 3}
@@ -243,8 +245,8 @@ def test_no_image_of_a_novel_class_reaches_training(tmp_path: Any, monkeypatch: 
 
         return record
 
-    monkeypatch.setattr(train, "Batches", recording(trained, train.Batches))
-    monkeypatch.setattr("gkd.builders.channel_statistics", recording(measured, channel_statistics))
+    monkeypatch.setattr(stage_run, "Batches", recording(trained, stage_run.Batches))
+    monkeypatch.setattr("gkd.experiment.sources.channel_statistics", recording(measured, channel_statistics))
     validate = train.validate
     monkeypatch.setattr(
         train,

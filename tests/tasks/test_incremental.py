@@ -11,21 +11,23 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from gkd.builders import load_source, prepare
-from gkd.config import resolve
+from gkd.config.resolve import resolve
+from gkd.config.schema import Data, Validation
+from gkd.core.batch import Batch
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet
-from gkd.data.memory import Memory, samples_of
-from gkd.errors import UserError
-from gkd.features import Batch
-from gkd.labels import LabelSpace
-from gkd.logging import Reporter
+from gkd.distill.teacher import Teacher
+from gkd.experiment.prepare import prepare
+from gkd.experiment.sources import load_source
+from gkd.incremental.memory import Memory, samples_of
 from gkd.models import build_network
-from gkd.schema import Data, Validation
-from gkd.task import TASKS, Problem, Source, students_teach
+from gkd.problems.problem import Problem, Source
+from gkd.problems.task import TASKS, students_teach
 from gkd.tasks.cross_task import CrossTask, CrossTaskOptions
 from gkd.tasks.incremental import IncrementalOptions, IncrementalTask
-from gkd.teacher import Teacher
-from gkd.train import fit
+from gkd.training.loop import fit
+from gkd.training.progress import Reporter
 
 
 @pytest.fixture
@@ -248,7 +250,8 @@ def test_one_step_ends_with_the_bits_of_the_cross_task(
 
 def test_without_a_teacher_old_classes_are_known_all_the_same(one_step: tuple[Problem, Problem]) -> None:
     """Finetune has no teacher, and its loss is over the new columns: the old ones get no gradient."""
-    from gkd.train import Position, _StageRun
+    from gkd.training.stage_run import Position
+    from gkd.training.stage_run import StageRun as _StageRun
 
     step, _ = one_step
     prepared = prepare(experiment("method=finetune"))

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from gkd.checkpoint import read_weights
-from gkd.class_splits import class_split
+from gkd.core.class_orders import class_split
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet
-from gkd.errors import UserError
-from gkd.labels import LabelSpace
-from gkd.task import TASKS, Problem, Source
+from gkd.problems.problem import Problem, Source
+from gkd.problems.task import TASKS
+from gkd.storage.weights import read_weights
 from gkd.tasks.middle_shot import MiddleShotOptions, MiddleShotTask
 from tests.cli_helpers import gkd
 

@@ -1,0 +1,164 @@
+"""Judge a finished run's students again, or the network in a weight file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gkd.config.load import from_content, load
+from gkd.config.resolve import Resolved
+from gkd.core.errors import UserError
+from gkd.experiment.judge import class_scores, judge, on_episodes
+from gkd.experiment.networks import build_side, options_of
+from gkd.experiment.prepare import Prepared, prepare
+from gkd.experiment.results import Summary
+from gkd.experiment.run_folder import finished
+from gkd.few_shot.judging import summarised
+from gkd.incremental.answers import final_scores
+from gkd.methods.method import Method
+from gkd.problems.problem import Problem
+from gkd.storage.run_files import WEIGHTS
+from gkd.storage.weight_metadata import WeightFacts
+from gkd.storage.weights import load_weights, read_weights
+from gkd.training.device import use_threads
+from gkd.training.predictions import predict
+from gkd.training.settings import Settings
+
+
+def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Judges the network in a weight file on the test images of a data set.
+
+    Args:
+        path: a weight file in any format that ``read_weights`` takes. What its metadata say (network, classes, mean,
+            std) need not be given.
+        overrides: ``a.b=c`` over an experiment of the standard task, such as ``data.name=cifar100`` and
+            ``student.network=wrn_40_2``.
+
+    Returns:
+        ``network``, ``classes`` (their number), ``images`` (theirs), ``stated`` (the test accuracy in the file's
+        metadata, or None) and what ``judge`` gives.
+
+    Raises:
+        UserError: no data set is named, or the file does not fit.
+    """
+    tensors, metadata = read_weights(path)
+    facts = WeightFacts.read(metadata, path)
+    if not any(override.startswith("data.") for override in overrides):
+        raise UserError(
+            f"gkd eval judges the weight file {path} on test images: name them, as in data.name=folder "
+            "data.root=IMAGES.zip."
+        )
+    prepared = prepare(from_content(path.name, _experiment_of(facts), overrides))
+    use_threads(prepared.experiment.run.threads)
+    test = prepared.problem.student.test
+    name = f"{prepared.experiment.student.network} with {len(test.space)} classes"
+    load_weights(prepared.student, tensors, name=name, path=path)
+    logits, _ = predict(prepared.student, test, prepared.settings)
+    return {
+        "network": prepared.experiment.student.network,
+        "classes": len(test.space),
+        "images": len(test),
+        "stated": facts.test_accuracy,
+        **judge(logits, test.labels.cpu()),
+    }
+
+
+def _experiment_of(facts: WeightFacts) -> dict[str, Any]:
+    """What a weight file says of its network, as the sections of an experiment."""
+    task: dict[str, Any] = {"name": "standard"}
+    data = {key: getattr(facts, key) for key in ("mean", "std") if getattr(facts, key) is not None}
+    student = {key: getattr(facts, key) for key in ("network", "options", "taps") if getattr(facts, key)}
+    if facts.image_shape is not None:
+        channels, height, width = facts.image_shape
+        data.update({"channels": channels} if channels in (1, 3) else {})
+        data.update({"image_size": height} if height == width else {})
+    if facts.classes is not None:
+        task["classes"] = {"names": facts.classes}
+    run = {"precision": "float32"}  # the file's own worth, not that of this machine's bf16
+    return {"task": task, "data": data, "student": student, "method": "student", "run": run}
+
+
+def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Judges a finished run's saved students on its test images again.
+
+    Args:
+        folder: the run's.
+        overrides: ``a.b=c`` over its config, such as where the images are now.
+
+    Raises:
+        UserError: no run there, an unfinished one, or images that are not the run's.
+    """
+    summary = finished(folder)
+    if summary is None:
+        what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
+        raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
+    prepared, method = final_problem(folder, summary, overrides)
+    use_threads(prepared.experiment.run.threads)
+    test = prepared.problem.student.test
+    results: dict[str, Any] = {
+        "config": summary["config"],
+        "method": summary["method"],
+        "seed": summary["seed"],
+        "leak": summary.get("leak", []),
+    }
+    for which, name in WEIGHTS.items():
+        tensors, metadata = read_weights(folder / name)
+        facts = WeightFacts.read(metadata, folder / name)
+        asked, known = prepared.problem.student.space.names, facts.classes
+        if known is not None and asked != known:
+            raise UserError(
+                f"The student of {folder} knows {', '.join(known)}, but the overrides make the task "
+                f"{', '.join(asked)}; override only where the images are (data.root) and what changes no result."
+            )
+        section, images = prepared.experiment.student, prepared.problem.student.train
+        # Of the file's options, for it alone knows how often an incremental student was expanded.
+        student = build_side(
+            section, len(asked), images, options_of(section, facts, folder / name, "student")
+        )
+        load_weights(student, tensors, name=section.network, path=folder / name)
+        student.to(prepared.settings.device, memory_format=torch.channels_last)
+        logits = final_answers(folder, student, prepared.problem, method, prepared.settings)
+        results[which] = judge(logits, test.labels.cpu(), method)
+        if prepared.problem.few_shot is not None:
+            found = on_episodes(student, prepared.problem, prepared.settings)
+            results[which]["few_shot"] = summarised(found)
+    return results
+
+
+def final_problem(folder: Path, summary: Summary, overrides: Sequence[str] = ()) -> tuple[Prepared, Method]:
+    """What a finished run's students are judged with, and the method that says what answers for them.
+
+    Args:
+        folder: the run's.
+        summary: what ``finished`` says of it.
+        overrides: ``a.b=c`` over its config.
+    """
+    # What the student started from and who taught it are of no use any more, and need not be there.
+    method = load(folder / "config.yaml", overrides, from_run=True).experiment.method
+    words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
+    words += ["task.start_from=1"] if "incremental" in summary else []
+    prepared = prepare(_of_student_alone(load(folder / "config.yaml", words, from_run=True)), final=True)
+    return prepared, method
+
+
+def final_answers(
+    folder: Path, student: nn.Module, problem: Problem, method: Method, settings: Settings
+) -> torch.Tensor:
+    """``[N, C]``: scores of a problem's test images by what answers for the student of a finished run."""
+    answer = class_scores if problem.step is None else partial(final_scores, folder)
+    return answer(student, problem, method, settings)
+
+
+def _of_student_alone(resolved: Resolved) -> Resolved:
+    """The experiment without what its task says of a teacher's classes, which may be those of other images."""
+    experiment = resolved.experiment
+    own: dict[str, Any] = {"teacher_classes": None, "aliases": {}}
+    own = {key: value for key, value in own.items() if key in type(experiment.task).model_fields}
+    task = experiment.task.model_copy(update=own)
+    return replace(resolved, experiment=experiment.model_copy(update={"task": task}))

@@ -1,0 +1,282 @@
+"""Export: a student with its class names and input normalisation, as one file that is checked by running it.
+
+All formats carry the same metadata, strings by name: ``network``, ``options``, ``classes`` (a JSON list in column
+order), ``mean``, ``std``, ``image_shape`` (C,H,W). Programs (pt2, ONNX) take float images ``[B, C, H, W]`` in [0, 1]
+and give logits ``[B, num_classes]``; the normalisation is inside. Nothing of the training is in the file: no teacher,
+no adapter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gkd.config.resolve import override_layers
+from gkd.config.trust import check_name, named_in
+from gkd.core.errors import UserError, unknown
+from gkd.core.tapped import TappedNetwork, output_shapes
+from gkd.core.user_code import told
+from gkd.models import build_network
+from gkd.storage.run_files import WEIGHTS
+from gkd.storage.weight_metadata import WeightFacts
+from gkd.storage.weights import load_weights, read_weights, save_weights
+
+FORMATS = ("safetensors", "pt2", "onnx")
+
+
+TOLERANCE = 1e-4  # of a logit, or of the largest where that is above 1
+
+
+_OVERRIDES = ("student.network", "data.image_size")
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained student and all that feeds it.
+
+    Attributes:
+        network: in eval mode, on the CPU, in float32.
+        metadata: strings by name, as in the weight file.
+        classes: the columns' names.
+        mean, std: per channel, in [0, 1] pixel units.
+        image_shape: (C, H, W).
+        source: the weight file.
+    """
+
+    network: nn.Module
+    metadata: dict[str, str]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_shape: tuple[int, ...]
+    source: Path
+
+
+class Pixels(nn.Module):
+    """A network that takes images in [0, 1]: its normalisation, then itself."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        network = student.network
+        self.network = network.module if isinstance(network, TappedNetwork) else network
+        self.register_buffer("mean", torch.tensor(student.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(student.std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``[B, num_classes]`` of images ``[B, C, H, W]`` in [0, 1]."""
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits
+
+
+def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) -> Student:
+    """The student of a run folder, or of a weight file with gkd's metadata.
+
+    Args:
+        run: the folder or the file.
+        which: ``last`` or ``best``, of a folder.
+        overrides: ``student.network=pkg.module:factory``, without which no module is imported on the file's word
+            alone; ``data.image_size=N`` for a file that does not say how large its images are.
+
+    Raises:
+        UserError: no such run or file, a file without metadata, or a network that cannot be built or fed.
+    """
+    path = run / WEIGHTS[which] if run.is_dir() else run
+    if run.is_dir() and not path.is_file():
+        raise UserError(
+            f"{run} holds no {path.name}; gkd export takes the folder of a finished run, or a weight file."
+        )
+    tensors, metadata = read_weights(path)
+    absent = [key for key in ("network", "classes", "mean", "std") if key not in metadata]
+    if absent:
+        raise UserError(
+            f"{path} does not say its {', '.join(absent)}; gkd export takes a run folder, or a weight file of gkd's."
+        )
+    given = _given(overrides)
+    name = metadata["network"]
+    check_name(name, "student.network", named_in([given]))
+    if given.get("student.network", name) != name:
+        raise UserError(
+            f"{path} was trained as {name!r}, not as {given['student.network']!r}; drop student.network."
+        )
+    size = given.get("data.image_size")
+    if size is not None:
+        metadata["image_shape"] = f"{len(metadata['mean'].split(','))},{size},{size}"
+    if "image_shape" not in metadata:
+        raise UserError(
+            f"{path} does not say how large its images are; add data.image_size=32, or what it is."
+        )
+    facts = WeightFacts.read(metadata, path)
+    classes, mean, std, image_shape = facts.classes, facts.mean, facts.std, facts.image_shape
+    assert classes is not None
+    assert mean is not None
+    assert std is not None
+    assert image_shape is not None
+    given_by_gkd = {"num_classes", "in_channels", "taps", "name"} & facts.options.keys()
+    if given_by_gkd:
+        raise UserError(f"{path} says that its options hold {min(given_by_gkd)!r}, which gkd gives itself.")
+    network = build_network(
+        name, num_classes=len(classes), in_channels=len(mean), taps=facts.taps, **facts.options
+    )
+    load_weights(network, tensors, name=name, path=path)
+    output_shapes(network, image_shape)
+    return Student(network.eval(), metadata, classes, mean, std, image_shape, path)
+
+
+def _given(overrides: Sequence[str]) -> dict[str, str]:
+    """The overrides by key; two keys alone mean something here."""
+    override_layers(overrides)  # refuses what is no a.b=c
+    found = dict(override.split("=", 1) for override in overrides)
+    for key in found:
+        if key not in _OVERRIDES:
+            raise UserError(unknown("override of gkd export", key, _OVERRIDES))
+    size = found.get("data.image_size", "1")
+    if not size.isdecimal() or size == "0":
+        raise UserError(f"data.image_size is a number of pixels, 1 or more; {size!r} was given.")
+    return found
+
+
+def export_student(student: Student, form: str, out: Path | None = None) -> tuple[Path, float]:
+    """Writes a student in one of ``FORMATS`` and runs the file on random images of two batch sizes.
+
+    Args:
+        student: what to export.
+        form: the format.
+        out: the file; None puts it into ``export/`` beside the weights.
+
+    Returns:
+        The file, and the largest difference between its logits and the student's.
+
+    Raises:
+        UserError: a missing extra, a network that cannot be exported, or a file whose logits are others; no file
+            is left then, and one that was there before is whole.
+    """
+    write, run = _WRITERS[form], _RUNNERS[form]
+    if form == "onnx":
+        _need_export_extra()
+    path = out or student.source.parent / "export" / f"{student.source.stem}.{form}"
+    aside = path.with_name(f".{path.name}.tmp.{form}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            write(student, aside)
+            difference, allowed = _difference(student, run(aside))
+        if not difference <= allowed:
+            raise UserError(
+                f"The {form} file of {student.source} gives other logits than the student, by {difference:.1e} where "
+                f"{allowed:.1e} is allowed; it was not kept."
+            )
+        os.replace(aside, path)
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # an exporter's own complaint about the network
+        raise UserError(
+            f"{student.metadata['network']} cannot be exported as {form}: {told(error)}"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return path, difference
+
+
+@torch.no_grad()
+def _difference(student: Student, run: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+    """The largest difference of logits on random images of two batch sizes, and what is allowed."""
+    generator = torch.Generator().manual_seed(0)
+    largest, allowed = 0.0, TOLERANCE
+    for batch in (1, 5):
+        images = torch.rand(batch, *student.image_shape, generator=generator)
+        expected = Pixels(student).eval()(images)
+        found = run(images)
+        if found.shape != expected.shape:
+            return float("inf"), allowed
+        largest = max(largest, float((found - expected).abs().max()))
+        allowed = max(allowed, TOLERANCE * float(expected.abs().max()))
+    return largest, allowed
+
+
+def _write_safetensors(student: Student, path: Path) -> None:
+    save_weights(path, student.network.state_dict(), student.metadata)
+
+
+def _run_safetensors(path: Path) -> Callable[[Tensor], Tensor]:
+    metadata = read_weights(path)[1]
+    own = [f"student.network={metadata['network']}"]  # trusted when the student was loaded
+    return Pixels(load_student(path, overrides=own)).eval()
+
+
+def _write_pt2(student: Student, path: Path) -> None:
+    images = torch.zeros(2, *student.image_shape)
+    program = torch.export.export(Pixels(student).eval(), (images,), dynamic_shapes=_batch_of_any_size())
+    torch.export.save(program, path, extra_files=student.metadata)
+
+
+def _run_pt2(path: Path) -> Callable[[Tensor], Tensor]:
+    return torch.export.load(path).module()
+
+
+def _write_onnx(student: Student, path: Path) -> None:
+    images = torch.zeros(2, *student.image_shape)
+    program = torch.onnx.export(
+        Pixels(student).eval(),
+        (images,),
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=_batch_of_any_size(),
+        input_names=["images"],
+        output_names=["logits"],
+    )
+    assert program is not None
+    program.model.metadata_props.update(student.metadata)
+    program.save(path)
+
+
+def _run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    onnxruntime = importlib.import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+_WRITERS = {"safetensors": _write_safetensors, "pt2": _write_pt2, "onnx": _write_onnx}
+
+
+_RUNNERS = {"safetensors": _run_safetensors, "pt2": _run_pt2, "onnx": _run_onnx}
+
+
+def _batch_of_any_size() -> dict[str, dict[int, Any]]:
+    return {"images": {0: torch.export.Dim("batch")}}
+
+
+def _need_export_extra() -> None:
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise UserError(f"Export to ONNX needs {module}: pip install 'gkd-torch[export]'") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporters' progress and warnings off the terminal: the check says whether the file is right."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

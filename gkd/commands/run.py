@@ -1,0 +1,170 @@
+"""Runs: one folder each, continued where they stopped, reported where they are finished."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from gkd.config import schema
+from gkd.config.resolve import Resolved
+from gkd.data import ImageSet, StreamedPixels
+from gkd.distill.teacher import Teacher
+from gkd.experiment.judge import check_expected, on_frozen, prove_teacher
+from gkd.experiment.prepare import Prepared, prepare
+from gkd.experiment.results import Summary, finish
+from gkd.experiment.run_folder import describe_run, finished, locked, run_folder
+from gkd.experiment.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
+from gkd.incremental.loop import solve_steps
+from gkd.problems.problem import Problem
+from gkd.report.incremental_table import CURVES_PLOT, plot_run
+from gkd.report.run_plots import FEW_SHOT_PLOT, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
+from gkd.storage.run_files import EPISODES, MATRIX, ROUTING, WEIGHTS
+from gkd.storage.weights import load_body
+from gkd.training.device import use_threads
+from gkd.training.loop import fit
+from gkd.training.progress import Reporter
+
+
+def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Summary, bool]:
+    """Solves an experiment's problem, or continues it, or reports it where it is finished.
+
+    Args:
+        resolved: the experiment.
+        console: where to say how it goes.
+        wait: whether to wait for another process that is at the same run, rather than refuse.
+
+    Returns:
+        The summary, and whether anything was trained now.
+
+    Raises:
+        UserError: bad input, a full disk, a changed machine.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    folder = run_folder(resolved)
+    done = finished(folder)
+    experiment = resolved.experiment
+    if done is not None:
+        if done.get("teacher") and experiment.teacher is not None:
+            accuracy = done["teacher"]["accuracy"]
+            told = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
+            check_expected(experiment.teacher, accuracy, told)
+        _plot(folder, console)
+        return done, False
+    threads = use_threads(experiment.run.threads)
+    torch.use_deterministic_algorithms(experiment.run.deterministic)
+    prepared = prepare(resolved)
+    if prepared.problem.step is not None:
+        return _run_steps(prepared, folder, console, threads, wait=wait)
+    console.print(
+        f"data      {describe_images(prepared.problem.student.train)}", markup=False, highlight=False
+    )
+    teacher, problem = obtain_teacher(prepared, console)
+    _start_from_pretrained(prepared, console)
+    frozen = on_frozen(prepared.student, problem, prepared.settings)
+    with locked(folder, console if wait else None):
+        done = finished(folder)
+        if done is not None:  # by the process that was waited for
+            return done, False
+        describe_run(folder, prepared, threads)
+        with Reporter(console, title(resolved), every=experiment.run.log_seconds) as reporter:
+            last, best, position = fit(
+                prepared.student,
+                teacher,
+                problem,
+                experiment.method,
+                prepared.epochs,
+                prepared.settings,
+                folder,
+                reporter,
+            )
+        states = {"last": last, "best": best}
+        summary = finish(folder, prepared, problem, teacher, states, position, threads, frozen)
+        _plot(folder, console)
+        return summary, True
+
+
+def _run_steps(
+    prepared: Prepared, folder: Path, console: Console, threads: int, *, wait: bool
+) -> tuple[Summary, bool]:
+    """``run`` for a task of several problems, each of which follows from the one before."""
+    step = prepared.problem.step
+    assert step is not None
+    images = describe_images(step.images)
+    console.print(f"data      {images}, {len(step.steps)} steps", markup=False, highlight=False)
+    given = None
+    if prepared.experiment.teacher is not None:
+        given = teacher_checkpoint(prepared, prepared.experiment.teacher, console)
+    with locked(folder, console if wait else None):
+        done = finished(folder)
+        if done is not None:  # by the process that was waited for
+            return done, False
+        describe_run(folder, prepared, threads)
+        summary = solve_steps(prepared, given, folder, console, title(prepared.resolved), threads)
+        _plot(folder, console)
+        return summary, True
+
+
+def _plot(folder: Path, console: Console) -> None:
+    """Draws what a run's files show, where it has not been drawn yet."""
+    for content, plot, draw in (
+        (ROUTING, ROUTING_PLOT, plot_routing),
+        (EPISODES, FEW_SHOT_PLOT, plot_few_shot),
+        (MATRIX, CURVES_PLOT, plot_run),
+    ):
+        if not (folder / content).is_file() or (folder / plot).is_file():
+            continue
+        shown = "no plot: matplotlib is missing; pip install 'gkd-torch[report]' and repeat the command"
+        if can_plot():
+            shown = f"plot      {draw(folder)}"
+        console.print(shown, markup=False, highlight=False, soft_wrap=True)
+
+
+def title(resolved: Resolved) -> str:
+    """What a run is called in logs."""
+    experiment = resolved.experiment
+    return f"{resolved.name} {experiment.method.name} seed {experiment.run.seed}"
+
+
+def describe_images(images: ImageSet) -> str:
+    """How many images there are, of which shape, and whether they are in memory or streamed from disk."""
+    shape = "x".join(map(str, images.image_shape))
+    gigabytes = len(images) * math.prod(images.image_shape) / 2**30
+    if isinstance(images.images, StreamedPixels):
+        where = f"streamed from {images.images.root} by {images.images.workers} workers"
+        return f"{len(images)} training images of {shape}, {where} ({gigabytes:.1f} GiB decoded)"
+    return f"{len(images)} training images of {shape} in memory ({gigabytes:.2g} GiB)"
+
+
+def obtain_teacher(prepared: Prepared, console: Console) -> tuple[Teacher | None, Problem]:
+    """The teacher that the method needs: its checkpoint, or the run that trains it, shared by all."""
+    options = prepared.experiment.teacher
+    if options is None or not prepared.experiment.method.needs_teacher:
+        return None, prepared.problem
+    checkpoint = teacher_checkpoint(prepared, options, console)
+    teacher, problem = load_teacher(prepared, checkpoint)
+    console.print(prove_teacher(teacher, problem, prepared, checkpoint), markup=False, highlight=False)
+    return teacher, problem
+
+
+def teacher_checkpoint(prepared: Prepared, options: schema.Teacher, console: Console) -> Path:
+    """Where the teacher's weights are, after its run where they are trained here."""
+    if options.checkpoint is not None:
+        return options.checkpoint
+    if prepared.experiment.method.needs_teacher:
+        check_shapes(prepared)
+    training = teacher_experiment(prepared)
+    run(training, console, wait=True)
+    return run_folder(training) / WEIGHTS[options.weights]
+
+
+def _start_from_pretrained(prepared: Prepared, console: Console) -> None:
+    """Lets the student start from the run that trains it on the base classes, where the experiment says so."""
+    if prepared.experiment.student.pretrain is None:
+        return
+    training = pretraining_experiment(prepared)
+    run(training, console, wait=True)
+    path = run_folder(training) / WEIGHTS["last"]
+    load_body(prepared.student, path, name=prepared.experiment.student.network)

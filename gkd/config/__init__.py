@@ -1,0 +1,1 @@
+"""From YAML layers to a validated experiment."""

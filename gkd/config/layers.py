@@ -1,0 +1,192 @@
+"""Layers of an experiment merged key by key, and what is said once for every stage of the method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gkd.core.errors import UserError
+from gkd.losses import LOSSES, reads_teacher
+from gkd.methods.mixup import Mixup, without_mixup
+from gkd.models import takes_option
+
+
+def merge(
+    target: dict[str, Any], layer: Mapping[str, Any], label: str, origins: dict[str, str], prefix: str = ""
+) -> None:
+    """Merges mappings key by key; anything else replaces."""
+    for key, value in layer.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            if not isinstance(target.get(key), dict):
+                target[key] = {}
+            merge(target[key], value, label, origins, f"{dotted}.")
+        else:
+            target[key] = value
+            origins[dotted] = label
+
+
+def set_dotted(content: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for part in parents:
+        content = content.setdefault(part, {})
+    content[last] = value
+
+
+def forget_other_networks(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """What lower layers say of a network's options and taps does not carry over to another network."""
+    for side in ("student", "teacher"):
+        below, above = merged.get(side), layer.get(side)
+        named = above.get("network") if isinstance(above, Mapping) else None
+        if isinstance(below, dict) and named not in (None, below.get("network")):
+            merged[side] = {key: value for key, value in below.items() if key not in ("options", "taps")}
+
+
+def spread(merged: dict[str, Any], stage: str, optimiser: Mapping[str, Any], origins: dict[str, str]) -> None:
+    """Writes keys of the ``optimiser`` section into a stage, as set by the layer that set them there."""
+    for key, value in optimiser.items():
+        content = {"method": {"stages": {stage: {"optimiser": {key: value}}}}}
+        merge(merged, content, origins.get(f"optimiser.{key}", "default"), origins)
+
+
+def mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
+    """Makes every term one on virtual samples where ``data.augment`` ends in mixup and the method says nothing."""
+    data, stages = merged.get("data"), merged["method"].get("stages")
+    augment = data.get("augment") if isinstance(data, Mapping) else None
+    if not isinstance(augment, str) or not isinstance(stages, Mapping):
+        return  # the schema refuses it
+    try:
+        without, mixup = without_mixup(augment)
+    except UserError:
+        return
+    if mixup is None:
+        return
+    for name, stage in stages.items():
+        terms = stage.get("terms") if isinstance(stage, Mapping) else None
+        if not isinstance(terms, Mapping):
+            continue
+        own = stage.get("mixup")
+        if own is not None and {**Mixup().model_dump(), **own} != mixup.model_dump():
+            raise UserError(
+                f"The stage {name!r} of the method mixes images in its own way ({own}), and data.augment={augment} in "
+                f"another; drop one of them, as in data.augment={without}."
+            )
+        unsaid = [term for term, keys in terms.items() if "samples" not in (keys or {})]
+        virtual = {term: {"samples": "virtual"} for term in unsaid}
+        content = {"mixup": mixup.model_dump(exclude_unset=True), "terms": virtual}
+        label = origins.get("data.augment", "default")
+        merge(merged, {"method": {"stages": {name: content}}}, label, origins)
+
+
+def give_network_options(merged: dict[str, Any], origins: dict[str, str], *, teacher: bool) -> None:
+    """Gives the student the options that the method's network has, where nothing else is said and the network has them.
+
+    Args:
+        teacher: gives them to the teacher too, which the student grows out of, where it is the same network and is
+            trained here.
+    """
+    method, student = merged["method"], merged.get("student")
+    wanted, label = method.get("network"), f"method {method['name']}"
+    if not isinstance(wanted, Mapping) or not isinstance(student, dict):
+        return
+    sides = {"student": student}
+    taught = merged.get("teacher")
+    if teacher and isinstance(taught, dict) and taught.get("network") == student.get("network"):
+        sides |= {} if taught.get("checkpoint") else {"teacher": taught}
+    for side, section in sides.items():
+        for option, value in wanted.items():
+            options = section.get("options") or {}
+            try:
+                has = isinstance(options, Mapping) and takes_option(str(section.get("network")), option)
+            except UserError:
+                return  # the schema refuses the network
+            if has and option not in options:
+                merge(merged, {side: {"options": {option: value}}}, label, origins)
+
+
+def spelled_out(method: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer's method with ``spots: adaptive`` as ``spots: {policy: adaptive}``, so that layers merge key by key."""
+
+    def spelled(section: Any) -> Any:
+        if isinstance(section, Mapping) and isinstance(section.get("spots"), str):
+            return {**section, "spots": {"policy": section["spots"]}}
+        return section
+
+    content: dict[str, Any] = dict(spelled(method))
+    if isinstance(content.get("stages"), Mapping):
+        content["stages"] = {name: spelled(stage) for name, stage in content["stages"].items()}
+    return content
+
+
+class Spots:
+    """What layers say once in ``method.spots``; a stage's own ``spots`` of the same layer or a later one win."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, Mapping[str, Any]]] = []
+        self.own: set[str] = set()  # stages that speak for themselves
+
+    def say(self, label: str, method: dict[str, Any]) -> None:
+        """Takes ``spots`` out of a layer's method, and notes which stages have their own."""
+        spots = method.pop("spots", {})
+        if not isinstance(spots, Mapping):
+            raise UserError(
+                f"method.spots={spots!r} is no policy such as adaptive, nor a section of its keys."
+            )
+        if spots:
+            self.said.append((label, spots))
+        stages = method.get("stages")
+        if isinstance(stages, Mapping):
+            self.own |= {
+                name for name, stage in stages.items() if isinstance(stage, Mapping) and "spots" in stage
+            }
+
+    def reach(
+        self, merged: dict[str, Any], stage: str, origins: dict[str, str], only: str | None = None
+    ) -> None:
+        """Writes into a stage what all layers said, or one of them."""
+        for label, spots in self.said:
+            if only in (None, label):
+                merge(merged, {"method": {"stages": {stage: {"spots": spots}}}}, label, origins)
+
+    def settle(self, merged: dict[str, Any], origins: dict[str, str]) -> None:
+        """Takes ``spots`` from stages that were not meant, and keys that the policy does not read.
+
+        Raises:
+            UserError: no stage was meant.
+        """
+        stages = merged["method"].get("stages")
+        if not isinstance(stages, Mapping):
+            return  # the schema refuses it
+        routed = []
+        for name, stage in stages.items():
+            spots = stage.get("spots") if isinstance(stage, Mapping) else None
+            if not isinstance(spots, Mapping):
+                continue
+            if name not in self.own and not _learns_from_teacher(stage):
+                self._drop(stage, "spots", f"method.stages.{name}", origins)
+                continue
+            routed.append(name)
+            if spots.get("policy") in ("always", "random"):
+                for key in spots.keys() - {"policy"}:
+                    self._drop(stage["spots"], key, f"method.stages.{name}.spots", origins)
+        meant = {key: value for _, spots in self.said for key, value in spots.items()}
+        if meant.get("policy", "always") != "always" and not routed:
+            raise UserError(
+                "method.spots says where to distil, but no stage of "
+                f"{merged['method']['name']!r} trains a student by a term that reads a teacher; drop method.spots."
+            )
+
+    @staticmethod
+    def _drop(section: dict[str, Any], key: str, where: str, origins: dict[str, str]) -> None:
+        del section[key]
+        for dotted in [dotted for dotted in origins if f"{dotted}.".startswith(f"{where}.{key}.")]:
+            del origins[dotted]
+
+
+def _learns_from_teacher(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage that is not validated yet trains the student by a term that reads a teacher."""
+    terms = stage.get("terms")
+    if list(stage.get("train", ())) == ["adapters"] or not isinstance(terms, Mapping):
+        return False
+    names = [keys.get("loss", name) if isinstance(keys, Mapping) else name for name, keys in terms.items()]
+    return any(loss not in LOSSES or reads_teacher(LOSSES[loss].needs) for loss in names)

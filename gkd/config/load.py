@@ -1,0 +1,57 @@
+"""Experiments as YAML: layers, overrides, validation with every error at once, identity.
+
+Precedence is method < file that ``extends`` names < experiment file < override; ``Resolved.origins``
+keeps for each key the layer that set it. Config objects stop at ``gkd.experiment.prepare``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gkd.config.identity import forget_files
+from gkd.config.resolve import Resolved, override_layers, resolve
+from gkd.config.shipped import config_name, find
+from gkd.config.trust import lies_in_run_folder, named_in
+from gkd.config.yaml_files import read_yaml
+from gkd.core.errors import UserError
+
+
+def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = False) -> Resolved:
+    """Reads an experiment file, merges its layers and validates the result.
+
+    Args:
+        config: a path, or the name of a shipped config such as ``quickstart``.
+        overrides: ``a.b=c`` strings, read as YAML values.
+        from_run: no module is imported on its word alone; so for a file beside which a run's others lie.
+
+    Raises:
+        UserError: a missing file, or every mistake in it at once, each with its dotted path.
+    """
+    forget_files()
+    path = find(config)
+    layers: list[tuple[str, dict[str, Any]]] = []
+    foreign = [path] if from_run or lies_in_run_folder(path) else []
+    content = read_yaml(path)
+    extends = content.pop("extends", None)
+    if extends is not None:
+        beside = path.parent / f"{extends}.yaml"
+        base = read_yaml(base_path := beside if beside.is_file() else find(str(extends)))
+        if "extends" in base:
+            raise UserError(
+                f"{path} extends {extends!r}, which extends another file; extends goes one level deep."
+            )
+        layers.append((f"extends {extends}", base))
+        foreign += [base_path] if lies_in_run_folder(base_path) else []
+    layers.append(("experiment", content))
+    words = override_layers(overrides)
+    own = [*([] if path in foreign else [content]), *(layer for _, layer in words)]
+    trusted = named_in(own) if foreign else None
+    return resolve(config_name(path), [*layers, *words], trusted)
+
+
+def from_content(name: str, content: dict[str, Any], overrides: Sequence[str] = ()) -> Resolved:
+    """An experiment that no config states; only what overrides name is imported. Errors as of :func:`load`."""
+    words = override_layers(overrides)
+    return resolve(name, [("experiment", content), *words], named_in(layer for _, layer in words))

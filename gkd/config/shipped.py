@@ -1,0 +1,96 @@
+"""The shipped methods and experiments: where they stand, and by which names."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gkd.config.mistakes import sentences
+from gkd.config.yaml_files import read_yaml
+from gkd.core.errors import UserError, unknown
+from gkd.methods.method import Method
+
+
+def load_method(name: str) -> Method:
+    """A method file by name, on its own: what ``gkd show`` prints."""
+    content = {**method_content(name), "name": name}
+    try:
+        return Method.model_validate(content)
+    except ValidationError as error:
+        raise UserError(sentences(error, Method, f"method {name!r}")) from None
+
+
+def shipped_methods() -> dict[str, Method]:
+    """All methods under ``configs/methods``, by name."""
+    folder = configs_folder() / "methods"
+    return {path.stem: load_method(path.stem) for path in sorted(folder.glob("*.yaml"))}
+
+
+def shipped_weights() -> dict[str, tuple[float, str]]:
+    """Loss -> the weight in the shipped method of its name, or in the simplest that has it, and that method."""
+    found: dict[str, tuple[float, str]] = {}
+
+    def size(method: Method) -> tuple[int, int]:
+        return len(method.needs), sum(len(stage.terms) for stage in method.stages.values())
+
+    for method in sorted(shipped_methods().values(), key=size):
+        for term in (term for stage in method.stages.values() for term in stage.terms.values()):
+            if term.loss not in found or method.name == term.loss:
+                found[term.loss] = (term.weight, method.name)
+    return found
+
+
+def configs_folder() -> Path:
+    """Where the shipped configs stand, in a clone and in a wheel."""
+    return Path(str(resources.files("gkd.configs").joinpath("")))
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Every shipped experiment: name -> path."""
+    folder = configs_folder()
+    found = {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
+    return {name: path for name, path in found.items() if not name.startswith("methods/")}
+
+
+def config_name(path: Path) -> str:
+    """A shipped config's name under ``configs/``, another file's stem."""
+    for name, shipped in shipped_configs().items():
+        if shipped.resolve() == path.resolve():
+            return name
+    return path.stem
+
+
+def find(config: str | Path) -> Path:
+    """The file behind a path or a shipped config's name.
+
+    Raises:
+        UserError: neither is there; the sentence lists the shipped names.
+    """
+    path = Path(config)
+    if path.is_file():
+        return path
+    shipped = shipped_configs()
+    name = str(config).removeprefix("configs/").removesuffix(".yaml")
+    if name in shipped:
+        return shipped[name]
+    if path.suffix in (".yaml", ".yml") and path.parent != Path("."):
+        raise UserError(
+            f"The config file {path} does not exist; give a path or one of: {', '.join(sorted(shipped))}."
+        )
+    raise UserError(unknown("config", str(config), shipped))
+
+
+def method_content(name: str) -> dict[str, Any]:
+    folder = configs_folder() / "methods"
+    known = {path.stem: path for path in folder.glob("*.yaml")}
+    if name not in known:
+        if "/" in name or name.endswith((".yaml", ".yml")):
+            raise UserError(
+                f"The method {name!r} is a file, but a method is named as in configs/methods; change one of those in "
+                "the experiment, as in 'method: {name: sp, stages: {distil: {terms: {kd: {weight: 1}}}}}'."
+            )
+        raise UserError(unknown("method", name, known))
+    return read_yaml(known[name])

@@ -1,0 +1,1 @@
+"""The field's nouns: label spaces, networks and their features, batches, errors."""

@@ -1,0 +1,309 @@
+"""Any ``nn.Module`` as a gkd network, by naming the module paths to tap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gkd.core.errors import UserError, unknown
+from gkd.core.network import Features, StagedNetwork, Stages, as_network, through
+from gkd.core.user_code import told
+
+
+def as_staged(module: nn.Module, side: str) -> Any:
+    """The module itself where it can be cut into stages.
+
+    Args:
+        module: the network of a side.
+        side: ``student`` or ``teacher``, for the sentence.
+
+    Raises:
+        UserError: it is no ``StagedNetwork``, or was tapped without declaring stages.
+    """
+    declared = not isinstance(module, TappedNetwork) or module.stage_paths
+    if declared and isinstance(module, StagedNetwork):
+        return module
+    raise UserError(
+        f"The {side}'s {network_name(module)} is not cut into stages, which spot-adaptive routing needs: name them in "
+        f"{side}.taps.stages, the modules that lead from one map [B, C, H, W] to the next, as in 'stages: [[conv1, "
+        "bn1, act1, maxpool, layer1], [layer2], [layer3], [layer4], [global_pool]]', or use spots: always."
+    )
+
+
+def network_name(network: nn.Module) -> str:
+    """The class that a user knows a network by."""
+    return type(network.module if isinstance(network, TappedNetwork) else network).__name__
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes of one sample's outputs, as ``Features`` holds them, and of its image."""
+
+    logits: tuple[int, ...]
+    embedding: tuple[int, ...]
+    maps: tuple[tuple[int, ...], ...]
+    image: tuple[int, ...] = ()
+
+
+@torch.no_grad()
+def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
+    """What a network gives for one image of ``[C, H, W]``: one pass in eval mode that touches no statistics.
+
+    Every sub-module is left in the mode in which it was.
+
+    Raises:
+        UserError: the network cannot take such an image.
+    """
+    like = next(network.parameters())
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    images = torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype)
+    try:
+        features = as_network(network).features(images)
+    except UserError:
+        raise
+    except Exception as error:  # another library's own complaint, an assertion or a shape
+        raise UserError(
+            f"The {network_name(network)} cannot take images of {'×'.join(map(str, image_shape))} "
+            f"(channels×height×width): {told(error)} Change data.image_size or the network's options."
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return Shapes(
+        tuple(features.logits.shape[1:]),
+        tuple(features.embedding.shape[1:]),
+        tuple(tuple(values.shape[1:]) for values in features.maps),
+        tuple(image_shape),
+    )
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A module whose output is tapped, and how that output is laid out.
+
+    Attributes:
+        path: the module's path, such as ``layer4`` or ``blocks.11``.
+        layout: ``nchw`` for ``[B, C, H, W]``, ``nhwc`` for ``[B, H, W, C]``, ``tokens`` for ``[B, N, D]`` with the
+            tokens of the image row by row; None takes three dimensions for tokens and four for ``nchw``.
+        prefix_tokens: how many tokens (class, register, distillation) stand before those of the image; None
+            takes the fewest that leave a grid of the image's proportions.
+    """
+
+    path: str
+    layout: Literal["nchw", "nhwc", "tokens"] | None = None
+    prefix_tokens: int | None = None
+
+    def as_map(self, values: Tensor, images: Tensor) -> Tensor:
+        """The module's output for these images as a map ``[B, C, h, w]``.
+
+        Raises:
+            UserError: the output has another layout, or its tokens make no grid.
+        """
+        layout = self.layout or {3: "tokens", 4: "nchw"}.get(values.dim())
+        if layout is None or values.dim() != (3 if layout == "tokens" else 4):
+            wanted = layout or "map [B, C, H, W] and no tokens [B, N, D]"
+            raise UserError(
+                f"The tap {self.path!r} gives {list(values.shape)}, which is no {wanted}; tap another."
+            )
+        if layout == "nchw":
+            return values
+        if layout == "nhwc":
+            return values.permute(0, 3, 1, 2)
+        height, width = self._grid(values.shape[1], images.shape[-2], images.shape[-1])
+        return values[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
+
+    def _grid(self, tokens: int, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the image's tokens, in the image's proportions."""
+        for prefix in range(tokens) if self.prefix_tokens is None else (self.prefix_tokens,):
+            rows = round(math.sqrt(max(tokens - prefix, 0) * height / width))
+            columns = round(rows * width / height)
+            if rows * columns == tokens - prefix > 0:
+                return rows, columns
+        after = "" if self.prefix_tokens is None else f" after {self.prefix_tokens} others"
+        raise UserError(
+            f"The tap {self.path!r} gives {tokens} tokens, which make no grid of the proportions {height}:{width}"
+            f"{after}; change its prefix_tokens or tap another module."
+        )
+
+
+_HEAD_INPUT = "input of the head"
+
+
+class TappedNetwork(nn.Module):
+    """Any ``nn.Module`` as a gkd network, by naming the module paths to tap.
+
+    The wrapped module's output is the logits. The embedding is the *input* of ``head`` unless
+    ``embedding`` names a module, whose output is then used; maps and tokens are averaged over space.
+    The state dict is the wrapped module's, so weights keep the names that its own library gives them.
+
+    Args:
+        module: a classifier that maps images ``[B, C, H, W]`` to logits ``[B, num_classes]``.
+        head: path of the last linear layer, such as ``"fc"`` or ``"classifier.1"``.
+        maps: the modules whose outputs are the activation maps, shallow to deep: paths, or a ``Tap`` where
+            the layout does not follow from the number of dimensions.
+        embedding: the module whose output is the embedding; None taps the head's input.
+        stages: the modules to call one after the other from the images to each map and from the last map to the
+            embedding, one list of paths more than ``maps``; the last may be empty, for its result is flattened where
+            that fits the head, else averaged over space. ``gkd.models.cut_check.check_stages`` tries them.
+
+    Raises:
+        UserError: a path names no sub-module, the head is no linear layer, or the stages are not one more than the
+            maps, each ``[B, C, H, W]``; in a pass, a tapped module that was not called, gave no map, or whose output
+            the next module overwrites in place.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        head: str,
+        maps: Sequence[str | Tap] = (),
+        embedding: str | Tap | None = None,
+        stages: Sequence[Sequence[str]] = (),
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.head_path = head
+        self.maps = tuple(tap if isinstance(tap, Tap) else Tap(tap) for tap in maps)
+        self.embedding = Tap(embedding) if isinstance(embedding, str) else embedding
+        self.stage_paths = tuple(map(tuple, stages))
+        taps = [*self.maps, *([self.embedding] if self.embedding else [])]
+        known = dict(module.named_modules())
+        for path in (head, *(tap.path for tap in taps), *chain.from_iterable(self.stage_paths)):
+            if path not in known:
+                raise UserError(unknown("module path", path, (name for name in known if name)))
+        head_module = known[head]
+        if not isinstance(head_module, nn.Linear):
+            raise UserError(
+                f"The head {head!r} is a {type(head_module).__name__}; name the path of the last nn.Linear."
+            )
+        self.num_classes = head_module.out_features
+        self.embedding_dim = head_module.in_features
+        if self.stage_paths:
+            self._check_declared()
+        self._keeping = False  # whether the hooks keep what they see: in ``features``, not in a stage
+        self._taps: dict[str, Tensor] = {}
+        self._versions: dict[str, int] = {}  # of the tapped tensors when they were made
+        for path in dict.fromkeys(tap.path for tap in taps):
+            known[path].register_forward_hook(partial(self._keep_output, path))
+        self.tap_head()
+
+    @property
+    def head(self) -> nn.Module:
+        return self.module.get_submodule(self.head_path)
+
+    def tap_head(self) -> None:
+        """Taps the head's input where that is the embedding; to be called again for another head."""
+        if self.embedding is None:
+            self.head.register_forward_pre_hook(self._keep_input)
+
+    def _check_declared(self) -> None:
+        """Refuses stages that do not go with the maps."""
+        given, wanted = len(self.stage_paths), len(self.maps) + 1
+        if given != wanted:
+            raise UserError(
+                f"taps.stages has {given} lists for {len(self.maps)} maps; give {wanted}: one that leads to each map, "
+                "and one from the last map to the embedding, which may be empty."
+            )
+        for tap in self.maps:
+            if tap.layout not in (None, "nchw"):
+                raise UserError(
+                    f"The map {tap.path!r} has the layout {tap.layout}, where only a map [B, C, H, W] can be cut; tap "
+                    "other maps or drop taps.stages."
+                )
+
+    # Hooks are bound methods, so that a deep copy of the network taps itself, not the original.
+    def _keep_output(self, path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not self._keeping:
+            return
+        if not isinstance(output, Tensor):
+            raise UserError(
+                f"The tap {path!r} gives a {type(output).__name__} and no tensor; tap another module."
+            )
+        self._taps[path] = output
+        self._versions[path] = _version(output)
+
+    def _keep_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self._keeping:
+            self._taps[_HEAD_INPUT] = inputs[0]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped module's own: no ``module.`` stands before its names."""
+        return self.module.state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            state_dict[f"{prefix}module.{key.removeprefix(prefix)}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._logits(images)
+
+    def features(self, images: Tensor) -> Features:
+        self._keeping = True
+        try:
+            logits = self._logits(images)
+            if self.embedding is None:
+                embedding = self._taps[_HEAD_INPUT]
+                if embedding.dim() == 4:
+                    embedding = embedding.mean(dim=(2, 3))
+            else:
+                embedding = self._tapped(self.embedding)
+                if embedding.dim() != 2:
+                    embedding = self.embedding.as_map(embedding, images).mean(dim=(2, 3))
+            maps = tuple(tap.as_map(self._tapped(tap), images) for tap in self.maps)
+            return Features(logits, embedding, maps)
+        finally:
+            self._keeping = False
+            self._taps.clear()  # keep no activation alive between calls
+
+    def stages(self) -> Stages:
+        """The declared stages (``StagedNetwork``); a UserError where none were declared."""
+        if not self.stage_paths:
+            raise UserError(
+                f"The {network_name(self)} was tapped without stages; give TappedNetwork(..., stages=[...])."
+            )
+        *between, last = ([self.module.get_submodule(path) for path in paths] for paths in self.stage_paths)
+        return (*(partial(through, modules) for modules in between), partial(self._embed, last))
+
+    def _embed(self, modules: Sequence[nn.Module], x: Tensor) -> Tensor:
+        """The last stage, from the last map to ``[B, D]``."""
+        x = through(modules, x)
+        if x.dim() != 4:
+            return x
+        return x.flatten(1) if x.shape[1:].numel() == self.embedding_dim else x.mean(dim=(2, 3))
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits = self.module(images)
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            shape = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise UserError(
+                f"The {type(self.module).__name__} gives {shape} where logits [B, {self.num_classes}] are "
+                "expected; gkd distils classifiers."
+            )
+        return logits
+
+    def _tapped(self, tap: Tap) -> Tensor:
+        """The output that a hook kept."""
+        if tap.path not in self._taps:
+            raise UserError(f"The tap {tap.path!r} was not called in a forward pass; tap another module.")
+        values = self._taps[tap.path]
+        if _version(values) != self._versions[tap.path]:
+            raise UserError(
+                f"The output of the tap {tap.path!r} is overwritten in place by a module that follows, such as an "
+                "in-place ReLU; tap that one."
+            )
+        return values
+
+
+def _version(values: Tensor) -> int:
+    """How often a tensor was written to in place; 0 where that is not counted."""
+    return 0 if torch.compiler.is_compiling() or values.is_inference() else values._version

@@ -1,0 +1,3 @@
+"""The version of gkd, which runs record."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,1 @@
+"""Augmentation of whole batches, normalisation, and what each side sees."""

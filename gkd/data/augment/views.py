@@ -1,0 +1,105 @@
+"""What student and teacher see of the same samples: pixels, augmentation, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from gkd.core.batch import Batch
+from gkd.core.errors import UserError
+from gkd.data.augment.chain import Chain, augmentation
+from gkd.data.augment.normalise import normalise, per_channel
+from gkd.data.augment.resized_crop import random_boxes
+from gkd.data.images import ImageSet, Pixels
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one side sees the samples.
+
+    Attributes:
+        mean, std: its normalisation, one number a channel (see :func:`gkd.data.augment.normalise.normalise`).
+        augment: what :func:`gkd.data.augment.chain.augmentation` reads.
+        own_draws: draws other random numbers than the student, so that the two crops differ.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: str = "none"
+    own_draws: bool = False
+
+
+class _Side:
+    """The pixels of one side, augmented and normalised on the device."""
+
+    def __init__(
+        self, who: str, pixels: Pixels, look: Look, device: torch.device, memory_format: torch.memory_format
+    ) -> None:
+        for what, values in (("mean", look.mean), ("std", look.std)):
+            if len(values) != pixels.shape[1]:
+                raise UserError(
+                    f"The {who}'s {what} has {len(values)} numbers but its images have {pixels.shape[1]} channels; "
+                    "give one number per channel."
+                )
+        if min(look.std) <= 0:
+            raise UserError(f"The {who}'s std {tuple(look.std)} holds a number that is not above 0.")
+        self.pixels, self.look, self.device = pixels, look, device
+        self.memory_format = memory_format
+        self.chain = augmentation(look.augment)
+        self.statistics = per_channel(look.mean, device), per_channel(look.std, device)
+
+    def augmented(self, chunks: Sequence[Tensor], address: Mapping[str, int]) -> Iterator[Tensor]:
+        """uint8 ``[B, C, H, W]`` on the device for one index after the other."""
+        if self.look.own_draws:
+            address = {**address, "view": -1 - address["view"]}
+        if isinstance(self.pixels, Tensor):
+            for index in chunks:
+                yield self.chain(self.pixels[index].to(self.device), index.to(self.device), **address)
+            return
+        chain, boxes = self.chain, None
+        if chain.resized_crop is not None:  # the workers cut it out of the whole image
+            boxes = partial(random_boxes, **{**address, **chain.resized_crop.options})  # type: ignore[arg-type]
+            chain = Chain(chain.steps[1:])
+        for index, pixels in zip(chunks, self.pixels.stream(chunks, boxes), strict=True):
+            yield chain(pixels.to(self.device, non_blocking=True), index.to(self.device), **address)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        return normalise(pixels, *self.statistics, memory_format=self.memory_format)
+
+
+class Sides:
+    """Student and teacher, side by side; the teacher apart only where it sees something else."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        student: Look,
+        teacher: Look | None,
+        device: torch.device,
+        memory_format: torch.memory_format,
+    ) -> None:
+        self.labels, self.device = images.labels, device
+        self.student = _Side("student", images.images, student, device, memory_format)
+        self.teacher: _Side | None = None
+        self.shared = True  # one augmented image for both, at most normalised twice
+        if teacher is not None and (images.teacher_images is not None or teacher != student):
+            pixels = images.images if images.teacher_images is None else images.teacher_images
+            self.teacher = _Side("teacher", pixels, teacher, device, memory_format)
+            self.shared = images.teacher_images is None and not teacher.own_draws
+            self.shared = self.shared and teacher.augment == student.augment
+
+    def batches(self, chunks: Sequence[Tensor], address: Mapping[str, int]) -> Iterator[Batch]:
+        """The batches of the samples that ``chunks`` name."""
+        theirs = None
+        if self.teacher is not None and not self.shared:
+            theirs = self.teacher.augmented(chunks, address)
+        for index, pixels in zip(chunks, self.student.augmented(chunks, address), strict=True):
+            view = None
+            if self.teacher is not None:
+                view = self.teacher.normalised(pixels if theirs is None else next(theirs))
+            labels = self.labels[index].to(self.device)
+            yield Batch(self.student.normalised(pixels), labels, index.to(self.device), view)

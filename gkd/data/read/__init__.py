@@ -1,0 +1,1 @@
+"""Reading images: data sets by name, class folders, zips, any torch data set."""

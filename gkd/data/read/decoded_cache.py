@@ -1,0 +1,102 @@
+"""Decoded image sets on disk: written as a whole, checked when read, never executed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gkd.core.labels import LabelSpace
+from gkd.data.images import ImageSet
+
+
+def cache_folder() -> Path:
+    """Where gkd keeps what it can make again: ``GKD_CACHE`` or ``~/.cache/gkd``."""
+    return Path(os.environ.get("GKD_CACHE") or Path.home() / ".cache" / "gkd").expanduser()
+
+
+def _checksum(images: ImageSet, about: str) -> str:
+    return hashlib.sha256((images.fingerprint() + about).encode()).hexdigest()
+
+
+def read_cached(key: str, name: str) -> ImageSet | None:
+    """The image set cached under ``key``, or None where there is none or its file is damaged."""
+    path = cache_folder() / f"{key}.safetensors"
+    if not path.is_file():
+        return None
+    # Whatever is wrong with a cache file (cut short, bits flipped, another format), the answer is the same:
+    # it is made again. So every exception counts as damage.
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            about = json.loads(metadata["about"])
+            images = ImageSet(
+                file.get_tensor("images"),
+                file.get_tensor("labels"),
+                LabelSpace(about["classes"]),
+                files=tuple(about["files"]),
+                name=name,
+            )
+        if metadata["checksum"] == _checksum(images, metadata["about"]):
+            return images
+    except Exception:
+        pass
+    warnings.warn(f"The cache file {path} is damaged; the images are decoded again.", stacklevel=2)
+    return None
+
+
+def write_cached(key: str, images: ImageSet) -> None:
+    """Keeps an image set under ``key``; where the disk refuses, a warning says so and the run goes on."""
+    about = json.dumps({"classes": images.space.names, "files": images.files})
+    metadata = {"about": about, "checksum": _checksum(images, about)}
+    assert isinstance(images.images, Tensor), "images on disk are not cached"
+    tensors = {"images": images.images, "labels": images.labels}
+    _keep(f"{key}.safetensors", lambda path: save_file(tensors, path, metadata))
+
+
+def read_fact(key: str) -> str | None:
+    """The short text kept under ``key``, or None where there is none or its file is damaged."""
+    try:
+        text, checksum = (cache_folder() / f"{key}.txt").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return None
+    return text if checksum == _fact_checksum(key, text) else None
+
+
+def write_fact(key: str, text: str) -> None:
+    """Keeps an ASCII word under ``key``, as :func:`write_cached` keeps images."""
+    content = f"{text} {_fact_checksum(key, text)}\n"
+    _keep(f"{key}.txt", lambda path: path.write_text(content, encoding="ascii"))
+
+
+def _fact_checksum(key: str, text: str) -> str:
+    return hashlib.sha256(f"{key} {text}".encode()).hexdigest()[:16]
+
+
+def _keep(file_name: str, write: Callable[[Path], object]) -> None:
+    # Written beside its place and renamed: another process sees the whole file or none, and two processes
+    # that make the same file at once do not meet.
+    folder = cache_folder()
+    temporary = folder / f".{file_name}-{secrets.token_hex(4)}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, folder / file_name)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        warnings.warn(
+            f"What was read cannot be cached in {folder} ({error}); set GKD_CACHE to a writable folder.",
+            stacklevel=3,
+        )

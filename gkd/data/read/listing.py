@@ -1,0 +1,341 @@
+"""A data set of image files before a pixel is decoded: which files, of which class, in which split.
+
+A layout (:mod:`gkd.data.read.layouts`) makes a :class:`Listing`; what follows is the same for all of them.
+:func:`load_split` decodes images once and caches them as uint8 (:mod:`gkd.data.read.decoded_cache`). The cache is keyed
+by what the files are (a zip: names, sizes and CRCs from its central directory; a directory: names, sizes and
+modification times), so a changed data set is decoded again. :func:`content_fingerprint` names the content
+itself, whatever it is packed in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelSpace
+from gkd.data.image_files import EXTENSIONS, Form, Source, Tree, decode, open_image
+from gkd.data.images import ImageSet
+from gkd.data.read.decoded_cache import read_cached, read_fact, write_cached, write_fact
+from gkd.data.streamed_pixels import StreamedPixels
+
+Split = Literal["train", "validation", "test"]
+
+
+_CACHE_FORMAT = "2"  # raise it when the same files would be decoded to other pixels
+
+
+_DECODED_AT_ONCE = 256
+
+
+_NAMED = 20  # damaged files that one message names
+
+
+# The folders whose name says the split of what is in them.
+_FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test", "val")}
+
+
+@dataclass(frozen=True)
+class SplitListing:
+    """The files of one split.
+
+    Attributes:
+        files: N paths inside the source, with ``/``.
+        labels: N columns of ``classes``.
+        classes: the class names.
+    """
+
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a data set of image files holds, known without opening an image.
+
+    Attributes:
+        label: where it is, for messages.
+        splits: ``"train"``, ``"validation"``, ``"test"`` -> its files; only those that are there.
+        prefix: the folder common to all, taken off in the file names that are shown.
+        stamp: 64 hex digits over paths, splits, classes and the files' stamps: they name the cache.
+    """
+
+    label: str
+    splits: dict[str, SplitListing]
+    prefix: str
+    stamp: str
+
+    def split(self, split: Split) -> SplitListing:
+        """One split's files; a UserError where it is not there."""
+        if split not in self.splits:
+            there = " and ".join(f"'{name}'" for name in self.splits)
+            raise UserError(f"{self.label} has no images of the split '{split}', only of {there}; add them.")
+        return self.splits[split]
+
+    def shown(self, path: str) -> str:
+        """A file's path as messages and ``ImageSet.files`` show it."""
+        return path.removeprefix(self.prefix)
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """(split, class name, path) of every file."""
+        for name, part in self.splits.items():
+            for path, label in zip(part.files, part.labels, strict=True):
+                yield name, part.classes[label], path
+
+
+def listing_from(tree: Tree, splits: Mapping[str, Mapping[str, Sequence[str]]], *, hint: str) -> Listing:
+    """A listing, checked.
+
+    Args:
+        tree: what the layout read.
+        splits: split -> class, in the order of the columns -> its files' paths below ``tree.prefix``. Splits
+            and the files of a class are put in order here.
+        hint: what to do about a class without an image, for its message.
+
+    Raises:
+        UserError: a class without an image, or one that only the training or only the test split has while
+            they share others (splits without a common class are few-shot data).
+    """
+    found: dict[str, SplitListing] = {}
+    digest = hashlib.sha256()
+    for split in (name for name in ("train", "validation", "test") if name in splits):
+        classes = splits[split]
+        for name, files in classes.items():
+            if not files:
+                raise UserError(
+                    f"The class '{name}' of the {split} split of {tree.label} has no image "
+                    f"({', '.join(EXTENSIONS)}); {hint}."
+                )
+        rows = [(column, path) for column, name in enumerate(classes) for path in sorted(classes[name])]
+        names = tuple(classes)
+        for column, path in rows:
+            about = f"{split}\0{names[column]}\0{tree.prefix}{path}\0{tree.stamps[path]}\n"
+            digest.update(about.encode("utf-8", "surrogateescape"))
+        found[split] = SplitListing(
+            tuple(tree.prefix + path for _, path in rows), tuple(column for column, _ in rows), names
+        )
+    listing = Listing(tree.label, found, tree.prefix, digest.hexdigest())
+    _check_classes(listing)
+    return listing
+
+
+def _check_classes(listing: Listing) -> None:
+    if not {"train", "test"} <= set(listing.splits):
+        return
+    train, test = (set(listing.splits[split].classes) for split in ("train", "test"))
+    if train & test and train != test:
+        name = min(train ^ test)
+        here, there = ("train", "test") if name in train else ("test", "train")
+        raise UserError(
+            f"The class '{name}' of {listing.label} has images in the {here} split but not in the {there} split; "
+            "give both splits the same classes, or wholly different ones for few-shot episodes."
+        )
+
+
+def content_fingerprint(source: Source, listing: Listing) -> str:
+    """64 hex digits that name the images of a listing, and their classes, by content.
+
+    SHA-256 over relative path, size and CRC-32 of every image of every split, and over its split and class
+    where they do not stand in its path; so a directory and a zip of it have the same one. A zip is judged by
+    its central directory; the files of a directory are read once, and the answer is kept in the cache while
+    their sizes and modification times stay.
+    """
+    key = f"fingerprint-{listing.stamp[:32]}"
+    known = read_fact(key)
+    if known is not None:
+        return known
+    digest = hashlib.sha256()
+    for path, split, name in sorted((path, split, name) for split, name, path in listing.rows()):
+        relative = listing.shown(path)
+        folder, _, rest = relative.partition("/")
+        said = folder in _FOLDERS[split] and rest.startswith(f"{name}/")
+        about = relative if said else f"{relative}\0{split}\0{name}"
+        digest.update(about.encode("utf-8", "surrogateescape") + f"\0{source.checksum(path)}\n".encode())
+    write_fact(key, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def first_file(listing: Listing) -> str:
+    """The file that the others are compared with, where their size and channels are to be the same."""
+    return next(iter(listing.splits.values())).files[0]
+
+
+def check_like(image: np.ndarray, path: str, first: np.ndarray, first_path: str, label: str) -> None:
+    """Refuses an image of another size or other channels than the first.
+
+    Args:
+        image, first: uint8 ``[H, W]`` or ``[H, W, 3]``, as :func:`gkd.data.image_files.decode` gives them.
+        path, first_path: of their files.
+        label: where they are.
+    """
+    if image.ndim != first.ndim:
+        grey, colour = (path, first_path) if image.ndim == 2 else (first_path, path)
+        raise UserError(
+            f"The image '{grey}' in {label} is grey where '{colour}' is in colour; set data.channels=3 (grey is "
+            "then R = G = B) or data.channels=1 (all become grey)."
+        )
+    if image.shape[:2] != first.shape[:2]:
+        height, width = image.shape[:2]
+        raise UserError(
+            f"The image '{path}' in {label} is {height}×{width} (height×width) where '{first_path}' is "
+            f"{first.shape[0]}×{first.shape[1]}; make them one size or set data.image_size."
+        )
+
+
+def _first(source: Source, paths: Sequence[str], form: Form) -> np.ndarray:
+    """The first image that can be decoded; a single pixel where none can, which ``_decode_all`` then says."""
+    for path in paths:
+        with contextlib.suppress(UserError):
+            return decode(source, path, form)
+    return np.zeros((1, 1), dtype=np.uint8)
+
+
+def _decode_all(source: Source, paths: Sequence[str], first_path: str, form: Form) -> np.ndarray:
+    """All images as uint8 ``[N, C, H, W]``, each like the one at ``first_path``."""
+    first = _first(source, [first_path, *paths], form)
+    decoded = np.empty((len(paths), 1 if first.ndim == 2 else 3, *first.shape[:2]), dtype=np.uint8)
+    chunks = [paths[i : i + _DECODED_AT_ONCE] for i in range(0, len(paths), _DECODED_AT_ONCE)]
+    num_threads = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    pool = ThreadPoolExecutor(num_threads)
+    position = 0
+    damaged: list[UserError] = []
+
+    def attempt(path: str) -> np.ndarray | UserError:
+        try:
+            return decode(source, path, form)
+        except UserError as error:
+            return error
+
+    try:
+        # Results come in the order of the files, so an error names the same files every time.
+        for images in pool.map(lambda part: [attempt(path) for path in part], chunks):
+            for image in images:
+                if isinstance(image, UserError):
+                    damaged.append(image)
+                elif not damaged:
+                    check_like(image, paths[position], first, first_path, source.label)
+                    decoded[position] = image if image.ndim == 2 else image.transpose(2, 0, 1)
+                position += 1
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if len(damaged) == 1:
+        raise damaged[0]
+    if damaged:
+        more = [f"and {len(damaged) - _NAMED} more"] if len(damaged) > _NAMED else []
+        lines = "\n  ".join([*map(str, damaged[:_NAMED]), *more])
+        raise UserError(f"{len(damaged)} images in {source.label} cannot be decoded:\n  {lines}")
+    return decoded
+
+
+def load_split(
+    source: Source,
+    listing: Listing,
+    split: Split,
+    form: Form,
+    *,
+    name: str = "images",
+) -> ImageSet:
+    """One split of a listing, decoded, or from the cache where it was decoded before.
+
+    Training and test split are decoded together, so that what is wrong with either is said at the start.
+
+    Args:
+        source: where the listing's files are, open.
+        listing: of a layout.
+        split: one of its splits.
+        form: what the images are brought to. Without channels they have to be all grey (or 1 bit) or all colour,
+            without a size of one size.
+        name: of the set, for messages.
+
+    Raises:
+        UserError: no such split, an image that cannot be decoded (named), images of several sizes, grey
+            images among colour ones.
+    """
+    listing.split(split)
+
+    def key(part: str) -> str:
+        what = (_CACHE_FORMAT, listing.stamp, form, part)
+        return f"images-{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}"
+
+    cached = read_cached(key(split), name)
+    if cached is not None:
+        return cached
+    together = ("train", "test") if split in ("train", "test") else (split,)
+    parts = {part: listing.splits[part] for part in together if part in listing.splits}
+    paths = [path for part in parts.values() for path in part.files]
+    pixels = torch.from_numpy(_decode_all(source, paths, first_file(listing), form))
+    sets, start = {}, 0
+    for part, listed in parts.items():
+        sets[part] = ImageSet(
+            pixels[start : start + len(listed.files)],
+            torch.tensor(listed.labels, dtype=torch.int64),
+            LabelSpace(listed.classes),
+            files=tuple(listing.shown(path) for path in listed.files),
+            name=name,
+        )
+        start += len(listed.files)
+        write_cached(key(part), sets[part])
+    return sets[split]
+
+
+def stream_split(
+    source: Source,
+    listing: Listing,
+    split: Split,
+    form: Form,
+    *,
+    root: Path,
+    workers: int,
+    name: str,
+) -> ImageSet:
+    """One split of a listing whose pixels stay on disk.
+
+    Args:
+        source, listing, split, name: as of :func:`load_split`.
+        form: likewise, but no channels are 3, because the files are not opened to see.
+        root: where the source is, for the worker processes.
+        workers: processes that decode.
+    """
+    listed = listing.split(split)
+    return ImageSet(
+        StreamedPixels(
+            root,
+            listed.files,
+            form=replace(form, channels=form.channels or 3),
+            size=_size(source, listing, form),
+            workers=workers,
+            stamp=listing.stamp,
+        ),
+        torch.tensor(listed.labels, dtype=torch.int64),
+        LabelSpace(listed.classes),
+        files=tuple(listing.shown(path) for path in listed.files),
+        name=name,
+    )
+
+
+def decoded_bytes(source: Source, listing: Listing, form: Form) -> int:
+    """What the images of all splits take in memory, going by the first one's size where none is given."""
+    height, width = _size(source, listing, form)
+    return sum(len(part.files) for part in listing.splits.values()) * (form.channels or 3) * height * width
+
+
+def _size(source: Source, listing: Listing, form: Form) -> tuple[int, int]:
+    """Height and width as given, or of the first image that can be decoded."""
+    if form.image_size is not None:
+        return form.image_size, form.image_size
+    for part in listing.splits.values():
+        for path in part.files:
+            with contextlib.suppress(UserError):
+                image = open_image(source, path, None)
+                return image.height, image.width
+    return 1, 1  # no image can be decoded, which whoever reads them says

@@ -1,0 +1,102 @@
+"""Every data set by name, and ``load_images``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import get_args
+
+from gkd.core.errors import UserError, unknown
+from gkd.core.user_code import FORM, call_factory, import_object, is_import_name
+from gkd.data.image_files import Fit, Form, Source, open_source
+from gkd.data.images import ImageSet
+from gkd.data.read.arrays import ARRAYS, Reader
+from gkd.data.read.layouts import LAYOUTS, Layout, scan
+from gkd.data.read.listing import Split, decoded_bytes, load_split, stream_split
+from gkd.data.read.torch_dataset import from_dataset
+
+# Every data set by name: those that come as arrays, and those that are image files in some layout.
+DATASETS: Mapping[str, Reader | Layout] = {**ARRAYS, **LAYOUTS}
+
+
+def check_dataset_name(name: str) -> None:
+    """Raises a UserError for a name that is neither in ``DATASETS`` nor ``pkg.module:factory``; imports nothing."""
+    if name not in DATASETS and not is_import_name(name):
+        raise UserError(f"{unknown('data set', name, DATASETS)} Or one of your own: {FORM}.")
+
+
+def load_images(
+    name: str,
+    split: Split,
+    *,
+    root: Path | None = None,
+    download: bool = False,
+    channels: int | None = None,
+    image_size: int | None = None,
+    fit: Fit = "stretch",
+    memory_gb: float = math.inf,
+    workers: int = 0,
+) -> ImageSet:
+    """One split of a data set by name.
+
+    Args:
+        name: a key of :data:`DATASETS`, or ``pkg.module:factory``: your own, imported and called as
+            ``factory(split=split, root=root)`` for a data set that :func:`~gkd.data.from_dataset` takes.
+        split: ``"train"`` or ``"test"``; ``"validation"`` where image files have such a split.
+        root: for image files their directory or zip; for torchvision's data sets the folder of their files
+            (None: ``datasets`` in gkd's cache folder); ``digits`` needs none; a factory gets it as it is.
+        download: fetch a missing torchvision data set.
+        channels: 1 or 3; None keeps the data's own, and refuses grey image files among colour ones.
+        image_size: pixels of a square to which every image is resized (antialiased bilinear); None keeps the data's
+            own.
+        fit: of image files: ``stretch`` does not keep the aspect ratio, ``crop`` takes the square in the middle
+            (:class:`gkd.data.image_files.Form`).
+        memory_gb: GiB; image files whose pixels take more, all splits together, are streamed from disk.
+        workers: processes that decode streamed images.
+
+    Returns:
+        The images on the CPU, or on disk; classes in the data's natural order.
+
+    Raises:
+        UserError: an unknown name or split, or data that cannot be read: one sentence on what to do.
+    """
+    check_dataset_name(name)
+    if split not in get_args(Split):
+        raise UserError(unknown("split", split, get_args(Split)))
+    root = None if root is None else Path(root).expanduser()
+    if name in LAYOUTS:
+        if root is None:
+            what = " of SPLIT/CLASS/FILE" if name == "folder" else " of its files"
+            raise UserError(f"The data {name!r} needs data.root: the path of a zip or a folder{what}.")
+        form = Form(channels, image_size, fit)
+        with closing(open_source(root)) as source:
+            return _read_files(source, name, split, root, form, memory_gb, workers)
+    if fit != "stretch":
+        raise UserError(f"fit={fit} is for image files; {name} comes as arrays, so leave it out.")
+    if is_import_name(name):
+        given = {"split": split, "root": root}
+        factory = import_object(name, what="data set")
+        dataset = call_factory(factory, name=name, what="data set", given=given, options={})
+        return from_dataset(dataset, channels=channels, image_size=image_size, fit=fit, name=name)
+    if split == "validation":
+        raise UserError(f"{name} has no validation split of its own; use 'train' or 'test'.")
+    return ARRAYS[name](split, root=root, download=download, channels=channels, image_size=image_size)
+
+
+def _read_files(
+    source: Source,
+    name: str,
+    split: Split,
+    root: Path,
+    form: Form,
+    memory_gb: float,
+    workers: int,
+) -> ImageSet:
+    """The images of a split, in memory where those of all splits fit there."""
+    shown = root.stem if name == "folder" else name
+    listing = scan(name, source)
+    if decoded_bytes(source, listing, form) <= memory_gb * 2**30:
+        return load_split(source, listing, split, form, name=shown)
+    return stream_split(source, listing, split, form, root=root, workers=workers, name=shown)

@@ -1,0 +1,184 @@
+"""Any map-style ``torch.utils.data.Dataset`` with labels as an ImageSet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelSpace
+from gkd.core.user_code import told
+from gkd.data.image_files import Fit, Form, pixels_of
+from gkd.data.images import ImageSet
+from gkd.data.read.listing import check_like
+
+_WHERE = ("targets", "labels", "get_labels")
+
+
+def from_dataset(
+    dataset: Any,
+    *,
+    classes: Sequence[str] | None = None,
+    channels: int | None = None,
+    image_size: int | None = None,
+    fit: Fit = "stretch",
+    name: str = "dataset",
+) -> ImageSet:
+    """Reads every item of a data set once, in order, into memory.
+
+    Args:
+        dataset: has ``len()``, items that begin with (image, label), and the labels of all items in
+            ``.targets``, ``.labels`` or ``get_labels()``, as columns or as class names. An image is a PIL
+            image; uint8 pixels; or floats in [0, 1] (``ToTensor`` without ``Normalize``). Arrays and tensors
+            are ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]`` with C of 1 or 3 (where both fit: a tensor is
+            ``[C, H, W]``, an array ``[H, W, C]``). Random transforms would be frozen: leave them to
+            ``data.augment``.
+        classes: the class names in the order of the columns; None takes ``dataset.classes``, or else the
+            sorted labels themselves.
+        channels: 1 or 3; None keeps the data's own, and refuses grey images among colour ones.
+        image_size: pixels of a square to which every image is resized (antialiased bilinear); None asks for
+            images of one size.
+        fit: whether to ``stretch`` images to the square or to ``crop`` it out of their middle.
+        name: of the data set, for messages.
+
+    Raises:
+        UserError: no length or no labels, labels that contradict the items or are none of the classes, an
+            item that is no such image (its number is named), images of several sizes.
+    """
+    form = Form(channels, image_size, fit)
+    labels = _labels(dataset, name)
+    names, columns = _columns(labels, getattr(dataset, "classes", None) if classes is None else classes, name)
+    decoded: np.ndarray | None = None
+    first = np.empty(0)
+    for i in range(len(labels)):
+        try:
+            item = dataset[i]
+        except Exception as error:
+            raise UserError(f"Item {i} of {name} cannot be read: {told(error)}") from error
+        if not isinstance(item, (tuple, list)) or len(item) < 2:
+            raise UserError(f"Item {i} of {name} is a {type(item).__name__}; it has to be (image, label).")
+        label = _plain(item[1])
+        if label not in (labels[i], columns[i], names[columns[i]]):
+            raise UserError(
+                f"Item {i} of {name} has the label {label!r}, but the data set's list of labels says {labels[i]!r}; "
+                "make them agree."
+            )
+        image = _pixels(item[0], form, f"item {i}", name)
+        if decoded is None:
+            first = image
+            decoded = np.empty(
+                (len(labels), *(1 if image.ndim == 2 else 3, *image.shape[:2])), dtype=np.uint8
+            )
+        check_like(image, f"item {i}", first, "item 0", name)
+        decoded[i] = image if image.ndim == 2 else image.transpose(2, 0, 1)
+    assert decoded is not None, "_labels refuses an empty data set"
+    files = tuple(f"item {i}" for i in range(len(labels)))
+    return ImageSet(
+        torch.from_numpy(decoded), torch.tensor(columns), LabelSpace(names), files=files, name=name
+    )
+
+
+def _labels(dataset: Any, name: str) -> list[Any]:
+    """The label of each item, as plain integers or strings."""
+    try:
+        count = len(dataset)
+    except TypeError:
+        raise UserError(
+            f"{name} is a {type(dataset).__name__} without a length; give a map-style data set with len() and [i]."
+        ) from None
+    for attribute in _WHERE:
+        found = getattr(dataset, attribute, None)
+        if found is not None:
+            break
+    else:
+        raise UserError(
+            f"{name} is a {type(dataset).__name__} without labels; give it .targets, .labels or get_labels(), the "
+            "label of each item."
+        )
+    labels = [_plain(label) for label in (found() if callable(found) else found)]
+    if len(labels) != count:
+        raise UserError(
+            f"{name} has {count} items, but {len(labels)} labels in {attribute}; make them agree."
+        )
+    if not labels:
+        raise UserError(f"{name} has no item.")
+    return labels
+
+
+def _plain(label: Any) -> Any:
+    """A label without its tensor or array."""
+    if isinstance(label, (Tensor, np.ndarray, np.generic)):
+        return label.tolist() if label.ndim == 0 else label.reshape(-1).tolist()
+    return label
+
+
+def _columns(labels: list[Any], classes: Any, name: str) -> tuple[list[str], list[int]]:
+    """The class names, and the column of each label in them."""
+    kinds = {type(label) for label in labels}
+    if kinds not in ({int}, {str}):
+        shown = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise UserError(
+            f"The labels of {name} are of type {shown}; they have to be all integers or all names."
+        )
+    known = sorted(set(labels))
+    names = [str(entry) for entry in (known if classes is None else classes)]
+    keys: Sequence[Any] = known if classes is None else names if kinds == {str} else range(len(names))
+    column = {key: i for i, key in enumerate(keys)}
+    for label in known:
+        if label not in column:
+            what = (
+                f"names of the {len(names)} classes" if kinds == {str} else f"columns 0 to {len(names) - 1}"
+            )
+            raise UserError(f"{name} has the label {label!r}, which is none of the {what}; correct either.")
+    return names, [column[label] for label in labels]
+
+
+def _pixels(image: Any, form: Form, item: str, name: str) -> np.ndarray:
+    """One image as uint8 ``[H, W]`` or ``[H, W, 3]``."""
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(_array(image, item, name))
+    try:
+        return pixels_of(image, form)
+    except ValueError as error:
+        raise UserError(f"The image of {item} in {name} has {error}.") from None
+
+
+def _array(image: Any, item: str, name: str) -> np.ndarray:
+    """A tensor or array as uint8 ``[H, W]`` or ``[H, W, 3]``."""
+    if not isinstance(image, (Tensor, np.ndarray)):
+        raise UserError(
+            f"The image of {item} in {name} is a {type(image).__name__}; give PIL images, uint8 pixels, or floats "
+            "in [0, 1] as ToTensor makes them."
+        )
+    places_of_c = (0, -1) if isinstance(image, Tensor) else (-1, 0)
+    if isinstance(image, Tensor):
+        image = image.detach().cpu()
+        image = image.float() if image.is_floating_point() else image
+    values = np.asarray(image)
+    shape = list(values.shape)
+    if values.ndim == 3:
+        places = [place for place in places_of_c if values.shape[place] in (1, 3)]
+        values = np.moveaxis(values, places[0], -1) if places else values
+        values = values[..., 0] if values.shape[-1] == 1 else values
+    if not (values.ndim == 2 or (values.ndim == 3 and values.shape[-1] == 3)) or 0 in shape:
+        raise UserError(
+            f"The image of {item} in {name} has the shape {shape}; give [H, W], [H, W, C] or [C, H, W], C of 1 or 3."
+        )
+    if np.issubdtype(values.dtype, np.floating):
+        low, high = float(values.min()), float(values.max())
+        if not (low >= 0 and high <= 1):  # NaN fails it too
+            raise UserError(
+                f"The image of {item} in {name} has values from {low:g} to {high:g}, outside [0, 1]: normalised or "
+                "scaled already; leave Normalize out, because gkd normalises itself (data.mean, data.std)."
+            )
+        values = np.rint(values * 255).astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise UserError(
+            f"The image of {item} in {name} has the type {values.dtype}; give uint8 pixels or floats in [0, 1]."
+        )
+    return np.ascontiguousarray(values)

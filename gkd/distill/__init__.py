@@ -1,0 +1,1 @@
+"""One step's losses: student, teacher, terms, routing."""

@@ -1,0 +1,66 @@
+"""Virtual samples: mixtures of the images of a batch, made in the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gkd.core.batch import Batch
+from gkd.methods.mixup import Mixup
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Which images make each virtual sample of a batch.
+
+    Attributes:
+        partner: int64 ``[B, K]``, rows of the batch; the first column is the row itself.
+        weight: ``[B, K]``, above 0, rows sum to 1.
+    """
+
+    partner: Tensor
+    weight: Tensor
+
+
+def draw_mixture(options: Mixup, size: int, device: torch.device) -> Mixture:
+    """Partners by random permutations of the batch and their weights, from torch's global generator."""
+    columns = [torch.arange(size, device=device)]
+    columns += [torch.randperm(size, device=device) for _ in range(options.images - 1)]
+    if options.weight is not None:
+        rest = (1 - options.weight) / (options.images - 1)
+        weight = torch.full((options.images,), rest, device=device)
+        weight[:1].fill_(options.weight)
+    else:
+        rows = (size,) if options.per == "sample" else (1,)
+        concentration = torch.full((*rows, options.images), options.alpha, device=device)
+        weight = torch.distributions.Dirichlet(concentration, validate_args=False).sample()
+    return Mixture(torch.stack(columns, 1), weight.expand(size, options.images))
+
+
+def mix(values: Tensor, mixture: Mixture) -> Tensor:
+    """``[B, ...]``: each row the weighted sum of its partners' rows of ``values [B, ...]``."""
+    shape = (-1, *[1] * (values.dim() - 1))
+    parts = zip(mixture.partner.unbind(1), mixture.weight.to(values.dtype).unbind(1), strict=True)
+    total = sum(weight.view(shape) * values[partner] for partner, weight in parts)
+    assert isinstance(total, Tensor)
+    return total
+
+
+def mix_batch(batch: Batch, mixture: Mixture, num_classes: int) -> Batch:
+    """The virtual samples of a batch; their labels are distributions ``[B, num_classes]``."""
+    labels = mix(F.one_hot(batch.labels, num_classes).to(mixture.weight.dtype), mixture)
+    view = None if batch.view is None else mix(batch.view, mixture)
+    return replace(batch, images=mix(batch.images, mixture), labels=labels, view=view, teacher=None)
+
+
+def interpolated_logits(logits: Tensor, mixture: Mixture, temperature: float) -> Tensor:
+    """Logits ``[B, C]`` whose softmax at ``temperature`` mixes the softmaxes of the partners at it.
+
+    ``T · ln Σ_k w_k softmax(z_k / T)``, in log space.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    log_probabilities = (logits / temperature).log_softmax(1)[mixture.partner]  # [B, K, C]
+    return temperature * (log_probabilities + mixture.weight.log().unsqueeze(2)).logsumexp(1)

@@ -1,0 +1,98 @@
+"""A run's folder: its name, whether it is finished, what is written when it begins, its lock."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from gkd.config.identity import NO_EFFECT
+from gkd.config.resolve import Resolved
+from gkd.core.errors import UserError
+from gkd.experiment.environment import command, environment
+from gkd.experiment.prepare import Prepared
+from gkd.experiment.results import Summary
+from gkd.storage.checkpoints import latest_checkpoint
+from gkd.storage.json_files import read_json, write_json
+from gkd.storage.run_files import CORRECT, MATRIX, STEPS, WEIGHTS
+
+
+def run_folder(resolved: Resolved) -> Path:
+    """``out/<config>/<method>-<overrides>-<identity>/seed<seed>``: another override is another folder.
+
+    The identity covers all that decides the result (``Resolved.identity``); the overrides stand before
+    it for the reader.
+    """
+    experiment = resolved.experiment
+    parent = experiment.run.out / resolved.name
+    for same in sorted(parent.glob(f"{experiment.method.name}*-{resolved.identity}")):
+        return same / f"seed{experiment.run.seed}"  # the same run, reached by other words
+    parts = [experiment.method.name, *slug(resolved.overrides, "compare"), resolved.identity]
+    return parent / "-".join(parts) / f"seed{experiment.run.seed}"
+
+
+def slug(overrides: Sequence[str], *hidden_sections: str) -> list[str]:
+    """Overrides as a part of a folder's name, each key by its last two parts; none where nothing is to show.
+
+    Those that change no result, or that the folder's name shows otherwise, are left out.
+    """
+    hidden = {"method", "method.name", "run.seed", *NO_EFFECT}
+    pairs = [override.split("=", 1) for override in overrides]
+    kept = {k: v for k, v in pairs if k not in hidden and k.split(".")[0] not in hidden_sections}
+    text = ",".join(f"{'.'.join(key.split('.')[-2:])}={value}" for key, value in kept.items())
+    text = re.sub(r"[^A-Za-z0-9_.=\-]+", "_", text)[:60].strip("_")
+    return [text] if text else []
+
+
+def finished(folder: Path) -> Summary | None:
+    """The summary of a finished run, or None."""
+    needed = ["summary.json", CORRECT, *([MATRIX] if (folder / STEPS).is_dir() else [])]
+    if not all((folder / name).is_file() for name in needed):
+        return None
+    summary: Summary = read_json(folder / "summary.json", keys=("config", "method", "relation", *WEIGHTS))
+    return summary
+
+
+def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
+    """config.yaml, command.txt and env.json; a resumed run must find the machine it was started on."""
+    resolved, settings = prepared.resolved, prepared.settings
+    env = environment(threads, settings.device, settings.dtype)
+    path = folder / "env.json"
+    # Of an incremental run each step has checkpoints of its own.
+    begun = (folder / STEPS).is_dir() or latest_checkpoint(folder / "checkpoints") is not None
+    if path.is_file() and begun:
+        before = read_json(path, keys=("versions", "threads", "device"))
+        for key in ("versions", "threads", "device"):
+            if before.get(key) != env[key] and key not in resolved.experiment.run.allow_changed:
+                raise UserError(
+                    f"The run {folder} was started with {key} {before.get(key)} and would go on with {env[key]}, "
+                    f"which can change its bits; restore {key}, or allow it with run.allow_changed=[{key}]."
+                )
+    (folder / "config.yaml").write_text(f"# {resolved.name}\n{resolved.with_images_named().annotated_yaml()}")
+    (folder / "command.txt").write_text(command() + "\n")
+    write_json(path, env)
+
+
+@contextmanager
+def locked(folder: Path, waiting: Console | None) -> Iterator[None]:
+    """Keeps a second process out of the run folder; with a console to say so, it waits."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"The run folder {folder} cannot be made ({error.strerror}); change run.out."
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if waiting is None:
+                raise UserError(f"Another process is working in {folder}; wait for it.") from None
+            waiting.print(f"waiting for the process that works in {folder}", markup=False, highlight=False)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

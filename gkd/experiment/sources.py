@@ -1,0 +1,104 @@
+"""From a data section to its images: training, validation and test, and their statistics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache, partial
+
+from gkd.config import schema
+from gkd.core.errors import UserError
+from gkd.data import (
+    LAYOUTS,
+    ImageSet,
+    channel_statistics,
+    fingerprint,
+    listing_of,
+    load_images,
+    split_validation,
+)
+from gkd.data.read.listing import Split
+from gkd.data.rotations import with_rotations
+from gkd.problems.problem import Source
+from gkd.training.device import available_cpus
+
+
+@lru_cache(maxsize=4)
+def load_source(data: schema.Data) -> Source:
+    """A data set with its validation split, cut per class by the split's own seed."""
+    if data.fingerprint is not None and data.root is not None:
+        found = fingerprint(data.root, data.name)
+        if found != data.fingerprint:
+            raise UserError(
+                f"The images at data.root {data.root} are not those of data.fingerprint {data.fingerprint[:12]}...: "
+                f"get the right ones, or set data.fingerprint={found} (or null, for any)."
+            )
+    train, test = _load_split(data, "train"), _load_split(data, "test")
+    cut = data.validation
+    train, validation = split_validation(
+        train, per_class=cut.per_class, fraction=cut.fraction, take=cut.take, seed=cut.seed
+    )
+    other = None
+    if data.name in LAYOUTS and data.root is not None and not set(train.space) & set(test.space):
+        there = listing_of(data.name, data.root).splits.get("validation")
+        other = (
+            _load_split(data, "validation") if there and not set(there.classes) & set(train.space) else None
+        )
+    return Source(train, validation, test, other)
+
+
+def _load_split(data: schema.Data, split: Split) -> ImageSet:
+    """The images of a split, with what the teacher sees of them where that is something else."""
+    images = _read_split(data, split)
+    return with_rotations(images) if data.rotations else images
+
+
+def _read_split(data: schema.Data, split: Split) -> ImageSet:
+    workers = available_cpus() if data.workers is None else data.workers
+    read = partial(
+        load_images,
+        data.name,
+        split,
+        root=data.root,
+        download=data.download,
+        fit=data.fit,
+        memory_gb=data.memory_gb,
+        workers=workers,
+    )
+    images = read(channels=data.channels, image_size=data.image_size)
+    view = data.teacher_view
+    if view is None:
+        return images
+    size = images.size if view.image_size is None else (view.image_size, view.image_size)
+    if (view.channels or images.channels, *size) == images.image_shape:
+        return images  # the same pixels
+    theirs = read(channels=view.channels or images.channels, image_size=view.image_size or data.image_size)
+    return replace(images, teacher_images=theirs.images)
+
+
+def statistics(
+    data: schema.Data, images: ImageSet | None = None, *, of_teacher: bool = False
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The input normalisation: as configured, or measured over the training images (as the teacher sees them).
+
+    Args:
+        data: the data set.
+        images: instead of all its training images.
+        of_teacher: measures what the teacher sees of them.
+
+    Raises:
+        UserError: another number of values than the images have channels.
+    """
+    own = load_source(data).train if images is None else images
+    images = own.as_teacher_sees if of_teacher else own
+    # What is configured is for the student's channels; a teacher that sees others has its own.
+    if data.mean is not None and data.std is not None and images.channels == own.channels:
+        for key, values in (("mean", data.mean), ("std", data.std)):
+            if len(values) != own.channels:
+                raise UserError(
+                    f"data.{key} has {len(values)} numbers but the images have {own.channels} channels; give one "
+                    "number per channel, or leave out mean and std to have them measured."
+                )
+        return data.mean, data.std
+    mean, std = channel_statistics(images)
+    # Rounded, so that teacher and student over the same data share one normalised view.
+    return tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std)

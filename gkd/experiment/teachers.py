@@ -1,0 +1,194 @@
+"""From an experiment to its teacher: loaded from a file, or the run that trains it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gkd.config import schema
+from gkd.config.resolve import Resolved, resolve
+from gkd.config.shipped import load_method
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.distill.teacher import Teacher
+from gkd.experiment.networks import build_side, options_of
+from gkd.experiment.prepare import Prepared
+from gkd.experiment.sources import statistics
+from gkd.problems.problem import Problem
+from gkd.problems.task import TASKS
+from gkd.storage.weight_metadata import WeightFacts
+from gkd.storage.weights import load_weights, read_weights, sha256
+from gkd.training.loop import check_method
+
+# What the data section says of the student's training alone, not of the teacher's on the same images.
+_STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "teacher_view")
+
+
+def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem]:
+    """The teacher from a weight file, and the problem with the relation to its actual columns.
+
+    The file's metadata (network, classes in column order, mean, std) are checked against the
+    experiment where they are there; a file without them is taken to have the task's classes in order.
+
+    Raises:
+        UserError: another network, class count or class set than the experiment says.
+    """
+    experiment, problem = prepared.experiment, prepared.problem
+    options = experiment.teacher
+    assert options is not None
+    tensors, metadata = read_weights(checkpoint)
+    check_checksum(options, checkpoint)
+    facts = WeightFacts.read(metadata, checkpoint)
+    built_with = options_of(options, facts, checkpoint, "teacher")
+    space = problem.relation.teacher
+    if facts.classes is not None:
+        space = LabelSpace(facts.classes)
+        if set(space) != set(problem.relation.teacher):
+            given, names = set(problem.relation.teacher), list(space)
+            key = "task.classes" if experiment.task.name == "standard" else "task.teacher_classes"
+            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            raise UserError(
+                f"teacher.checkpoint {checkpoint} knows {len(space)} classes, but the task gives the teacher "
+                f"{len(given)}, of which it knows {len(given & set(space))}; choose the task's teacher classes to "
+                f"match, in {key}, or with the task cross_task: [{shown}]."
+            )
+    network = build_side(options, len(space), problem.student.train.as_teacher_sees, built_with)
+    load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)
+    mean, std = options.mean or facts.mean, options.std or facts.std
+    if mean is None or std is None:
+        found = _statistics_of_teacher(prepared)
+        mean, std = mean or found[0], std or found[1]
+    built_as = f"{options.network} {built_with} {options.taps}"
+    teacher = Teacher(network, space, mean=mean, std=std, built_as=built_as)
+    teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    relation = LabelRelation(space, problem.relation.student, problem.relation.aliases)
+    return teacher, replace(problem, relation=relation)
+
+
+def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
+    """Refuses a weight file that is not the one of ``teacher.sha256``, where the experiment names both."""
+    if options.sha256 is not None and options.checkpoint is not None and sha256(checkpoint) != options.sha256:
+        raise UserError(
+            f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
+            f"{options.sha256[:12]}... of teacher.sha256; get the right file, or change or drop teacher.sha256."
+        )
+
+
+def random_teacher(prepared: Prepared) -> Teacher:
+    """A teacher with random weights, for a dry run before the real one is trained."""
+    options, space = prepared.experiment.teacher, prepared.problem.relation.teacher
+    assert options is not None
+    network = build_side(options, len(space), prepared.problem.student.train.as_teacher_sees)
+    mean, std = _statistics_of_teacher(prepared)
+    teacher = Teacher(network, space, mean=mean, std=std)
+    return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _statistics_of_teacher(prepared: Prepared) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The teacher's input normalisation where its file says none: that of the images it would be trained on."""
+    experiment, problem = prepared.experiment, prepared.problem
+    assert experiment.teacher is not None
+    images = None if problem.measured is None else problem.teacher.train
+    return statistics(experiment.teacher.data or experiment.data, images, of_teacher=True)
+
+
+def check_shapes(prepared: Prepared) -> None:
+    """Refuses a method that does not fit the two networks' outputs, before the teacher is trained for it."""
+    check_method(prepared.experiment.method, prepared.student, random_teacher(prepared), prepared.problem)
+
+
+def teacher_experiment(prepared: Prepared) -> Resolved:
+    """The run that trains the teacher over its classes, shared by all that need it."""
+    experiment = prepared.experiment
+    options = experiment.teacher
+    assert options is not None
+    if load_method(options.train.method).needs_teacher:
+        raise UserError(
+            f"teacher.train.method={options.train.method} needs a teacher itself; use one without, such as student "
+            "or mixup."
+        )
+    data = options.data or experiment.data
+    if options.data is None:
+        seen = data.teacher_view or schema.TeacherView()
+        own = {"channels": seen.channels or data.channels, "image_size": seen.image_size or data.image_size}
+        data = data.model_copy(update={**own, **dict.fromkeys(_STUDENTS_ALONE)})
+        images = prepared.problem.student.train
+        if images.as_teacher_sees.channels != images.channels:
+            data = data.model_copy(update={"mean": None, "std": None})  # those given are the student's
+    task = _task_of_teacher(prepared)
+    return _training(prepared, f"teachers/{options.network}", task, data, options, options.train)
+
+
+def pretraining_experiment(prepared: Prepared) -> Resolved:
+    """The run that trains what the student starts from, shared by all that start there.
+
+    Raises:
+        UserError: a task without base classes.
+    """
+    experiment = prepared.experiment
+    section = experiment.student
+    assert section.pretrain is not None
+    task = TASKS[experiment.task.name].load()(experiment.task)
+    own = task.teacher_task() if hasattr(task, "teacher_task") else None
+    if own is None:
+        raise UserError(
+            f"student.pretrain trains on the base classes, but the task {experiment.task.name} has none (or names "
+            "teacher_classes of its own); use middle_shot, or student.checkpoint."
+        )
+    data = experiment.data.model_copy(update=dict.fromkeys(_STUDENTS_ALONE))
+    return _training(prepared, f"students/{section.network}", own, data, section, section.pretrain)
+
+
+def _training(
+    prepared: Prepared,
+    name: str,
+    task: dict[str, Any],
+    data: schema.Data,
+    section: schema.Side,
+    training: schema.TeacherTraining,
+) -> Resolved:
+    """An ordinary run that trains a side's network before the experiment's own."""
+    experiment = prepared.experiment
+    if training.batch_size is not None:
+        data = data.model_copy(update={"batch_size": training.batch_size})
+    run = experiment.run.model_dump(mode="json", exclude_unset=True)
+    run.update(epochs=training.epochs, seed=training.seed)
+    content = {
+        "task": task,
+        "data": data.model_dump(mode="json", exclude_unset=True),
+        "student": _as_student(section),
+        "method": {"name": training.method},
+        "optimiser": training.optimiser.model_dump(mode="json"),
+        "evaluate": experiment.evaluate.model_dump(mode="json", exclude_unset=True),
+        "run": run,
+    }
+    for key in _STUDENTS_ALONE:
+        if getattr(data, key) is None:
+            content["data"].pop(key, None)
+    needs_teacher = load_method(training.method).needs_teacher
+    if needs_teacher and experiment.teacher is not None:
+        content["teacher"] = experiment.teacher.model_dump(mode="json", exclude_unset=True)
+    return resolve(name, [("training", content)])
+
+
+def _task_of_teacher(prepared: Prepared) -> dict[str, Any]:
+    """The task's own for its teacher, or the standard task over the teacher's classes."""
+    experiment = prepared.experiment
+    task = TASKS[experiment.task.name].load()(experiment.task)
+    own = task.teacher_task() if hasattr(task, "teacher_task") else None
+    if own is not None and (experiment.teacher is None or experiment.teacher.data is None):
+        return dict(own)
+    return {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}}
+
+
+def _as_student(section: schema.Side) -> dict[str, Any]:
+    """The student section of the run that trains a teacher; what others read of it later does not rename it."""
+    content = {
+        "network": section.network,
+        "options": section.options,
+        "taps": section.taps.model_dump(mode="json", exclude={"maps", "stages"}, exclude_none=True),
+    }
+    return {key: value for key, value in content.items() if value}

@@ -1,0 +1,153 @@
+"""How embeddings are judged on episodes: every model on the same ones, by several classifiers, with intervals."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gkd.data import ImageSet
+from gkd.data.episodes import Episodes
+from gkd.few_shot.classifiers import CENTRED, centred, episode_accuracies
+from gkd.metrics.intervals import mean_interval
+
+MOST_QUERIES = 2**16 - 1  # of an episode, whose right answers are kept as uint16
+
+
+# Setting, such as "5-way 1-shot" -> classifier -> accuracy in percent of each episode, float64 [E].
+Accuracies = dict[str, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class EpisodeSet:
+    """Episodes over the images of some classes.
+
+    Attributes:
+        images: of the classes.
+        episodes: one for each number of ways, drawn with the most shots.
+        shots: the numbers of shots; fewer than were drawn take the first of them.
+    """
+
+    images: ImageSet
+    episodes: tuple[Episodes, ...]
+    shots: tuple[int, ...]
+
+    def settings(self) -> Iterator[tuple[str, Episodes]]:
+        """``("5-way 1-shot", its episodes)``: all shots of the first number of ways, then of the next."""
+        for drawn in self.episodes:
+            for shots in self.shots:
+                yield f"{drawn.ways}-way {shots}-shot", drawn.with_shots(shots)
+
+    def names(self) -> dict[str, str]:
+        """Setting -> ten hex digits over its classes, their names and the samples that were drawn."""
+        found = {}
+        for setting, drawn in self.settings():
+            digest = hashlib.sha256("\n".join(self.images.space).encode())
+            for tensor in (drawn.classes, drawn.index):
+                digest.update(tensor.contiguous().numpy().astype("<i8").tobytes())
+            found[setting] = digest.hexdigest()[:10]
+        return found
+
+    def accuracies(
+        self, embedding: Tensor, classifiers: tuple[str, ...], base_mean: Tensor | None = None
+    ) -> Accuracies:
+        """What classifiers on an embedding are worth on every episode.
+
+        Args:
+            embedding: ``[n, D]`` of the images.
+            classifiers: keys of ``gkd.few_shot.classifiers.CLASSIFIERS``.
+            base_mean: ``[D]``, the mean embedding of the training images, for the classifier ``centred``.
+        """
+        found: Accuracies = {}
+        for setting, episodes in self.settings():
+            found[setting] = {}
+            for classifier in classifiers:
+                rows, name = embedding, classifier
+                if classifier == CENTRED:
+                    assert base_mean is not None  # whoever judges looks whether it is wanted
+                    rows, name = centred(embedding, base_mean), "nearest-mean"
+                found[setting][classifier] = episode_accuracies(rows, episodes.support, episodes.query, name)
+        return found
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """How a few-shot task judges.
+
+    Attributes:
+        novel: the test: episodes over classes that neither training nor selection sees.
+        validation: episodes that choose the best epoch.
+        classifiers: what answers the queries; the first one chooses the epoch and leads tables.
+    """
+
+    novel: EpisodeSet
+    validation: EpisodeSet
+    classifiers: tuple[str, ...]
+
+    @property
+    def needs_base_mean(self) -> bool:
+        return CENTRED in self.classifiers
+
+
+def summarised(accuracies: Accuracies) -> dict[str, dict[str, dict[str, float]]]:
+    """Setting -> classifier -> ``accuracy`` and ``interval``, mean and half width of its 95 % interval, in percent."""
+    return {
+        setting: {classifier: _interval(values) for classifier, values in of_setting.items()}
+        for setting, of_setting in accuracies.items()
+    }
+
+
+def paired(ours: Accuracies, theirs: Accuracies) -> dict[str, dict[str, dict[str, float]]]:
+    """The differences on the same episodes, with their interval, as ``summarised`` has accuracies."""
+    return summarised(
+        {
+            setting: {name: values - theirs[setting][name] for name, values in of_setting.items()}
+            for setting, of_setting in ours.items()
+        }
+    )
+
+
+def _interval(values: Tensor) -> dict[str, float]:
+    mean, half = mean_interval(values)
+    return {"accuracy": round(mean, 4), "interval": round(half, 4)}
+
+
+def packed(
+    accuracies: Accuracies, queries: Mapping[str, int], drawn: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The accuracies as numbers of right answers, a short text a classifier (base64 of zlib of uint16).
+
+    Args:
+        accuracies: of every episode.
+        queries: setting -> how many queries an episode asks, of all its ways together.
+        drawn: setting -> the name of its episodes; what has other names is never paired.
+    """
+    content: dict[str, Any] = {}
+    for setting, of_setting in accuracies.items():
+        right = {
+            name: (values * queries[setting] / 100).round().to(torch.int32).numpy().astype("<u2").tobytes()
+            for name, values in of_setting.items()
+        }
+        texts = {name: base64.b64encode(zlib.compress(data, 9)).decode() for name, data in right.items()}
+        content[setting] = {"queries": queries[setting], "right": texts}
+        if drawn is not None:
+            content[setting]["drawn"] = drawn[setting]
+    return content
+
+
+def unpacked(content: Mapping[str, Any]) -> Accuracies:
+    """The accuracies of ``packed``, to the query."""
+    found: Accuracies = {}
+    for setting, of_setting in content.items():
+        found[setting] = {}
+        for name, text in of_setting["right"].items():
+            right = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<u2")
+            found[setting][name] = torch.from_numpy(right.astype(np.float64)) * 100 / of_setting["queries"]
+    return found

@@ -1,0 +1,1 @@
+"""Incremental learning: steps, exemplar memory, growing heads, accuracy matrices."""

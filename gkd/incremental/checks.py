@@ -1,0 +1,100 @@
+"""What an incremental run cannot have, refused before anything is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gkd.config import schema
+from gkd.core.errors import UserError
+from gkd.core.network import as_network
+from gkd.incremental.head_rules import check_rules
+from gkd.incremental.step import Step, num_held_out
+from gkd.models import EXTRACTORS, check_expandable
+from gkd.models.heads import CosineHead, grow
+
+
+def check_growth(experiment: schema.Experiment, step: Step, student: nn.Module) -> None:
+    """Refuses a student with which a later step would fail, before the first one is trained.
+
+    Args:
+        experiment: whose method says how the student grows, and what follows a step.
+        step: any of the run.
+        student: as it is built for one.
+
+    Raises:
+        UserError: a head that the method's rules do not fit or that cannot be frozen or grow.
+    """
+    method, head = experiment.method, as_network(student).head
+    if method.growth.extractor == "expand":
+        check_expandable(student)
+    check_rules(method.after, head)
+    if step.fresh:
+        return
+    if method.growth.old == "frozen" and not isinstance(head, CosineHead):
+        raise UserError(
+            f"The method {method.name!r} freezes the old classes' columns, which a {type(head).__name__} cannot; set "
+            "student.options={head: cosine} or method.growth.old=trained."
+        )
+    with torch.random.fork_rng(devices=[]):
+        grow(head, 1)
+
+
+def check_incremental(experiment: schema.Experiment, step: Step) -> None:
+    """Refuses what an incremental run cannot have."""
+    method = experiment.method
+    if (method.exemplars or not method.judged_by_head) and not step.remembers():
+        why = "rehearses" if method.exemplars else "is judged by the nearest class mean of"
+        raise UserError(
+            f"The method {method.name!r} {why} exemplars of old classes, but the task keeps none; set "
+            "task.memory_per_class=20, or task.memory_total=2000."
+        )
+    if experiment.student.checkpoint is not None or experiment.student.pretrain is not None:
+        raise UserError(
+            "An incremental student starts from the model of the step before; give a first one as the teacher: "
+            "teacher.checkpoint instead of student.checkpoint or student.pretrain."
+        )
+    if method.growth.extractor == "expand" and step.fresh:
+        raise UserError(
+            f"The method {method.name!r} adds an extractor to the model of the step before, but "
+            "task.fresh_student=true starts every student anew; drop task.fresh_student, or use a method that distils, "
+            "such as podnet."
+        )
+    if EXTRACTORS in experiment.student.options:
+        raise UserError(
+            f"student.options.{EXTRACTORS} is for loading what was expanded; an incremental student has one extractor "
+            "and grows others where method.growth.extractor=expand: drop that option."
+        )
+    if experiment.data.teacher_view is not None or (experiment.teacher and experiment.teacher.data):
+        raise UserError(
+            "In an incremental run the student of one step teaches the next, so both see the same images; drop "
+            "data.teacher_view and teacher.data."
+        )
+    if step.start_from > 0 and experiment.teacher is None:
+        raise UserError(
+            f"task.start_from={step.start_from + 1} needs the model of that step; give it as teacher.network and "
+            "teacher.checkpoint."
+        )
+    if method.held_out:
+        # Before the last step a shared total leaves the fewest to each class.
+        budget = step.rehearsal.per_class(sum(map(len, step.steps[:-1])))
+        num_held_out(method.held_out, budget)
+
+
+def check_first_model(experiment: schema.Experiment, step: Step) -> None:
+    """Refuses a student that cannot grow out of the first model, as far as the experiment says what that is."""
+    teacher, student = experiment.teacher, experiment.student
+    if teacher is None or step.fresh:
+        return
+    same = teacher.network == student.network
+    if teacher.checkpoint is None:  # a file may say options of its own
+        same = same and teacher.options == student.options
+    if not same:
+        raise UserError(
+            f"The model of step {step.start_from + 1} is the teacher's {_shown(teacher)}, and the student "
+            f"{_shown(student)}, which cannot grow out of it; make them the same, or set task.fresh_student=true."
+        )
+
+
+def _shown(section: schema.Student | schema.Teacher) -> str:
+    return f"{section.network} with the options {section.options}" if section.options else section.network

@@ -1,0 +1,69 @@
+"""The accuracy matrices of an incremental run as a file: rows by step, and every number that is read off them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gkd.incremental.accuracy_matrix import (
+    accuracies_on_seen,
+    accuracy_matrix,
+    incremental_summary,
+    matrix_rows,
+)
+from gkd.incremental.scenario import Steps
+from gkd.storage.json_files import read_json, write_json
+from gkd.storage.run_files import MATRIX
+
+
+def write_matrices(folder: Path, steps: Steps, done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Writes ``matrix.json`` of the steps that are finished.
+
+    Args:
+        folder: the run's.
+        steps: the classes of all steps, of those to come too.
+        done: the summaries of the finished steps, the first of which may be later than step 1.
+
+    Returns:
+        What is in the file: ``classes`` and ``num_classes`` of every step, ``test_images`` of every step so far, for
+        ``classifier`` and ``ncm`` (the nearest class mean of the exemplars) and their ``_task_aware`` twins the matrix
+        (``rows``), the accuracy on all classes so far after each step (``seen``) and the ``summary``, whose numbers
+        are in percent and points. A forward transfer is not measured: a student has no columns for classes to come.
+    """
+    counts = torch.tensor(done[-1]["test_images"])
+    first = done[0]["step"] - 1
+    content: dict[str, Any] = {
+        "classes": steps,
+        "num_classes": [len(names) for names in steps],
+        "test_images": counts.tolist(),
+        "first_step": first + 1,
+    }
+    for name in done[-1]["rows"]:
+        missing: list[list[float | None]] = [[None] * len(steps)] * first
+        matrix = accuracy_matrix([*missing, *(summary["rows"][name] for summary in done)])
+        content[name] = {
+            "rows": matrix_rows(matrix),
+            "seen": matrix_rows(accuracies_on_seen(matrix, counts).unsqueeze(0))[0],
+            "summary": _summary(matrix, counts, first),
+        }
+    write_json(folder / MATRIX, content)
+    return content
+
+
+def _summary(matrix: Tensor, counts: Tensor, first: int) -> dict[str, float | None]:
+    """The numbers of one matrix; the classes of a given model are one step, whatever steps brought them."""
+    if first:
+        of_given = matrix[first:, : first + 1] * counts[: first + 1] / counts[: first + 1].sum()
+        matrix = torch.cat([of_given.sum(1, keepdim=True), matrix[first:, first + 1 :]], 1)
+        counts = torch.cat([counts[: first + 1].sum().view(1), counts[first + 1 :]])
+    rounded = incremental_summary(matrix, counts)
+    return {name: None if value is None else round(value, 4) for name, value in rounded.items()}
+
+
+def read_matrices(folder: Path) -> dict[str, Any]:
+    """What ``write_matrices`` wrote into a run folder; a UserError where it is damaged."""
+    return read_json(folder / MATRIX, keys=("classes", "num_classes", "test_images", "classifier"))

@@ -1,0 +1,177 @@
+"""Incremental steps: which classes and images each of them has, and what is remembered in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelSpace
+from gkd.data import ImageSet
+from gkd.incremental.memory import Memory, choose_exemplars, exemplars_per_class, samples_of
+from gkd.incremental.scenario import Steps, seen_classes
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """How much of the old classes is remembered, and how it is chosen.
+
+    Attributes:
+        memory_total, memory_per_class: the budget, one of them (``gkd.incremental.memory.exemplars_per_class``) or
+            none.
+        selection: ``herding``, ``closest`` or ``random``.
+    """
+
+    memory_total: int | None = None
+    memory_per_class: int | None = None
+    selection: str = "herding"
+
+    def per_class(self, num_classes: int) -> int:
+        """Exemplars of each class when so many have been seen; 0 without a memory."""
+        return exemplars_per_class(
+            num_classes, memory_total=self.memory_total, memory_per_class=self.memory_per_class
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where an incremental problem stands.
+
+    Attributes:
+        number: of the step, from 0.
+        steps: the classes that each step brings.
+        images: the training images of all classes, whose columns are in the order of arrival; the memory's samples
+            are numbers of these.
+        rehearsal: how the memory is made.
+        start_from: the step, from 0, whose model is the experiment's teacher where it has one.
+        fresh: the student is a new network, rather than the old one with further classes.
+        base_epochs: epochs of step 0 instead of ``run.epochs``.
+        memory: exemplars of the classes of the steps before.
+        held_out: int64 ``[n]``, numbers of images that no stage trains on (`hold_out`).
+    """
+
+    number: int
+    steps: Steps
+    images: ImageSet
+    rehearsal: Rehearsal = Rehearsal()
+    start_from: int = 0
+    fresh: bool = False
+    base_epochs: int | None = None
+    memory: Memory = field(default_factory=lambda: Memory({}))
+    held_out: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """The classes that this step brings."""
+        return self.steps[self.number]
+
+    @property
+    def seen(self) -> LabelSpace:
+        """All classes so far, in the order of arrival: the student's."""
+        return seen_classes(self.steps, self.number)
+
+    @property
+    def num_old(self) -> int:
+        """How many of them came before this step."""
+        return len(self.seen) - len(self.new)
+
+    def chosen(self, samples: Tensor) -> ImageSet:
+        """Some of the training images, with the labels of the classes seen so far."""
+        return replace(self.images.select(samples), space=self.seen)
+
+    def new_images(self) -> ImageSet:
+        """All images of the new classes, but those held out."""
+        return self._trained_on(samples_of(self.images, self.new))
+
+    def seen_images(self) -> ImageSet:
+        """All images of all classes so far, which no memory may have, but those held out."""
+        return self._trained_on(samples_of(self.images, self.seen.names))
+
+    def rehearsed_images(self) -> ImageSet:
+        """The images of the new classes, ascending, then the exemplars, but those held out."""
+        return self._trained_on(torch.cat([samples_of(self.images, self.new), self.memory.samples]))
+
+    def _trained_on(self, samples: Tensor) -> ImageSet:
+        return self.chosen(samples[~torch.isin(samples, self.held_out)])
+
+    def lacking(self) -> list[str]:
+        """The classes that have come and have no exemplar yet: the new ones, or all where a model was given."""
+        return [name for name in self.seen if name not in self.memory.exemplars]
+
+    def with_memory(self, memory: Memory) -> Step:
+        """The step with what was remembered of those before."""
+        return replace(self, memory=memory)
+
+    def remembers(self) -> bool:
+        """Whether there is a budget for exemplars."""
+        return self.rehearsal.per_class(len(self.seen)) > 0
+
+
+def remember(step: Step, samples: Tensor, embedding: Tensor, *, seed: int) -> Memory:
+    """The memory after a step: fewer of each class where a total is shared, and exemplars of the classes without any.
+
+    Args:
+        step: with the memory from before it.
+        samples: int64 ``[n]``, numbers of images, those of the classes to choose exemplars of among them.
+        embedding: ``[n, D]`` of them.
+        seed: of a random choice.
+    """
+    per_class = step.rehearsal.per_class(len(step.seen))
+    if per_class == 0:
+        return step.memory
+    exemplars = choose_exemplars(
+        step.images,
+        step.lacking(),
+        per_class,
+        selection=step.rehearsal.selection,
+        samples=samples,
+        embedding=embedding,
+        seed=seed,
+    )
+    return step.memory.cut(per_class).add(exemplars)
+
+
+def num_held_out(share: float, fewest: int) -> int:
+    """How many images of each class are kept from training, where the class with the fewest has ``fewest`` exemplars.
+
+    Raises:
+        UserError: none would be left.
+    """
+    count = max(1, round(share * fewest))
+    if count >= fewest:
+        raise UserError(
+            f"The method keeps {count} of each class's exemplars from training, but a class has {fewest}; use a larger "
+            "task.memory_per_class or task.memory_total."
+        )
+    return count
+
+
+def hold_out(step: Step, share: float, *, seed: int) -> Tensor:
+    """Images to keep from training: of each old class the last of its exemplars, of each new one as many.
+
+    Args:
+        step: with its memory.
+        share: of the exemplars of a class, at least one image.
+        seed: draws those of the new classes.
+
+    Returns:
+        Int64 ``[n]``: their numbers in ``step.images``.
+
+    Raises:
+        UserError: a class with a single exemplar, of which none would be left.
+    """
+    count = num_held_out(share, min(map(len, step.memory.exemplars.values())))
+    old = [samples[-count:] for samples in step.memory.exemplars.values()]
+    new = choose_exemplars(step.images, step.new, count, selection="random", seed=seed)
+    return torch.cat([*old, *new.values()])
+
+
+def evened(images: ImageSet, *, seed: int) -> ImageSet:
+    """Of every class that has images as many as the one with the fewest has, drawn by seed."""
+    counts = images.class_counts()
+    present = [name for name, count in zip(images.space, counts.tolist(), strict=True) if count]
+    fewest = int(counts[counts > 0].min())
+    chosen = choose_exemplars(images, present, fewest, selection="random", seed=seed)
+    return images.select(torch.cat(list(chosen.values())))

@@ -1,0 +1,141 @@
+"""What a finished incremental step leaves in its folder, and how it is read again: whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from gkd.core.errors import UserError
+from gkd.incremental.memory import Memory, memory_of_lists
+from gkd.incremental.previous_model import Before
+from gkd.incremental.step import Step
+from gkd.storage.json_files import read_json, write_json
+from gkd.storage.run_files import WEIGHTS
+from gkd.storage.weights import read_weights, sha256, state_hash, tensors_hash
+
+MEMORY = "memory.json"
+
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished step.
+
+    Attributes:
+        model: what the next step grows out of and learns from.
+        memory: the exemplars of all classes so far.
+        summary: what the step's ``summary.json`` says.
+    """
+
+    model: Before
+    memory: Memory
+    summary: dict[str, Any]
+
+    @property
+    def hash(self) -> str | None:
+        """Of the model's state; None of a step that an earlier version of gkd finished."""
+        hashes, given = self.summary.get("hashes", {}), self.summary.get("given", {})
+        found: str | None = hashes.get("last") or given.get("hash")
+        return found
+
+
+def hashes_of(student: nn.Module, before: Done | None) -> dict[str, str | None]:
+    """For a step's summary: the state of its student, and of the model that it learnt from."""
+    return {"before": before.hash if before else None, "last": state_hash(student)}
+
+
+def keep_step(own: Path, model: Before, memory: Memory, step: Step, summary: Mapping[str, Any]) -> Done:
+    """Writes what ends a step; the summary last, for it says that the step is finished."""
+    write_json(own / MEMORY, {"images": step.images.fingerprint(), "exemplars": memory.as_lists()})
+    write_json(own / SUMMARY, summary)
+    return Done(model, memory, read_json(own / SUMMARY, keys=()))
+
+
+def read_step(
+    own: Path, step: Step, before: Done | None, given: Path | None, console: Console
+) -> Done | None:
+    """A step as its folder has it.
+
+    Args:
+        own: the step's folder.
+        step: where the problem stands.
+        before: the step before, as it is now.
+        given: the weights of a model that is the experiment's teacher.
+        console: where to say what is damaged.
+
+    Returns:
+        None where the step is not finished, and where something has damaged its files since: it is then made anew,
+        from its last checkpoint where that is whole.
+
+    Raises:
+        UserError: a student that learnt from another model than there is now.
+    """
+    weights = own / WEIGHTS["last"] if given is None else given
+    if not (own / SUMMARY).is_file() or not weights.is_file():
+        return None
+    try:
+        summary = read_json(own / SUMMARY, keys=("step", "classes", "last", "rows", "seconds"))
+        if given is None:
+            _check_students(own, summary)
+        elif summary.get("given", {}).get("sha256") != sha256(given):
+            raise UserError(f"the model {given} is another file than the step was judged with")
+        if not (own / MEMORY).is_file():
+            raise UserError(f"{own / MEMORY}, its exemplars, is gone")
+        found = Done(Before(weights, given=given is not None), read_memory(own, step), summary)
+    except UserError as error:
+        console.print(
+            f"note      step {step.number + 1} is finished again, for its files have changed: {error}",
+            markup=False,
+            highlight=False,
+        )
+        return None
+    learnt_from = summary.get("hashes", {}).get("before")
+    if before is not None and learnt_from is not None and before.hash not in (None, learnt_from):
+        raise UserError(
+            f"The student in {own} learnt from another model of step {step.number} than there is now; remove the "
+            f"folders of step {step.number + 1} and of those after it, to train them again, or bring that model back."
+        )
+    return found
+
+
+def read_memory(own: Path, step: Step) -> Memory:
+    """The exemplars of a finished step.
+
+    Raises:
+        UserError: no such file, a damaged one, or one of other images.
+    """
+    path = own / MEMORY
+    if not path.is_file():
+        raise UserError(
+            f"{path}, the exemplars, does not exist; remove summary.json of the run and repeat its command, to make it "
+            "anew."
+        )
+    return memory_of_lists(read_json(path, keys=("exemplars",))["exemplars"], step.images)
+
+
+def _check_students(own: Path, summary: Mapping[str, Any]) -> None:
+    """Refuses weight files that are not those that the step wrote."""
+    for which, expected in summary.get("hashes", {}).items():
+        if which in WEIGHTS and tensors_hash(read_weights(own / WEIGHTS[which])[0]) != expected:
+            raise UserError(f"{own / WEIGHTS[which]} holds other weights than the step left there")
+
+
+def named_weights(weights: Path, own: Path, out: Path) -> dict[str, str]:
+    """A weight file as a step's summary names it: by its place in the run or among all runs, else as it was given.
+
+    Args:
+        weights: the file.
+        own: the step's folder.
+        out: where all runs are (``run.out``).
+    """
+    for base in (own.parent.parent, out):
+        if weights.is_relative_to(base):
+            return {"weights": str(weights.relative_to(base)), "sha256": sha256(weights)}
+    return {"weights": str(weights), "sha256": sha256(weights)}

@@ -1,0 +1,1 @@
+"""A method as data: stages of weighted terms."""

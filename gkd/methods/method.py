@@ -1,0 +1,187 @@
+"""A method is data: named stages of weighted terms, read from ``configs/methods/*.yaml``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation
+from gkd.methods.stage import Stage
+from gkd.methods.terms import Term
+
+# What may follow an incremental step.
+Rule = Literal["align-weights", "fit-bias"]
+
+
+class Growth(BaseModel):
+    """How a student grows by the classes of an incremental step.
+
+    Attributes:
+        new: the new columns start at ``random``, or ``imprint``-ed by the new classes' mean embeddings.
+        old: whether the old columns are ``trained`` on or stay ``frozen`` (a cosine head's alone can).
+        extractor: whether the one extractor is ``kept``, or each step freezes those there are and ``expand``s the
+            network by a further one (``gkd.models.expanding``).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    new: Literal["random", "imprint"] = "random"
+    old: Literal["trained", "frozen"] = "trained"
+    extractor: Literal["kept", "expand"] = "kept"
+
+    @model_validator(mode="after")
+    def _one_way_to_grow(self) -> Growth:
+        if self.extractor == "expand" and (self.new, self.old) != ("random", "trained"):
+            raise ValueError(
+                "extractor: expand draws what the head is widened by and trains all of it; leave out new and old"
+            )
+        return self
+
+
+class Method(BaseModel):
+    """A published (or our own) way to distil, as an ordered set of stages.
+
+    Attributes:
+        name: the file's name under ``configs/methods``.
+        paper: authors, title, venue, year.
+        summary: one line for tables.
+        stages: in the order in which they run.
+        network: options that the student's network has for this method where the experiment says no others.
+        exemplars: whether an incremental step is refused where no exemplar of an old class is kept.
+        growth: how the student grows by the classes of an incremental step.
+        held_out: the share of an incremental step's exemplars, and as many images of each new class, that is kept
+            from training for a rule after it.
+        after: rules after each incremental step (keys of ``gkd.incremental.head_rules.RULES``); other tasks have none.
+        judge: what answers for the student: its ``head``, or ``ncm``, the nearest class mean (in incremental steps
+            that of the exemplars); where no head is trained it is ``ncm`` in any case.
+        sources: dotted path of a number -> where it is from (paper, code@commit, benchmark or ours).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    paper: str
+    summary: str
+    stages: dict[str, Stage] = Field(min_length=1)
+    network: dict[str, Any] = {}
+    exemplars: bool = False
+    growth: Growth = Growth()
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    after: tuple[Rule, ...] = ()
+    judge: Literal["head", "ncm"] = "head"
+    sources: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _what_must_come_first_does(self) -> Method:
+        """A term whose loss is prepared in an earlier stage finds it there, under its own name."""
+        earlier: list[Stage] = []
+        for stage_name, stage in self.stages.items():
+            for name, term in stage.terms.items():
+                wanted = term.entry.prepared_by(term.options) if term.entry.prepared_by else None
+                before = [other.terms[name] for other in earlier if name in other.terms]
+                if wanted is not None and not any(_prepares(one, term, wanted) for one in before):
+                    options = ", ".join(f"{key}: {value}" for key, value in wanted.items())
+                    raise ValueError(
+                        f"the term {name!r} of stage {stage_name!r} needs an earlier stage with the same term, at the "
+                        f"same spots, and {options}"
+                    )
+            earlier.append(stage)
+        return self
+
+    @model_validator(mode="after")
+    def _rules_have_images(self) -> Method:
+        """What a rule after a step is fitted on is held out."""
+        if "fit-bias" in self.after and self.held_out == 0:
+            raise ValueError(
+                "fit-bias is fitted on images kept from training; give their share, as in held_out: 0.1"
+            )
+        return self
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(term.needs_teacher for stage in self.stages.values() for term in stage.terms.values())
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether some term reads the student's logits or cosines; otherwise the head stays as it was drawn."""
+        return bool({"student_logits", "student_cosines"} & set(self.needs))
+
+    @property
+    def judged_by_head(self) -> bool:
+        """Whether the student's head answers, rather than the nearest class mean."""
+        return self.trains_head and self.judge == "head"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Everything that the method's losses read, in a fixed order."""
+        found = {
+            need for stage in self.stages.values() for term in stage.terms.values() for need in term.needs
+        }
+        return tuple(sorted(found))
+
+    def epochs(self, total: int | None) -> dict[str, int]:
+        """How many epochs each stage runs: the published ones, or shares of a given total.
+
+        Raises:
+            UserError: a total too small for the stages.
+        """
+        if total is None:
+            return {name: max(round(stage.epochs), 1) for name, stage in self.stages.items()}
+        if total < len(self.stages):
+            raise UserError(
+                f"run.epochs={total} leaves a stage of {self.name!r} without an epoch; use at least "
+                f"{len(self.stages)} for its stages {', '.join(self.stages)}."
+            )
+        published = sum(stage.epochs for stage in self.stages.values())
+        shares = {name: stage.share or stage.epochs / published for name, stage in self.stages.items()}
+        scale = sum(shares.values())
+        # Rounding the ends, not the lengths, keeps the total exact.
+        ends = [round(done / scale * total) for done in itertools.accumulate(shares.values())]
+        lengths = {name: end - start for name, end, start in zip(shares, ends, [0, *ends], strict=False)}
+        for name in lengths:
+            if lengths[name] < 1:  # no stage is skipped
+                longest = max(lengths, key=lambda other: lengths[other])
+                lengths[longest], lengths[name] = lengths[longest] - 1, 1
+        return lengths
+
+
+def _prepares(one: Term, other: Term, wanted: Mapping[str, Any]) -> bool:
+    same = (one.loss, one.at) == (other.loss, other.at)
+    return same and all(one.options[key] == value for key, value in wanted.items())
+
+
+def refusal(method: Method, relation: LabelRelation | None) -> str | None:
+    """Why a method cannot work over a relation, or None where it can.
+
+    Args:
+        method: the method as resolved.
+        relation: teacher against student classes; None where the run has no teacher.
+    """
+    for stage_name, stage in method.stages.items():
+        for term_name, term in stage.terms.items():
+            where = f"{method.name!r} (term {term_name!r} of stage {stage_name!r})"
+            if term.needs_teacher and relation is None:
+                return f"The method {where} needs a teacher, but the experiment has none."
+            if term.needs_shared_classes and relation is not None:
+                if relation.kind == "disjoint":
+                    return f"The method {where} compares logits class by class, but teacher and student share no class."
+                if relation.num_shared < 2:
+                    return (
+                        f"The method {where} compares logits over the shared classes, but teacher and student "
+                        "share only one; a softmax needs at least two."
+                    )
+            if term.needs_new_classes and relation is not None and relation.overlap == 1:
+                return f"The method {where} is on the classes that the teacher does not have, but it has them all."
+    return None
+
+
+def require(method: Method, relation: LabelRelation | None, others: Mapping[str, Method]) -> None:
+    """Refuses a method that the relation denies, naming those of ``others`` that would work."""
+    reason = refusal(method, relation)
+    if reason is not None:
+        fitting = sorted(name for name, other in others.items() if refusal(other, relation) is None)
+        raise UserError(f"{reason} Methods that work here: {', '.join(fitting)}.")

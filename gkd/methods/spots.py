@@ -1,0 +1,71 @@
+"""Spots: which of a network's outputs a term reads."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from gkd.core.errors import UserError
+from gkd.core.network import Features
+from gkd.core.tapped import Shapes
+
+Spot = int | Literal["embedding", "logits"]
+
+
+SpotPair = tuple[Spot, Spot]
+
+
+# Spots that a loss may name by itself, as in ``student_embedding``.
+SIDELESS_SPOTS: tuple[Literal["embedding", "logits"], ...] = ("embedding", "logits")
+
+
+class Spots(BaseModel):
+    """Which of a network's outputs a loss on maps reads, on each side.
+
+    An integer counts the maps (-1 is the last before pooling); ``embedding`` and ``logits`` stand
+    for those. A list on each side pairs its entries one by one: the loss is summed over the pairs. A loss
+    on two maps of a network (``student_map_after``) reads each pair and the one that follows it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    student: Spot | tuple[Spot, ...] = -1
+    teacher: Spot | tuple[Spot, ...] = -1
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Spots:
+        lengths = [len(side) if isinstance(side, tuple) else None for side in (self.student, self.teacher)]
+        if lengths[0] != lengths[1] or lengths[0] == 0:
+            raise ValueError(
+                "student and teacher need as many spots, one or more, which are paired one by one, such as "
+                "{student: [1, 2, 3], teacher: [1, 2, 3]}"
+            )
+        return self
+
+    def pairs(self) -> list[SpotPair]:
+        """The (student, teacher) spots, one by one."""
+        if isinstance(self.student, tuple) and isinstance(self.teacher, tuple):
+            return list(zip(self.student, self.teacher, strict=True))
+        assert not isinstance(self.student, tuple)
+        assert not isinstance(self.teacher, tuple)
+        return [(self.student, self.teacher)]
+
+
+def output_at(features: Features | Shapes, spot: Spot) -> Any:
+    """The output that a spot names, or its shape."""
+    if spot == "embedding":
+        return features.embedding
+    if spot == "logits":
+        return features.logits
+    if not features.maps:
+        raise UserError(
+            f"The spot {spot!r} is a map, but no module of the network is known to give one; name them in student.taps "
+            "or teacher.taps, as in 'taps: {maps: [layer1, layer2]}', or read 'embedding' or 'logits'."
+        )
+    if not -len(features.maps) <= spot < len(features.maps):
+        raise UserError(
+            f"The spot {spot} is outside the network's {len(features.maps)} maps; "
+            f"use {-len(features.maps)} to {len(features.maps) - 1}, 'embedding' or 'logits'."
+        )
+    return features.maps[spot]

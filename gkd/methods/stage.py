@@ -1,0 +1,144 @@
+"""Stage: one training phase of a method, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gkd.data import EpisodePlan
+from gkd.losses import IN_EPISODES
+from gkd.methods.mixup import Mixup
+from gkd.methods.optimiser import Optimiser
+from gkd.methods.routing import Routing, routing_problem
+from gkd.methods.terms import Term
+
+StageData = Literal["all", "balanced", "episodes", "held-out", "new", "seen", "balanced-memory"]
+
+
+class Stage(BaseModel):
+    """One training phase: what is matched, on which data, by which part, from where.
+
+    Attributes:
+        epochs: the published length; the unit of every schedule in the stage.
+        share: the stage's part of ``run.epochs`` where that is given; None is its part of the
+            method's published total.
+        train: the parts that get gradients: ``student``, ``head``, ``backbone``, ``adapters`` or a
+            module path of the student.
+        data: ``all`` of the training images, class-``balanced`` batches of them, ``episodes`` of them (one a step,
+            whatever the run's batch size), or the ``held-out`` validation images. In an incremental step all are those
+            of its new classes and the exemplars of old ones; then there are also those of the ``new`` classes alone,
+            all images of the classes ``seen`` so far, and ``balanced-memory``: of each class as many as the one with
+            the fewest has.
+        images_per_class: k of the P x k batches where data is ``balanced``.
+        episodes: how they are made where data is ``episodes``.
+        start: the student at the beginning: ``last`` or ``best`` of the stage before, or ``initial``.
+        mixup: how virtual samples are made, for terms with ``samples: virtual``.
+        select: what chooses the best epoch on validation: classifier ``accuracy`` or ``ncm``
+            (nearest class mean, where no head is trained).
+        spots: where the terms distil, sample by sample (``gkd.methods.routing.Routing``).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: float = Field(gt=0)
+    share: float | None = Field(default=None, gt=0, le=1)
+    terms: dict[str, Term] = Field(min_length=1)
+    optimiser: Optimiser = Optimiser()
+    train: tuple[str, ...] = ("student",)
+    data: StageData = "all"
+    images_per_class: int = Field(default=4, ge=2)
+    episodes: EpisodePlan | None = None
+    start: Literal["last", "best", "initial"] = "last"
+    mixup: Mixup | None = None
+    select: Literal["accuracy", "ncm"] = "accuracy"
+    spots: Routing = Routing()
+
+    @field_validator("spots", mode="before")
+    @classmethod
+    def _policy_alone(cls, spots: Any) -> Any:
+        """``spots: adaptive`` is short for ``spots: {policy: adaptive}``."""
+        return {"policy": spots} if isinstance(spots, str) else spots
+
+    @model_validator(mode="before")
+    @classmethod
+    def _term_key_names_the_loss(cls, data: Any) -> Any:
+        """``kd: {weight: 0.9}`` is short for ``kd: {loss: kd, weight: 0.9}``."""
+        if isinstance(data, Mapping) and isinstance(data.get("terms"), Mapping):
+            terms = {
+                key: {"loss": key, **(value or {})} if isinstance(value, Mapping) or value is None else value
+                for key, value in data["terms"].items()
+            }
+            data = {**data, "terms": terms}
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _episodes_have_a_plan(cls, data: Any) -> Any:
+        """``data: episodes`` alone is those of the default plan."""
+        if isinstance(data, Mapping) and data.get("data") == "episodes" and data.get("episodes") is None:
+            data = {**data, "episodes": {}}
+        return data
+
+    @model_validator(mode="after")
+    def _episodes_where_they_are_read(self) -> Stage:
+        """Terms within episodes need a stage on them, and so does a plan."""
+        if self.data == "episodes":
+            return self
+        if self.episodes is not None:
+            raise ValueError(f"episodes says how data: episodes are made, but data is {self.data}; drop one")
+        for name, term in self.terms.items():
+            reads = [need for need in IN_EPISODES if need in term.needs]
+            if reads:
+                raise ValueError(
+                    f"the term {name!r} reads {' and '.join(reads)}, which only an episode has; use data: episodes"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _virtual_terms_can_be(self) -> Stage:
+        """Terms on virtual samples need mixup, and must not read what a mixture does not have."""
+        for name, term in self.terms.items():
+            if term.samples == "clean":
+                continue
+            if self.mixup is None:
+                raise ValueError(
+                    f"the term {name!r} is on virtual samples; say how to make them: mixup: {{}}"
+                )
+            lacking = [need for need in ("labels", "index", "centres", *IN_EPISODES) if need in term.needs]
+            if lacking and not term.entry.takes_mixed_labels:
+                raise ValueError(
+                    f"the term {name!r} reads {' and '.join(lacking)} of one image a row, and a virtual sample is made "
+                    "of several; use samples: clean"
+                )
+            reads = {need for need in term.needs if need.startswith("teacher")} - {"teacher_logits"}
+            beyond = reads or term.confidence or term.options.get("standardise")
+            if self.mixup.teacher == "interpolated" and beyond:
+                raise ValueError(
+                    f"the term {name!r} reads more than the teacher's softmax, which alone can be interpolated; use "
+                    "mixup: {teacher: mixed}"
+                )
+        if self.mixup is not None and all(term.samples == "clean" for term in self.terms.values()):
+            raise ValueError("mixup makes virtual samples, but no term is samples: virtual")
+        return self
+
+    @model_validator(mode="after")
+    def _terms_can_be_routed(self) -> Stage:
+        """Routing needs terms at spots, all on the same samples, and a student that is trained."""
+        if self.spots.policy == "always":
+            return self
+        problem = routing_problem(self.terms)
+        if problem is not None:
+            raise ValueError(f"spots: {self.spots.policy} {problem}")
+        if self.mixup is not None and self.mixup.teacher == "interpolated":
+            raise ValueError(
+                f"spots: {self.spots.policy} needs the teacher's outputs for the mixtures; use "
+                "mixup: {teacher: mixed} or spots: always"
+            )
+        if set(self.train) <= {"adapters"}:
+            raise ValueError(
+                f"spots: {self.spots.policy} routes what the student learns, but the stage trains adapters alone; "
+                "use spots: always"
+            )
+        return self

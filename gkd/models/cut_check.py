@@ -1,0 +1,89 @@
+"""Whether the stages that were declared for a network are those of its forward pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gkd.core.errors import UserError
+from gkd.core.network import as_network
+from gkd.core.tapped import TappedNetwork, network_name
+from gkd.core.user_code import told
+
+_TOLERANCE = 1e-4  # of the largest value
+
+
+@torch.no_grad()
+def check_stages(network: nn.Module, image_shape: Sequence[int]) -> None:
+    """Refuses stages that lead elsewhere than ``features``, tried on one random image ``[C, H, W]`` in eval mode.
+
+    Neither the network nor the global generator is touched.
+
+    Raises:
+        UserError: a stage that fails, or whose map or embedding is not that of ``features``; logits that are not those
+            of the embedding.
+    """
+    generator = torch.Generator().manual_seed(0)
+    twin: Any = _with_drawn_vectors(network, generator)
+    like = next(network.parameters())
+    images = torch.randn(1, *image_shape, generator=generator).to(like)
+    features = as_network(twin).features(images)
+    chain = (*twin.stages(), twin.head)
+    found: list[Any] = [images]
+    try:
+        for part in chain:
+            found.append(part(found[-1]))
+    except Exception as error:  # whatever the modules say of what another module gives
+        found.append(error)
+    # Compared when all have run, so that a stage that overwrites its input in place shows.
+    wanted = (*features.maps, features.embedding, features.logits)
+    for number, (ours, theirs) in enumerate(zip(found[1:], wanted, strict=False)):
+        difference = _difference(ours, theirs)
+        if difference:
+            raise UserError(f"{_stage_name(twin, number)} {difference}.")
+
+
+def _with_drawn_vectors(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A copy in eval mode whose vectors (of BatchNorm, layer scales, biases) lie in 0.5 .. 1.5.
+
+    Many of them start at 0 or nearly so, and a block that the stages leave out would not show.
+    """
+    twin = copy.deepcopy(network).eval()
+    for parameter in twin.parameters():
+        if parameter.numel() == max(parameter.shape, default=1):
+            parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
+    return twin
+
+
+def _stage_name(network: Any, number: int) -> str:
+    """What a sentence calls the stage with that number; the one after the last is the head."""
+    if not isinstance(network, TappedNetwork):
+        return f"Stage {number} of the {network_name(network)}"
+    if number == len(network.stage_paths):
+        return f"The head {network.head_path!r}, called with the embedding in which taps.stages end,"
+    modules = ", ".join(network.stage_paths[number])
+    ends = [*(f"the map {tap.path!r}" for tap in network.maps), "the embedding"]
+    return f"taps.stages[{number}] of the {network_name(network)}, [{modules}], should lead to {ends[number]} and"
+
+
+def _difference(found: Any, wanted: Tensor) -> str:
+    """What is wrong with a stage's output, as the end of a sentence; empty where nothing is."""
+    advice = (
+        "name all modules that a forward pass calls from one map to the next, and to the head, in their order"
+    )
+    if isinstance(found, Exception):
+        return f"fails ({told(found).rstrip('.')}); {advice}"
+    shape = list(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
+    if wanted.dim() == 4 and (not isinstance(found, Tensor) or found.dim() != 4):
+        return f"gives {shape}, where only a map [B, C, H, W] can be cut; tap other maps or drop taps.stages"
+    if shape != list(wanted.shape):
+        return f"gives {shape} instead of {list(wanted.shape)}; {advice}"
+    if (found - wanted).abs().max() > _TOLERANCE * wanted.abs().max():
+        return (
+            f"gives other values than an uncut pass; {advice}, and cut where no function stands between them"
+        )
+    return ""

@@ -1,0 +1,1 @@
+"""Between whom: problems, class selections, and the task protocol."""

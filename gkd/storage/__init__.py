@@ -1,0 +1,1 @@
+"""Files: weights, checkpoints, JSON, the names in a run folder."""

@@ -1,0 +1,130 @@
+"""Checkpoints that are whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gkd.core.errors import UserError
+from gkd.storage.json_files import write_failure
+from gkd.storage.weights import plain_tensors, read_weights, sha256
+
+_KEEP = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: named weight sets, plain-tensor state, and facts as JSON."""
+
+    folder: Path
+    weights: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def save_checkpoint(
+    parent: Path,
+    number: int,
+    *,
+    weights: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> Path:
+    """Writes ``parent/<number>`` as a whole and removes all but the last two.
+
+    Args:
+        parent: the run's checkpoint folder.
+        number: the global step; later checkpoints have larger numbers.
+        weights: name -> state dict; each becomes ``<name>.safetensors``.
+        state: optimiser and generator state: tensors, numbers, strings, lists and dicts only.
+        facts: JSON-serialisable position and metrics, kept in the manifest.
+
+    Raises:
+        UserError: the disk is full or not writable; the checkpoint before stays whole.
+    """
+    final = parent / f"{number:09d}"
+    aside = parent / f".{number:09d}.tmp"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for stale in parent.glob(".*.tmp"):  # what a kill left behind
+            shutil.rmtree(stale)
+        aside.mkdir()
+        for name, tensors in weights.items():
+            save_file(plain_tensors(tensors), aside / f"{name}.safetensors")
+        memory = io.BytesIO()  # torch's own writer reports a full disk as an internal error
+        torch.save(dict(state), memory)
+        (aside / "state.pt").write_bytes(memory.getvalue())
+        sums = {path.name: sha256(path) for path in sorted(aside.iterdir())}
+        content = {"files": sums, "facts": dict(facts)}
+        (aside / "manifest.json").write_text(
+            json.dumps({**content, "sha256": _json_sha256(content)}, indent=1)
+        )
+        for path in aside.iterdir():
+            _sync(path)
+        _sync(aside)
+        if final.exists():  # the same step saved again, such as by Ctrl-C right after an epoch
+            os.replace(final, parent / f".{number:09d}.old.tmp")
+        os.replace(aside, final)
+        _sync(parent)
+        shutil.rmtree(parent / f".{number:09d}.old.tmp", ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise UserError(write_failure(parent, error)) from None
+    # Checkpoints above this one are damaged: the run went back to one before them.
+    good = [folder for folder in _numbered(parent) if int(folder.name) <= number][-_KEEP:]
+    for folder in _numbered(parent):
+        if folder not in good:
+            shutil.rmtree(folder, ignore_errors=True)
+    return final
+
+
+def latest_checkpoint(parent: Path) -> Checkpoint | None:
+    """The newest checkpoint whose sums are right; damaged ones are passed over. None without any."""
+    for folder in reversed(_numbered(parent)):
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+            names, facts = manifest["files"], manifest["facts"]
+            if manifest["sha256"] != _json_sha256({"files": names, "facts": facts}):
+                continue
+            if any(sha256(folder / name) != expected for name, expected in names.items()):
+                continue
+            weights = {
+                Path(name).stem: read_weights(folder / name)[0]
+                for name in names
+                if name.endswith(".safetensors")
+            }
+            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return Checkpoint(folder, weights, state, facts)
+    return None
+
+
+def _json_sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _numbered(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    return sorted(path for path in parent.iterdir() if path.name.isdecimal())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,36 @@
+"""The names of the files in a run folder, and how correctness is packed in them."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+EPISODES = "episodes.json"  # in a run folder: what each network got right on each novel episode
+
+
+MATRIX = "matrix.json"  # in a run folder: the accuracy matrices and what is read off them
+
+
+STEPS = "steps"  # in a run folder: a folder for each step, named by its number from 1
+
+
+ROUTING = "routing.json"
+
+
+CORRECT = "correct.json"
+
+
+FROZEN = "frozen "  # before a classifier's name: what it makes of the embedding that the student starts from
+
+
+WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}
+
+
+def pack(correct: Tensor) -> str:
+    """Bool ``[N]`` as hex, eight images a byte, most significant bit first."""
+    return np.packbits(correct.numpy()).tobytes().hex()
+
+
+def unpack(text: str, count: int) -> np.ndarray:
+    """The Bool ``[count]`` array of ``pack``."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=count).astype(bool)

@@ -1,0 +1,212 @@
+"""Checkpoints that are whole or absent, and weights in the formats that the field uses.
+
+A checkpoint is one folder: weights as safetensors, optimiser and generator state as a file that
+``torch.load(weights_only=True)`` reads, and a manifest of SHA-256 sums. It is written aside, synced
+and renamed as a whole; the last two are kept; a damaged one is passed over for the one before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gkd.core.errors import UserError
+from gkd.storage.json_files import write_failure
+
+
+def state_hash(module: nn.Module) -> str:
+    """SHA-256 over the names, shapes and bytes of a module's parameters and buffers."""
+    return tensors_hash(module.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """``state_hash`` of a state dict, which does not depend on how a file arranges it."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_weights(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """A state dict as safetensors, written aside and renamed."""
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(plain_tensors(tensors), aside, metadata=dict(metadata) if metadata else None)
+        os.replace(aside, path)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise UserError(write_failure(path, error)) from None
+
+
+def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU and contiguous, each in memory of its own: safetensors refuses a module under two names."""
+    plain: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if place in taken else tensor
+        taken.add(place)
+    return plain
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A state dict and its metadata from safetensors, or from a torch file read with weights_only.
+
+    Files may hold the state dict itself or, torch's, have it under ``model`` or ``state_dict``; ``load_weights``
+    knows what may stand before its names. Of other objects only an ``argparse.Namespace``, in which training
+    scripts keep their arguments, is read, and thrown away: it is a container of attributes, and none of its code
+    runs when it is made.
+
+    Raises:
+        UserError: a missing, unreadable or unsafe file.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"The checkpoint {path} does not exist; give the path of a .safetensors or .pth file."
+        )
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return tensors, dict(file.metadata() or {})
+        except SafetensorError as error:
+            raise UserError(f"The checkpoint {path} is not a readable safetensors file ({error}).") from None
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that torch did not write; the error says it
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"The checkpoint {path} cannot be read as plain weights: {_unreadable(error)}"
+        ) from None
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    ):
+        raise UserError(
+            f"The checkpoint {path} holds no state dict: not bare, and not under 'model' or 'state_dict'."
+        )
+    return content, {}
+
+
+def _unreadable(error: Exception) -> str:
+    """Why torch could not read a file: what in it is more than tensors, or that it is cut short or none."""
+    reason = " ".join(str(error).split())
+    named = re.search(r"GLOBAL (\S+)", reason) or re.search(r"Unsupported class (\S+)", reason)
+    if named is not None:
+        return (
+            f"it holds {named[1]}, and to load such an object can run code; save the state dict alone, as in "
+            "torch.save(model.state_dict(), FILE)."
+        )
+    if "weights_only" in reason:
+        return "it is a pickle of something else than weights; save the state dict alone by torch.save."
+    return f"it is cut short, or is no file of torch.save ({reason[:120] or type(error).__name__})."
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str, path: Path) -> None:
+    """Loads a state dict strictly, but for ``num_batches_tracked``, which old files lack.
+
+    Where the names are not the network's own, a ``module.`` or ``module.student.`` before them (the layouts of the
+    CIFAR benchmark) is taken off, and wide residual networks in torchdistill's layout are renamed.
+
+    Raises:
+        UserError: weights of another network or of another class count.
+    """
+    own = network.state_dict()
+    if not tensors.keys() <= own.keys():  # a network's own part may be called "module" too
+        tensors = _from_torchdistill(_without_prefix(tensors), own)
+    missing = [key for key in own if key not in tensors and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in tensors if key not in own]
+    if missing or surplus:
+        example = f"{missing[0]!r} is missing" if missing else f"{surplus[0]!r} is not part of it"
+        raise UserError(
+            f"The checkpoint {path} holds another network than {name} ({example}; "
+            f"{len(missing)} missing, {len(surplus)} surplus entries); name the network it was trained as."
+        )
+    wrong = [key for key, tensor in tensors.items() if tensor.shape != own[key].shape]
+    if wrong:
+        head = _head_entries(network, own)
+        if set(wrong) <= head and all(tensors[key].shape[1:] == own[key].shape[1:] for key in wrong):
+            raise UserError(
+                f"The checkpoint {path} holds {len(tensors[wrong[0]])} classes ({wrong[0]!r}), the task has "
+                f"{len(own[wrong[0]])}; give the network the classes that it was trained on, or other weights."
+            )
+        key = wrong[0]
+        raise UserError(
+            f"The checkpoint {path} holds another network than {name}: {key!r} is {list(tensors[key].shape)} there "
+            f"and {list(own[key].shape)} here; name the network, and its options, as it was trained."
+        )
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                f"The checkpoint {path} holds values that are not finite in {key!r}: what trained it had diverged; "
+                "use an earlier one."
+            )
+    network.load_state_dict({**own, **tensors})
+
+
+def load_body(network: nn.Module, path: Path, *, name: str) -> None:
+    """Loads all of a weight file but the head, which keeps the values that it has.
+
+    Raises:
+        UserError: weights of another network.
+    """
+    tensors, _ = read_weights(path)
+    own = network.state_dict()
+    head = {key: own[key] for key in _head_entries(network, own)}
+    load_weights(network, {**tensors, **head}, name=name, path=path)
+
+
+def _without_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The student's entries of a wrapped distiller, those of a wrapped network, or all."""
+    for prefix in ("module.student.", "module."):
+        if any(name.startswith(prefix) for name in tensors):
+            return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return tensors
+
+
+def _from_torchdistill(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """torchdistill's names of a wide residual network as ours, where that makes them this network's."""
+    renamed = {}
+    for key, tensor in tensors.items():
+        key = re.sub(r"^layer(\d)\.", r"block\1.layer.", key)
+        renamed[key.replace(".shortcut.0.", ".convShortcut.")] = tensor
+    return renamed if renamed.keys() <= own.keys() else tensors
+
+
+def _head_entries(network: nn.Module, own: Mapping[str, Tensor]) -> set[str]:
+    """The names of the head's entries in a state dict, whatever wraps the network."""
+    head = getattr(network, "head", None)
+    if not isinstance(head, nn.Module):
+        return set()
+    places = {tensor.data_ptr() for tensor in head.state_dict().values()}
+    return {key for key, tensor in own.items() if tensor.data_ptr() in places}
+
+
+def copy_state(module: nn.Module) -> dict[str, Tensor]:
+    """A detached copy of a module's state on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,50 @@
+"""The device, precision and threads of this machine."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from gkd.core.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"run.device={name!r} is no device; use auto, cpu, cuda or cuda:N.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"run.device={name!r} is not supported; use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"run.device={name!r} was asked for, but this torch sees no GPU; use run.device=auto."
+        )
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """``auto`` takes bf16 where the device has instructions for it, float32 elsewhere."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def use_threads(threads: int | None) -> int:
+    """Sets torch's CPU threads once: as asked, OMP_NUM_THREADS, or allowed CPUs // local ranks."""
+    if threads is None:
+        threads = int(os.environ.get("OMP_NUM_THREADS") or available_cpus())
+    torch.set_num_threads(threads)
+    return threads
+
+
+def available_cpus() -> int:
+    """The CPUs that this process may use, shared among the ranks on this machine."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(allowed // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)

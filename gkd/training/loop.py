@@ -1,0 +1,232 @@
+"""fit(): the training loop. Stages, epochs and steps; every task, method and device goes through it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gkd.core.batch import Batch
+from gkd.core.errors import UserError
+from gkd.distill.fit_check import both_shapes, check_head, check_terms
+from gkd.distill.router import build_router
+from gkd.distill.teacher import Teacher
+from gkd.methods.method import Method
+from gkd.methods.stage import Stage
+from gkd.problems.problem import Problem
+from gkd.storage.checkpoints import latest_checkpoint
+from gkd.storage.json_files import write_json
+from gkd.storage.run_files import ROUTING
+from gkd.storage.weights import copy_state
+from gkd.training.interrupt import Interrupt, Interrupted
+from gkd.training.meter import Meter, MetricsFile
+from gkd.training.predictions import validate
+from gkd.training.progress import Reporter
+from gkd.training.settings import Settings
+from gkd.training.stage_run import Position, StageRun, State
+
+
+def fit(
+    student: nn.Module,
+    teacher: Teacher | None,
+    problem: Problem,
+    method: Method,
+    epochs: Mapping[str, int],
+    settings: Settings,
+    folder: Path,
+    reporter: Reporter,
+) -> tuple[State, State, Position]:
+    """Trains a student through a method's stages, from the last checkpoint in ``folder`` if any.
+
+    Args:
+        student: freshly built from the seed; trained in place.
+        teacher: frozen; None where no term reads it.
+        problem: images and label relation.
+        method: the stages; ``epochs`` says how long each runs here.
+        folder: gets ``metrics.jsonl`` and ``checkpoints/``.
+
+    Returns:
+        The last stage's last and best state, and the position at the end.
+
+    Raises:
+        UserError: a term that does not fit the networks' outputs; nothing was trained.
+        Interrupted: a signal asked to stop; everything is saved.
+        Diverged: a loss or weight became non-finite; the last checkpoint is whole.
+    """
+    check_method(method, student, teacher, problem)
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = MetricsFile(folder / "metrics.jsonl")
+    resumed = latest_checkpoint(folder / "checkpoints")
+    position = Position(**resumed.facts) if resumed else Position()
+    metrics.cut_back(position.global_step)
+    initial = copy_state(student)
+    last = best = initial
+    before: StageRun | None = None
+    with Interrupt() as interrupt:
+        for number, (name, stage) in enumerate(method.stages.items()):
+            if number < position.stage:
+                continue  # done before this run was interrupted
+            if number > position.stage:
+                position = Position(number, 0, 0, position.global_step, position.seconds, position.images)
+            student.load_state_dict({"initial": initial, "last": last, "best": best}[stage.start])
+            torch.manual_seed(_stage_seed(settings.seed, number))
+            first_view = sum(list(epochs.values())[:number])
+            run = StageRun(
+                name, stage, epochs[name], student, teacher, problem, settings, position, first_view
+            )
+            if before is not None:
+                run.inherit(before)
+            if resumed is not None:
+                run.restore(resumed)
+                resumed = None
+            _train_stage(run, folder / "checkpoints", metrics, reporter, interrupt, sum(epochs.values()))
+            last, best, before = copy_state(student), run.best, run
+    return last, best, position
+
+
+def _train_stage(
+    run: StageRun,
+    checkpoints: Path,
+    metrics: MetricsFile,
+    reporter: Reporter,
+    interrupt: Interrupt,
+    total_epochs: int,
+) -> None:
+    """The epochs of one stage: train, validate, keep the best, log, save."""
+    position, settings = run.position, run.settings
+    total_steps = total_epochs * len(run.batches)
+    while position.epoch < run.epochs:
+        run.clock = time.monotonic()
+        lr = _train_epoch(run, checkpoints, reporter, interrupt, total_steps)
+        run.spend()  # validation and saving are not training time
+        position.epoch, position.step = position.epoch + 1, 0
+        last_epoch = position.epoch == run.epochs
+        record: dict[str, Any] = {
+            "step": position.global_step, "stage": run.name, "epoch": position.epoch, "epochs": run.epochs, "lr": lr,
+            **run.meter.read(), "seconds": round(position.seconds, 3),
+        }  # fmt: skip
+        run.meter = Meter(settings.device)
+        if last_epoch or position.epoch % settings.evaluate_every == 0:
+            selected_by, metric = validate(run.student, run.problem, run.stage.select, settings)
+            record[f"validation/{selected_by}"] = metric
+            if metric > position.best_metric:
+                position.best_metric, position.best_epoch = metric, position.epoch
+                run.best = copy_state(run.student)
+        metrics.add(record)
+        if run.distiller.router is not None:
+            _write_routing(run, metrics.path.parent)
+        reporter.epoch(record, last=last_epoch)
+        if last_epoch or interrupt.requested or run.overdue:
+            run.save(checkpoints)
+        if interrupt.requested:
+            raise Interrupted(
+                f"stopped after epoch {position.epoch} of stage {run.name!r}; everything is saved"
+            )
+
+
+def _write_routing(run: StageRun, folder: Path) -> None:
+    """``routing.json``: where each class was distilled in the epoch that has just ended."""
+    assert run.distiller.router is not None
+    content = {
+        "stage": run.name,
+        "epoch": run.position.epoch,
+        "classes": run.problem.student.space.names,
+        "shares": run.distiller.router.take_shares(),
+    }
+    write_json(folder / ROUTING, content)
+
+
+def _train_epoch(
+    run: StageRun, checkpoints: Path, reporter: Reporter, interrupt: Interrupt, total_steps: int
+) -> float:
+    """The steps of what is left of an epoch: forward, backward, step. Returns the last learning rate."""
+    position = run.position
+    lr = 0.0
+    run.distiller.train()
+    for batch in run.epoch_batches():
+        losses, lr = _step(run, batch, (position.epoch + position.step / len(run.batches)) / run.epochs)
+        run.meter.add(losses, position.global_step)
+        position.step += 1
+        position.global_step += 1
+        position.images += len(batch.labels)
+        reporter.step(position.global_step, total_steps)
+        if position.step < len(run.batches) and (interrupt.requested or run.overdue):
+            run.spend()
+            run.save(checkpoints)
+            if interrupt.requested:
+                raise Interrupted(
+                    f"stopped in epoch {position.epoch + 1} of stage {run.name!r}; everything is saved"
+                )
+    return lr
+
+
+def _step(run: StageRun, batch: Batch, progress: float) -> tuple[dict[str, Tensor], float]:
+    """Forward, backward and optimiser step at a point of the stage; the losses and the learning rate."""
+    stage, distiller, optimiser = run.stage, run.distiller, run.optimiser
+    distiller.set_epoch(progress * stage.epochs)
+    lr = stage.optimiser.set_lr(optimiser, progress, stage.epochs)
+    with run.settings.autocast():
+        losses = distiller(batch)
+    if not losses["loss"].requires_grad:
+        raise UserError(
+            f"The stage {run.name!r} trains {', '.join(stage.train)}, but none of its terms reaches that; "
+            "add a term that does, or train another part."
+        )
+    optimiser.zero_grad(set_to_none=True)
+    losses["loss"].backward()
+    if stage.optimiser.clip_norm is not None:
+        for parameters in distiller.clipped_together():
+            nn.utils.clip_grad_norm_(parameters, stage.optimiser.clip_norm)
+    optimiser.step()
+    return losses, lr
+
+
+def one_step(
+    name: str,
+    stage: Stage,
+    student: nn.Module,
+    teacher: Teacher | None,
+    problem: Problem,
+    settings: Settings,
+    position: Position,
+) -> tuple[float, float, int]:
+    """Tries a stage on one batch: forward, backward, optimiser step, twice (the first warms up).
+
+    Returns:
+        Seconds of the second step, its loss, and the steps of an epoch.
+    """
+    run = StageRun(name, stage, 1, student, teacher, problem, settings, position)
+    batch = next(iter(run.batches.epoch(0)))
+    run.distiller.train()
+    for _ in range(2):
+        started = time.monotonic()
+        losses, _ = _step(run, batch, 0.0)
+        loss = losses["loss"].item()
+        seconds = time.monotonic() - started
+    return seconds, loss, len(run.batches)
+
+
+def _stage_seed(seed: int, stage: int) -> int:
+    """Model-side randomness (dropout, negatives) of a stage; data and order have their own."""
+    return (seed * 1_000_003 + stage * 7_919 + 1) % 2**63
+
+
+def check_method(method: Method, student: nn.Module, teacher: Teacher | None, problem: Problem) -> None:
+    """Refuses a method that does not fit the networks' outputs or the labels, before anything is trained.
+
+    Raises:
+        UserError: no teacher for a term that reads one, a head without the cosines that a term reads, a spot that a
+            network does not have, shapes that a loss cannot compare, labels that leave it nothing to compare, or
+            networks that cannot be spliced where a stage is routed.
+    """
+    images = problem.student.train
+    shapes = both_shapes(student, teacher, images.image_shape, images.as_teacher_sees.image_shape)
+    for stage in method.stages.values():
+        for name, term in stage.terms.items():
+            check_head(name, term, student)
+        check_terms(stage.terms, *shapes, images.labels)
+        build_router(student, teacher, stage.terms, stage.spots, shapes, problem.relation)

@@ -1,0 +1,98 @@
+"""Running means on the device, and ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gkd.core.errors import UserError
+
+
+class Diverged(UserError):
+    """A loss or a weight is no longer finite; nothing of that state was saved."""
+
+
+class Meter:
+    """Running means on the device, and a latch that keeps the first non-finite step and term.
+
+    Nothing here waits for the device until ``read`` is called.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.names: list[str] = []
+        self.count = 0
+        self._sums = torch.zeros(0, dtype=torch.float64, device=device)
+        self._latch = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def add(self, losses: Mapping[str, Tensor], step: int) -> None:
+        """Adds one step's 0-dim values; ``step`` is the global step that the latch reports."""
+        if not self.names:
+            # Terms before their sum, so that the latch names the term that broke first.
+            self.names = sorted(losses, key=lambda name: (name == "loss", name))
+            self._sums = torch.zeros(len(self.names), dtype=torch.float64, device=self._sums.device)
+        values = torch.stack([losses[name].detach().double() for name in self.names])
+        bad = ~torch.isfinite(values)
+        code = step * len(self.names) + bad.to(torch.int64).argmax()
+        self._latch = torch.where((self._latch < 0) & bad.any(), code, self._latch)
+        self._sums += values
+        self.count += 1
+
+    def check(self) -> None:
+        """Raises Diverged where a value was not finite; waits for the device."""
+        latched = int(self._latch)
+        if latched >= 0:
+            step, position = divmod(latched, len(self.names))
+            raise Diverged(
+                f"{self.names[position]} became non-finite at step {step}; no such state was saved. "
+                "Lower optimiser.lr or the term's weight, or set optimiser.clip_norm."
+            )
+
+    def read(self) -> dict[str, float]:
+        """The means so far (sums for ``empty/...``), by name; waits for the device."""
+        self.check()
+        sums = self._sums.tolist()
+        return {
+            name: total if name.startswith("empty/") else total / max(self.count, 1)
+            for name, total in zip(self.names, sums, strict=True)
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"names": self.names, "count": self.count, "sums": self._sums.cpu()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.names, self.count = list(state["names"]), int(state["count"])
+        self._sums = state["sums"].to(self._sums.device)
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one line an epoch, cut back to the checkpoint's step when a run resumes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def cut_back(self, step: int) -> None:
+        """Removes every record after the global step, and a last line that a kill left half-written."""
+        kept = [json.dumps(record) for record in self.read() if record["step"] <= step]
+        aside = self.path.with_name(f".{self.path.name}.tmp")
+        aside.write_text("".join(f"{line}\n" for line in kept))
+        aside.replace(self.path)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        records = []
+        for line in self.path.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records

@@ -1,0 +1,65 @@
+"""What a run says while it goes: a bar on a terminal, plain lines elsewhere, and metrics.jsonl."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """Shows progress: a bar on a terminal, a plain line now and then elsewhere.
+
+    Args:
+        console: where to write.
+        title: names the run.
+        every: seconds between plain lines.
+    """
+
+    def __init__(self, console: Console, title: str, *, every: float = 10.0) -> None:
+        self.console = console
+        self.title = title
+        self.every = every
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._said = 0.0
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Reporter:
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
+            )  # fmt: skip
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=None, note="")
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, done: int, total: int) -> None:
+        """One step of the run is done; cheap enough for every step."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
+
+    def epoch(self, record: Mapping[str, Any], *, last: bool) -> None:
+        """One epoch is done; ``record`` is its line of metrics.jsonl."""
+        note = f"{record['stage']} {record['epoch']}/{record['epochs']}  loss {record['loss']:.4f}"
+        note += "".join(
+            f"  {name.removeprefix('validation/')} {record[name]:.2f}"
+            for name in record
+            if name.startswith("validation/")
+        )
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, note=note)
+        elif last or time.monotonic() - self._said >= self.every:
+            self._said = time.monotonic()
+            self.console.print(
+                f"{self.title}  {note}  {self._said - self._started:.0f} s", soft_wrap=True, highlight=False
+            )

@@ -1,0 +1,53 @@
+"""Settings: how a student is trained and judged, whatever the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from gkd.methods.stage import Stage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a student is trained, whatever the method: data handling, precision, cadence.
+
+    Attributes:
+        augment: of the student's images (``gkd.data.augmentation``).
+        teacher_augment: of the teacher's; None is the same.
+        own_draws: whether the teacher's augmentation draws numbers of its own.
+        images_per_class: K of class-balanced batches in stages on all images; None shuffles.
+        mean, std: per-channel statistics of the student's input, in [0, 1] pixel units.
+        dtype: float32, or bfloat16 for autocast; losses stay in float32 either way.
+        evaluate_every: epochs between validations; the last epoch of a stage is always validated.
+        checkpoint_seconds: at most this much work is lost when the process is killed.
+        views: V augmented views an image, whose teacher outputs are kept; None augments anew every epoch.
+        cache_bytes: what the kept teacher outputs may take.
+    """
+
+    seed: int
+    batch_size: int
+    augment: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    dtype: torch.dtype
+    teacher_augment: str | None = None
+    own_draws: bool = False
+    images_per_class: int | None = None
+    evaluate_every: int = 1
+    evaluate_batch_size: int = 512
+    checkpoint_seconds: float = 60.0
+    views: int | None = None
+    cache_bytes: float = 8 * 2**30
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+def images_per_class(stage: Stage, settings: Settings) -> int | None:
+    """K of the class-balanced batches of a stage; None where it shuffles."""
+    if stage.data == "all":
+        return settings.images_per_class
+    return stage.images_per_class if stage.data == "balanced" else None

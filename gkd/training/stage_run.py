@@ -1,0 +1,191 @@
+"""One stage of a run: its batches, distiller, optimiser, and the state that a checkpoint keeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gkd.core.batch import Batch
+from gkd.data import Batches, Look
+from gkd.distill.distiller import Distiller
+from gkd.distill.teacher import Teacher
+from gkd.distill.teacher_views import TeacherViews
+from gkd.methods.stage import Stage
+from gkd.problems.problem import Problem
+from gkd.storage.checkpoints import Checkpoint, save_checkpoint
+from gkd.storage.weights import copy_state
+from gkd.training.meter import Diverged, Meter
+from gkd.training.predictions import train_centres
+from gkd.training.settings import Settings, images_per_class
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class Position:
+    """Where a run is: counted in whole stages, epochs of the stage and steps of the epoch."""
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    seconds: float = 0.0
+    images: int = 0
+    best_metric: float = float("-inf")
+    best_epoch: int = -1
+
+
+class StageRun:
+    """The objects and the saved state of one stage."""
+
+    def __init__(
+        self,
+        name: str,
+        stage: Stage,
+        epochs: int,
+        student: nn.Module,
+        teacher: Teacher | None,
+        problem: Problem,
+        settings: Settings,
+        position: Position,
+        first_view: int = 0,
+    ) -> None:
+        self.name, self.stage, self.epochs = name, stage, epochs
+        self.student, self.problem, self.settings, self.position = student, problem, settings, position
+        images = problem.images(stage.data, seed=settings.seed)
+        self.batches = Batches(
+            images,
+            Look(settings.mean, settings.std, settings.augment),
+            teacher=_teacher_look(teacher, settings) if teacher else None,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            stage=position.stage,
+            device=settings.device,
+            balanced=images_per_class(stage, settings),
+            episodes=stage.episodes,
+            views=settings.views,
+            first_view=first_view,
+            memory_format=torch.channels_last,
+        )
+        centres = None
+        if teacher is not None and any("centres" in term.needs for term in stage.terms.values()):
+            centres = train_centres(teacher, problem.student.train, settings)
+        self.distiller = Distiller(
+            student,
+            teacher,
+            stage.terms,
+            relation=problem.relation if teacher or problem.has_old_classes else None,
+            rows=problem.rows,
+            centres=centres,
+            image_shape=images.image_shape,
+            teacher_image_shape=images.as_teacher_sees.image_shape,
+            train_labels=images.labels,
+            mixup=stage.mixup,
+            routing=stage.spots,
+        ).to(settings.device)
+        self.teacher_views = None
+        if teacher is not None and self.distiller.reads_clean_teacher and settings.views is not None:
+            self.teacher_views = _teacher_views(teacher, self.batches, settings)
+        self.optimiser = stage.optimiser.build(self.distiller.param_groups(stage.train))
+        self.meter = Meter(settings.device)
+        self.best: State = copy_state(student)
+        self.clock = self.saved = time.monotonic()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether more would be lost by a kill than the settings allow."""
+        return time.monotonic() - self.saved > self.settings.checkpoint_seconds
+
+    def spend(self) -> None:
+        """Adds the training time since the clock was read to the position."""
+        now = time.monotonic()
+        self.position.seconds += now - self.clock
+        self.clock = now
+
+    def epoch_batches(self) -> Iterator[Batch]:
+        """The rest of the current epoch, with the teacher's outputs where they are kept."""
+        epoch, start = self.position.epoch, self.position.step
+        if self.teacher_views is None:
+            return self.batches.epoch(epoch, start)
+        spots = {spot for term in self.stage.terms.values() for spot in term.teacher_maps}
+        return self.teacher_views.epoch(epoch, start, spots, self.batches)
+
+    def inherit(self, before: StageRun) -> None:
+        """Takes over what the stage before trained in the adapters of the same terms at the same spots."""
+        for name, own in self.distiller.adapters.items():
+            term, other = self.stage.terms[name], before.stage.terms.get(name)
+            if other is None or (term.loss, term.at, term.head) != (other.loss, other.at, other.head):
+                continue
+            if term.entry.takes_labels and self.stage.data != before.stage.data:
+                continue  # banks of other samples
+            state = before.distiller.adapters[name].state_dict()
+            shapes = {key: values.shape for key, values in own.state_dict().items()}
+            if {key: values.shape for key, values in state.items()} == shapes:
+                own.load_state_dict(state)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continues where the checkpoint was written, to the bit."""
+        self.distiller.load_state_dict(checkpoint.weights["distiller"])
+        self.best = checkpoint.weights["best"]
+        self.optimiser.load_state_dict(checkpoint.state["optimiser"])
+        self.meter.load_state_dict(checkpoint.state["meter"])
+        torch.set_rng_state(checkpoint.state["generators"]["cpu"])
+        if self.settings.device.type == "cuda":
+            torch.cuda.set_rng_state(checkpoint.state["generators"]["device"])
+
+    def save(self, parent: Path) -> None:
+        """Writes a checkpoint of this moment; refuses where anything is not finite."""
+        self.meter.check()
+        for name, values in self.distiller.state_dict().items():
+            if not bool(torch.isfinite(values).all()):
+                raise Diverged(
+                    f"{name} became non-finite in stage {self.name!r} before step {self.position.global_step}; "
+                    "no such state was saved. Lower optimiser.lr or set optimiser.clip_norm."
+                )
+        generators = {"cpu": torch.get_rng_state()}
+        if self.settings.device.type == "cuda":
+            generators["device"] = torch.cuda.get_rng_state()
+        save_checkpoint(
+            parent,
+            self.position.global_step,
+            weights={"distiller": self.distiller.state_dict(), "best": self.best},
+            state={
+                "optimiser": self.optimiser.state_dict(),
+                "meter": self.meter.state_dict(),
+                "generators": generators,
+            },
+            facts=vars(self.position),
+        )
+        self.saved = time.monotonic()
+
+
+# Kept teacher outputs of the images that were trained on last: the next cells of a grid read them too.
+_VIEWS: dict[tuple[str, ...], TeacherViews] = {}
+
+
+def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> TeacherViews:
+    look = _teacher_look(teacher, settings)
+    parts = (settings.views, settings.augment, settings.dtype, look)
+    key = (teacher.outputs_key(), batches.images.fingerprint(), *map(str, parts))
+    if key not in _VIEWS:
+        sizes = [views.bytes for views in _VIEWS.values()]
+        while sizes and sum(sizes) + max(sizes) > settings.cache_bytes:
+            _VIEWS.pop(next(iter(_VIEWS)))
+            sizes.pop(0)
+        _VIEWS[key] = TeacherViews(
+            teacher,
+            autocast=settings.autocast(),
+            chunk=settings.evaluate_batch_size,
+            limit=settings.cache_bytes,
+        )
+    return _VIEWS[key]
+
+
+def _teacher_look(teacher: Teacher, settings: Settings) -> Look:
+    augment = settings.augment if settings.teacher_augment is None else settings.teacher_augment
+    return Look(teacher.mean, teacher.std, augment, settings.own_draws)

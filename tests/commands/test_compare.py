@@ -1,0 +1,167 @@
+"""Grids: killed and repeated they give the same table; another method runs only what is missing."""
+
+import json
+import shutil
+import signal
+import time
+
+import pytest
+
+from gkd.commands.compare import cells
+from gkd.config.load import load
+from tests.cli_helpers import FAST, gkd, start
+
+GRID = (
+    "compare", "quickstart", *FAST, "compare.seeds=[0, 1]", "compare.axes={task.shift: [0, 5]}",
+    "compare.results=table", "run.precision=float32",
+)  # fmt: skip
+METHODS = "compare.methods=[student, kd, sp]"
+
+
+def rows(folder):
+    table = json.loads((folder / "table" / "table.json").read_text())["rows"]
+    return [{key: value for key, value in row.items() if "second" not in key} for row in table]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A grid that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("grid")
+    process = start(*GRID, METHODS, cwd=folder)
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return folder, printed
+
+
+def test_the_table_shows_each_relation_and_why_a_method_is_absent(whole):
+    folder, printed = whole
+    assert "| same |" in printed
+    assert "| disjoint |" in printed
+    assert "kd is absent where the classes are disjoint" in printed
+    assert {path.name for path in (folder / "table").iterdir()} == {
+        "cells",
+        "table.md",
+        "table.csv",
+        "table.json",
+    }
+    assert len(list((folder / "table" / "cells").glob("*-seed*.json"))) == 10
+
+
+def test_a_killed_grid_continues_to_the_same_table(whole, tmp_path):
+    process = start(*GRID, METHODS, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("table/cells/*.json"))) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process = start(*GRID, METHODS, cwd=tmp_path)
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert rows(tmp_path) == rows(whole[0])
+    assert "10 cells, 10 cells" not in printed  # those before the kill were not repeated
+
+
+def test_a_repeated_grid_trains_nothing_even_elsewhere(whole, tmp_path, monkeypatch, capsys):
+    shutil.copytree(whole[0] / "table", tmp_path / "table")  # committed cells, without their runs
+    monkeypatch.chdir(tmp_path)
+    assert gkd(*GRID, METHODS) == 0
+    assert "nothing was trained" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_method_runs_only_what_is_missing(whole, tmp_path, monkeypatch, capsys):
+    shutil.copytree(whole[0], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    assert gkd(*GRID, "compare.methods=[student, kd, sp, refilled_joint]") == 0
+    assert "14 cells, 4 cells trained now" in capsys.readouterr().out
+
+
+def test_finished_reads_what_is_there_and_runs_nothing(whole, tmp_path, monkeypatch, capsys):
+    (tmp_path / "table" / "cells").mkdir(parents=True)
+    for path in sorted((whole[0] / "table" / "cells").glob("*seed0.json")):
+        shutil.copy(path, tmp_path / "table" / "cells")
+    monkeypatch.chdir(tmp_path)
+    assert gkd(*GRID, METHODS, "--finished") == 0
+    assert "5 cells, nothing was trained, 7 missing" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+STATED = """
+extends: quickstart
+run: {epochs: 2, threads: 1}
+compare:
+  methods: [student]
+  seeds: [0, 1]
+  axes: {task.shift: [0]}
+  results: committed
+"""
+
+
+def test_what_overrides_change_stays_out_of_the_committed_table(tmp_path, monkeypatch, capsys):
+    """Parts of the stated grid fill its cells; its table is written by the grid as the file states it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(STATED)
+    committed, runs = tmp_path / "committed", tmp_path / "runs" / "mine"
+    assert gkd("compare", "mine.yaml", "compare.seeds=[0]") == 0
+    assert [path.name for path in committed.iterdir()] == ["cells"]
+    assert (runs / "table-compare.seeds=_0" / "table.md").is_file()
+    assert gkd("compare", "mine.yaml", "run.log_seconds=5") == 0  # changes no result
+    table = (committed / "table.md").read_text()
+    assert "| 2 |" in table
+    assert gkd("compare", "mine.yaml", "optimiser.lr=0.01") == 0
+    assert gkd("compare", "mine.yaml", "compare.report=best", "--finished") == 0
+    assert (committed / "table.md").read_text() == table
+    assert len(list((committed / "cells").iterdir())) == 2
+    assert len(list((runs / "table-optimiser.lr=0.01" / "cells").iterdir())) == 2
+    assert gkd("compare", "mine.yaml", "optimiser.lr=0.01", "compare.results=elsewhere") == 0
+    assert len(list((tmp_path / "elsewhere" / "cells").iterdir())) == 2
+
+
+def test_each_variation_of_a_grid_without_results_has_its_own_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(STATED.replace("  results: committed\n", ""))
+    assert gkd("compare", "mine.yaml") == 0
+    table = (tmp_path / "runs" / "mine" / "table" / "table.md").read_text()
+    assert gkd("compare", "mine.yaml", "compare.seeds=[0]") == 0
+    assert (tmp_path / "runs" / "mine" / "table" / "table.md").read_text() == table
+    assert (tmp_path / "runs" / "mine" / "table-compare.seeds=_0" / "table.md").is_file()
+
+
+def test_a_tuning_table_shows_validation_and_no_test_number(whole, tmp_path, monkeypatch, capsys):
+    shutil.copytree(whole[0] / "table", tmp_path / "table")
+    monkeypatch.chdir(tmp_path)
+    assert gkd(*GRID, METHODS, "compare.report=validation") == 0
+    printed = capsys.readouterr().out
+    assert "| validation |" in printed
+    cell = json.loads(next(tmp_path.glob("table/cells/sp-shift=5*seed0.json")).read_text())
+    assert f"{cell['last']['accuracy']:.2f}" not in printed.split("\n\n")[0]
+
+
+def test_each_shared_teacher_is_trained_once(whole):
+    teachers = list((whole[0] / "runs" / "teachers").rglob("summary.json"))
+    assert len(teachers) == 1
+
+
+def test_a_labelled_variant_is_a_row_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    variant = "{label: sp strong, method: sp, set: {method.stages.distil.terms.sp.weight: 9000}}"
+    assert gkd(*GRID, "compare.seeds=[0]", f"compare.methods=[student, sp, {variant}]") == 0
+    assert "sp strong" in capsys.readouterr().out
+    cell = json.loads(next(tmp_path.glob("table/cells/sp_strong-shift=5*")).read_text())
+    assert cell["label"] == "sp strong"
+    assert cell["method"] == "sp"
+
+
+def test_a_row_changes_a_term_wherever_the_method_has_it():
+    variant = "{label: thin, method: ft, terms: {ft: {rate: 0.25}}}"
+    grid = load("quickstart").with_overrides([f"compare.methods=[student, {variant}]"])
+    cell = next(cell for cell in cells(grid) if cell.label == "thin")
+    stages = cell.resolved.experiment.method.stages.values()
+    assert [stage.terms["ft"].options["rate"] for stage in stages] == [0.25, 0.25]
+
+
+def test_a_row_that_changes_a_term_that_is_not_there_is_refused(capsys):
+    variant = "{label: thin, method: ft, terms: {tf: {rate: 0.25}}}"
+    assert gkd("compare", "quickstart", f"compare.methods=[student, {variant}]") == 2
+    assert "Row 'thin': Unknown term of the method 'ft' 'tf'. Did you mean 'ft'?" in capsys.readouterr().err

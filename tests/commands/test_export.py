@@ -1,0 +1,195 @@
+"""Export: one file that gives the student's logits elsewhere, with its classes and normalisation in it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+
+import gkd.commands.export
+from gkd.commands.export import FORMATS, export_student, load_student
+from gkd.core.errors import UserError
+from gkd.models import build_network
+from gkd.storage.weights import read_weights, save_weights
+
+VIT = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+# One of each family: name, options, pixels. A new family is one more row.
+NETWORKS = [
+    ("resnet8", {}, 8),
+    ("wrn_10_1", {}, 8),
+    ("ResNet18", {}, 9),
+    ("vgg8", {}, 16),
+    ("MobileNetV2", {}, 17),
+    ("ShuffleV1", {}, 16),
+    ("ShuffleV2", {}, 16),
+    ("mobilenet_0_25", {}, 33),
+    ("conv4_32", {"image_size": 28}, 28),
+    ("resnet12_narrow", {}, 16),
+    ("torchvision/resnet18", {}, 32),
+    ("timm/vit_tiny_patch16_224", VIT, 8),
+]
+IDS = [name for name, _, _ in NETWORKS]
+MEAN, STD = (0.3,), (0.2,)
+
+
+def saved(folder: Path, name: str = "resnet8", options: dict[str, Any] | None = None, size: int = 8) -> Path:
+    """A weight file as a run leaves it, of a network whose BatchNorm statistics are not their defaults."""
+    torch.manual_seed(0)
+    network = build_network(name, num_classes=3, in_channels=1, **(options or {})).train()
+    network(torch.randn(16, 1, size, size))
+    metadata = {
+        "network": name,
+        "options": json.dumps(options or {}),
+        "classes": '["cat", "dog", "owl"]',
+        "mean": "0.3",
+        "std": "0.2",
+        "image_shape": f"1,{size},{size}",
+        "method": "sp",
+    }
+    path = folder / "student.safetensors"
+    save_weights(path, network.state_dict(), metadata)
+    return path
+
+
+def expected_logits(path: Path, images: Tensor) -> Tensor:
+    tensors, metadata = read_weights(path)
+    options = json.loads(metadata["options"])
+    network = build_network(metadata["network"], num_classes=3, in_channels=1, **options)
+    network.load_state_dict(tensors)
+    with torch.no_grad():
+        return network.eval()((images - MEAN[0]) / STD[0])
+
+
+@pytest.mark.parametrize(("name", "options", "size"), NETWORKS, ids=IDS)
+@pytest.mark.parametrize(
+    "form", ["safetensors", *(pytest.param(f, marks=pytest.mark.full) for f in ("pt2", "onnx"))]
+)
+def test_the_file_gives_the_students_logits(
+    tmp_path: Path, form: str, name: str, options: dict[str, Any], size: int
+) -> None:
+    weights = saved(tmp_path, name, options, size)
+    path, difference = export_student(load_student(weights), form)
+    assert path == tmp_path / "export" / f"student.{form}"
+    assert difference <= 1e-4
+    for batch in (1, 7):
+        images = torch.rand(batch, 1, size, size)
+        torch.testing.assert_close(run(path, images), expected_logits(weights, images), atol=1e-4, rtol=1e-4)
+
+
+def run(path: Path, images: Tensor) -> Tensor:
+    """An exported file's logits, by what a user of the format would write."""
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path)
+        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+    if path.suffix == ".pt2":
+        with torch.no_grad():
+            return torch.export.load(path).module()(images)
+    return expected_logits(path, images)
+
+
+def test_a_program_of_one_network_in_the_default_suite(tmp_path: Path) -> None:
+    weights = saved(tmp_path, "timm/vit_tiny_patch16_224", VIT)
+    path, _ = export_student(load_student(weights), "pt2")
+    images = torch.rand(3, 1, 8, 8)
+    torch.testing.assert_close(run(path, images), expected_logits(weights, images), atol=1e-4, rtol=1e-4)
+
+
+def test_onnx_of_one_network_in_the_default_suite(tmp_path: Path) -> None:
+    path, _ = export_student(load_student(saved(tmp_path)), "onnx", tmp_path / "deep" / "s.onnx")
+    assert path == tmp_path / "deep" / "s.onnx"
+    images = torch.rand(3, 1, 8, 8)
+    torch.testing.assert_close(
+        run(path, images), expected_logits(tmp_path / "student.safetensors", images), atol=1e-4, rtol=1e-4
+    )
+    facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert json.loads(facts["classes"]) == ["cat", "dog", "owl"]
+    assert (facts["mean"], facts["std"], facts["network"]) == ("0.3", "0.2", "resnet8")
+
+
+def test_the_file_says_what_feeds_it(tmp_path: Path) -> None:
+    student = load_student(saved(tmp_path))
+    path, _ = export_student(student, "safetensors")
+    assert read_weights(path)[1] == student.metadata
+    program, _ = export_student(student, "pt2")
+    extra = dict.fromkeys(("network", "options", "classes", "mean", "std", "image_shape"), "")
+    torch.export.load(program, extra_files=extra)
+    assert extra == {key: student.metadata[key] for key in extra}
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "onnx"])  # which is slow
+def test_a_file_that_gives_other_logits_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    student = load_student(saved(tmp_path))
+    path = tmp_path / f"s.{form}"
+    path.write_bytes(b"the one before")
+    monkeypatch.setitem(
+        gkd.commands.export._RUNNERS, form, lambda _: lambda images: torch.zeros(len(images), 3)
+    )
+    with pytest.raises(UserError, match=f"The {form} file of .* gives other logits than the student, by"):
+        export_student(student, form, path)
+    assert path.read_bytes() == b"the one before"
+    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, "student.safetensors"]
+
+
+def test_a_network_that_cannot_be_exported_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = load_student(saved(tmp_path))
+    monkeypatch.setattr(student.network, "forward", lambda images: images if images.sum() > 0 else -images)
+    with pytest.raises(UserError, match="resnet8 cannot be exported as pt2: "):
+        export_student(student, "pt2")
+    assert list((tmp_path / "export").iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["onnx", "onnxscript", "onnxruntime"])
+def test_without_the_extra_the_sentence_has_the_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    student = load_student(saved(tmp_path))
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"needs {module}: pip install 'gkd-torch\[export\]'"):
+        export_student(student, "onnx")
+
+
+@pytest.mark.parametrize(
+    ("change", "overrides", "message"),
+    [
+        (
+            {"classes": None, "mean": None},
+            [],
+            "does not say its classes, mean; gkd export takes a run folder",
+        ),
+        ({"image_shape": None}, [], "does not say how large its images are; add data.image_size=32"),
+        ({"mean": "grey"}, [], "What .* says of its mean cannot be read"),
+        ({}, ["data.image_size=big"], "'big' was given"),
+        ({}, ["student.network=resnet14"], "was trained as 'resnet8', not as 'resnet14'"),
+        ({}, ["student.netwrok=resnet8"], "Did you mean 'student.network'"),
+        ({}, ["data.image_size=4"], "too small"),
+        ({"network": "os:abort"}, [], "name it on the command line: student.network=os:abort"),
+    ],
+)
+def test_a_file_that_cannot_be_exported_is_refused(
+    tmp_path: Path, change: dict[str, str | None], overrides: list[str], message: str
+) -> None:
+    tensors, metadata = read_weights(saved(tmp_path))
+    changed = {**metadata, **change}
+    path = tmp_path / "changed.safetensors"
+    save_weights(path, tensors, {key: value for key, value in changed.items() if value is not None})
+    with pytest.raises(UserError, match=message):
+        load_student(path, overrides=overrides)
+
+
+def test_the_size_of_the_images_may_be_given(tmp_path: Path) -> None:
+    tensors, metadata = read_weights(saved(tmp_path))
+    del metadata["image_shape"]
+    save_weights(tmp_path / "old.safetensors", tensors, metadata)
+    student = load_student(tmp_path / "old.safetensors", overrides=["data.image_size=16"])
+    assert student.image_shape == (1, 16, 16)

@@ -1,0 +1,151 @@
+"""Whose word is enough to import a module: the user's own files and the command line, never a run folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gkd.config.load import load
+from gkd.config.trust import check_trust, named_in
+from gkd.core.errors import UserError
+from gkd.experiment.prepare import prepare
+from tests.cli_helpers import FAST, gkd
+
+# Leaves a file behind when it is imported.
+MODULE = """
+from pathlib import Path
+from gkd.models import build_network
+Path("imported").touch()
+
+def small(num_classes, in_channels, deep=False):
+    return build_network("resnet14" if deep else "resnet8", num_classes=num_classes, in_channels=in_channels)
+"""
+CONFIG = """
+task: {name: standard}
+data: {name: digits, per_class: 5, batch_size: 25}
+teacher: {network: resnet8}
+student: {network: "own_nets:small", options: {deep: true}}
+method: student
+run: {epochs: 1, threads: 1}
+"""
+Forget = Callable[[], None]
+
+
+@pytest.fixture
+def forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Forget:
+    """An empty folder with the module in it; called, it is as if the module had never been imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "own_nets.py").write_text(MODULE)
+    (tmp_path / "mine.yaml").write_text(CONFIG)
+
+    def again() -> None:
+        sys.modules.pop("own_nets", None)
+        Path("imported").unlink(missing_ok=True)
+
+    again()
+    return again
+
+
+def imported() -> bool:
+    return Path("imported").exists()
+
+
+def run_folder() -> Path:
+    (folder,) = Path("runs/mine").rglob("seed0")
+    return folder
+
+
+def test_a_users_own_file_is_enough_and_validation_imports_nothing(
+    forget: Forget, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gkd("validate", "mine.yaml") == 0
+    assert not imported()
+    assert gkd("run", "mine.yaml") == 0
+    assert imported()
+
+
+def test_a_run_folder_is_not_enough(forget: Forget, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gkd("run", "mine.yaml") == 0
+    folder = run_folder()
+    for words in (
+        ("eval", str(folder)),
+        ("run", str(folder / "config.yaml")),
+        ("validate", str(folder / "config.yaml")),
+        ("eval", str(folder), "teacher.network=own_nets:larger"),
+        ("export", str(folder), "--format", "safetensors"),
+        ("export", str(folder / "student.safetensors"), "--format", "safetensors"),
+    ):
+        forget()
+        capsys.readouterr()
+        assert gkd(*words) == 2, words
+        error = capsys.readouterr().err
+        assert "name it on the command line: student.network=own_nets:small" in error
+        assert error.count("\n") == 1
+        assert not imported(), words
+    for words in (("eval", str(folder)), ("export", str(folder), "--format", "safetensors")):
+        forget()
+        assert gkd(*words, "student.network=own_nets:small") == 0
+        assert imported()
+
+
+def test_the_axes_of_a_grid_in_a_run_folder_are_no_command_line(
+    forget: Forget, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A grid makes overrides of what the file says; they carry no trust of their own."""
+    folder = Path("received")
+    folder.mkdir()
+    (folder / "env.json").write_text("{}")
+    text = CONFIG.replace('"own_nets:small", options: {deep: true}', "resnet8")
+    grid = 'compare: {methods: [student], axes: {student.network: ["own_nets:small"]}}\n'
+    (folder / "config.yaml").write_text(text + grid)
+    assert gkd("compare", str(folder / "config.yaml"), *FAST[:1]) == 2
+    assert "name it on the command line" in capsys.readouterr().err
+    assert not imported()
+
+
+def test_a_file_that_extends_a_run_folders_config_vouches_for_its_own_words_alone(forget: Forget) -> None:
+    folder = Path("received")
+    folder.mkdir()
+    (folder / "summary.json").write_text("{}")
+    (folder / "config.yaml").write_text(CONFIG)
+    Path("over.yaml").write_text("extends: received/config\nrun: {epochs: 2}\n")
+    with pytest.raises(UserError, match="name it on the command line"):
+        load("over.yaml")
+    Path("over.yaml").write_text('extends: received/config\nstudent: {network: "own_nets:small"}\n')
+    assert load("over.yaml").experiment.run.epochs == 1
+
+
+@pytest.mark.parametrize("key", ["student.network", "teacher.network", "data.name", "teacher.data.name"])
+def test_every_key_that_can_name_a_module_is_covered(forget: Forget, key: str) -> None:
+    folder = Path("received")
+    folder.mkdir()
+    section, _, rest = key.partition(".")
+    value = {"network": "{network: 'own_nets:small'}", "name": "{name: 'own_nets:small'}"}.get(
+        rest, "{network: resnet8, data: {name: 'own_nets:small'}}"
+    )
+    lines = [line for line in CONFIG.splitlines() if not line.startswith((f"{section}:", "student:"))]
+    student = [] if section == "student" else ["student: {network: resnet8}"]
+    (folder / "config.yaml").write_text("\n".join([*lines, *student, f"{section}: {value}"]))
+    with pytest.raises(UserError, match=f"name it on the command line: {key}=own_nets:small"):
+        load(folder / "config.yaml", from_run=True)
+    assert not imported()
+
+
+def test_named_on_the_command_line_it_is_built_with_its_options(forget: Forget) -> None:
+    resolved = load("mine.yaml", ["student.options={deep: false}"])
+    assert prepare(resolved).student.__class__.__name__ == "ResNet"
+    with pytest.raises(UserError, match="takes no option 'depe'"):
+        prepare(load("mine.yaml", ["student.options.depe=1"]))
+
+
+def test_a_folder_that_learn2learn_unpickles_is_named_on_the_command_line() -> None:
+    config = {"task": {"name": "few_shot", "episodes": {"source": "learn2learn", "root": "theirs"}}}
+    check_trust(config, None)
+    check_trust(config, named_in([{"task": {"episodes": {"root": "theirs"}}}]))
+    for trusted in (frozenset[str](), named_in([{"data": {"root": "other"}}])):
+        with pytest.raises(UserError, match=r"name it on the command line: task\.episodes\.root=theirs"):
+            check_trust(config, trusted)

@@ -1,0 +1,123 @@
+"""Label spaces, how two of them relate, and the selections of classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gkd.core.class_orders import class_order, fraction, window
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation, LabelSpace
+
+TEN = LabelSpace([f"c{number}" for number in range(10)])
+
+
+def test_columns_follow_the_order_of_the_names() -> None:
+    space = LabelSpace(["ship", "car", "bird"])
+    assert (len(space), list(space)) == (3, ["ship", "car", "bird"])
+    assert [space.column(name) for name in ("ship", "car", "bird")] == [0, 1, 2]
+    assert "car" in space
+    assert "cat" not in space
+    assert list(space.select(["bird", 0])) == ["bird", "ship"]
+
+
+def test_the_same_classes_in_another_order_are_the_same_space() -> None:
+    teacher, student = LabelSpace(["a", "b", "c"]), LabelSpace(["c", "a", "b"])
+    relation = LabelRelation(teacher, student)
+    assert (relation.kind, relation.overlap, relation.num_shared) == ("same", 1.0, 3)
+    scores = {"a": 1.0, "b": 2.0, "c": 3.0}
+    teacher_logits = torch.tensor([[scores[name] for name in teacher]])
+    student_logits = torch.tensor([[scores[name] for name in student]])
+    aligned = student_logits[:, relation.student_index]
+    assert torch.equal(teacher_logits[:, relation.teacher_index], aligned)
+    assert relation.known.all()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "kind", "overlap", "known"),
+    [
+        ("abc", "bcd", "overlapping", 2 / 3, [True, True, False]),
+        ("abc", "def", "disjoint", 0.0, [False, False, False]),
+        ("abcd", "cb", "overlapping", 1.0, [True, True]),  # all that the student knows, and more
+        ("ab", "cab", "overlapping", 2 / 3, [False, True, True]),
+    ],
+)
+def test_kind_overlap_and_known_classes(
+    teacher: str, student: str, kind: str, overlap: float, known: list[bool]
+) -> None:
+    relation = LabelRelation(LabelSpace(teacher), LabelSpace(student))
+    assert relation.kind == kind
+    assert relation.overlap == pytest.approx(overlap)
+    assert relation.known.tolist() == known
+    pairs = zip(relation.teacher_index.tolist(), relation.student_index.tolist(), strict=True)
+    assert all(teacher[t] == student[s] for t, s in pairs)
+    assert relation.student_index.tolist() == sorted(relation.student_index.tolist())
+    assert str(relation).startswith(f"{kind}: {len(teacher)} teacher classes")
+
+
+def test_an_alias_joins_two_names_of_one_class() -> None:
+    teacher, student = LabelSpace(["bird", "car", "cat"]), LabelSpace(["automobile", "bird"])
+    assert LabelRelation(teacher, student).num_shared == 1
+    relation = LabelRelation(teacher, student, {"automobile": "car"})
+    assert relation.teacher_index.tolist() == [1, 0]
+    assert relation.student_index.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("aliases", "message"),
+    [
+        ({"automobil": "car"}, "Unknown class 'automobil'. Did you mean 'automobile'?"),
+        ({"automobile": "caar"}, "Unknown class 'caar'. Did you mean 'car'?"),
+        ({"automobile": "bird"}, "'automobile' and 'bird' both mean the teacher's 'bird'"),
+    ],
+)
+def test_a_wrong_alias_is_refused(aliases: dict[str, str], message: str) -> None:
+    teacher, student = LabelSpace(["bird", "car", "cat"]), LabelSpace(["automobile", "bird"])
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        LabelRelation(teacher, student, aliases)
+
+
+@pytest.mark.parametrize(
+    ("shift", "kind", "shared"), [(0, "same", 4), (1, "overlapping", 3), (4, "disjoint", 0)]
+)
+def test_windows_overlap_in_size_minus_shift_classes(shift: int, kind: str, shared: int) -> None:
+    teacher = window(TEN, size=4, order="1993")
+    student = window(TEN, size=4, shift=shift, order="1993")
+    relation = LabelRelation(teacher, student)
+    assert (relation.kind, relation.num_shared, len(student)) == (kind, shared, 4)
+
+
+def test_a_numbered_order_is_numpys_legacy_permutation() -> None:
+    expected = np.random.RandomState(1993).permutation(10)
+    assert list(class_order(TEN, "1993")) == [f"c{column}" for column in expected]
+    assert class_order(TEN, "natural") == TEN
+
+
+def test_a_fraction_is_drawn_by_seed_and_keeps_the_order() -> None:
+    first = fraction(TEN, share=0.5, seed=1)
+    assert len(first) == 5
+    assert first == fraction(TEN, share=0.5, seed=1)
+    assert first != fraction(TEN, share=0.5, seed=2)
+    assert list(first) == sorted(first)
+    assert fraction(TEN, share=1.0, seed=3) == TEN
+
+
+def test_mistakes_are_named_with_a_remedy() -> None:
+    with pytest.raises(UserError, match="'a' appears twice"):
+        LabelSpace(["a", "b", "a"])
+    with pytest.raises(UserError, match="at least one class"):
+        LabelSpace([])
+    with pytest.raises(UserError, match=r"Unknown class 'automobil'. Did you mean 'automobile'\?.*cat"):
+        LabelSpace(["automobile", "cat"]).column("automobil")
+    with pytest.raises(UserError, match=r"index 10 is outside the data's 10 classes \(0 to 9\)"):
+        TEN.select([10])
+    with pytest.raises(UserError, match=r"classes 7 to 11.*the data has 10 classes.*size \+ shift <= 10"):
+        window(TEN, size=5, shift=7)
+    with pytest.raises(UserError, match="leaves none"):
+        fraction(TEN, share=0.01)
+    with pytest.raises(
+        UserError,
+        match="'random' is unknown; use 'natural', 'cifar_fs', or a seed below 2\\^32 such as '1993'",
+    ):
+        class_order(TEN, "random")

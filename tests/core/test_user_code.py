@@ -1,0 +1,86 @@
+"""A user's own code by name: imported, or one sentence."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from gkd.core.errors import UserError
+from gkd.core.user_code import call_factory, import_object, is_import_name
+
+MODULE = """
+NUMBER = 3
+class Nested:
+    @staticmethod
+    def make(num_classes):
+        return num_classes
+def breaks(num_classes):
+    raise ValueError("no such thing\\nand more")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "imported_here.py").write_text(MODULE)
+    (tmp_path / "breaks_at_once.py").write_text("import math\n1 / 0\n")
+    (tmp_path / "needs_more.py").write_text("import a_module_that_is_nowhere\n")
+
+
+def test_the_current_folder_is_importable_and_paths_may_be_nested() -> None:
+    assert import_object("imported_here:Nested.make", what="network")(num_classes=4) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.b:c", True),
+        ("a:b.c", True),
+        ("a.b", False),
+        ("timm/x", False),
+        (":c", False),
+        ("a:", False),
+        (3, False),
+    ],
+)
+def test_the_form_of_a_name(name: object, expected: bool) -> None:
+    assert is_import_name(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no colon", "is not of the form pkg.module:factory"),
+        (
+            "nowhere_at_all.nets:make",
+            "there is no module 'nowhere_at_all', installed or in the current folder",
+        ),
+        (
+            "needs_more:make",
+            "importing needs_more failed with ModuleNotFoundError: No module named 'a_module_that",
+        ),
+        (
+            "breaks_at_once:make",
+            r"failed with ZeroDivisionError: division by zero \(breaks_at_once.py:2\)\.$",
+        ),
+        ("imported_here:Nestet", r"Unknown name 'Nestet'. Did you mean 'Nested'\?"),
+        ("imported_here:NUMBER", "is a int; name a function or class that gkd can call"),
+    ],
+)
+def test_what_cannot_be_imported_is_a_sentence(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        import_object(name, what="network")
+
+
+def test_what_a_factory_raises_is_a_sentence() -> None:
+    factory = import_object("imported_here:breaks", what="network")
+    with pytest.raises(
+        UserError, match=r"cannot be built with num_classes=2: ValueError: no such thing \(impor"
+    ) as e:
+        call_factory(factory, name="x", what="network", given={"num_classes": 2}, options={})
+    assert "\n" not in str(e.value)
+    with pytest.raises(UserError, match="must take the keyword 'num_classes'"):
+        call_factory(lambda: 0, name="x", what="network", given={"num_classes": 2}, options={})

@@ -1,0 +1,401 @@
+"""learn2learn's tasks as episodes: the same statistics, the same answers, and nothing else without it."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import learn2learn
+import numpy as np
+import pytest
+import torch
+import torchvision
+from learn2learn.data import MetaDataset, Taskset
+from learn2learn.data.transforms import (
+    ConsecutiveLabels,
+    FilterLabels,
+    FusedNWaysKShots,
+    KShots,
+    LoadData,
+    NWays,
+    RemapLabels,
+)
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from gkd.core.errors import UserError
+from gkd.data.episodes import Episodes, draw_episodes
+from gkd.few_shot.classifiers import cosine_mean, nearest_mean
+from gkd.few_shot.learn2learn import (
+    TASKSETS,
+    learn2learn_episodes,
+    shared_classes,
+    taskset_episodes,
+    taskset_images,
+)
+
+CLASSES, EACH = 8, 20
+Steps = Callable[[Any, int, int], list[Any]]
+
+
+def labels_of(classes: int = CLASSES, each: int = EACH) -> Tensor:
+    """Classes in no order, none of whose labels is its column."""
+    generator = torch.Generator().manual_seed(5)
+    return (torch.arange(classes).repeat(each) * 3 + 7)[torch.randperm(classes * each, generator=generator)]
+
+
+def meta(labels: Tensor, values: Tensor | None = None) -> MetaDataset:
+    values = (
+        torch.rand(len(labels), 3, 4, 4, generator=torch.Generator().manual_seed(1))
+        if values is None
+        else values
+    )
+    return MetaDataset(TensorDataset(values, labels))
+
+
+def fused(dataset: Any, ways: int, samples: int) -> list[Any]:
+    return [
+        FusedNWaysKShots(dataset, n=ways, k=samples),
+        LoadData(dataset),
+        RemapLabels(dataset),
+        ConsecutiveLabels(dataset),
+    ]
+
+
+def apart(dataset: Any, ways: int, samples: int) -> list[Any]:
+    return [NWays(dataset, ways), KShots(dataset, samples), LoadData(dataset), RemapLabels(dataset)]
+
+
+def columns_of(labels: Tensor) -> Tensor:
+    return torch.unique(labels, return_inverse=True)[1]
+
+
+@pytest.mark.parametrize("steps", [fused, apart])
+def test_tasks_become_episodes_and_no_image_is_read(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = labels_of()
+    dataset = meta(labels)
+    taskset = Taskset(dataset, steps(dataset, 4, 7))
+    asked: list[Any] = []
+    monkeypatch.setattr(TensorDataset, "__getitem__", lambda self, index: asked.append(index))
+    episodes = taskset_episodes(taskset, columns_of(labels), shots=2, queries=5, count=30, seed=0)
+    assert not asked
+    assert (len(episodes), episodes.ways, episodes.shots, episodes.queries) == (30, 4, 2, 5)
+    of = columns_of(labels)[episodes.index]
+    assert torch.equal(of, episodes.classes.unsqueeze(2).expand_as(of))
+    assert (episodes.classes.diff(dim=1) > 0).all()  # in the order of columns
+    for index, classes in zip(episodes.index, episodes.classes, strict=True):
+        assert len(index.unique()) == 28
+        assert len(classes.unique()) == 4
+
+
+@pytest.mark.parametrize("steps", [fused, apart])
+def test_a_task_of_learn2learns_own_loop_has_the_same_support_and_queries(steps: Steps) -> None:
+    """A taskset of a fixed number of tasks keeps them: its batches are the episodes' samples."""
+    labels = labels_of()
+    dataset = meta(labels, torch.arange(len(labels)))
+    taskset = Taskset(dataset, steps(dataset, 4, 10), num_tasks=6)
+    episodes = taskset_episodes(taskset, columns_of(labels), shots=5, queries=5, seed=0)
+    assert len(episodes) == 6
+    for episode, (numbers, remapped) in enumerate(taskset):
+        (support, _), (query, _) = learn2learn.data.partition_task(numbers, remapped, shots=5)
+        ours = {tuple(row) for row in torch.cat([episodes.support, episodes.query], 2)[episode].tolist()}
+        theirs = torch.cat([support.view(4, 5), query.view(4, 5)], 1)
+        assert ours == {tuple(row) for row in theirs.tolist()}
+
+
+def test_a_seed_gives_the_same_tasks_and_the_global_generators_are_untouched() -> None:
+    labels = labels_of()
+    dataset = meta(labels)
+    random.seed(3), np.random.seed(3), torch.manual_seed(3)
+    expected = random.random(), np.random.rand(), torch.rand(1)
+    drawn = []
+    for seed in (0, 0, 1):
+        random.seed(3), np.random.seed(3), torch.manual_seed(3)
+        taskset = Taskset(dataset, fused(dataset, 4, 7))
+        drawn.append(taskset_episodes(taskset, columns_of(labels), shots=2, queries=5, count=5, seed=seed))
+        assert (random.random(), np.random.rand(), torch.rand(1)) == expected
+    assert torch.equal(drawn[0].index, drawn[1].index)
+    assert not torch.equal(drawn[0].index, drawn[2].index)
+
+
+@pytest.mark.parametrize("steps", [fused, apart])
+def test_classes_and_samples_are_drawn_as_often_as_by_gkd(steps: Steps) -> None:
+    """Both are uniform: frequencies within 4.5 standard errors, and chi-square against one another."""
+    labels, count = labels_of(), 4000
+    dataset, columns = meta(labels), columns_of(labels)
+    taskset = Taskset(dataset, steps(dataset, 4, 5))
+    theirs = taskset_episodes(taskset, columns, shots=2, queries=3, count=count, seed=0)
+    ours = draw_episodes(columns, count=count, ways=4, shots=2, queries=3, seed=0)
+    for what in (lambda e: e.classes, lambda e: e.support, lambda e: e.query):
+        bins = CLASSES if what(ours).dim() == 2 else CLASSES * EACH
+        counts = [torch.bincount(what(each).flatten(), minlength=bins).double() for each in (ours, theirs)]
+        expected = what(ours).numel() / bins
+        for found in counts:
+            assert (found - expected).abs().max() < 4.5 * expected**0.5
+        square = ((counts[0] - counts[1]) ** 2 / (counts[0] + counts[1])).sum()
+        assert square < bins + 4.5 * (2 * bins) ** 0.5  # draws without replacement only narrow it
+
+
+@pytest.mark.parametrize(
+    ("ours", "distance"), [(nearest_mean, "euclidean"), (cosine_mean, "cosine")], ids=["euclidean", "cosine"]
+)
+def test_protonet_answers_as_learn2learns(ours: Callable[[Tensor, Tensor], Tensor], distance: str) -> None:
+    """On the same episodes every query gets the same answer; support rows are made unit rows for the cosine."""
+    labels = labels_of()
+    generator = torch.Generator().manual_seed(2)
+    centres = torch.randn(CLASSES, 16, generator=generator, dtype=torch.float64)
+    columns = columns_of(labels)
+    embedding = centres[columns] + torch.randn(len(labels), 16, generator=generator, dtype=torch.float64)
+    if distance == "cosine":
+        embedding = torch.nn.functional.normalize(embedding, dim=1)
+    dataset = meta(labels)
+    taskset = Taskset(dataset, fused(dataset, 5, 12))
+    episodes = taskset_episodes(taskset, columns, shots=4, queries=8, count=50, seed=0)
+    answers = ours(embedding[episodes.support], embedding[episodes.query]).argmax(3)
+    right = (answers == torch.arange(5).view(1, 5, 1)).double().mean()
+    assert 0.5 < right < 1
+    for support, query, answer in zip(episodes.support, episodes.query, answers, strict=True):
+        head = learn2learn.nn.PrototypicalClassifier(
+            embedding[support].flatten(0, 1), torch.arange(5).repeat_interleave(4), distance=distance
+        )
+        assert torch.equal(head(embedding[query].flatten(0, 1)).argmax(1), answer.flatten())
+
+
+def test_the_numbers_are_those_of_the_set_that_is_loaded() -> None:
+    """As in learn2learn's omniglot, whose tasksets hold one set and load another."""
+    labels = labels_of()
+    whole = meta(labels)
+    part = learn2learn.data.FilteredMetaDataset(whole, [7, 10, 13])
+    within = taskset_episodes(
+        Taskset(part, fused(part, 2, 4)), labels[part.to_true_indices], shots=1, queries=3, count=20, seed=0
+    )
+    assert within.index.max() < 60
+    around = taskset_episodes(Taskset(part, fused(whole, 2, 4)), labels, shots=1, queries=3, count=20, seed=0)
+    assert around.index.max() >= 60
+    assert len(taskset_images(Taskset(part, fused(part, 2, 4)))) == 60
+
+
+def test_images_are_read_once_with_the_labels_as_names() -> None:
+    labels = labels_of(3, 4)
+    images = taskset_images(Taskset(meta(labels)), unnamed="mine ")
+    assert images.space.names == ("mine 7", "mine 10", "mine 13")
+    assert torch.equal(images.labels, columns_of(labels))
+    expected = torch.rand(12, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(images.images, (expected * 255).round().to(torch.uint8))
+
+
+def refused(
+    text: str, steps: Any = None, labels: Tensor | None = None, tasks: int = -1, **options: Any
+) -> None:
+    dataset = meta(labels_of())
+    taskset = Taskset(dataset, (steps or (lambda d: fused(d, 4, 7)))(dataset), num_tasks=tasks)
+    given = {"shots": 2, "queries": 5, "count": 3, "seed": 0, **options}
+    with pytest.raises(UserError, match=text):
+        taskset_episodes(taskset, columns_of(labels_of()) if labels is None else labels, **given)
+
+
+def test_what_is_no_episode_is_refused() -> None:
+    refused("tasks have 28 samples; each needs 8 samples of each class", queries=6)
+    refused("A task has more samples of one class than of another", queries=12)
+    refused(
+        "holds a sample twice; draw without replacement",
+        lambda d: [FusedNWaysKShots(d, 4, 7, replacement=True)],
+    )
+    refused("cannot draw a task: ValueError.*Use fewer ways", lambda d: fused(d, 9, 7))
+    refused("cannot draw a task: ValueError.*or fewer samples", lambda d: fused(d, 4, 21))
+    refused("say how many episodes", count=None)
+    refused("has 2 tasks; 3 episodes cannot be taken", tasks=2)
+    refused("numbers 160 samples, but there are labels of 5", labels=torch.arange(5))
+    refused("put samples into different classes", labels=columns_of(labels_of()).roll(1))
+    refused("put samples into different classes", labels=columns_of(labels_of()) // 2)
+
+
+def test_transforms_of_images_are_refused_by_name() -> None:
+    rotation = learn2learn.vision.transforms.RandomClassRotation
+    refused(
+        r"changes the images of a task \(RandomClassRotation\)",
+        lambda d: [*fused(d, 4, 7), rotation(d, [0, 90])],
+    )
+
+
+def test_shared_classes_are_found_where_the_data_is_one_or_has_names() -> None:
+    whole = meta(labels_of())
+    some = [FilterLabels(whole, [7, 10]), *apart(whole, 2, 7)]
+    other = [FusedNWaysKShots(whole, 2, 7, filter_labels=[10, 13]), LoadData(whole)]
+    assert shared_classes(Taskset(whole, some), Taskset(whole, other)) == ["10"]
+    assert len(shared_classes(Taskset(whole, some), Taskset(whole, fused(whole, 2, 7)))) == 2
+    again = meta(labels_of())
+    assert shared_classes(Taskset(whole, fused(whole, 2, 7)), Taskset(again, fused(again, 2, 7))) == []
+    named = [meta(torch.arange(3).repeat(7)) for _ in range(2)]
+    named[0].dataset.classes, named[1].dataset.classes = ["ant", "bee", "cat"], ["cat", "dog", "eel"]
+    assert shared_classes(*(Taskset(each, fused(each, 2, 7)) for each in named)) == ["cat"]
+
+
+def pixels(seed: int, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def write_cifarfs(root: Path, names: dict[str, list[str]]) -> None:
+    for split, classes in names.items():
+        for name in classes:
+            folder = root / "cifarfs" / "processed" / ("val" if split == "validation" else split) / name
+            folder.mkdir(parents=True)
+            for number in range(6):
+                (folder / f"{number}.png").write_bytes(png(pixels(number)))
+
+
+def write_pickles(root: Path, name: str) -> None:
+    """Three classes of six images a split, in the files that learn2learn reads."""
+    (root / "tiered-imagenet").mkdir()
+    labels = [0, 1, 2] * 6
+    for seed, split in enumerate(("train", "validation", "test")):
+        short = "val" if split == "validation" else split
+        images = np.stack([pixels(100 * seed + number) for number in range(18)])
+        written: dict[str, Any] = {
+            "fc100": {f"FC100_{short}.pickle": {"data": images, "labels": labels}},
+            "mini-imagenet": {
+                f"mini-imagenet-cache-{split}.pkl": {
+                    "image_data": images,
+                    "class_dict": {f"{split}{k}": [i for i in range(18) if i % 3 == k] for k in range(3)},
+                }
+            },
+            "tiered-imagenet": {
+                f"tiered-imagenet/{short}_images_png.pkl": [png(image) for image in images],
+                f"tiered-imagenet/{short}_labels.pkl": {"label_specific": labels},
+            },
+        }[name]
+        for file, content in written.items():
+            (root / file).write_bytes(pickle.dumps(content))
+
+
+def write_omniglot(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 characters of 6 drawings, 12 of them in each of the two parts."""
+    monkeypatch.setattr(torchvision.datasets.Omniglot, "_check_integrity", lambda self: True)
+    for part in ("background", "evaluation"):
+        for number in range(12):
+            folder = root / "omniglot-py" / f"images_{part}" / f"{part} script" / f"character{number:02}"
+            folder.mkdir(parents=True)
+            for drawing in range(6):
+                array = np.random.default_rng(drawing).integers(0, 2, (30, 30), dtype=np.uint8) * 255
+                Image.fromarray(array).convert("1").save(folder / f"{number:04}_{drawing:02}.png")
+        (root / "omniglot-py" / f"images_{part}.zip").touch()
+
+
+def named(name: str, root: Path, split: str = "test", **options: Any) -> Any:
+    given = {"ways": 2, "shots": 2, "queries": 3, "count": 4, "seed": 0, **options}
+    return learn2learn_episodes(name, split=split, root=root, **given)
+
+
+@pytest.mark.parametrize("name", ["fc100", "mini-imagenet", "tiered-imagenet"])
+def test_a_named_taskset_gives_its_images_and_episodes(name: str, tmp_path: Path) -> None:
+    write_pickles(tmp_path, name)
+    images, episodes = named(name, tmp_path)
+    assert torch.equal(
+        images.images, torch.from_numpy(np.stack([pixels(200 + i) for i in range(18)])).movedim(3, 1)
+    )
+    assert images.labels.tolist() == [0, 1, 2] * 6
+    first = "test0" if name == "mini-imagenet" else "test/0"
+    assert (images.space.names[0], images.name) == (first, name)
+    assert isinstance(episodes, Episodes)
+    assert episodes.index.shape == (4, 2, 5)
+    assert torch.equal(images.labels[episodes.index[:, :, 0]], episodes.classes)
+
+
+def test_cifarfs_has_class_names_and_a_class_in_two_splits_is_refused(tmp_path: Path) -> None:
+    write_cifarfs(
+        tmp_path, {"train": ["ant", "bee", "cat"], "validation": ["dog", "eel"], "test": ["fox", "gnu"]}
+    )
+    images, _ = named("cifarfs", tmp_path)
+    assert images.space.names == ("fox", "gnu")
+    other = tmp_path / "other"
+    other.mkdir()
+    write_cifarfs(
+        other, {"train": ["ant", "bee", "fox"], "validation": ["dog", "eel"], "test": ["fox", "gnu"]}
+    )
+    with pytest.raises(UserError, match=r"cifarfs shares 1 classes between test and train \(fox\)"):
+        named("cifarfs", other)
+    assert len(named("cifarfs", other, allow_leak=True)[0]) == 12
+    assert len(named("cifarfs", other, split="validation")[1]) == 4
+
+
+def test_omniglots_splits_share_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_omniglot(tmp_path, monkeypatch)
+    write = learn2learn.data.FilteredMetaDataset.__init__
+    present = lambda self, whole, labels: write(self, whole, [k for k in labels if k < 24])  # noqa: E731
+    monkeypatch.setattr(learn2learn.data.FilteredMetaDataset, "__init__", present)  # of its 1,623 characters
+    with pytest.raises(UserError, match="omniglot shares 24 classes between test and train"):
+        named("omniglot", tmp_path)
+    images, episodes = named("omniglot", tmp_path, allow_leak=True, count=100)
+    assert images.images.shape == (144, 1, 28, 28)
+    assert len(images.space) == 24
+    assert len(episodes.classes.unique()) == 24
+
+
+def test_a_named_taskset_without_its_files_downloads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a download was tried"))
+    assert list(TASKSETS) == list(learn2learn.vision.benchmarks.list_tasksets())
+    for name in TASKSETS:
+        with pytest.raises(UserError, match=f"learn2learn's {name} needs .* let learn2learn.*download it"):
+            named(name, tmp_path)
+    with pytest.raises(UserError, match="Did you mean 'cifarfs'"):
+        named("cifar-fs", tmp_path)
+    with pytest.raises(UserError, match="Unknown split 'val'"):
+        named("fc100", tmp_path, split="val")
+    (tmp_path / "cifarfs").mkdir()
+    with pytest.raises(UserError, match="learn2learn cannot read cifarfs in"):
+        named("cifarfs", tmp_path)
+
+
+def test_without_learn2learn_the_lines_that_install_it_are_told_and_the_rest_works(tmp_path: Path) -> None:
+    """Neither where it is missing, nor where what it imports is: as gym, without which none of it can be imported."""
+    code = (
+        "import sys; sys.modules['learn2learn'] = None\n"
+        "import torch\n"
+        "from gkd.data.episodes import draw_episodes\n"
+        "from gkd.few_shot.learn2learn import learn2learn_episodes, taskset_episodes\n"
+        "from gkd.core.errors import UserError\n"
+        "episodes = draw_episodes(torch.arange(60) % 6, count=2, ways=3, shots=1, queries=2, seed=0)\n"
+        "assert len(episodes) == 2\n"
+        "def told():\n"
+        "    for call in (\n"
+        "        lambda: taskset_episodes(None, torch.arange(2), shots=1, queries=1, count=1, seed=0),\n"
+        "        lambda: learn2learn_episodes('fc100', root='.', ways=2, shots=1, queries=1, count=1, seed=0),\n"
+        "    ):\n"
+        "        try:\n"
+        "            call()\n"
+        "        except UserError as error:\n"
+        "            print(error)\n"
+        "told()\n"
+        "del sys.modules['learn2learn']; sys.path.insert(0, sys.argv[1])\n"
+        "told()\n"
+    )
+    (tmp_path / "learn2learn").mkdir()
+    (tmp_path / "learn2learn" / "__init__.py").write_text("import gym_that_is_not_here")
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert (
+        told.count("learn2learn cannot be imported (ModuleNotFoundError: import of learn2learn halted") == 2
+    )
+    assert told.count("imported (ModuleNotFoundError: No module named 'gym_that_is_not_here'") == 2
+    assert told.count("\n  pip install gym requests tqdm scipy\n") == 4
+    assert (
+        told.count(
+            '\n  pip install --no-deps --config-settings="--build-option=build_ext" learn2learn==0.2.0'
+        )
+        == 4
+    )

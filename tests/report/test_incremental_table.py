@@ -1,0 +1,98 @@
+"""Tables of incremental runs: what stands in them, over seeds, and for what cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gkd.incremental.matrix_file import write_matrices
+from gkd.report.incremental_table import (
+    incremental_markdown,
+    incremental_rows,
+    plot_cells,
+    plot_run,
+    step_table,
+)
+
+STEPS = (("a", "b"), ("c",))
+
+
+def matrices(folder: Path, last: float) -> dict[str, Any]:
+    rows = {"classifier": [[80.0, None], [last, 90.0]], "ncm": [[70.0, None], [60.0, 50.0]]}
+    done = [
+        {"step": t + 1, "rows": {name: own[t] for name, own in rows.items()}, "test_images": [20, 10 * t]}
+        for t in (0, 1)
+    ]
+    return write_matrices(folder, STEPS, done)
+
+
+def cell(folder: Path, label: str, seed: int, last: float, answers: str = "classifier") -> dict[str, Any]:
+    return {
+        "label": label, "axes": {}, "seed": seed, "relation": {"kind": "overlapping"}, "seconds": 2.0 + seed,
+        "matrix": matrices(folder, last), "incremental": {"answers": answers},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list[dict[str, Any]]:
+    return [
+        cell(tmp_path, "replay", 0, 60.0),
+        cell(tmp_path, "replay", 1, 66.0),
+        cell(tmp_path, "icarl", 0, 30.0, answers="ncm"),
+    ]
+
+
+def test_a_row_a_method_and_what_answers(cells: list[dict[str, Any]]) -> None:
+    denied = {"label": "kd", "axes": {}, "relation": "overlapping", "absent": "because"}
+    rows = incremental_rows(
+        cells, [denied], baseline="replay", report="last", order=["icarl", "replay", "kd"]
+    )
+    assert [(row["label"], row.get("answers"), row.get("judged")) for row in rows] == [
+        ("icarl", "classifier", False),
+        ("icarl", "ncm", True),
+        ("replay", "classifier", True),
+        ("replay", "ncm", False),
+        ("kd", None, None),
+    ]
+    replay = rows[2]
+    assert replay["last"] == pytest.approx((2 * 63 + 90) / 3, abs=1e-3)
+    assert replay["last_std"] == pytest.approx(4 / 2**0.5, abs=1e-3)
+    assert replay["forgetting_best_previous"] == pytest.approx(17)
+    assert (replay["n"], replay["seconds"], replay["seeds"]) == (2, 2.5, [0, 1])
+    text = incremental_markdown(rows, baseline="replay", axes=[])
+    assert "| icarl | nearest exemplar mean (the method's) |" in text
+    assert "| replay | head | 76.00 ± 1.41 | 72.00 ± 2.83 | 17.00 ± 4.24 |" in text
+    assert "kd is absent: because" in text
+
+
+def test_the_steps_of_a_run(tmp_path: Path) -> None:
+    found = matrices(tmp_path, 60.0)
+    steps = [{"step": t + 1, "memory": 10 * t, "seconds": 1.5} for t in (0, 1)]
+    lines = step_table(found, {"steps": steps})
+    assert lines[1].split() == ["1", "2", "80.00", "70.00", "0", "1.5"]
+    assert lines[2].split() == ["2", "3", "70.00", "56.67", "10", "1.5"]
+    assert lines[3].startswith("head: average 75.00, last 70.00, forgetting 20.00, old 60.00, new 90.00")
+
+
+def test_plots_are_drawn(cells: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    assert plot_run(tmp_path).stat().st_size > 10_000
+    assert (tmp_path / "matrix.png").stat().st_size > 5_000
+    assert plot_cells(cells, tmp_path / "all").stat().st_size > 10_000
+    assert (tmp_path / "all" / "matrices.png").stat().st_size > 10_000
+
+
+def test_the_matrix_is_that_of_what_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices(tmp_path, 60.0)
+    drawn: list[tuple[str, float]] = []
+    monkeypatch.setattr(
+        "gkd.report.incremental_table.plot_matrix",
+        lambda matrix, num_classes, path, title: drawn.append((title, matrix[1, 1].item())),
+    )
+    for answers in ("classifier", "ncm"):
+        (tmp_path / "summary.json").write_text(json.dumps({"incremental": {"answers": answers}}))
+        plot_run(tmp_path)
+    assert drawn == [("head", 90.0), ("nearest exemplar mean", 50.0)]

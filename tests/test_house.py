@@ -1,0 +1,75 @@
+"""The corridors: imports run from floor to floor downwards, and wings of one floor form no circle."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def house() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("house", ROOT / "docs" / "house.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_wing_has_a_floor(house: ModuleType) -> None:
+    assert {house.wing(name) for name in house.modules()} == set(house.FLOOR_OF)
+
+
+# Owed: each goes with the cut that removes it.
+OWED = {
+    ("gkd.experiment.checks", "gkd.incremental.checks"),
+    ("gkd.experiment.prepare", "gkd.incremental.checks"),
+    ("gkd.problems.problem", "gkd.incremental.step"),
+}
+
+
+def test_no_import_runs_upwards(house: ModuleType) -> None:
+    found = list(house.imports(house.modules()))
+    assert len(found) > 300  # the reader reads
+    assert {(each.importer, each.imported) for each in house.upward(found)} == OWED
+
+
+def test_wings_of_one_floor_form_no_circle(house: ModuleType) -> None:
+    assert house.circles(list(house.imports(house.modules()))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import gkd.cli",
+        "from gkd.cli import main",
+        "from gkd import cli",
+        "from ..cli import main",
+        "def late():\n    from gkd.cli import main",
+        "if TYPE_CHECKING:\n    from gkd.cli import main",
+        "import gkd",
+    ],
+)
+def test_an_import_to_a_higher_floor_is_seen_wherever_it_stands(
+    house: ModuleType, tmp_path: Path, line: str
+) -> None:
+    planted = tmp_path / "labels.py"
+    planted.write_text(f"{line}\n")
+    known = {**house.modules(), "gkd.core.labels": planted}
+    found = [each for each in house.upward(list(house.imports(known))) if each.importer == "gkd.core.labels"]
+    assert [house.wing(each.imported) for each in found] in (["cli"], ["gkd"])
+
+
+def test_a_circle_on_one_floor_is_seen(house: ModuleType) -> None:
+    to_and_fro = [
+        house.Import("gkd.losses.tuples", "gkd.data.images", 1),
+        house.Import("gkd.data.images", "gkd.models.wrn", 1),
+        house.Import("gkd.models.wrn", "gkd.losses.tuples", 1),
+    ]
+    assert house.circles(to_and_fro) == [("data", "losses"), ("data", "models"), ("losses", "models")]
+    assert house.circles(to_and_fro[:2]) == []
