@@ -239,8 +239,8 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
 
 def _save(prepared: Prepared, student: nn.Module, own: Path, which: str, summary: Mapping[str, Any]) -> None:
     """Writes a step's student, the last or the best, with its accuracy."""
-    metadata = weight_metadata(prepared, student) | {"test_accuracy": f"{summary[which]['accuracy']:.2f}"}
-    save_weights(own / WEIGHTS[which], student.state_dict(), metadata)
+    metadata = replace(weight_metadata(prepared, student), test_accuracy=summary[which]["accuracy"])
+    save_weights(own / WEIGHTS[which], student.state_dict(), metadata.to_header())
 
 
 def _without(problem: Problem, step: Step, held: Tensor) -> Problem:
