@@ -106,7 +106,7 @@ def read_header(path: Path) -> dict[str, str]:
     _check_file(path)
     if path.suffix != ".safetensors":
         return {}
-    with _safetensors(path) as file:
+    with _safetensors(path, "numpy") as file:  # torch's reader asks for memory of the file's size
         return dict(file.metadata() or {})
 
 
@@ -118,10 +118,10 @@ def _check_file(path: Path) -> None:
 
 
 @contextmanager
-def _safetensors(path: Path) -> Iterator[Any]:
+def _safetensors(path: Path, framework: str = "pt") -> Iterator[Any]:
     """An open safetensors file, whose tensors are read when they are asked for; its errors as a sentence."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             yield file
     except SafetensorError as error:
         raise UserError(f"The checkpoint {path} is not a readable safetensors file ({error}).") from None

@@ -37,7 +37,7 @@ def test_what_feeds_a_network_must_all_be_there() -> None:
     assert complete == CompleteMetadata("resnet8", ("0", "1"), (0.1, 0.2), (1.0, 2.0), (2, 8, 9))
     part = WeightMetadata(network="resnet8", mean=(0.5,), std=(0.5,))
     assert part.absent() == ["classes", "image_shape"]
-    with pytest.raises(UserError, match=r"^f does not say its classes, image_shape; take another$"):
+    with pytest.raises(UserError, match=r"^f does not say its classes, image_shape; take another\.$"):
         part.complete(Path("f"), "take another")
 
 
