@@ -25,6 +25,7 @@ from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
 from gkd.storage.json_files import read_json, write_json
 from gkd.storage.run_files import CORRECT, EPISODES, FROZEN, MATRIX, WEIGHTS, unpack
+from gkd.training.caches import Caches
 
 _KEPT = (
     "config", "identity", "method", "seed", "relation", "epochs", "last", "best", "teacher", "empty_batches",
@@ -190,30 +191,30 @@ class Solved:
     missing: int = 0
 
 
-def _check_steps(to_run: Sequence[Cell]) -> None:
+def _check_steps(to_run: Sequence[Cell], caches: Caches) -> None:
     """Refuses an incremental row that cannot be, before the rows above it have trained for hours."""
     checked = set()
     for cell in to_run:
         experiment = cell.resolved.experiment
         row = (cell.label, str(cell.axes))
         of_steps = students_teach(experiment.task.name) or bool(experiment.method.after)
-        if not of_steps or row in checked or _denial(cell.resolved)[0] is not None:
+        if not of_steps or row in checked or _denial(cell.resolved, caches)[0] is not None:
             continue
         checked.add(row)  # another seed changes nothing of this
         try:
-            prepare(cell.resolved)
+            prepare(cell.resolved, caches=caches)
         except UserError as error:
             raise UserError(f"Row {cell.label!r}: {error}") from None
 
 
 def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Solved:
     """Runs what is missing of a grid, or with ``finished_only`` reads what is there and runs nothing."""
-    where = places(resolved)
+    where, caches = places(resolved), Caches()  # one for all cells
     solved = Solved(table=where.table)
     absent: dict[Path, dict[str, Any]] = {}
     everything = list(cells(resolved))
     if not finished_only:
-        _check_steps([cell for cell in everything if not where.cell(cell.file_name).is_file()])
+        _check_steps([cell for cell in everything if not where.cell(cell.file_name).is_file()], caches)
     for number, cell in enumerate(everything, start=1):
         path, denied = where.cell(cell.file_name), where.cell(cell.absent_name)
         if path.is_file():
@@ -223,12 +224,12 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
             if finished_only:
                 solved.missing += 1
                 continue
-            reason, kind = _denial(cell.resolved)
+            reason, kind = _denial(cell.resolved, caches)
             if reason is None:
                 if not console.is_terminal:
                     name = path.name.removesuffix(".json")
                     console.print(f"[{number}/{len(everything)}] {name}", markup=False, highlight=False)
-                summary, fresh = run(cell.resolved, console)
+                summary, fresh = run(cell.resolved, console, caches=caches)
                 solved.trained += fresh
                 correct = read_json(run_folder(cell.resolved) / CORRECT, keys=("count", *WEIGHTS))
                 kept = {key: summary[key] for key in _KEPT}
@@ -266,8 +267,8 @@ def frozen_cells(solved: Solved, baseline: str) -> tuple[list[dict[str, Any]], l
     return found, list(dict.fromkeys(cell["label"] for cell in found))
 
 
-def _denial(resolved: Resolved) -> tuple[str | None, str]:
+def _denial(resolved: Resolved, caches: Caches) -> tuple[str | None, str]:
     """Why the label relation denies a cell's method, or None; and what the relation is."""
     experiment = resolved.experiment
-    relation = relation_of(experiment)
-    return refusal(experiment.method, relation_to_check(experiment)), relation.kind
+    relation = relation_of(experiment, caches)
+    return refusal(experiment.method, relation_to_check(experiment, caches)), relation.kind

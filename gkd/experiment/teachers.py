@@ -90,7 +90,9 @@ def _statistics_of_teacher(prepared: Prepared) -> tuple[tuple[float, ...], tuple
     experiment, problem = prepared.experiment, prepared.problem
     assert experiment.teacher is not None
     images = None if problem.measured is None else problem.teacher.train
-    return statistics(experiment.teacher.data or experiment.data, images, of_teacher=True)
+    return statistics(
+        experiment.teacher.data or experiment.data, images, of_teacher=True, caches=prepared.settings.caches
+    )
 
 
 def check_shapes(prepared: Prepared) -> None:

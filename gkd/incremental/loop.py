@@ -64,7 +64,7 @@ def solve_steps(
     """
     _say_what_is_not_learnt(prepared, console)
     done: list[Done] = []
-    for problem in problems_of(prepared.experiment):
+    for problem in problems_of(prepared.experiment, prepared.settings.caches):
         step = problem.step
         assert step is not None  # the task is incremental
         if given is not None and step.number < step.start_from:
