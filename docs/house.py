@@ -101,7 +101,9 @@ def circles(found: list[Import]) -> list[tuple[str, ...]]:
 def shown_imports(every: list[Import]) -> list[tuple[str, str]]:
     """The pairs of wings that an arrow joins: importer and imported, unless a chain of other imports joins them."""
     pairs = {(wing(each.importer), wing(each.imported)) for each in every}
-    pairs = {(above, below) for above, below in pairs if above != below}
+    pairs = {
+        (above, below) for above, below in pairs if above != below and FLOOR_OF[above] >= FLOOR_OF[below]
+    }
     return sorted(
         (above, below)
         for above, below in pairs

@@ -16,8 +16,8 @@ WIDTH, MARGIN = 1200, 56  # of the picture; from its sides to the walls
 GAP, STOREY = 30, 46  # least distance of two rooms; height between two floors, where the arrows run
 PAD, LINE = 12, 15
 TITLE, PURPOSE, FILES = 16, 12, 11  # font sizes
-CHARACTER = {TITLE: 0.62, PURPOSE: 0.52, FILES: 0.61}  # width of a character in units of its size
-ROOF = 96
+CHARACTER = {TITLE: 0.62, PURPOSE: 0.57, FILES: 0.61}  # width of a character in units of its size
+ROOF, ATTIC = 160, 76  # heights of the roof and of the room in it
 
 STYLE = """
   text { font-family: system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; }
@@ -122,21 +122,21 @@ def _placed(floors: Sequence[Sequence[Room]]) -> float:
         floor = floors[number]
         roof = number == len(floors) - 1
         inner = WIDTH - 2 * MARGIN - GAP * (len(floor) + 1)
-        num_lines = 3  # fewer make a room wide and hollow
+        num_lines = max(3, *(len(room.files) + 2 for room in floor))  # fewer make a room wide and hollow
         while sum(room.least_width(num_lines) for room in floor) > inner:
             num_lines += 1
         for room in floor:
-            room.width = 220 if roof else room.least_width(num_lines)
+            room.width = 300 if roof else room.least_width(num_lines)
         most = max(sum(len(lines) for lines in room.lines(room.width)) for room in floor)
-        height = ROOF - 44 if roof else 2 * PAD + TITLE + 4 + LINE * most
-        top += ROOF - height if roof else 0
+        height = ATTIC if roof else 2 * PAD + TITLE + 4 + LINE * most
+        top += ROOF - ATTIC - STOREY if roof else 0
         space = (WIDTH - 2 * MARGIN - sum(room.width for room in floor)) / (len(floor) + 1)
         x = MARGIN + space
         for room in floor:
             room.floor, room.x, room.y, room.height = number, x, top, height
             x += room.width + space
         top += height + STOREY
-    return top + 10
+    return top + 24
 
 
 def _walls(floors: Sequence[Sequence[Room]]) -> Iterable[str]:
@@ -185,8 +185,15 @@ def _ways(
     taken: dict[tuple[int, float], int] = {}
     for importer, imported in arrows:
         above, below = rooms[importer], rooms[imported]
-        points = [(_port(above, above.leaving, imported), above.y + above.height)]
+        start = (_port(above, above.leaving, imported), above.y + above.height)
         end = (_port(below, below.arriving, importer), below.y)
+        if above.floor == below.floor:  # under the floor, and up again
+            bottom = below.y + below.height + 6
+            depth = max(start[1], bottom) + STOREY * 0.4
+            curve = f"M{_n(start[0])},{_n(start[1])} C{_n(start[0])},{_n(depth)} {_n(end[0])},{_n(depth)} "
+            yield _arrow(above, below, colours[above.floor], f"{curve}{_n(end[0])},{_n(bottom)}")
+            continue
+        points = [start]
         for number in range(above.floor - 1, below.floor, -1):
             passed = floors[number]
             wish = points[-1][0] + (end[0] - points[-1][0]) / (number - below.floor + 1)
@@ -195,15 +202,23 @@ def _ways(
             x = gap + 7 * (taken[number, gap] // 2) * (-1) ** taken[number, gap]
             points += [(x, passed[0].y - 4), (x, passed[0].y + passed[0].height + 4)]
         points.append((end[0], end[1] - 6))  # the head reaches the room
-        yield (
-            f'<path class="arrow" stroke="{colours[above.floor]}" marker-end="url(#head{above.floor})" '
-            f'd="{_curve(points)}"><title>{importer} → {imported}</title></path>'
-        )
+        yield _arrow(above, below, colours[above.floor], _curve(points))
+
+
+def _arrow(above: Room, below: Room, colour: str, curve: str) -> str:
+    return (
+        f'<path class="arrow" stroke="{colour}" marker-end="url(#head{above.floor})" d="{curve}">'
+        f"<title>{above.name} imports {below.name}</title></path>"
+    )
 
 
 def _gaps(floor: Sequence[Room]) -> list[float]:
     """The middles of the free places of a floor: beside the walls and between rooms."""
-    edges = [MARGIN - 8.0, *(x for room in floor for x in (room.x, room.x + room.width)), WIDTH - MARGIN + 8.0]
+    edges = [
+        MARGIN - 8.0,
+        *(x for room in floor for x in (room.x, room.x + room.width)),
+        WIDTH - MARGIN + 8.0,
+    ]
     return [(left + right) / 2 for left, right in zip(edges[::2], edges[1::2], strict=True)]
 
 

@@ -11,16 +11,36 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("gkd", "tasks", "configs", "tests", "examples", "docs", "benchmarks")  # what a path of this tree begins with
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml")]
+FOLDERS = (
+    "gkd",
+    "tasks",
+    "configs",
+    "tests",
+    "examples",
+    "docs",
+    "benchmarks",
+)  # what a path of this tree begins with
+PAGES = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml")
+]
 PAGES += sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))
 SOURCES = sorted(path for folder in FOLDERS if folder != "tests" for path in (ROOT / folder).rglob("*.py"))
 DOTTED = re.compile(r"(?<![\w./-])gkd(?:\.[A-Za-z_]\w*)+")
-FILE = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w/.-]*\w\.(?:py|yaml|md|json|csv|svg|txt)(?![\w-])")
+FILE = re.compile(
+    rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w/.-]*\w\.(?:py|yaml|md|json|csv|svg|txt)(?![\w-])"
+)
 ROLE = re.compile(r":(?:mod|func|class|meth|data|attr|obj):`~?\.?([A-Za-z_][\w.]*)`")
 ELSEWHERE = {"configs/cifar100/dkd/res32x4_res8x4.yaml"}  # a file of the authors' code that a benchmark runs
 # Entry-point groups are named like modules; those that gkd itself fills stand in pyproject.toml.
-GROUPS = {"gkd.losses", "gkd.methods", "gkd.metrics", "gkd.optimisers", "gkd.networks", "gkd.datasets", "gkd.tasks"}
+GROUPS = {
+    "gkd.losses",
+    "gkd.methods",
+    "gkd.metrics",
+    "gkd.optimisers",
+    "gkd.networks",
+    "gkd.datasets",
+    "gkd.tasks",
+}
 
 
 def resolves(name: str) -> bool:
@@ -48,7 +68,9 @@ def unknown_names(path: Path) -> Iterator[str]:
     inside = path.suffix == ".py"
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         if path.name == "CHANGELOG.md" and line.startswith("| `gkd"):
-            line = line.rpartition("| `")[2]  # the table of moved modules: the old name leads nowhere, the new one must
+            line = line.rpartition("| `")[
+                2
+            ]  # the table of moved modules: the old name leads nowhere, the new one must
         unknown = [name for name in DOTTED.findall(line) if name not in GROUPS and not resolves(name)]
         unknown += [name for name in FILE.findall(line) if not _is_file(name)]
         if inside:
