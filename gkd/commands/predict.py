@@ -21,9 +21,9 @@ from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet
 from gkd.data.image_files import Form, decode, is_image, open_source, tree_of
 from gkd.experiment.networks import build_side
-from gkd.experiment.results import Summary
 from gkd.experiment.run_folder import finished
 from gkd.storage.run_files import WEIGHTS
+from gkd.storage.run_results import RunSummary
 from gkd.storage.weight_metadata import WeightFacts
 from gkd.storage.weights import load_weights, read_weights
 from gkd.training.device import choose_device, choose_dtype, use_threads
@@ -107,7 +107,7 @@ def recognise_known(
     summary = _summary_of(run)
     student = _Student(run, weights, overrides)
     asked = _asked_images(images, student.form)
-    if summary.get("judged_by", "head") == "head":
+    if summary.judged_by == "head":
         return _answered(images, student.outputs(asked)[0].softmax(1), student.classes)
     prepared, method = final_problem(run, summary, overrides)
     problem = replace(prepared.problem, student=replace(prepared.problem.student, test=asked))
@@ -116,7 +116,7 @@ def recognise_known(
     return _answered(images, (_SCALE * scores).softmax(1), student.classes)
 
 
-def _summary_of(run: Path) -> Summary:
+def _summary_of(run: Path) -> RunSummary:
     """What a finished run says of itself; a UserError where it is none."""
     summary = finished(run)
     if summary is None:

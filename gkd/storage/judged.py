@@ -50,6 +50,21 @@ class PackedSetting(BaseModel):
 PackedEpisodes = dict[str, PackedSetting]
 
 
+class EpisodeAnswers(BaseModel):
+    """``episodes.json``: the answers of a run's networks to the novel episodes.
+
+    Attributes:
+        last, best: the student of the last epoch, and of the epoch that validation chose.
+        teacher: the teacher; None where the method needs none.
+    """
+
+    model_config = RECORD
+
+    last: PackedEpisodes
+    best: PackedEpisodes
+    teacher: PackedEpisodes | None = None
+
+
 class Judged(BaseModel):
     """A student on the test images.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, JsonValue, model_validator
 
-from gkd.storage.judged import RECORD, Correctness, Judged, PackedEpisodes, RelationFacts, TeacherResult
-from gkd.storage.records import VERSION, with_kind
+from gkd.storage.judged import RECORD, Correctness, EpisodeAnswers, Judged, RelationFacts, TeacherResult
+from gkd.storage.records import VERSION, content_of, with_kind
 from gkd.storage.step_results import IncrementalResult, Matrices
 
 
@@ -88,14 +88,14 @@ class Cell(Results):
         label: the row's name: the method, or a labelled variant of it.
         axes: dotted key -> value of the other axes.
         correct: which test images the students get right.
-        episodes: ``last``, ``best``, ``teacher`` -> answers to the novel episodes.
+        episodes: the answers to the novel episodes of a few-shot task.
         matrix: the accuracy matrices of an incremental run.
     """
 
     label: str
     axes: dict[str, JsonValue]
     correct: Correctness
-    episodes: dict[str, PackedEpisodes] = {}
+    episodes: EpisodeAnswers | None = None
     matrix: Matrices | None = None
 
 
@@ -115,6 +115,10 @@ class AbsentCell(BaseModel):
     relation: str
     absent: str
 
+    def content(self) -> dict[str, object]:
+        """The row by column, as the files of a table have it."""
+        return dict(content_of(self))
+
 
 def cell_of(
     summary: RunSummary,
@@ -122,7 +126,7 @@ def cell_of(
     label: str,
     axes: dict[str, JsonValue],
     correct: Correctness,
-    episodes: dict[str, PackedEpisodes] | None = None,
+    episodes: EpisodeAnswers | None = None,
     matrix: Matrices | None = None,
 ) -> Cell:
     """The cell of a finished run; what a task adds to the summary under keys of its own comes along."""
@@ -130,7 +134,7 @@ def cell_of(
     content: dict[str, object] = {"version": VERSION, "label": label, "axes": axes, "correct": correct}
     content |= {name: value for name, value in summary if name in summary.model_fields_set - own}
     content |= summary.model_extra or {}
-    content |= {"episodes": episodes} if episodes else {}
+    content |= {"episodes": episodes} if episodes is not None else {}
     content |= {"matrix": matrix} if matrix is not None else {}
     if not summary.leak:
         content.pop("leak", None)

@@ -123,7 +123,7 @@ class IncrementalResult(BaseModel):
 
 
 class AnswerMatrix(BaseModel):
-    """One accuracy matrix: its rows, the accuracy on all classes so far after each step, and the numbers read off it."""
+    """One accuracy matrix: its rows, the accuracy on all classes so far after each step, and its summary numbers."""
 
     model_config = RECORD
 
