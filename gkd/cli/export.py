@@ -33,8 +33,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     student = load_student(arguments.run, arguments.weights, arguments.overrides)
     path, difference = export_student(student, arguments.format, arguments.out)
     console.print(
-        f"{path}: {path.stat().st_size:,} bytes, {student.metadata['network']}, {len(student.classes)} classes; read "
-        f"back, its logits differ by {difference:.1e} at most",
+        f"{path}: {path.stat().st_size:,} bytes, {student.metadata.network}, {len(student.metadata.classes)} classes; "
+        f"read back, its logits differ by {difference:.1e} at most",
         markup=False,
         highlight=False,
     )

@@ -24,18 +24,22 @@ from gkd.report.run_plots import FEW_SHOT_PLOT, ROUTING_PLOT, can_plot, plot_few
 from gkd.storage.run_files import EPISODES, MATRIX, ROUTING, WEIGHTS
 from gkd.storage.run_results import RunSummary
 from gkd.storage.weights import load_body
+from gkd.training.caches import Caches
 from gkd.training.device import use_threads
 from gkd.training.loop import fit
 from gkd.training.progress import Reporter
 
 
-def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[RunSummary, bool]:
+def run(
+    resolved: Resolved, console: Console, *, wait: bool = False, caches: Caches | None = None
+) -> tuple[RunSummary, bool]:
     """Solves an experiment's problem, or continues it, or reports it where it is finished.
 
     Args:
         resolved: the experiment.
         console: where to say how it goes.
         wait: whether to wait for another process that is at the same run, rather than refuse.
+        caches: of the runs that go before and after; without them this one has its own.
 
     Returns:
         The summary, and whether anything was trained now.
@@ -56,7 +60,7 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Ru
         return done, False
     threads = use_threads(experiment.run.threads)
     torch.use_deterministic_algorithms(experiment.run.deterministic)
-    prepared = prepare(resolved)
+    prepared = prepare(resolved, caches=caches)
     if prepared.problem.step is not None:
         return _run_steps(prepared, folder, console, threads, wait=wait)
     console.print(
@@ -157,7 +161,7 @@ def teacher_checkpoint(prepared: Prepared, options: schema.Teacher, console: Con
     if prepared.experiment.method.needs_teacher:
         check_shapes(prepared)
     training = teacher_experiment(prepared)
-    run(training, console, wait=True)
+    run(training, console, wait=True, caches=prepared.settings.caches)
     return run_folder(training) / WEIGHTS[options.weights]
 
 
@@ -166,6 +170,6 @@ def _start_from_pretrained(prepared: Prepared, console: Console) -> None:
     if prepared.experiment.student.pretrain is None:
         return
     training = pretraining_experiment(prepared)
-    run(training, console, wait=True)
+    run(training, console, wait=True, caches=prepared.settings.caches)
     path = run_folder(training) / WEIGHTS["last"]
     load_body(prepared.student, path, name=prepared.experiment.student.network)

@@ -154,17 +154,10 @@ def keep_episodes(
     write_record(folder / EPISODES, answers)
 
 
-_PREDICTIONS: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
-
-
 def cached_predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
-    """A teacher's outputs on an image set; the last few are kept, because the cells of a grid share them."""
+    """A teacher's outputs on an image set, from the settings' caches: the cells of a grid share them."""
     key = (f"{teacher.outputs_key()} {settings.dtype}", images.as_teacher_sees.fingerprint())
-    if key not in _PREDICTIONS:
-        if len(_PREDICTIONS) >= 16:
-            _PREDICTIONS.pop(next(iter(_PREDICTIONS)))
-        _PREDICTIONS[key] = teacher_predictions(teacher, images, settings)
-    return _PREDICTIONS[key]
+    return settings.caches.predictions.get(key, lambda: teacher_predictions(teacher, images, settings))
 
 
 @overload

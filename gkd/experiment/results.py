@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -30,6 +30,7 @@ from gkd.storage.judged import Correctness, Judged, RelationFacts, TeacherResult
 from gkd.storage.records import ACCURACY, FEW_SHOT, VERSION, write_record
 from gkd.storage.run_files import CORRECT, FROZEN, SUMMARY, WEIGHTS, pack
 from gkd.storage.run_results import RunSummary
+from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import save_weights
 from gkd.training.meter import MetricsFile
 from gkd.training.stage_run import Position, State
@@ -135,8 +136,8 @@ def _judged(
             on_novel[which] = on_episodes(student, problem, settings)
         metadata = weight_metadata(prepared)
         if method.judged_by_head:
-            metadata["test_accuracy"] = f"{judged[which].accuracy:.2f}"
-        save_weights(folder / WEIGHTS[which], state, metadata)
+            metadata = replace(metadata, test_accuracy=judged[which].accuracy)
+        save_weights(folder / WEIGHTS[which], state, metadata.to_header())
     result = None if teacher is None else teacher_results(teacher, problem, prepared)
     if problem.few_shot is None:
         return judged, result, correct
@@ -151,28 +152,27 @@ def _judged(
     return judged, result, correct
 
 
-def weight_metadata(prepared: Prepared, student: nn.Module | None = None) -> dict[str, str]:
-    """What a student's weight file says of it: all that builds the network again and feeds it.
+def weight_metadata(prepared: Prepared, student: nn.Module | None = None) -> WeightMetadata:
+    """The metadata of a student's weight file: all that builds the network again and feeds it.
 
     Args:
         prepared: the experiment.
-        student: where it is another than the prepared one, which steps may have expanded.
+        student: the network instead of the prepared one, which steps may have expanded.
     """
     settings, problem, section = prepared.settings, prepared.problem, prepared.experiment.student
     images = problem.student.train
-    content = {
-        "network": section.network,
-        "classes": json.dumps(list(problem.student.space)),
-        "mean": ",".join(map(str, settings.mean)),
-        "std": ",".join(map(str, settings.std)),
-        "image_shape": ",".join(map(str, (images.channels, *images.size))),
-        "method": prepared.experiment.method.name,
-    }
-    taps = section.taps.model_dump(mode="json", exclude_none=True)
+    channels, (height, width) = images.channels, images.size
     extractors = num_extractors(prepared.student if student is None else student)
-    options = section.options | ({EXTRACTORS: extractors} if extractors > 1 else {})
-    more = {key: json.dumps(value) for key, value in {"options": options, "taps": taps}.items() if value}
-    return {**content, **more}
+    return WeightMetadata(
+        network=section.network,
+        classes=problem.student.space.names,
+        mean=settings.mean,
+        std=settings.std,
+        image_shape=(channels, height, width),
+        method=prepared.experiment.method.name,
+        options=section.options | ({EXTRACTORS: extractors} if extractors > 1 else {}),
+        taps=section.taps.model_dump(mode="json", exclude_none=True),
+    )
 
 
 def describe_relation(relation: LabelRelation) -> RelationFacts:

@@ -66,7 +66,7 @@ def solve_steps(
     """
     _say_what_is_not_learnt(prepared, console)
     done: list[Done] = []
-    for problem in problems_of(prepared.experiment):
+    for problem in problems_of(prepared.experiment, prepared.settings.caches):
         step = problem.step
         assert step is not None  # the task is incremental
         if given is not None and step.number < step.start_from:
@@ -249,8 +249,8 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
 
 def _save(prepared: Prepared, student: nn.Module, own: Path, which: str, judged: Judged) -> None:
     """Writes a step's student, the last or the best, with its accuracy."""
-    metadata = weight_metadata(prepared, student) | {"test_accuracy": f"{judged.accuracy:.2f}"}
-    save_weights(own / WEIGHTS[which], student.state_dict(), metadata)
+    metadata = replace(weight_metadata(prepared, student), test_accuracy=judged.accuracy)
+    save_weights(own / WEIGHTS[which], student.state_dict(), metadata.to_header())
 
 
 def _without(problem: Problem, step: Step, held: Tensor) -> Problem:
