@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -72,14 +71,13 @@ class Place:
         readable = re.sub(r"[^A-Za-z0-9.=\-]+", "_", f"{self.label}{axes}")[:80]
         return f"{readable}-{self.resolved.identity}"
 
-    @cached_property
-    def absent(self) -> AbsentCell | None:
+    def absent(self, caches: Caches) -> AbsentCell | None:
         """The row with the reason why the label relation denies the method, or None."""
         experiment = self.resolved.experiment
-        reason = refusal(experiment.method, relation_to_check(experiment, self.caches))
+        reason = refusal(experiment.method, relation_to_check(experiment, caches))
         if reason is None:
             return None
-        kind = relation_of(experiment, self.caches).kind
+        kind = relation_of(experiment, caches).kind
         return AbsentCell(label=self.label, axes=self.axes, relation=kind, absent=reason)
 
 
@@ -211,14 +209,14 @@ class Solved:
     missing: int = 0
 
 
-def _check_steps(to_run: Sequence[Place]) -> None:
+def _check_steps(to_run: Sequence[Place], caches: Caches) -> None:
     """Refuses an incremental row that cannot be, before the rows above it have trained for hours."""
     checked = set()
     for cell in to_run:
         experiment = cell.resolved.experiment
         row = (cell.label, str(cell.axes))
         of_steps = students_teach(experiment.task.name) or bool(experiment.method.after)
-        if not of_steps or row in checked or cell.absent is not None:
+        if not of_steps or row in checked or cell.absent(caches) is not None:
             continue
         checked.add(row)  # another seed changes nothing of this
         try:
@@ -230,11 +228,11 @@ def _check_steps(to_run: Sequence[Place]) -> None:
 def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Solved:
     """Runs what is missing of a grid, or with ``finished_only`` reads what is there and runs nothing."""
     grid = list(cells(resolved))
-    where = places(resolved, grid)
+    where, caches = places(resolved, grid), Caches()  # one for all cells
     solved = Solved(table=where.table)
     absent: dict[Path, AbsentCell] = {}
     if not finished_only:
-        _check_steps([cell for cell in grid if not where.cell(cell.file_name).is_file()])
+        _check_steps([cell for cell in grid if not where.cell(cell.file_name).is_file()], caches)
     for number, cell in enumerate(grid, start=1):
         path, denied = where.cell(cell.file_name), where.cell(cell.absent_name)
         if path.is_file():
@@ -243,11 +241,11 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
             absent[denied] = read_record(denied, AbsentCell)
         elif finished_only:
             solved.missing += 1
-        elif cell.absent is not None:
-            write_record(denied, cell.absent)
-            absent[denied] = cell.absent
+        elif (refused := cell.absent(caches)) is not None:
+            write_record(denied, refused)
+            absent[denied] = refused
         else:
-            finished_cell, fresh = _run_cell(cell, console, f"[{number}/{len(grid)}]")
+            finished_cell, fresh = _run_cell(cell, console, f"[{number}/{len(grid)}]", caches)
             write_record(path, finished_cell)
             solved.cells.append(finished_cell)
             solved.trained += fresh
@@ -259,12 +257,12 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     return solved
 
 
-def _run_cell(cell: Place, console: Console, counted: str) -> tuple[Cell, bool]:
+def _run_cell(cell: Place, console: Console, counted: str, caches: Caches) -> tuple[Cell, bool]:
     """Runs a cell, or reads its finished run; the cell, and whether it was trained now."""
     if not console.is_terminal:
         name = cell.file_name.removesuffix(".json")
         console.print(f"{counted} {name}", markup=False, highlight=False)
-    summary, fresh = run(cell.resolved, console, caches=cell.caches)
+    summary, fresh = run(cell.resolved, console, caches=caches)
     folder = run_folder(cell.resolved)
     finished_cell = cell_of(
         summary,

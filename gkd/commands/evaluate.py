@@ -67,7 +67,7 @@ class RunEvaluation:
 
 
 def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
-    """Judges the network in a weight file on the test images of a data set.
+    """Judge the network in a weight file on the test images of a data set.
 
     Args:
         path: a weight file in any format that ``read_weights`` takes. What its metadata say (network, classes, mean,
@@ -117,7 +117,7 @@ def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:
 
 
 def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> RunEvaluation:
-    """Judges a finished run's saved students on its test images again.
+    """Judge a finished run's saved students on its test images again.
 
     Args:
         folder: the run's.
