@@ -131,14 +131,14 @@ def pretraining_experiment(prepared: Prepared) -> Resolved:
     section = experiment.student
     assert section.pretrain is not None
     task = TASKS[experiment.task.name].load()(experiment.task)
-    own = task.teacher_task() if hasattr(task, "teacher_task") else None
-    if own is None:
+    base_task = task.teacher_task() if hasattr(task, "teacher_task") else None
+    if base_task is None:
         raise UserError(
             f"student.pretrain trains on the base classes, but the task {experiment.task.name} has none (or names "
             "teacher_classes of its own); use middle_shot, or student.checkpoint."
         )
     data = experiment.data.model_copy(update=dict.fromkeys(_STUDENTS_ALONE))
-    return _training(prepared, f"students/{section.network}", own, data, section, section.pretrain)
+    return _training(prepared, f"students/{section.network}", base_task, data, section, section.pretrain)
 
 
 def _training(
@@ -149,7 +149,7 @@ def _training(
     section: schema.Side,
     training: schema.TeacherTraining,
 ) -> Resolved:
-    """An ordinary run that trains a side's network before the experiment's own."""
+    """The ordinary run that trains a side's network before the experiment trains the student."""
     experiment = prepared.experiment
     if training.batch_size is not None:
         data = data.model_copy(update={"batch_size": training.batch_size})
@@ -174,12 +174,12 @@ def _training(
 
 
 def _task_of_teacher(prepared: Prepared) -> dict[str, Any]:
-    """The task's own for its teacher, or the standard task over the teacher's classes."""
+    """The task that the adapter gives its teacher, or the standard task over the teacher's classes."""
     experiment = prepared.experiment
     task = TASKS[experiment.task.name].load()(experiment.task)
-    own = task.teacher_task() if hasattr(task, "teacher_task") else None
-    if own is not None and (experiment.teacher is None or experiment.teacher.data is None):
-        return dict(own)
+    teacher_task = task.teacher_task() if hasattr(task, "teacher_task") else None
+    if teacher_task is not None and (experiment.teacher is None or experiment.teacher.data is None):
+        return dict(teacher_task)
     return {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}}
 
 
