@@ -38,10 +38,10 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         markup=False,
         highlight=False,
     )
-    judged = finished(arguments.run) if arguments.run.is_dir() else None
-    if judged is not None and judged.get("judged_by", "head") != "head":
+    summary = finished(arguments.run) if arguments.run.is_dir() else None
+    if summary is not None and summary.judged_by != "head":
         console.print(
-            f"note      the run is judged by the {judged['judged_by']}; the file's logits are the head's, "
+            f"note      the run is judged by the {summary.judged_by}; the file's logits are the head's, "
             "which answers otherwise",
             markup=False,
             highlight=False,

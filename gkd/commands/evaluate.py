@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,56 @@ from gkd.core.errors import UserError
 from gkd.experiment.judge import class_scores, judge, on_episodes
 from gkd.experiment.networks import load_network
 from gkd.experiment.prepare import Prepared, prepare
-from gkd.experiment.results import Summary
 from gkd.experiment.run_folder import finished
 from gkd.few_shot.judging import summarised
 from gkd.incremental.answers import final_scores
 from gkd.methods.method import Method
 from gkd.problems.problem import Problem
+from gkd.storage.judged import Judged
 from gkd.storage.run_files import WEIGHTS
+from gkd.storage.run_results import RunSummary
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.training.device import use_threads
 from gkd.training.predictions import predict
 from gkd.training.settings import Settings
 
 
-def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class FileEvaluation:
+    """Test-set evaluation of the network in a weight file.
+
+    Attributes:
+        network: its name.
+        classes, images: how many classes it has, and how many test images they have.
+        stated: the test accuracy in percent that the file's metadata state; None where they state none.
+        judged: the results.
+    """
+
+    network: str
+    classes: int
+    images: int
+    stated: float | None
+    judged: Judged
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """Test-set evaluation of a finished run's students.
+
+    Attributes:
+        config, method, seed: which run it is.
+        leak: novel classes that the teacher was trained on.
+        judged: ``last`` and ``best`` -> results.
+    """
+
+    config: str
+    method: str
+    seed: int
+    leak: Sequence[str]
+    judged: dict[str, Judged]
+
+
+def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
     """Judge the network in a weight file on the test images of a data set.
 
     Args:
@@ -38,10 +74,6 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
             std) need not be given.
         overrides: ``a.b=c`` over an experiment of the standard task, such as ``data.name=cifar100`` and
             ``student.network=wrn_40_2``.
-
-    Returns:
-        ``network``, ``classes`` and ``images`` (their numbers), ``stated`` (the test accuracy in the file's metadata,
-        or None) and what ``judge`` gives.
 
     Raises:
         UserError: no data set is named, or the file does not fit.
@@ -58,13 +90,13 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     network = load_network(section, path, test, len(test.space)).network
     network.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     logits, _ = predict(network, test, prepared.settings)
-    return {
-        "network": section.network,
-        "classes": len(test.space),
-        "images": len(test),
-        "stated": metadata.test_accuracy,
-        **judge(logits, test.labels.cpu()),
-    }
+    return FileEvaluation(
+        network=section.network,
+        classes=len(test.space),
+        images=len(test),
+        stated=metadata.test_accuracy,
+        judged=judge(logits, test.labels.cpu()),
+    )
 
 
 def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:
@@ -84,7 +116,7 @@ def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:
     return {"task": task, "data": data, "student": student, "method": "student", "run": run}
 
 
-def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> RunEvaluation:
     """Judge a finished run's saved students on its test images again.
 
     Args:
@@ -101,12 +133,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     prepared, method = final_problem(folder, summary, overrides)
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
-    results: dict[str, Any] = {
-        "config": summary["config"],
-        "method": summary["method"],
-        "seed": summary["seed"],
-        "leak": summary.get("leak", []),
-    }
+    results: dict[str, Judged] = {}
     for which, name in WEIGHTS.items():
         names, columns = prepared.problem.student.space.names, WeightMetadata.read(folder / name).classes
         if columns is not None and names != columns:
@@ -120,12 +147,14 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         logits = final_answers(folder, student, prepared.problem, method, prepared.settings)
         results[which] = judge(logits, test.labels.cpu(), method)
         if prepared.problem.few_shot is not None:
-            found = on_episodes(student, prepared.problem, prepared.settings)
-            results[which]["few_shot"] = summarised(found)
-    return results
+            episodes = summarised(on_episodes(student, prepared.problem, prepared.settings))
+            results[which] = results[which].model_copy(update={"few_shot": episodes})
+    return RunEvaluation(summary.config, summary.method, summary.seed, summary.leak, results)
 
 
-def final_problem(folder: Path, summary: Summary, overrides: Sequence[str] = ()) -> tuple[Prepared, Method]:
+def final_problem(
+    folder: Path, summary: RunSummary, overrides: Sequence[str] = ()
+) -> tuple[Prepared, Method]:
     """What a finished run's students are judged with, and the method that says what answers for them.
 
     Args:
@@ -136,7 +165,7 @@ def final_problem(folder: Path, summary: Summary, overrides: Sequence[str] = ())
     # What the student started from and who taught it are of no use any more, and need not be there.
     method = load(folder / "config.yaml", overrides, from_run=True).experiment.method
     words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
-    words += ["task.start_from=1"] if "incremental" in summary else []
+    words += ["task.start_from=1"] if summary.incremental is not None else []
     prepared = prepare(_of_student_alone(load(folder / "config.yaml", words, from_run=True)), final=True)
     return prepared, method
 

@@ -22,10 +22,10 @@ from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet
 from gkd.data.image_files import Form, decode, is_image, open_source, tree_of
 from gkd.experiment.networks import load_network
-from gkd.experiment.results import Summary
 from gkd.experiment.run_folder import finished
 from gkd.few_shot.classifiers import cosine_mean, nearest_mean
 from gkd.storage.run_files import WEIGHTS
+from gkd.storage.run_results import RunSummary
 from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
 from gkd.training.device import choose_device, choose_dtype, use_threads
 from gkd.training.predictions import predict
@@ -106,7 +106,7 @@ def recognise_known(
     summary = _summary_of(run)
     student = _student_of(run, weights, overrides)
     queries, classes = _query_images(images, student.form), student.metadata.classes
-    if summary.get("judged_by", "head") == "head":
+    if summary.judged_by == "head":
         ((logits, _),) = student.outputs(queries)
         return _answered(images, logits.softmax(1), classes)
     prepared, method = final_problem(run, summary, overrides)
@@ -116,7 +116,7 @@ def recognise_known(
     return _answered(images, (_SCALE * scores).softmax(1), classes)
 
 
-def _summary_of(run: Path) -> Summary:
+def _summary_of(run: Path) -> RunSummary:
     """The summary of a finished run; a UserError where it is none."""
     summary = finished(run)
     if summary is None:

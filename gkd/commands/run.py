@@ -14,7 +14,7 @@ from gkd.data import ImageSet, StreamedPixels
 from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import check_expected, on_frozen, prove_teacher
 from gkd.experiment.prepare import Prepared, prepare
-from gkd.experiment.results import Summary, finish
+from gkd.experiment.results import finish
 from gkd.experiment.run_folder import describe_run, finished, locked, run_folder
 from gkd.experiment.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
 from gkd.incremental.loop import solve_steps
@@ -22,6 +22,7 @@ from gkd.problems.problem import Problem
 from gkd.report.incremental_table import CURVES_PLOT, plot_run
 from gkd.report.run_plots import FEW_SHOT_PLOT, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
 from gkd.storage.run_files import EPISODES, MATRIX, ROUTING, WEIGHTS
+from gkd.storage.run_results import RunSummary
 from gkd.storage.weights import load_body
 from gkd.training.caches import Caches
 from gkd.training.device import use_threads
@@ -31,7 +32,7 @@ from gkd.training.progress import Reporter
 
 def run(
     resolved: Resolved, console: Console, *, wait: bool = False, caches: Caches | None = None
-) -> tuple[Summary, bool]:
+) -> tuple[RunSummary, bool]:
     """Solves an experiment's problem, or continues it, or reports it where it is finished.
 
     Args:
@@ -51,8 +52,8 @@ def run(
     done = finished(folder)
     experiment = resolved.experiment
     if done is not None:
-        if done.get("teacher") and experiment.teacher is not None:
-            accuracy = done["teacher"]["accuracy"]
+        if done.teacher is not None and experiment.teacher is not None:
+            accuracy = done.teacher.accuracy
             told = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
             check_expected(experiment.teacher, accuracy, told)
         _plot(folder, console)
@@ -92,7 +93,7 @@ def run(
 
 def _run_steps(
     prepared: Prepared, folder: Path, console: Console, threads: int, *, wait: bool
-) -> tuple[Summary, bool]:
+) -> tuple[RunSummary, bool]:
     """``run`` for a task of several problems, each of which follows from the one before."""
     step = prepared.problem.step
     assert step is not None
