@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
 
-import numpy as np
 from pydantic import JsonValue
 
 from gkd.metrics import mean_std, paired_bootstrap, t_interval
@@ -193,15 +192,10 @@ def _row(group: list[Cell], base: list[Cell], baseline: str, report: Which) -> A
 
 def _compared(pairs: Sequence[tuple[Cell, Cell]], report: Which) -> Comparison:
     """The difference of cells to the baseline's of the same seeds."""
-    right, base_right = ([_right(pair[side], report) for pair in pairs] for side in (0, 1))
+    right, base_right = ([pair[side].correct.student(report) for pair in pairs] for side in (0, 1))
     difference, low, high = paired_bootstrap(right, base_right)
     gains = [cell.judged(report).accuracy - base.judged(report).accuracy for cell, base in pairs]
     return Comparison(difference, [low, high], t_interval(gains))
-
-
-def _right(cell: Cell, report: Which) -> np.ndarray:
-    """Bool ``[N]``: the test images that a cell's student gets right."""
-    return cell.correct.right(cell.correct.best if report == "best" else cell.correct.last)
 
 
 def validation_rows(cells: Sequence[Cell], *, order: Sequence[str]) -> list[ValidationRow]:
