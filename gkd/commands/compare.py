@@ -43,11 +43,13 @@ class Place:
         label: the row's name: the method, or a labelled variant of it.
         axes: dotted key -> value of the other axes.
         resolved: the cell's experiment; its seed is ``resolved.experiment.run.seed``.
+        caches: what the cells of the grid share in memory.
     """
 
     label: str
     axes: dict[str, JsonValue]
     resolved: Resolved
+    caches: Caches
 
     @property
     def seed(self) -> int:
@@ -104,7 +106,7 @@ def count(compare: Compare) -> int:
 
 def cells(resolved: Resolved) -> Iterator[Place]:
     """Every cell, the first seed of all of them first, so that a table stands early."""
-    compare = section(resolved)
+    compare, caches = section(resolved), Caches()
     keys = list(compare.axes)
     set_by = {"method": "compare.methods", "run.seed": "compare.seeds", **dict.fromkeys(keys, "compare.axes")}
     for key in (override.partition("=")[0] for override in resolved.overrides):
@@ -125,7 +127,7 @@ def cells(resolved: Resolved) -> Iterator[Place]:
                     changed = resolved.with_overrides(overrides)
                 except UserError as error:
                     raise UserError(f"Row {row.label!r}: {error}") from None
-                yield Place(row.label, axes, changed)
+                yield Place(row.label, axes, changed, caches)
 
 
 def _changes(row: MethodRow) -> dict[str, object]:
@@ -218,7 +220,7 @@ def _check_steps(to_run: Sequence[Place], caches: Caches) -> None:
             continue
         checked.add(row)  # another seed changes nothing of this
         try:
-            prepare(cell.resolved, caches=caches)
+            prepare(cell.resolved, caches=cell.caches)
         except UserError as error:
             raise UserError(f"Row {cell.label!r}: {error}") from None
 
