@@ -12,12 +12,13 @@ from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, kl_entries, log_softmax_over, mean_over_rows
 from gkd.losses.affinity import affinity_loss
 from gkd.losses.registry import loss
-from gkd.losses.signature import Mask, Positive, Range
+from gkd.losses.signature import Mask, NotNegative, Positive, Range
 
 __all__ = [
     "cc_loss",
     "cc_neighbour_loss",
     "cosine_loss",
+    "coss_loss",
     "ird_loss",
     "pkt_loss",
     "rkd_distance_loss",
@@ -313,3 +314,42 @@ def cosine_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, mask: M
     student = unit_rows(upcast(zero_unselected(student_embedding, mask)))
     teacher = unit_rows(upcast(zero_unselected(teacher_embedding.detach(), mask)))
     return mean_over_rows(1 - (student * teacher).sum(1), mask)
+
+
+@loss("coss", paper="Singh, Wang, ECCV 2024")
+def coss_loss(
+    student_embedding: Tensor, teacher_embedding: Tensor, *, space: NotNegative = 1.0, mask: Mask = None
+) -> Tensor:
+    """Space similarity: every sample and every dimension of the embedding points where the teacher's does.
+
+    ``mean_i ( 1 − cos(h_S,i, h_T,i) ) + λ · mean_j ( 1 − cos(h_S,·j, h_T,·j) )`` with ``h_·j`` the j-th column over the
+    batch.
+
+    Convention: the first mean runs over the selected rows, the second over the D columns, each of which holds the
+    selected rows of the embedding as it is, not of unit length; so the value is in [0, 2 + 2 λ] and scales neither with
+    B nor with the length of either side, while a column says the less the fewer rows it has. The paper writes −cos in
+    place of 1 − cos, a constant apart. The teacher is a constant. A zero row or column has the cosine 0, with a finite
+    gradient. No row gives a zero that keeps the graph. The dimensions are compared one by one, so both sides have D.
+
+    Args:
+        student_embedding: ``[B, D]``, of the teacher's width.
+        teacher_embedding: ``[B, D]``.
+        space: λ, the weight of the columns beside the rows.
+        mask: Bool ``[B]``, the rows that count; the others enter neither rows nor columns.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision embeddings.
+
+    Raises:
+        UserError: sides of different batch sizes or widths.
+
+    Paper:
+        Singh, Wang: Simple Unsupervised Knowledge Distillation With Space Similarity, ECCV 2024, arXiv 2409.13939.
+    """
+    rows = cosine_loss(student_embedding, teacher_embedding, mask=mask)
+    if student_embedding.shape[0] == 0:
+        return rows
+    student = unit_rows(upcast(zero_unselected(student_embedding, mask)).T)
+    teacher = unit_rows(upcast(zero_unselected(teacher_embedding.detach(), mask)).T)
+    columns = (1 - (student * teacher).sum(1)).mean()
+    return rows + space * (columns if mask is None else columns * mask.any())

@@ -234,6 +234,11 @@ def _wrong_options(name: str, entry: Loss, data: Mapping[str, Any], keys: list[s
         if problem:
             yield key, problem
     for key, option in entry.stated_options.items():
+        if key in keys:
+            yield (
+                "loss",
+                f"the option {key!r} of the loss {name!r} has the name of a key of every term; rename it",
+            )
         if option.required and key not in data:
             yield key, f"the loss {name!r} has no default for {key}; give it a value"
 
