@@ -1,4 +1,9 @@
-"""Checkpoints that are whole or absent."""
+"""Checkpoints that are whole or absent.
+
+A checkpoint is one folder: weights as safetensors, optimiser and generator state as a file that
+``torch.load(weights_only=True)`` reads, and a manifest of SHA-256 sums. It is written aside, synced
+and renamed as a whole; the last two are kept; a damaged one is passed over for the one before.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,7 @@ _KEEP = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: named weight sets, plain-tensor state, and facts as JSON."""
+    """A checkpoint's content: named weight sets, plain-tensor state, and facts as JSON."""
 
     folder: Path
     weights: dict[str, dict[str, Tensor]]
@@ -42,7 +47,7 @@ def save_checkpoint(
     state: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> Path:
-    """Writes ``parent/<number>`` as a whole and removes all but the last two.
+    """Write ``parent/<number>`` as a whole and remove all but the last two.
 
     Args:
         parent: the run's checkpoint folder.
