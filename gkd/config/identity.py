@@ -20,6 +20,7 @@ from gkd.storage.weights import sha256
 NO_EFFECT = (
     "compare",
     "evaluate.batch_size",
+    "evaluate.metrics",
     "data.download",
     "teacher.data.download",
     "data.workers",

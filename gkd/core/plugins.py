@@ -6,7 +6,7 @@ To list names imports nothing; a plug-in is imported when its name is used. gkd'
 from __future__ import annotations
 
 from collections.abc import Container
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -14,7 +14,7 @@ from gkd.core.errors import UserError
 from gkd.core.user_code import told
 
 
-@lru_cache(maxsize=None)
+@cache
 def entry_point_table(group: str) -> dict[str, tuple[EntryPoint, ...]]:
     """Name -> the entry points of a group such as ``gkd.losses`` that bear it: more than one is a clash."""
     table: dict[str, tuple[EntryPoint, ...]] = {}

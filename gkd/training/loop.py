@@ -220,12 +220,13 @@ def check_method(method: Method, student: nn.Module, teacher: Teacher | None, pr
 
     Raises:
         UserError: no teacher for a term that reads one, a head without the cosines that a term reads, a spot that a
-            network does not have, shapes that a loss cannot compare, labels that leave it nothing to compare, or
-            networks that cannot be spliced where a stage is routed.
+            network does not have, shapes that a loss cannot compare, labels that leave it nothing to compare,
+            networks that cannot be spliced where a stage is routed, or an optimiser that cannot be used.
     """
     images = problem.student.train
     shapes = both_shapes(student, teacher, images.image_shape, images.as_teacher_sees.image_shape)
     for stage in method.stages.values():
+        stage.optimiser.check()
         for name, term in stage.terms.items():
             check_head(name, term, student)
         check_terms(stage.terms, *shapes, images.labels)
