@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializeAsAny,
     field_validator,
     model_validator,
 )
@@ -24,6 +25,7 @@ from gkd.methods.optimiser import Optimiser
 from gkd.metrics import check_metric_name
 from gkd.models import check_network_name, check_network_options
 from gkd.models.external import is_external
+from gkd.problems.task import TaskOptions
 
 
 class Section(BaseModel):
@@ -410,7 +412,7 @@ class Compare(Section):
 class Experiment(Section):
     """A whole experiment, in the order of the file."""
 
-    task: Any
+    task: SerializeAsAny[TaskOptions]
     data: Data
     teacher: Teacher | None = None
     student: Student

