@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -105,7 +105,7 @@ class FewShotOptions(ClassSplitOptions):
     Without validation classes the epoch is chosen on episodes of the base classes' held-out images.
     """
 
-    UNPICKLES: ClassVar[Mapping[str, str]] = {"episodes.root": "learn2learn"}
+    UNPICKLES: ClassVar[tuple[str, ...]] = ("episodes.root",)  # by learn2learn
 
     name: Literal["few_shot"] = "few_shot"
     episodes: EpisodeOptions = EpisodeOptions()

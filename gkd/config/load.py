@@ -20,13 +20,20 @@ from gkd.config.yaml_files import read_yaml
 from gkd.core.errors import UserError
 
 
-def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = False) -> Resolved:
+def load(
+    config: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    from_run: bool = False,
+    vouched: frozenset[str] = frozenset(),
+) -> Resolved:
     """Reads an experiment file, merges its layers and validates the result.
 
     Args:
         config: a path, or the name of a shipped config such as ``quickstart``.
         overrides: ``a.b=c`` strings, read as YAML values.
         from_run: no module is imported on its word alone; so for a file beside which a run's others lie.
+        vouched: names to import that the user has given elsewhere (``gkd.config.trust``).
 
     Raises:
         UserError: a missing file, or every mistake in it at once, each with its dotted path.
@@ -49,7 +56,7 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = 
     layers.append(Layer("experiment", content))
     words = override_layers(overrides)
     trusting = [*([] if path in foreign else [content]), *(layer.content for layer in words)]
-    trusted = named_in(trusting) if foreign else None
+    trusted = named_in(trusting) | vouched if foreign else None
     return resolve(config_name(path), [*layers, *words], trusted)
 
 

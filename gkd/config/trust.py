@@ -52,11 +52,11 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
         if not f"{dotted}.".startswith(tuple(f"{key}." for key in _NO_NAMES)):
             check_name(value, dotted, trusted)
     values = dict(_leaves(merged))
-    for option, reader in _unpickled(merged.get("task")).items():
+    for option in _unpickled(merged.get("task")):
         key = f"task.{option}"
         if values.get(key) is not None and _pair(key, values[key]) not in trusted:
             raise UserError(
-                f"{key} is {str(values[key])!r} in a run folder, and {reader} unpickles what it finds there, which is "
+                f"{key} is {str(values[key])!r} in a run folder, and the task unpickles what it finds there, which is "
                 f"to run it; if you trust it, name it on the command line: {key}={values[key]}"
             )
 
@@ -89,10 +89,10 @@ def _pair(dotted: str, value: Any) -> str:
     return f"{dotted} {value}"
 
 
-def _unpickled(task: Any) -> Mapping[str, str]:
-    """Dotted option of a task -> who unpickles the files that it names."""
+def _unpickled(task: Any) -> tuple[str, ...]:
+    """The dotted options of a task that name files which are unpickled."""
     name = task.get("name") if isinstance(task, Mapping) else None
     if not isinstance(name, str) or name not in TASKS:
-        return {}
-    unpickled: Mapping[str, str] = TASKS[name].load().Options.UNPICKLES
+        return ()
+    unpickled: tuple[str, ...] = TASKS[name].load().Options.UNPICKLES
     return unpickled

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
@@ -30,12 +31,26 @@ _WHAT = "metric"
 
 Metric = Callable[[Tensor, Tensor, LabelRelation | None], Any]
 
+
+def _of_answers(function: Callable[[Tensor, Tensor], float]) -> Metric:
+    """A metric that does not read the relation."""
+
+    @wraps(function)
+    def metric(logits: Tensor, labels: Tensor, relation: LabelRelation | None) -> float:
+        return function(logits, labels)
+
+    return metric
+
+
 METRICS: dict[str, Metric] = {
-    "expected_calibration_error": lambda logits, labels, _: expected_calibration_error(logits, labels),
-    "macro_f1": lambda logits, labels, _: macro_f1(logits, labels),
-    "mean_class_accuracy": lambda logits, labels, _: mean_class_accuracy(logits, labels),
-    "negative_log_likelihood": lambda logits, labels, _: negative_log_likelihood(logits, labels),
-    "top5_accuracy": lambda logits, labels, _: top5_accuracy(logits, labels),
+    function.__name__: _of_answers(function)
+    for function in (
+        expected_calibration_error,
+        macro_f1,
+        mean_class_accuracy,
+        negative_log_likelihood,
+        top5_accuracy,
+    )
 }
 
 

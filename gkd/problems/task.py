@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Protocol
 
@@ -18,13 +18,13 @@ TASKS: dict[str, EntryPoint] = {point.name: point for point in entry_points(grou
 class TaskOptions(BaseModel):
     """Base of a task's options: its keys in the ``task`` section of an experiment file.
 
-    ``UNPICKLES`` says which of them name files that are unpickled: dotted option -> the library that does it. To
-    unpickle a file is to run it, so a run folder's word is not enough for them.
+    Attributes:
+        UNPICKLES: dotted keys of the options that name files whose content is unpickled, which is to run it.
     """
 
-    UNPICKLES: ClassVar[Mapping[str, str]] = {}
-
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    UNPICKLES: ClassVar[tuple[str, ...]] = ()
 
     name: str
 
