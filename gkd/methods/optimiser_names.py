@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gkd.core.errors import UserError, unknown
-from gkd.core.plugins import entry_point_table, load_plugin
+from gkd.core.plugins import entry_point_table, load_plugin, plugin
 from gkd.core.user_code import FORM, import_object, is_import_name, told
 
 GROUP = "gkd.optimisers"
@@ -42,7 +42,9 @@ def needs_trial(name: str) -> bool:
 
 def check_optimiser_name(name: str) -> None:
     """Raises a UserError for an unknown name; imports nothing."""
-    if torch_optimiser(name) is None and name not in entry_point_table(GROUP) and not is_import_name(name):
+    if name in entry_point_table(GROUP):
+        plugin(GROUP, name, what=_WHAT, ours=optimiser_names())  # which refuses one that is called as torch's
+    elif torch_optimiser(name) is None and not is_import_name(name):
         allowed = [*optimiser_names(), *entry_point_table(GROUP)]
         raise UserError(f"{unknown(_WHAT, name, allowed)} Or one of your own: {FORM}.")
 
@@ -146,7 +148,7 @@ def _factory(name: str) -> Callable[..., Any]:
     if is_import_name(name):
         return import_object(name, what=_WHAT)
     if name in entry_point_table(GROUP):
-        plugged: Callable[..., Any] = load_plugin(GROUP, name, what=_WHAT, ours=optimiser_names())
+        plugged: Callable[..., Any] = load_plugin(GROUP, name, what=_WHAT)
         return plugged
     known = torch_optimiser(name)
     if known is None:

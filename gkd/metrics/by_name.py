@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelRelation
-from gkd.core.plugins import entry_point_table, load_plugin
+from gkd.core.plugins import entry_point_table, load_plugin, plugin
 from gkd.core.user_code import FORM, import_object, is_import_name, told
 from gkd.metrics.classification import (
     expected_calibration_error,
@@ -56,7 +56,9 @@ METRICS: dict[str, Metric] = {
 
 def check_metric_name(name: str) -> None:
     """Raises a UserError for an unknown name; imports nothing."""
-    if name not in METRICS and name not in entry_point_table(GROUP) and not is_import_name(name):
+    if name in entry_point_table(GROUP):
+        plugin(GROUP, name, what=_WHAT, ours=METRICS)  # which refuses one that is called as ours
+    elif name not in METRICS and not is_import_name(name):
         raise UserError(
             f"{unknown(_WHAT, name, [*METRICS, *entry_point_table(GROUP)])} Or one of your own: {FORM}."
         )
@@ -92,7 +94,7 @@ def _metric(name: str) -> Metric:
     if is_import_name(name):
         return import_object(name, what=_WHAT)
     if name in entry_point_table(GROUP):
-        plugged: Metric = load_plugin(GROUP, name, what=_WHAT, ours=METRICS)
+        plugged: Metric = load_plugin(GROUP, name, what=_WHAT)
         return plugged
     return METRICS[name]
 

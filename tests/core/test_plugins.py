@@ -1,24 +1,9 @@
 """Plug-ins by entry point: listed without an import, one name one plug-in, a failing import in one sentence."""
 
-from importlib.metadata import EntryPoint
-
 import pytest
 
 from gkd.core import plugins
 from gkd.core.errors import UserError
-
-
-@pytest.fixture
-def offer(monkeypatch):
-    """Offers entry points of one group, as if packages with them were installed."""
-
-    def offered(group, *points):
-        made = [EntryPoint(name, value, group) for name, value in points]
-        monkeypatch.setattr(plugins, "entry_points", lambda group: [p for p in made if p.group == group])
-        plugins.entry_point_table.cache_clear()
-
-    yield offered
-    plugins.entry_point_table.cache_clear()
 
 
 def test_names_are_listed_without_an_import_and_loaded_when_used(offer):
