@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from gkd.commands.evaluate import evaluate_run
 from gkd.config import schema
 from gkd.config.resolve import Resolved
+from gkd.config.trust import named_in
 from gkd.data import ImageSet, StreamedPixels
 from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import check_expected, on_frozen, prove_teacher
@@ -21,7 +24,8 @@ from gkd.incremental.loop import solve_steps
 from gkd.problems.problem import Problem
 from gkd.report.incremental_table import CURVES_PLOT, plot_run
 from gkd.report.run_plots import FEW_SHOT_PLOT, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
-from gkd.storage.run_files import EPISODES, MATRIX, ROUTING, WEIGHTS
+from gkd.storage.records import write_record
+from gkd.storage.run_files import EPISODES, MATRIX, ROUTING, SUMMARY, WEIGHTS
 from gkd.storage.run_results import RunSummary
 from gkd.storage.weights import load_body
 from gkd.training.caches import Caches
@@ -57,7 +61,7 @@ def run(
             told = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
             check_expected(experiment.teacher, accuracy, told)
         _plot(folder, console)
-        return done, False
+        return add_metrics(done, folder, resolved), False
     threads = use_threads(experiment.run.threads)
     torch.use_deterministic_algorithms(experiment.run.deterministic)
     prepared = prepare(resolved, caches=caches)
@@ -110,6 +114,24 @@ def _run_steps(
         summary = solve_steps(prepared, given, folder, console, title(prepared.resolved), threads)
         _plot(folder, console)
         return summary, True
+
+
+def add_metrics(summary: RunSummary, folder: Path, resolved: Resolved) -> RunSummary:
+    """A finished run's summary, written again with what it lacks of ``evaluate.metrics``, from the saved students."""
+    lacking = [name for name in resolved.experiment.evaluate.metrics if name not in summary.last.metrics]
+    if not lacking:
+        return summary
+    trusted = resolved.trusted
+    vouched = named_in(layer.content for layer in resolved.layers) if trusted is None else trusted
+    judged = evaluate_run(folder, [f"evaluate.metrics={json.dumps(lacking)}"], vouched=vouched).judged
+    students = {"last": summary.last, "best": summary.best}
+    added = {
+        which: student.model_copy(update={"metrics": {**student.metrics, **judged[which].metrics}})
+        for which, student in students.items()
+    }
+    summary = summary.model_copy(update=added)
+    write_record(folder / SUMMARY, summary)
+    return summary
 
 
 def _plot(folder: Path, console: Console) -> None:

@@ -220,8 +220,8 @@ def check_method(method: Method, student: nn.Module, teacher: Teacher | None, pr
 
     Raises:
         UserError: no teacher for a term that reads one, a head without the cosines that a term reads, a spot that a
-            network does not have, shapes that a loss cannot compare, labels that leave it nothing to compare, or
-            networks that cannot be spliced where a stage is routed.
+            network does not have, shapes that a loss cannot compare, labels that leave it nothing to compare,
+            networks that cannot be spliced where a stage is routed, or an optimiser that cannot be used.
     """
     images = problem.student.train
     student_shapes, teacher_shapes = both_shapes(
@@ -229,6 +229,7 @@ def check_method(method: Method, student: nn.Module, teacher: Teacher | None, pr
     )
     pair = (student_shapes, next(iter(teacher_shapes.values()), None))
     for stage in method.stages.values():
+        stage.optimiser.check()
         for name, term in stage.terms.items():
             check_head(name, term, student)
         check_terms(stage.terms, student_shapes, teacher_shapes, images.labels)
