@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from gkd.cli.run import few_shot_lines, leak_lines
 from gkd.commands.evaluate import evaluate_checkpoint, evaluate_run
-from gkd.storage.run_files import WEIGHTS
+from gkd.storage.judged import Judged
 
 HELP = "judge a finished run's students, or the network in a weight file, on test images"
 
@@ -30,27 +29,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.path.is_file():
-        results = evaluate_checkpoint(arguments.path, arguments.overrides)
-        about = (
-            f"{results.pop('network')}, {results.pop('classes')} classes, {results.pop('images')} test images"
-        )
-        stated = results.pop("stated")
-        console.print(f"{arguments.path.name}: {about}", markup=False, highlight=False)
-        values = _line(results) + ("" if stated is None else f"  (the file says accuracy {stated:.4g})")
-        console.print(values, highlight=False)
-        return 0
-    results = evaluate_run(arguments.path, arguments.overrides)
-    console.print(f"{results['config']} {results['method']} seed {results['seed']}", highlight=False)
-    for line in leak_lines(results):
-        console.print(line, markup=False, highlight=False)
-    for which in WEIGHTS:
-        console.print(f"{which:5}{_line(results[which])}", highlight=False)
-        for line in few_shot_lines(results[which]):
-            console.print(line, highlight=False)
+        _evaluate_file(arguments, console)
+    else:
+        _evaluate_run(arguments, console)
     return 0
 
 
-def _line(values: dict[str, Any]) -> str:
-    return "  ".join(
-        f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, int | float)
-    )
+def _evaluate_file(arguments: argparse.Namespace, console: Console) -> None:
+    result = evaluate_checkpoint(arguments.path, arguments.overrides)
+    about = f"{result.network}, {result.classes} classes, {result.images} test images"
+    console.print(f"{arguments.path.name}: {about}", markup=False, highlight=False)
+    stated = "" if result.stated is None else f"  (the file says accuracy {result.stated:.4g})"
+    console.print(_line(result.judged) + stated, highlight=False)
+
+
+def _evaluate_run(arguments: argparse.Namespace, console: Console) -> None:
+    result = evaluate_run(arguments.path, arguments.overrides)
+    console.print(f"{result.config} {result.method} seed {result.seed}", highlight=False)
+    for line in leak_lines(result.leak):
+        console.print(line, markup=False, highlight=False)
+    for which, judged in result.judged.items():
+        console.print(f"{which:5}{_line(judged)}", highlight=False)
+        for line in few_shot_lines(judged):
+            console.print(line, highlight=False)
+
+
+def _line(judged: Judged) -> str:
+    values = {"accuracy": judged.accuracy, "ece": judged.ece, "nll": judged.nll, **judged.metrics}
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)

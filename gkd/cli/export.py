@@ -33,15 +33,15 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     student = load_student(arguments.run, arguments.weights, arguments.overrides)
     path, difference = export_student(student, arguments.format, arguments.out)
     console.print(
-        f"{path}: {path.stat().st_size:,} bytes, {student.metadata['network']}, {len(student.classes)} classes; read "
-        f"back, its logits differ by {difference:.1e} at most",
+        f"{path}: {path.stat().st_size:,} bytes, {student.metadata.network}, {len(student.metadata.classes)} classes; "
+        f"read back, its logits differ by {difference:.1e} at most",
         markup=False,
         highlight=False,
     )
-    judged = finished(arguments.run) if arguments.run.is_dir() else None
-    if judged is not None and judged.get("judged_by", "head") != "head":
+    summary = finished(arguments.run) if arguments.run.is_dir() else None
+    if summary is not None and summary.judged_by != "head":
         console.print(
-            f"note      the run is judged by the {judged['judged_by']}; the file's logits are the head's, "
+            f"note      the run is judged by the {summary.judged_by}; the file's logits are the head's, "
             "which answers otherwise",
             markup=False,
             highlight=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -12,11 +12,12 @@ from gkd.commands.dry_run import dry_run
 from gkd.commands.run import run, title
 from gkd.config.load import load
 from gkd.config.resolve import Resolved
-from gkd.experiment.results import Summary
 from gkd.experiment.run_folder import run_folder
 from gkd.incremental.matrix_file import read_matrices
-from gkd.report.accuracy_table import told_leak
 from gkd.report.incremental_table import step_table
+from gkd.report.markdown import leak_sentence, number
+from gkd.storage.judged import Judged, TeacherResult
+from gkd.storage.run_results import RunSummary
 
 HELP = "run an experiment, or continue it, or report it where it is finished"
 
@@ -40,75 +41,76 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _report(resolved: Resolved, summary: Summary, fresh: bool) -> str:
-    """What a finished run says."""
-    if "incremental" in summary:
-        return _report_steps(resolved, summary, fresh)
-    relation, teacher = summary["relation"], summary["teacher"]
-    lines = [
-        f"{title(resolved)}: {'finished' if fresh else 'was finished before, nothing was trained'}",
-        f"relation  {relation['kind']}, {relation['shared']} of {relation['student_classes']} student classes shared",
-    ]
-    lines += leak_lines(summary)
-    if teacher:
-        lines.append(
-            f"teacher   {teacher['accuracy']:.2f} % on its own classes; the classifier that its embedding induces over "
-            f"the student's classes: {teacher['induced_accuracy']:.2f} %"
-        )
-        for name, value in teacher.items():
-            if name.startswith("confidence_auc/") and value is not None:
-                kind = name.removeprefix("confidence_auc/")
-                lines.append(f"weight    {kind} separates known from new classes with ROC-AUC {value:.3f}")
-    for which, about in (
-        ("last", "last epoch"),
-        ("best", f"epoch {summary['best']['epoch']}, chosen by validation"),
-    ):
-        judged = summary[which]
-        agreement = judged.get("agreement")
-        text = f"{which:10}test accuracy {judged['accuracy']:.2f} %"
-        if judged["ece"] is None:
-            text += f" by the {summary['judged_by']} (no head was trained)"
-        else:
-            text += f", ECE {judged['ece']:.2f} %, NLL {judged['nll']:.4f}"
-        text += "" if agreement is None else f", agrees with the teacher on {agreement:.2f} %"
-        lines.append(f"{text} ({about})")
-        lines += few_shot_lines(judged)
-    lines.append(
-        f"speed     {summary['images_per_second']:.0f} images/s, {summary['seconds']:.1f} s of training"
-    )
-    lines.append(f"folder    {run_folder(resolved)}")
-    return "\n".join(lines)
-
-
-def leak_lines(results: dict[str, Any]) -> list[str]:
-    """What a run with ``task.allow_leak`` says wherever its numbers stand."""
-    return [f"leak      {told_leak(results['leak'])}"] if results.get("leak") else []
-
-
-def _report_steps(resolved: Resolved, summary: Summary, fresh: bool) -> str:
-    """What a finished incremental run says: a table of its steps."""
+def _report(resolved: Resolved, summary: RunSummary, fresh: bool) -> str:
+    """Lines on a finished run: its results, its speed and its folder."""
     folder = run_folder(resolved)
+    speed = f"speed     {summary.images_per_second:.0f} images/s, {summary.seconds:.1f} s of training"
+    if summary.incremental is not None:
+        results = step_table(read_matrices(folder), summary.incremental)
+        if summary.bookkeeping_seconds is not None:
+            speed += f", {summary.bookkeeping_seconds:.1f} s of evaluation and memory"
+    else:
+        results = _results(summary)
     return "\n".join(
         [
             f"{title(resolved)}: {'finished' if fresh else 'was finished before, nothing was trained'}",
-            *step_table(read_matrices(folder), summary["incremental"]),
-            f"speed     {summary['images_per_second']:.0f} images/s, {summary['seconds']:.1f} s of training, "
-            f"{summary['bookkeeping_seconds']:.1f} s of evaluation and memory",
+            *results,
+            speed,
             f"folder    {folder}",
         ]
     )
 
 
-def few_shot_lines(judged: dict[str, Any]) -> list[str]:
-    """What a student is worth on episodes, a line a setting, with the difference to the teacher on the same ones."""
+def _results(summary: RunSummary) -> list[str]:
+    """Lines on the label relation, the teacher and the students."""
+    relation = summary.relation
+    lines = [
+        f"relation  {relation.kind}, {relation.shared} of {relation.student_classes} student classes shared",
+        *leak_lines(summary.leak),
+        *([] if summary.teacher is None else _teacher_lines(summary.teacher)),
+    ]
+    for which, judged, about in (
+        ("last", summary.last, "last epoch"),
+        ("best", summary.best, f"epoch {summary.best.epoch}, chosen by validation"),
+    ):
+        text = f"{which:10}test accuracy {judged.accuracy:.2f} %"
+        if judged.ece is None:
+            text += f" by the {summary.judged_by} (no head was trained)"
+        else:
+            text += f", ECE {judged.ece:.2f} %, NLL {number(judged.nll, '.4f')}"
+        text += "" if judged.agreement is None else f", agrees with the teacher on {judged.agreement:.2f} %"
+        text += "".join(f", {name} {value:.4g}" for name, value in judged.metrics.items())
+        lines += [f"{text} ({about})", *few_shot_lines(judged)]
+    return lines
+
+
+def _teacher_lines(teacher: TeacherResult) -> list[str]:
+    induced = number(teacher.induced_accuracy)
+    lines = [
+        f"teacher   {teacher.accuracy:.2f} % on its own classes; the classifier that its embedding induces over "
+        f"the student's classes: {induced} %"
+    ]
+    lines += [
+        f"weight    {kind} separates known from new classes with ROC-AUC {value:.3f}"
+        for kind, value in teacher.confidence_auc.items()
+    ]
+    return lines
+
+
+def leak_lines(leak: Sequence[str]) -> list[str]:
+    """A line on the novel classes that a teacher was trained on (``task.allow_leak``); none without such."""
+    return [f"leak      {leak_sentence(leak)}"] if leak else []
+
+
+def few_shot_lines(judged: Judged) -> list[str]:
+    """A student's accuracy on episodes, a line a setting, with the difference to the teacher on the same ones."""
     lines = []
-    for setting, of_setting in judged.get("few_shot", {}).items():
+    for setting, of_setting in judged.few_shot.items():
         values = [
-            f"{name} {found['accuracy']:.2f} ± {found['interval']:.2f} %"
-            for name, found in of_setting.items()
+            f"{name} {result.accuracy:.2f} ± {result.interval:.2f} %" for name, result in of_setting.items()
         ]
-        gaps = judged.get("to_teacher", {}).get(setting, {})
+        gaps = judged.to_teacher.get(setting, {})
         first = next(iter(gaps.values()), None)
-        gap = f" (to the teacher {first['accuracy']:+.2f} ± {first['interval']:.2f})" if first else ""
+        gap = f" (to the teacher {first.accuracy:+.2f} ± {first.interval:.2f})" if first else ""
         lines.append(f"          {setting}: {', '.join(values)}{gap}")
     return lines

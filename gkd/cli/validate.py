@@ -14,6 +14,7 @@ from gkd.core.errors import UserError
 from gkd.experiment.prepare import problem_of, problems_of, relation_of
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
+from gkd.training.caches import Caches
 
 HELP = "check a config and print it resolved, with the origin of each value"
 
@@ -48,14 +49,15 @@ def _about_the_relation(experiment: Experiment) -> list[str]:
             ]
         if data.name not in ("digits", "folder", "step-folders"):
             return [f"{data.name} is read when a run starts, so classes and method were not checked with it"]
-    relation = relation_of(experiment)
+    caches = Caches()
+    relation = relation_of(experiment, caches)
     reason = refusal(experiment.method, relation)
     if experiment.compare is None:
-        problem_of(experiment)  # which refuses what a run would
+        problem_of(experiment, caches)  # which refuses what a run would
     elif reason is None:
-        next(problems_of(experiment))  # which refuses what no row can have
+        next(problems_of(experiment, caches))  # which refuses what no row can have
         try:
-            problem_of(experiment)
+            problem_of(experiment, caches)
         except UserError as error:
             reason = str(error)
     return [str(relation), *([reason] if reason else [])]

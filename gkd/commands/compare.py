@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from pydantic import JsonValue
 from rich.console import Console
 
 from gkd.commands.run import run
@@ -18,34 +18,38 @@ from gkd.config.resolve import Resolved
 from gkd.config.schema import Compare, MethodRow
 from gkd.config.shipped import load_method
 from gkd.core.errors import UserError, unknown
+from gkd.experiment.environment import command
 from gkd.experiment.prepare import prepare, relation_of, relation_to_check
 from gkd.experiment.run_folder import run_folder, slug
 from gkd.incremental.matrix_file import read_matrices
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
-from gkd.storage.json_files import read_json, write_json
-from gkd.storage.run_files import CORRECT, EPISODES, FROZEN, MATRIX, WEIGHTS, unpack
-
-_KEPT = (
-    "config", "identity", "method", "seed", "relation", "epochs", "last", "best", "teacher", "empty_batches",
-    "images_per_second", "seconds", "parameters", "test_images", "versions", "threads", "device", "precision",
-    "commit",
-)  # fmt: skip
+from gkd.report.markdown import Row
+from gkd.report.run_plots import can_plot
+from gkd.report.table_files import write_table
+from gkd.report.tables import PLOTS, TABLES, TableOptions, kind_of_cells, validation_table
+from gkd.storage.judged import Correctness, EpisodeAnswers, Judged
+from gkd.storage.records import read_record, write_record
+from gkd.storage.run_files import CORRECT, EPISODES, MATRIX, WEIGHTS
+from gkd.storage.run_results import AbsentCell, Cell, cell_of
+from gkd.training.caches import Caches
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of a grid.
+class Place:
+    """A cell of a grid and the run that fills it.
 
     Attributes:
         label: the row's name: the method, or a labelled variant of it.
         axes: dotted key -> value of the other axes.
         resolved: the cell's experiment; its seed is ``resolved.experiment.run.seed``.
+        caches: what the cells of the grid share in memory.
     """
 
     label: str
-    axes: dict[str, Any]
+    axes: dict[str, JsonValue]
     resolved: Resolved
+    caches: Caches
 
     @property
     def seed(self) -> int:
@@ -66,6 +70,15 @@ class Cell:
         axes = "".join(f"-{key.rsplit('.', 1)[-1]}={value}" for key, value in self.axes.items())
         readable = re.sub(r"[^A-Za-z0-9.=\-]+", "_", f"{self.label}{axes}")[:80]
         return f"{readable}-{self.resolved.identity}"
+
+    def absent(self, caches: Caches) -> AbsentCell | None:
+        """The row with the reason why the label relation denies the method, or None."""
+        experiment = self.resolved.experiment
+        reason = refusal(experiment.method, relation_to_check(experiment, caches))
+        if reason is None:
+            return None
+        kind = relation_of(experiment, caches).kind
+        return AbsentCell(label=self.label, axes=self.axes, relation=kind, absent=reason)
 
 
 def section(resolved: Resolved) -> Compare:
@@ -91,15 +104,15 @@ def count(compare: Compare) -> int:
     return len(compare.methods) * len(compare.seeds) * math.prod(map(len, compare.axes.values()))
 
 
-def cells(resolved: Resolved) -> Iterator[Cell]:
+def cells(resolved: Resolved) -> Iterator[Place]:
     """Every cell, the first seed of all of them first, so that a table stands early."""
-    compare = section(resolved)
+    compare, caches = section(resolved), Caches()
     keys = list(compare.axes)
-    own = {"method": "compare.methods", "run.seed": "compare.seeds", **dict.fromkeys(keys, "compare.axes")}
+    set_by = {"method": "compare.methods", "run.seed": "compare.seeds", **dict.fromkeys(keys, "compare.axes")}
     for key in (override.partition("=")[0] for override in resolved.overrides):
-        if key in own:
+        if key in set_by:
             raise UserError(
-                f"A grid sets {key} of every cell itself, so the override is lost; use {own[key]}."
+                f"A grid sets {key} of every cell itself, so the override is lost; use {set_by[key]}."
             )
     changes = {
         row.label: _changes(row) for row in rows(compare)
@@ -114,13 +127,13 @@ def cells(resolved: Resolved) -> Iterator[Cell]:
                     changed = resolved.with_overrides(overrides)
                 except UserError as error:
                     raise UserError(f"Row {row.label!r}: {error}") from None
-                yield Cell(row.label, axes, changed)
+                yield Place(row.label, axes, changed, caches)
 
 
-def _changes(row: MethodRow) -> dict[str, Any]:
+def _changes(row: MethodRow) -> dict[str, object]:
     """Dotted key -> value of all that a row sets."""
     stages = load_method(row.method).stages
-    changes = dict(row.set)
+    changes: dict[str, object] = dict(row.set)
     for term, keys in row.terms.items():
         with_term = [name for name, stage in stages.items() if term in stage.terms]
         if not with_term:
@@ -150,12 +163,17 @@ class Places:
 
     def cell(self, name: str) -> Path:
         """Where a cell's file stands or will stand."""
-        own = self.stated is None or name in self.stated
-        return (self.results if own else self.scratch) / "cells" / name
+        here = self.stated is None or name in self.stated
+        return (self.results if here else self.scratch) / "cells" / name
 
 
-def places(resolved: Resolved) -> Places:
-    """Where the cells and the table of a grid go."""
+def places(resolved: Resolved, grid: Sequence[Place]) -> Places:
+    """Where the cells and the table of a grid go.
+
+    Args:
+        resolved: the grid's experiment.
+        grid: its cells.
+    """
     compare = section(resolved)
     scratch = resolved.experiment.run.out / resolved.name / "-".join(["table", *slug(resolved.overrides)])
     if compare.results is None:
@@ -164,10 +182,11 @@ def places(resolved: Resolved) -> Places:
         stated = resolved.without_overrides()
         if stated.experiment.compare is None or stated.experiment.compare.results != compare.results:
             return Places(compare.results, scratch, None, compare.results)  # the user says where
-        names = {name for cell in cells(stated) for name in (cell.file_name, cell.absent_name)}
+        stated_grid = list(cells(stated)) if resolved.overrides else grid
     except UserError:  # a file that is no experiment without the overrides states no grid
         return Places(compare.results, scratch, None, compare.results)
-    same = stated.experiment.compare == compare and all(cell.file_name in names for cell in cells(resolved))
+    names = {name for cell in stated_grid for name in (cell.file_name, cell.absent_name)}
+    same = stated.experiment.compare == compare and all(cell.file_name in names for cell in grid)
     return Places(compare.results, scratch, frozenset(names), compare.results if same else scratch)
 
 
@@ -176,74 +195,60 @@ class Solved:
     """A grid as far as it is.
 
     Attributes:
+        table: the folder for the table.
         cells: the finished cells as they stand on disk.
-        absent: the rows that the label relation denies, each with its ``absent`` reason.
+        absent: the rows that the label relation denies.
         trained: how many cells were trained now.
         missing: how many cells are not finished.
-        table: the folder for the table.
     """
 
     table: Path
-    cells: list[dict[str, Any]] = field(default_factory=list)
-    absent: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
+    absent: list[AbsentCell] = field(default_factory=list)
     trained: int = 0
     missing: int = 0
 
 
-def _check_steps(to_run: Sequence[Cell]) -> None:
+def _check_steps(to_run: Sequence[Place], caches: Caches) -> None:
     """Refuses an incremental row that cannot be, before the rows above it have trained for hours."""
     checked = set()
     for cell in to_run:
         experiment = cell.resolved.experiment
         row = (cell.label, str(cell.axes))
         of_steps = students_teach(experiment.task.name) or bool(experiment.method.after)
-        if not of_steps or row in checked or _denial(cell.resolved)[0] is not None:
+        if not of_steps or row in checked or cell.absent(caches) is not None:
             continue
         checked.add(row)  # another seed changes nothing of this
         try:
-            prepare(cell.resolved)
+            prepare(cell.resolved, caches=cell.caches)
         except UserError as error:
             raise UserError(f"Row {cell.label!r}: {error}") from None
 
 
 def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Solved:
     """Runs what is missing of a grid, or with ``finished_only`` reads what is there and runs nothing."""
-    where = places(resolved)
+    grid = list(cells(resolved))
+    where, caches = places(resolved, grid), Caches()  # one for all cells
     solved = Solved(table=where.table)
-    absent: dict[Path, dict[str, Any]] = {}
-    everything = list(cells(resolved))
+    absent: dict[Path, AbsentCell] = {}
     if not finished_only:
-        _check_steps([cell for cell in everything if not where.cell(cell.file_name).is_file()])
-    for number, cell in enumerate(everything, start=1):
+        _check_steps([cell for cell in grid if not where.cell(cell.file_name).is_file()], caches)
+    for number, cell in enumerate(grid, start=1):
         path, denied = where.cell(cell.file_name), where.cell(cell.absent_name)
         if path.is_file():
-            solved.cells.append(read_json(path, keys=("label", "axes", *_KEPT, "correct")))
-            continue
-        if not denied.is_file():
-            if finished_only:
-                solved.missing += 1
-                continue
-            reason, kind = _denial(cell.resolved)
-            if reason is None:
-                if not console.is_terminal:
-                    name = path.name.removesuffix(".json")
-                    console.print(f"[{number}/{len(everything)}] {name}", markup=False, highlight=False)
-                summary, fresh = run(cell.resolved, console)
-                solved.trained += fresh
-                correct = read_json(run_folder(cell.resolved) / CORRECT, keys=("count", *WEIGHTS))
-                kept = {key: summary[key] for key in _KEPT}
-                content = {"label": cell.label, "axes": cell.axes, **kept, "correct": correct}
-                content |= {"leak": summary["leak"]} if summary["leak"] else {}
-                if (run_folder(cell.resolved) / EPISODES).is_file():
-                    content["episodes"] = read_json(run_folder(cell.resolved) / EPISODES, keys=tuple(WEIGHTS))
-                if (run_folder(cell.resolved) / MATRIX).is_file():
-                    matrix = read_matrices(run_folder(cell.resolved))
-                    content |= {"incremental": summary["incremental"], "matrix": matrix}
-                write_json(path, content)
-                solved.cells.append(content)
-                continue
-            write_json(denied, {"label": cell.label, "axes": cell.axes, "relation": kind, "absent": reason})
-        absent[denied] = read_json(denied, keys=("label", "axes", "relation", "absent"))
+            solved.cells.append(read_record(path, Cell))
+        elif denied.is_file():
+            absent[denied] = read_record(denied, AbsentCell)
+        elif finished_only:
+            solved.missing += 1
+        elif (refused := cell.absent(caches)) is not None:
+            write_record(denied, refused)
+            absent[denied] = refused
+        else:
+            finished_cell, fresh = _run_cell(cell, console, f"[{number}/{len(grid)}]", caches)
+            write_record(path, finished_cell)
+            solved.cells.append(finished_cell)
+            solved.trained += fresh
     if finished_only and not solved.cells:
         raise UserError(
             f"There is no finished cell of this grid in {where.table}; run gkd compare without --finished."
@@ -252,22 +257,68 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     return solved
 
 
-def frozen_cells(solved: Solved, baseline: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """Cells for what classifiers make of the embedding that the baseline's students start from, and their labels."""
-    found = []
-    for cell in solved.cells:
-        kept = cell["correct"]
-        for label in (key for key in kept if key.startswith(FROZEN) and cell["label"] == baseline):
-            right = unpack(kept[label], kept["count"])
-            judged = {"accuracy": 100 * float(right.mean()), "ece": None}
-            correct = {"count": kept["count"], **dict.fromkeys(WEIGHTS, kept[label])}
-            own = {"label": label, "correct": correct, "seconds": 0.0, **dict.fromkeys(WEIGHTS, judged)}
-            found.append({**cell, **own})
-    return found, list(dict.fromkeys(cell["label"] for cell in found))
+def _run_cell(cell: Place, console: Console, counted: str, caches: Caches) -> tuple[Cell, bool]:
+    """Runs a cell, or reads its finished run; the cell, and whether it was trained now."""
+    if not console.is_terminal:
+        name = cell.file_name.removesuffix(".json")
+        console.print(f"{counted} {name}", markup=False, highlight=False)
+    summary, fresh = run(cell.resolved, console, caches=caches)
+    folder = run_folder(cell.resolved)
+    finished_cell = cell_of(
+        summary,
+        label=cell.label,
+        axes=cell.axes,
+        correct=read_record(folder / CORRECT, Correctness),
+        episodes=read_record(folder / EPISODES, EpisodeAnswers) if (folder / EPISODES).is_file() else None,
+        matrix=read_matrices(folder) if (folder / MATRIX).is_file() else None,
+    )
+    return finished_cell, fresh
 
 
-def _denial(resolved: Resolved) -> tuple[str | None, str]:
-    """Why the label relation denies a cell's method, or None; and what the relation is."""
-    experiment = resolved.experiment
-    relation = relation_of(experiment)
-    return refusal(experiment.method, relation_to_check(experiment)), relation.kind
+def frozen_cells(solved: Solved, baseline: str) -> tuple[list[Cell], list[str]]:
+    """Cells for classifiers on the embedding that the baseline's students start from, and the labels of these rows."""
+    frozen = []
+    for cell in (each for each in solved.cells if each.label == baseline):
+        for label, packed in cell.correct.frozen.items():
+            accuracy = 100 * float(cell.correct.right(packed).mean())
+            judged = Judged(accuracy=accuracy, ece=None)
+            correct = Correctness.of(cell.correct.count, dict.fromkeys(WEIGHTS, packed))
+            changes = {"label": label, "correct": correct, "seconds": 0.0, "last": judged, "best": judged}
+            frozen.append(cell.model_copy(update=changes))
+    return frozen, list(dict.fromkeys(cell.label for cell in frozen))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A grid and its table.
+
+    Attributes:
+        solved: the grid as far as it is.
+        rows, text: the table, and the same as Markdown.
+    """
+
+    solved: Solved
+    rows: Sequence[Row]
+    text: str
+
+
+def compare(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Compared:
+    """Solves a grid as ``solve`` does, and writes its table and, where matplotlib is there, its plots."""
+    asked = section(resolved)
+    solved = solve(resolved, console, finished_only=finished_only)
+    rows, text = make_table(asked, solved)
+    write_table(solved.table, rows, text, command=command())
+    draw = PLOTS.get(kind_of_cells(solved.cells))
+    if draw is not None and can_plot():
+        draw(solved.cells, solved.table)
+    return Compared(solved, rows, text)
+
+
+def make_table(asked: Compare, solved: Solved) -> tuple[Sequence[Row], str]:
+    """The rows of a grid's table, chosen by the kind of its cells, and the table as Markdown."""
+    frozen, labels = frozen_cells(solved, asked.baseline)
+    order = [row.label for row in rows(asked)]
+    if asked.report == "validation":
+        return validation_table(solved.cells, TableOptions(asked.baseline, "best", order, list(asked.axes)))
+    options = TableOptions(asked.baseline, asked.report, [*labels, *order], list(asked.axes))
+    return TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)

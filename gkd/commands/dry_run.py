@@ -56,7 +56,7 @@ def dry_run(resolved: Resolved, console: Console) -> None:
             note = f"; {prove_teacher(teacher, problem, prepared, checkpoint).partition(': ')[2]}"
         else:
             teacher = random_teacher(prepared)
-            first = prepare(training)
+            first = prepare(training, caches=prepared.settings.caches)
             stages, seconds = _try_stages(_trial(first), None, first.problem)
             note = " (not trained yet; a run does that first)"
             before, total = [*before, *(f"teacher, {stage}" for stage in stages)], total + seconds
@@ -91,7 +91,7 @@ def _try_pretraining(prepared: Prepared) -> tuple[list[str], float]:
     training = pretraining_experiment(prepared)
     if finished(run_folder(training)):
         return [], 0.0
-    first = prepare(training)
+    first = prepare(training, caches=prepared.settings.caches)
     if first.experiment.method.needs_teacher:
         return ["pretraining, by a method with a teacher: not tried"], 0.0
     stages, seconds = _try_stages(_trial(first), None, first.problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,59 @@ from gkd.config.load import from_content, load
 from gkd.config.resolve import Resolved
 from gkd.core.errors import UserError
 from gkd.experiment.judge import class_scores, judge, on_episodes
-from gkd.experiment.networks import build_side, options_of
+from gkd.experiment.networks import load_network
 from gkd.experiment.prepare import Prepared, prepare
-from gkd.experiment.results import Summary
 from gkd.experiment.run_folder import finished
 from gkd.few_shot.judging import summarised
 from gkd.incremental.answers import final_scores
 from gkd.methods.method import Method
 from gkd.problems.problem import Problem
+from gkd.storage.judged import Judged
 from gkd.storage.run_files import WEIGHTS
-from gkd.storage.weight_metadata import WeightFacts
-from gkd.storage.weights import load_weights, read_weights
+from gkd.storage.run_results import RunSummary
+from gkd.storage.weight_metadata import WeightMetadata
 from gkd.training.device import use_threads
 from gkd.training.predictions import predict
 from gkd.training.settings import Settings
 
 
-def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Judges the network in a weight file on the test images of a data set.
+@dataclass(frozen=True)
+class FileEvaluation:
+    """Test-set evaluation of the network in a weight file.
+
+    Attributes:
+        network: its name.
+        classes, images: how many classes it has, and how many test images they have.
+        stated: the test accuracy in percent that the file's metadata state; None where they state none.
+        judged: the results.
+    """
+
+    network: str
+    classes: int
+    images: int
+    stated: float | None
+    judged: Judged
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """Test-set evaluation of a finished run's students.
+
+    Attributes:
+        config, method, seed: which run it is.
+        leak: novel classes that the teacher was trained on.
+        judged: ``last`` and ``best`` -> results.
+    """
+
+    config: str
+    method: str
+    seed: int
+    leak: Sequence[str]
+    judged: dict[str, Judged]
+
+
+def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
+    """Judge the network in a weight file on the test images of a data set.
 
     Args:
         path: a weight file in any format that ``read_weights`` takes. What its metadata say (network, classes, mean,
@@ -40,52 +75,49 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         overrides: ``a.b=c`` over an experiment of the standard task, such as ``data.name=cifar100`` and
             ``student.network=wrn_40_2``.
 
-    Returns:
-        ``network``, ``classes`` (their number), ``images`` (theirs), ``stated`` (the test accuracy in the file's
-        metadata, or None) and what ``judge`` gives.
-
     Raises:
         UserError: no data set is named, or the file does not fit.
     """
-    tensors, metadata = read_weights(path)
-    facts = WeightFacts.read(metadata, path)
+    metadata = WeightMetadata.read(path)
     if not any(override.startswith("data.") for override in overrides):
         raise UserError(
             f"gkd eval judges the weight file {path} on test images: name them, as in data.name=folder "
             "data.root=IMAGES.zip."
         )
-    prepared = prepare(from_content(path.name, _experiment_of(facts), overrides))
+    prepared = prepare(from_content(path.name, _experiment_of(metadata), overrides))
     use_threads(prepared.experiment.run.threads)
-    test = prepared.problem.student.test
-    name = f"{prepared.experiment.student.network} with {len(test.space)} classes"
-    load_weights(prepared.student, tensors, name=name, path=path)
-    logits, _ = predict(prepared.student, test, prepared.settings)
-    return {
-        "network": prepared.experiment.student.network,
-        "classes": len(test.space),
-        "images": len(test),
-        "stated": facts.test_accuracy,
-        **judge(logits, test.labels.cpu()),
-    }
+    section, test = prepared.experiment.student, prepared.problem.student.test
+    network = load_network(section, path, test, len(test.space)).network
+    network.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    logits, _ = predict(network, test, prepared.settings)
+    return FileEvaluation(
+        network=section.network,
+        classes=len(test.space),
+        images=len(test),
+        stated=metadata.test_accuracy,
+        judged=judge(logits, test.labels.cpu()),
+    )
 
 
-def _experiment_of(facts: WeightFacts) -> dict[str, Any]:
+def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:
     """What a weight file says of its network, as the sections of an experiment."""
     task: dict[str, Any] = {"name": "standard"}
-    data = {key: getattr(facts, key) for key in ("mean", "std") if getattr(facts, key) is not None}
-    student = {key: getattr(facts, key) for key in ("network", "options", "taps") if getattr(facts, key)}
-    if facts.image_shape is not None:
-        channels, height, width = facts.image_shape
+    data = {key: getattr(metadata, key) for key in ("mean", "std") if getattr(metadata, key) is not None}
+    student = {
+        key: getattr(metadata, key) for key in ("network", "options", "taps") if getattr(metadata, key)
+    }
+    if metadata.image_shape is not None:
+        channels, height, width = metadata.image_shape
         data.update({"channels": channels} if channels in (1, 3) else {})
         data.update({"image_size": height} if height == width else {})
-    if facts.classes is not None:
-        task["classes"] = {"names": facts.classes}
-    run = {"precision": "float32"}  # the file's own worth, not that of this machine's bf16
+    if metadata.classes is not None:
+        task["classes"] = {"names": metadata.classes}
+    run = {"precision": "float32"}  # the file's accuracy, whatever this machine's precision
     return {"task": task, "data": data, "student": student, "method": "student", "run": run}
 
 
-def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Judges a finished run's saved students on its test images again.
+def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> RunEvaluation:
+    """Judge a finished run's saved students on its test images again.
 
     Args:
         folder: the run's.
@@ -101,37 +133,28 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     prepared, method = final_problem(folder, summary, overrides)
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
-    results: dict[str, Any] = {
-        "config": summary["config"],
-        "method": summary["method"],
-        "seed": summary["seed"],
-        "leak": summary.get("leak", []),
-    }
+    results: dict[str, Judged] = {}
     for which, name in WEIGHTS.items():
-        tensors, metadata = read_weights(folder / name)
-        facts = WeightFacts.read(metadata, folder / name)
-        asked, known = prepared.problem.student.space.names, facts.classes
-        if known is not None and asked != known:
+        names, columns = prepared.problem.student.space.names, WeightMetadata.read(folder / name).classes
+        if columns is not None and names != columns:
             raise UserError(
-                f"The student of {folder} knows {', '.join(known)}, but the overrides make the task "
-                f"{', '.join(asked)}; override only where the images are (data.root) and what changes no result."
+                f"The student of {folder} knows {', '.join(columns)}, but the overrides make the task "
+                f"{', '.join(names)}; override only where the images are (data.root) and what changes no result."
             )
         section, images = prepared.experiment.student, prepared.problem.student.train
-        # Of the file's options, for it alone knows how often an incremental student was expanded.
-        student = build_side(
-            section, len(asked), images, options_of(section, facts, folder / name, "student")
-        )
-        load_weights(student, tensors, name=section.network, path=folder / name)
-        student.to(prepared.settings.device, memory_format=torch.channels_last)
+        student = load_network(section, folder / name, images, len(names)).network
+        student.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         logits = final_answers(folder, student, prepared.problem, method, prepared.settings)
         results[which] = judge(logits, test.labels.cpu(), method)
         if prepared.problem.few_shot is not None:
-            found = on_episodes(student, prepared.problem, prepared.settings)
-            results[which]["few_shot"] = summarised(found)
-    return results
+            episodes = summarised(on_episodes(student, prepared.problem, prepared.settings))
+            results[which] = results[which].model_copy(update={"few_shot": episodes})
+    return RunEvaluation(summary.config, summary.method, summary.seed, summary.leak, results)
 
 
-def final_problem(folder: Path, summary: Summary, overrides: Sequence[str] = ()) -> tuple[Prepared, Method]:
+def final_problem(
+    folder: Path, summary: RunSummary, overrides: Sequence[str] = ()
+) -> tuple[Prepared, Method]:
     """What a finished run's students are judged with, and the method that says what answers for them.
 
     Args:
@@ -142,7 +165,7 @@ def final_problem(folder: Path, summary: Summary, overrides: Sequence[str] = ())
     # What the student started from and who taught it are of no use any more, and need not be there.
     method = load(folder / "config.yaml", overrides, from_run=True).experiment.method
     words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
-    words += ["task.start_from=1"] if "incremental" in summary else []
+    words += ["task.start_from=1"] if summary.incremental is not None else []
     prepared = prepare(_of_student_alone(load(folder / "config.yaml", words, from_run=True)), final=True)
     return prepared, method
 

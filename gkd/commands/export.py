@@ -15,7 +15,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,13 @@ from gkd.config.trust import check_name, named_in
 from gkd.core.errors import UserError, unknown
 from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.core.user_code import told
-from gkd.models import build_network
+from gkd.models.load import load_network
 from gkd.storage.run_files import WEIGHTS
-from gkd.storage.weight_metadata import WeightFacts
-from gkd.storage.weights import load_weights, read_weights, save_weights
+from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
+from gkd.storage.weights import read_header, save_weights
 
 FORMATS = ("safetensors", "pt2", "onnx")
-
-
 TOLERANCE = 1e-4  # of a logit, or of the largest where that is above 1
-
 
 _OVERRIDES = ("student.network", "data.image_size")
 
@@ -47,24 +44,19 @@ class Student:
 
     Attributes:
         network: in eval mode, on the CPU, in float32.
-        metadata: strings by name, as in the weight file.
-        classes: the columns' names.
-        mean, std: per channel, in [0, 1] pixel units.
-        image_shape: (C, H, W).
+        metadata: its classes, input normalisation and image shape.
+        header: the strings that go into the exported file: those of the weight file.
         source: the weight file.
     """
 
     network: nn.Module
-    metadata: dict[str, str]
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_shape: tuple[int, ...]
+    metadata: CompleteMetadata
+    header: dict[str, str]
     source: Path
 
 
 class Pixels(nn.Module):
-    """A network that takes images in [0, 1]: its normalisation, then itself."""
+    """A network that takes images in [0, 1]: the normalisation, then the network."""
 
     mean: Tensor
     std: Tensor
@@ -73,8 +65,8 @@ class Pixels(nn.Module):
         super().__init__()
         network = student.network
         self.network = network.module if isinstance(network, TappedNetwork) else network
-        self.register_buffer("mean", torch.tensor(student.mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(student.std).view(1, -1, 1, 1))
+        self.register_buffer("mean", torch.tensor(student.metadata.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(student.metadata.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, num_classes]`` of images ``[B, C, H, W]`` in [0, 1]."""
@@ -83,7 +75,7 @@ class Pixels(nn.Module):
 
 
 def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) -> Student:
-    """The student of a run folder, or of a weight file with gkd's metadata.
+    """Load the student of a run folder, or of a weight file with gkd's metadata.
 
     Args:
         run: the folder or the file.
@@ -99,58 +91,46 @@ def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) 
         raise UserError(
             f"{run} holds no {path.name}; gkd export takes the folder of a finished run, or a weight file."
         )
-    tensors, metadata = read_weights(path)
-    absent = [key for key in ("network", "classes", "mean", "std") if key not in metadata]
-    if absent:
-        raise UserError(
-            f"{path} does not say its {', '.join(absent)}; gkd export takes a run folder, or a weight file of gkd's."
-        )
-    given = _given(overrides)
-    name = metadata["network"]
-    check_name(name, "student.network", named_in([given]))
-    if given.get("student.network", name) != name:
-        raise UserError(
-            f"{path} was trained as {name!r}, not as {given['student.network']!r}; drop student.network."
-        )
-    size = given.get("data.image_size")
-    if size is not None:
-        metadata["image_shape"] = f"{len(metadata['mean'].split(','))},{size},{size}"
-    if "image_shape" not in metadata:
+    stated = _stated(overrides)
+    header = read_header(path)
+    metadata = WeightMetadata.from_header(header, path)
+    size = stated.get("data.image_size")
+    if size is not None and metadata.mean is not None:
+        metadata = replace(metadata, image_shape=(len(metadata.mean), int(size), int(size)))
+        header["image_shape"] = metadata.to_header()["image_shape"]
+    if metadata.absent() == ["image_shape"]:
         raise UserError(
             f"{path} does not say how large its images are; add data.image_size=32, or what it is."
         )
-    facts = WeightFacts.read(metadata, path)
-    classes, mean, std, image_shape = facts.classes, facts.mean, facts.std, facts.image_shape
-    assert classes is not None
-    assert mean is not None
-    assert std is not None
-    assert image_shape is not None
-    given_by_gkd = {"num_classes", "in_channels", "taps", "name"} & facts.options.keys()
-    if given_by_gkd:
-        raise UserError(f"{path} says that its options hold {min(given_by_gkd)!r}, which gkd gives itself.")
-    network = build_network(
-        name, num_classes=len(classes), in_channels=len(mean), taps=facts.taps, **facts.options
-    )
-    load_weights(network, tensors, name=name, path=path)
-    output_shapes(network, image_shape)
-    return Student(network.eval(), metadata, classes, mean, std, image_shape, path)
+    complete = metadata.complete(path, "gkd export takes a run folder, or a weight file of gkd's")
+    name = complete.network
+    check_name(name, "student.network", named_in([stated]))
+    if stated.get("student.network", name) != name:
+        raise UserError(
+            f"{path} was trained as {name!r}, not as {stated['student.network']!r}; drop student.network."
+        )
+    network = load_network(
+        path, network=name, in_channels=len(complete.mean), image_shape=complete.image_shape
+    ).network
+    output_shapes(network, complete.image_shape)
+    return Student(network.eval(), complete, header, path)
 
 
-def _given(overrides: Sequence[str]) -> dict[str, str]:
+def _stated(overrides: Sequence[str]) -> dict[str, str]:
     """The overrides by key; two keys alone mean something here."""
     override_layers(overrides)  # refuses what is no a.b=c
-    found = dict(override.split("=", 1) for override in overrides)
-    for key in found:
+    stated = dict(override.split("=", 1) for override in overrides)
+    for key in stated:
         if key not in _OVERRIDES:
             raise UserError(unknown("override of gkd export", key, _OVERRIDES))
-    size = found.get("data.image_size", "1")
+    size = stated.get("data.image_size", "1")
     if not size.isdecimal() or size == "0":
         raise UserError(f"data.image_size is a number of pixels, 1 or more; {size!r} was given.")
-    return found
+    return stated
 
 
 def export_student(student: Student, form: str, out: Path | None = None) -> tuple[Path, float]:
-    """Writes a student in one of ``FORMATS`` and runs the file on random images of two batch sizes.
+    """Write a student in one of ``FORMATS`` and run the file on random images of two batch sizes.
 
     Args:
         student: what to export.
@@ -183,9 +163,7 @@ def export_student(student: Student, form: str, out: Path | None = None) -> tupl
     except (UserError, OSError):
         raise
     except Exception as error:  # an exporter's own complaint about the network
-        raise UserError(
-            f"{student.metadata['network']} cannot be exported as {form}: {told(error)}"
-        ) from error
+        raise UserError(f"{student.metadata.network} cannot be exported as {form}: {told(error)}") from error
     finally:
         aside.unlink(missing_ok=True)
     return path, difference
@@ -197,30 +175,29 @@ def _difference(student: Student, run: Callable[[Tensor], Tensor]) -> tuple[floa
     generator = torch.Generator().manual_seed(0)
     largest, allowed = 0.0, TOLERANCE
     for batch in (1, 5):
-        images = torch.rand(batch, *student.image_shape, generator=generator)
+        images = torch.rand(batch, *student.metadata.image_shape, generator=generator)
         expected = Pixels(student).eval()(images)
-        found = run(images)
-        if found.shape != expected.shape:
+        logits = run(images)
+        if logits.shape != expected.shape:
             return float("inf"), allowed
-        largest = max(largest, float((found - expected).abs().max()))
+        largest = max(largest, float((logits - expected).abs().max()))
         allowed = max(allowed, TOLERANCE * float(expected.abs().max()))
     return largest, allowed
 
 
 def _write_safetensors(student: Student, path: Path) -> None:
-    save_weights(path, student.network.state_dict(), student.metadata)
+    save_weights(path, student.network.state_dict(), student.header)
 
 
 def _run_safetensors(path: Path) -> Callable[[Tensor], Tensor]:
-    metadata = read_weights(path)[1]
-    own = [f"student.network={metadata['network']}"]  # trusted when the student was loaded
-    return Pixels(load_student(path, overrides=own)).eval()
+    trusted = [f"student.network={read_header(path)['network']}"]  # since the student was loaded
+    return Pixels(load_student(path, overrides=trusted)).eval()
 
 
 def _write_pt2(student: Student, path: Path) -> None:
-    images = torch.zeros(2, *student.image_shape)
+    images = torch.zeros(2, *student.metadata.image_shape)
     program = torch.export.export(Pixels(student).eval(), (images,), dynamic_shapes=_batch_of_any_size())
-    torch.export.save(program, path, extra_files=student.metadata)
+    torch.export.save(program, path, extra_files=student.header)
 
 
 def _run_pt2(path: Path) -> Callable[[Tensor], Tensor]:
@@ -228,7 +205,7 @@ def _run_pt2(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def _write_onnx(student: Student, path: Path) -> None:
-    images = torch.zeros(2, *student.image_shape)
+    images = torch.zeros(2, *student.metadata.image_shape)
     program = torch.onnx.export(
         Pixels(student).eval(),
         (images,),
@@ -238,8 +215,9 @@ def _write_onnx(student: Student, path: Path) -> None:
         input_names=["images"],
         output_names=["logits"],
     )
-    assert program is not None
-    program.model.metadata_props.update(student.metadata)
+    if program is None:
+        raise TypeError("torch.onnx gave no program")
+    program.model.metadata_props.update(student.header)
     program.save(path)
 
 
@@ -252,8 +230,6 @@ def _run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 _WRITERS = {"safetensors": _write_safetensors, "pt2": _write_pt2, "onnx": _write_onnx}
-
-
 _RUNNERS = {"safetensors": _run_safetensors, "pt2": _run_pt2, "onnx": _run_onnx}
 
 
@@ -271,7 +247,7 @@ def _need_export_extra() -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporters' progress and warnings off the terminal: the check says whether the file is right."""
+    """Keep the exporters' progress and warnings off the terminal: the check says whether the file is right."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Single images by a finished run's student: among its own classes, or among new ones of which a folder holds a few."""
+"""Classify single images by a finished run's student: among its classes, or new ones of which a folder has a few."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from gkd.commands.evaluate import final_answers, final_problem
 from gkd.config.load import load
-from gkd.config.schema import Experiment
+from gkd.config.schema import Experiment, Student
+from gkd.core.class_means import class_means
 from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet
 from gkd.data.image_files import Form, decode, is_image, open_source, tree_of
-from gkd.experiment.networks import build_side
-from gkd.experiment.results import Summary
+from gkd.experiment.networks import load_network
 from gkd.experiment.run_folder import finished
+from gkd.few_shot.classifiers import cosine_mean, nearest_mean
 from gkd.storage.run_files import WEIGHTS
-from gkd.storage.weight_metadata import WeightFacts
-from gkd.storage.weights import load_weights, read_weights
+from gkd.storage.run_results import RunSummary
+from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
 from gkd.training.device import choose_device, choose_dtype, use_threads
 from gkd.training.predictions import predict
 from gkd.training.settings import Settings
 
 RECOGNISERS = ("cosine", "nearest-mean", "logistic")
 
-
 _SCALE = 10.0  # of cosines, where Meta-Baseline (Chen et al., ICCV 2021) starts to learn it
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an image is taken for.
+    """The class that an image is taken for.
 
     Attributes:
         image: its path.
@@ -60,7 +60,7 @@ def recognise(
     weights: Literal["last", "best"] = "last",
     overrides: Sequence[str] = (),
 ) -> list[Answer]:
-    """The class of each image, among those of the support folder, by a run's student.
+    """Classify images among the classes of a support folder, by a run's student.
 
     Args:
         run: the folder of a finished run of any task.
@@ -70,7 +70,6 @@ def recognise(
             ``nearest-mean`` (a softmax of squared distances, close to 0 or 1) or ``logistic`` (regression of unit
             embeddings, C = 1, which few images leave undecided).
         weights: the student of the last epoch, or of that which validation chose.
-
         overrides: ``a.b=c`` over the run's config, such as a network of your own that you trust.
 
     Raises:
@@ -79,11 +78,11 @@ def recognise(
     if classifier not in RECOGNISERS:
         raise UserError(unknown("classifier", classifier, RECOGNISERS))
     _summary_of(run)
-    student = _Student(run, weights, overrides)
-    known = _support_images(support, student.form)
-    asked = _asked_images(images, student.form)
-    own, theirs = student.outputs(known)[1], student.outputs(asked)[1]
-    return _answered(images, _probabilities(own, known.labels, theirs, classifier), known.space.names)
+    student = _student_of(run, weights, overrides)
+    examples = _support_images(support, student.form)
+    (_, support_rows), (_, query_rows) = student.outputs(examples, _query_images(images, student.form))
+    chances = _probabilities(support_rows, examples.labels, query_rows, classifier)
+    return _answered(images, chances, examples.space.names)
 
 
 def recognise_known(
@@ -93,10 +92,10 @@ def recognise_known(
     weights: Literal["last", "best"] = "last",
     overrides: Sequence[str] = (),
 ) -> list[Answer]:
-    """The class of each image, among those that a run's student was trained on, by what answers for its method.
+    """Classify images among the classes that a run's student was trained on, as the run itself was judged.
 
-    That is the head, whose confidence is its softmax; or the nearest class mean, of exemplars in an incremental run,
-    which needs the run's images (its confidence is a softmax of ten times the cosines).
+    What answers is the head, whose confidence is its softmax; or the nearest class mean, of exemplars in an
+    incremental run, which needs the run's images (its confidence is a softmax of ten times the cosines).
 
     Args:
         run, images, weights, overrides: as for ``recognise``.
@@ -105,19 +104,20 @@ def recognise_known(
         UserError: no finished run, a file that is no image, or images of the run that have changed.
     """
     summary = _summary_of(run)
-    student = _Student(run, weights, overrides)
-    asked = _asked_images(images, student.form)
-    if summary.get("judged_by", "head") == "head":
-        return _answered(images, student.outputs(asked)[0].softmax(1), student.classes)
+    student = _student_of(run, weights, overrides)
+    queries, classes = _query_images(images, student.form), student.metadata.classes
+    if summary.judged_by == "head":
+        ((logits, _),) = student.outputs(queries)
+        return _answered(images, logits.softmax(1), classes)
     prepared, method = final_problem(run, summary, overrides)
-    problem = replace(prepared.problem, student=replace(prepared.problem.student, test=asked))
-    settings = prepared.settings
-    scores = final_answers(run, student.built(asked).to(settings.device), problem, method, settings)
-    return _answered(images, (_SCALE * scores).softmax(1), student.classes)
+    problem = replace(prepared.problem, student=replace(prepared.problem.student, test=queries))
+    network = load_network(student.section, student.path, queries).network.to(prepared.settings.device)
+    scores = final_answers(run, network, problem, method, prepared.settings)
+    return _answered(images, (_SCALE * scores).softmax(1), classes)
 
 
-def _summary_of(run: Path) -> Summary:
-    """What a finished run says of itself; a UserError where it is none."""
+def _summary_of(run: Path) -> RunSummary:
+    """The summary of a finished run; a UserError where it is none."""
     summary = finished(run)
     if summary is None:
         raise UserError(
@@ -126,44 +126,49 @@ def _summary_of(run: Path) -> Summary:
     return summary
 
 
+@dataclass(frozen=True)
 class _Student:
-    """A finished run's student, from its folder alone."""
+    """A finished run's student, from its folder alone.
 
-    def __init__(self, run: Path, weights: Literal["last", "best"], overrides: Sequence[str]) -> None:
-        self.path = run / WEIGHTS[weights]
-        self.experiment = load(run / "config.yaml", overrides, from_run=True).experiment
-        self.network = self.experiment.student.network
-        self.tensors, metadata = read_weights(self.path)
-        self.facts = WeightFacts.read(metadata, self.path)
-        # A run writes them all.
-        assert self.facts.image_shape is not None
-        assert self.facts.classes is not None
-        channels, height, _ = self.facts.image_shape
-        self.form, self.classes = Form(channels, height, self.experiment.data.fit), self.facts.classes
+    Attributes:
+        path: the weight file.
+        experiment: the run's.
+        metadata: the file's.
+        form: how images are decoded for it.
+    """
 
-    def outputs(self, images: ImageSet) -> tuple[Tensor, Tensor]:
-        """Logits and embedding of images."""
-        assert self.facts.mean is not None
-        assert self.facts.std is not None
-        settings = _settings(self.experiment, self.facts.mean, self.facts.std)
-        return predict(self.built(images).to(settings.device), images, settings)
+    path: Path
+    experiment: Experiment
+    metadata: CompleteMetadata
+    form: Form
 
-    def built(self, images: ImageSet) -> nn.Module:
-        """The network for images like these, with the run's weights."""
-        network: nn.Module = build_side(
-            self.experiment.student, len(self.classes), images, self.facts.options
-        )
-        load_weights(network, self.tensors, name=self.network, path=self.path)
-        return network
+    @property
+    def section(self) -> Student:
+        """The section that builds the network."""
+        return self.experiment.student
+
+    def outputs(self, *image_sets: ImageSet) -> list[tuple[Tensor, Tensor]]:
+        """Logits and embedding of each set of images."""
+        settings = _settings(self.experiment, self.metadata.mean, self.metadata.std)
+        network = load_network(self.section, self.path, image_sets[0]).network.to(settings.device)
+        return [predict(network, images, settings) for images in image_sets]
+
+
+def _student_of(run: Path, weights: Literal["last", "best"], overrides: Sequence[str]) -> _Student:
+    path = run / WEIGHTS[weights]
+    experiment = load(run / "config.yaml", overrides, from_run=True).experiment
+    metadata = WeightMetadata.read(path).complete(path)
+    channels, height, _ = metadata.image_shape
+    return _Student(path, experiment, metadata, Form(channels, height, experiment.data.fit))
 
 
 def _answered(images: Sequence[Path], chances: Tensor, classes: Sequence[str]) -> list[Answer]:
     """The likeliest class of each image."""
-    found = chances.max(1)
-    names = [classes[column] for column in found.indices.tolist()]
+    confidences, columns = chances.max(1)
+    names = [classes[column] for column in columns.tolist()]
     return [
         Answer(path, name, confidence)
-        for path, name, confidence in zip(images, names, found.values.tolist(), strict=True)
+        for path, name, confidence in zip(images, names, confidences.tolist(), strict=True)
     ]
 
 
@@ -189,9 +194,9 @@ def _support_images(root: Path, form: Form) -> ImageSet:
                 files[name].append(path)
         empty = [name for name, paths in files.items() if not paths]
         if len(files) < 2 or empty:
-            found = f"an empty class {empty[0]!r}" if empty else f"{len(files)} class folders"
+            content = f"an empty class {empty[0]!r}" if empty else f"{len(files)} class folders"
             raise UserError(
-                f"The support {root} holds {found}, but a choice needs two classes or more, each a folder with at "
+                f"The support {root} holds {content}, but a choice needs two classes or more, each a folder with at "
                 "least one image: arrange it as CLASS/FILE."
             )
         rows = [(column, path) for column, name in enumerate(sorted(files)) for path in sorted(files[name])]
@@ -200,15 +205,16 @@ def _support_images(root: Path, form: Form) -> ImageSet:
     return ImageSet(torch.stack(pixels), labels, LabelSpace(sorted(files)), name=str(root))
 
 
-def _asked_images(paths: Sequence[Path], form: Form) -> ImageSet:
+def _query_images(paths: Sequence[Path], form: Form) -> ImageSet:
+    """Image files as one set; its labels say nothing."""
     pixels = []
     for path in paths:
         if not path.is_file():
             raise UserError(f"The image {path} does not exist; name image files.")
         with closing(open_source(path.parent)) as source:
             pixels.append(_pixels(decode(source, path.name, form)))
-    labels = torch.zeros(len(pixels), dtype=torch.int64)  # not read
-    return ImageSet(torch.stack(pixels), labels, LabelSpace(["asked"]))
+    labels = torch.zeros(len(pixels), dtype=torch.int64)
+    return ImageSet(torch.stack(pixels), labels, LabelSpace(["query"]))
 
 
 def _pixels(image: np.ndarray) -> Tensor:
@@ -216,17 +222,19 @@ def _pixels(image: np.ndarray) -> Tensor:
     return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
 
 
-def _probabilities(support: Tensor, labels: Tensor, query: Tensor, classifier: str) -> Tensor:
-    """``[Q, N]`` from embeddings; the classes may have different numbers of support rows."""
+def _probabilities(support: Tensor, labels: Tensor, queries: Tensor, classifier: str) -> Tensor:
+    """``[Q, N]`` from embeddings ``[S, D]`` and ``[Q, D]``; the classes may have different numbers of support rows."""
     if classifier == "logistic":
+        # Those of few_shot.classifiers fit as many rows of each class, and a mean cannot stand for rows here.
         from sklearn.linear_model import LogisticRegression
 
         fitted = LogisticRegression(C=1.0, max_iter=1000).fit(
             F.normalize(support, dim=1).numpy(), labels.numpy()
         )
-        return torch.from_numpy(fitted.predict_proba(F.normalize(query, dim=1).numpy()))
-    unit = classifier == "cosine"
-    support, query = (F.normalize(rows, dim=1) if unit else rows for rows in (support, query))
-    means = torch.stack([support[labels == column].mean(0) for column in range(int(labels.max()) + 1)])
-    scores = _SCALE * query @ F.normalize(means, dim=1).T if unit else -torch.cdist(query, means).square()
-    return scores.softmax(1)
+        return torch.from_numpy(fitted.predict_proba(F.normalize(queries, dim=1).numpy()))
+    cosine = classifier == "cosine"
+    means, _ = class_means(F.normalize(support, dim=1) if cosine else support, labels, int(labels.max()) + 1)
+    # One episode with one row of each class: its mean, which is all that these two classifiers read of a class.
+    episode = means[None, :, None], queries[None, None]
+    scores = _SCALE * cosine_mean(*episode) if cosine else nearest_mean(*episode)
+    return scores[0, 0].softmax(1)

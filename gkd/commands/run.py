@@ -14,7 +14,7 @@ from gkd.data import ImageSet, StreamedPixels
 from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import check_expected, on_frozen, prove_teacher
 from gkd.experiment.prepare import Prepared, prepare
-from gkd.experiment.results import Summary, finish
+from gkd.experiment.results import finish
 from gkd.experiment.run_folder import describe_run, finished, locked, run_folder
 from gkd.experiment.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
 from gkd.incremental.loop import solve_steps
@@ -22,19 +22,24 @@ from gkd.problems.problem import Problem
 from gkd.report.incremental_table import CURVES_PLOT, plot_run
 from gkd.report.run_plots import FEW_SHOT_PLOT, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
 from gkd.storage.run_files import EPISODES, MATRIX, ROUTING, WEIGHTS
+from gkd.storage.run_results import RunSummary
 from gkd.storage.weights import load_body
+from gkd.training.caches import Caches
 from gkd.training.device import use_threads
 from gkd.training.loop import fit
 from gkd.training.progress import Reporter
 
 
-def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Summary, bool]:
+def run(
+    resolved: Resolved, console: Console, *, wait: bool = False, caches: Caches | None = None
+) -> tuple[RunSummary, bool]:
     """Solves an experiment's problem, or continues it, or reports it where it is finished.
 
     Args:
         resolved: the experiment.
         console: where to say how it goes.
         wait: whether to wait for another process that is at the same run, rather than refuse.
+        caches: of the runs that go before and after; without them this one has its own.
 
     Returns:
         The summary, and whether anything was trained now.
@@ -47,15 +52,15 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
     done = finished(folder)
     experiment = resolved.experiment
     if done is not None:
-        if done.get("teacher") and experiment.teacher is not None:
-            accuracy = done["teacher"]["accuracy"]
+        if done.teacher is not None and experiment.teacher is not None:
+            accuracy = done.teacher.accuracy
             told = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
             check_expected(experiment.teacher, accuracy, told)
         _plot(folder, console)
         return done, False
     threads = use_threads(experiment.run.threads)
     torch.use_deterministic_algorithms(experiment.run.deterministic)
-    prepared = prepare(resolved)
+    prepared = prepare(resolved, caches=caches)
     if prepared.problem.step is not None:
         return _run_steps(prepared, folder, console, threads, wait=wait)
     console.print(
@@ -88,7 +93,7 @@ def run(resolved: Resolved, console: Console, *, wait: bool = False) -> tuple[Su
 
 def _run_steps(
     prepared: Prepared, folder: Path, console: Console, threads: int, *, wait: bool
-) -> tuple[Summary, bool]:
+) -> tuple[RunSummary, bool]:
     """``run`` for a task of several problems, each of which follows from the one before."""
     step = prepared.problem.step
     assert step is not None
@@ -156,7 +161,7 @@ def teacher_checkpoint(prepared: Prepared, options: schema.Teacher, console: Con
     if prepared.experiment.method.needs_teacher:
         check_shapes(prepared)
     training = teacher_experiment(prepared)
-    run(training, console, wait=True)
+    run(training, console, wait=True, caches=prepared.settings.caches)
     return run_folder(training) / WEIGHTS[options.weights]
 
 
@@ -165,6 +170,6 @@ def _start_from_pretrained(prepared: Prepared, console: Console) -> None:
     if prepared.experiment.student.pretrain is None:
         return
     training = pretraining_experiment(prepared)
-    run(training, console, wait=True)
+    run(training, console, wait=True, caches=prepared.settings.caches)
     path = run_folder(training) / WEIGHTS["last"]
     load_body(prepared.student, path, name=prepared.experiment.student.network)

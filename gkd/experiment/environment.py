@@ -9,7 +9,7 @@ import sys
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -18,8 +18,18 @@ from gkd.core.version import VERSION
 _PACKAGES = ("torch", "torchvision", "numpy")
 
 
-def environment(threads: int, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Versions, threads, device, precision and commit, as they go into env.json and the summary."""
+class Environment(TypedDict):
+    """What a result depends on besides its config, as it goes into env.json and the summary."""
+
+    versions: dict[str, str]
+    threads: int
+    device: str
+    precision: str
+    commit: str | None
+
+
+def environment(threads: int, device: torch.device, dtype: torch.dtype) -> Environment:
+    """Versions, threads, device, precision and commit."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "versions": {"gkd": VERSION, "python": platform.python_version(), **_versions()},

@@ -1,10 +1,10 @@
-"""What students and teachers are worth: on test images, against an expectation, from a weight file."""
+"""Test-set evaluation of students and teachers: on images, on novel episodes, and against an expected accuracy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from gkd.few_shot.judging import Accuracies, FewShot, packed
 from gkd.losses import class_centres, induced_logits, teacher_confidence
 from gkd.methods.method import Method
 from gkd.problems.problem import Problem
-from gkd.storage.json_files import write_json
+from gkd.storage.judged import CONFIDENCE_AUC, EpisodeAnswers, Judged, TeacherResult
+from gkd.storage.records import write_record
 from gkd.storage.run_files import EPISODES
 from gkd.training.predictions import base_mean, predict, teacher_predictions
 from gkd.training.settings import Settings
@@ -41,19 +42,19 @@ def class_scores(student: nn.Module, problem: Problem, method: Method, settings:
     return induced_logits(F.normalize(embedding, dim=1), centres)
 
 
-def judge(logits: Tensor, labels: Tensor, method: Method | None = None) -> dict[str, Any]:
+def judge(logits: Tensor, labels: Tensor, method: Method | None = None) -> Judged:
     """Accuracy in percent; of a head also expected calibration error in percent and negative log-likelihood in nats."""
     if method is not None and not method.judged_by_head:
-        return {"accuracy": rounded(metrics.accuracy(logits, labels)), "ece": None, "nll": None}
-    return {
-        "accuracy": rounded(metrics.accuracy(logits, labels)),
-        "ece": rounded(metrics.expected_calibration_error(logits, labels)),
-        "nll": rounded(metrics.negative_log_likelihood(logits, labels)),
-    }
+        return Judged(accuracy=rounded(metrics.accuracy(logits, labels)), ece=None, nll=None)
+    return Judged(
+        accuracy=rounded(metrics.accuracy(logits, labels)),
+        ece=rounded(metrics.expected_calibration_error(logits, labels)),
+        nll=rounded(metrics.negative_log_likelihood(logits, labels)),
+    )
 
 
 def prove_teacher(teacher: Teacher, problem: Problem, prepared: Prepared, checkpoint: Path) -> str:
-    """Judges a teacher that was loaded, and says what it is worth.
+    """Judges a loaded teacher on its own classes; a line with its accuracy.
 
     Raises:
         UserError: another accuracy than the experiment expects.
@@ -90,8 +91,8 @@ def own_accuracy(teacher: Teacher, problem: Problem, settings: Settings) -> tupl
     return metrics.accuracy(logits, own.labels.cpu()), len(own)
 
 
-def teacher_results(teacher: Teacher, problem: Problem, prepared: Prepared) -> dict[str, Any]:
-    """What the teacher is worth: on its own classes, and as a classifier it induces over the student's."""
+def teacher_results(teacher: Teacher, problem: Problem, prepared: Prepared) -> TeacherResult:
+    """Accuracy of a teacher on its own classes, and of the classifier that its embedding induces over the student's."""
     settings, student = prepared.settings, problem.student
     accuracy, _ = own_accuracy(teacher, problem, settings)
     test_logits, embedding = cached_predictions(teacher, student.test, settings)
@@ -100,24 +101,21 @@ def teacher_results(teacher: Teacher, problem: Problem, prepared: Prepared) -> d
     induced = metrics.ncm_accuracy(
         embedding, labels, train_embedding, student.train.labels.cpu(), len(student.space)
     )
-    results: dict[str, Any] = {
-        "accuracy": rounded(accuracy),
-        "induced_accuracy": rounded(induced),
-        "hash": teacher.state_hash(),
-    }
     terms = [term for stage in prepared.experiment.method.stages.values() for term in stage.terms.values()]
+    auc: dict[str, float | None] = {}
     for kind in sorted({term.confidence for term in terms if term.confidence}):
         weights = teacher_confidence(test_logits, kind)
-        results[f"confidence_auc/{kind}"] = rounded(
-            metrics.separation(weights, problem.relation.known[labels])
-        )
-    return results
+        auc[f"{CONFIDENCE_AUC}{kind}"] = rounded(metrics.separation(weights, problem.relation.known[labels]))
+    result = TeacherResult(
+        accuracy=rounded(accuracy), induced_accuracy=rounded(induced), hash=teacher.state_hash()
+    )
+    return result.model_copy(update=auc)
 
 
 def on_episodes(network: nn.Module, problem: Problem, settings: Settings) -> Accuracies:
-    """What a network's embedding is worth on the novel episodes of a few-shot task: the student's, or a teacher's."""
+    """Accuracies of a student's or a teacher's embedding on the novel episodes of a few-shot task."""
     few_shot = problem.few_shot
-    assert few_shot is not None  # whoever asks has looked
+    assert few_shot is not None  # callers check few_shot
     novel, base = few_shot.novel.images, problem.student.train
     mean = None
     if isinstance(network, Teacher):
@@ -141,29 +139,33 @@ def on_frozen(student: nn.Module, problem: Problem, settings: Settings) -> dict[
     return {name: episode_correct(rows, support, query, name).flatten() for name in problem.frozen}
 
 
-def keep_episodes(folder: Path, few_shot: FewShot, accuracies: Mapping[str, Accuracies]) -> None:
-    """Writes the novel episodes and what each network got right on each of them into a run folder."""
+def keep_episodes(
+    folder: Path, few_shot: FewShot, accuracies: Mapping[str, Accuracies], teacher: Accuracies | None
+) -> None:
+    """Writes the novel episodes, and the answers of the last and best student and of the teacher, into a run folder."""
     queries = {setting: drawn.ways * drawn.queries for setting, drawn in few_shot.novel.settings()}
     for drawn in few_shot.novel.episodes:
         drawn.save(folder / f"episodes-{drawn.ways}-way.safetensors")
     drawn_as = few_shot.novel.names()
-    content = {which: packed(values, queries, drawn_as) for which, values in accuracies.items()}
-    write_json(folder / EPISODES, content)
-
-
-_PREDICTIONS: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+    last, best = (packed(accuracies[which], queries, drawn_as) for which in ("last", "best"))
+    answers = EpisodeAnswers(last=last, best=best)
+    if teacher is not None:
+        answers = EpisodeAnswers(last=last, best=best, teacher=packed(teacher, queries, drawn_as))
+    write_record(folder / EPISODES, answers)
 
 
 def cached_predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
-    """A teacher's outputs on an image set; the last few are kept, because the cells of a grid share them."""
+    """A teacher's outputs on an image set, from the settings' caches: the cells of a grid share them."""
     key = (f"{teacher.outputs_key()} {settings.dtype}", images.as_teacher_sees.fingerprint())
-    if key not in _PREDICTIONS:
-        if len(_PREDICTIONS) >= 16:
-            _PREDICTIONS.pop(next(iter(_PREDICTIONS)))
-        _PREDICTIONS[key] = teacher_predictions(teacher, images, settings)
-    return _PREDICTIONS[key]
+    return settings.caches.predictions.get(key, lambda: teacher_predictions(teacher, images, settings))
 
 
+@overload
+def rounded(value: float) -> float: ...
+@overload
+def rounded(value: None) -> None: ...
+@overload
+def rounded(value: float | None) -> float | None: ...
 def rounded(value: float | None) -> float | None:
     """To four decimals, as summaries keep numbers."""
     return None if value is None else round(value, 4)

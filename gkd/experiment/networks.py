@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,17 @@ from torch import nn
 
 from gkd.config import schema
 from gkd.core.errors import UserError
-from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.data import ImageSet
-from gkd.models import EXTRACTORS, build_network
-from gkd.models.cut_check import check_stages
+from gkd.models import load
+from gkd.models.load import Loaded
 from gkd.problems.problem import Problem
-from gkd.storage.weight_metadata import WeightFacts
-from gkd.storage.weights import load_weights, read_weights
+from gkd.storage.weight_metadata import WeightMetadata
+
+Section = schema.Student | schema.Teacher
 
 
 def build_side(
-    section: schema.Student | schema.Teacher,
-    num_classes: int,
-    images: ImageSet,
-    options: Mapping[str, Any] | None = None,
+    section: Section, num_classes: int, images: ImageSet, options: Mapping[str, Any] | None = None
 ) -> Any:
     """The network that a section names, for images like these; one from elsewhere has been tried on one.
 
@@ -37,43 +33,47 @@ def build_side(
     Raises:
         UserError: options or taps that the network does not have, or images that it cannot take.
     """
-    network = build_network(
+    return load.build_for_images(
         section.network,
         num_classes=num_classes,
         in_channels=images.channels,
+        image_shape=images.image_shape,
+        options=section.options if options is None else options,
         taps=section.taps.model_dump(exclude_none=True),
-        **(section.options if options is None else options),
     )
-    if isinstance(network, TappedNetwork):
-        output_shapes(network, images.image_shape)
-        if network.stage_paths:
-            check_stages(network, images.image_shape)
-    return network
 
 
-def options_of(
-    section: schema.Student | schema.Teacher, facts: WeightFacts, checkpoint: Path, side: str
-) -> dict[str, Any]:
+def load_network(section: Section, weights: Path, images: ImageSet, num_classes: int | None = None) -> Loaded:
+    """The network that a section names with the weights of a file, and what the file says of it.
+
+    Args:
+        section: the student's or the teacher's; without options it takes those of the file.
+        weights: the file, whatever the section's checkpoint.
+        images: whose channels and size the network must take.
+        num_classes: columns of the logits; as many as the file says classes where left out.
+
+    Raises:
+        UserError: a missing or unreadable file, or one of another network than the section says.
+    """
+    return load.load_network(
+        weights,
+        network=section.network,
+        num_classes=num_classes,
+        in_channels=images.channels,
+        options=section.options,
+        taps=section.taps.model_dump(exclude_none=True),
+        image_shape=images.image_shape,
+        section=_name_of(section),
+    )
+
+
+def options_of(section: Section, metadata: WeightMetadata, weights: Path) -> dict[str, Any]:
     """The options that weights were trained with: the config's, or those that their file says.
 
     Raises:
         UserError: the file says another network or other options than the config.
     """
-    if facts.network is None:
-        return section.options
-    if facts.network != section.network:
-        raise UserError(
-            f"{side}.checkpoint {checkpoint} was trained as {facts.network!r}, but {side}.network is "
-            f"{section.network!r}; set {side}.network={facts.network}."
-        )
-    # A config need not count the extractors, which steps add.
-    stated = {key: value for key, value in facts.options.items() if key != EXTRACTORS}
-    if section.options not in ({}, stated, facts.options):
-        raise UserError(
-            f"{side}.checkpoint {checkpoint} was trained with the options {json.dumps(facts.options)}, but "
-            f"{side}.options is {json.dumps(section.options)}; drop {side}.options, which takes those of the file."
-        )
-    return facts.options
+    return load.options_as_trained(metadata, weights, section.network, section.options, _name_of(section))
 
 
 def build_student(experiment: schema.Experiment, problem: Problem) -> nn.Module:
@@ -81,14 +81,18 @@ def build_student(experiment: schema.Experiment, problem: Problem) -> nn.Module:
     section, space, images = experiment.student, problem.student.space, problem.student.train
     path = section.checkpoint
     if path is None:
-        return build_side(section, len(space), images)
-    tensors, metadata = read_weights(path)
-    facts = WeightFacts.read(metadata, path)
-    student = build_side(section, len(space), images, options_of(section, facts, path, "student"))
-    load_weights(student, tensors, name=section.network, path=path)
-    if facts.classes is not None and facts.classes != space.names:
+        student: nn.Module = build_side(section, len(space), images)
+        return student
+    loaded = load_network(section, path, images, len(space))
+    columns = loaded.metadata.classes
+    if columns is not None and columns != space.names:
         raise UserError(
-            f"student.checkpoint {path} has the columns {', '.join(facts.classes)}, but the task gives the student "
+            f"student.checkpoint {path} has the columns {', '.join(columns)}, but the task gives the student "
             f"{', '.join(space)}; choose the task's classes to match, in that order."
         )
-    return student
+    return loaded.network
+
+
+def _name_of(section: Section) -> str:
+    """What a section is called in a config."""
+    return "teacher" if isinstance(section, schema.Teacher) else "student"

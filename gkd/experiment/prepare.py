@@ -21,6 +21,7 @@ from gkd.methods.method import refusal, require
 from gkd.methods.mixup import without_mixup
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import TASKS, Task, students_teach
+from gkd.training.caches import Caches
 from gkd.training.device import choose_device, choose_dtype
 from gkd.training.settings import Settings, images_per_class
 
@@ -40,25 +41,26 @@ class Prepared:
         return self.resolved.experiment
 
 
-def prepare(resolved: Resolved, *, final: bool = False) -> Prepared:
+def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = None) -> Prepared:
     """Reads the data, lets the task select classes, checks the method's needs, builds the student.
 
     Args:
         resolved: the experiment.
         final: of several problems the last one, rather than the first to train.
+        caches: of the runs that go before and after; without them this one has its own.
 
     Raises:
         UserError: anything that can be known to be wrong before training.
     """
-    experiment = resolved.experiment
-    problem = problem_of(experiment)
+    experiment, caches = resolved.experiment, caches or Caches()
+    problem = problem_of(experiment, caches)
     if final and problem.step is not None:
-        *_, problem = problems_of(experiment)
+        *_, problem = problems_of(experiment, caches)
     torch.manual_seed(experiment.run.seed)
     student = build_student(experiment, problem)
     if problem.step is not None:
         check_growth(experiment, problem.step, student)
-    settings = _settings(experiment, problem)
+    settings = _settings(experiment, problem, caches)
     for stage in experiment.method.stages.values():
         per_class = images_per_class(stage, settings)
         if per_class is not None:
@@ -69,28 +71,31 @@ def prepare(resolved: Resolved, *, final: bool = False) -> Prepared:
     return Prepared(resolved, problem, student, settings, experiment.method.epochs(experiment.run.epochs))
 
 
-def problem_of(experiment: schema.Experiment) -> Problem:
+def problem_of(experiment: schema.Experiment, caches: Caches | None = None) -> Problem:
     """Which classes and images each side has, where the method can work so; of several problems the first to train.
 
     Raises:
         UserError: a method that the relation denies, images of the teacher's that are not adapted, or what an
             incremental run cannot have.
     """
-    relation = relation_to_check(experiment)
+    caches = caches or Caches()
+    relation = relation_to_check(experiment, caches)
     if (
         refusal(experiment.method, relation) is not None
     ):  # to read all methods takes longer than to refuse one
         steps = students_teach(experiment.task.name)
         others = {name: other for name, other in shipped_methods().items() if steps or not other.after}
         require(experiment.method, relation, others)
-    problem = next(problem for problem in problems_of(experiment) if not _is_given(problem, experiment))
+    problem = next(
+        problem for problem in problems_of(experiment, caches) if not _is_given(problem, experiment)
+    )
     check_problem(experiment, problem)
     return problem
 
 
-def problems_of(experiment: schema.Experiment) -> Iterator[Problem]:
+def problems_of(experiment: schema.Experiment, caches: Caches | None = None) -> Iterator[Problem]:
     """The task's problems in their order, the training images limited to ``data.per_class``."""
-    source, teacher_source, task = _sides(experiment)
+    source, teacher_source, task = _sides(experiment, caches or Caches())
     data, run = experiment.data, experiment.run
     seed = run.seed if data.subset_seed is None else data.subset_seed
     of_all_classes = None
@@ -113,29 +118,29 @@ def _is_given(problem: Problem, experiment: schema.Experiment) -> bool:
     return step is not None and experiment.teacher is not None and step.number <= step.start_from
 
 
-def _sides(experiment: schema.Experiment) -> tuple[Source, Source, Task]:
+def _sides(experiment: schema.Experiment, caches: Caches) -> tuple[Source, Source, Task]:
     """The student's images, the teacher's, and the adapter that chooses among their classes."""
     teacher_data = (experiment.teacher and experiment.teacher.data) or experiment.data
     task: Task = TASKS[experiment.task.name].load()(experiment.task)
-    return load_source(experiment.data), load_source(teacher_data), task
+    return load_source(experiment.data, caches), load_source(teacher_data, caches), task
 
 
-def relation_to_check(experiment: schema.Experiment) -> LabelRelation | None:
+def relation_to_check(experiment: schema.Experiment, caches: Caches | None = None) -> LabelRelation | None:
     """What a method must be able to work with: None where nothing teaches."""
     if experiment.teacher is None and not students_teach(experiment.task.name):
         return None
-    return relation_of(experiment)
+    return relation_of(experiment, caches)
 
 
-def relation_of(experiment: schema.Experiment) -> LabelRelation:
+def relation_of(experiment: schema.Experiment, caches: Caches | None = None) -> LabelRelation:
     """How the classes of the two sides relate, before any image is selected."""
-    source, teacher_source, task = _sides(experiment)
+    source, teacher_source, task = _sides(experiment, caches or Caches())
     return task.spaces(teacher_source.space, source.space)
 
 
-def _settings(experiment: schema.Experiment, problem: Problem) -> Settings:
+def _settings(experiment: schema.Experiment, problem: Problem, caches: Caches) -> Settings:
     run, data = experiment.run, experiment.data
-    mean, std = statistics(data, problem.measured)
+    mean, std = statistics(data, problem.measured, caches=caches)
     device = choose_device(run.device)
     return Settings(
         seed=run.seed,
@@ -153,4 +158,5 @@ def _settings(experiment: schema.Experiment, problem: Problem) -> Settings:
         checkpoint_seconds=run.checkpoint_seconds,
         views=data.views,
         cache_bytes=run.cache_gb * 2**30,
+        caches=caches,
     )

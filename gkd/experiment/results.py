@@ -1,11 +1,11 @@
-"""What a finished run leaves: the students' weights, what they got right on test, and the summary."""
+"""Files of a finished run: the students' weights, their correctness on the test images, and the summary."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from torch import Tensor, nn
 
@@ -26,13 +26,46 @@ from gkd.experiment.prepare import Prepared
 from gkd.few_shot.judging import Accuracies, paired, summarised
 from gkd.models import EXTRACTORS, count_parameters, num_extractors
 from gkd.problems.problem import Problem
-from gkd.storage.json_files import write_json
-from gkd.storage.run_files import CORRECT, FROZEN, WEIGHTS, pack
+from gkd.storage.judged import Correctness, Judged, RelationFacts, TeacherResult
+from gkd.storage.records import ACCURACY, FEW_SHOT, VERSION, write_record
+from gkd.storage.run_files import CORRECT, FROZEN, SUMMARY, WEIGHTS, pack
+from gkd.storage.run_results import RunSummary
+from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import save_weights
 from gkd.training.meter import MetricsFile
 from gkd.training.stage_run import Position, State
 
-Summary = dict[str, Any]
+
+class RunFacts(TypedDict):
+    """What every run's summary says of its experiment and of the machine."""
+
+    config: str
+    identity: str
+    method: str
+    seed: int
+    relation: RelationFacts
+    test_images: int
+    versions: dict[str, str]
+    threads: int
+    device: str
+    precision: str
+    commit: str | None
+    command: str
+
+
+def run_facts(prepared: Prepared, problem: Problem, threads: int) -> RunFacts:
+    """What a summary says of an experiment, its test images, and the machine with ``threads`` CPU threads."""
+    resolved, settings = prepared.resolved, prepared.settings
+    return {
+        "config": resolved.name,
+        "identity": resolved.identity,
+        "method": prepared.experiment.method.name,
+        "seed": settings.seed,
+        "relation": describe_relation(problem.relation),
+        "test_images": len(problem.student.test),
+        **environment(threads, settings.device, settings.dtype),
+        "command": command(),
+    }
 
 
 def finish(
@@ -44,7 +77,7 @@ def finish(
     position: Position,
     threads: int,
     frozen: Mapping[str, Tensor],
-) -> Summary:
+) -> RunSummary:
     """Judges last and best on test, once; writes the students, their correctness and the summary.
 
     Args:
@@ -55,106 +88,102 @@ def finish(
         threads: CPU threads that were used.
         frozen: classifier -> which test images it gets right on the embedding that the student started from.
     """
-    resolved, settings, method = prepared.resolved, prepared.settings, prepared.experiment.method
-    results, correct = _judged(folder, prepared, problem, teacher, states)
-    results["best"].update(epoch=position.best_epoch, validation=rounded(position.best_metric))
-    count = len(problem.student.test)
+    method = prepared.experiment.method
+    judged, taught, correct = _judged(folder, prepared, problem, teacher, states)
+    validated = {"epoch": position.best_epoch, "validation": rounded(position.best_metric)}
     correct |= {f"{FROZEN}{name}": pack(right) for name, right in frozen.items()}
-    write_json(folder / CORRECT, {"count": count, **correct})
-    summary: Summary = {
-        "config": resolved.name,
-        "identity": resolved.identity,
-        "method": method.name,
-        "judged_by": "head" if method.judged_by_head else "nearest class mean",
-        "seed": settings.seed,
-        "relation": describe_relation(problem.relation),
-        "epochs": prepared.epochs,
-        "note": "last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
-        "teacher": None,  # where there is one, what it was judged to be stands among the results
-        **results,
-        "leak": problem.leak,
-        "empty_batches": empty_batches(folder),
-        "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
-        "seconds": round(position.seconds, 2),
-        "parameters": count_parameters(prepared.student),
-        "test_images": count,
-        **environment(threads, settings.device, settings.dtype),
-        "command": command(),
-    }
-    write_json(folder / "summary.json", summary)
+    write_record(folder / CORRECT, Correctness.of(len(problem.student.test), correct))
+    summary = RunSummary(
+        version=VERSION,
+        kind=ACCURACY if problem.few_shot is None else FEW_SHOT,
+        judged_by="head" if method.judged_by_head else "nearest class mean",
+        epochs=prepared.epochs,
+        note="last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
+        last=judged["last"],
+        best=judged["best"].model_copy(update=validated),
+        teacher=taught,
+        leak=list(problem.leak),
+        empty_batches=empty_batches(folder),
+        images_per_second=round(position.images / max(position.seconds, 1e-9), 1),
+        seconds=round(position.seconds, 2),
+        parameters=count_parameters(prepared.student),
+        **run_facts(prepared, problem, threads),
+    )
+    write_record(folder / SUMMARY, summary)
     return summary
 
 
 def _judged(
     folder: Path, prepared: Prepared, problem: Problem, teacher: Teacher | None, states: dict[str, State]
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """What last and best are worth (and the teacher, under its own key), and what they got right, packed."""
+) -> tuple[dict[str, Judged], TeacherResult | None, dict[str, str]]:
+    """Results of last and best, and of the teacher, and what the students got right, packed; writes the students."""
     settings, student, method = prepared.settings, prepared.student, prepared.experiment.method
     test = problem.student.test
     labels = test.labels.cpu()
-    results: dict[str, dict[str, Any]] = {}
+    judged: dict[str, Judged] = {}
     correct: dict[str, str] = {}
     on_novel: dict[str, Accuracies] = {}
     for which, state in states.items():
         student.load_state_dict(state)
         logits = class_scores(student, problem, method, settings)
-        results[which] = judge(logits, labels, method)
+        judged[which] = judge(logits, labels, method)
         correct[which] = pack(metrics.correctness(logits, labels))
         if teacher is not None:
             teacher_logits, _ = cached_predictions(teacher, test, settings)
-            results[which]["agreement"] = rounded(metrics.agreement(logits, teacher_logits, problem.relation))
+            agreement = rounded(metrics.agreement(logits, teacher_logits, problem.relation))
+            judged[which] = judged[which].model_copy(update={"agreement": agreement})
         if problem.few_shot is not None:
             on_novel[which] = on_episodes(student, problem, settings)
-            results[which]["few_shot"] = summarised(on_novel[which])
         metadata = weight_metadata(prepared)
         if method.judged_by_head:
-            metadata["test_accuracy"] = f"{results[which]['accuracy']:.2f}"
-        save_weights(folder / WEIGHTS[which], state, metadata)
-    if teacher is not None:
-        results["teacher"] = teacher_results(teacher, problem, prepared)
-    if problem.few_shot is not None:
-        if teacher is not None:
-            on_novel["teacher"] = on_episodes(teacher, problem, settings)
-            results["teacher"]["few_shot"] = summarised(on_novel["teacher"])
-            for which in states:
-                results[which]["to_teacher"] = paired(on_novel[which], on_novel["teacher"])
-        keep_episodes(folder, problem.few_shot, on_novel)
-    return results, correct
+            metadata = replace(metadata, test_accuracy=judged[which].accuracy)
+        save_weights(folder / WEIGHTS[which], state, metadata.to_header())
+    result = None if teacher is None else teacher_results(teacher, problem, prepared)
+    if problem.few_shot is None:
+        return judged, result, correct
+    of_teacher = None if teacher is None else on_episodes(teacher, problem, settings)
+    for which, accuracies in on_novel.items():
+        told = {"few_shot": summarised(accuracies)}
+        told |= {} if of_teacher is None else {"to_teacher": paired(accuracies, of_teacher)}
+        judged[which] = judged[which].model_copy(update=told)
+    if result is not None and of_teacher is not None:
+        result = result.model_copy(update={"few_shot": summarised(of_teacher)})
+    keep_episodes(folder, problem.few_shot, on_novel, of_teacher)
+    return judged, result, correct
 
 
-def weight_metadata(prepared: Prepared, student: nn.Module | None = None) -> dict[str, str]:
-    """What a student's weight file says of it: all that builds the network again and feeds it.
+def weight_metadata(prepared: Prepared, student: nn.Module | None = None) -> WeightMetadata:
+    """The metadata of a student's weight file: all that builds the network again and feeds it.
 
     Args:
         prepared: the experiment.
-        student: where it is another than the prepared one, which steps may have expanded.
+        student: the network instead of the prepared one, which steps may have expanded.
     """
     settings, problem, section = prepared.settings, prepared.problem, prepared.experiment.student
     images = problem.student.train
-    content = {
-        "network": section.network,
-        "classes": json.dumps(list(problem.student.space)),
-        "mean": ",".join(map(str, settings.mean)),
-        "std": ",".join(map(str, settings.std)),
-        "image_shape": ",".join(map(str, (images.channels, *images.size))),
-        "method": prepared.experiment.method.name,
-    }
-    taps = section.taps.model_dump(mode="json", exclude_none=True)
+    channels, (height, width) = images.channels, images.size
     extractors = num_extractors(prepared.student if student is None else student)
-    options = section.options | ({EXTRACTORS: extractors} if extractors > 1 else {})
-    more = {key: json.dumps(value) for key, value in {"options": options, "taps": taps}.items() if value}
-    return {**content, **more}
+    return WeightMetadata(
+        network=section.network,
+        classes=problem.student.space.names,
+        mean=settings.mean,
+        std=settings.std,
+        image_shape=(channels, height, width),
+        method=prepared.experiment.method.name,
+        options=section.options | ({EXTRACTORS: extractors} if extractors > 1 else {}),
+        taps=section.taps.model_dump(mode="json", exclude_none=True),
+    )
 
 
-def describe_relation(relation: LabelRelation) -> dict[str, Any]:
+def describe_relation(relation: LabelRelation) -> RelationFacts:
     """A label relation as facts for a summary."""
-    return {
-        "kind": relation.kind,
-        "overlap": round(relation.overlap, 4),
-        "shared": relation.num_shared,
-        "teacher_classes": len(relation.teacher),
-        "student_classes": len(relation.student),
-    }
+    return RelationFacts(
+        kind=relation.kind,
+        overlap=round(relation.overlap, 4),
+        shared=relation.num_shared,
+        teacher_classes=len(relation.teacher),
+        student_classes=len(relation.student),
+    )
 
 
 def empty_batches(folder: Path) -> dict[str, int]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -15,10 +16,11 @@ from gkd.config.resolve import Resolved
 from gkd.core.errors import UserError
 from gkd.experiment.environment import command, environment
 from gkd.experiment.prepare import Prepared
-from gkd.experiment.results import Summary
 from gkd.storage.checkpoints import latest_checkpoint
 from gkd.storage.json_files import read_json, write_json
-from gkd.storage.run_files import CORRECT, MATRIX, STEPS, WEIGHTS
+from gkd.storage.records import read_record
+from gkd.storage.run_files import CORRECT, MATRIX, STEPS, SUMMARY
+from gkd.storage.run_results import RunSummary
 
 
 def run_folder(resolved: Resolved) -> Path:
@@ -48,13 +50,16 @@ def slug(overrides: Sequence[str], *hidden_sections: str) -> list[str]:
     return [text] if text else []
 
 
-def finished(folder: Path) -> Summary | None:
+def finished(folder: Path) -> RunSummary | None:
     """The summary of a finished run, or None."""
-    needed = ["summary.json", CORRECT, *([MATRIX] if (folder / STEPS).is_dir() else [])]
+    needed = [SUMMARY, CORRECT, *([MATRIX] if (folder / STEPS).is_dir() else [])]
     if not all((folder / name).is_file() for name in needed):
         return None
-    summary: Summary = read_json(folder / "summary.json", keys=("config", "method", "relation", *WEIGHTS))
-    return summary
+    return read_record(folder / SUMMARY, RunSummary)
+
+
+# What a resumed run must find as it was, or it could end with other bits.
+_MUST_STAY: tuple[Literal["versions", "threads", "device"], ...] = ("versions", "threads", "device")
 
 
 def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
@@ -65,8 +70,8 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
     # Of an incremental run each step has checkpoints of its own.
     begun = (folder / STEPS).is_dir() or latest_checkpoint(folder / "checkpoints") is not None
     if path.is_file() and begun:
-        before = read_json(path, keys=("versions", "threads", "device"))
-        for key in ("versions", "threads", "device"):
+        before = read_json(path, keys=_MUST_STAY)
+        for key in _MUST_STAY:
             if before.get(key) != env[key] and key not in resolved.experiment.run.allow_changed:
                 raise UserError(
                     f"The run {folder} was started with {key} {before.get(key)} and would go on with {env[key]}, "

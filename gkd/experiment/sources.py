@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 
 from gkd.config import schema
+from gkd.core.cpus import available_cpus
 from gkd.core.errors import UserError
 from gkd.data import (
     LAYOUTS,
@@ -19,12 +20,23 @@ from gkd.data import (
 from gkd.data.read.listing import Split
 from gkd.data.rotations import with_rotations
 from gkd.problems.problem import Source
-from gkd.training.device import available_cpus
+from gkd.training.caches import Caches
 
 
-@lru_cache(maxsize=4)
-def load_source(data: schema.Data) -> Source:
-    """A data set with its validation split, cut per class by the split's own seed."""
+def load_source(data: schema.Data, caches: Caches | None = None) -> Source:
+    """A data set with its validation split, cut per class by the split's own seed.
+
+    Args:
+        data: the section.
+        caches: hold the data sets that were read last; without them it is read anew.
+
+    Raises:
+        UserError: images that cannot be read, or are not those of the section's fingerprint.
+    """
+    return (caches or Caches()).sources.get(data, lambda: _read_source(data))
+
+
+def _read_source(data: schema.Data) -> Source:
     if data.fingerprint is not None and data.root is not None:
         found = fingerprint(data.root, data.name)
         if found != data.fingerprint:
@@ -76,7 +88,11 @@ def _read_split(data: schema.Data, split: Split) -> ImageSet:
 
 
 def statistics(
-    data: schema.Data, images: ImageSet | None = None, *, of_teacher: bool = False
+    data: schema.Data,
+    images: ImageSet | None = None,
+    *,
+    of_teacher: bool = False,
+    caches: Caches | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The input normalisation: as configured, or measured over the training images (as the teacher sees them).
 
@@ -84,18 +100,19 @@ def statistics(
         data: the data set.
         images: instead of all its training images.
         of_teacher: measures what the teacher sees of them.
+        caches: as for ``load_source``.
 
     Raises:
         UserError: another number of values than the images have channels.
     """
-    own = load_source(data).train if images is None else images
-    images = own.as_teacher_sees if of_teacher else own
-    # What is configured is for the student's channels; a teacher that sees others has its own.
-    if data.mean is not None and data.std is not None and images.channels == own.channels:
+    of_student = load_source(data, caches).train if images is None else images
+    images = of_student.as_teacher_sees if of_teacher else of_student
+    # data.mean and data.std apply only to images with the student's channels.
+    if data.mean is not None and data.std is not None and images.channels == of_student.channels:
         for key, values in (("mean", data.mean), ("std", data.std)):
-            if len(values) != own.channels:
+            if len(values) != images.channels:
                 raise UserError(
-                    f"data.{key} has {len(values)} numbers but the images have {own.channels} channels; give one "
+                    f"data.{key} has {len(values)} numbers but the images have {images.channels} channels; give one "
                     "number per channel, or leave out mean and std to have them measured."
                 )
         return data.mean, data.std

@@ -14,13 +14,13 @@ from gkd.config.shipped import load_method
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.distill.teacher import Teacher
-from gkd.experiment.networks import build_side, options_of
+from gkd.experiment.networks import build_side, load_network, options_of
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.sources import statistics
 from gkd.problems.problem import Problem
 from gkd.problems.task import TASKS
-from gkd.storage.weight_metadata import WeightFacts
-from gkd.storage.weights import load_weights, read_weights, sha256
+from gkd.storage.weight_metadata import WeightMetadata
+from gkd.storage.weights import sha256
 from gkd.training.loop import check_method
 
 # What the data section says of the student's training alone, not of the teacher's on the same images.
@@ -28,10 +28,10 @@ _STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "tea
 
 
 def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem]:
-    """The teacher from a weight file, and the problem with the relation to its actual columns.
+    """Load the teacher from a weight file, and give the problem its relation to the teacher's actual columns.
 
-    The file's metadata (network, classes in column order, mean, std) are checked against the
-    experiment where they are there; a file without them is taken to have the task's classes in order.
+    What the file says (network, classes in column order, mean, std) is checked against the experiment; a file that
+    says no classes is taken to have the task's, in order.
 
     Raises:
         UserError: another network, class count or class set than the experiment says.
@@ -39,28 +39,26 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     experiment, problem = prepared.experiment, prepared.problem
     options = experiment.teacher
     assert options is not None
-    tensors, metadata = read_weights(checkpoint)
+    metadata = WeightMetadata.read(checkpoint)
     check_checksum(options, checkpoint)
-    facts = WeightFacts.read(metadata, checkpoint)
-    built_with = options_of(options, facts, checkpoint, "teacher")
+    built_with = options_of(options, metadata, checkpoint)
     space = problem.relation.teacher
-    if facts.classes is not None:
-        space = LabelSpace(facts.classes)
+    if metadata.classes is not None:
+        space = LabelSpace(metadata.classes)
         if set(space) != set(problem.relation.teacher):
-            given, names = set(problem.relation.teacher), list(space)
+            expected, names = set(problem.relation.teacher), list(space)
             key = "task.classes" if experiment.task.name == "standard" else "task.teacher_classes"
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise UserError(
                 f"teacher.checkpoint {checkpoint} knows {len(space)} classes, but the task gives the teacher "
-                f"{len(given)}, of which it knows {len(given & set(space))}; choose the task's teacher classes to "
-                f"match, in {key}, or with the task cross_task: [{shown}]."
+                f"{len(expected)}, of which it knows {len(expected & set(space))}; choose the task's teacher classes "
+                f"to match, in {key}, or with the task cross_task: [{shown}]."
             )
-    network = build_side(options, len(space), problem.student.train.as_teacher_sees, built_with)
-    load_weights(network, tensors, name=f"{options.network} with {len(space)} classes", path=checkpoint)
-    mean, std = options.mean or facts.mean, options.std or facts.std
+    network = load_network(options, checkpoint, problem.student.train.as_teacher_sees, len(space)).network
+    mean, std = options.mean or metadata.mean, options.std or metadata.std
     if mean is None or std is None:
-        found = _statistics_of_teacher(prepared)
-        mean, std = mean or found[0], std or found[1]
+        measured = _statistics_of_teacher(prepared)
+        mean, std = mean or measured[0], std or measured[1]
     built_as = f"{options.network} {built_with} {options.taps}"
     teacher = Teacher(network, space, mean=mean, std=std, built_as=built_as)
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -92,7 +90,9 @@ def _statistics_of_teacher(prepared: Prepared) -> tuple[tuple[float, ...], tuple
     experiment, problem = prepared.experiment, prepared.problem
     assert experiment.teacher is not None
     images = None if problem.measured is None else problem.teacher.train
-    return statistics(experiment.teacher.data or experiment.data, images, of_teacher=True)
+    return statistics(
+        experiment.teacher.data or experiment.data, images, of_teacher=True, caches=prepared.settings.caches
+    )
 
 
 def check_shapes(prepared: Prepared) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from gkd.data import ImageSet
 from gkd.data.episodes import Episodes
 from gkd.few_shot.classifiers import CENTRED, centred, episode_accuracies
 from gkd.metrics.intervals import mean_interval
+from gkd.storage.judged import EpisodeAccuracies, EpisodeAccuracy, PackedEpisodes, PackedSetting
 
 MOST_QUERIES = 2**16 - 1  # of an episode, whose right answers are kept as uint16
 
@@ -96,15 +96,15 @@ class FewShot:
         return CENTRED in self.classifiers
 
 
-def summarised(accuracies: Accuracies) -> dict[str, dict[str, dict[str, float]]]:
-    """Setting -> classifier -> ``accuracy`` and ``interval``, mean and half width of its 95 % interval, in percent."""
+def summarised(accuracies: Accuracies) -> EpisodeAccuracies:
+    """Setting -> classifier -> mean and half width of its 95 % interval, in percent."""
     return {
         setting: {classifier: _interval(values) for classifier, values in of_setting.items()}
         for setting, of_setting in accuracies.items()
     }
 
 
-def paired(ours: Accuracies, theirs: Accuracies) -> dict[str, dict[str, dict[str, float]]]:
+def paired(ours: Accuracies, theirs: Accuracies) -> EpisodeAccuracies:
     """The differences on the same episodes, with their interval, as ``summarised`` has accuracies."""
     return summarised(
         {
@@ -114,14 +114,14 @@ def paired(ours: Accuracies, theirs: Accuracies) -> dict[str, dict[str, dict[str
     )
 
 
-def _interval(values: Tensor) -> dict[str, float]:
+def _interval(values: Tensor) -> EpisodeAccuracy:
     mean, half = mean_interval(values)
-    return {"accuracy": round(mean, 4), "interval": round(half, 4)}
+    return EpisodeAccuracy(accuracy=round(mean, 4), interval=round(half, 4))
 
 
 def packed(
     accuracies: Accuracies, queries: Mapping[str, int], drawn: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+) -> PackedEpisodes:
     """The accuracies as numbers of right answers, a short text a classifier (base64 of zlib of uint16).
 
     Args:
@@ -129,25 +129,24 @@ def packed(
         queries: setting -> how many queries an episode asks, of all its ways together.
         drawn: setting -> the name of its episodes; what has other names is never paired.
     """
-    content: dict[str, Any] = {}
+    content: PackedEpisodes = {}
     for setting, of_setting in accuracies.items():
         right = {
             name: (values * queries[setting] / 100).round().to(torch.int32).numpy().astype("<u2").tobytes()
             for name, values in of_setting.items()
         }
         texts = {name: base64.b64encode(zlib.compress(data, 9)).decode() for name, data in right.items()}
-        content[setting] = {"queries": queries[setting], "right": texts}
-        if drawn is not None:
-            content[setting]["drawn"] = drawn[setting]
+        names = {} if drawn is None else {"drawn": drawn[setting]}
+        content[setting] = PackedSetting(queries=queries[setting], right=texts, **names)
     return content
 
 
-def unpacked(content: Mapping[str, Any]) -> Accuracies:
+def unpacked(content: PackedEpisodes) -> Accuracies:
     """The accuracies of ``packed``, to the query."""
-    found: Accuracies = {}
+    accuracies: Accuracies = {}
     for setting, of_setting in content.items():
-        found[setting] = {}
-        for name, text in of_setting["right"].items():
+        accuracies[setting] = {}
+        for name, text in of_setting.right.items():
             right = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<u2")
-            found[setting][name] = torch.from_numpy(right.astype(np.float64)) * 100 / of_setting["queries"]
-    return found
+            accuracies[setting][name] = torch.from_numpy(right.astype(np.float64)) * 100 / of_setting.queries
+    return accuracies

@@ -37,7 +37,7 @@ def rehearse_steps(prepared: Prepared) -> Iterator[Rehearsed]:
     """The first step to train and, where that has no teacher, the one after it."""
     experiment, settings = prepared.experiment, prepared.settings
     method, epochs = experiment.method, experiment.run.epochs
-    for problem in problems_of(experiment):
+    for problem in problems_of(experiment, settings.caches):
         step = problem.step
         assert step is not None
         if step.number == 0 and experiment.teacher is None:

@@ -7,10 +7,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,7 +18,7 @@ from gkd import metrics
 from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import check_expected, judge, rounded
 from gkd.experiment.prepare import Prepared, problems_of
-from gkd.experiment.results import Summary, empty_batches, weight_metadata
+from gkd.experiment.results import empty_batches, weight_metadata
 from gkd.experiment.teachers import check_checksum
 from gkd.incremental.accuracy_matrix import images_by_step
 from gkd.incremental.answers import step_answers
@@ -37,7 +35,11 @@ from gkd.methods.method import Method
 from gkd.methods.routing import Routing
 from gkd.models import count_parameters
 from gkd.problems.problem import Problem
+from gkd.storage.judged import Judged
+from gkd.storage.records import INCREMENTAL, VERSION
 from gkd.storage.run_files import STEPS, WEIGHTS, pack
+from gkd.storage.run_results import RunSummary
+from gkd.storage.step_results import Chosen, GivenModel, StepSummary
 from gkd.storage.weights import save_weights, state_hash
 from gkd.training.loop import fit
 from gkd.training.predictions import predict
@@ -47,7 +49,7 @@ from gkd.training.stage_run import Position, State
 
 def solve_steps(
     prepared: Prepared, given: Path | None, folder: Path, console: Console, title: str, threads: int
-) -> Summary:
+) -> RunSummary:
     """Solves every step that is not finished, one after the other, and sums them up.
 
     Args:
@@ -64,7 +66,7 @@ def solve_steps(
     """
     _say_what_is_not_learnt(prepared, console)
     done: list[Done] = []
-    for problem in problems_of(prepared.experiment):
+    for problem in problems_of(prepared.experiment, prepared.settings.caches):
         step = problem.step
         assert step is not None  # the task is incremental
         if given is not None and step.number < step.start_from:
@@ -89,7 +91,7 @@ def solve_steps(
 
 
 def _say_what_is_not_learnt(prepared: Prepared, console: Console) -> None:
-    """A softmax over one class is 1 whatever the network says, and a memory of all images is none."""
+    """Prints a note where the memory holds every image or a step brings one class."""
     step = prepared.problem.step
     assert step is not None
     most, least = int(step.images.class_counts().max()), step.rehearsal.per_class(sum(map(len, step.steps)))
@@ -132,21 +134,25 @@ def _take(prepared: Prepared, given: Path, own: Path) -> Done:
     accuracy = metrics.accuracy(answers.logits, problem.student.test.labels.cpu())
     told = f"The teacher {given} has {accuracy:.2f} % on the test images of its {len(step.seen)} classes"
     check_expected(options, accuracy, told)
-    summary = {
-        "step": step.number + 1,
-        "classes": list(step.new),
-        "given": {**named_weights(given, own, prepared.experiment.run.out), "hash": state_hash(network)},
-        "head_accuracy": rounded(accuracy),
-        "epochs": {},
-        "seconds": 0.0,
-        "images": 0,
-        "bookkeeping_seconds": round(time.monotonic() - started, 3),
-        "memory": len(answers.memory),
-        "last": judge(answers.scores(method), problem.student.test.labels.cpu(), method),
-        "rows": answers.rows(step, problem.student.test.labels.cpu()),
-        "test_images": _sizes(problem),
-        "empty_batches": {},
-    }
+    file = named_weights(given, own, prepared.experiment.run.out)
+    labels = problem.student.test.labels.cpu()
+    summary = StepSummary(
+        version=VERSION,
+        kind=INCREMENTAL,
+        step=step.number + 1,
+        classes=list(step.new),
+        given=GivenModel(weights=file.weights, sha256=file.sha256, hash=state_hash(network)),
+        head_accuracy=rounded(accuracy),
+        epochs={},
+        seconds=0.0,
+        images=0,
+        bookkeeping_seconds=round(time.monotonic() - started, 3),
+        memory=len(answers.memory),
+        last=judge(answers.scores(method), labels, method),
+        rows=answers.rows(step, labels),
+        test_images=_sizes(problem),
+        empty_batches={},
+    )
     return keep_step(own, before, answers.memory, step, summary)
 
 
@@ -198,49 +204,53 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     assert step is not None
     out = prepared.experiment.run.out
     started = time.monotonic()
-    found = _apply_rules(student, trained.last, method, step, trained.held_out, prepared)
+    rules = _apply_rules(student, trained.last, method, step, trained.held_out, prepared)
     answers = step_answers(student, problem, settings)
     labels = problem.student.test.labels.cpu()
     scores = answers.scores(method)
-    summary: dict[str, Any] = {
-        "step": step.number + 1,
-        "classes": list(step.new),
-        "teacher": None if before is None else named_weights(before.model.weights, own, out),
-        "teacher_hash": None if teacher is None else teacher.state_hash(),
-        "hashes": hashes_of(student, before),
-        "rules": found,
-        "epochs": trained.epochs,
-        "memory": len(answers.memory),
-        "last": judge(scores, labels, method),
-        "rows": answers.rows(step, labels),
-        "test_images": _sizes(problem),
-        "correct": {"last": pack(metrics.correctness(scores, labels))},
-        "empty_batches": empty_batches(own),
-        "parameters": count_parameters(student),
-    }
     own.mkdir(parents=True, exist_ok=True)
-    _save(prepared, student, own, "last", summary)
-    summary["best"] = {"epoch": position.best_epoch, "validation": rounded(position.best_metric)}
+    last = judge(scores, labels, method)
+    _save(prepared, student, own, "last", last)
+    hashes, correct = hashes_of(student, before), {"last": pack(metrics.correctness(scores, labels))}
+    epoch, validation = position.best_epoch, rounded(position.best_metric)
+    best: Judged | Chosen = Chosen(epoch=epoch, validation=validation)
     if step.number + 1 == len(step.steps):  # the best of a step on the way leads nowhere
         if not all(torch.equal(value, trained.best[name]) for name, value in trained.last.items()):
             _apply_rules(student, trained.best, method, step, trained.held_out, prepared)
             scores = step_answers(student, problem, settings, answers.memory).scores(method)
-        summary["best"] |= judge(scores, labels, method)
-        summary["correct"]["best"] = pack(metrics.correctness(scores, labels))
-        summary["hashes"]["best"] = state_hash(student)
-        _save(prepared, student, own, "best", summary)
-    summary |= {
-        "seconds": round(position.seconds, 3),
-        "images": position.images,
-        "bookkeeping_seconds": round(trained.seconds_before + time.monotonic() - started, 3),
-    }
+        best = judge(scores, labels, method).model_copy(update=dict(best))
+        correct["best"] = pack(metrics.correctness(scores, labels))
+        hashes["best"] = state_hash(student)
+        _save(prepared, student, own, "best", best)
+    summary = StepSummary(
+        version=VERSION,
+        kind=INCREMENTAL,
+        step=step.number + 1,
+        classes=list(step.new),
+        teacher=None if before is None else named_weights(before.model.weights, own, out),
+        teacher_hash=None if teacher is None else teacher.state_hash(),
+        hashes=hashes,
+        rules=rules,
+        epochs=trained.epochs,
+        memory=len(answers.memory),
+        last=last,
+        best=best,
+        rows=answers.rows(step, labels),
+        test_images=_sizes(problem),
+        correct=correct,
+        empty_batches=empty_batches(own),
+        parameters=count_parameters(student),
+        seconds=round(position.seconds, 3),
+        images=position.images,
+        bookkeeping_seconds=round(trained.seconds_before + time.monotonic() - started, 3),
+    )
     return keep_step(own, Before(own / WEIGHTS["last"]), answers.memory, step, summary)
 
 
-def _save(prepared: Prepared, student: nn.Module, own: Path, which: str, summary: Mapping[str, Any]) -> None:
+def _save(prepared: Prepared, student: nn.Module, own: Path, which: str, judged: Judged) -> None:
     """Writes a step's student, the last or the best, with its accuracy."""
-    metadata = weight_metadata(prepared, student) | {"test_accuracy": f"{summary[which]['accuracy']:.2f}"}
-    save_weights(own / WEIGHTS[which], student.state_dict(), metadata)
+    metadata = replace(weight_metadata(prepared, student), test_accuracy=judged.accuracy)
+    save_weights(own / WEIGHTS[which], student.state_dict(), metadata.to_header())
 
 
 def _without(problem: Problem, step: Step, held: Tensor) -> Problem:
@@ -260,8 +270,8 @@ def _sizes(problem: Problem) -> list[int]:
 
 def _apply_rules(
     student: nn.Module, state: State, method: Method, step: Step, held: Tensor | None, prepared: Prepared
-) -> dict[str, Mapping[str, float]]:
-    """Loads a state into the student and lets the method's rules change it; what they found."""
+) -> dict[str, dict[str, float]]:
+    """Loads a state into the student and lets the method's rules change it; their numbers."""
     student.load_state_dict(state)
     if step.num_old == 0:
         return {}

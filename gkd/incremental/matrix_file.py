@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +15,15 @@ from gkd.incremental.accuracy_matrix import (
     matrix_rows,
 )
 from gkd.incremental.scenario import Steps
-from gkd.storage.json_files import read_json, write_json
+from gkd.storage.records import read_record, write_record
 from gkd.storage.run_files import MATRIX
+from gkd.storage.step_results import AnswerMatrix, Matrices, StepSummary
 
 
-def write_matrices(folder: Path, steps: Steps, done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def write_matrices(folder: Path, steps: Steps, done: Sequence[StepSummary]) -> Matrices:
     """Writes ``matrix.json`` of the steps that are finished.
+
+    A forward transfer is not measured: a student has no columns for classes to come.
 
     Args:
         folder: the run's.
@@ -29,29 +31,28 @@ def write_matrices(folder: Path, steps: Steps, done: Sequence[Mapping[str, Any]]
         done: the summaries of the finished steps, the first of which may be later than step 1.
 
     Returns:
-        What is in the file: ``classes`` and ``num_classes`` of every step, ``test_images`` of every step so far, for
-        ``classifier`` and ``ncm`` (the nearest class mean of the exemplars) and their ``_task_aware`` twins the matrix
-        (``rows``), the accuracy on all classes so far after each step (``seen``) and the ``summary``, whose numbers
-        are in percent and points. A forward transfer is not measured: a student has no columns for classes to come.
+        What is in the file.
     """
-    counts = torch.tensor(done[-1]["test_images"])
-    first = done[0]["step"] - 1
-    content: dict[str, Any] = {
-        "classes": steps,
+    counts = torch.tensor(done[-1].test_images)
+    first = done[0].step - 1
+    by_answer = {}
+    for name in done[-1].rows:
+        missing: list[list[float | None]] = [[None] * len(steps)] * first
+        matrix = accuracy_matrix([*missing, *(summary.rows[name] for summary in done)])
+        by_answer[name] = AnswerMatrix(
+            rows=matrix_rows(matrix),
+            seen=matrix_rows(accuracies_on_seen(matrix, counts).unsqueeze(0))[0],
+            summary=_summary(matrix, counts, first),
+        )
+    facts = {
+        "classes": [list(names) for names in steps],
         "num_classes": [len(names) for names in steps],
         "test_images": counts.tolist(),
         "first_step": first + 1,
     }
-    for name in done[-1]["rows"]:
-        missing: list[list[float | None]] = [[None] * len(steps)] * first
-        matrix = accuracy_matrix([*missing, *(summary["rows"][name] for summary in done)])
-        content[name] = {
-            "rows": matrix_rows(matrix),
-            "seen": matrix_rows(accuracies_on_seen(matrix, counts).unsqueeze(0))[0],
-            "summary": _summary(matrix, counts, first),
-        }
-    write_json(folder / MATRIX, content)
-    return content
+    matrices = Matrices.of(facts, by_answer)
+    write_record(folder / MATRIX, matrices)
+    return matrices
 
 
 def _summary(matrix: Tensor, counts: Tensor, first: int) -> dict[str, float | None]:
@@ -64,6 +65,6 @@ def _summary(matrix: Tensor, counts: Tensor, first: int) -> dict[str, float | No
     return {name: None if value is None else round(value, 4) for name, value in rounded.items()}
 
 
-def read_matrices(folder: Path) -> dict[str, Any]:
+def read_matrices(folder: Path) -> Matrices:
     """What ``write_matrices`` wrote into a run folder; a UserError where it is damaged."""
-    return read_json(folder / MATRIX, keys=("classes", "num_classes", "test_images", "classifier"))
+    return read_record(folder / MATRIX, Matrices)

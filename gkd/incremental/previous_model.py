@@ -1,4 +1,4 @@
-"""The previous step's model: as a network, as a teacher, and checked where it is given."""
+"""The previous step's model: as a network, as a teacher, and checked where it is the experiment's teacher."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from torch import nn
 
 from gkd.core.errors import UserError
 from gkd.distill.teacher import Teacher
-from gkd.experiment.networks import build_side, options_of
+from gkd.experiment.networks import load_network, options_of
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.teachers import load_teacher
 from gkd.incremental.step import Step
 from gkd.models import EXTRACTORS
 from gkd.problems.problem import Problem
-from gkd.storage.weight_metadata import WeightFacts
-from gkd.storage.weights import load_weights, read_weights
+from gkd.storage.weight_metadata import WeightMetadata
 
 
 @dataclass(frozen=True)
 class Before:
-    """The model of the step before.
+    """The previous step's model.
 
     Attributes:
         weights: its file.
@@ -34,49 +33,48 @@ class Before:
 
 
 def old_network(prepared: Prepared, before: Before, num_classes: int) -> nn.Module:
-    """The network of the step before, as it was saved."""
+    """Load the previous step's network as it was saved, on the run's device."""
     experiment, settings = prepared.experiment, prepared.settings
     section = experiment.teacher if before.given else experiment.student
     assert section is not None
-    tensors, metadata = read_weights(before.weights)
-    facts = WeightFacts.read(metadata, before.weights)
-    options = options_of(section, facts, before.weights, "teacher" if before.given else "student")
-    network = build_side(section, num_classes, prepared.problem.student.train, options)
-    if facts.classes is not None and len(facts.classes) != num_classes:
+    metadata = WeightMetadata.read(before.weights)
+    options_of(section, metadata, before.weights)  # another network is the first thing to say
+    if metadata.classes is not None and len(metadata.classes) != num_classes:
         raise UserError(
-            f"The model {before.weights} has {len(facts.classes)} classes, but {num_classes} have come by then; choose "
-            "task.base and task.start_from to fit it."
+            f"The model {before.weights} has {len(metadata.classes)} classes, but {num_classes} have come by then; "
+            "choose task.base and task.start_from to fit it."
         )
-    load_weights(network, tensors, name=section.network, path=before.weights)
-    return network.to(settings.device, memory_format=torch.channels_last)
+    network = load_network(section, before.weights, prepared.problem.student.train, num_classes).network
+    return network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def input_statistics(prepared: Prepared, before: Before) -> dict[str, tuple[float, ...]]:
-    """By what the model of the step before has its input normalised: ``mean`` and ``std``."""
+    """Input ``mean`` and ``std`` of the previous step's model."""
     settings, options = prepared.settings, prepared.experiment.teacher
     if not before.given:
         return {"mean": settings.mean, "std": settings.std}
     assert options is not None
-    facts = WeightFacts.read(read_weights(before.weights)[1], before.weights)
+    metadata = WeightMetadata.read(before.weights)
     return {
-        "mean": options.mean or facts.mean or settings.mean,
-        "std": options.std or facts.std or settings.std,
+        "mean": options.mean or metadata.mean or settings.mean,
+        "std": options.std or metadata.std or settings.std,
     }
 
 
 def check_given_model(prepared: Prepared, before: Before, step: Step) -> None:
-    """Refuses to let a student grow out of a given model of another kind, or of other input."""
+    """Refuse to let a student grow out of the experiment's teacher where networks or input normalisations differ."""
     experiment, weights, settings = prepared.experiment, before.weights, prepared.settings
-    theirs = input_statistics(prepared, before)
-    ours = {"mean": settings.mean, "std": settings.std}
-    if any(abs(a - b) > 1e-3 for key in ours for a, b in zip(ours[key], theirs[key], strict=True)):
+    of_model = input_statistics(prepared, before)
+    of_student = {"mean": settings.mean, "std": settings.std}
+    pairs = (zip(of_student[key], of_model[key], strict=True) for key in of_student)
+    if any(abs(a - b) > 1e-3 for values in pairs for a, b in values):
         raise UserError(
-            f"The model {weights} has its input normalised by {theirs}, and the student that is to grow out of it by "
-            f"{ours}; set data.mean and data.std to those of the model."
+            f"The model {weights} has its input normalised by {of_model}, and the student that is to grow out of it by "
+            f"{of_student}; set data.mean and data.std to those of the model."
         )
     teacher, student = experiment.teacher, experiment.student
     assert teacher is not None
-    options = options_of(teacher, WeightFacts.read(read_weights(weights)[1], weights), weights, "teacher")
+    options = options_of(teacher, WeightMetadata.read(weights), weights)
     # It may be expanded already.
     options = {key: value for key, value in options.items() if key != EXTRACTORS}
     if (teacher.network, options) != (student.network, student.options):
@@ -88,12 +86,12 @@ def check_given_model(prepared: Prepared, before: Before, step: Step) -> None:
 
 
 def check_columns(weights: Path, names: tuple[str, ...]) -> None:
-    """Refuses a given model whose columns are not the classes so far, in the order in which they came."""
-    known = WeightFacts.read(read_weights(weights)[1], weights).classes
-    if known is None or known == names:
+    """Refuse a weight file whose columns are not the classes so far, in the order in which they came."""
+    columns = WeightMetadata.read(weights).classes
+    if columns is None or columns == names:
         return
-    odd = next(name for name, wanted in zip(known, names, strict=True) if name != wanted)
-    column = known.index(odd)
+    odd = next(name for name, expected in zip(columns, names, strict=True) if name != expected)
+    column = columns.index(odd)
     raise UserError(
         f"The model {weights} is of another class order: its column {column} is {odd!r}, where the task has "
         f"{names[column]!r}; set task.order to that of the model, or give a model of these classes."
@@ -101,7 +99,7 @@ def check_columns(weights: Path, names: tuple[str, ...]) -> None:
 
 
 def step_teacher(prepared: Prepared, before: Before) -> tuple[Teacher, Problem]:
-    """The model of the step before as a teacher."""
+    """Load the previous step's model as a teacher, with the problem that it teaches."""
     if before.given:
         return load_teacher(prepared, before.weights)
     settings, problem = prepared.settings, prepared.problem

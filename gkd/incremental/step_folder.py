@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from torch import nn
@@ -15,13 +13,12 @@ from gkd.incremental.memory import Memory, memory_of_lists
 from gkd.incremental.previous_model import Before
 from gkd.incremental.step import Step
 from gkd.storage.json_files import read_json, write_json
-from gkd.storage.run_files import WEIGHTS
+from gkd.storage.records import read_record, write_record
+from gkd.storage.run_files import SUMMARY, WEIGHTS
+from gkd.storage.step_results import StepSummary, WeightsFile
 from gkd.storage.weights import read_weights, sha256, state_hash, tensors_hash
 
 MEMORY = "memory.json"
-
-
-SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -31,19 +28,18 @@ class Done:
     Attributes:
         model: what the next step grows out of and learns from.
         memory: the exemplars of all classes so far.
-        summary: what the step's ``summary.json`` says.
+        summary: the step's results.
     """
 
     model: Before
     memory: Memory
-    summary: dict[str, Any]
+    summary: StepSummary
 
     @property
     def hash(self) -> str | None:
         """Of the model's state; None of a step that an earlier version of gkd finished."""
-        hashes, given = self.summary.get("hashes", {}), self.summary.get("given", {})
-        found: str | None = hashes.get("last") or given.get("hash")
-        return found
+        given = self.summary.given
+        return self.summary.hashes.get("last") or (None if given is None else given.hash)
 
 
 def hashes_of(student: nn.Module, before: Done | None) -> dict[str, str | None]:
@@ -51,11 +47,11 @@ def hashes_of(student: nn.Module, before: Done | None) -> dict[str, str | None]:
     return {"before": before.hash if before else None, "last": state_hash(student)}
 
 
-def keep_step(own: Path, model: Before, memory: Memory, step: Step, summary: Mapping[str, Any]) -> Done:
-    """Writes what ends a step; the summary last, for it says that the step is finished."""
+def keep_step(own: Path, model: Before, memory: Memory, step: Step, summary: StepSummary) -> Done:
+    """Writes the exemplars and the summary of a finished step; the summary last, for with it the step is finished."""
     write_json(own / MEMORY, {"images": step.images.fingerprint(), "exemplars": memory.as_lists()})
-    write_json(own / SUMMARY, summary)
-    return Done(model, memory, read_json(own / SUMMARY, keys=()))
+    write_record(own / SUMMARY, summary)
+    return Done(model, memory, summary)
 
 
 def read_step(
@@ -81,10 +77,10 @@ def read_step(
     if not (own / SUMMARY).is_file() or not weights.is_file():
         return None
     try:
-        summary = read_json(own / SUMMARY, keys=("step", "classes", "last", "rows", "seconds"))
+        summary = read_record(own / SUMMARY, StepSummary)
         if given is None:
             _check_students(own, summary)
-        elif summary.get("given", {}).get("sha256") != sha256(given):
+        elif summary.given is None or summary.given.sha256 != sha256(given):
             raise UserError(f"the model {given} is another file than the step was judged with")
         if not (own / MEMORY).is_file():
             raise UserError(f"{own / MEMORY}, its exemplars, is gone")
@@ -96,7 +92,7 @@ def read_step(
             highlight=False,
         )
         return None
-    learnt_from = summary.get("hashes", {}).get("before")
+    learnt_from = summary.hashes.get("before")
     if before is not None and learnt_from is not None and before.hash not in (None, learnt_from):
         raise UserError(
             f"The student in {own} learnt from another model of step {step.number} than there is now; remove the "
@@ -120,14 +116,14 @@ def read_memory(own: Path, step: Step) -> Memory:
     return memory_of_lists(read_json(path, keys=("exemplars",))["exemplars"], step.images)
 
 
-def _check_students(own: Path, summary: Mapping[str, Any]) -> None:
+def _check_students(own: Path, summary: StepSummary) -> None:
     """Refuses weight files that are not those that the step wrote."""
-    for which, expected in summary.get("hashes", {}).items():
+    for which, expected in summary.hashes.items():
         if which in WEIGHTS and tensors_hash(read_weights(own / WEIGHTS[which])[0]) != expected:
             raise UserError(f"{own / WEIGHTS[which]} holds other weights than the step left there")
 
 
-def named_weights(weights: Path, own: Path, out: Path) -> dict[str, str]:
+def named_weights(weights: Path, own: Path, out: Path) -> WeightsFile:
     """A weight file as a step's summary names it: by its place in the run or among all runs, else as it was given.
 
     Args:
@@ -137,5 +133,5 @@ def named_weights(weights: Path, own: Path, out: Path) -> dict[str, str]:
     """
     for base in (own.parent.parent, out):
         if weights.is_relative_to(base):
-            return {"weights": str(weights.relative_to(base)), "sha256": sha256(weights)}
-    return {"weights": str(weights), "sha256": sha256(weights)}
+            return WeightsFile(weights=str(weights.relative_to(base)), sha256=sha256(weights))
+    return WeightsFile(weights=str(weights), sha256=sha256(weights))

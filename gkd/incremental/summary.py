@@ -1,90 +1,78 @@
-"""The summary of an incremental run whose steps are all finished."""
+"""Summary of an incremental run whose steps are all finished."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from gkd.experiment.environment import command, environment
 from gkd.experiment.prepare import Prepared
-from gkd.experiment.results import Summary, describe_relation
+from gkd.experiment.results import run_facts
 from gkd.models import count_parameters
-from gkd.storage.json_files import write_json
-from gkd.storage.run_files import CORRECT, STEPS, WEIGHTS
+from gkd.storage.judged import Correctness, Judged, TeacherResult
+from gkd.storage.records import INCREMENTAL, VERSION, write_record
+from gkd.storage.run_files import CORRECT, STEPS, SUMMARY, WEIGHTS
+from gkd.storage.run_results import RunSummary
+from gkd.storage.step_results import IncrementalResult, Matrices, StepSummary
 from gkd.storage.weights import read_weights, save_weights
 
 
 def summarise_steps(
-    folder: Path,
-    prepared: Prepared,
-    steps: Sequence[Mapping[str, Any]],
-    matrices: Mapping[str, Any],
-    threads: int,
-) -> Summary:
+    folder: Path, prepared: Prepared, steps: Sequence[StepSummary], matrices: Matrices, threads: int
+) -> RunSummary:
     """Sums up an incremental run whose steps are all finished: the last student, its correctness and the summary.
 
     Args:
         folder: the run's, with those of its steps in it.
         prepared: with the problem of the last step.
         steps: the summaries of the steps.
-        matrices: what ``gkd.incremental.matrix_file`` says of all of them.
+        matrices: the accuracy matrices of all of them.
         threads: CPU threads that were used.
     """
-    resolved, settings, problem = prepared.resolved, prepared.settings, prepared.problem
-    method, last, given = resolved.experiment.method, steps[-1], steps[0].get("given")
+    problem, last = prepared.problem, steps[-1]
     for name in WEIGHTS.values():
-        tensors, metadata = read_weights(folder / STEPS / str(last["step"]) / name)
+        tensors, metadata = read_weights(folder / STEPS / str(last.step) / name)
         save_weights(folder / name, tensors, metadata)
-    write_json(folder / CORRECT, {"count": len(problem.student.test), **last["correct"]})
+    write_record(folder / CORRECT, Correctness.of(len(problem.student.test), last.correct))
+    seconds, images = sum(step.seconds for step in steps), sum(step.images for step in steps)
+    by_head = prepared.experiment.method.judged_by_head
+    answers = "classifier" if by_head else "ncm"
+    summary = RunSummary(
+        version=VERSION,
+        kind=INCREMENTAL,
+        judged_by="head" if by_head else "nearest class mean of the exemplars",
+        epochs=last.epochs,
+        note="last: the last epoch of the last step; best: its epoch that validation chose; on all classes",
+        last=last.last,
+        best=last.best if isinstance(last.best, Judged) else last.last,
+        teacher=_given_model(steps[0]),
+        leak=[],
+        incremental=IncrementalResult(
+            answers=answers,
+            summary=matrices.by_answer[answers].summary,
+            steps=[step.result() for step in steps],
+        ),
+        empty_batches=_empty_batches(steps),
+        images_per_second=round(images / max(seconds, 1e-9), 1),
+        seconds=round(seconds, 2),
+        bookkeeping_seconds=round(sum(step.bookkeeping_seconds for step in steps), 2),
+        parameters=count_parameters(prepared.student) if last.parameters is None else last.parameters,
+        **run_facts(prepared, problem, threads),
+    )
+    write_record(folder / SUMMARY, summary)
+    return summary
+
+
+def _given_model(first: StepSummary) -> TeacherResult | None:
+    """The model that stands for the first step, as a run's summary has its teacher; None where it was trained."""
+    if first.given is None or first.head_accuracy is None:
+        return None
+    return TeacherResult(accuracy=first.head_accuracy, induced_accuracy=None, hash=first.given.hash)
+
+
+def _empty_batches(steps: Sequence[StepSummary]) -> dict[str, int]:
+    """Stage and term -> how many batches of all steps held nothing for the term."""
     empty: dict[str, int] = {}
     for step in steps:
-        for key, value in step["empty_batches"].items():
+        for key, value in step.empty_batches.items():
             empty[key] = empty.get(key, 0) + value
-    seconds, images = sum(step["seconds"] for step in steps), sum(step["images"] for step in steps)
-    teacher = given and {
-        "accuracy": steps[0]["head_accuracy"],
-        "induced_accuracy": None,
-        "hash": given["hash"],
-    }
-    answers = "classifier" if method.judged_by_head else "ncm"
-    shown = (
-        "step",
-        "teacher",
-        "teacher_hash",
-        "given",
-        "rules",
-        "memory",
-        "last",
-        "seconds",
-        "bookkeeping_seconds",
-    )
-    summary: Summary = {
-        "config": resolved.name,
-        "identity": resolved.identity,
-        "method": method.name,
-        "judged_by": "head" if method.judged_by_head else "nearest class mean of the exemplars",
-        "seed": settings.seed,
-        "relation": describe_relation(problem.relation),
-        "epochs": last["epochs"],
-        "note": "last: the last epoch of the last step; best: its epoch that validation chose; on all classes",
-        "last": last["last"],
-        "best": last["best"],
-        "teacher": teacher,
-        "leak": (),
-        "incremental": {
-            "answers": answers,
-            "summary": matrices[answers]["summary"],
-            "steps": [{key: step[key] for key in shown if key in step} for step in steps],
-        },
-        "empty_batches": empty,
-        "images_per_second": round(images / max(seconds, 1e-9), 1),
-        "seconds": round(seconds, 2),
-        "bookkeeping_seconds": round(sum(step["bookkeeping_seconds"] for step in steps), 2),
-        "parameters": last.get("parameters", count_parameters(prepared.student)),
-        "test_images": len(problem.student.test),
-        **environment(threads, settings.device, settings.dtype),
-        "command": command(),
-    }
-    write_json(folder / "summary.json", summary)
-    return summary
+    return empty

@@ -1,149 +1,247 @@
-"""The table of a few-shot grid: accuracy on episodes, paired with the baseline's."""
+"""Table of a few-shot grid: accuracy on episodes, paired with the baseline's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
-from gkd.few_shot.judging import unpacked
+from gkd.few_shot.judging import Accuracies, unpacked
 from gkd.metrics import mean_std
 from gkd.metrics.intervals import mean_interval
-from gkd.report.accuracy_table import leak_notes
+from gkd.report.added_metrics import mean_metrics, metric_content, metric_legend, metric_names
+from gkd.report.markdown import (
+    NONE,
+    Table,
+    absent_note,
+    axis_names,
+    axis_values,
+    leak_notes,
+    number,
+    spread,
+    varied_axes,
+)
+from gkd.storage.judged import PackedEpisodes
+from gkd.storage.run_results import AbsentCell, Cell
 
-Row = dict[str, Any]
+Who = Literal["last", "best", "teacher"]
+_TEACHER: Literal["teacher"] = "teacher"
 
 
-_TEACHER = "teacher"
+@dataclass(frozen=True)
+class SettingResult:
+    """A classifier on the episodes of one setting, in percent and points.
+
+    Attributes:
+        accuracy, interval: mean over seeds and episodes, and half the width of its 95 % interval over episodes.
+        std: over seeds; None of one.
+        difference, difference_interval: to the baseline on the same episodes; None where there is none on the same.
+    """
+
+    accuracy: float
+    interval: float
+    std: float | None
+    difference: float | None = None
+    difference_interval: float | None = None
+
+    def content(self) -> dict[str, float | None]:
+        """The numbers by name, without a difference where there is none."""
+        content = {"accuracy": self.accuracy, "interval": self.interval, "std": self.std}
+        if self.difference is None:
+            return content
+        return content | {"difference": self.difference, "difference_interval": self.difference_interval}
+
+
+@dataclass(frozen=True)
+class FewShotRow:
+    """A method, or the teacher alone, by one classifier, over its seeds.
+
+    Attributes:
+        axes, label, classifier: which row it is.
+        settings: setting -> the numbers.
+        n, seeds: the seeds.
+        leak: novel classes that the teacher was trained on.
+        reported: which network the row is about.
+        relation: the kind of the label relation.
+        base, seconds: test accuracy on the base classes, and of training; None of the teacher.
+        metrics: name -> mean of the metrics that the experiment adds.
+    """
+
+    axes: dict[str, JsonValue]
+    label: str
+    classifier: str
+    settings: dict[str, SettingResult]
+    n: int
+    seeds: list[int]
+    leak: list[str]
+    reported: Who
+    relation: str
+    base: float | None = None
+    seconds: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def content(self) -> dict[str, object]:
+        """The row by column, as ``table.json`` and ``table.csv`` have it."""
+        content: dict[str, object] = {
+            "axes": self.axes,
+            "label": self.label,
+            "classifier": self.classifier,
+            "settings": {setting: result.content() for setting, result in self.settings.items()},
+            "n": self.n,
+            "seeds": self.seeds,
+            "leak": self.leak,
+            "reported": self.reported,
+            "relation": self.relation,
+        }
+        content |= {} if self.base is None else {"base": self.base, "seconds": self.seconds}
+        return content | metric_content(self.metrics)
 
 
 def few_shot_rows(
-    cells: Sequence[dict[str, Any]],
-    absent: Sequence[dict[str, Any]],
+    cells: Sequence[Cell],
+    absent: Sequence[AbsentCell],
     *,
     baseline: str,
-    report: str,
+    report: Literal["last", "best"],
     order: Sequence[str],
-) -> list[Row]:
+) -> list[FewShotRow | AbsentCell]:
     """One row per (axes, label, classifier), after one of the teacher alone.
 
     Args:
         cells: finished cells of a grid, with their ``episodes``.
         absent: denied rows; they stand in the table with a reason and no numbers.
         baseline: the label that others are compared with, episode by episode, within each seed.
-        report: ``last`` or ``best``: which student the row is about.
+        report: which student the row is about.
         order: the labels in the order of the config.
-
-    Returns:
-        Rows whose ``settings`` hold, by setting, the mean ``accuracy`` over seeds and episodes, the half width
-        ``interval`` of its 95 % interval over episodes, its ``std`` over seeds, and ``difference`` with
-        ``difference_interval`` where the baseline was judged on the same episodes by the same classifier.
     """
-    rows: list[Row] = []
-    everything = [*cells, *absent]
-    for axes in dict.fromkeys(str(cell["axes"]) for cell in everything):
-        here = [cell for cell in cells if str(cell["axes"]) == axes]
-        base = [cell for cell in here if cell["label"] == baseline]
-        taught = [cell for cell in here if _TEACHER in cell["episodes"]]
-        if taught:
-            rows += _rows(taught[:1], base, _TEACHER, _TEACHER, baseline)
+    rows: list[FewShotRow | AbsentCell] = []
+    for axes in dict.fromkeys([*(str(cell.axes) for cell in cells), *(str(cell.axes) for cell in absent)]):
+        here = [cell for cell in cells if str(cell.axes) == axes]
+        base = [cell for cell in here if cell.label == baseline]
+        taught = [cell for cell in here if _answers(cell, _TEACHER)]
+        rows += _rows(taught[:1], base, _TEACHER, _TEACHER, baseline)
         for label in order:
-            rows += _rows([cell for cell in here if cell["label"] == label], base, label, report, baseline)
-            rows += [entry for entry in absent if str(entry["axes"]) == axes and entry["label"] == label]
+            rows += _rows([cell for cell in here if cell.label == label], base, label, report, baseline)
+            rows += [cell for cell in absent if (str(cell.axes), cell.label) == (axes, label)]
     return rows
 
 
-def _rows(
-    group: list[dict[str, Any]], base: list[dict[str, Any]], label: str, which: str, baseline: str
-) -> list[Row]:
+def _answers(cell: Cell, who: Who) -> PackedEpisodes:
+    """A network's answers to the episodes; none where it was not asked."""
+    if cell.episodes is None:
+        return {}
+    packed = {"last": cell.episodes.last, "best": cell.episodes.best, "teacher": cell.episodes.teacher}[who]
+    return packed or {}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One network's accuracies on every episode, and setting -> the name of the episodes."""
+
+    accuracies: Accuracies
+    drawn: dict[str, str | None]
+
+    @classmethod
+    def of(cls, cell: Cell, who: Who) -> _Run:
+        packed = _answers(cell, who)
+        return cls(unpacked(packed), {setting: answers.drawn for setting, answers in packed.items()})
+
+    def same(self, other: _Run, setting: str, classifier: str) -> bool:
+        """Whether another run asked this classifier the same episodes of a setting."""
+        if classifier not in other.accuracies.get(setting, {}):
+            return False
+        if len(other.accuracies[setting][classifier]) != len(self.accuracies[setting][classifier]):
+            return False
+        names = (self.drawn[setting], other.drawn[setting])
+        return names[0] == names[1] or None in names
+
+
+def _rows(group: list[Cell], base: list[Cell], label: str, who: Who, baseline: str) -> list[FewShotRow]:
     if not group:
         return []
-    ours = {cell["seed"]: unpacked(cell["episodes"][which]) for cell in group}
-    theirs = {cell["seed"]: unpacked(cell["episodes"][_other(which)]) for cell in base}
-    drawn = {cell["seed"]: _drawn(cell["episodes"][which]) for cell in group}
-    drawn_there = {cell["seed"]: _drawn(cell["episodes"][_other(which)]) for cell in base}
-    first = group[0]
-    rows = []
-    for classifier in next(iter(next(iter(ours.values())).values())):
-        settings = {}
-        for setting in next(iter(ours.values())):
-            mine = {seed: found[setting][classifier] for seed, found in ours.items()}
-            alone = {
-                seed: theirs[seed][setting][classifier]
-                for seed in mine
-                if classifier in theirs.get(seed, {}).get(setting, {})
-                and len(theirs[seed][setting][classifier]) == len(mine[seed])
-                and _same(drawn[seed][setting], drawn_there[seed][setting])
-            }
-            settings[setting] = _compared(mine, {} if label == baseline else alone)
-        row = {"axes": first["axes"], "label": label, "classifier": classifier, "settings": settings}
-        row |= {"n": len(group), "seeds": sorted(ours), "leak": first.get("leak", []), "reported": which}
-        row |= {"relation": first["relation"]["kind"]}
-        if label != _TEACHER:
-            row["base"] = mean_std([cell[which]["accuracy"] for cell in group])[0]
-            row["seconds"] = mean_std([cell["seconds"] for cell in group])[0]
-        rows.append(row)
-    return rows
+    # A teacher is compared with the baseline's last students.
+    beside: Who = "last" if who == _TEACHER else who
+    runs = {cell.seed: _Run.of(cell, who) for cell in group}
+    base_runs = {} if label == baseline else {cell.seed: _Run.of(cell, beside) for cell in base}
+    first, accuracies = group[0], next(iter(runs.values())).accuracies
+    students = [cell.best if who == "best" else cell.last for cell in group] if who != _TEACHER else []
+    return [
+        FewShotRow(
+            axes=first.axes,
+            label=label,
+            classifier=classifier,
+            settings={setting: _compared(runs, base_runs, setting, classifier) for setting in accuracies},
+            n=len(group),
+            seeds=sorted(runs),
+            leak=first.leak,
+            reported=who,
+            relation=first.relation.kind,
+            base=mean_std([judged.accuracy for judged in students])[0] if students else None,
+            seconds=mean_std([cell.seconds for cell in group])[0] if students else None,
+            metrics=mean_metrics(students),
+        )
+        for classifier in next(iter(accuracies.values()))
+    ]
 
 
-def _drawn(content: dict[str, Any]) -> dict[str, str | None]:
-    """Setting -> the name of its episodes; None in files from before they had one."""
-    return {setting: found.get("drawn") for setting, found in content.items()}
-
-
-def _same(one: str | None, other: str | None) -> bool:
-    return one == other or None in (one, other)
-
-
-def _other(which: str) -> str:
-    """The students that a row is compared with: the teacher with the last ones."""
-    return "last" if which == _TEACHER else which
-
-
-def _compared(mine: dict[int, Tensor], alone: dict[int, Tensor]) -> dict[str, float | None]:
+def _compared(
+    runs: dict[int, _Run], base_runs: dict[int, _Run], setting: str, classifier: str
+) -> SettingResult:
     """Accuracy of each episode averaged over seeds, and its difference to the baseline's on the same episodes."""
-    accuracy, interval = mean_interval(torch.stack(list(mine.values())).mean(0))
-    found: dict[str, float | None] = {"accuracy": accuracy, "interval": interval}
-    found["std"] = mean_std([float(values.mean()) for values in mine.values()])[1]
-    if alone:
-        gain = torch.stack([mine[seed] - alone[seed] for seed in alone]).mean(0)
-        found["difference"], found["difference_interval"] = mean_interval(gain)
-    return found
+
+    def of(run: _Run) -> Tensor:
+        return run.accuracies[setting][classifier]
+
+    accuracy, interval = mean_interval(torch.stack([of(run) for run in runs.values()]).mean(0))
+    std = mean_std([float(of(run).mean()) for run in runs.values()])[1]
+    pairs = [(run, base_runs[seed]) for seed, run in runs.items() if seed in base_runs]
+    gains = [of(run) - of(base) for run, base in pairs if run.same(base, setting, classifier)]
+    if not gains:
+        return SettingResult(accuracy, interval, std)
+    return SettingResult(accuracy, interval, std, *mean_interval(torch.stack(gains).mean(0)))
 
 
-def few_shot_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
+def few_shot_markdown(rows: Sequence[FewShotRow | AbsentCell], *, baseline: str, axes: Sequence[str]) -> str:
     """The table as Markdown, with what its columns mean below it."""
-    varied = [axis for axis in axes if len({str(row["axes"].get(axis)) for row in rows}) > 1]
-    numbered = [row for row in rows if "settings" in row]
-    settings = list(dict.fromkeys(setting for row in numbered for setting in row["settings"]))
-    head = [*(axis.rsplit(".", 1)[-1] for axis in varied), "method", "classifier"]
+    varied = varied_axes(rows, axes)
+    numbered = [row for row in rows if isinstance(row, FewShotRow)]
+    settings = list(dict.fromkeys(setting for row in numbered for setting in row.settings))
+    added = metric_names(row.metrics for row in numbered)
+    head = [*axis_names(varied), "method", "classifier"]
     for setting in settings:
         head += [setting, f"Δ to {baseline}"]
-    head += ["base classes", "n", "s"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    notes = []
+    lines = []
     for row in rows:
-        lead = [*(str(row["axes"].get(axis)) for axis in varied), row["label"]]
-        if "absent" in row:
-            lines.append("| " + " | ".join([*lead, *["–"] * (len(head) - len(lead))]) + " |")
-            notes.append(f"{row['label']} is absent: {row['absent']}")
+        line = [*axis_values(row, varied), row.label]
+        lines.append(line + _numbers(row, settings, added) if isinstance(row, FewShotRow) else line)
+    notes = leak_notes([row.leak for row in numbered])
+    notes += [absent_note(row) for row in rows if isinstance(row, AbsentCell)]
+    which: Who = next((row.reported for row in numbered if row.label != _TEACHER), "last")
+    legend = _legend(which, baseline) + metric_legend(added)
+    return Table([*head, "base classes", *added, "n", "s"], lines, notes, legend).text()
+
+
+def _numbers(row: FewShotRow, settings: Sequence[str], added: Sequence[str]) -> list[str]:
+    """A row's classifier and numbers; none in a setting that it was not asked."""
+    cells = [row.classifier]
+    for setting in settings:
+        result = row.settings.get(setting)
+        if result is None:  # an axis of the grid, or the row itself, asks for others
+            cells += [NONE, NONE]
             continue
-        cells = [*lead, row["classifier"]]
-        for setting in settings:
-            found = row["settings"].get(setting)
-            if found is None:  # an axis of the grid, or the row itself, asks for others
-                cells += ["–", "–"]
-                continue
-            cells.append(_spread(found["accuracy"], found["interval"]))
-            gap = found.get("difference")
-            cells.append("–" if gap is None else f"{gap:+.2f} ± {found['difference_interval']:.2f}")
-        cells += [_number(row.get("base")), str(row["n"]), _number(row.get("seconds"), ".1f")]
-        lines.append("| " + " | ".join(cells) + " |")
-    notes = leak_notes(numbered) + notes
-    which = next((row["reported"] for row in numbered if row["label"] != _TEACHER), "last")
-    legend = (
+        cells.append(spread(result.accuracy, result.interval))
+        cells.append(spread(result.difference, result.difference_interval, "+.2f"))
+    cells.append(number(row.base))
+    cells += [number(row.metrics.get(name), ".4g") for name in added]
+    return [*cells, str(row.n), number(row.seconds, ".1f")]
+
+
+def _legend(which: Who, baseline: str) -> str:
+    return (
         f"Accuracy in percent on episodes of novel classes, of the student of the {which} epoch, averaged over n "
         "seeds; ± is the half width of the 95 % interval over episodes (Student's t). "
         f"Δ: difference to the {baseline} on the same episodes, paired within each seed; – where it was judged on "
@@ -151,12 +249,3 @@ def few_shot_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]
         "trainings. base classes: test accuracy on the classes that were trained on, by the nearest class mean where "
         "no head is trained. s: training seconds a run."
     )
-    return "\n".join(lines) + "\n\n" + "\n\n".join([*dict.fromkeys(notes), legend]) + "\n"
-
-
-def _spread(mean: float, half: float) -> str:
-    return f"{mean:.2f} ± {half:.2f}"
-
-
-def _number(value: float | None, form: str = ".2f") -> str:
-    return "–" if value is None else f"{value:{form}}"

@@ -1,23 +1,34 @@
-"""What incremental runs say: a table of the steps of one, a table of many, and the plots of both."""
+"""Tables and plots of incremental runs: the steps of one run, and a grid of many."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import JsonValue
 
 from gkd.incremental.accuracy_matrix import accuracy_matrix
 from gkd.incremental.matrix_file import read_matrices
 from gkd.metrics import mean_std
+from gkd.report.added_metrics import mean_metrics, metric_content, metric_legend, metric_names
 from gkd.report.incremental_plots import Curve, plot_curves, plot_matrices, plot_matrix
-from gkd.storage.json_files import read_json
-
-Row = dict[str, Any]
-
+from gkd.report.markdown import (
+    Table,
+    absent_note,
+    axis_names,
+    axis_values,
+    number,
+    spread,
+    varied_axes,
+)
+from gkd.storage.records import read_record
+from gkd.storage.run_files import SUMMARY
+from gkd.storage.run_results import AbsentCell, Cell, RunSummary
+from gkd.storage.step_results import AnswerMatrix, IncrementalResult, Matrices
 
 CURVES_PLOT, MATRIX_PLOT, MATRICES_PLOT = "curves.png", "matrix.png", "matrices.png"
 
@@ -28,6 +39,9 @@ _NAMES = {
     "ncm": "nearest exemplar mean",
     "ncm_task_aware": "nearest exemplar mean, step known",
 }
+
+
+_ANSWERS = ("classifier", "ncm")  # those that have a row each
 
 
 # Column -> the number of a run's summary.
@@ -50,84 +64,123 @@ def plot_run(folder: Path) -> Path:
         The path of the former.
     """
     matrices = read_matrices(folder)
-    seen = list(accumulate(matrices["num_classes"]))
+    seen = list(accumulate(matrices.num_classes))
+    by_answer = matrices.by_answer
     curves = [
-        Curve(_NAMES[name], seen[: len(matrices[name]["seen"])], [_numbers(matrices[name]["seen"])])
-        for name in _NAMES
-        if name in matrices
+        Curve(shown, seen[: len(by_answer[name].seen)], [_numbers(by_answer[name].seen)])
+        for name, shown in _NAMES.items()
+        if name in by_answer
     ]
     answers = "classifier"
-    if (folder / "summary.json").is_file():
-        answers = read_json(folder / "summary.json", keys=("incremental",))["incremental"]["answers"]
+    if (folder / SUMMARY).is_file():
+        summary = read_record(folder / SUMMARY, RunSummary)
+        answers = summary.incremental.answers if summary.incremental is not None else answers
     plot_matrix(
-        accuracy_matrix(matrices[answers]["rows"]),
-        matrices["num_classes"],
+        accuracy_matrix(by_answer[answers].rows),
+        matrices.num_classes,
         folder / MATRIX_PLOT,
         title=_NAMES[answers],
     )
     return plot_curves(curves, folder / CURVES_PLOT)
 
 
-def plot_cells(cells: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+def plot_cells(cells: Sequence[Cell], folder: Path) -> Path | None:
     """Draws a grid's methods, each the mean over its seeds, by what answers for it.
 
     ``curves.png`` has their curves over each other, ``matrices.png`` their accuracy matrices side by side.
 
     Returns:
-        The path of the former.
+        The path of the former; None where no cell is of an incremental run.
     """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[tuple[Matrices, AnswerMatrix]]] = {}
     for cell in cells:
-        groups.setdefault(_label(cell), []).append(cell)
-    curves, matrices = [], []
+        if cell.matrix is not None and cell.incremental is not None:
+            answered = cell.matrix.by_answer[cell.incremental.answers]
+            groups.setdefault(_label(cell), []).append((cell.matrix, answered))
+    if not groups:
+        return None
+    curves, pictures = [], []
     for label, group in groups.items():
-        own = [cell["matrix"][cell["incremental"]["answers"]] for cell in group]
-        num_classes = group[0]["matrix"]["num_classes"]
-        curves.append(Curve(label, list(accumulate(num_classes)), [_numbers(run["seen"]) for run in own]))
-        mean = torch.stack([accuracy_matrix(run["rows"]) for run in own]).mean(0)
-        matrices.append((label, mean, num_classes))
-    plot_matrices(matrices, folder / MATRICES_PLOT)
+        num_classes = group[0][0].num_classes
+        curves.append(Curve(label, list(accumulate(num_classes)), [_numbers(run.seen) for _, run in group]))
+        mean = torch.stack([accuracy_matrix(run.rows) for _, run in group]).mean(0)
+        pictures.append((label, mean, num_classes))
+    plot_matrices(pictures, folder / MATRICES_PLOT)
     return plot_curves(curves, folder / CURVES_PLOT)
 
 
-def _label(cell: Mapping[str, Any]) -> str:
-    axes = ", ".join(f"{key.rsplit('.', 1)[-1]} {value}" for key, value in cell["axes"].items())
-    return f"{cell['label']} ({axes})" if axes else str(cell["label"])
+def _label(cell: Cell) -> str:
+    axes = ", ".join(f"{key.rsplit('.', 1)[-1]} {value}" for key, value in cell.axes.items())
+    return f"{cell.label} ({axes})" if axes else cell.label
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else value for value in values]
 
 
-def step_table(matrices: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+def step_table(matrices: Matrices, result: IncrementalResult) -> list[str]:
     """A line for each step of a run: classes, accuracy on all of them so far, exemplars, seconds."""
-    names = [name for name in _NAMES if name in matrices]
-    lines = ["step  classes  " + "  ".join(_NAMES[name] for name in names) + "  exemplars  s"]
-    seen = list(accumulate(matrices["num_classes"]))
-    for step in summary["steps"]:
-        number = step["step"] - 1
-        cells = [f"{_number(matrices[name]['seen'][number]):>{len(_NAMES[name])}}" for name in names]
+    by_answer = {name: matrices.by_answer[name] for name in _NAMES if name in matrices.by_answer}
+    lines = ["step  classes  " + "  ".join(_NAMES[name] for name in by_answer) + "  exemplars  s"]
+    seen = list(accumulate(matrices.num_classes))
+    for step in result.steps:
+        cells = [f"{number(run.seen[step.step - 1]):>{len(_NAMES[name])}}" for name, run in by_answer.items()]
         lines.append(
-            f"{step['step']:<6}{seen[number]:<9}"
+            f"{step.step:<6}{seen[step.step - 1]:<9}"
             + "  ".join(cells)
-            + f"  {step['memory']:>9}  {step['seconds']:.1f}"
+            + f"  {step.memory:>9}  {step.seconds:.1f}"
         )
-    for name in names:
-        if name in ("classifier", "ncm"):
-            found = matrices[name]["summary"]
-            said = ", ".join(f"{label} {_number(found[key])}" for label, key in _COLUMNS.items())
-            lines.append(f"{_NAMES[name]}: {said}")
+    for name in _ANSWERS:
+        if name in by_answer:
+            numbers = by_answer[name].summary
+            shown = ", ".join(f"{label} {number(numbers[key])}" for label, key in _COLUMNS.items())
+            lines.append(f"{_NAMES[name]}: {shown}")
     return lines
 
 
+@dataclass(frozen=True)
+class IncrementalRow:
+    """A method by what answers for its students, over its seeds.
+
+    Attributes:
+        axes, label, relation, answers: which row it is.
+        n, seeds: the seeds.
+        judged: whether this is what answers for the method.
+        numbers: name -> mean and std over seeds of ``gkd.incremental.accuracy_matrix.incremental_summary``.
+        seconds: of training, mean.
+        metrics: name -> mean of the metrics that the experiment adds.
+    """
+
+    axes: dict[str, JsonValue]
+    label: str
+    relation: str
+    answers: str
+    n: int
+    judged: bool
+    seeds: list[int]
+    numbers: dict[str, tuple[float | None, float | None]]
+    seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def content(self) -> dict[str, object]:
+        """The row by column, as ``table.json`` and ``table.csv`` have it."""
+        late = ("numbers", "seconds", "metrics")
+        content: dict[str, object] = {
+            each.name: getattr(self, each.name) for each in fields(self) if each.name not in late
+        }
+        for name, (mean, std) in self.numbers.items():
+            content |= {name: mean, f"{name}_std": std}
+        return content | {"seconds": self.seconds} | metric_content(self.metrics)
+
+
 def incremental_rows(
-    cells: Sequence[Mapping[str, Any]],
-    absent: Sequence[dict[str, Any]],
+    cells: Sequence[Cell],
+    absent: Sequence[AbsentCell],
     *,
     baseline: str,
     report: str,
     order: Sequence[str],
-) -> list[Row]:
+) -> list[IncrementalRow | AbsentCell]:
     """One row per (axes, label) and per what answers, the head and the nearest exemplar mean.
 
     Args:
@@ -135,56 +188,58 @@ def incremental_rows(
         absent: denied rows; they stand in the table with a reason and no numbers.
         baseline, report: as other tables take them; every row is about the last epoch of each step.
         order: the labels in the order of the config.
-
-    Returns:
-        Rows with mean and std over seeds of each number of ``gkd.incremental.accuracy_matrix.incremental_summary``.
     """
-    rows: list[Row] = []
-    for axes in dict.fromkeys(str(cell["axes"]) for cell in [*cells, *absent]):
+    rows: list[IncrementalRow | AbsentCell] = []
+    for axes in dict.fromkeys([*(str(cell.axes) for cell in cells), *(str(cell.axes) for cell in absent)]):
         for label in order:
-            group = [cell for cell in cells if (str(cell["axes"]), cell["label"]) == (axes, label)]
-            for answers in ("classifier", "ncm"):
-                own = [cell for cell in group if answers in cell["matrix"]]
-                if own:
-                    rows.append(_row(own, answers))
-            rows += [entry for entry in absent if str(entry["axes"]) == axes and entry["label"] == label]
+            group = [cell for cell in cells if (str(cell.axes), cell.label) == (axes, label)]
+            rows += [row for answers in _ANSWERS for row in _rows(group, answers)]
+            rows += [cell for cell in absent if (str(cell.axes), cell.label) == (axes, label)]
     return rows
 
 
-def _row(group: Sequence[Mapping[str, Any]], answers: str) -> Row:
-    first = group[0]
-    row: Row = {key: first[key] for key in ("axes", "label")}
-    row |= {"relation": first["relation"]["kind"], "answers": answers, "n": len(group)}
-    row |= {
-        "judged": first["incremental"]["answers"] == answers,
-        "seeds": sorted(cell["seed"] for cell in group),
-    }
-    for name in first["matrix"][answers]["summary"]:
-        values = [cell["matrix"][answers]["summary"][name] for cell in group]
-        known = [value for value in values if value is not None]
-        row[name], row[f"{name}_std"] = mean_std(known) if known else (None, None)
-    row["seconds"] = mean_std([cell["seconds"] for cell in group])[0]
-    return row
+def _rows(group: Sequence[Cell], answers: str) -> list[IncrementalRow]:
+    """The row of the cells that were answered so; none where no cell was."""
+    runs = [
+        (cell, cell.matrix.by_answer[answers].summary)
+        for cell in group
+        if cell.matrix is not None and answers in cell.matrix.by_answer
+    ]
+    if not runs:
+        return []
+    first, names = runs[0]
+    judged = first.incremental is not None and first.incremental.answers == answers
+    row = IncrementalRow(
+        axes=first.axes,
+        label=first.label,
+        relation=first.relation.kind,
+        answers=answers,
+        n=len(runs),
+        judged=judged,
+        seeds=sorted(cell.seed for cell, _ in runs),
+        numbers={name: _mean_std([summary[name] for _, summary in runs]) for name in names},
+        seconds=mean_std([cell.seconds for cell, _ in runs])[0],
+        metrics=mean_metrics([cell.last for cell, _ in runs]) if judged else {},
+    )
+    return [row]
 
 
-def incremental_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[str]) -> str:
+def _mean_std(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Over what was measured."""
+    measured = [value for value in values if value is not None]
+    return mean_std(measured) if measured else (None, None)
+
+
+def incremental_markdown(
+    rows: Sequence[IncrementalRow | AbsentCell], *, baseline: str, axes: Sequence[str]
+) -> str:
     """The table as Markdown, with what its columns mean below it."""
-    varied = [axis for axis in axes if len({str(row["axes"].get(axis)) for row in rows}) > 1]
-    head = [*(axis.rsplit(".", 1)[-1] for axis in varied), "method", "answered by", *_COLUMNS, "n", "s"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    notes = []
+    varied = varied_axes(rows, axes)
+    added = metric_names(row.metrics for row in rows if isinstance(row, IncrementalRow))
+    lines = []
     for row in rows:
-        lead = [*(str(row["axes"].get(axis)) for axis in varied), row["label"]]
-        if "absent" in row:
-            lines.append("| " + " | ".join([*lead, *["–"] * (len(head) - len(lead))]) + " |")
-            notes.append(f"{row['label']} is absent: {row['absent']}")
-            continue
-        named = _NAMES[row["answers"]] + (
-            " (the method's)" if row["judged"] and row["answers"] == "ncm" else ""
-        )
-        cells = [*lead, named]
-        cells += [_spread(row[key], row[f"{key}_std"]) for key in _COLUMNS.values()]
-        lines.append("| " + " | ".join([*cells, str(row["n"]), f"{row['seconds']:.1f}"]) + " |")
+        line = [*axis_values(row, varied), row.label]
+        lines.append(line + _cells(row, added) if isinstance(row, IncrementalRow) else line)
     legend = (
         "Test accuracy in percent, mean ± std over n seeds, of the student of each step's last epoch. average: the "
         "mean over the steps, the first among them, of the accuracy on all classes so far; last: after the last step; "
@@ -192,12 +247,17 @@ def incremental_markdown(rows: Sequence[Row], *, baseline: str, axes: Sequence[s
         "old, new, harmonic: after the last step, on earlier classes, on the step's own, and their harmonic mean. "
         "s: training seconds of all steps; a first model that is given or shared is not among them."
     )
-    return "\n".join(lines) + "\n\n" + "\n\n".join([*dict.fromkeys(notes), legend]) + "\n"
+    return Table(
+        head=[*axis_names(varied), "method", "answered by", *_COLUMNS, *added, "n", "s"],
+        rows=lines,
+        notes=[absent_note(row) for row in rows if isinstance(row, AbsentCell)],
+        legend=legend + metric_legend(added),
+    ).text()
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
-def _spread(mean: float | None, std: float | None) -> str:
-    return _number(mean) if std is None else f"{_number(mean)} ± {std:.2f}"
+def _cells(row: IncrementalRow, added: Sequence[str]) -> list[str]:
+    """What answers in a row, and its numbers."""
+    named = _NAMES[row.answers] + (" (the method's)" if row.judged and row.answers == "ncm" else "")
+    numbers = [spread(*row.numbers[key]) for key in _COLUMNS.values()]
+    numbers += [number(row.metrics.get(name), ".4g") for name in added]
+    return [named, *numbers, str(row.n), f"{row.seconds:.1f}"]

@@ -14,6 +14,8 @@ from torch import Tensor
 from gkd.few_shot.judging import unpacked
 from gkd.metrics.intervals import mean_interval
 from gkd.storage.json_files import read_json
+from gkd.storage.judged import EpisodeAnswers
+from gkd.storage.records import read_record
 from gkd.storage.run_files import EPISODES, ROUTING
 from gkd.training.meter import MetricsFile
 
@@ -121,17 +123,15 @@ def plot_few_shot(folder: Path) -> Path:
     """
     from matplotlib.figure import Figure  # no pyplot: no window system, no global state
 
-    content = read_json(folder / EPISODES, keys=("last", "best"))
-    ways = dict.fromkeys(setting.partition(" ")[0] for setting in content["last"])
+    answers = read_record(folder / EPISODES, EpisodeAnswers)
+    ways = dict.fromkeys(setting.partition(" ")[0] for setting in answers.last)
     figure = Figure(figsize=(5.5 * len(ways), 4.2), layout="constrained")
     panels = figure.subplots(1, len(ways), squeeze=False)[0]
     for axes, way in zip(panels, ways, strict=True):
         axes.set_xscale("log")
-        for which, style in (("last", "-"), ("teacher", "--")):
-            if which in content:
-                _draw_shots(
-                    axes, unpacked(content[which]), way, "student" if which == "last" else which, style
-                )
+        for who, packed, style in (("student", answers.last, "-"), ("teacher", answers.teacher, "--")):
+            if packed is not None:
+                _draw_shots(axes, unpacked(packed), way, who, style)
         axes.set(xlabel="shots", ylabel="accuracy on novel classes (%)", title=f"{way} episodes")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)

@@ -1,4 +1,9 @@
-"""Checkpoints that are whole or absent."""
+"""Checkpoints that are whole or absent.
+
+A checkpoint is one folder: weights as safetensors, optimiser and generator state as a file that
+``torch.load(weights_only=True)`` reads, and a manifest of SHA-256 sums. It is written aside, synced
+and renamed as a whole; the last two are kept; a damaged one is passed over for the one before.
+"""
 
 from __future__ import annotations
 

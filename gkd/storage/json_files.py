@@ -35,10 +35,13 @@ def read_json(path: Path, *, keys: Iterable[str]) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict) or not content.keys() >= set(keys):
-        raise UserError(
-            f"{path} is damaged. Remove it, and repeat the command that made it, to make it anew."
-        )
+        raise damaged(path)
     return content
+
+
+def damaged(path: Path) -> UserError:
+    """The error for a file that was cut short or changed by something else."""
+    return UserError(f"{path} is damaged. Remove it, and repeat the command that made it, to make it anew.")
 
 
 def write_failure(path: Path, error: Exception) -> str:

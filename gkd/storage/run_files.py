@@ -1,4 +1,4 @@
-"""The names of the files in a run folder, and how correctness is packed in them."""
+"""Names of the files in a run folder, and packed correctness."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ MATRIX = "matrix.json"  # in a run folder: the accuracy matrices and what is rea
 STEPS = "steps"  # in a run folder: a folder for each step, named by its number from 1
 
 
-ROUTING = "routing.json"
+ROUTING = "routing.json"  # in a run folder: where routed distillation took place
 
 
-CORRECT = "correct.json"
+SUMMARY = "summary.json"  # in a run folder and in that of a step: its results; what has it is finished
 
 
-FROZEN = "frozen "  # before a classifier's name: what it makes of the embedding that the student starts from
+CORRECT = "correct.json"  # in a run folder: which test images its students get right
+
+
+FROZEN = "frozen "  # before a classifier's name: its answers on the embedding that the student starts from
 
 
 WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}

@@ -1,27 +1,34 @@
-"""What a weight file says of its network: read once, in one place, and never believed to import anything."""
+"""The header of a weight file: what it says of its network, written and read in one place.
+
+What a header says is never believed to import anything.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gkd.core.errors import UserError
+from gkd.storage.weights import read_header
+
+_A_RUNS_FILE = "the weight files of gkd's runs do"
 
 
 @dataclass(frozen=True)
-class WeightFacts:
-    """The metadata of a weight file; None or empty where it says nothing.
+class WeightMetadata:
+    """What a weight file says of its network; None or empty where it says nothing.
 
     Attributes:
         network: the name that builds it.
         classes: the names of its columns.
         mean, std: of its input, one number a channel, in [0, 1] pixel units.
         image_shape: ``(C, H, W)`` of the images that it was trained on.
+        method: the name of the method that trained it.
         options, taps: what it was built with.
-        test_accuracy: in percent, as its run found it.
+        test_accuracy: in percent, as its run measured it.
     """
 
     network: str | None = None
@@ -29,39 +36,79 @@ class WeightFacts:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     image_shape: tuple[int, int, int] | None = None
+    method: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     taps: dict[str, Any] = field(default_factory=dict)
     test_accuracy: float | None = None
 
     @classmethod
-    def read(cls, metadata: Mapping[str, str], path: Path) -> WeightFacts:
-        """The facts in ``read_weights``'s metadata.
+    def read(cls, path: Path) -> WeightMetadata:
+        """The metadata of a weight file, whose tensors are not read; empty of a torch file, which has no header.
 
         Raises:
-            UserError: an entry that is not what gkd writes there.
+            UserError: a missing or unreadable file, or an entry that is not what gkd writes there.
         """
-        readers: dict[str, Callable[[str], Any]] = {
-            "network": str,
-            "classes": _names,
-            "mean": lambda text: tuple(map(float, text.split(","))),
-            "std": lambda text: tuple(map(float, text.split(","))),
-            "image_shape": _shape,
-            "options": _mapping,
-            "taps": _mapping,
-            "test_accuracy": float,
-        }
-        found: dict[str, Any] = {}
-        for key, reader in readers.items():
-            if key not in metadata:
+        return cls.from_header(read_header(path), path)
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, str], path: Path) -> WeightMetadata:
+        """The metadata in the strings of ``read_header``; entries of other names are passed over.
+
+        Raises:
+            UserError: an entry that is not what gkd writes there; ``path`` names its file.
+        """
+        values: dict[str, Any] = {}
+        for key, reader in _READERS.items():
+            if key not in header:
                 continue
             try:
-                found[key] = reader(metadata[key])
+                values[key] = reader(header[key])
             except ValueError as error:
                 raise UserError(
                     f"What {path} says of its {key} cannot be read ({error}); the file was changed by something "
                     "else, or another program uses that name."
                 ) from None
-        return cls(**found)
+        return cls(**values)
+
+    def to_header(self) -> dict[str, str]:
+        """The strings of ``from_header``, without those that would say nothing."""
+        values = {key: getattr(self, key) for key in _WRITERS}
+        return {key: _WRITERS[key](value) for key, value in values.items() if value not in (None, {})}
+
+    def absent(self) -> list[str]:
+        """Which of the names that ``complete`` needs have no value."""
+        return [key for key in _NEEDED if getattr(self, key) is None]
+
+    def complete(self, path: Path, remedy: str = _A_RUNS_FILE) -> CompleteMetadata:
+        """The same with all that feeds the network, as every run writes it.
+
+        Args:
+            path: the file, for the error.
+            remedy: the end of the error: which files say all.
+
+        Raises:
+            UserError: a value that is not there.
+        """
+        network, classes, mean, std, image_shape = (
+            self.network, self.classes, self.mean, self.std, self.image_shape
+        )  # fmt: skip
+        if network is None or classes is None or mean is None or std is None or image_shape is None:
+            raise UserError(f"{path} does not say its {', '.join(self.absent())}; {remedy}.")
+        return CompleteMetadata(network, classes, mean, std, image_shape)
+
+
+@dataclass(frozen=True)
+class CompleteMetadata:
+    """What builds and feeds a network, with no gaps; the fields of ``WeightMetadata``."""
+
+    network: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_shape: tuple[int, int, int]
+
+
+_NEEDED = tuple(CompleteMetadata.__dataclass_fields__)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -78,8 +125,40 @@ def _mapping(text: str) -> dict[str, Any]:
     return content
 
 
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
+
+
 def _shape(text: str) -> tuple[int, ...]:
     shape = tuple(map(int, text.split(",")))
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"{text[:60]!r} is no C,H,W")
     return shape
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(map(str, values))
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "network": str,
+    "classes": _names,
+    "mean": _numbers,
+    "std": _numbers,
+    "image_shape": _shape,
+    "method": str,
+    "options": _mapping,
+    "taps": _mapping,
+    "test_accuracy": float,
+}
+_WRITERS: dict[str, Callable[[Any], str]] = {
+    "network": str,
+    "classes": lambda names: json.dumps(list(names)),
+    "mean": _listed,
+    "std": _listed,
+    "image_shape": _listed,
+    "method": str,
+    "options": json.dumps,
+    "taps": json.dumps,
+    "test_accuracy": "{:.2f}".format,
+}

@@ -1,9 +1,4 @@
-"""Checkpoints that are whole or absent, and weights in the formats that the field uses.
-
-A checkpoint is one folder: weights as safetensors, optimiser and generator state as a file that
-``torch.load(weights_only=True)`` reads, and a manifest of SHA-256 sums. It is written aside, synced
-and renamed as a whole; the last two are kept; a damaged one is passed over for the one before.
-"""
+"""Weight files: written as safetensors, read in the formats that the field uses, loaded into a network."""
 
 from __future__ import annotations
 
@@ -12,8 +7,10 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -64,7 +61,7 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A state dict and its metadata from safetensors, or from a torch file read with weights_only.
+    """A state dict and its header from safetensors, or from a torch file read with weights_only.
 
     Files may hold the state dict itself or, torch's, have it under ``model`` or ``state_dict``; ``load_weights``
     knows what may stand before its names. Of other objects only an ``argparse.Namespace``, in which training
@@ -74,17 +71,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         UserError: a missing, unreadable or unsafe file.
     """
-    if not path.is_file():
-        raise UserError(
-            f"The checkpoint {path} does not exist; give the path of a .safetensors or .pth file."
-        )
+    _check_file(path)
     if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return tensors, dict(file.metadata() or {})
-        except SafetensorError as error:
-            raise UserError(f"The checkpoint {path} is not a readable safetensors file ({error}).") from None
+        with _safetensors(path) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles that torch did not write; the error says it
@@ -105,6 +95,36 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"The checkpoint {path} holds no state dict: not bare, and not under 'model' or 'state_dict'."
         )
     return content, {}
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The header of a safetensors file, strings by name, without its tensors; a torch file has none and is not read.
+
+    Raises:
+        UserError: a missing or unreadable file.
+    """
+    _check_file(path)
+    if path.suffix != ".safetensors":
+        return {}
+    with _safetensors(path, "numpy") as file:  # torch's reader asks for memory of the file's size
+        return dict(file.metadata() or {})
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(
+            f"The checkpoint {path} does not exist; give the path of a .safetensors or .pth file."
+        )
+
+
+@contextmanager
+def _safetensors(path: Path, framework: str = "pt") -> Iterator[Any]:
+    """An open safetensors file, whose tensors are read when they are asked for; its errors as a sentence."""
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield file
+    except SafetensorError as error:
+        raise UserError(f"The checkpoint {path} is not a readable safetensors file ({error}).") from None
 
 
 def _unreadable(error: Exception) -> str:

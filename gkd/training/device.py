@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from gkd.core.cpus import available_cpus
 from gkd.core.errors import UserError
 
 
@@ -42,9 +43,3 @@ def use_threads(threads: int | None) -> int:
         threads = int(os.environ.get("OMP_NUM_THREADS") or available_cpus())
     torch.set_num_threads(threads)
     return threads
-
-
-def available_cpus() -> int:
-    """The CPUs that this process may use, shared among the ranks on this machine."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(allowed // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)

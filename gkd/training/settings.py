@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from gkd.methods.stage import Stage
+from gkd.training.caches import Caches
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Settings:
         checkpoint_seconds: at most this much work is lost when the process is killed.
         views: V augmented views an image, whose teacher outputs are kept; None augments anew every epoch.
         cache_bytes: what the kept teacher outputs may take.
+        caches: where they are kept; what shares it computes them once.
     """
 
     seed: int
@@ -41,6 +43,7 @@ class Settings:
     checkpoint_seconds: float = 60.0
     views: int | None = None
     cache_bytes: float = 8 * 2**30
+    caches: Caches = field(default_factory=Caches, compare=False, repr=False)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)

@@ -164,26 +164,24 @@ class StageRun:
         self.saved = time.monotonic()
 
 
-# Kept teacher outputs of the images that were trained on last: the next cells of a grid read them too.
-_VIEWS: dict[tuple[str, ...], TeacherViews] = {}
-
-
 def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> TeacherViews:
+    """The kept teacher outputs of these images, which the next cells of a grid read too; the oldest give way."""
+    kept = settings.caches.views
     look = _teacher_look(teacher, settings)
     parts = (settings.views, settings.augment, settings.dtype, look)
     key = (teacher.outputs_key(), batches.images.fingerprint(), *map(str, parts))
-    if key not in _VIEWS:
-        sizes = [views.bytes for views in _VIEWS.values()]
+    if key not in kept:
+        sizes = [views.bytes for views in kept.values()]
         while sizes and sum(sizes) + max(sizes) > settings.cache_bytes:
-            _VIEWS.pop(next(iter(_VIEWS)))
+            kept.pop(next(iter(kept)))
             sizes.pop(0)
-        _VIEWS[key] = TeacherViews(
+        kept[key] = TeacherViews(
             teacher,
             autocast=settings.autocast(),
             chunk=settings.evaluate_batch_size,
             limit=settings.cache_bytes,
         )
-    return _VIEWS[key]
+    return kept[key]
 
 
 def _teacher_look(teacher: Teacher, settings: Settings) -> Look:

@@ -8,6 +8,8 @@ from PIL import Image
 
 from gkd.data.episodes import load_episodes
 from gkd.few_shot.judging import unpacked
+from gkd.storage.judged import EpisodeAnswers
+from gkd.storage.records import read_record
 from tests.cli_helpers import gkd
 
 FEW = (
@@ -41,7 +43,7 @@ def test_a_run_keeps_its_episodes_what_was_right_and_a_plot(capsys):
     for ways in (3, 5):
         drawn = load_episodes(folder / f"episodes-{ways}-way.safetensors")
         assert (len(drawn), drawn.ways, drawn.shots, drawn.queries) == (40, ways, 5, 15)
-    right = unpacked(content["last"])["5-way 1-shot"]["cosine"]
+    right = unpacked(read_record(folder / "episodes.json", EpisodeAnswers).last)["5-way 1-shot"]["cosine"]
     told = summary["last"]["few_shot"]["5-way 1-shot"]["cosine"]
     assert told["accuracy"] == pytest.approx(float(right.mean()), abs=1e-3)
     gap = summary["last"]["to_teacher"]["5-way 1-shot"]["cosine"]["accuracy"]

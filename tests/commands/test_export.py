@@ -116,11 +116,11 @@ def test_onnx_of_one_network_in_the_default_suite(tmp_path: Path) -> None:
 def test_the_file_says_what_feeds_it(tmp_path: Path) -> None:
     student = load_student(saved(tmp_path))
     path, _ = export_student(student, "safetensors")
-    assert read_weights(path)[1] == student.metadata
+    assert read_weights(path)[1] == student.header
     program, _ = export_student(student, "pt2")
     extra = dict.fromkeys(("network", "options", "classes", "mean", "std", "image_shape"), "")
     torch.export.load(program, extra_files=extra)
-    assert extra == {key: student.metadata[key] for key in extra}
+    assert extra == {key: student.header[key] for key in extra}
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form != "onnx"])  # which is slow

@@ -167,12 +167,12 @@ def test_the_run_that_trains_a_teacher_builds_the_same_network():
 
 def test_a_weight_file_says_all_that_builds_its_network_again():
     words = ["student.network=wrn_10_1", "student.options={dropout: 0.1}", "student.taps={maps: [block1]}"]
-    facts = weight_metadata(prepare(load("quickstart", words)))
-    assert facts["network"] == "wrn_10_1"
-    assert json.loads(facts["options"]) == {"dropout": 0.1}
-    assert json.loads(facts["taps"]) == {"maps": ["block1"]}
-    assert facts["image_shape"] == "1,8,8"
-    assert not {"options", "taps"} & weight_metadata(prepare(load("quickstart"))).keys()
+    header = weight_metadata(prepare(load("quickstart", words))).to_header()
+    assert header["network"] == "wrn_10_1"
+    assert json.loads(header["options"]) == {"dropout": 0.1}
+    assert json.loads(header["taps"]) == {"maps": ["block1"]}
+    assert header["image_shape"] == "1,8,8"
+    assert not {"options", "taps"} & weight_metadata(prepare(load("quickstart"))).to_header().keys()
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ def test_intervals_are_scipys() -> None:
     values = accuracies(0)
     found = summarised({SETTING: {"cosine": values}})[SETTING]["cosine"]
     low, high = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values.numpy()))
-    assert found["accuracy"] == pytest.approx(float(values.mean()), abs=1e-4)
-    assert found["interval"] == pytest.approx((high - low) / 2, abs=1e-4)
+    assert found.accuracy == pytest.approx(float(values.mean()), abs=1e-4)
+    assert found.interval == pytest.approx((high - low) / 2, abs=1e-4)
 
 
 def test_differences_are_paired() -> None:
@@ -42,6 +42,6 @@ def test_differences_are_paired() -> None:
     gap = paired(ours, theirs)[SETTING]["cosine"]
     difference = ours[SETTING]["cosine"] - common
     low, high = stats.t.interval(0.95, 49, loc=difference.mean(), scale=stats.sem(difference.numpy()))
-    assert gap["accuracy"] == pytest.approx(float(difference.mean()), abs=1e-4)
-    assert gap["interval"] == pytest.approx((high - low) / 2, abs=1e-4)
-    assert gap["interval"] < summarised(ours)[SETTING]["cosine"]["interval"] / 5
+    assert gap.accuracy == pytest.approx(float(difference.mean()), abs=1e-4)
+    assert gap.interval == pytest.approx((high - low) / 2, abs=1e-4)
+    assert gap.interval < summarised(ours)[SETTING]["cosine"].interval / 5

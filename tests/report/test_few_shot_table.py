@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from scipy import stats
 
 from gkd.few_shot.judging import packed
-from gkd.report.few_shot_table import few_shot_markdown, few_shot_rows
+from gkd.report.few_shot_table import FewShotRow, few_shot_markdown, few_shot_rows
+from gkd.storage.judged import EpisodeAnswers
+from gkd.storage.run_results import AbsentCell, Cell
+from tests import result_helpers
 
 SETTING = "5-way 1-shot"
 
@@ -26,44 +27,49 @@ def cell(
     setting: str = SETTING,
     classifier: str = "cosine",
     drawn: str | None = None,
-    **more: Any,
-) -> dict[str, Any]:
+    **more: object,
+) -> Cell:
     names = None if drawn is None else {setting: drawn}
-    kept = packed({setting: {classifier: 100 * counts.double() / 75}}, {setting: 75}, names)
+    answers = packed({setting: {classifier: 100 * counts.double() / 75}}, {setting: 75}, names)
     teacher = packed({SETTING: {"cosine": 100 * (right(9) + 10).double() / 75}}, {SETTING: 75})
-    episodes = {"last": kept, "best": kept, **({} if label == "student" else {"teacher": teacher})}
+    episodes = EpisodeAnswers(last=answers, best=answers, teacher=None if label == "student" else teacher)
     judged = {"accuracy": 50.0 + seed, "ece": 1.0}
-    return {
-        "label": label, "axes": {}, "seed": seed, "relation": {"kind": "same"}, "last": judged, "best": judged,
-        "seconds": 3.0, "episodes": episodes, **more,
-    }  # fmt: skip
+    return result_helpers.cell(
+        label, seed=seed, last=judged, best=judged, seconds=3.0, episodes=episodes, **more
+    )
 
 
-def rows(*cells: dict[str, Any]) -> list[dict[str, Any]]:
+def table(*cells: Cell) -> list[FewShotRow | AbsentCell]:
     return few_shot_rows(cells, [], baseline="student", report="last", order=["student", "sp"])
+
+
+def rows(*cells: Cell) -> list[FewShotRow]:
+    return [row for row in table(*cells) if isinstance(row, FewShotRow)]
 
 
 def test_a_row_has_the_mean_over_seeds_and_the_paired_difference() -> None:
     cells = [cell("student", seed, right(seed)) for seed in (0, 1)]
     cells += [cell("sp", seed, right(seed, 3) + (right(5 + seed) > 40)) for seed in (0, 1)]
     teacher, student, sp = rows(*cells)
-    assert [row["label"] for row in (teacher, student, sp)] == ["teacher", "student", "sp"]
-    found = sp["settings"][SETTING]
+    assert [row.label for row in (teacher, student, sp)] == ["teacher", "student", "sp"]
+    found = sp.settings[SETTING]
     ours = [right(seed, 3) + (right(5 + seed) > 40) for seed in (0, 1)]
     gains = torch.stack([own - right(seed) for seed, own in enumerate(ours)]).double().mean(0) * 100 / 75
     low, high = stats.t.interval(0.95, 39, loc=gains.mean(), scale=stats.sem(gains.numpy()))
-    assert found["accuracy"] == pytest.approx(float(torch.stack(ours).double().mean()) * 100 / 75)
-    assert found["difference"] == pytest.approx(float(gains.mean()))
-    assert found["difference_interval"] == pytest.approx((high - low) / 2)
-    assert found["difference_interval"] < found["interval"]
-    assert (sp["n"], sp["base"]) == (2, 50.5)
-    assert "difference" not in student["settings"][SETTING]
-    assert "difference" in teacher["settings"][SETTING]
+    assert found.accuracy == pytest.approx(float(torch.stack(ours).double().mean()) * 100 / 75)
+    assert found.difference == pytest.approx(float(gains.mean()))
+    assert found.difference_interval == pytest.approx((high - low) / 2)
+    assert found.difference_interval < found.interval
+    assert (sp.n, sp.base) == (2, 50.5)
+    assert student.settings[SETTING].difference is None
+    assert "difference" not in student.settings[SETTING].content()
+    assert teacher.settings[SETTING].difference is not None
+    assert (teacher.base, teacher.seconds) == (None, None)
 
 
 def test_seeds_that_the_baseline_lacks_are_not_compared() -> None:
     *_, sp = rows(cell("student", 0, right(0)), cell("sp", 0, right(0, 1)), cell("sp", 1, right(1, 20)))
-    assert sp["settings"][SETTING]["difference"] == pytest.approx(100 / 75)
+    assert sp.settings[SETTING].difference == pytest.approx(100 / 75)
 
 
 def test_the_table_says_what_it_shows() -> None:
@@ -83,7 +89,7 @@ def test_a_leak_is_in_every_table() -> None:
 
 
 def test_a_denied_row_says_why() -> None:
-    denied = {"label": "kd", "axes": {}, "absent": "no class is shared", "relation": "disjoint"}
+    denied = AbsentCell(label="kd", axes={}, absent="no class is shared", relation="disjoint")
     found = few_shot_rows(
         [cell("student", 0, right(0))], [denied], baseline="student", report="last", order=["student", "kd"]
     )
@@ -101,19 +107,19 @@ def test_a_denied_row_says_why() -> None:
         {"counts": right(0)[:30]},
     ],
 )
-def test_what_was_judged_on_other_episodes_is_not_compared(others: dict[str, Any]) -> None:
+def test_what_was_judged_on_other_episodes_is_not_compared(others: dict[str, object]) -> None:
     told = {"counts": right(0), "drawn": "these", **others}
     *_, sp = rows(cell("student", 0, right(0), drawn="these"), cell("sp", 0, **told))
-    (found,) = sp["settings"].values()
-    assert "difference" not in found
+    (found,) = sp.settings.values()
+    assert found.difference is None
     *_, sp = rows(cell("student", 0, right(0), drawn="these"), cell("sp", 0, right(0), drawn="these"))
-    assert sp["settings"][SETTING]["difference"] == 0
+    assert sp.settings[SETTING].difference == 0
 
 
 def test_a_number_stands_under_its_own_setting() -> None:
     """As where an axis of the grid is task.episodes.shots."""
-    few, many = cell("student", 0, right(0)), cell("student", 0, right(1) + 20, setting="5-way 5-shot")
-    few["axes"], many["axes"] = {"task.episodes.shots": 1}, {"task.episodes.shots": 5}
+    few = cell("student", 0, right(0), axes={"task.episodes.shots": 1})
+    many = cell("student", 0, right(1) + 20, setting="5-way 5-shot", axes={"task.episodes.shots": 5})
     text = few_shot_markdown(rows(few, many), baseline="student", axes=["task.episodes.shots"])
     head, _, one, five, *_ = (line.split(" | ") for line in text.splitlines())
     assert head[3:7] == [SETTING, "Δ to student", "5-way 5-shot", "Δ to student"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,28 +15,36 @@ from gkd.report.incremental_table import (
     plot_run,
     step_table,
 )
+from gkd.storage.run_results import AbsentCell, Cell
+from gkd.storage.step_results import IncrementalResult, Matrices
+from tests import result_helpers
+from tests.result_helpers import step_summary
 
 STEPS = (("a", "b"), ("c",))
 
 
-def matrices(folder: Path, last: float) -> dict[str, Any]:
+def matrices(folder: Path, last: float) -> Matrices:
     rows = {"classifier": [[80.0, None], [last, 90.0]], "ncm": [[70.0, None], [60.0, 50.0]]}
     done = [
-        {"step": t + 1, "rows": {name: own[t] for name, own in rows.items()}, "test_images": [20, 10 * t]}
+        step_summary(t + 1, rows={name: row[t] for name, row in rows.items()}, test_images=[20, 10 * t])
         for t in (0, 1)
     ]
     return write_matrices(folder, STEPS, done)
 
 
-def cell(folder: Path, label: str, seed: int, last: float, answers: str = "classifier") -> dict[str, Any]:
-    return {
-        "label": label, "axes": {}, "seed": seed, "relation": {"kind": "overlapping"}, "seconds": 2.0 + seed,
-        "matrix": matrices(folder, last), "incremental": {"answers": answers},
-    }  # fmt: skip
+def told(answers: str) -> dict[str, object]:
+    """What a run's summary says of its steps."""
+    steps = [{"step": t + 1, "memory": 10 * t, "seconds": 1.5, "last": {"accuracy": 50.0}} for t in (0, 1)]
+    return {"answers": answers, "summary": {}, "steps": steps}
+
+
+def cell(folder: Path, label: str, seed: int, last: float, answers: str = "classifier") -> Cell:
+    matrix = matrices(folder, last)
+    return result_helpers.cell(label, seed=seed, seconds=2.0 + seed, matrix=matrix, incremental=told(answers))
 
 
 @pytest.fixture
-def cells(tmp_path: Path) -> list[dict[str, Any]]:
+def cells(tmp_path: Path) -> list[Cell]:
     return [
         cell(tmp_path, "replay", 0, 60.0),
         cell(tmp_path, "replay", 1, 66.0),
@@ -45,12 +52,12 @@ def cells(tmp_path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_row_a_method_and_what_answers(cells: list[dict[str, Any]]) -> None:
-    denied = {"label": "kd", "axes": {}, "relation": "overlapping", "absent": "because"}
+def test_a_row_a_method_and_what_answers(cells: list[Cell]) -> None:
+    denied = AbsentCell(label="kd", axes={}, relation="overlapping", absent="because")
     rows = incremental_rows(
         cells, [denied], baseline="replay", report="last", order=["icarl", "replay", "kd"]
     )
-    assert [(row["label"], row.get("answers"), row.get("judged")) for row in rows] == [
+    assert [(row.label, getattr(row, "answers", None), getattr(row, "judged", None)) for row in rows] == [
         ("icarl", "classifier", False),
         ("icarl", "ncm", True),
         ("replay", "classifier", True),
@@ -58,10 +65,11 @@ def test_a_row_a_method_and_what_answers(cells: list[dict[str, Any]]) -> None:
         ("kd", None, None),
     ]
     replay = rows[2]
-    assert replay["last"] == pytest.approx((2 * 63 + 90) / 3, abs=1e-3)
-    assert replay["last_std"] == pytest.approx(4 / 2**0.5, abs=1e-3)
-    assert replay["forgetting_best_previous"] == pytest.approx(17)
-    assert (replay["n"], replay["seconds"], replay["seeds"]) == (2, 2.5, [0, 1])
+    content = replay.content()
+    assert content["last"] == pytest.approx((2 * 63 + 90) / 3, abs=1e-3)
+    assert content["last_std"] == pytest.approx(4 / 2**0.5, abs=1e-3)
+    assert content["forgetting_best_previous"] == pytest.approx(17)
+    assert (content["n"], content["seconds"], content["seeds"]) == (2, 2.5, [0, 1])
     text = incremental_markdown(rows, baseline="replay", axes=[])
     assert "| icarl | nearest exemplar mean (the method's) |" in text
     assert "| replay | head | 76.00 ± 1.41 | 72.00 ± 2.83 | 17.00 ± 4.24 |" in text
@@ -70,14 +78,13 @@ def test_a_row_a_method_and_what_answers(cells: list[dict[str, Any]]) -> None:
 
 def test_the_steps_of_a_run(tmp_path: Path) -> None:
     found = matrices(tmp_path, 60.0)
-    steps = [{"step": t + 1, "memory": 10 * t, "seconds": 1.5} for t in (0, 1)]
-    lines = step_table(found, {"steps": steps})
+    lines = step_table(found, IncrementalResult.model_validate(told("classifier")))
     assert lines[1].split() == ["1", "2", "80.00", "70.00", "0", "1.5"]
     assert lines[2].split() == ["2", "3", "70.00", "56.67", "10", "1.5"]
     assert lines[3].startswith("head: average 75.00, last 70.00, forgetting 20.00, old 60.00, new 90.00")
 
 
-def test_plots_are_drawn(cells: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_plots_are_drawn(cells: list[Cell], tmp_path: Path) -> None:
     (tmp_path / "all").mkdir()
     assert plot_run(tmp_path).stat().st_size > 10_000
     assert (tmp_path / "matrix.png").stat().st_size > 5_000
@@ -93,6 +100,6 @@ def test_the_matrix_is_that_of_what_answers(tmp_path: Path, monkeypatch: pytest.
         lambda matrix, num_classes, path, title: drawn.append((title, matrix[1, 1].item())),
     )
     for answers in ("classifier", "ncm"):
-        (tmp_path / "summary.json").write_text(json.dumps({"incremental": {"answers": answers}}))
+        (tmp_path / "summary.json").write_text(json.dumps(result_helpers.results(incremental=told(answers))))
         plot_run(tmp_path)
     assert drawn == [("head", 90.0), ("nearest exemplar mean", 50.0)]

@@ -1,6 +1,7 @@
-"""What weight files say of their networks, and that a file which says nonsense is one sentence everywhere."""
+"""Headers of weight files: read, written, and refused in one sentence everywhere where they are nonsense."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,26 +11,53 @@ from safetensors.torch import save_file
 
 from gkd.core.errors import UserError
 from gkd.models import build_network
-from gkd.storage.weight_metadata import WeightFacts
+from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
+from gkd.storage.weights import read_header
 from tests.cli_helpers import FAST, gkd
 
-SAID = {
-    "network": "resnet8", "classes": '["0", "1"]', "mean": "0.1,0.2", "std": "1,2", "image_shape": "2,8,9",
-    "options": '{"a": 1}', "taps": '{"maps": ["x"]}', "test_accuracy": "51.72", "recipe": "whatever else",
+HEADER = {
+    "network": "resnet8", "classes": '["0", "1"]', "mean": "0.1,0.2", "std": "1.0,2.0", "image_shape": "2,8,9",
+    "options": '{"a": 1}', "taps": '{"maps": ["x"]}', "method": "sp", "test_accuracy": "51.70",
+    "recipe": "whatever else",
 }  # fmt: skip
 
 
-def test_every_fact_is_read() -> None:
-    facts = WeightFacts.read(SAID, Path("f"))
-    assert (facts.network, facts.classes, facts.mean, facts.std) == (
-        "resnet8",
-        ("0", "1"),
-        (0.1, 0.2),
-        (1.0, 2.0),
+def test_every_entry_is_read_and_written_as_it_was() -> None:
+    metadata = WeightMetadata.from_header(HEADER, Path("f"))
+    assert metadata == WeightMetadata(
+        "resnet8", ("0", "1"), (0.1, 0.2), (1.0, 2.0), (2, 8, 9), "sp", {"a": 1}, {"maps": ["x"]}, 51.7
     )
-    assert (facts.image_shape, facts.options, facts.taps) == ((2, 8, 9), {"a": 1}, {"maps": ["x"]})
-    assert facts.test_accuracy == 51.72
-    assert WeightFacts.read({}, Path("f")) == WeightFacts()
+    assert metadata.to_header() == {key: text for key, text in HEADER.items() if key != "recipe"}
+    assert WeightMetadata.from_header({}, Path("f")) == WeightMetadata()
+    assert WeightMetadata().to_header() == {}
+
+
+def test_what_feeds_a_network_must_all_be_there() -> None:
+    complete = WeightMetadata.from_header(HEADER, Path("f")).complete(Path("f"))
+    assert complete == CompleteMetadata("resnet8", ("0", "1"), (0.1, 0.2), (1.0, 2.0), (2, 8, 9))
+    part = WeightMetadata(network="resnet8", mean=(0.5,), std=(0.5,))
+    assert part.absent() == ["classes", "image_shape"]
+    with pytest.raises(UserError, match=r"^f does not say its classes, image_shape; take another\.$"):
+        part.complete(Path("f"), "take another")
+
+
+def test_the_header_of_a_file_is_read_without_its_tensors(tmp_path: Path) -> None:
+    """A sparse file of 64 GiB, more than can be read here; and a torch file, which is not opened at all."""
+    count = 2**34
+    header = {"__metadata__": HEADER, "w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}
+    text = json.dumps(header).encode()
+    path = tmp_path / "large.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(path, 8 + len(text) + 4 * count)
+    assert read_header(path) == HEADER
+    assert WeightMetadata.read(path).classes == ("0", "1")
+    (tmp_path / "w.pth").write_text("no weights")
+    assert WeightMetadata.read(tmp_path / "w.pth") == WeightMetadata()
+    with pytest.raises(UserError, match="does not exist; give the path"):
+        WeightMetadata.read(tmp_path / "absent.pth")
+    os.truncate(path, 100)
+    with pytest.raises(UserError, match="is not a readable safetensors file"):
+        WeightMetadata.read(path)
 
 
 NONSENSE = [
@@ -41,7 +69,7 @@ NONSENSE = [
 @pytest.mark.parametrize(("key", "text"), NONSENSE)
 def test_nonsense_is_a_sentence(key: str, text: str) -> None:
     with pytest.raises(UserError, match=f"^What f says of its {key} cannot be read"):
-        WeightFacts.read({**SAID, key: text}, Path("f"))
+        WeightMetadata.from_header({**HEADER, key: text}, Path("f"))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from gkd.models import ResNet, build_network
 from gkd.problems.problem import Problem
 from gkd.storage.checkpoints import latest_checkpoint
 from gkd.storage.weights import copy_state
+from gkd.training.caches import Caches
 from gkd.training.interrupt import Interrupted
 from gkd.training.loop import fit, one_step
 from gkd.training.meter import Diverged, MetricsFile
@@ -192,7 +193,7 @@ def test_a_signal_and_a_second_start_change_no_bit(
     found = latest_checkpoint(run.folder / "checkpoints")
     assert found is not None
     assert found.facts["global_step"] == stop
-    gkd.training.stage_run._VIEWS.clear()  # as in a new process
+    settings = replace(settings, caches=Caches())  # as in a new process
     torch.rand(7)
     rest = run.fit(method, EPOCHS, settings=settings)
     assert rest.steps == TOTAL - stop
@@ -222,7 +223,7 @@ def test_episodic_training_goes_on_after_a_stop(
             method, epochs, settings=settings,
             at=lambda done: signal.raise_signal(signal.SIGTERM) if done == stop else None,
         )  # fmt: skip
-    gkd.training.stage_run._VIEWS.clear()  # as in a new process
+    settings = replace(settings, caches=Caches())  # as in a new process
     torch.manual_seed(123)
     rest = run.fit(method, epochs, settings=settings)
     assert rest.steps == whole.steps - stop

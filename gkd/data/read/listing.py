@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from gkd.core.cpus import available_cpus
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.data.image_files import EXTENSIONS, Form, Source, Tree, decode, open_image
@@ -205,7 +205,7 @@ def _decode_all(source: Source, paths: Sequence[str], first_path: str, form: For
     first = _first(source, [first_path, *paths], form)
     decoded = np.empty((len(paths), 1 if first.ndim == 2 else 3, *first.shape[:2]), dtype=np.uint8)
     chunks = [paths[i : i + _DECODED_AT_ONCE] for i in range(0, len(paths), _DECODED_AT_ONCE)]
-    num_threads = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    num_threads = min(4, available_cpus())
     pool = ThreadPoolExecutor(num_threads)
     position = 0
     damaged: list[UserError] = []

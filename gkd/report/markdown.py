@@ -1,0 +1,109 @@
+"""Markdown of a grid's table: its skeleton, and how numbers and notes stand in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from gkd.storage.run_results import AbsentCell
+
+NONE = "–"  # where there is no number
+
+
+class Row(Protocol):
+    """A row of a grid's table.
+
+    Attributes:
+        axes: dotted key -> value of the grid's other axes.
+        label: the name of the method, or of a labelled variant of it.
+    """
+
+    @property
+    def axes(self) -> dict[str, JsonValue]: ...
+
+    @property
+    def label(self) -> str: ...
+
+    def content(self) -> dict[str, object]:
+        """The row by column, as ``table.json`` and ``table.csv`` have it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as Markdown.
+
+    Attributes:
+        head: the names of the columns.
+        rows: the cells of each row; those that a row lacks at its end are filled with ``NONE``.
+        notes: sentences below the table, each said once.
+        legend: what the columns mean.
+        legend_first: whether the legend stands before the notes.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+    legend: str
+    legend_first: bool = False
+
+    def text(self) -> str:
+        """The table, with its notes and its legend below it."""
+        lines = [_line(self.head), "|" + "---|" * len(self.head)]
+        lines += [_line([*row, *[NONE] * (len(self.head) - len(row))]) for row in self.rows]
+        notes = list(dict.fromkeys(self.notes))
+        below = [self.legend, *notes] if self.legend_first else [*notes, self.legend]
+        return "\n\n".join(["\n".join(lines), *below]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def varied_axes(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
+    """The axes that have more than one value in these rows."""
+    return [axis for axis in axes if len({str(row.axes.get(axis)) for row in rows}) > 1]
+
+
+def axis_names(axes: Sequence[str]) -> list[str]:
+    """The axes as heads of columns: the last part of each dotted key."""
+    return [axis.rsplit(".", 1)[-1] for axis in axes]
+
+
+def axis_values(row: Row, axes: Sequence[str]) -> list[str]:
+    """The row's values of these axes."""
+    return [str(row.axes.get(axis)) for axis in axes]
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    """A number with two decimals, or as ``form`` says."""
+    return NONE if value is None else f"{value:{form}}"
+
+
+def spread(mean: float | None, half: float | None, form: str = ".2f") -> str:
+    """A mean with what it varies by, where that is known."""
+    return number(mean, form) if half is None else f"{number(mean, form)} ± {half:.2f}"
+
+
+def interval(bounds: Sequence[float] | None, form: str) -> str:
+    """The two ends of an interval."""
+    return NONE if bounds is None else f"[{bounds[0]:{form}}, {bounds[1]:{form}}]"
+
+
+def absent_note(cell: AbsentCell) -> str:
+    """Why a denied row has no numbers."""
+    return f"{cell.label} is absent: {cell.absent}"
+
+
+def leak_notes(leaks: Sequence[Sequence[str]]) -> list[str]:
+    """Says which novel classes the teachers were trained on, from the leak of each row."""
+    names = sorted({name for leak in leaks for name in leak})
+    return [f"**Leak**: {leak_sentence(names)}"] if names else []
+
+
+def leak_sentence(names: Sequence[str]) -> str:
+    """A sentence on the novel classes that a teacher was trained on."""
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return f"the teacher was trained on {len(names)} of the novel classes ({shown})."

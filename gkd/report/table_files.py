@@ -1,0 +1,32 @@
+"""Files of a grid's table: Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from gkd.report.markdown import Row
+from gkd.storage.json_files import write_json
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV, axes as columns."""
+    contents = [row.content() for row in rows]
+    axes = list(dict.fromkeys(axis for row in rows for axis in row.axes))
+    keys = list(dict.fromkeys(key for row in contents for key in row if key not in ("axes", "empty_batches")))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*axes, *keys])
+    for row, content in zip(rows, contents, strict=True):
+        writer.writerow([*(row.axes.get(axis) for axis in axes), *(content.get(key) for key in keys)])
+    return out.getvalue()
+
+
+def write_table(folder: Path, rows: Sequence[Row], text: str, *, command: str) -> None:
+    """``table.md``, ``table.csv`` and ``table.json`` in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text(f"{text}\nRegenerate with `{command}`.\n")
+    (folder / "table.csv").write_text(to_csv(rows))
+    write_json(folder / "table.json", {"command": command, "rows": [row.content() for row in rows]})

@@ -1,0 +1,79 @@
+"""TABLES: the kind of a grid's results -> what makes its table and draws its plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gkd.report.accuracy_table import markdown, table_rows, validation_markdown, validation_rows
+from gkd.report.few_shot_table import few_shot_markdown, few_shot_rows
+from gkd.report.incremental_table import incremental_markdown, incremental_rows, plot_cells
+from gkd.report.markdown import Row
+from gkd.storage.records import ACCURACY, FEW_SHOT, INCREMENTAL
+from gkd.storage.run_results import AbsentCell, Cell
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What a grid asks of its table.
+
+    Attributes:
+        baseline: the label that others are compared with.
+        report: which student the rows are about.
+        order: the labels in the order of the config.
+        axes: dotted keys of the grid's other axes.
+    """
+
+    baseline: str
+    report: Literal["last", "best"]
+    order: Sequence[str]
+    axes: Sequence[str]
+
+
+# The rows of a table, and the table as Markdown.
+Made = tuple[Sequence[Row], str]
+MakeTable = Callable[[Sequence[Cell], Sequence[AbsentCell], TableOptions], Made]
+
+
+def accuracy_table(cells: Sequence[Cell], absent: Sequence[AbsentCell], options: TableOptions) -> Made:
+    """Test accuracy beside the baseline's."""
+    rows = table_rows(cells, absent, baseline=options.baseline, report=options.report, order=options.order)
+    return rows, markdown(rows, baseline=options.baseline, axes=options.axes)
+
+
+def few_shot_table(cells: Sequence[Cell], absent: Sequence[AbsentCell], options: TableOptions) -> Made:
+    """Accuracy on novel episodes, paired with the baseline's."""
+    rows = few_shot_rows(cells, absent, baseline=options.baseline, report=options.report, order=options.order)
+    return rows, few_shot_markdown(rows, baseline=options.baseline, axes=options.axes)
+
+
+def incremental_table(cells: Sequence[Cell], absent: Sequence[AbsentCell], options: TableOptions) -> Made:
+    """Numbers read off the accuracy matrices."""
+    rows = incremental_rows(
+        cells, absent, baseline=options.baseline, report=options.report, order=options.order
+    )
+    return rows, incremental_markdown(rows, baseline=options.baseline, axes=options.axes)
+
+
+def validation_table(cells: Sequence[Cell], options: TableOptions) -> Made:
+    """Validation accuracy alone, for tuning; of cells of any kind."""
+    rows = validation_rows(cells, order=options.order)
+    return rows, validation_markdown(rows, axes=options.axes)
+
+
+TABLES: dict[str, MakeTable] = {
+    ACCURACY: accuracy_table,
+    FEW_SHOT: few_shot_table,
+    INCREMENTAL: incremental_table,
+}
+
+# Kind -> what draws its cells into a folder, where matplotlib is there.
+PLOTS: dict[str, Callable[[Sequence[Cell], Path], Path | None]] = {INCREMENTAL: plot_cells}
+
+
+def kind_of_cells(cells: Sequence[Cell]) -> str:
+    """The kind of cells that have a table of their own and are all of one kind; else ``ACCURACY``, which all have."""
+    kinds = {cell.kind for cell in cells}
+    return kinds.pop() if len(kinds) == 1 and kinds <= TABLES.keys() else ACCURACY

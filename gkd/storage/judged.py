@@ -1,0 +1,165 @@
+"""Test-set results of one network: a student's, a teacher's, and their correctness image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from gkd.storage.run_files import FROZEN, unpack
+
+RECORD = ConfigDict(frozen=True, extra="allow")  # what a later version adds is kept, and written again
+
+
+class EpisodeAccuracy(BaseModel):
+    """An accuracy over episodes, or the difference of two.
+
+    Attributes:
+        accuracy: mean over the episodes, in percent or points.
+        interval: half the width of its 95 % interval.
+    """
+
+    model_config = RECORD
+
+    accuracy: float
+    interval: float
+
+
+# Setting, such as "5-way 1-shot" -> classifier -> accuracy over the episodes.
+EpisodeAccuracies = dict[str, dict[str, EpisodeAccuracy]]
+
+
+class PackedSetting(BaseModel):
+    """The answers to the episodes of one setting.
+
+    Attributes:
+        queries: how many queries an episode asks, of all its ways together.
+        right: classifier -> the number of right answers in each episode, packed by ``gkd.few_shot.judging.packed``.
+        drawn: the name of the episodes; None in files from before they had one.
+    """
+
+    model_config = RECORD
+
+    queries: int
+    right: dict[str, str]
+    drawn: str | None = None
+
+
+# Setting -> its answers; of one network.
+PackedEpisodes = dict[str, PackedSetting]
+
+
+class EpisodeAnswers(BaseModel):
+    """``episodes.json``: the answers of a run's networks to the novel episodes.
+
+    Attributes:
+        last, best: the student of the last epoch, and of the epoch that validation chose.
+        teacher: the teacher; None where the method needs none.
+    """
+
+    model_config = RECORD
+
+    last: PackedEpisodes
+    best: PackedEpisodes
+    teacher: PackedEpisodes | None = None
+
+
+class Judged(BaseModel):
+    """A student on the test images.
+
+    Attributes:
+        accuracy: in percent.
+        ece: expected calibration error in percent; None where no head answers.
+        nll: negative log-likelihood in nats; None where no head answers.
+        agreement: percentage of images on which the teacher gives the same class; None where they share none.
+        few_shot: accuracy on the novel episodes.
+        to_teacher: its differences to the teacher's on the same episodes.
+        epoch: the epoch that validation chose; None of the last one.
+        validation: what that epoch had on the validation images.
+        metrics: name -> value of the metrics that the experiment adds.
+    """
+
+    model_config = RECORD
+
+    accuracy: float
+    ece: float | None = None
+    nll: float | None = None
+    agreement: float | None = None
+    few_shot: EpisodeAccuracies = {}
+    to_teacher: EpisodeAccuracies = {}
+    epoch: int | None = None
+    validation: float | None = None
+    metrics: dict[str, float] = {}
+
+
+class TeacherResult(BaseModel):
+    """A teacher on the test images.
+
+    Attributes:
+        accuracy: in percent, on the images of the teacher's classes.
+        induced_accuracy: in percent, of the nearest class mean in its embedding over the student's classes.
+        hash: of its state.
+        few_shot: accuracy on the novel episodes.
+    """
+
+    model_config = RECORD
+
+    accuracy: float
+    induced_accuracy: float | None = None
+    hash: str | None = None
+    few_shot: EpisodeAccuracies = {}
+
+    @property
+    def confidence_auc(self) -> dict[str, float]:
+        """Kind of confidence -> ROC-AUC of telling shared from new classes, for the kinds that a method weighs by."""
+        return {
+            key.removeprefix(CONFIDENCE_AUC): value
+            for key, value in (self.model_extra or {}).items()
+            if key.startswith(CONFIDENCE_AUC) and isinstance(value, float)
+        }
+
+
+CONFIDENCE_AUC = "confidence_auc/"  # before a kind of confidence, among the keys of a teacher's results
+
+
+class RelationFacts(BaseModel):
+    """A label relation: its kind, the share of the student's classes that the teacher has, and the sizes."""
+
+    model_config = RECORD
+
+    kind: str
+    overlap: float
+    shared: int
+    teacher_classes: int
+    student_classes: int
+
+
+class Correctness(BaseModel):
+    """Which test images networks get right, each as packed by ``gkd.storage.run_files.pack``.
+
+    Attributes:
+        count: how many test images there are.
+        last, best: of the student of the last epoch, and of the epoch that validation chose.
+    """
+
+    model_config = RECORD
+
+    count: int
+    last: str
+    best: str
+    __pydantic_extra__: dict[str, str]  # classifiers on the embedding that the student starts from
+
+    @classmethod
+    def of(cls, count: int, packed: Mapping[str, str]) -> Correctness:
+        """From packed texts by name: ``last``, ``best`` and those that begin with ``FROZEN``."""
+        return cls.model_validate({"count": count, **packed})
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        """Name -> packed text of each classifier on the embedding that the student starts from."""
+        return {name: text for name, text in self.__pydantic_extra__.items() if name.startswith(FROZEN)}
+
+    def right(self, packed: str) -> np.ndarray:
+        """Bool ``[count]`` of a packed text."""
+        return unpack(packed, self.count)

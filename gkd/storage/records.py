@@ -1,0 +1,73 @@
+"""Records: results as JSON files, each with the version of its form and its kind; one way to write and to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from gkd.core.errors import UserError
+from gkd.storage.json_files import damaged, read_json, write_json
+
+VERSION = 1  # of the form of summaries and cells; a file that states none is of this form
+
+
+# Kinds of results. Each has a table in `gkd.report.tables`; a task may state another one.
+ACCURACY = "accuracy"
+FEW_SHOT = "few_shot"
+INCREMENTAL = "incremental"
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+def content_of(record: BaseModel) -> dict[str, JsonValue]:
+    """A record as JSON: the keys that were set, in the order of its fields."""
+    content: dict[str, JsonValue] = record.model_dump(mode="json", exclude_unset=True)
+    return content
+
+
+def write_record(path: Path, record: BaseModel) -> None:
+    """Writes a record as a JSON file."""
+    write_json(path, content_of(record))
+
+
+def read_record(path: Path, form: type[Record]) -> Record:
+    """Reads what ``write_record`` wrote, now or in an earlier version of gkd.
+
+    Args:
+        path: of the file.
+        form: the class of the record.
+
+    Raises:
+        UserError: a damaged file, or one that a later version of gkd wrote in another form.
+    """
+    content = read_json(path, keys=())
+    version = content.get("version", VERSION)
+    if isinstance(version, int) and version > VERSION:
+        raise UserError(
+            f"{path} is of version {version}, and this gkd reads results up to version {VERSION}; "
+            "read it with the gkd that wrote it, or a later one."
+        )
+    try:
+        return form.model_validate(content)
+    except ValidationError:
+        raise damaged(path) from None
+
+
+def with_kind(content: object) -> object:
+    """The content of a summary or a cell with its ``version`` and ``kind``, which early files do not state.
+
+    Only here is a kind read off the sections that are present.
+    """
+    if not isinstance(content, Mapping):
+        return content
+    last = content.get("last")
+    if "incremental" in content:
+        kind = INCREMENTAL
+    elif "episodes" in content or (isinstance(last, Mapping) and "few_shot" in last):
+        kind = FEW_SHOT
+    else:
+        kind = ACCURACY
+    return {"version": VERSION, "kind": kind, **content}

@@ -1,0 +1,141 @@
+"""Results of a run: its summary, and the cell of a grid that is made of it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, JsonValue, model_validator
+
+from gkd.storage.judged import RECORD, Correctness, EpisodeAnswers, Judged, RelationFacts, TeacherResult
+from gkd.storage.records import VERSION, content_of, with_kind
+from gkd.storage.step_results import IncrementalResult, Matrices
+
+
+class Results(BaseModel):
+    """What a run's summary and a grid's cell both say.
+
+    Attributes:
+        version: of the form of the file, see ``gkd.storage.records.VERSION``.
+        kind: of the results; it chooses the table.
+        config, identity, method, seed: which run it is.
+        relation: between the teacher's classes and the student's.
+        epochs: stage -> its epochs.
+        last, best: the student of the last epoch, and of the epoch that validation chose.
+        teacher: the teacher; None where the method needs none.
+        leak: novel classes that the teacher was trained on.
+        incremental: the steps of an incremental run.
+        empty_batches: ``stage/term`` -> how many batches held nothing for the term.
+        images_per_second, seconds: of training.
+        parameters: of the student.
+        test_images: how many there are.
+        versions, threads, device, precision, commit: what the result depends on besides its config.
+    """
+
+    model_config = RECORD
+
+    version: int = VERSION
+    kind: str
+    config: str
+    identity: str
+    method: str
+    seed: int
+    relation: RelationFacts
+    epochs: dict[str, int]
+    last: Judged
+    best: Judged
+    teacher: TeacherResult | None
+    leak: list[str] = []
+    incremental: IncrementalResult | None = None
+    empty_batches: dict[str, int]
+    images_per_second: float
+    seconds: float
+    parameters: int
+    test_images: int
+    versions: dict[str, str]
+    threads: int
+    device: str
+    precision: str
+    commit: str | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_early_files(cls, content: object) -> object:
+        return with_kind(content)
+
+    def judged(self, which: str) -> Judged:
+        """The student of the ``last`` epoch, or the ``best`` on validation."""
+        return self.best if which == "best" else self.last
+
+
+class RunSummary(Results):
+    """``summary.json`` of a finished run.
+
+    Attributes:
+        judged_by: what answers for the student.
+        note: what ``last`` and ``best`` mean.
+        bookkeeping_seconds: of an incremental run, for evaluation and memory.
+        command: the command line.
+    """
+
+    judged_by: str = "head"
+    note: str = ""
+    bookkeeping_seconds: float | None = None
+    command: str = ""
+
+
+class Cell(Results):
+    """A finished cell of a grid: a run's results, with all that tables compare image by image.
+
+    Attributes:
+        label: the row's name: the method, or a labelled variant of it.
+        axes: dotted key -> value of the other axes.
+        correct: which test images the students get right.
+        episodes: the answers to the novel episodes of a few-shot task.
+        matrix: the accuracy matrices of an incremental run.
+    """
+
+    label: str
+    axes: dict[str, JsonValue]
+    correct: Correctness
+    episodes: EpisodeAnswers | None = None
+    matrix: Matrices | None = None
+
+
+class AbsentCell(BaseModel):
+    """A row that the label relation denies.
+
+    Attributes:
+        label, axes: as of a cell.
+        relation: the kind of the label relation.
+        absent: the reason.
+    """
+
+    model_config = RECORD
+
+    label: str
+    axes: dict[str, JsonValue]
+    relation: str
+    absent: str
+
+    def content(self) -> dict[str, object]:
+        """The row by column, as the files of a table have it."""
+        return dict(content_of(self))
+
+
+def cell_of(
+    summary: RunSummary,
+    *,
+    label: str,
+    axes: dict[str, JsonValue],
+    correct: Correctness,
+    episodes: EpisodeAnswers | None = None,
+    matrix: Matrices | None = None,
+) -> Cell:
+    """The cell of a finished run; what a task adds to the summary under keys of its own comes along."""
+    own = RunSummary.model_fields.keys() - Results.model_fields.keys()
+    content: dict[str, object] = {"version": VERSION, "label": label, "axes": axes, "correct": correct}
+    content |= {name: value for name, value in summary if name in summary.model_fields_set - own}
+    content |= summary.model_extra or {}
+    content |= {"episodes": episodes} if episodes is not None else {}
+    content |= {"matrix": matrix} if matrix is not None else {}
+    if not summary.leak:
+        content.pop("leak", None)
+    return Cell.model_validate(content)

@@ -1,0 +1,54 @@
+"""What runs share in memory: data sets, teachers' predictions and teachers' outputs on augmented views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+from gkd.distill.teacher_views import TeacherViews
+from gkd.problems.problem import Source
+
+V = TypeVar("V")
+
+
+class Recent(Generic[V]):
+    """The values that were asked for last, by key.
+
+    Args:
+        most: how many are held.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: dict[Hashable, V] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        """The value of a key, made where it is not held; the one that was asked for longest ago gives way."""
+        value = self._values.pop(key) if key in self._values else make()
+        while len(self._values) >= self._most:
+            self._values.pop(next(iter(self._values)))
+        self._values[key] = value
+        return value
+
+
+class Caches:
+    """What a command computes once for all its runs; the memory is free when the object is.
+
+    A command makes one and hands it down: the cells of a grid share one, and a run that is handed none makes its own.
+
+    Attributes:
+        sources: data sets by their config section.
+        predictions: a teacher's logits and embedding, by the teacher and the images.
+        views: a teacher's outputs on augmented views, by all that decides them; the largest of the three
+            (``Settings.cache_bytes``).
+    """
+
+    def __init__(self) -> None:
+        self.sources: Recent[Source] = Recent(4)
+        self.predictions: Recent[tuple[Tensor, Tensor]] = Recent(16)
+        self.views: dict[tuple[str, ...], TeacherViews] = {}

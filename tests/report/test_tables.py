@@ -1,0 +1,46 @@
+"""The kind of the cells chooses the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gkd.report.tables import PLOTS, TABLES, TableOptions, kind_of_cells, validation_table
+from gkd.storage.records import ACCURACY, FEW_SHOT, INCREMENTAL, read_record
+from gkd.storage.run_results import Cell
+from tests.result_helpers import cell
+
+COMMITTED = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+SHOWS = {
+    ("cifar10_teacher", ACCURACY): "| relation | method | teacher |",
+    ("few_shot_omniglot_small", FEW_SHOT): "| method | classifier |",
+    ("incremental_tiny_imagenet_100", INCREMENTAL): "| method | answered by |",
+}
+
+
+@pytest.mark.parametrize(("folder", "kind", "head"), [(*key, head) for key, head in SHOWS.items()])
+def test_each_kind_has_its_table(folder: str, kind: str, head: str) -> None:
+    paths = sorted((COMMITTED / folder / "cells").glob("*seed0.json"))[:2]
+    cells = [read_record(path, Cell) for path in paths]
+    assert kind_of_cells(cells) == kind
+    labels = [each.label for each in cells]
+    options = TableOptions(baseline=labels[0], report="last", order=labels, axes=[])
+    rows, text = TABLES[kind](cells, [], options)
+    assert text.startswith(head)
+    assert {row.label for row in rows} >= set(labels)
+    rows, text = validation_table(cells, options)
+    assert text.startswith("| relation | method | validation |")
+    assert [row.label for row in rows] == labels
+
+
+def test_cells_of_an_unknown_kind_or_of_several_are_compared_by_accuracy() -> None:
+    assert kind_of_cells([cell("a", kind="domains")]) == ACCURACY
+    assert kind_of_cells([cell("a", kind=FEW_SHOT), cell("b", kind=INCREMENTAL)]) == ACCURACY
+    assert kind_of_cells([]) == ACCURACY
+
+
+def test_a_kind_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TABLES, "domains", lambda cells, absent, options: ([], "by domain"))
+    assert kind_of_cells([cell("a", kind="domains")]) == "domains"
+    assert PLOTS.keys() <= TABLES.keys()

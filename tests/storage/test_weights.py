@@ -1,0 +1,275 @@
+"""Weights load from the formats that the field uses, and nothing runs."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+import gkd.storage.weights
+from gkd.core.errors import UserError
+from gkd.models import build_network
+from gkd.storage.weights import copy_state, load_body, load_weights, read_weights, save_weights, state_hash
+
+
+def test_a_student_that_cannot_be_written_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: Any
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(gkd.storage.weights, "save_file", broken)
+    with pytest.raises(UserError, match="no space left"):
+        save_weights(tmp_path / "student.safetensors", {"w": torch.zeros(1)})
+    assert listing(tmp_path) == []
+
+
+STATE = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
+
+
+def assert_loads(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    network = nn.ModuleDict({"fc": nn.Linear(3, 2)})
+    load_weights(network, tensors, name="fc", path=path)
+    assert all(tensor.equal(STATE[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        STATE,
+        {"model": STATE, "epoch": 3, "best_acc": 71.5},
+        {"state_dict": STATE},
+        {"model": STATE, "opt": Namespace(lr=0.05, milestones=[150]), "accuracy": torch.tensor(71.5)},
+        {f"module.{name}": tensor for name, tensor in STATE.items()},
+        {"model": {f"module.{name}": tensor for name, tensor in STATE.items()}},
+        {
+            "model": {
+                **{f"module.student.{n}": t for n, t in STATE.items()},
+                "module.teacher.w": STATE["fc.bias"],
+            }
+        },
+    ],
+    ids=["bare", "model", "state_dict", "with arguments", "module.", "model of module.", "module.student."],
+)
+def test_torch_files_of_the_field_are_read(tmp_path: Path, content: dict[str, Any]) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    tensors, metadata = read_weights(path)
+    assert metadata == {}
+    assert_loads(tensors, path)
+
+
+def test_safetensors_keep_their_metadata(tmp_path: Path, listing: Any) -> None:
+    path = tmp_path / "student.safetensors"
+    save_weights(path, {"w": torch.ones(4, 4).T[:2]}, {"classes": '["a"]'})
+    tensors, metadata = read_weights(path)
+    assert metadata == {"classes": '["a"]'}
+    assert torch.equal(tensors["w"], torch.ones(2, 4))
+    assert listing(tmp_path) == ["student.safetensors"]
+
+
+class Harm:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.student."])
+def test_a_wrapped_network_is_read_from_safetensors(tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, {f"{prefix}{name}": tensor for name, tensor in STATE.items()})
+    tensors, _ = read_weights(path)
+    assert_loads(tensors, path)
+
+
+def test_a_part_called_module_keeps_its_name(tmp_path: Path) -> None:
+    """As where a network wraps another one, alone or beside more."""
+    for parts in ({"module": nn.Linear(3, 2)}, {"module": nn.Linear(3, 4), "fc": nn.Linear(4, 2)}):
+        network, path = nn.ModuleDict(parts), tmp_path / "weights.safetensors"
+        save_weights(path, network.state_dict())
+        expected = copy_state(network)
+        network.load_state_dict({name: tensor + 1 for name, tensor in expected.items()})
+        load_weights(network, read_weights(path)[0], name="wrapper", path=path)
+        assert all(tensor.equal(expected[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_part_under_two_names_is_saved(tmp_path: Path) -> None:
+    head = nn.Linear(3, 2)
+    network, path = nn.ModuleDict({"fc": head, "classifier": head}), tmp_path / "weights.safetensors"
+    save_weights(path, network.state_dict())
+    tensors, _ = read_weights(path)
+    assert tensors["fc.weight"].equal(head.weight)
+    assert tensors["classifier.weight"].equal(head.weight)
+
+
+@pytest.mark.parametrize("harm", [False, True])
+def test_arguments_hold_no_objects_that_run(tmp_path: Path, harm: bool) -> None:
+    """A Namespace is read for what it is; what hides in it is refused as everywhere."""
+    path, sign = tmp_path / "weights.pth", tmp_path / "harmed"
+    torch.save({"model": STATE, "opt": Namespace(out=Harm(sign) if harm else "here")}, path)
+    if harm:
+        with pytest.raises(UserError, match="cannot be read as plain weights: it holds"):
+            read_weights(path)
+    else:
+        assert set(read_weights(path)[0]) == set(STATE)
+    assert not sign.exists()
+    # nothing stays allowed behind the call
+    assert Namespace not in torch.serialization.get_safe_globals()
+
+
+@pytest.mark.parametrize("writer", ["pickle", "torch"])
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path, writer: str) -> None:
+    path, sign = tmp_path / "weights.pth", tmp_path / "harmed"
+    content = {"model": {"w": torch.zeros(1)}, "extra": Harm(sign)}
+    if writer == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(UserError, match="cannot be read as plain weights"):
+        read_weights(path)
+    assert not sign.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.pth", None, "does not exist; give the path of a .safetensors or .pth file"),
+        ("w.safetensors", b"not weights", "is not a readable safetensors file"),
+        ("w.pth", b"not weights", "cannot be read as plain weights"),
+        ("w.pth", b"", r"cannot be read as plain weights: it is cut short, or is no file of torch.save"),
+        ("w.pth", {}, "holds no state dict"),
+        ("w.pth", [1, 2], "holds no state dict"),
+        ("w.pth", {"epoch": 3}, "holds no state dict: not bare, and not under 'model' or 'state_dict'"),
+    ],
+)
+def test_what_is_no_weight_file_is_said(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=message):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_file_that_is_cut_short_is_said(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith(".pth"):
+        torch.save(STATE, path)
+    else:
+        save_weights(path, STATE)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"it is cut short|is not a readable safetensors file"):
+        read_weights(path)
+
+
+def as_torchdistill(name: str) -> str:
+    """A wide network's entry under the name that torchdistill gives it."""
+    return re.sub(r"block(\d)\.layer\.", r"layer\1.", name).replace("convShortcut.", "shortcut.0.")
+
+
+def test_torchdistills_wide_networks_load() -> None:
+    source, network = (build_network("wrn_16_2", num_classes=3) for _ in range(2))
+    theirs = {as_torchdistill(name): tensor for name, tensor in copy_state(source).items()}
+    assert {"layer1.0.bn1.weight", "layer2.0.shortcut.0.weight", "layer3.1.conv2.weight"} <= theirs.keys()
+    load_weights(network, theirs, name="wrn_16_2", path=Path("w.pt"))
+    assert state_hash(network) == state_hash(source)
+    del theirs["layer3.1.conv2.weight"]
+    with pytest.raises(UserError, match=r"'block3.layer.1.conv2.weight' is missing; 1 missing, 0 surplus"):
+        load_weights(network, theirs, name="wrn_16_2", path=Path("w.pt"))
+
+
+def test_a_wrong_head_of_a_tapped_network_says_its_classes() -> None:
+    tensors = copy_state(build_network("torchvision/resnet18", num_classes=100))
+    network = build_network("torchvision/resnet18", num_classes=50)
+    with pytest.raises(UserError, match=r"holds 100 classes \('fc.weight'\), the task has 50"):
+        load_weights(network, tensors, name="torchvision/resnet18", path=Path("w.pth"))
+
+
+def resnet(name: str = "resnet8", classes: int = 3) -> nn.Module:
+    return build_network(name, num_classes=classes, in_channels=1)
+
+
+def loaded(tensors: dict[str, Tensor]) -> nn.Module:
+    network = resnet()
+    load_weights(network, tensors, name="resnet8", path=Path("w.pth"))
+    return network
+
+
+def test_weights_load_strictly_but_for_batch_counters() -> None:
+    source = copy_state(resnet())
+    assert state_hash(loaded(source)) == state_hash(loaded(copy_state(loaded(source))))
+    old = {name: tensor for name, tensor in source.items() if not name.endswith("num_batches_tracked")}
+    assert len(old) < len(source)
+    assert all(torch.equal(tensor, loaded(old).state_dict()[name]) for name, tensor in old.items())
+
+
+@pytest.mark.parametrize(
+    ("network", "classes", "message"),
+    [
+        (
+            "resnet14",
+            3,
+            r"w.pth holds another network than resnet8 \('layer1.1.\S+' is not part of it; 0 miss",
+        ),
+        (
+            "resnet8",
+            5,
+            r"w.pth holds 5 classes \('fc.weight'\), the task has 3; give the network the classes",
+        ),
+    ],
+)
+def test_weights_of_another_network_are_refused(network: str, classes: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        loaded(copy_state(resnet(network, classes)))
+
+
+def test_weights_of_another_shape_are_refused() -> None:
+    tensors = copy_state(build_network("resnet8", num_classes=3, in_channels=3))
+    message = (
+        r"another network than resnet8: 'conv1.weight' is \[16, 3, 3, 3\] there and \[16, 1, 3, 3\] here"
+    )
+    with pytest.raises(UserError, match=message):
+        loaded(tensors)
+
+
+def test_missing_weights_are_refused() -> None:
+    tensors = copy_state(resnet())
+    del tensors["fc.bias"]
+    with pytest.raises(UserError, match=r"'fc.bias' is missing; 1 missing, 0 surplus"):
+        loaded(tensors)
+
+
+def test_a_copied_state_does_not_follow_the_module() -> None:
+    network = resnet()
+    copied = copy_state(network)
+    with torch.no_grad():
+        network.head.bias.add_(1)  # type: ignore[operator, union-attr]
+    assert not torch.equal(copied["fc.bias"], network.state_dict()["fc.bias"])
+
+
+def test_a_body_is_loaded_without_its_head(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs, ours = build_network("resnet8", num_classes=5), build_network("resnet8", num_classes=3)
+    save_weights(tmp_path / "body.safetensors", theirs.state_dict(), {})
+    head = ours.head.weight.clone()
+    load_body(ours, tmp_path / "body.safetensors", name="resnet8")
+    assert torch.equal(ours.head.weight, head)
+    body = {key: values for key, values in theirs.state_dict().items() if not key.startswith("fc.")}
+    assert len(body) == len(theirs.state_dict()) - 2
+    assert all(torch.equal(values, ours.state_dict()[key]) for key, values in body.items())
+    with pytest.raises(UserError, match="another network than resnet14"):
+        load_body(build_network("resnet14", num_classes=3), tmp_path / "body.safetensors", name="resnet14")
