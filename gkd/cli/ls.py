@@ -10,7 +10,7 @@ from rich.console import Console
 from gkd.config.shipped import shipped_configs, shipped_methods, shipped_weights
 from gkd.data import DATASETS
 from gkd.data.augment.chain import augmentation_summaries
-from gkd.losses import LOSSES, Loss
+from gkd.losses import Loss, loss_entry, loss_names
 from gkd.models import network_summaries
 from gkd.models.external import PATTERNS
 from gkd.problems.task import TASKS
@@ -39,7 +39,7 @@ def _entries(kind: str) -> dict[str, str]:
         return {name: f"{method.summary} [{method.paper}]" for name, method in shipped_methods().items()}
     if kind == "losses":
         weights = shipped_weights()
-        return {name: _about(loss, weights.get(name)) for name, loss in LOSSES.items()}
+        return {name: _about(loss_entry(name), weights.get(name)) for name in loss_names()}
     if kind == "tasks":
         return {name: _first_line(point.load().__doc__) for name, point in TASKS.items()}
     if kind == "networks":

@@ -224,9 +224,12 @@ def check_method(method: Method, student: nn.Module, teacher: Teacher | None, pr
             networks that cannot be spliced where a stage is routed.
     """
     images = problem.student.train
-    shapes = both_shapes(student, teacher, images.image_shape, images.as_teacher_sees.image_shape)
+    student_shapes, teacher_shapes = both_shapes(
+        student, teacher, images.image_shape, images.as_teacher_sees.image_shape
+    )
+    pair = (student_shapes, next(iter(teacher_shapes.values()), None))
     for stage in method.stages.values():
         for name, term in stage.terms.items():
             check_head(name, term, student)
-        check_terms(stage.terms, *shapes, images.labels)
-        build_router(student, teacher, stage.terms, stage.spots, shapes, problem.relation)
+        check_terms(stage.terms, student_shapes, teacher_shapes, images.labels)
+        build_router(student, teacher, stage.terms, stage.spots, pair, problem.relation)

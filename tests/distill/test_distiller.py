@@ -18,6 +18,7 @@ from gkd.core.tapped import output_shapes
 from gkd.distill.distiller import Distiller, weighted_sum
 from gkd.distill.fit_check import both_shapes, check_terms
 from gkd.distill.mixing import draw_mixture, interpolated_logits, mix_batch
+from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
 from gkd.losses import (
     LOSSES,
@@ -96,7 +97,7 @@ def test_it_returns_the_loss_and_each_term_before_weighting(
         "tuples": Term(loss="tuples", weight=7.0),
     }
     relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
-    losses = Distiller(student, make_teacher("abc"), terms, relation=relation)(make_batch(3))
+    losses = Distiller(student, TeacherSide(make_teacher("abc"), relation), terms)(make_batch(3))
     assert set(losses) == {"loss", "loss/hard", "loss/soft", "loss/tuples", "empty/tuples"}
     assert all(value.dim() == 0 for value in losses.values())
     expected = 0.1 * losses["loss/hard"] + 0.9 * losses["loss/soft"] + 7.0 * losses["loss/tuples"]
@@ -110,7 +111,7 @@ def test_a_batch_without_a_tuple_is_counted(
     student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
 ) -> None:
     relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
-    distiller = Distiller(student, make_teacher("abc"), {"t": Term(loss="tuples")}, relation=relation)
+    distiller = Distiller(student, TeacherSide(make_teacher("abc"), relation), {"t": Term(loss="tuples")})
     losses = distiller(make_batch(1))  # one class: no negative
     assert (losses["loss"].item(), losses["empty/t"].item()) == (0.0, 1.0)
     losses["loss"].backward()
@@ -138,7 +139,7 @@ def test_schedules_move_the_weights(student: nn.Module, make_batch: MakeBatch) -
 
 def test_kd_over_a_permuted_space_equals_kd_on_aligned_logits(make_batch: MakeBatch) -> None:
     student, teacher, relation = exact_pair("abcd", "dbac")
-    loss = Distiller(student, teacher, {"kd": Term(loss="kd")}, relation=relation)(make_batch(4))["loss"]
+    loss = Distiller(student, TeacherSide(teacher, relation), {"kd": Term(loss="kd")})(make_batch(4))["loss"]
     aligned = teacher(torch.zeros(1))[:, ["dbac".index(name) for name in "abcd"]]
     assert relation.kind == "same"
     assert loss.item() == pytest.approx(kd_loss(student.given.logits, aligned).item())
@@ -151,7 +152,7 @@ def test_kd_over_overlapping_spaces_uses_the_shared_columns_and_the_chosen_rows(
     student, teacher, relation = exact_pair("abcd", "dxb")  # b and d are shared
     batch = make_batch(4)
     term = Term(loss="kd", temperature=2.0, rows=rows)
-    loss = Distiller(student, teacher, {"kd": term}, relation=relation)(batch)["loss"]
+    loss = Distiller(student, TeacherSide(teacher, relation), {"kd": term})(batch)["loss"]
     chosen = torch.tensor([rows == "all" or "abcd"[label] in "bd" for label in batch.labels])
     student_logits = student.given.logits[chosen][:, [1, 3]]
     teacher_logits = teacher(torch.zeros(1))[chosen][:, [2, 0]]
@@ -170,7 +171,7 @@ def test_a_term_chooses_its_rows_before_the_task_does(make_batch: MakeBatch) -> 
 
     def loss(rows: str, task: str) -> float:
         term = Term(loss="kd", **({"rows": rows} if rows else {}))
-        distiller = Distiller(student, teacher, {"kd": term}, relation=relation, rows=task)  # type: ignore[arg-type]
+        distiller = Distiller(student, TeacherSide(teacher, relation, rows=task), {"kd": term})  # type: ignore[arg-type]
         return distiller(make_batch(4))["loss"].item()
 
     assert loss("", "known") == loss("known", "all") != loss("all", "known")
@@ -185,7 +186,7 @@ def test_centres_come_from_the_training_set_or_the_batch(make_batch: MakeBatch) 
     cases = {"train": given, "batch": class_centres(embedding, batch.labels, 3)[0]}
     for where, centres in cases.items():
         terms = {"induced": Term(loss="induced_classifier", centres=where)}
-        loss = Distiller(student, teacher, terms, relation=relation, centres=given)(batch)["loss"]
+        loss = Distiller(student, TeacherSide(teacher, relation, centres=given), terms)(batch)["loss"]
         expected = induced_classifier_loss(student.given.logits, embedding, centres, batch.labels)
         assert loss.item() == pytest.approx(expected.item())
 
@@ -195,7 +196,7 @@ def test_confidence_weights_the_samples(make_batch: MakeBatch) -> None:
     batch = make_batch(3)
     features = teacher.features(batch.images)
     term = Term(loss="induced_classifier", centres="batch", confidence="entropy")
-    loss = Distiller(student, teacher, {"induced": term}, relation=relation)(batch)["loss"]
+    loss = Distiller(student, TeacherSide(teacher, relation), {"induced": term})(batch)["loss"]
     expected = induced_classifier_loss(
         student.given.logits,
         features.embedding,
@@ -211,7 +212,7 @@ def test_what_a_term_lacks_is_refused_when_it_is_built(student: nn.Module, make_
     with pytest.raises(UserError, match="'kd' reads student_logits, teacher_logits, but there is no teacher"):
         Distiller(student, None, {"kd": Term(loss="kd")})
     with pytest.raises(UserError, match="'i' reads train-set centres; give them, or set centres: batch"):
-        Distiller(student, make_teacher("abc"), {"i": Term(loss="induced_classifier")}, relation=relation)
+        Distiller(student, TeacherSide(make_teacher("abc"), relation), {"i": Term(loss="induced_classifier")})
 
 
 def test_a_map_that_is_not_there_is_refused(
@@ -219,7 +220,7 @@ def test_a_map_that_is_not_there_is_refused(
 ) -> None:
     relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
     distiller = Distiller(
-        student, make_teacher("abc"), {"sp": Term(loss="sp", at={"student": 4})}, relation=relation
+        student, TeacherSide(make_teacher("abc"), relation), {"sp": Term(loss="sp", at={"student": 4})}
     )
     with pytest.raises(UserError, match=r"spot 4 is outside the network's 4 maps; use -4 to 3"):
         distiller(make_batch(3))
@@ -229,7 +230,7 @@ def test_the_teacher_is_no_part_of_it(student: nn.Module, make_teacher: MakeTeac
     teacher = make_teacher("abc")
     relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
     terms = {"i": Term(loss="induced_classifier"), "kd": Term(loss="kd")}
-    distiller = Distiller(student, teacher, terms, relation=relation, centres=torch.ones(3, 64))
+    distiller = Distiller(student, TeacherSide(teacher, relation, centres=torch.ones(3, 64)), terms)
     assert set(distiller.state_dict()) == {f"student.{name}" for name in student.state_dict()}
     theirs = {id(parameter) for parameter in teacher.parameters()}
     assert not theirs & {id(parameter) for parameter in distiller.parameters()}
@@ -243,13 +244,15 @@ def test_the_teacher_rests_where_its_outputs_are_kept_or_not_read(
 ) -> None:
     teacher, batch = make_teacher("abc"), make_batch(3)
     relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
-    expected = Distiller(student, teacher, {"kd": Term(loss="kd")}, relation=relation).eval()(batch)["loss"]
+    expected = Distiller(student, TeacherSide(teacher, relation), {"kd": Term(loss="kd")}).eval()(batch)[
+        "loss"
+    ]
     batch.teacher = teacher.features(batch.images)
     monkeypatch.setattr(Teacher, "features", lambda *_: pytest.fail("the teacher ran"))
-    kept = Distiller(student, teacher, {"kd": Term(loss="kd")}, relation=relation).eval()(batch)["loss"]
+    kept = Distiller(student, TeacherSide(teacher, relation), {"kd": Term(loss="kd")}).eval()(batch)["loss"]
     assert torch.equal(kept, expected)
     batch.teacher = None
-    Distiller(student, teacher, {"ce": Term(loss="cross_entropy")}, relation=relation)(batch)
+    Distiller(student, TeacherSide(teacher, relation), {"ce": Term(loss="cross_entropy")})(batch)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +303,7 @@ def test_losses_do_not_feel_autocast(
     """Nor does one that takes no care itself."""
     monkeypatch.setitem(LOSSES, "products", Loss(products, "ours"))
     student, teacher, relation = exact_pair("abc", "abc")
-    distiller = Distiller(student, teacher, {"term": Term(**term)}, relation=relation)
+    distiller = Distiller(student, TeacherSide(teacher, relation), {"term": Term(**term)})
     batch = make_batch(3)
     plain = distiller(batch)["loss"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -325,14 +328,14 @@ def test_dkd_over_overlapping_classes_reads_labels_among_the_shared_ones(make_ba
     expected = dkd_loss(shared[0][rows], shared[1][rows], labels)
     for which in ("known", "all"):
         terms = {"dkd": Term(loss="dkd")}
-        losses = Distiller(pupil, teacher, terms, relation=relation, rows=which)(batch)
+        losses = Distiller(pupil, TeacherSide(teacher, relation, rows=which), terms)(batch)
         torch.testing.assert_close(losses["loss/dkd"], expected.detach())
 
 
 def test_several_spots_are_summed_pair_by_pair(make_batch: MakeBatch) -> None:
     pupil, teacher, relation = exact_pair("abc", "abc")
     terms = {"at": Term(loss="at", at={"student": [0, 1], "teacher": [1, 0]})}  # type: ignore[arg-type]
-    losses = Distiller(pupil, teacher, terms, relation=relation)(make_batch(3))
+    losses = Distiller(pupil, TeacherSide(teacher, relation), terms)(make_batch(3))
     ours, theirs = pupil.given.maps, teacher.network.given.maps
     expected = at_loss(ours[0], theirs[1]) + at_loss(ours[1], theirs[0])
     torch.testing.assert_close(losses["loss/at"], expected.detach())
@@ -341,7 +344,7 @@ def test_several_spots_are_summed_pair_by_pair(make_batch: MakeBatch) -> None:
 def test_a_loss_on_two_maps_reads_a_spot_and_the_next(make_batch: MakeBatch) -> None:
     pupil, teacher, relation = exact_pair("abc", "abc")
     terms = {"fsp": Term(loss="fsp", at={"student": [0, 1], "teacher": [0, 1]})}  # type: ignore[arg-type]
-    losses = Distiller(pupil, teacher, terms, relation=relation)(make_batch(3))
+    losses = Distiller(pupil, TeacherSide(teacher, relation), terms)(make_batch(3))
     expected = fsp_loss(*pupil.given.maps, *teacher.network.given.maps)
     torch.testing.assert_close(losses["loss/fsp"], expected.detach())
 
@@ -350,7 +353,7 @@ def test_an_affinity_is_of_whatever_stands_at_its_spots(make_batch: MakeBatch) -
     pupil, teacher, relation = exact_pair("abc", "abc")
     at = {"student": "embedding", "teacher": 0}
     terms = {"affinity": Term(loss="affinity", at=at)}  # type: ignore[arg-type]
-    losses = Distiller(pupil, teacher, terms, relation=relation)(make_batch(3))
+    losses = Distiller(pupil, TeacherSide(teacher, relation), terms)(make_batch(3))
     expected = affinity_loss(pupil.given.embedding, teacher.network.given.maps[0])
     torch.testing.assert_close(losses["loss/affinity"], expected.detach())
 
@@ -365,7 +368,7 @@ def with_adapters(student: nn.Module, teacher: Teacher, **more: Any) -> Distille
     }
     relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
     known = {"image_shape": (1, 8, 8), "train_labels": torch.arange(20) % 3}
-    return Distiller(student, teacher, terms, relation=relation, **{**known, **more})
+    return Distiller(student, TeacherSide(teacher, relation), terms, **{**known, **more})
 
 
 def test_modules_are_owned_trained_and_saved(
@@ -455,7 +458,7 @@ def virtual(student: nn.Module, frozen: Teacher, relation: LabelRelation, **mixu
         "soft": Term(loss="stkd", samples="virtual", temperature=2.0),
         "clean": Term(loss="kd", temperature=2.0),
     }
-    return Distiller(student, frozen, terms, relation=relation, mixup=Mixup(**mixup)).eval()
+    return Distiller(student, TeacherSide(frozen, relation), terms, mixup=Mixup(**mixup)).eval()
 
 
 @pytest.mark.parametrize("how", ["mixed", "interpolated"])
@@ -508,7 +511,7 @@ def test_interpolation_is_at_the_losses_own_temperature(
     terms = {"kd": Term(loss="kd", samples="virtual", **options)}
     mixup = Mixup(teacher="interpolated", weight=0.4)
     torch.manual_seed(5)
-    loss = Distiller(pupil, teacher, terms, relation=relation, mixup=mixup)(make_batch(3))["loss"]
+    loss = Distiller(pupil, TeacherSide(teacher, relation), terms, mixup=mixup)(make_batch(3))["loss"]
     torch.manual_seed(5)
     mixture = draw_mixture(mixup, 8, torch.device("cpu"))
     logits = teacher.network.given.logits.detach()
@@ -526,7 +529,7 @@ def test_similarity_transfer_takes_the_rows_that_it_is_told(
     """With the true classes kept it is KD, on clean images too; no target is read."""
     relation = LabelRelation(LabelSpace("bcd"), LabelSpace("abc"))
     terms = {"kd": Term(loss="kd", rows=rows), "stkd": Term(loss="stkd", rows=rows)}
-    losses = Distiller(student, make_teacher("bcd"), terms, relation=relation)(make_batch(3))
+    losses = Distiller(student, TeacherSide(make_teacher("bcd"), relation), terms)(make_batch(3))
     assert losses["loss/stkd"].item() == pytest.approx(losses["loss/kd"].item(), rel=1e-5)
 
 
@@ -543,7 +546,7 @@ def test_the_clean_teacher_is_not_run_for_virtual_samples_alone(
     terms = {"soft": Term(loss="stkd", samples="virtual")}
     for how, reads in (("mixed", False), ("interpolated", True)):
         distiller = Distiller(
-            student, make_teacher("abc"), terms, relation=relation, mixup=Mixup(teacher=how)
+            student, TeacherSide(make_teacher("abc"), relation), terms, mixup=Mixup(teacher=how)
         )
         assert distiller.reads_clean_teacher == reads
 
@@ -555,7 +558,7 @@ def test_a_term_within_an_episode_reads_its_ways_and_support(
     student = make_teacher("abc", seed=1).network
     terms = {name: Term(loss=name) for name in ("prototype", "episode_induced", "cross_entropy")}
     relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
-    distiller = Distiller(student, teacher, terms, relation=relation).eval()
+    distiller = Distiller(student, TeacherSide(teacher, relation), terms).eval()
     batch = make_batch(3, size=9)
     with pytest.raises(UserError, match="The loss 'prototype' reads way, but the batch is no episode"):
         distiller(batch)

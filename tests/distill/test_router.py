@@ -20,6 +20,7 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.tapped import output_shapes
 from gkd.distill.distiller import Distiller
 from gkd.distill.router import Router, same_family
+from gkd.distill.side import TeacherSide
 from gkd.distill.splice import ordered_spots, spot_name
 from gkd.distill.teacher import Teacher
 from gkd.methods.routing import Routing
@@ -256,12 +257,11 @@ def distiller_of(
     student = build_network("resnet14", num_classes=len(classes), in_channels=1)
     return Distiller(
         student,
-        teacher,
+        TeacherSide(teacher, LabelRelation(teacher.space, LabelSpace(classes))),
         {name: Term.model_validate({"loss": name, **keys}) for name, keys in terms.items()},
-        relation=LabelRelation(teacher.space, LabelSpace(classes)),
         image_shape=(1, 8, 8),
         train_labels=torch.arange(16) % len(classes),
-        routing=Routing(policy=policy, **options),  # type: ignore[arg-type]
+        routing=Routing(policy=policy, **options),
     )
 
 

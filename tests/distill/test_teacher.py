@@ -15,6 +15,7 @@ from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import Batches, ImageSet, Look
 from gkd.distill.distiller import Distiller
+from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
 from gkd.distill.teacher_views import TeacherViews
 from gkd.methods.optimiser import Optimiser
@@ -62,7 +63,7 @@ def test_training_a_student_does_not_change_it(
     student = build_network("resnet8", num_classes=3, in_channels=1)
     relation = LabelRelation(teacher.space, LabelSpace("abc"))
     terms = {"kd": Term(loss="kd"), "sp": Term(loss="sp"), "tuples": Term(loss="tuples", temperature=1.0)}
-    distiller = Distiller(student, teacher, terms, relation=relation)
+    distiller = Distiller(student, TeacherSide(teacher, relation), terms)
     optimiser = Optimiser(lr=0.1).build(distiller.param_groups())
     distiller.train()
     student_before = state_hash(student)
