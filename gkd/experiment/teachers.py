@@ -14,7 +14,7 @@ from gkd.config.shipped import load_method
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.distill.teacher import Teacher
-from gkd.experiment.networks import build_side, load_network, options_of
+from gkd.experiment.networks import build_side, load_network, options_of, teacher_section
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.sources import statistics
 from gkd.problems.problem import Problem
@@ -37,8 +37,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
         UserError: another network, class count or class set than the experiment says.
     """
     experiment, problem = prepared.experiment, prepared.problem
-    options = experiment.teacher
-    assert options is not None
+    options = teacher_section(experiment)
     metadata = WeightMetadata.read(checkpoint)
     check_checksum(options, checkpoint)
     built_with = options_of(options, metadata, checkpoint)
@@ -67,7 +66,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
 
 
 def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
-    """Refuses a weight file that is not the one of ``teacher.sha256``, where the experiment names both."""
+    """Refuse a weight file that is not the one of ``teacher.sha256``, where the experiment names both."""
     if options.sha256 is not None and options.checkpoint is not None and sha256(checkpoint) != options.sha256:
         raise UserError(
             f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
@@ -77,8 +76,7 @@ def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
 
 def random_teacher(prepared: Prepared) -> Teacher:
     """A teacher with random weights, for a dry run before the real one is trained."""
-    options, space = prepared.experiment.teacher, prepared.problem.relation.teacher
-    assert options is not None
+    options, space = teacher_section(prepared.experiment), prepared.problem.relation.teacher
     network = build_side(options, len(space), prepared.problem.student.train.as_teacher_sees)
     mean, std = _statistics_of_teacher(prepared)
     teacher = Teacher(network, space, mean=mean, std=std)
@@ -88,23 +86,24 @@ def random_teacher(prepared: Prepared) -> Teacher:
 def _statistics_of_teacher(prepared: Prepared) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The teacher's input normalisation where its file says none: that of the images it would be trained on."""
     experiment, problem = prepared.experiment, prepared.problem
-    assert experiment.teacher is not None
     images = None if problem.measured is None else problem.teacher.train
     return statistics(
-        experiment.teacher.data or experiment.data, images, of_teacher=True, caches=prepared.settings.caches
+        teacher_section(experiment).data or experiment.data,
+        images,
+        of_teacher=True,
+        caches=prepared.settings.caches,
     )
 
 
 def check_shapes(prepared: Prepared) -> None:
-    """Refuses a method that does not fit the two networks' outputs, before the teacher is trained for it."""
+    """Refuse a method that does not fit the two networks' outputs, before the teacher is trained for it."""
     check_method(prepared.experiment.method, prepared.student, random_teacher(prepared), prepared.problem)
 
 
 def teacher_experiment(prepared: Prepared) -> Resolved:
     """The run that trains the teacher over its classes, shared by all that need it."""
     experiment = prepared.experiment
-    options = experiment.teacher
-    assert options is not None
+    options = teacher_section(experiment)
     if load_method(options.train.method).needs_teacher:
         raise UserError(
             f"teacher.train.method={options.train.method} needs a teacher itself; use one without, such as student "
@@ -113,11 +112,11 @@ def teacher_experiment(prepared: Prepared) -> Resolved:
     data = options.data or experiment.data
     if options.data is None:
         seen = data.teacher_view or schema.TeacherView()
-        own = {"channels": seen.channels or data.channels, "image_size": seen.image_size or data.image_size}
-        data = data.model_copy(update={**own, **dict.fromkeys(_STUDENTS_ALONE)})
+        form = {"channels": seen.channels or data.channels, "image_size": seen.image_size or data.image_size}
+        data = data.model_copy(update={**form, **dict.fromkeys(_STUDENTS_ALONE)})
         images = prepared.problem.student.train
         if images.as_teacher_sees.channels != images.channels:
-            data = data.model_copy(update={"mean": None, "std": None})  # those given are the student's
+            data = data.model_copy(update={"mean": None, "std": None})  # which are for the student's channels
     task = _task_of_teacher(prepared)
     return _training(prepared, f"teachers/{options.network}", task, data, options, options.train)
 
@@ -132,14 +131,14 @@ def pretraining_experiment(prepared: Prepared) -> Resolved:
     section = experiment.student
     assert section.pretrain is not None
     task = TASKS[experiment.task.name].load()(experiment.task)
-    own = task.teacher_task() if hasattr(task, "teacher_task") else None
-    if own is None:
+    base_task = task.teacher_task() if hasattr(task, "teacher_task") else None
+    if base_task is None:
         raise UserError(
             f"student.pretrain trains on the base classes, but the task {experiment.task.name} has none (or names "
             "teacher_classes of its own); use middle_shot, or student.checkpoint."
         )
     data = experiment.data.model_copy(update=dict.fromkeys(_STUDENTS_ALONE))
-    return _training(prepared, f"students/{section.network}", own, data, section, section.pretrain)
+    return _training(prepared, f"students/{section.network}", base_task, data, section, section.pretrain)
 
 
 def _training(
@@ -150,7 +149,7 @@ def _training(
     section: schema.Side,
     training: schema.TeacherTraining,
 ) -> Resolved:
-    """An ordinary run that trains a side's network before the experiment's own."""
+    """The ordinary run that trains a side's network before the experiment trains the student."""
     experiment = prepared.experiment
     if training.batch_size is not None:
         data = data.model_copy(update={"batch_size": training.batch_size})
@@ -175,12 +174,12 @@ def _training(
 
 
 def _task_of_teacher(prepared: Prepared) -> dict[str, Any]:
-    """The task's own for its teacher, or the standard task over the teacher's classes."""
+    """The task that the adapter gives its teacher, or the standard task over the teacher's classes."""
     experiment = prepared.experiment
     task = TASKS[experiment.task.name].load()(experiment.task)
-    own = task.teacher_task() if hasattr(task, "teacher_task") else None
-    if own is not None and (experiment.teacher is None or experiment.teacher.data is None):
-        return dict(own)
+    teacher_task = task.teacher_task() if hasattr(task, "teacher_task") else None
+    if teacher_task is not None and (experiment.teacher is None or experiment.teacher.data is None):
+        return dict(teacher_task)
     return {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}}
 
 

@@ -1,4 +1,4 @@
-"""What an incremental step takes over from the one before: what its student grows out of, and its teacher."""
+"""The student at the beginning of an incremental step, grown out of the previous step's model."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from gkd.training.stage_run import State
 
 
 def step_student(prepared: Prepared, before: Before | None) -> nn.Module:
-    """The student at the beginning of a step: new, or the old one with columns for the new classes.
+    """Build the student of a step: new, or the previous step's with columns for the new classes.
 
-    Where the method's growth says so, the old one also has a further extractor.
+    Where the method's growth says so, it also gets a further extractor.
     """
     experiment, settings = prepared.experiment, prepared.settings
     step, images = prepared.problem.step, prepared.problem.student.train
@@ -51,7 +51,7 @@ def step_student(prepared: Prepared, before: Before | None) -> nn.Module:
 
 
 def frozen_columns(student: nn.Module) -> dict[str, Tensor]:
-    """The head's frozen rows, by the name of its weight in the student's state; nothing where none is frozen."""
+    """The head's frozen rows by the name of its weight in the student's state; empty where none is frozen."""
     head: Any = student.head
     if not isinstance(head, CosineHead) or head.num_frozen == 0:
         return {}
@@ -60,7 +60,7 @@ def frozen_columns(student: nn.Module) -> dict[str, Tensor]:
 
 
 def put_back(frozen: Mapping[str, Tensor], *states: State) -> None:
-    """Gives frozen rows their lengths back in a student's states.
+    """Restore the lengths of frozen rows in a student's states.
 
     Weight decay shortens rows without a gradient too. Their directions, on which alone a cosine depends, stay; but new
     columns are imprinted as long as the old ones are.
@@ -71,7 +71,7 @@ def put_back(frozen: Mapping[str, Tensor], *states: State) -> None:
 
 
 def _imprints(student: nn.Module, head: Any, prepared: Prepared) -> Tensor:
-    """What the new columns start from: each class's mean embedding, or proxies of it where a class has several."""
+    """Initial weights of the new columns: each class's mean embedding, or proxies where a class has several."""
     step = prepared.problem.step
     assert step is not None
     new = step.new_images()

@@ -10,7 +10,7 @@ from torch import nn
 
 from gkd.core.errors import UserError
 from gkd.distill.teacher import Teacher
-from gkd.experiment.networks import load_network, options_of
+from gkd.experiment.networks import load_network, options_of, teacher_section
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.teachers import load_teacher
 from gkd.incremental.step import Step
@@ -35,8 +35,7 @@ class Before:
 def old_network(prepared: Prepared, before: Before, num_classes: int) -> nn.Module:
     """Load the previous step's network as it was saved, on the run's device."""
     experiment, settings = prepared.experiment, prepared.settings
-    section = experiment.teacher if before.given else experiment.student
-    assert section is not None
+    section = teacher_section(experiment) if before.given else experiment.student
     metadata = WeightMetadata.read(before.weights)
     options_of(section, metadata, before.weights)  # another network is the first thing to say
     if metadata.classes is not None and len(metadata.classes) != num_classes:
@@ -50,10 +49,10 @@ def old_network(prepared: Prepared, before: Before, num_classes: int) -> nn.Modu
 
 def input_statistics(prepared: Prepared, before: Before) -> dict[str, tuple[float, ...]]:
     """Input ``mean`` and ``std`` of the previous step's model."""
-    settings, options = prepared.settings, prepared.experiment.teacher
+    settings = prepared.settings
     if not before.given:
         return {"mean": settings.mean, "std": settings.std}
-    assert options is not None
+    options = teacher_section(prepared.experiment)
     metadata = WeightMetadata.read(before.weights)
     return {
         "mean": options.mean or metadata.mean or settings.mean,
@@ -72,8 +71,7 @@ def check_given_model(prepared: Prepared, before: Before, step: Step) -> None:
             f"The model {weights} has its input normalised by {of_model}, and the student that is to grow out of it by "
             f"{of_student}; set data.mean and data.std to those of the model."
         )
-    teacher, student = experiment.teacher, experiment.student
-    assert teacher is not None
+    teacher, student = teacher_section(experiment), experiment.student
     options = options_of(teacher, WeightMetadata.read(weights), weights)
     # It may be expanded already.
     options = {key: value for key, value in options.items() if key != EXTRACTORS}
