@@ -17,7 +17,7 @@ from gkd.metrics.intervals import mean_interval
 
 
 @dataclass(frozen=True)
-class EpisodeAccuracy:
+class EpisodeResult:
     """The accuracy of one classifier on one encoder's embeddings.
 
     Attributes:
@@ -41,7 +41,7 @@ def evaluate_episodes(
     *,
     classifiers: Sequence[str] = ("nearest-mean",),
     batch_size: int = 512,
-) -> dict[str, EpisodeAccuracy]:
+) -> dict[str, EpisodeResult]:
     """Embed every image once and let classifiers answer the queries of every episode.
 
     Args:
@@ -72,7 +72,7 @@ def evaluate_episodes(
     results = {}
     for name in classifiers:
         accuracies = episode_accuracies(embedding, episodes.support, episodes.query, name)
-        results[name] = EpisodeAccuracy(*mean_interval(accuracies), accuracies)
+        results[name] = EpisodeResult(*mean_interval(accuracies), accuracies)
     return results
 
 
@@ -81,7 +81,9 @@ def _embed(
     encoder: nn.Module | Callable[[Tensor], Tensor], batches: Iterable[Tensor | Sequence[Tensor]]
 ) -> Tensor:
     """``[n, D]`` in float32 on the CPU."""
-    modes = {module: module.training for module in encoder.modules()} if isinstance(encoder, nn.Module) else {}
+    modes = (
+        {module: module.training for module in encoder.modules()} if isinstance(encoder, nn.Module) else {}
+    )
     parameter = next(encoder.parameters(), None) if isinstance(encoder, nn.Module) else None
     for module in modes:
         module.training = False
