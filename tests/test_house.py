@@ -79,7 +79,9 @@ def test_the_picture_is_of_the_code_as_it_is(house: ModuleType) -> None:
     committed = (ROOT / "docs" / "house.svg").read_text()
     assert committed == house.picture(), "run python docs/house.py"
     assert len(committed) < 100_000
-    assert "http" not in committed.replace("http://www.w3.org/2000/svg", "")  # no font or style from elsewhere
+    assert "http" not in committed.replace(
+        "http://www.w3.org/2000/svg", ""
+    )  # no font or style from elsewhere
     assert "prefers-color-scheme: dark" in committed
 
 

@@ -140,8 +140,8 @@ class StageRun:
         if self.settings.device.type == "cuda":
             torch.cuda.set_rng_state(checkpoint.state["generators"]["device"])
 
-    def save(self, parent: Path) -> None:
-        """Writes a checkpoint of this moment; refuses where anything is not finite."""
+    def save(self, parent: Path | None) -> None:
+        """Writes a checkpoint of this moment, where there is a folder; refuses where anything is not finite."""
         self.meter.check()
         for name, values in self.distiller.state_dict().items():
             if not bool(torch.isfinite(values).all()):
@@ -149,6 +149,8 @@ class StageRun:
                     f"{name} became non-finite in stage {self.name!r} before step {self.position.global_step}; "
                     "no such state was saved. Lower optimiser.lr or set optimiser.clip_norm."
                 )
+        if parent is None:
+            return
         generators = {"cpu": torch.get_rng_state()}
         if self.settings.device.type == "cuda":
             generators["device"] = torch.cuda.get_rng_state()
