@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -104,6 +104,8 @@ class FewShotOptions(ClassSplitOptions):
 
     Without validation classes the epoch is chosen on episodes of the base classes' held-out images.
     """
+
+    UNPICKLES: ClassVar[tuple[str, ...]] = ("episodes.root",)  # by learn2learn
 
     name: Literal["few_shot"] = "few_shot"
     episodes: EpisodeOptions = EpisodeOptions()

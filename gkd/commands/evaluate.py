@@ -95,7 +95,12 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
         classes=len(test.space),
         images=len(test),
         stated=metadata.test_accuracy,
-        judged=judge(logits, test.labels.cpu()),
+        judged=judge(
+            logits,
+            test.labels.cpu(),
+            added=prepared.experiment.evaluate.metrics,
+            relation=prepared.problem.relation,
+        ),
     )
 
 
@@ -116,12 +121,15 @@ def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:
     return {"task": task, "data": data, "student": student, "method": "student", "run": run}
 
 
-def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> RunEvaluation:
+def evaluate_run(
+    folder: Path, overrides: Sequence[str] = (), *, vouched: frozenset[str] = frozenset()
+) -> RunEvaluation:
     """Judge a finished run's saved students on its test images again.
 
     Args:
         folder: the run's.
         overrides: ``a.b=c`` over its config, such as where the images are now.
+        vouched: names to import that the user has given elsewhere (``gkd.config.trust``).
 
     Raises:
         UserError: no run there, an unfinished one, or images that are not the run's.
@@ -130,7 +138,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> RunEvaluation:
     if summary is None:
         what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
         raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
-    prepared, method = final_problem(folder, summary, overrides)
+    prepared, method = final_problem(folder, summary, overrides, vouched=vouched)
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     results: dict[str, Judged] = {}
@@ -145,7 +153,13 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> RunEvaluation:
         student = load_network(section, folder / name, images, len(names)).network
         student.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         logits = final_answers(folder, student, prepared.problem, method, prepared.settings)
-        results[which] = judge(logits, test.labels.cpu(), method)
+        results[which] = judge(
+            logits,
+            test.labels.cpu(),
+            method,
+            added=prepared.experiment.evaluate.metrics,
+            relation=prepared.problem.relation,
+        )
         if prepared.problem.few_shot is not None:
             episodes = summarised(on_episodes(student, prepared.problem, prepared.settings))
             results[which] = results[which].model_copy(update={"few_shot": episodes})
@@ -153,7 +167,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> RunEvaluation:
 
 
 def final_problem(
-    folder: Path, summary: RunSummary, overrides: Sequence[str] = ()
+    folder: Path, summary: RunSummary, overrides: Sequence[str] = (), *, vouched: frozenset[str] = frozenset()
 ) -> tuple[Prepared, Method]:
     """What a finished run's students are judged with, and the method that says what answers for them.
 
@@ -161,12 +175,14 @@ def final_problem(
         folder: the run's.
         summary: what ``finished`` says of it.
         overrides: ``a.b=c`` over its config.
+        vouched: names to import that the user has given elsewhere.
     """
     # What the student started from and who taught it are of no use any more, and need not be there.
-    method = load(folder / "config.yaml", overrides, from_run=True).experiment.method
+    read = partial(load, folder / "config.yaml", from_run=True, vouched=vouched)
+    method = read(overrides).experiment.method
     words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
     words += ["task.start_from=1"] if summary.incremental is not None else []
-    prepared = prepare(_of_student_alone(load(folder / "config.yaml", words, from_run=True)), final=True)
+    prepared = prepare(_of_student_alone(read(words)), final=True)
     return prepared, method
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from gkd import metrics
 from gkd.config import schema
 from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation
 from gkd.data import ImageSet
 from gkd.distill.teacher import Teacher
 from gkd.experiment.prepare import Prepared
@@ -42,15 +43,34 @@ def class_scores(student: nn.Module, problem: Problem, method: Method, settings:
     return induced_logits(F.normalize(embedding, dim=1), centres)
 
 
-def judge(logits: Tensor, labels: Tensor, method: Method | None = None) -> Judged:
-    """Accuracy in percent; of a head also expected calibration error in percent and negative log-likelihood in nats."""
-    if method is not None and not method.judged_by_head:
-        return Judged(accuracy=rounded(metrics.accuracy(logits, labels)), ece=None, nll=None)
-    return Judged(
+def judge(
+    logits: Tensor,
+    labels: Tensor,
+    method: Method | None = None,
+    *,
+    added: Sequence[str] = (),
+    relation: LabelRelation | None = None,
+) -> Judged:
+    """Accuracy in percent; of a head also expected calibration error in percent and negative log-likelihood in nats.
+
+    Args:
+        logits: ``[N, C]``, or what answers in their place.
+        labels: ``[N]``.
+        method: says whether a head answers; None where one does.
+        added: the metrics that the experiment asks for (``evaluate.metrics``), which read ``relation``.
+    """
+    values = metrics.compute_metrics(added, logits, labels, relation)
+    judged = Judged(
         accuracy=rounded(metrics.accuracy(logits, labels)),
-        ece=rounded(metrics.expected_calibration_error(logits, labels)),
-        nll=rounded(metrics.negative_log_likelihood(logits, labels)),
+        metrics={name: round(value, 4) for name, value in values.items()},
     )
+    if method is not None and not method.judged_by_head:
+        return judged
+    of_head = {
+        "ece": rounded(metrics.expected_calibration_error(logits, labels)),
+        "nll": rounded(metrics.negative_log_likelihood(logits, labels)),
+    }
+    return judged.model_copy(update=of_head)
 
 
 def prove_teacher(teacher: Teacher, problem: Problem, prepared: Prepared, checkpoint: Path) -> str:

@@ -19,6 +19,7 @@ from gkd.experiment.sources import load_source, statistics
 from gkd.incremental.checks import check_growth
 from gkd.methods.method import refusal, require
 from gkd.methods.mixup import without_mixup
+from gkd.metrics import check_metrics
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import TASKS, Task, students_teach
 from gkd.training.caches import Caches
@@ -56,6 +57,7 @@ def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = 
     problem = problem_of(experiment, caches)
     if final and problem.step is not None:
         *_, problem = problems_of(experiment, caches)
+    check_metrics(experiment.evaluate.metrics, len(problem.student.space), problem.relation)
     torch.manual_seed(experiment.run.seed)
     student = build_student(experiment, problem)
     if problem.step is not None:

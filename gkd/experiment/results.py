@@ -126,7 +126,8 @@ def _judged(
     for which, state in states.items():
         student.load_state_dict(state)
         logits = class_scores(student, problem, method, settings)
-        judged[which] = judge(logits, labels, method)
+        added = prepared.experiment.evaluate.metrics
+        judged[which] = judge(logits, labels, method, added=added, relation=problem.relation)
         correct[which] = pack(metrics.correctness(logits, labels))
         if teacher is not None:
             teacher_logits, _ = cached_predictions(teacher, test, settings)

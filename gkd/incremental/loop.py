@@ -148,12 +148,19 @@ def _take(prepared: Prepared, given: Path, own: Path) -> Done:
         images=0,
         bookkeeping_seconds=round(time.monotonic() - started, 3),
         memory=len(answers.memory),
-        last=judge(answers.scores(method), labels, method),
+        last=_judge(prepared, problem, answers.scores(method)),
         rows=answers.rows(step, labels),
         test_images=_sizes(problem),
         empty_batches={},
     )
     return keep_step(own, before, answers.memory, step, summary)
+
+
+def _judge(prepared: Prepared, problem: Problem, scores: Tensor) -> Judged:
+    """Results of the student on the test images of a step, from its scores ``[N, C]``."""
+    experiment, labels = prepared.experiment, problem.student.test.labels.cpu()
+    added, relation = experiment.evaluate.metrics, problem.relation
+    return judge(scores, labels, experiment.method, added=added, relation=relation)
 
 
 @dataclass(frozen=True)
@@ -209,7 +216,7 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
     labels = problem.student.test.labels.cpu()
     scores = answers.scores(method)
     own.mkdir(parents=True, exist_ok=True)
-    last = judge(scores, labels, method)
+    last = _judge(prepared, problem, scores)
     _save(prepared, student, own, "last", last)
     hashes, correct = hashes_of(student, before), {"last": pack(metrics.correctness(scores, labels))}
     epoch, validation = position.best_epoch, rounded(position.best_metric)
@@ -218,7 +225,7 @@ def _solve(prepared: Prepared, before: Done | None, own: Path, reporter: Reporte
         if not all(torch.equal(value, trained.best[name]) for name, value in trained.last.items()):
             _apply_rules(student, trained.best, method, step, trained.held_out, prepared)
             scores = step_answers(student, problem, settings, answers.memory).scores(method)
-        best = judge(scores, labels, method).model_copy(update=dict(best))
+        best = _judge(prepared, problem, scores).model_copy(update=dict(best))
         correct["best"] = pack(metrics.correctness(scores, labels))
         hashes["best"] = state_hash(student)
         _save(prepared, student, own, "best", best)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,9 +16,15 @@ TASKS: dict[str, EntryPoint] = {point.name: point for point in entry_points(grou
 
 
 class TaskOptions(BaseModel):
-    """Base of a task's options: its keys in the ``task`` section of an experiment file."""
+    """Base of a task's options: its keys in the ``task`` section of an experiment file.
+
+    Attributes:
+        UNPICKLES: dotted keys of the options that name files whose content is unpickled, which is to run it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    UNPICKLES: ClassVar[tuple[str, ...]] = ()
 
     name: str
 

@@ -182,6 +182,8 @@ def _from_torchvision(
     return read
 
 
+BUNDLED = ("digits",)  # those that need no file
+
 ARRAYS: dict[str, Reader] = {
     "digits": read_digits,
     "cifar10": _from_torchvision("cifar10", "CIFAR10", "CIFAR-10: 10 classes of 32-pixel colour images."),
