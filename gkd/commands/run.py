@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from gkd.commands.evaluate import evaluate_run
 from gkd.config import schema
-from gkd.config.resolve import Resolved
+from gkd.config.layers import Layer
+from gkd.config.load import load
+from gkd.config.resolve import Resolved, override_layers, resolve
 from gkd.config.trust import named_in
 from gkd.data import ImageSet, StreamedPixels
 from gkd.distill.teacher import Teacher
+from gkd.experiment.fit import Outcome
 from gkd.experiment.judge import check_expected, on_frozen, prove_teacher
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.results import finish
 from gkd.experiment.run_folder import describe_run, finished, locked, run_folder
 from gkd.experiment.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
 from gkd.incremental.loop import solve_steps
+from gkd.models.load import load_network
 from gkd.problems.problem import Problem
 from gkd.report.incremental_table import CURVES_PLOT, plot_run
 from gkd.report.run_plots import FEW_SHOT_PLOT, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
@@ -93,6 +99,46 @@ def run(
         summary = finish(folder, prepared, problem, teacher, states, position, threads, frozen)
         _plot(folder, console)
         return summary, True
+
+
+def run_config(config: str | Path | Mapping[str, Any], **overrides: Any) -> Outcome:
+    """Run an experiment to its end, as ``gkd run`` does, and load its students.
+
+    Args:
+        config: a shipped config's name, a path, or the sections of an experiment as a mapping.
+        overrides: what changes in it: a section's keys as a mapping (``run={"seed": 1}``), a value
+            (``method="sp"``), or dotted keys (``**{"run.seed": 1}``).
+
+    Raises:
+        UserError: bad input; what was finished before is whole.
+    """
+    words = [f"{key}={json.dumps(value)}" for key, value in _dotted(overrides)]
+    if isinstance(config, Mapping):
+        resolved = resolve("experiment", [Layer("experiment", dict(config)), *override_layers(words)])
+    else:
+        resolved = load(config, words)
+    summary, _ = run(resolved, Console(quiet=True))
+    folder, section = run_folder(resolved), resolved.experiment.student
+    loaded = {which: load_network(folder / file, network=section.network) for which, file in WEIGHTS.items()}
+    judged = {"test/last": summary.last.accuracy, "test/best": summary.best.accuracy}
+    metadata = loaded["last"].metadata
+    return Outcome(
+        student=loaded["last"].network.eval(),
+        best=loaded["best"].network.eval(),
+        metrics=judged,
+        mean=metadata.mean or (),
+        std=metadata.std or (),
+        folder=folder,
+    )
+
+
+def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every leaf of nested mappings."""
+    for key, value in overrides.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _run_steps(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from gkd.config.method_files import method_name
 from gkd.core.errors import UserError
-from gkd.losses import LOSSES, reads_teacher
+from gkd.losses.registry import imported_loss
 from gkd.methods.mixup import Mixup, without_mixup
 from gkd.models import takes_option
 
@@ -258,4 +258,6 @@ def _learns_from_teacher(stage: Mapping[str, Any]) -> bool:
     if list(stage.get("train", ())) == ["adapters"] or not isinstance(terms, Mapping):
         return False
     names = [keys.get("loss", name) if isinstance(keys, Mapping) else name for name, keys in terms.items()]
-    return any(loss not in LOSSES or reads_teacher(LOSSES[loss].needs) for loss in names)
+    # A third party's loss is not imported here, before trust is checked; it counts as one that reads a teacher.
+    entries = [imported_loss(name) for name in names]
+    return any(entry is None or entry.needs_teacher for entry in entries)
