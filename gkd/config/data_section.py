@@ -1,0 +1,141 @@
+"""The data section of an experiment file: images, their limits, augmentation and batches."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from gkd.config.section import HomePath, Section
+from gkd.core.errors import UserError
+from gkd.data import LAYOUTS, augmentation, check_dataset_name
+from gkd.methods.mixup import without_mixup
+
+
+class Validation(Section):
+    """The images that choose the best epoch; cut by seed before teacher and student are built."""
+
+    per_class: int | None = Field(default=None, ge=1)
+    fraction: float | None = Field(default=None, gt=0, lt=1)
+    take: Literal["random", "last"] = "random"
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Validation:
+        if (self.per_class is None) == (self.fraction is None):
+            raise ValueError("give per_class or fraction, one of them")
+        return self
+
+
+class TeacherView(Section):
+    """What the teacher sees of each of the student's samples, where that is not what the student sees.
+
+    Attributes:
+        image_size, channels: of the teacher's images; None is as the student's.
+        augment: of the teacher's images, such as ``none`` for clean ones; None is as the student's.
+        draws: whether its crops and flips are the ``same`` as the student's (of a larger image the same part, to a
+            pixel), or its ``own``.
+    """
+
+    image_size: int | None = Field(default=None, ge=1)
+    channels: Literal[1, 3] | None = None
+    augment: str | None = None
+    draws: Literal["same", "own"] = "same"
+
+    @field_validator("augment")
+    @classmethod
+    def _known_augmentation(cls, augment: str | None) -> str | None:
+        return augment if augment is None else _known_augmentation(augment)
+
+
+def _known_augmentation(augment: str) -> str:
+    try:
+        augmentation(augment)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return augment
+
+
+class Data(Section):
+    """An image set, its validation split, its limits and how batches are made of it.
+
+    Attributes:
+        name, root, download, channels, image_size: what to read (``gkd.data.load_images``). ``name`` may be
+            your own ``pkg.module:factory``; its root is then part of the run's name, for its content is not known.
+        fit: how image files of other proportions become a square of ``image_size``: ``stretch``, or ``crop``: the
+            shorter side to 8/7 of it, then the middle.
+        fingerprint: of the images at ``root`` (``gkd.data.fingerprint``), verified when they are read. Without
+            it the images found there name the run.
+        rotations: every class four times, turned by 0, 90, 180 and 270 degrees, as classes of their own (Omniglot).
+        per_class: the student's training images a class; None takes all.
+        subset_seed: draws those images; None draws them by ``run.seed``, anew for each seed.
+        validation: the images that choose; drawn from those that no limit has taken.
+        views: augmented views an image; the teacher's outputs on them are computed once and shared by
+            epochs, stages, methods and (under one ``subset_seed``) seeds. None augments anew every epoch.
+        images_per_class: K, for class-balanced batches of P = batch_size / K classes in stages on all images; None
+            shuffles.
+        augment: names joined by ``+``, each perhaps with options (``gkd.data.augmentation``); a last ``mixup``
+            makes every term of every stage one on mixtures of images.
+        teacher_view: what the teacher sees where that is something else.
+        memory_gb: images that take more are streamed from disk.
+        workers: processes that decode streamed images; None takes one a CPU.
+        mean, std: the input normalisation; None measures it over the training images.
+    """
+
+    name: str
+    root: HomePath | None = None
+    fingerprint: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    download: bool = False
+    rotations: bool = False
+    channels: Literal[1, 3] | None = None
+    image_size: int | None = Field(default=None, ge=1)
+    fit: Literal["stretch", "crop"] = "stretch"
+    per_class: int | None = Field(default=None, ge=1)
+    subset_seed: int | None = Field(default=None, ge=0)
+    validation: Validation = Validation(fraction=0.1)
+    batch_size: int = Field(default=64, ge=2)
+    images_per_class: int | None = Field(default=None, ge=2)
+    augment: str = "crop-flip"
+    teacher_view: TeacherView | None = None
+    views: int | None = Field(default=None, ge=1)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    memory_gb: float = Field(default=8.0, ge=0)
+    workers: int | None = Field(default=None, ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _known_data(cls, name: str) -> str:
+        try:
+            check_dataset_name(name)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @field_validator("augment")
+    @classmethod
+    def _known_augmentation(cls, augment: str) -> str:
+        _known_augmentation(without_mixup(augment)[0])
+        return augment
+
+    @model_validator(mode="after")
+    def _fingerprint_of_files(self) -> Data:
+        if self.fingerprint is not None and self.name not in LAYOUTS:
+            raise ValueError(
+                f"fingerprint is for data sets of image files such as 'folder', not for {self.name!r}; drop it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _crop_to_a_size(self) -> Data:
+        if self.fit == "crop" and self.image_size is None:
+            raise ValueError("fit: crop needs the image_size to crop to, such as image_size: 224")
+        return self
+
+    @model_validator(mode="after")
+    def _mean_with_std(self) -> Data:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(
+                "give both mean and std, or neither (then they are those of the training images)"
+            )
+        return self
