@@ -122,7 +122,9 @@ def _stated(overrides: Sequence[str]) -> dict[str, str]:
     stated = dict(override.split("=", 1) for override in overrides)
     for key in stated:
         if key not in _OVERRIDES:
-            raise UserError(unknown("override of gkd export", key, _OVERRIDES))
+            raise UserError(
+                unknown("override of gkd export", key, _OVERRIDES), code="unknown-override-of-gkd-export"
+            )
     size = stated.get("data.image_size", "1")
     if not size.isdecimal() or size == "0":
         raise UserError(f"data.image_size is a number of pixels, 1 or more; {size!r} was given.")

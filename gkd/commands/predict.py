@@ -76,7 +76,7 @@ def recognise(
         UserError: no finished run, fewer than two classes, an empty class, a file that is no image.
     """
     if classifier not in RECOGNISERS:
-        raise UserError(unknown("classifier", classifier, RECOGNISERS))
+        raise UserError(unknown("classifier", classifier, RECOGNISERS), code="unknown-classifier")
     _summary_of(run)
     student = _student_of(run, weights, overrides)
     examples = _support_images(support, student.form)

@@ -66,7 +66,7 @@ def method_content(name: str) -> dict[str, Any]:
     if name in entry_point_table(GROUP):
         return read_yaml(_plugin_file(name, shipped))
     if name not in shipped:
-        raise UserError(unknown("method", name, [*shipped, *entry_point_table(GROUP)]))
+        raise UserError(unknown("method", name, [*shipped, *entry_point_table(GROUP)]), code="unknown-method")
     return read_yaml(shipped[name])
 
 

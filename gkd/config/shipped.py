@@ -73,4 +73,4 @@ def find(config: str | Path) -> Path:
         raise UserError(
             f"The config file {path} does not exist; give a path or one of: {', '.join(sorted(shipped))}."
         )
-    raise UserError(unknown("config", str(config), shipped))
+    raise UserError(unknown("config", str(config), shipped), code="unknown-config")

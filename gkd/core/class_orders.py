@@ -31,7 +31,7 @@ def class_split(name: str) -> dict[str, list[str]]:
         UserError: another name.
     """
     if name not in CLASS_SPLITS:
-        raise UserError(unknown("class split", name, CLASS_SPLITS))
+        raise UserError(unknown("class split", name, CLASS_SPLITS), code="unknown-class-split")
     text = (resources.files("gkd") / "core" / "class_lists" / f"{name}.txt").read_text(encoding="utf-8")
     split: dict[str, list[str]] = {}
     for line in text.splitlines():

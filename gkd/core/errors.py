@@ -6,11 +6,20 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Bad input: one sentence that says what was given, what is allowed and what to do.
 
-    The command line prints it without a traceback and exits with 2.
+    The command line prints it without a traceback and exits with 2. Whoever catches ``ValueError`` around a function
+    of gkd lets a ``UserError`` pass first.
+
+    Attributes:
+        code: a short name of the mistake (``unknown-loss``) that stays when the sentence is worded anew; None where
+            none was given.
     """
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> str:

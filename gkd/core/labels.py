@@ -51,7 +51,7 @@ class LabelSpace:
     def column(self, name: str) -> int:
         """The column of a class name; a UserError with the closest match where it is unknown."""
         if name not in self._column:
-            raise UserError(unknown("class", name, self.names))
+            raise UserError(unknown("class", name, self.names), code="unknown-class")
         return self._column[name]
 
     def select(self, classes: Sequence[str | int]) -> LabelSpace:

@@ -179,7 +179,9 @@ class TappedNetwork(nn.Module):
         known = dict(module.named_modules())
         for path in (head, *(tap.path for tap in taps), *chain.from_iterable(self.stage_paths)):
             if path not in known:
-                raise UserError(unknown("module path", path, (name for name in known if name)))
+                raise UserError(
+                    unknown("module path", path, (name for name in known if name)), code="unknown-module-path"
+                )
         head_module = known[head]
         if not isinstance(head_module, nn.Linear):
             raise UserError(

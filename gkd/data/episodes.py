@@ -83,6 +83,8 @@ def load_episodes(path: Path) -> Episodes:
         with safe_open(path, framework="pt") as file:
             shots = int((file.metadata() or {})["shots"])
         return Episodes(tensors["index"], tensors["classes"], shots)
+    except UserError:
+        raise
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"The file {path} holds no episodes of gkd: {error}.") from None
 

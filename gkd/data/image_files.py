@@ -168,6 +168,8 @@ class Tree:
             raise UserError(f"{self.label} has no file '{path}', {what} (found: {self.shown}).")
         try:
             content = self.source.read(self.prefix + path).decode("utf-8-sig")
+        except UserError:
+            raise
         except (OSError, ValueError, zlib.error, zipfile.BadZipFile) as error:
             raise UserError(f"'{path}' in {self.label} cannot be read ({error}); fetch it again.") from error
         return [line for line in content.splitlines() if line.strip()]
@@ -285,7 +287,7 @@ def open_image(source: Source, path: str, channels: int | None) -> Image.Image:
     try:
         with Image.open(io.BytesIO(source.read(path))) as image:
             return converted(image, channels)
-    except MemoryError:
+    except (MemoryError, UserError):
         raise
     except Exception as error:
         unidentified = isinstance(error, UnidentifiedImageError)  # whose text is the address of a buffer

@@ -345,7 +345,7 @@ class Distiller(nn.Module):
                 chosen += list(modules[name].parameters())
             else:
                 parts = ["student", "head", "backbone", "adapters", *filter(None, modules)]
-                raise UserError(unknown("part to train", name, parts))
+                raise UserError(unknown("part to train", name, parts), code="unknown-part-to-train")
         adapters = [parameter for parameter in self.adapters.parameters() if parameter.requires_grad]
         frozen = {id(parameter) for parameter in frozen_parameters(self.student)}
         trained = [p for key, p in {id(p): p for p in chosen}.items() if key not in frozen]

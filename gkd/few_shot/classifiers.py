@@ -200,7 +200,7 @@ def episode_correct(
         chunk: episodes at a time; None is 32 on a CPU and 4096 elsewhere.
     """
     if classifier not in CLASSIFIERS:
-        raise UserError(unknown("classifier", classifier, CLASSIFIERS))
+        raise UserError(unknown("classifier", classifier, CLASSIFIERS), code="unknown-classifier")
     scores_of = CLASSIFIERS[classifier]
     size = chunk or (_CHUNK if embedding.device.type == "cpu" else 4096)
     found = []

@@ -111,7 +111,10 @@ def forgetting(matrix: Tensor, *, variant: Forgetting = "best-previous") -> floa
         Chaudhry et al.: Riemannian Walk for Incremental Learning, ECCV 2018, section 3.
     """
     if variant not in get_args(Forgetting):
-        raise UserError(unknown("variant of forgetting", variant, get_args(Forgetting)))
+        raise UserError(
+            unknown("variant of forgetting", variant, get_args(Forgetting)),
+            code="unknown-variant-of-forgetting",
+        )
     earlier = len(matrix) - 1
     last = matrix[-1, :earlier]
     if variant == "initial":

@@ -155,7 +155,9 @@ def choose_exemplars(
         ValueError: a selection that needs embeddings without them, or not one for each sample.
     """
     if selection not in SELECTIONS:
-        raise UserError(unknown("selection of exemplars", selection, SELECTIONS))
+        raise UserError(
+            unknown("selection of exemplars", selection, SELECTIONS), code="unknown-selection-of-exemplars"
+        )
     samples = torch.arange(len(images)) if samples is None else samples.cpu()
     if selection != "random" and (embedding is None or len(embedding) != len(samples)):
         given = "none" if embedding is None else len(embedding)

@@ -120,7 +120,7 @@ def teacher_confidence(teacher_logits: Tensor, kind: str = "pseudo-label", *, ma
         adaptive weight (``wgkd`` in the authors' code); the other two signals from its analysis.
     """
     if kind not in CONFIDENCES:
-        raise UserError(unknown("confidence", kind, CONFIDENCES))
+        raise UserError(unknown("confidence", kind, CONFIDENCES), code="unknown-confidence")
     logits = upcast(teacher_logits)
     if kind == "max-logit":
         unsureness = -logits.amax(dim=1)

@@ -222,7 +222,7 @@ def _foreign_object(name: str) -> Any:
         return load_plugin(GROUP, name, what="loss")
     if is_import_name(name):
         return import_attribute(name, what="loss")
-    raise UserError(unknown("loss", name, loss_names()))
+    raise UserError(unknown("loss", name, loss_names()), code="unknown-loss")
 
 
 def _as_loss(value: Any, name: str) -> Loss:

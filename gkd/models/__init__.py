@@ -203,7 +203,10 @@ def _factory(name: str) -> partial[Any]:
         return NETWORKS[name]
     match = _WRN_NAME.fullmatch(name)
     if match is None:
-        raise UserError(unknown("network", name, [*network_names(), *PATTERNS, *entry_point_table(GROUP)]))
+        raise UserError(
+            unknown("network", name, [*network_names(), *PATTERNS, *entry_point_table(GROUP)]),
+            code="unknown-network",
+        )
     depth, width = int(match[1]), int(match[2])
     if depth < 10 or (depth - 4) % 6:
         below = max(10, depth - (depth - 4) % 6)

@@ -48,7 +48,9 @@ def check_external_name(name: str) -> None:
     elif library == "torchvision":
         known = _torchvision_names()
         if network not in known:
-            raise UserError(unknown("network", name, [f"torchvision/{known}" for known in known]))
+            raise UserError(
+                unknown("network", name, [f"torchvision/{known}" for known in known]), code="unknown-network"
+            )
 
 
 def build_external(name: str, *, num_classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:

@@ -118,7 +118,7 @@ def new_head(kind: HeadKind, in_features: int, num_classes: int) -> Head:
 def check_head_kind(kind: Any) -> None:
     """Raises a UserError for what is no kind of head."""
     if kind not in HEAD_KINDS:
-        raise UserError(unknown("head", str(kind), HEAD_KINDS))
+        raise UserError(unknown("head", str(kind), HEAD_KINDS), code="unknown-head")
 
 
 @torch.no_grad()

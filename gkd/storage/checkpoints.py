@@ -111,6 +111,8 @@ def latest_checkpoint(parent: Path) -> Checkpoint | None:
                 if name.endswith(".safetensors")
             }
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        except UserError:  # files with the right sums that cannot be read: no damage that an older one mends
+            raise
         except (OSError, ValueError, KeyError, TypeError):
             continue
         return Checkpoint(folder, weights, state, facts)

@@ -63,6 +63,8 @@ class WeightMetadata:
                 continue
             try:
                 values[key] = reader(header[key])
+            except UserError:
+                raise
             except ValueError as error:
                 raise UserError(
                     f"What {path} says of its {key} cannot be read ({error}); the file was changed by something "

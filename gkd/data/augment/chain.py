@@ -180,7 +180,7 @@ def augmentation(text: str) -> Chain:
                 "nowhere else, as in crop-flip+mixup."
             )
         if name not in AUGMENTATIONS:
-            raise UserError(unknown("augmentation", name, AUGMENTATIONS))
+            raise UserError(unknown("augmentation", name, AUGMENTATIONS), code="unknown-augmentation")
         names = AUGMENTATIONS[name]
         _check_options(name, names, options)
         steps += [Step(each, options if each == names[0] else {}) for each in names]

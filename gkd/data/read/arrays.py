@@ -160,7 +160,7 @@ def _from_torchvision(
         try:
             data = dataset_class(str(folder), download=download, **arguments(split))
             pixels, labels, classes, files = content(data)
-        except MemoryError:
+        except (MemoryError, UserError):
             raise
         except Exception as error:
             # torchvision reports by RuntimeError that files are missing or fail their checksums; a download

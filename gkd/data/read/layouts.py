@@ -122,7 +122,7 @@ LAYOUTS: dict[str, Layout] = {"folder": scan_folder, "step-folders": scan_step_f
 def scan(name: str, source: Source) -> Listing:
     """The listing of a file-based data set from its open source; the names are those of :data:`LAYOUTS`."""
     if name not in LAYOUTS:
-        raise UserError(unknown("file-based data set", name, LAYOUTS))
+        raise UserError(unknown("file-based data set", name, LAYOUTS), code="unknown-file-based-data-set")
     return LAYOUTS[name](source)
 
 

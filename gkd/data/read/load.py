@@ -80,7 +80,7 @@ def load_images(
     """
     check_dataset_name(name)
     if split not in get_args(Split):
-        raise UserError(unknown("split", split, get_args(Split)))
+        raise UserError(unknown("split", split, get_args(Split)), code="unknown-split")
     root = None if root is None else Path(root).expanduser()
     if name in LAYOUTS:
         if root is None:

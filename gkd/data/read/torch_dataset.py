@@ -58,6 +58,8 @@ def from_dataset(
     for i in range(len(labels)):
         try:
             item = dataset[i]
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(f"Item {i} of {name} cannot be read: {told(error)}") from error
         if not isinstance(item, (tuple, list)) or len(item) < 2:
@@ -144,6 +146,8 @@ def _pixels(image: Any, form: Form, item: str, name: str) -> np.ndarray:
         image = Image.fromarray(_array(image, item, name))
     try:
         return pixels_of(image, form)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"The image of {item} in {name} has {error}.") from None
 
