@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.networks import build_side, load_network, options_of
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.sources import statistics
-from gkd.problems.problem import Problem
-from gkd.problems.task import TASKS
+from gkd.problems.task import plain_task
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import sha256
 from gkd.training.loop import check_method
@@ -27,8 +25,8 @@ from gkd.training.loop import check_method
 _STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "teacher_view")
 
 
-def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem]:
-    """Load the teacher from a weight file, and give the problem its relation to the teacher's actual columns.
+def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Prepared]:
+    """Load the teacher from a weight file, and give the run's problem its relation to the teacher's actual columns.
 
     What the file says (network, classes in column order, mean, std) is checked against the experiment; a file that
     says no classes is taken to have the task's, in order.
@@ -36,9 +34,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     Raises:
         UserError: another network, class count or class set than the experiment says.
     """
-    experiment, problem = prepared.experiment, prepared.problem
-    options = experiment.teacher
-    assert options is not None
+    problem, options = prepared.problem, prepared.teacher_section
     metadata = WeightMetadata.read(checkpoint)
     check_checksum(options, checkpoint)
     built_with = options_of(options, metadata, checkpoint)
@@ -47,12 +43,11 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
         space = LabelSpace(metadata.classes)
         if set(space) != set(problem.relation.teacher):
             expected, names = set(problem.relation.teacher), list(space)
-            key = "task.classes" if experiment.task.name == "standard" else "task.teacher_classes"
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise UserError(
                 f"teacher.checkpoint {checkpoint} knows {len(space)} classes, but the task gives the teacher "
                 f"{len(expected)}, of which it knows {len(expected & set(space))}; choose the task's teacher classes "
-                f"to match, in {key}, or with the task cross_task: [{shown}]."
+                f"to match, in {prepared.task.teacher_classes_key}, or with the task cross_task: [{shown}]."
             )
     network = load_network(options, checkpoint, problem.student.train.as_teacher_sees, len(space)).network
     mean, std = options.mean or metadata.mean, options.std or metadata.std
@@ -63,7 +58,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     teacher = Teacher(network, space, mean=mean, std=std, built_as=built_as)
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     relation = LabelRelation(space, problem.relation.student, problem.relation.aliases)
-    return teacher, replace(problem, relation=relation)
+    return teacher, prepared.with_problem(problem.with_relation(relation))
 
 
 def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
@@ -77,8 +72,7 @@ def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
 
 def random_teacher(prepared: Prepared) -> Teacher:
     """A teacher with random weights, for a dry run before the real one is trained."""
-    options, space = prepared.experiment.teacher, prepared.problem.relation.teacher
-    assert options is not None
+    options, space = prepared.teacher_section, prepared.problem.relation.teacher
     network = build_side(options, len(space), prepared.problem.student.train.as_teacher_sees)
     mean, std = _statistics_of_teacher(prepared)
     teacher = Teacher(network, space, mean=mean, std=std)
@@ -87,12 +81,9 @@ def random_teacher(prepared: Prepared) -> Teacher:
 
 def _statistics_of_teacher(prepared: Prepared) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The teacher's input normalisation where its file says none: that of the images it would be trained on."""
-    experiment, problem = prepared.experiment, prepared.problem
-    assert experiment.teacher is not None
+    problem, data = prepared.problem, prepared.teacher_section.data or prepared.experiment.data
     images = None if problem.measured is None else problem.teacher.train
-    return statistics(
-        experiment.teacher.data or experiment.data, images, of_teacher=True, caches=prepared.settings.caches
-    )
+    return statistics(data, images, of_teacher=True, caches=prepared.settings.caches)
 
 
 def check_shapes(prepared: Prepared) -> None:
@@ -102,9 +93,7 @@ def check_shapes(prepared: Prepared) -> None:
 
 def teacher_experiment(prepared: Prepared) -> Resolved:
     """The run that trains the teacher over its classes, shared by all that need it."""
-    experiment = prepared.experiment
-    options = experiment.teacher
-    assert options is not None
+    experiment, options = prepared.experiment, prepared.teacher_section
     if load_method(options.train.method).needs_teacher:
         raise UserError(
             f"teacher.train.method={options.train.method} needs a teacher itself; use one without, such as student "
@@ -113,8 +102,8 @@ def teacher_experiment(prepared: Prepared) -> Resolved:
     data = options.data or experiment.data
     if options.data is None:
         seen = data.teacher_view or schema.TeacherView()
-        own = {"channels": seen.channels or data.channels, "image_size": seen.image_size or data.image_size}
-        data = data.model_copy(update={**own, **dict.fromkeys(_STUDENTS_ALONE)})
+        form = {"channels": seen.channels or data.channels, "image_size": seen.image_size or data.image_size}
+        data = data.model_copy(update={**form, **dict.fromkeys(_STUDENTS_ALONE)})
         images = prepared.problem.student.train
         if images.as_teacher_sees.channels != images.channels:
             data = data.model_copy(update={"mean": None, "std": None})  # those given are the student's
@@ -122,24 +111,25 @@ def teacher_experiment(prepared: Prepared) -> Resolved:
     return _training(prepared, f"teachers/{options.network}", task, data, options, options.train)
 
 
-def pretraining_experiment(prepared: Prepared) -> Resolved:
+def pretraining_experiment(prepared: Prepared, training: schema.TeacherTraining) -> Resolved:
     """The run that trains what the student starts from, shared by all that start there.
+
+    Args:
+        prepared: the run of the student.
+        training: its ``student.pretrain``.
 
     Raises:
         UserError: a task without base classes.
     """
-    experiment = prepared.experiment
-    section = experiment.student
-    assert section.pretrain is not None
-    task = TASKS[experiment.task.name].load()(experiment.task)
-    own = task.teacher_task() if hasattr(task, "teacher_task") else None
-    if own is None:
+    experiment, task = prepared.experiment, prepared.task.teacher_task()
+    if task is None:
         raise UserError(
             f"student.pretrain trains on the base classes, but the task {experiment.task.name} has none (or names "
             "teacher_classes of its own); use middle_shot, or student.checkpoint."
         )
     data = experiment.data.model_copy(update=dict.fromkeys(_STUDENTS_ALONE))
-    return _training(prepared, f"students/{section.network}", own, data, section, section.pretrain)
+    section = experiment.student
+    return _training(prepared, f"students/{section.network}", task, data, section, training)
 
 
 def _training(
@@ -175,13 +165,12 @@ def _training(
 
 
 def _task_of_teacher(prepared: Prepared) -> dict[str, Any]:
-    """The task's own for its teacher, or the standard task over the teacher's classes."""
-    experiment = prepared.experiment
-    task = TASKS[experiment.task.name].load()(experiment.task)
-    own = task.teacher_task() if hasattr(task, "teacher_task") else None
-    if own is not None and (experiment.teacher is None or experiment.teacher.data is None):
-        return dict(own)
-    return {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}}
+    """What the task says of its teacher's training, or the plain task over the teacher's classes."""
+    teacher = prepared.experiment.teacher
+    task = prepared.task.teacher_task()
+    if task is not None and (teacher is None or teacher.data is None):
+        return dict(task)
+    return plain_task(prepared.problem.relation.teacher)
 
 
 def _as_student(section: schema.Side) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gkd.core.batch import Batch
 from gkd.core.errors import UserError
 from gkd.distill.fit_check import both_shapes, check_head, check_terms
-from gkd.distill.router import build_router
+from gkd.distill.router import Router, build_router
 from gkd.distill.teacher import Teacher
 from gkd.methods.method import Method
 from gkd.methods.stage import Stage
@@ -24,7 +24,7 @@ from gkd.storage.run_files import ROUTING
 from gkd.storage.weights import copy_state
 from gkd.training.interrupt import Interrupt, Interrupted
 from gkd.training.meter import Meter, MetricsFile
-from gkd.training.predictions import validate
+from gkd.training.predictions import student_outputs
 from gkd.training.progress import Reporter
 from gkd.training.settings import Settings
 from gkd.training.stage_run import Position, StageRun, State
@@ -111,14 +111,15 @@ def _train_stage(
         }  # fmt: skip
         run.meter = Meter(settings.device)
         if last_epoch or position.epoch % settings.evaluate_every == 0:
-            selected_by, metric = validate(run.student, run.problem, run.stage.select, settings)
+            problem, outputs = run.problem, student_outputs(run.student, settings)
+            selected_by, metric = problem.judging.validate(outputs, problem.student, run.stage.select)
             record[f"validation/{selected_by}"] = metric
             if metric > position.best_metric:
                 position.best_metric, position.best_epoch = metric, position.epoch
                 run.best = copy_state(run.student)
         metrics.add(record)
         if run.distiller.router is not None:
-            _write_routing(run, metrics.path.parent)
+            _write_routing(run, run.distiller.router, metrics.path.parent)
         reporter.epoch(record, last=last_epoch)
         if last_epoch or interrupt.requested or run.overdue:
             run.save(checkpoints)
@@ -128,14 +129,13 @@ def _train_stage(
             )
 
 
-def _write_routing(run: StageRun, folder: Path) -> None:
+def _write_routing(run: StageRun, router: Router, folder: Path) -> None:
     """``routing.json``: where each class was distilled in the epoch that has just ended."""
-    assert run.distiller.router is not None
     content = {
         "stage": run.name,
         "epoch": run.position.epoch,
         "classes": run.problem.student.space.names,
-        "shares": run.distiller.router.take_shares(),
+        "shares": router.take_shares(),
     }
     write_json(folder / ROUTING, content)
 

@@ -79,7 +79,7 @@ class StageRun:
             student,
             teacher,
             stage.terms,
-            relation=problem.relation if teacher or problem.has_old_classes else None,
+            relation=problem.relation if teacher or problem.old_classes else None,
             rows=problem.rows,
             centres=centres,
             image_shape=images.image_shape,
@@ -98,7 +98,7 @@ class StageRun:
 
     @property
     def overdue(self) -> bool:
-        """Whether more would be lost by a kill than the settings allow."""
+        """Whether the last checkpoint is older than checkpoint_seconds."""
         return time.monotonic() - self.saved > self.settings.checkpoint_seconds
 
     def spend(self) -> None:
