@@ -19,8 +19,9 @@ from gkd.config.schema import Compare, MethodRow
 from gkd.config.shipped import load_method
 from gkd.core.errors import UserError, unknown
 from gkd.experiment.environment import command
-from gkd.experiment.prepare import prepare, relation_of, relation_to_check
+from gkd.experiment.prepare import prepare
 from gkd.experiment.run_folder import run_folder, slug
+from gkd.experiment.sides import sides_of
 from gkd.incremental.matrix_file import read_matrices
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
@@ -43,11 +44,13 @@ class Place:
         label: the row's name: the method, or a labelled variant of it.
         axes: dotted key -> value of the other axes.
         resolved: the cell's experiment; its seed is ``resolved.experiment.run.seed``.
+        caches: what the cells of the grid share in memory.
     """
 
     label: str
     axes: dict[str, JsonValue]
     resolved: Resolved
+    caches: Caches
 
     @property
     def seed(self) -> int:
@@ -72,11 +75,11 @@ class Place:
     def absent(self, caches: Caches) -> AbsentCell | None:
         """The row with the reason why the label relation denies the method, or None."""
         experiment = self.resolved.experiment
-        reason = refusal(experiment.method, relation_to_check(experiment, caches))
+        sides = sides_of(experiment, caches)
+        reason = refusal(experiment.method, sides.taught_relation)
         if reason is None:
             return None
-        kind = relation_of(experiment, caches).kind
-        return AbsentCell(label=self.label, axes=self.axes, relation=kind, absent=reason)
+        return AbsentCell(label=self.label, axes=self.axes, relation=sides.relation.kind, absent=reason)
 
 
 def section(resolved: Resolved) -> Compare:
@@ -104,7 +107,7 @@ def count(compare: Compare) -> int:
 
 def cells(resolved: Resolved) -> Iterator[Place]:
     """Every cell, the first seed of all of them first, so that a table stands early."""
-    compare = section(resolved)
+    compare, caches = section(resolved), Caches()
     keys = list(compare.axes)
     set_by = {"method": "compare.methods", "run.seed": "compare.seeds", **dict.fromkeys(keys, "compare.axes")}
     for key in (override.partition("=")[0] for override in resolved.overrides):
@@ -125,7 +128,7 @@ def cells(resolved: Resolved) -> Iterator[Place]:
                     changed = resolved.with_overrides(overrides)
                 except UserError as error:
                     raise UserError(f"Row {row.label!r}: {error}") from None
-                yield Place(row.label, axes, changed)
+                yield Place(row.label, axes, changed, caches)
 
 
 def _changes(row: MethodRow) -> dict[str, object]:
@@ -218,7 +221,7 @@ def _check_steps(to_run: Sequence[Place], caches: Caches) -> None:
             continue
         checked.add(row)  # another seed changes nothing of this
         try:
-            prepare(cell.resolved, caches=caches)
+            prepare(cell.resolved, caches=cell.caches)
         except UserError as error:
             raise UserError(f"Row {cell.label!r}: {error}") from None
 

@@ -13,6 +13,7 @@ from gkd.config import schema
 from gkd.core.errors import UserError
 from gkd.data import ImageSet
 from gkd.distill.teacher import Teacher
+from gkd.experiment.networks import teacher_section
 from gkd.experiment.prepare import Prepared
 from gkd.losses import teacher_confidence
 from gkd.methods.method import Method
@@ -40,7 +41,7 @@ def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path) -> str
     Raises:
         UserError: another accuracy than the experiment expects.
     """
-    options = prepared.teacher_section
+    options = teacher_section(prepared.experiment)
     accuracy, count = own_accuracy(teacher, prepared.problem, prepared.settings)
     told = f"{accuracy:.2f} % of the {count} test images of its {len(teacher.space)} classes"
     if options.expect is None:

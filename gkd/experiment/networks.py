@@ -19,6 +19,19 @@ from gkd.storage.weight_metadata import WeightMetadata
 Section = schema.Student | schema.Teacher
 
 
+def teacher_section(experiment: schema.Experiment) -> schema.Teacher:
+    """The teacher section of an experiment.
+
+    Raises:
+        UserError: an experiment without one.
+    """
+    if experiment.teacher is None:
+        raise UserError(
+            "The experiment has no teacher; add the section, such as teacher: {network: resnet8x4}."
+        )
+    return experiment.teacher
+
+
 def build_side(
     section: Section, num_classes: int, images: ImageSet, options: Mapping[str, Any] | None = None
 ) -> Any:

@@ -49,13 +49,6 @@ class Prepared:
     def task(self) -> Task:
         return self.sides.task
 
-    @property
-    def teacher_section(self) -> schema.Teacher:
-        """The experiment's teacher, for what is done only where there is one."""
-        if self.experiment.teacher is None:
-            raise ValueError(f"{self.resolved.name} has no teacher section")
-        return self.experiment.teacher
-
     def with_problem(self, problem: Problem) -> Prepared:
         """The same run at another problem: the next of its task, or this one with its teacher's classes."""
         return replace(self, problem=problem)

@@ -13,7 +13,7 @@ from gkd.config.shipped import load_method
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.distill.teacher import Teacher
-from gkd.experiment.networks import build_side, load_network, options_of
+from gkd.experiment.networks import build_side, load_network, options_of, teacher_section
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.sources import statistics
 from gkd.problems.task import plain_task
@@ -34,7 +34,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Prepare
     Raises:
         UserError: another network, class count or class set than the experiment says.
     """
-    problem, options = prepared.problem, prepared.teacher_section
+    problem, options = prepared.problem, teacher_section(prepared.experiment)
     metadata = WeightMetadata.read(checkpoint)
     check_checksum(options, checkpoint)
     built_with = options_of(options, metadata, checkpoint)
@@ -62,7 +62,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Prepare
 
 
 def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
-    """Refuses a weight file that is not the one of ``teacher.sha256``, where the experiment names both."""
+    """Refuse a weight file that is not the one of ``teacher.sha256``, where the experiment names both."""
     if options.sha256 is not None and options.checkpoint is not None and sha256(checkpoint) != options.sha256:
         raise UserError(
             f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
@@ -72,7 +72,7 @@ def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
 
 def random_teacher(prepared: Prepared) -> Teacher:
     """A teacher with random weights, for a dry run before the real one is trained."""
-    options, space = prepared.teacher_section, prepared.problem.relation.teacher
+    options, space = teacher_section(prepared.experiment), prepared.problem.relation.teacher
     network = build_side(options, len(space), prepared.problem.student.train.as_teacher_sees)
     mean, std = _statistics_of_teacher(prepared)
     teacher = Teacher(network, space, mean=mean, std=std)
@@ -81,19 +81,20 @@ def random_teacher(prepared: Prepared) -> Teacher:
 
 def _statistics_of_teacher(prepared: Prepared) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The teacher's input normalisation where its file says none: that of the images it would be trained on."""
-    problem, data = prepared.problem, prepared.teacher_section.data or prepared.experiment.data
+    problem, experiment = prepared.problem, prepared.experiment
+    data = teacher_section(experiment).data or experiment.data
     images = None if problem.measured is None else problem.teacher.train
     return statistics(data, images, of_teacher=True, caches=prepared.settings.caches)
 
 
 def check_shapes(prepared: Prepared) -> None:
-    """Refuses a method that does not fit the two networks' outputs, before the teacher is trained for it."""
+    """Refuse a method that does not fit the two networks' outputs, before the teacher is trained for it."""
     check_method(prepared.experiment.method, prepared.student, random_teacher(prepared), prepared.problem)
 
 
 def teacher_experiment(prepared: Prepared) -> Resolved:
     """The run that trains the teacher over its classes, shared by all that need it."""
-    experiment, options = prepared.experiment, prepared.teacher_section
+    experiment, options = prepared.experiment, teacher_section(prepared.experiment)
     if load_method(options.train.method).needs_teacher:
         raise UserError(
             f"teacher.train.method={options.train.method} needs a teacher itself; use one without, such as student "
@@ -106,7 +107,7 @@ def teacher_experiment(prepared: Prepared) -> Resolved:
         data = data.model_copy(update={**form, **dict.fromkeys(_STUDENTS_ALONE)})
         images = prepared.problem.student.train
         if images.as_teacher_sees.channels != images.channels:
-            data = data.model_copy(update={"mean": None, "std": None})  # those given are the student's
+            data = data.model_copy(update={"mean": None, "std": None})  # which are for the student's channels
     task = _task_of_teacher(prepared)
     return _training(prepared, f"teachers/{options.network}", task, data, options, options.train)
 
@@ -140,7 +141,7 @@ def _training(
     section: schema.Side,
     training: schema.TeacherTraining,
 ) -> Resolved:
-    """An ordinary run that trains a side's network before the experiment's own."""
+    """The ordinary run that trains a side's network before the experiment trains the student."""
     experiment = prepared.experiment
     if training.batch_size is not None:
         data = data.model_copy(update={"batch_size": training.batch_size})

@@ -31,7 +31,7 @@ _KEEP = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: named weight sets, plain-tensor state, and facts as JSON."""
+    """A checkpoint's content: named weight sets, plain-tensor state, and facts as JSON."""
 
     folder: Path
     weights: dict[str, dict[str, Tensor]]
@@ -47,7 +47,7 @@ def save_checkpoint(
     state: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> Path:
-    """Writes ``parent/<number>`` as a whole and removes all but the last two.
+    """Write ``parent/<number>`` as a whole and remove all but the last two.
 
     Args:
         parent: the run's checkpoint folder.

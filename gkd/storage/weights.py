@@ -38,7 +38,7 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 def save_weights(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """A state dict as safetensors, written aside and renamed."""
+    """Write a state dict as safetensors, aside and renamed; ``metadata`` becomes the header."""
     aside = path.with_name(f".{path.name}.tmp")
     try:
         save_file(plain_tensors(tensors), aside, metadata=dict(metadata) if metadata else None)
@@ -49,7 +49,7 @@ def save_weights(
 
 
 def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU and contiguous, each in memory of its own: safetensors refuses a module under two names."""
+    """Tensors on the CPU and contiguous, no two in the same memory: safetensors refuses a module under two names."""
     plain: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
@@ -61,7 +61,7 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A state dict and its header from safetensors, or from a torch file read with weights_only.
+    """Read a state dict and its header from safetensors, or from a torch file read with weights_only.
 
     Files may hold the state dict itself or, torch's, have it under ``model`` or ``state_dict``; ``load_weights``
     knows what may stand before its names. Of other objects only an ``argparse.Namespace``, in which training
@@ -142,7 +142,7 @@ def _unreadable(error: Exception) -> str:
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str, path: Path) -> None:
-    """Loads a state dict strictly, but for ``num_batches_tracked``, which old files lack.
+    """Load a state dict strictly, but for ``num_batches_tracked``, which old files lack.
 
     Where the names are not the network's own, a ``module.`` or ``module.student.`` before them (the layouts of the
     CIFAR benchmark) is taken off, and wide residual networks in torchdistill's layout are renamed.
@@ -150,29 +150,29 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str
     Raises:
         UserError: weights of another network or of another class count.
     """
-    own = network.state_dict()
-    if not tensors.keys() <= own.keys():  # a network's own part may be called "module" too
-        tensors = _from_torchdistill(_without_prefix(tensors), own)
-    missing = [key for key in own if key not in tensors and not key.endswith("num_batches_tracked")]
-    surplus = [key for key in tensors if key not in own]
+    state = network.state_dict()
+    if not tensors.keys() <= state.keys():  # a network's own part may be called "module" too
+        tensors = _from_torchdistill(_without_prefix(tensors), state)
+    missing = [key for key in state if key not in tensors and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in tensors if key not in state]
     if missing or surplus:
         example = f"{missing[0]!r} is missing" if missing else f"{surplus[0]!r} is not part of it"
         raise UserError(
             f"The checkpoint {path} holds another network than {name} ({example}; "
             f"{len(missing)} missing, {len(surplus)} surplus entries); name the network it was trained as."
         )
-    wrong = [key for key, tensor in tensors.items() if tensor.shape != own[key].shape]
+    wrong = [key for key, tensor in tensors.items() if tensor.shape != state[key].shape]
     if wrong:
-        head = _head_entries(network, own)
-        if set(wrong) <= head and all(tensors[key].shape[1:] == own[key].shape[1:] for key in wrong):
+        head = _head_entries(network, state)
+        if set(wrong) <= head and all(tensors[key].shape[1:] == state[key].shape[1:] for key in wrong):
             raise UserError(
                 f"The checkpoint {path} holds {len(tensors[wrong[0]])} classes ({wrong[0]!r}), the task has "
-                f"{len(own[wrong[0]])}; give the network the classes that it was trained on, or other weights."
+                f"{len(state[wrong[0]])}; give the network the classes that it was trained on, or other weights."
             )
         key = wrong[0]
         raise UserError(
             f"The checkpoint {path} holds another network than {name}: {key!r} is {list(tensors[key].shape)} there "
-            f"and {list(own[key].shape)} here; name the network, and its options, as it was trained."
+            f"and {list(state[key].shape)} here; name the network, and its options, as it was trained."
         )
     for key, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -180,18 +180,18 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str
                 f"The checkpoint {path} holds values that are not finite in {key!r}: what trained it had diverged; "
                 "use an earlier one."
             )
-    network.load_state_dict({**own, **tensors})
+    network.load_state_dict({**state, **tensors})
 
 
 def load_body(network: nn.Module, path: Path, *, name: str) -> None:
-    """Loads all of a weight file but the head, which keeps the values that it has.
+    """Load all of a weight file but the head, which keeps the values that it has.
 
     Raises:
         UserError: weights of another network.
     """
     tensors, _ = read_weights(path)
-    own = network.state_dict()
-    head = {key: own[key] for key in _head_entries(network, own)}
+    state = network.state_dict()
+    head = {key: state[key] for key in _head_entries(network, state)}
     load_weights(network, {**tensors, **head}, name=name, path=path)
 
 
@@ -203,22 +203,22 @@ def _without_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return tensors
 
 
-def _from_torchdistill(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _from_torchdistill(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """torchdistill's names of a wide residual network as ours, where that makes them this network's."""
     renamed = {}
     for key, tensor in tensors.items():
         key = re.sub(r"^layer(\d)\.", r"block\1.layer.", key)
         renamed[key.replace(".shortcut.0.", ".convShortcut.")] = tensor
-    return renamed if renamed.keys() <= own.keys() else tensors
+    return renamed if renamed.keys() <= state.keys() else tensors
 
 
-def _head_entries(network: nn.Module, own: Mapping[str, Tensor]) -> set[str]:
+def _head_entries(network: nn.Module, state: Mapping[str, Tensor]) -> set[str]:
     """The names of the head's entries in a state dict, whatever wraps the network."""
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Module):
         return set()
     places = {tensor.data_ptr() for tensor in head.state_dict().values()}
-    return {key for key, tensor in own.items() if tensor.data_ptr() in places}
+    return {key for key, tensor in state.items() if tensor.data_ptr() in places}
 
 
 def copy_state(module: nn.Module) -> dict[str, Tensor]:
