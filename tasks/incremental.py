@@ -12,10 +12,10 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.incremental.dry_run import step_trials
 from gkd.incremental.loop import solve_steps
 from gkd.incremental.memory import SELECTIONS
-from gkd.incremental.problem import step_problems
+from gkd.incremental.problem import IncrementalProblem, step_problems
 from gkd.incremental.scenario import Steps, class_steps, folder_steps, given_steps, seen_classes
 from gkd.incremental.step import Rehearsal
-from gkd.problems.problem import Problem, Source
+from gkd.problems.problem import Source
 from gkd.problems.task import Task, TaskOptions
 
 # A seed may be written as a number in YAML; a list names every class.
@@ -111,7 +111,7 @@ class IncrementalTask(Task):
         steps, start = self.steps(student), self.options.start_from
         return LabelRelation(seen_classes(steps, start - 1), seen_classes(steps, start))
 
-    def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
+    def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[IncrementalProblem]:
         """One problem a step, without exemplars, which follow from the models of the steps before.
 
         Raises:
