@@ -34,7 +34,7 @@ from gkd.training.caches import Caches
 from gkd.training.interrupt import Interrupted
 from gkd.training.loop import fit, one_step
 from gkd.training.meter import Diverged, MetricsFile
-from gkd.training.predictions import predict
+from gkd.training.predictions import predict, student_outputs
 from gkd.training.progress import Reporter
 from gkd.training.settings import Settings
 from gkd.training.stage_run import Position, State
