@@ -19,57 +19,36 @@ MAPS = ((32, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8))
 WIDTH, CLASSES, SAMPLES = 256, 100, 50_000
 
 Spot = int | str
-# The spots that a loss reads, as in configs/methods: one reading each (two spots: a map and the one after it); ()
-# where its parameters name what it reads. A new loss needs a line here and nothing else.
+# The spots that a loss reads, as in configs/methods: one reading each (two spots: a map and the one after it). A loss
+# that is not listed reads the last map where its parameters name a map, or what they name.
 READINGS: dict[str, tuple[tuple[Spot, ...], ...]] = {
-    "cross_entropy": ((),),
-    "kd": ((),),
-    "dkd": ((),),
-    "stkd": ((),),
-    "dist": ((),),
     "affinity": (("embedding",),),
-    "sp": ((3,),),
-    "pkt": ((),),
-    "rkd_distance": ((),),
-    "rkd_angle": ((),),
-    "cc": ((),),
-    "cc_neighbour": ((),),
     "at": ((1,), (2,), (3,)),
     "nst": ((1,), (2,), (3,)),
     "fsp": ((0, 1), (1, 2), (2, 3)),
-    "ickd": ((3,),),
     "fitnet": ((2,),),
     "vid": ((1,), (2,), (3,)),
-    "ft": ((3,),),
-    "crd": ((),),
-    "crd_queue": ((),),
-    "tuples": ((),),
-    "induced_classifier": ((),),
-    "prototype": ((),),
-    "episode_induced": ((),),
-    "cross_entropy_new": ((),),
-    "binary_cross_entropy": ((),),
-    "binary_kd": ((),),
-    "cosine": ((),),
-    "margin_ranking": ((),),
     "pod": ((1,), (2,), (3,)),
-    "nca": ((),),
-    "ird": ((),),
 }
 
 
-class Uncovered(Exception):
-    """A loss of the registry that the benchmark does not know how to feed."""
+def readings(loss: str) -> tuple[tuple[Spot, ...], ...]:
+    """The spots of each reading of a loss; () where its parameters name what it reads."""
+    entry = LOSSES[loss]
+    if loss in READINGS or not entry.spot_needs:
+        return READINGS.get(loss, ((),))
+    return ((2, 3),) if entry.reads_pairs_of_spots else ((3,),)
 
 
-def check_covered() -> None:
-    """Refuses a registry whose losses are not those of ``READINGS``."""
-    missing, gone = sorted(LOSSES.keys() - READINGS.keys()), sorted(READINGS.keys() - LOSSES.keys())
-    if missing or gone:
-        raise Uncovered(
-            f"READINGS in benchmarks/_loss_inputs.py lacks {missing} of gkd.losses.LOSSES and names {gone}, which are "
-            "none of them; give each loss one line: the spots that it reads."
-        )
+class Gone(Exception):
+    """A reading of a loss that is no more."""
+
+
+def check_readings() -> None:
+    """Refuses readings of losses that are not in the registry."""
+    gone = sorted(READINGS.keys() - LOSSES.keys())
+    if gone:
+        raise Gone(f"READINGS in benchmarks/_loss_inputs.py names {gone}, which are no losses; drop them.")
 
 
 @dataclass(frozen=True)
@@ -137,7 +116,7 @@ def random_inputs(loss: str, batch: int, device: torch.device, width: int = WIDT
     Embeddings lie around one direction a class with noise 1.5 times as long, so that tuples have semi-hard negatives.
     """
     generator = torch.Generator().manual_seed(batch)
-    read = {spot for reading in READINGS[loss] for spot in reading}
+    read = {spot for reading in readings(loss) for spot in reading}
     index = torch.randperm(SAMPLES, generator=generator)[:batch]
     labels = training_labels()[index]
     sides = []
@@ -173,11 +152,11 @@ def build(loss: str, width: int = WIDTH, device: torch.device | None = None) -> 
     """What computes the loss: for each reading its function, or its module for the shapes there."""
     entry = LOSSES[loss]
     if entry.module is None:
-        return [entry.function for _ in READINGS[loss]]
+        return [entry.function for _ in readings(loss)]
     torch.manual_seed(0)
     options: dict[str, Any] = {"labels": training_labels()} if entry.takes_labels else {}
     modules: list[Callable[..., Tensor]] = []
-    for reading in READINGS[loss]:
+    for reading in readings(loss):
         spot = reading[0] if reading else "embedding"
         shape = MAPS[spot] if isinstance(spot, int) else (width,)
         modules.append(entry.module(shape, shape, **options).to(device))
@@ -187,7 +166,7 @@ def build(loss: str, width: int = WIDTH, device: torch.device | None = None) -> 
 def arguments(loss: str, inputs: Inputs) -> list[list[Tensor]]:
     """For each reading, the loss's positional arguments."""
     needs = LOSSES[loss].needs
-    return [[inputs.named(need, reading) for need in needs] for reading in READINGS[loss]]
+    return [[inputs.named(need, reading) for need in needs] for reading in readings(loss)]
 
 
 def evaluate(calls: Sequence[Callable[..., Tensor]], tensors: Sequence[Sequence[Tensor]]) -> Tensor:

@@ -25,12 +25,12 @@ from _loss_floors import FLOORS
 from _loss_forms import FORMS, Form
 from _loss_inputs import (
     MAPS,
-    READINGS,
     SAMPLES,
     WIDTH,
-    check_covered,
+    check_readings,
     evaluate,
     random_inputs,
+    readings,
     trained,
 )
 from _loss_inputs import arguments as loss_arguments
@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         **facts(args),
         "device": args.device,
         "maps": MAPS,
-        "readings": {loss: READINGS[loss] for loss in LOSSES},
+        "readings": {loss: readings(loss) for loss in LOSSES},
         "samples": SAMPLES,
         "sizes": args.sizes,
         "repeats": args.repeats,
@@ -262,7 +262,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="timed steps with each loss (default 9)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     args = parser.parse_args()
-    check_covered()
+    check_readings()
     args.device = str(choose_device(args.device))
     args.sizes = [QUICK] if args.quick else list(SIZES)
     args.step_batch = QUICK if args.quick else STEP_BATCH

@@ -21,6 +21,7 @@ from _measure import Cell, arguments, facts, in_fresh_process, wait, write
 from gkd.core.batch import Batch
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.distill.distiller import Distiller
+from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
 from gkd.methods.optimiser import Optimiser
 from gkd.methods.routing import Routing
@@ -56,11 +57,13 @@ class Step:
         self.device, self.dtype = device, choose_dtype("auto", device)
         self.distiller = Distiller(
             student,
-            Teacher(teacher, space, mean=(0.5,) * 3, std=(0.25,) * 3).to(
-                device, memory_format=torch.channels_last
-            ),  # type: ignore[call-overload]
+            TeacherSide(
+                Teacher(teacher, space, mean=(0.5,) * 3, std=(0.25,) * 3).to(
+                    device, memory_format=torch.channels_last
+                ),
+                LabelRelation(space, space),
+            ),
             {name: Term.model_validate({"loss": name, **keys}) for name, keys in terms.items()},
-            relation=LabelRelation(space, space),
             image_shape=(3, 32, 32),
             train_labels=torch.arange(SAMPLES) % CLASSES,
             routing=Routing(policy="adaptive", initial_bias=0.0) if routed else None,

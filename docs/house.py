@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent))
+from house_drawing import Room, drawing
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,6 +98,38 @@ def circles(found: list[Import]) -> list[tuple[str, ...]]:
     return sorted(pairs)
 
 
+def shown_imports(every: list[Import]) -> list[tuple[str, str]]:
+    """The pairs of wings that an arrow joins: importer and imported, unless a chain of other imports joins them."""
+    pairs = {(wing(each.importer), wing(each.imported)) for each in every}
+    pairs = {
+        (above, below) for above, below in pairs if above != below and FLOOR_OF[above] >= FLOOR_OF[below]
+    }
+    return sorted(
+        (above, below)
+        for above, below in pairs
+        if not any(below in _reached(end, pairs) for begin, end in pairs if begin == above and end != below)
+    )
+
+
+def picture() -> str:
+    """The house as SVG."""
+    by_name = modules()
+    return drawing(
+        [[_room(name, by_name) for name in wings] for wings in FLOORS], shown_imports(list(imports(by_name)))
+    )
+
+
+def _room(name: str, by_name: dict[str, Path]) -> Room:
+    """A wing with the first line of its ``__init__`` and its files, those of each folder together."""
+    files: dict[str, list[str]] = {}
+    for module, path in by_name.items():
+        if wing(module) == name and path.name != "__init__.py":
+            files.setdefault(".".join(module.split(".")[2:-1]), []).append(path.stem)
+    root = "gkd" if name == "gkd" else f"gkd.{name}"
+    first_line = (ast.get_docstring(ast.parse(by_name[root].read_text())) or "").split("\n")[0]
+    return Room(name, first_line.replace("``", ""), files)
+
+
 def _reached(start: str, edges: set[tuple[str, str]]) -> set[str]:
     """The wings that a wing imports, and those that these import, and so on."""
     seen: set[str] = set()
@@ -102,3 +138,7 @@ def _reached(start: str, edges: set[tuple[str, str]]) -> set[str]:
         ahead = {end for begin, end in edges if begin in ahead} - seen
         seen |= ahead
     return seen
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "house.svg").write_text(picture())

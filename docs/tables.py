@@ -36,7 +36,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def _source(loss: Loss) -> str:
     """The name of what is called, as a link to its file."""
-    file = inspect.getsourcefile(loss.module or loss.function)
+    file = inspect.getsourcefile(loss.module or inspect.unwrap(loss.function))
     assert file is not None
     return f"[`{loss.public_name}`](../{Path(file).relative_to(ROOT).as_posix()})"
 

@@ -108,7 +108,7 @@ class FewShotOptions(ClassSplitOptions):
     Without validation classes the epoch is chosen on episodes of the base classes' held-out images.
     """
 
-    UNPICKLES: ClassVar[tuple[str, ...]] = ("episodes.root",)
+    UNPICKLES: ClassVar[tuple[str, ...]] = ("episodes.root",)  # by learn2learn
 
     name: Literal["few_shot"] = "few_shot"
     episodes: EpisodeOptions = EpisodeOptions()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gkd.config.layers import Layer
 from gkd.config.resolve import Resolved, resolve
 
 # The methods that compare logits class by class.
@@ -37,5 +38,5 @@ TINY: dict[str, Any] = {
 
 
 def tiny(*overrides: str, **sections: Any) -> Resolved:
-    resolved = resolve("tiny", [("experiment", {**TINY, **sections})])
+    resolved = resolve("tiny", [Layer("experiment", {**TINY, **sections})])
     return resolved.with_overrides(overrides) if overrides else resolved

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gkd.core import plugins
 from gkd.core.batch import Batch
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import ImageSet
@@ -162,3 +164,18 @@ def make_images() -> Callable[..., ImageSet]:
         return ImageSet(pixels, torch.arange(num) % classes, LabelSpace(names), files, name="random")
 
     return make
+
+
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """``offer(group, (name, value), ...)``: entry points of a group, as if packages that have them were installed."""
+    points: list[EntryPoint] = []
+
+    def offered(group: str, *added: tuple[str, str]) -> None:
+        points.extend(EntryPoint(name, value, group) for name, value in added)
+        plugins.entry_point_table.cache_clear()
+
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [p for p in points if p.group == group])
+    plugins.entry_point_table.cache_clear()
+    yield offered
+    plugins.entry_point_table.cache_clear()

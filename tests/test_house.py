@@ -65,3 +65,23 @@ def test_a_circle_on_one_floor_is_seen(house: ModuleType) -> None:
     ]
     assert house.circles(to_and_fro) == [("data", "losses"), ("data", "models"), ("losses", "models")]
     assert house.circles(to_and_fro[:2]) == []
+
+
+def test_the_picture_is_of_the_code_as_it_is(house: ModuleType) -> None:
+    committed = (ROOT / "docs" / "house.svg").read_text()
+    assert committed == house.picture(), "run python docs/house.py"
+    assert len(committed) < 100_000
+    assert "http" not in committed.replace(
+        "http://www.w3.org/2000/svg", ""
+    )  # no font or style from elsewhere
+    assert "prefers-color-scheme: dark" in committed
+
+
+def test_an_arrow_stands_for_an_import_that_no_chain_of_others_implies(house: ModuleType) -> None:
+    every = [
+        house.Import("gkd.cli.run", "gkd.data.images", 1),
+        house.Import("gkd.cli.run", "gkd.commands.run", 1),
+        house.Import("gkd.commands.run", "gkd.data.images", 1),
+        house.Import("gkd.commands.run", "gkd.commands.export", 1),
+    ]
+    assert house.shown_imports(every) == [("cli", "commands"), ("commands", "data")]

@@ -34,6 +34,7 @@ from gkd.config.shipped import load_method
 from gkd.core.batch import Batch
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.distill.distiller import Distiller
+from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
 from gkd.methods.stage import Stage
 from gkd.models import build_network
@@ -100,9 +101,8 @@ def run_gkd(
     stage = case.stage
     distiller = Distiller(
         student,
-        Teacher(teacher, space, mean=(0.0,) * 3, std=(1.0,) * 3),
+        TeacherSide(Teacher(teacher, space, mean=(0.0,) * 3, std=(1.0,) * 3), LabelRelation(space, space)),
         stage.terms,
-        relation=LabelRelation(space, space),
         image_shape=case.stream.images.shape[1:],
         train_labels=case.stream.labels,
         routing=stage.spots,

@@ -61,6 +61,7 @@ from gkd.config.shipped import load_method
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.tapped import TappedNetwork
 from gkd.distill.distiller import Distiller
+from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
 from gkd.losses import class_centres
 from gkd.methods.stage import Stage
@@ -312,11 +313,7 @@ def run_gkd(
         embedding = torch.cat([teacher.features(batch.images).embedding for batch in stream])
         centres, _ = class_centres(embedding, stream.labels[stream.index.flatten()], NUM_CLASSES)
     distiller = Distiller(
-        TappedNetwork(module, head="fc"),
-        teacher,
-        terms,
-        relation=LabelRelation(*spaces),
-        centres=centres,
+        TappedNetwork(module, head="fc"), TeacherSide(teacher, LabelRelation(*spaces), centres=centres), terms
     )
     optimiser = stage.optimiser.model_copy(update={"lr": lr}).build(distiller.param_groups(stage.train))
     return train_gkd(distiller, optimiser, stream, steps), copied(module.state_dict())

@@ -8,15 +8,29 @@ import re
 from rich.console import Console
 
 from gkd.config.shipped import shipped_configs, shipped_methods, shipped_weights
+from gkd.core.plugins import distribution, entry_point_table
 from gkd.data import DATASETS
 from gkd.data.augment.chain import augmentation_summaries
 from gkd.losses import LOSSES, Loss
+from gkd.methods.optimiser_names import optimiser_names
+from gkd.metrics import METRICS
 from gkd.models import network_summaries
 from gkd.models.external import PATTERNS
 from gkd.problems.task import TASKS
 
-HELP = "list methods, losses, tasks, networks, data sets, augmentations and configs"
-KINDS = ("methods", "losses", "tasks", "networks", "data", "augmentations", "configs")
+HELP = "list methods, losses, tasks, networks, data sets, optimisers, metrics, augmentations and configs"
+KINDS = (
+    "methods", "losses", "tasks", "networks", "data", "optimisers", "metrics", "augmentations", "configs",
+)  # fmt: skip
+# Kind -> the entry-point group in which other packages offer more of it; their tasks are in TASKS.
+_GROUPS = {
+    "methods": "gkd.methods",
+    "losses": "gkd.losses",
+    "networks": "gkd.networks",
+    "data": "gkd.datasets",
+    "optimisers": "gkd.optimisers",
+    "metrics": "gkd.metrics",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,11 +41,19 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     for kind in [arguments.kind] if arguments.kind else KINDS:
         if arguments.kind is None:
             console.print(f"{kind}:", highlight=False)
-        entries = _entries(kind)
+        entries = _entries(kind) | _offered(kind)
         width = max(map(len, entries))
         for name, about in entries.items():
             console.print(f"  {name:{width}}  {about}".rstrip(), markup=False, highlight=False)
     return 0
+
+
+def _offered(kind: str) -> dict[str, str]:
+    """Plug-ins of a kind by name, each with the package that it is from; none is imported."""
+    return {
+        name: " and ".join(f"{point.value} of the package {distribution(point)}" for point in points)
+        for name, points in entry_point_table(_GROUPS.get(kind, "")).items()
+    }
 
 
 def _entries(kind: str) -> dict[str, str]:
@@ -48,6 +70,10 @@ def _entries(kind: str) -> dict[str, str]:
         return {name: _first_line(reader.__doc__) for name, reader in DATASETS.items()}
     if kind == "augmentations":
         return augmentation_summaries()
+    if kind == "optimisers":
+        return dict.fromkeys(optimiser_names(), "")
+    if kind == "metrics":
+        return {name: _first_line(metric.__doc__) for name, metric in METRICS.items()}
     about = {}
     for name, path in shipped_configs().items():
         first = path.read_text().splitlines()[0]

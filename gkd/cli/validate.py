@@ -11,6 +11,7 @@ from gkd.commands import compare as grid
 from gkd.config.load import load
 from gkd.config.schema import Experiment
 from gkd.core.errors import UserError
+from gkd.data import why_unread
 from gkd.experiment.sides import sides_of
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
@@ -40,14 +41,11 @@ def _about_the_relation(experiment: Experiment) -> list[str]:
     """
     if experiment.teacher is None and not students_teach(experiment.task.name):
         return []
-    theirs = experiment.teacher.data if experiment.teacher else None
-    for data in (experiment.data, theirs or experiment.data):
-        if data.name == "folder" and (data.root is None or not data.root.exists()):
-            return [
-                f"the images are not there ({data.root}), so classes and method were not checked with them"
-            ]
-        if data.name not in ("digits", "folder", "step-folders"):
-            return [f"{data.name} is read when a run starts, so classes and method were not checked with it"]
+    of_teacher = experiment.teacher.data if experiment.teacher else None
+    for data in (experiment.data, of_teacher or experiment.data):
+        unread = why_unread(data.name, data.root)
+        if unread is not None:
+            return [f"{unread}, so classes and method were not checked"]
     sides = sides_of(experiment)
     relation = sides.relation
     reason = refusal(experiment.method, relation)

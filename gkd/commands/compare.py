@@ -20,7 +20,7 @@ from gkd.config.shipped import load_method
 from gkd.core.errors import UserError, unknown
 from gkd.experiment.environment import command
 from gkd.experiment.prepare import prepare
-from gkd.experiment.run_folder import run_folder, slug
+from gkd.experiment.run_folder import finished, run_folder, slug
 from gkd.experiment.sides import sides_of
 from gkd.incremental.matrix_file import read_matrices
 from gkd.methods.method import refusal
@@ -237,7 +237,11 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     for number, cell in enumerate(grid, start=1):
         path, denied = where.cell(cell.file_name), where.cell(cell.absent_name)
         if path.is_file():
-            solved.cells.append(read_record(path, Cell))
+            there = read_record(path, Cell)
+            if not finished_only and _can_add_metrics(there, cell):
+                there, _ = _run_cell(cell, console, f"[{number}/{len(grid)}]", caches)
+                write_record(path, there)
+            solved.cells.append(there)
         elif denied.is_file():
             absent[denied] = read_record(denied, AbsentCell)
         elif finished_only:
@@ -256,6 +260,12 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
         )
     solved.absent = list(absent.values())
     return solved
+
+
+def _can_add_metrics(there: Cell, cell: Place) -> bool:
+    """Whether a finished cell lacks a metric that is asked for, and its run still has the students to judge."""
+    lacking = set(cell.resolved.experiment.evaluate.metrics) - set(there.last.metrics)
+    return bool(lacking) and finished(run_folder(cell.resolved)) is not None
 
 
 def _run_cell(cell: Place, console: Console, counted: str, caches: Caches) -> tuple[Cell, bool]:

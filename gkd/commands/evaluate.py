@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from gkd.config.load import from_content, load
 from gkd.core.errors import UserError
-from gkd.experiment.judge import judge
+from gkd.experiment.judge import judge, with_verdict
 from gkd.experiment.networks import load_network
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.run_folder import finished
@@ -91,7 +92,12 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
         classes=len(test.space),
         images=len(test),
         stated=metadata.test_accuracy,
-        judged=judge(logits, test.labels.cpu()),
+        judged=judge(
+            logits,
+            test.labels.cpu(),
+            added=prepared.experiment.evaluate.metrics,
+            relation=prepared.problem.relation,
+        ),
     )
 
 
@@ -115,12 +121,15 @@ def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:
     }
 
 
-def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> RunEvaluation:
+def evaluate_run(
+    folder: Path, overrides: Sequence[str] = (), *, vouched: frozenset[str] = frozenset()
+) -> RunEvaluation:
     """Judge a finished run's saved students on its test images again.
 
     Args:
         folder: the run's.
         overrides: ``a.b=c`` over its config, such as where the images are now.
+        vouched: names to import that the user has given elsewhere (``gkd.config.trust``).
 
     Raises:
         UserError: no run there, an unfinished one, or images that are not the run's.
@@ -129,7 +138,7 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> RunEvaluation:
     if summary is None:
         what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
         raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
-    prepared, method = final_problem(folder, overrides)
+    prepared, method = final_problem(folder, overrides, vouched=vouched)
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     results: dict[str, Judged] = {}
@@ -143,24 +152,33 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> RunEvaluation:
         section, images = prepared.experiment.student, prepared.problem.student.train
         student = load_network(section, folder / name, images, len(names)).network
         student.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        logits = final_answers(student, prepared.problem, method, prepared.settings)
-        outputs = student_outputs(student, prepared.settings)
-        verdict = prepared.problem.judging.judge(outputs, prepared.problem.student)
-        results[which] = judge(logits, test.labels.cpu(), method).model_copy(update=verdict.results())
+        problem, outputs = prepared.problem, student_outputs(student, prepared.settings)
+        judged = judge(
+            final_answers(student, problem, method, prepared.settings),
+            test.labels.cpu(),
+            method,
+            added=prepared.experiment.evaluate.metrics,
+            relation=problem.relation,
+        )
+        results[which] = with_verdict(judged, problem.judging.judge(outputs, problem.student))
     return RunEvaluation(summary.config, summary.method, summary.seed, summary.leak, results)
 
 
-def final_problem(folder: Path, overrides: Sequence[str] = ()) -> tuple[Prepared, Method]:
+def final_problem(
+    folder: Path, overrides: Sequence[str] = (), *, vouched: frozenset[str] = frozenset()
+) -> tuple[Prepared, Method]:
     """What a finished run's students are judged with, and the method that says what answers for them.
 
     Args:
         folder: the run's.
         overrides: ``a.b=c`` over its config.
+        vouched: names to import that the user has given elsewhere.
     """
     # What the student started from and who taught it are of no use any more, and need not be there.
-    method = load(folder / "config.yaml", overrides, from_run=True).experiment.method
+    read = partial(load, folder / "config.yaml", from_run=True, vouched=vouched)
+    method = read(overrides).experiment.method
     words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
-    resolved = load(folder / "config.yaml", words, from_run=True)
+    resolved = read(words)
     experiment = resolved.experiment
     task = task_of(experiment.task).for_judging()
     alone = replace(resolved, experiment=experiment.model_copy(update={"task": task}))

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from gkd.config.resolve import Resolved
+from gkd.commands.evaluate import evaluate_run
+from gkd.config.layers import Layer
+from gkd.config.load import load
+from gkd.config.resolve import Resolved, override_layers, resolve
+from gkd.config.trust import named_in
+from gkd.experiment.fit import Outcome
 from gkd.experiment.judge import check_expected
 from gkd.experiment.prepare import prepare
 from gkd.experiment.run_folder import finished, run_folder
 from gkd.experiment.solve import Job, solve_problem
+from gkd.models.load import load_network
 from gkd.report.incremental_table import CURVES_PLOT, plot_run
 from gkd.report.run_plots import FEW_SHOT_PLOT, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
-from gkd.storage.run_files import EPISODES, MATRIX, ROUTING
+from gkd.storage.records import write_record
+from gkd.storage.run_files import EPISODES, MATRIX, ROUTING, SUMMARY, WEIGHTS
 from gkd.storage.run_results import RunSummary
 from gkd.training.caches import Caches
 from gkd.training.device import use_threads
@@ -47,7 +57,7 @@ def run(
             told = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
             check_expected(experiment.teacher, accuracy, told)
         _plot(folder, console)
-        return done, False
+        return add_metrics(done, folder, resolved), False
     threads = use_threads(experiment.run.threads)
     torch.use_deterministic_algorithms(experiment.run.deterministic)
     prepared = prepare(resolved, caches=caches)
@@ -61,6 +71,64 @@ def run(
     if trained:
         _plot(folder, console)
     return summary, trained
+
+
+def run_config(config: str | Path | Mapping[str, Any], **overrides: Any) -> Outcome:
+    """Run an experiment to its end, as ``gkd run`` does, and load its students.
+
+    Args:
+        config: a shipped config's name, a path, or the sections of an experiment as a mapping.
+        overrides: what changes in it: a section's keys as a mapping (``run={"seed": 1}``), a value
+            (``method="sp"``), or dotted keys (``**{"run.seed": 1}``).
+
+    Raises:
+        UserError: bad input; what was finished before is whole.
+    """
+    words = [f"{key}={json.dumps(value)}" for key, value in _dotted(overrides)]
+    if isinstance(config, Mapping):
+        resolved = resolve("experiment", [Layer("experiment", dict(config)), *override_layers(words)])
+    else:
+        resolved = load(config, words)
+    summary, _ = run(resolved, Console(quiet=True))
+    folder, section = run_folder(resolved), resolved.experiment.student
+    loaded = {which: load_network(folder / file, network=section.network) for which, file in WEIGHTS.items()}
+    judged = {"test/last": summary.last.accuracy, "test/best": summary.best.accuracy}
+    metadata = loaded["last"].metadata
+    return Outcome(
+        student=loaded["last"].network.eval(),
+        best=loaded["best"].network.eval(),
+        metrics=judged,
+        mean=metadata.mean or (),
+        std=metadata.std or (),
+        folder=folder,
+    )
+
+
+def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every leaf of nested mappings."""
+    for key, value in overrides.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def add_metrics(summary: RunSummary, folder: Path, resolved: Resolved) -> RunSummary:
+    """A finished run's summary, written again with what it lacks of ``evaluate.metrics``, from the saved students."""
+    lacking = [name for name in resolved.experiment.evaluate.metrics if name not in summary.last.metrics]
+    if not lacking:
+        return summary
+    trusted = resolved.trusted
+    vouched = named_in(layer.content for layer in resolved.layers) if trusted is None else trusted
+    judged = evaluate_run(folder, [f"evaluate.metrics={json.dumps(lacking)}"], vouched=vouched).judged
+    students = {"last": summary.last, "best": summary.best}
+    added = {
+        which: student.model_copy(update={"metrics": {**student.metrics, **judged[which].metrics}})
+        for which, student in students.items()
+    }
+    summary = summary.model_copy(update=added)
+    write_record(folder / SUMMARY, summary)
+    return summary
 
 
 def _plot(folder: Path, console: Console) -> None:

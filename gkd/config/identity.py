@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gkd.config.schema import Experiment
-from gkd.core.user_code import is_import_name
-from gkd.data import LAYOUTS, fingerprint
+from gkd.data import DATASETS, LAYOUTS, fingerprint
 from gkd.methods.method import Method
 from gkd.problems.task import students_teach
 from gkd.storage.weights import sha256
@@ -20,6 +19,7 @@ from gkd.storage.weights import sha256
 NO_EFFECT = (
     "compare",
     "evaluate.batch_size",
+    "evaluate.metrics",
     "data.download",
     "teacher.data.download",
     "data.workers",
@@ -49,7 +49,6 @@ def identity_of(experiment: Experiment) -> str:
     config, or by that of what is there.
     """
     content = experiment.model_dump(mode="json", exclude_defaults=True)
-    content["task"] = experiment.task.model_dump(mode="json", exclude_defaults=True)
     content["task"]["name"] = experiment.task.name
     for stage, term, options in terms_with_defaults(experiment.method):
         shown = content["method"]["stages"][stage]["terms"][term]
@@ -78,7 +77,7 @@ def terms_with_defaults(method: Method) -> Iterator[tuple[str, str, dict[str, An
 
 def _name_images(section: dict[str, Any]) -> None:
     """Puts the fingerprint of the images for where they are; their file's name where they are not there."""
-    if "root" not in section or is_import_name(section["name"]):  # what a factory finds there is not known
+    if "root" not in section or section["name"] not in DATASETS:  # what a factory finds there is not known
         return
     root = Path(section.pop("root"))
     if section["name"] in LAYOUTS and "fingerprint" not in section:  # torchvision checks its own files

@@ -2,13 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from gkd.config.method_files import method_name
 from gkd.core.errors import UserError
-from gkd.losses import LOSSES, reads_teacher
+from gkd.losses.registry import imported_loss
 from gkd.methods.mixup import Mixup, without_mixup
 from gkd.models import takes_option
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of an experiment's values.
+
+    Attributes:
+        kind: a file that ``extends`` names, the ``experiment`` file, the ``training`` of a teacher, an ``override``, or
+            what gkd itself noted ``as found``.
+        content: the sections that it sets.
+        words: the name of the file that is extended, or the override as it was written.
+    """
+
+    kind: Literal["extends", "experiment", "training", "override", "as found"]
+    content: Mapping[str, Any]
+    words: str = ""
+
+    @property
+    def label(self) -> str:
+        """How the origin of a value is shown: ``override run.seed=1``."""
+        return f"{self.kind} {self.words}".rstrip()
+
+
+@dataclass(frozen=True)
+class ChosenMethod:
+    """The method of an experiment.
+
+    Attributes:
+        name: as the layers name it: a name, or the path of a file.
+        content: its file's keys; no stage where a layer states the method whole.
+    """
+
+    name: str
+    content: Mapping[str, Any]
+
+    @property
+    def short_name(self) -> str:
+        """Its name in folders and tables: a file's stem."""
+        return method_name(self.name)
+
+
+def is_whole(method: Mapping[str, Any]) -> bool:
+    """Whether a ``method`` section states a method of its own, as a run's config.yaml does, rather than changes one."""
+    return {"paper", "summary", "stages"} <= method.keys()
+
+
+def about_method(layers: Sequence[Layer], chosen: ChosenMethod) -> Iterator[tuple[Layer, dict[str, Any]]]:
+    """Each layer with what it says of the chosen method: nothing where it speaks of another.
+
+    Raises:
+        UserError: an override that speaks of another method.
+    """
+    named = (layer.content["method"]["name"] for layer in layers if "name" in layer.content["method"])
+    current = next(named, chosen.name)
+    for layer in layers:
+        method = dict(layer.content["method"])
+        current = method.get("name", current)
+        if current != chosen.name and method.keys() - {"name"}:
+            if layer.kind == "override":
+                raise UserError(
+                    f"The {layer.label} speaks of the method {current!r}, but the method here is {chosen.name!r}; "
+                    "write it after method=NAME, or, in a grid, into the 'set' of a row of compare.methods."
+                )
+            method = {}  # a file's settings for its own method do not carry over to another
+        if "name" in method:
+            method["name"] = method_name(str(method["name"]))
+        yield layer, method
 
 
 def merge(
@@ -189,4 +258,6 @@ def _learns_from_teacher(stage: Mapping[str, Any]) -> bool:
     if list(stage.get("train", ())) == ["adapters"] or not isinstance(terms, Mapping):
         return False
     names = [keys.get("loss", name) if isinstance(keys, Mapping) else name for name, keys in terms.items()]
-    return any(loss not in LOSSES or reads_teacher(LOSSES[loss].needs) for loss in names)
+    # A third party's loss is not imported here, before trust is checked; it counts as one that reads a teacher.
+    entries = [imported_loss(name) for name in names]
+    return any(entry is None or entry.needs_teacher for entry in entries)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gkd.config.identity import forget_files
+from gkd.config.layers import Layer
+from gkd.config.method_files import place_method_files
 from gkd.config.resolve import Resolved, override_layers, resolve
 from gkd.config.shipped import config_name, find
 from gkd.config.trust import lies_in_run_folder, named_in
@@ -18,22 +20,29 @@ from gkd.config.yaml_files import read_yaml
 from gkd.core.errors import UserError
 
 
-def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = False) -> Resolved:
+def load(
+    config: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    from_run: bool = False,
+    vouched: frozenset[str] = frozenset(),
+) -> Resolved:
     """Reads an experiment file, merges its layers and validates the result.
 
     Args:
         config: a path, or the name of a shipped config such as ``quickstart``.
         overrides: ``a.b=c`` strings, read as YAML values.
         from_run: no module is imported on its word alone; so for a file beside which a run's others lie.
+        vouched: names to import that the user has given elsewhere (``gkd.config.trust``).
 
     Raises:
         UserError: a missing file, or every mistake in it at once, each with its dotted path.
     """
     forget_files()
     path = find(config)
-    layers: list[tuple[str, dict[str, Any]]] = []
+    layers: list[Layer] = []
     foreign = [path] if from_run or lies_in_run_folder(path) else []
-    content = read_yaml(path)
+    content = place_method_files(read_yaml(path), path.parent)
     extends = content.pop("extends", None)
     if extends is not None:
         beside = path.parent / f"{extends}.yaml"
@@ -42,16 +51,16 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, from_run: bool = 
             raise UserError(
                 f"{path} extends {extends!r}, which extends another file; extends goes one level deep."
             )
-        layers.append((f"extends {extends}", base))
+        layers.append(Layer("extends", place_method_files(base, base_path.parent), str(extends)))
         foreign += [base_path] if lies_in_run_folder(base_path) else []
-    layers.append(("experiment", content))
+    layers.append(Layer("experiment", content))
     words = override_layers(overrides)
-    own = [*([] if path in foreign else [content]), *(layer for _, layer in words)]
-    trusted = named_in(own) if foreign else None
+    trusting = [*([] if path in foreign else [content]), *(layer.content for layer in words)]
+    trusted = named_in(trusting) | vouched if foreign else None
     return resolve(config_name(path), [*layers, *words], trusted)
 
 
 def from_content(name: str, content: dict[str, Any], overrides: Sequence[str] = ()) -> Resolved:
     """An experiment that no config states; only what overrides name is imported. Errors as of :func:`load`."""
     words = override_layers(overrides)
-    return resolve(name, [("experiment", content), *words], named_in(layer for _, layer in words))
+    return resolve(name, [Layer("experiment", content), *words], named_in(layer.content for layer in words))

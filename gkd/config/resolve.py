@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,25 +13,27 @@ from pydantic import ValidationError, create_model
 
 from gkd.config.identity import identity_of, images_fingerprint, terms_with_defaults
 from gkd.config.layers import (
+    ChosenMethod,
+    Layer,
     Spots,
+    about_method,
     forget_other_networks,
     give_network_options,
+    is_whole,
     merge,
     mix_every_stage,
     set_dotted,
     spelled_out,
     spread,
 )
+from gkd.config.method_files import method_content, place_method_files
 from gkd.config.mistakes import sentences
 from gkd.config.schema import Data, Experiment
-from gkd.config.shipped import method_content
 from gkd.config.trust import check_trust
 from gkd.config.yaml_files import parse_yaml
 from gkd.core.errors import UserError, unknown
 from gkd.data import LAYOUTS
 from gkd.problems.task import TASKS, students_teach
-
-_OVERRIDE = "override "  # what the label of a layer from the command line begins with
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,21 @@ class Resolved:
     Attributes:
         name: the config's name, such as ``quickstart`` or ``cross_task/tiny_imagenet_100``.
         experiment: the validated sections.
-        layers: the raw layers that were merged, lowest first: (label, mapping).
+        layers: the layers that were merged, lowest first.
         origins: dotted key -> label of the layer that set it; a key that is missing has its default.
         trusted: the modules that may be imported (``gkd.config.trust``); None where every layer is the user's own.
     """
 
     name: str
     experiment: Experiment
-    layers: tuple[tuple[str, dict[str, Any]], ...]
+    layers: tuple[Layer, ...]
     origins: dict[str, str] = field(default_factory=dict)
     trusted: frozenset[str] | None = None
 
     @property
     def overrides(self) -> list[str]:
         """The ``a.b=c`` of the command line or of a grid's cell, in their order."""
-        labels = (label for label, _ in self.layers)
-        return [label.removeprefix(_OVERRIDE) for label in labels if label.startswith(_OVERRIDE)]
+        return [layer.words for layer in self.layers if layer.kind == "override"]
 
     @property
     def identity(self) -> str:
@@ -68,17 +70,19 @@ class Resolved:
 
     def without_overrides(self) -> Resolved:
         """The config as its files state it."""
-        files = [layer for layer in self.layers if not layer[0].startswith(_OVERRIDE)]
+        files = [layer for layer in self.layers if layer.kind != "override"]
         return resolve(self.name, files, self.trusted)
 
     def with_images_named(self) -> Resolved:
         """The same config with the fingerprint of each set of image files, so that others there are noticed."""
-        found: dict[str, Any] = {}
+        content: dict[str, Any] = {}
         for key, data in (("data", self.experiment.data), ("teacher.data", _teacher_data(self.experiment))):
             if data is not None and data.name in LAYOUTS and data.root is not None and data.root.exists():
-                known = data.fingerprint or images_fingerprint(data.root, data.name)
-                set_dotted(found, f"{key}.fingerprint", known)
-        return resolve(self.name, [*self.layers, ("as found", found)], self.trusted) if found else self
+                fingerprint = data.fingerprint or images_fingerprint(data.root, data.name)
+                set_dotted(content, f"{key}.fingerprint", fingerprint)
+        return (
+            resolve(self.name, [*self.layers, Layer("as found", content)], self.trusted) if content else self
+        )
 
     def annotated_yaml(self) -> str:
         """The resolved config as YAML, each value followed by the layer that set it."""
@@ -109,8 +113,12 @@ def _one_line(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def override_layers(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Each ``a.b=c`` as a layer: its label, and the sections that it sets."""
+def override_layers(overrides: Sequence[str]) -> list[Layer]:
+    """Each ``a.b=c`` as a layer with the sections that it sets.
+
+    Raises:
+        UserError: another form, no value, or a value that is not YAML.
+    """
     layers = []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -119,72 +127,24 @@ def override_layers(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]
         content: dict[str, Any] = {}
         if not value.strip():
             raise UserError(f"The override {override!r} has no value; write {key}=null to unset the key.")
-        parsed = parse_yaml(value, f"The override {override!r}")
-        set_dotted(content, key, parsed)
-        layers.append((f"{_OVERRIDE}{override}", content))
+        set_dotted(content, key, parse_yaml(value, f"The override {override!r}"))
+        layers.append(Layer("override", place_method_files(content, Path()), override))
     return layers
 
 
-def resolve(
-    name: str, layers: Sequence[tuple[str, dict[str, Any]]], trusted: frozenset[str] | None = None
-) -> Resolved:
-    """Merges layers, lowest first, and validates; optimiser keys reach every stage in layer order."""
-    normal = []
-    for label, content in layers:
-        if isinstance(content.get("method"), str):
-            content = {**content, "method": {"name": content["method"]}}
-        if not isinstance(content.get("method", {}), Mapping) or not isinstance(
-            content.get("optimiser", {}), Mapping
-        ):
-            raise UserError(f"{name}: method is a name or a section, optimiser a section of keys such as lr.")
-        normal.append((label, content))
-    method_name = next(
-        (c["method"]["name"] for _, c in reversed(normal) if "name" in c.get("method", {})), None
-    )
-    if method_name is None:
-        if any(c.get("method") for _, c in normal):
-            raise UserError(f"{name}: method.name is missing; name the method that the section changes.")
-        raise UserError(f"{name}: the experiment names no method; add a line such as 'method: refilled'.")
-    method = spelled_out(method_content(str(method_name)))
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    merge(merged, {"method": method}, f"method {method_name}", origins)
-    merged["method"]["name"] = method_name
-    stages = list(method["stages"])
-    routing = Spots()
-    current = next((c["method"]["name"] for _, c in normal if "name" in c.get("method", {})), method_name)
-    for label, content in normal:
-        content = dict(content)
-        layer_method = spelled_out(content.pop("method", {}))
-        current = layer_method.get("name", current)
-        if current != method_name and layer_method.keys() - {"name"}:
-            if label.startswith(_OVERRIDE):
-                raise UserError(
-                    f"The {label} speaks of the method {current!r}, but the method here is {method_name!r}; write it "
-                    "after method=NAME, or, in a grid, into the 'set' of a row of compare.methods."
-                )
-            layer_method = {}  # a file's settings for its own method do not carry over to another
-        routing.say(label, layer_method)
-        forget_other_networks(merged, content)
-        merge(merged, content, label, origins)
-        named = layer_method.get("stages")
-        added = [stage for stage in named if stage not in stages] if isinstance(named, Mapping) else []
-        for stage in stages:
-            spread(merged, stage, content.get("optimiser", {}), origins)
-            routing.reach(merged, stage, origins, label)
-        for stage in added:
-            routing.reach(merged, stage, origins)
-            spread(merged, stage, merged.get("optimiser", {}), origins)
-        stages += added
-        if layer_method:
-            merge(merged, {"method": layer_method}, label, origins)
-    mix_every_stage(merged, origins)
-    task = merged.get("task")
-    named = task.get("name") if isinstance(task, Mapping) else None
-    give_network_options(
-        merged, origins, teacher=isinstance(named, str) and named in TASKS and students_teach(named)
-    )
-    routing.settle(merged, origins)
+def resolve(name: str, layers: Sequence[Layer], trusted: frozenset[str] | None = None) -> Resolved:
+    """Merges layers, lowest first, and validates; optimiser keys reach every stage in layer order.
+
+    Args:
+        name: the config's name.
+        layers: the files' and the overrides'.
+        trusted: the modules that may be imported; None where every layer is the user's own.
+
+    Raises:
+        UserError: no method or an unknown one, a module that is not trusted, or what the schema refuses.
+    """
+    stated = [_with_method_section(layer, name) for layer in layers]
+    merged, origins = _merged(stated, _chosen_method(stated, name))
     check_trust(merged, trusted)
     model = _experiment_model(merged.get("task"), name)
     try:
@@ -194,6 +154,65 @@ def resolve(
     if experiment.run.epochs is not None:
         experiment.method.epochs(experiment.run.epochs)
     return Resolved(name, experiment, tuple(layers), origins, trusted)
+
+
+def _with_method_section(layer: Layer, name: str) -> Layer:
+    """``method: kd`` as ``method: {name: kd}``, and ``spots: adaptive`` as a section."""
+    method = layer.content.get("method", {})
+    if isinstance(method, str):
+        method = {"name": method}
+    if not isinstance(method, Mapping) or not isinstance(layer.content.get("optimiser", {}), Mapping):
+        raise UserError(f"{name}: method is a name or a section, optimiser a section of keys such as lr.")
+    return replace(layer, content={**layer.content, "method": spelled_out(method)})
+
+
+def _chosen_method(layers: Sequence[Layer], name: str) -> ChosenMethod:
+    """The method that the uppermost layer names: from its file, or as a layer states it whole."""
+    methods = [layer.content["method"] for layer in layers]
+    chosen = next((str(method["name"]) for method in reversed(methods) if "name" in method), None)
+    if chosen is None:
+        if any(methods):
+            raise UserError(f"{name}: method.name is missing; name the method that the section changes.")
+        raise UserError(f"{name}: the experiment names no method; add a line such as 'method: refilled'.")
+    if any(str(method.get("name")) == chosen and is_whole(method) for method in methods):
+        return ChosenMethod(chosen, {"stages": {}})
+    return ChosenMethod(chosen, spelled_out(method_content(chosen)))
+
+
+def _merged(layers: Sequence[Layer], chosen: ChosenMethod) -> tuple[dict[str, Any], dict[str, str]]:
+    """The method and all layers in one mapping, and dotted key -> label of the layer that set it."""
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    merge(merged, {"method": chosen.content}, f"method {chosen.short_name}", origins)
+    merged["method"]["name"] = chosen.short_name
+    stages = list(chosen.content["stages"])
+    spots = Spots()
+    for layer, method in about_method(layers, chosen):
+        content = {key: value for key, value in layer.content.items() if key != "method"}
+        spots.say(layer.label, method)
+        forget_other_networks(merged, content)
+        merge(merged, content, layer.label, origins)
+        for stage in stages:
+            spread(merged, stage, content.get("optimiser", {}), origins)
+            spots.reach(merged, stage, origins, layer.label)
+        named = method.get("stages")
+        added = [stage for stage in named if stage not in stages] if isinstance(named, Mapping) else []
+        for stage in added:
+            spots.reach(merged, stage, origins)
+            spread(merged, stage, merged.get("optimiser", {}), origins)
+        stages += added
+        if method:
+            merge(merged, {"method": method}, layer.label, origins)
+    mix_every_stage(merged, origins)
+    give_network_options(merged, origins, teacher=_students_teach(merged.get("task")))
+    spots.settle(merged, origins)
+    return merged, origins
+
+
+def _students_teach(task: Any) -> bool:
+    """Whether the students of the task that a section names teach the next ones; False where it names none."""
+    name = task.get("name") if isinstance(task, Mapping) else None
+    return isinstance(name, str) and name in TASKS and students_teach(name)
 
 
 def _experiment_model(task: Any, name: str) -> type[Experiment]:
@@ -215,7 +234,6 @@ def _teacher_data(experiment: Experiment) -> Data | None:
 
 def _plain(experiment: Experiment) -> dict[str, Any]:
     content = experiment.model_dump(mode="json")
-    content["task"] = experiment.task.model_dump(mode="json")
     for stage, term, options in terms_with_defaults(experiment.method):
         # A loss's own defaults are part of what ran, so the resolved file shows them.
         shown = content["method"]["stages"][stage]["terms"][term]

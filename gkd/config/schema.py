@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializeAsAny,
     field_validator,
     model_validator,
 )
@@ -21,8 +22,10 @@ from gkd.data import LAYOUTS, augmentation, check_dataset_name
 from gkd.methods.method import Method
 from gkd.methods.mixup import without_mixup
 from gkd.methods.optimiser import Optimiser
+from gkd.metrics import check_metric_name
 from gkd.models import check_network_name, check_network_options
 from gkd.models.external import is_external
+from gkd.problems.task import TaskOptions
 
 
 class Section(BaseModel):
@@ -314,10 +317,30 @@ class Student(Side):
 
 
 class Evaluate(Section):
-    """How often and how the student is judged."""
+    """How often and how the student is judged.
+
+    Attributes:
+        every: epochs from one validation to the next.
+        batch_size: images a forward pass; it changes no result.
+        metrics: what is computed of the test logits beside the accuracy: names (``gkd.metrics.METRICS``) or
+            ``pkg.module:name``.
+    """
 
     every: int = Field(default=1, ge=1)
     batch_size: int = Field(default=512, ge=1)
+    metrics: tuple[str, ...] = ()
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        for name in metrics:
+            try:
+                check_metric_name(name)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        if len(set(metrics)) < len(metrics):
+            raise ValueError(f"a metric stands twice in {', '.join(metrics)}; name each once")
+        return metrics
 
 
 class Run(Section):
@@ -389,7 +412,7 @@ class Compare(Section):
 class Experiment(Section):
     """A whole experiment, in the order of the file."""
 
-    task: Any
+    task: SerializeAsAny[TaskOptions]
     data: Data
     teacher: Teacher | None = None
     student: Student

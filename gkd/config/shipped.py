@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
+from gkd.config.method_files import configs_folder, method_content, method_name
 from gkd.config.mistakes import sentences
-from gkd.config.yaml_files import read_yaml
 from gkd.core.errors import UserError, unknown
 from gkd.methods.method import Method
 
 
 def load_method(name: str) -> Method:
-    """A method file by name, on its own: what ``gkd show`` prints."""
-    content = {**method_content(name), "name": name}
+    """A method by name or by the path of its file, on its own: what ``gkd show`` prints."""
+    content = {**method_content(name), "name": method_name(name)}
     try:
         return Method.model_validate(content)
     except ValidationError as error:
@@ -41,11 +39,6 @@ def shipped_weights() -> dict[str, tuple[float, str]]:
             if term.loss not in found or method.name == term.loss:
                 found[term.loss] = (term.weight, method.name)
     return found
-
-
-def configs_folder() -> Path:
-    """Where the shipped configs stand, in a clone and in a wheel."""
-    return Path(str(resources.files("gkd.configs").joinpath("")))
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -81,16 +74,3 @@ def find(config: str | Path) -> Path:
             f"The config file {path} does not exist; give a path or one of: {', '.join(sorted(shipped))}."
         )
     raise UserError(unknown("config", str(config), shipped))
-
-
-def method_content(name: str) -> dict[str, Any]:
-    folder = configs_folder() / "methods"
-    known = {path.stem: path for path in folder.glob("*.yaml")}
-    if name not in known:
-        if "/" in name or name.endswith((".yaml", ".yml")):
-            raise UserError(
-                f"The method {name!r} is a file, but a method is named as in configs/methods; change one of those in "
-                "the experiment, as in 'method: {name: sp, stages: {distil: {terms: {kd: {weight: 1}}}}}'."
-            )
-        raise UserError(unknown("method", name, known))
-    return read_yaml(known[name])

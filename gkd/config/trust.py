@@ -1,28 +1,22 @@
 """Whose word is enough to import a module: the command line's and the user's own files', never a run folder's.
 
 A config that lies in a run folder may have come from anyone, and importing a module runs it. Where such a config
-names ``pkg.module:factory``, the command line must name the very same string. So it must the folder that learn2learn
-reads, for it unpickles what it finds there.
+names ``pkg.module:name``, under whatever key, the command line must name the very same string. So it must a folder
+whose files a task unpickles, which is to run them too. A plug-in is an installed package and needs no word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gkd.core.errors import UserError
 from gkd.core.user_code import is_import_name
+from gkd.problems.task import TASKS
 
-# The keys whose value may be a module to import.
-KEYS = ("student.network", "teacher.network", "data.name", "teacher.data.name")
-
-
-# The key of a folder whose files are unpickled, and what marks a folder among trusted names.
-PICKLES = "task.episodes.root"
-
-
-_ROOT = "root "
+# Sections that hold text, and a grid, whose cells are checked one by one.
+_NO_NAMES = ("method.paper", "method.summary", "method.sources", "compare")
 
 
 def lies_in_run_folder(config: Path) -> bool:
@@ -31,21 +25,19 @@ def lies_in_run_folder(config: Path) -> bool:
 
 
 def named_in(contents: Iterable[Any]) -> frozenset[str]:
-    """Every ``pkg.module:factory``, and every ``root``, that stands anywhere in trusted layers."""
-    found: set[str] = set()
+    """Every ``pkg.module:name``, and every ``key value`` of a text, that stands anywhere in trusted layers."""
+    names: set[str] = set()
     for content in contents:
-        if isinstance(content, Mapping):
-            found |= named_in(content.values())
-            found |= {_ROOT + str(content["root"])} if content.get("root") is not None else set()
-        elif isinstance(content, (list, tuple)):
-            found |= named_in(content)
-        elif is_import_name(content):
-            found.add(content)
-    return frozenset(found)
+        for dotted, value in _leaves(content):
+            if is_import_name(value):
+                names.add(value)
+            if isinstance(value, (str, Path)):
+                names.add(_pair(dotted, value))
+    return frozenset(names)
 
 
 def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> None:
-    """Refuses a config that names a module to import which no trusted layer names.
+    """Refuses a config that names a module to import, or files to unpickle, which no trusted layer names.
 
     Args:
         merged: the config's sections.
@@ -56,27 +48,51 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
     """
     if trusted is None:
         return
-    for key in KEYS:
-        check_name(_at(merged, key), key, trusted)
-    root = _at(merged, PICKLES)
-    if root is not None and _ROOT + str(root) not in trusted:
-        raise UserError(
-            f"{PICKLES} is {str(root)!r} in a run folder, and learn2learn unpickles what it finds there, which is to "
-            f"run it; if you trust it, name it on the command line: {PICKLES}={root}"
-        )
-
-
-def _at(merged: Mapping[str, Any], key: str) -> Any:
-    node: Any = merged
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node
+    for dotted, value in _leaves(merged):
+        if not f"{dotted}.".startswith(tuple(f"{key}." for key in _NO_NAMES)):
+            check_name(value, dotted, trusted)
+    values = dict(_leaves(merged))
+    for option in _unpickled(merged.get("task")):
+        key = f"task.{option}"
+        if values.get(key) is not None and _pair(key, values[key]) not in trusted:
+            raise UserError(
+                f"{key} is {str(values[key])!r} in a run folder, and the task unpickles what it finds there, which is "
+                f"to run it; if you trust it, name it on the command line: {key}={values[key]}"
+            )
 
 
 def check_name(name: object, key: str, trusted: frozenset[str]) -> None:
-    """Refuses one ``pkg.module:factory`` that is not among the trusted ones; any other value passes."""
+    """Refuses one ``pkg.module:name`` that is not among the trusted ones; any other value passes."""
     if is_import_name(name) and name not in trusted:
         raise UserError(
             f"{key} is {name!r} in a run folder or a weight file, and to import a module is to run it; if you trust "
             f"it, name it on the command line: {key}={name}"
         )
+
+
+def _leaves(node: Any, dotted: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of all that is no mapping or list; a key that is a name to import counts as a value too."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            below = f"{dotted}.{key}" if dotted else str(key)
+            if is_import_name(key):
+                yield dotted, key
+            yield from _leaves(value, below)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _leaves(value, dotted)
+    else:
+        yield dotted, node
+
+
+def _pair(dotted: str, value: Any) -> str:
+    return f"{dotted} {value}"
+
+
+def _unpickled(task: Any) -> tuple[str, ...]:
+    """The dotted options of a task that name files which are unpickled."""
+    name = task.get("name") if isinstance(task, Mapping) else None
+    if not isinstance(name, str) or name not in TASKS:
+        return ()
+    unpickled: tuple[str, ...] = TASKS[name].load().Options.UNPICKLES
+    return unpickled

@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from gkd.core.errors import UserError
 from gkd.core.network import Features
 
 
 @dataclass
 class Batch:
-    """One batch on the training device.
+    """One batch on the training device; images and labels are enough where nothing reads the rest.
 
     Attributes:
         images: ``[B, C, H, W]`` float, normalised for the student.
         labels: ``[B]`` int64 columns of the student's label space; of virtual samples distributions over them,
             ``[B, C]``.
-        index: ``[B]`` int64, each sample's number in its data set.
+        index: ``[B]`` int64, each sample's number in its data set; losses with memory banks read it.
         view: what the teacher sees where that differs from ``images`` (another normalisation, a
             privileged or a cached view); None means the same images.
-        teacher: the teacher's outputs on these very pixels, where they were computed before.
+        teacher: the first teacher's outputs on these very pixels, where they were computed before.
         way, support: of an episode's rows, ``[B]`` int64 from 0: which of its classes; ``[B]`` Bool: support or query.
+        views: what further teachers see, by the name in ``TeacherSide.view``.
     """
 
     images: Tensor
     labels: Tensor
-    index: Tensor
+    index: Tensor | None = None
     view: Tensor | None = None
     teacher: Features | None = None
     way: Tensor | None = None
     support: Tensor | None = None
+    views: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def teacher_images(self) -> Tensor:
+        """What a teacher sees whose view has no name."""
         return self.images if self.view is None else self.view
+
+    @property
+    def numbers(self) -> Tensor:
+        """Each sample's number in its data set.
+
+        Raises:
+            UserError: the batch has none.
+        """
+        if self.index is None:
+            raise UserError("The batch has no index; give each sample's number in its data set, int64 [B].")
+        return self.index
+
+    def seen_as(self, view: str | None) -> Tensor:
+        """The images of a named view; without a name ``teacher_images``.
+
+        Raises:
+            UserError: a view that the batch does not have.
+        """
+        if view is None:
+            return self.teacher_images
+        if view not in self.views:
+            raise UserError(f"The batch has no view {view!r}; it has {', '.join(self.views) or 'none'}.")
+        return self.views[view]

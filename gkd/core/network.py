@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -44,6 +44,20 @@ class Network(Protocol):
 
     @property
     def head(self) -> nn.Module: ...
+
+
+Held = TypeVar("Held", bound=nn.Module)
+
+
+class Unregistered(Generic[Held]):
+    """Holds a module for another one that must not own it.
+
+    As an attribute of an ``nn.Module`` it keeps what it holds out of that module's state dict, parameters, ``train()``,
+    ``to()`` and DDP.
+    """
+
+    def __init__(self, module: Held) -> None:
+        self.module = module
 
 
 Stages = tuple[Callable[[Tensor], Tensor], ...]

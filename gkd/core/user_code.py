@@ -29,15 +29,34 @@ def is_import_name(name: object) -> bool:
 
 
 def import_object(name: str, *, what: str) -> Callable[..., Any]:
-    """The callable behind ``pkg.module:factory``; the current folder is importable too, after all else.
+    """The callable behind ``pkg.module:factory``.
 
     Args:
         name: the module's dotted path, a colon, the callable's name in it.
         what: what the callable makes, for the error: ``network``, ``data set``.
 
     Raises:
-        UserError: a name of another form, a missing module or attribute, something that cannot be called, or
-            what the module raised while it was imported.
+        UserError: as ``import_attribute``, or something that cannot be called.
+    """
+    found = import_attribute(name, what=what)
+    if not callable(found):
+        raise UserError(
+            f"The {what} {name!r} is a {type(found).__name__}; name a function or class that gkd can call."
+        )
+    result: Callable[..., Any] = found
+    return result
+
+
+def import_attribute(name: str, *, what: str) -> Any:
+    """The object behind ``pkg.module:name``; the current folder is importable too, after all else.
+
+    Args:
+        name: the module's dotted path, a colon, the object's name in it.
+        what: what it is, for the error: ``loss``.
+
+    Raises:
+        UserError: a name of another form, a missing module or attribute, or what the module raised while it was
+            imported.
     """
     if not is_import_name(name):
         raise UserError(f"The {what} {name!r} is not of the form {FORM}.")
@@ -61,12 +80,7 @@ def import_object(name: str, *, what: str) -> Callable[..., Any]:
             public = [key for key in dir(found) if not key.startswith("_")]
             raise UserError(f"The {what} {name!r}: {unknown('name', part, public)}")
         found = getattr(found, part)
-    if not callable(found):
-        raise UserError(
-            f"The {what} {name!r} is a {type(found).__name__}; name a function or class that gkd can call."
-        )
-    result: Callable[..., Any] = found
-    return result
+    return found
 
 
 def call_factory(

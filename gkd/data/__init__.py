@@ -23,7 +23,7 @@ from gkd.data.fewer_images import limit_per_class, split_validation
 from gkd.data.images import ImageSet, gather
 from gkd.data.read.layouts import LAYOUTS, fingerprint, listing_of
 from gkd.data.read.listing import Listing, SplitListing
-from gkd.data.read.load import DATASETS, check_dataset_name, load_images
+from gkd.data.read.load import DATASETS, check_dataset_name, load_images, why_unread
 from gkd.data.read.torch_dataset import from_dataset
 from gkd.data.streamed_pixels import StreamedPixels
 from gkd.data.training_episodes import EpisodePlan, check_episodes
@@ -57,4 +57,5 @@ __all__ = [
     "ordered",
     "split_validation",
     "uniform",
+    "why_unread",
 ]

@@ -95,7 +95,7 @@ class StreamedPixels:
         return image
 
     def stream(self, chunks: Sequence[Tensor], boxes: Boxes | None = None) -> Iterator[Tensor]:
-        """What :meth:`read` gives for one index after the other, read ahead by the workers."""
+        """What :meth:`StreamedPixels.read` gives for one index after the other, read ahead by the workers."""
         chunks = [chunk.cpu() for chunk in chunks]
         if self.workers == 0 or len(chunks) < 2:
             yield from (self.read(chunk, boxes) for chunk in chunks)

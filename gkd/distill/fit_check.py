@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from gkd.core.errors import UserError
 from gkd.core.network import as_network
 from gkd.core.tapped import Shapes, output_shapes
+from gkd.distill.side import ONLY
 from gkd.distill.teacher import Teacher
-from gkd.losses import AT_SPOTS
+from gkd.losses.needs import NEEDS
 from gkd.methods.spots import SpotPair, output_at
 from gkd.methods.terms import Term
 
@@ -21,22 +22,22 @@ def both_shapes(
     teacher: Teacher | None,
     image_shape: Sequence[int],
     teacher_image_shape: Sequence[int],
-) -> tuple[Shapes, Shapes | None]:
-    """The shapes of the student's and the teacher's outputs, each for one image of its own."""
-    theirs = output_shapes(teacher.network, teacher_image_shape) if teacher else None
-    return output_shapes(as_network(student), image_shape), theirs
+) -> tuple[Shapes, dict[str, Shapes]]:
+    """The shapes of the student's and of one teacher's outputs, each for one image as it sees it."""
+    teachers = {ONLY: output_shapes(teacher.network, teacher_image_shape)} if teacher else {}
+    return output_shapes(as_network(student), image_shape), teachers
 
 
 def check_terms(
-    terms: Mapping[str, Term], student: Shapes, teacher: Shapes | None, train_labels: Tensor | None
+    terms: Mapping[str, Term], student: Shapes, teachers: Mapping[str, Shapes], train_labels: Tensor | None
 ) -> None:
     """Refuses terms that do not fit the shapes of the networks' outputs, or the labels."""
     for name, term in terms.items():
-        if term.needs_teacher and teacher is None:
+        if term.needs_teacher and not teachers:
             raise UserError(f"The term {name!r} reads {', '.join(term.needs)}, but there is no teacher.")
         try:
             for reading in term.readings:
-                _rehearse(term, reading, student, teacher, train_labels)
+                _try_reading(term, reading, student, teachers, train_labels)
         except UserError as error:
             raise UserError(f"The term {name!r}: {error}") from None
 
@@ -44,42 +45,51 @@ def check_terms(
 def check_head(name: str, term: Term, student: nn.Module) -> None:
     """Refuses a term that reads cosines of a head that has none."""
     head = as_network(student).head
-    if {"student_cosines", "student_scale"} & set(term.needs) and not hasattr(head, "cosines"):
+    if any(NEEDS[need].cosine_head for need in term.needs) and not hasattr(head, "cosines"):
         raise UserError(
             f"The term {name!r} reads the head's cosines, but the student's head is a {type(head).__name__}; build the "
             "student with the option head: cosine, or head: proxy."
         )
 
 
-def _rehearse(
+def _try_reading(
     term: Term,
     reading: tuple[SpotPair, SpotPair],
     student: Shapes,
-    teacher: Shapes | None,
+    teachers: Mapping[str, Shapes],
     train_labels: Tensor | None,
 ) -> None:
     """Builds what a term would build, or calls it with zeros, and throws it away."""
     if term.entry.module is not None:
         if term.entry.takes_labels and train_labels is None:
             return
-        more = {"labels": train_labels} if term.entry.takes_labels else {}
         with torch.random.fork_rng(devices=[]):
-            term.entry.module(*shapes_of_pair(term, reading[0], student, teacher), **term.options, **more)
-    elif set(term.needs) <= set(AT_SPOTS):
+            term.entry.build(shapes_of_pair(term, reading[0], student, teachers), term.options, train_labels)
+    elif term.entry.spot_needs == term.needs:
         inputs = []
         for need in term.needs:
-            shapes = student if need.startswith("student") else teacher
-            assert shapes is not None  # checked above
-            pair = reading[1] if need.endswith("_after") else reading[0]
-            inputs.append(torch.zeros(2, *output_at(shapes, pair[int(need.startswith("teacher"))])))
+            facts = NEEDS[need]
+            shapes = _teacher_of(term, teachers) if facts.from_teacher else student
+            pair = reading[1] if facts.after else reading[0]
+            inputs.append(torch.zeros(2, *output_at(shapes, pair[int(facts.from_teacher)])))
         term.entry.function(*inputs, **term.options)
 
 
 def shapes_of_pair(
-    term: Term, pair: SpotPair, student: Shapes, teacher: Shapes | None
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shapes of one sample that a module's two inputs have."""
-    assert teacher is not None  # every loss with parameters reads a teacher
-    if set(term.needs) & set(AT_SPOTS):
-        return output_at(student, pair[0]), output_at(teacher, pair[1])
-    return student.embedding, teacher.embedding
+    term: Term, pair: SpotPair, student: Shapes, teachers: Mapping[str, Shapes]
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of one sample that a module is built from: the student's, and the teacher's where the term reads one.
+
+    At the term's spots where its loss reads them, else of the embeddings.
+    """
+    if not term.entry.built_from_shapes:
+        return ()
+    sides = [student, _teacher_of(term, teachers)] if term.needs_teacher else [student]
+    if term.entry.spot_needs:
+        return tuple(output_at(side, spot) for side, spot in zip(sides, pair, strict=False))
+    return tuple(side.embedding for side in sides)
+
+
+def _teacher_of(term: Term, teachers: Mapping[str, Shapes]) -> Shapes:
+    """The shapes of the teacher that a term reads; an unknown name is refused by the distiller."""
+    return teachers.get(term.teacher or "") or next(iter(teachers.values()))

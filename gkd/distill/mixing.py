@@ -53,7 +53,10 @@ def mix_batch(batch: Batch, mixture: Mixture, num_classes: int) -> Batch:
     """The virtual samples of a batch; their labels are distributions ``[B, num_classes]``."""
     labels = mix(F.one_hot(batch.labels, num_classes).to(mixture.weight.dtype), mixture)
     view = None if batch.view is None else mix(batch.view, mixture)
-    return replace(batch, images=mix(batch.images, mixture), labels=labels, view=view, teacher=None)
+    views = {name: mix(images, mixture) for name, images in batch.views.items()}
+    return replace(
+        batch, images=mix(batch.images, mixture), labels=labels, view=view, views=views, teacher=None
+    )
 
 
 def interpolated_logits(logits: Tensor, mixture: Mixture, temperature: float) -> Tensor:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation
-from gkd.core.network import Features, Stages, through
+from gkd.core.network import Features, Stages, Unregistered, through
 from gkd.core.tapped import Shapes, as_staged
 from gkd.distill.teacher import Teacher
 from gkd.losses import Regressor
@@ -60,10 +60,10 @@ class Splice(nn.Module):
         self.spots = tuple(spots)
         self._shapes = shapes
         inner = self.spots[:-1]
-        # A tuple holds both, for an attribute of its own would make each a sub-module.
-        self._student = (student, copy.deepcopy(student).requires_grad_(False).eval())
+        self._student = Unregistered(student)
+        self._reader = Unregistered(copy.deepcopy(student).requires_grad_(False).eval())
         self._chains = (
-            _chain(self._student[1], "student", [spot for spot, _ in inner], ours),
+            _chain(self._reader.module, "student", [spot for spot, _ in inner], ours),
             _chain(teacher.network, "teacher", [spot for _, spot in inner], theirs),
         )
         self.hints = nn.ModuleList(_Hint(output_at(ours, s), output_at(theirs, t)) for s, t in inner)
@@ -113,7 +113,7 @@ class Splice(nn.Module):
 
     def _follow_student(self) -> None:
         """Points the copy at the student's memory, which moves when a module changes its device."""
-        student, reader = self._student
+        student, reader = self._student.module, self._reader.module
         for tensors in (nn.Module.parameters, nn.Module.buffers):
             for own, read in zip(tensors(student), tensors(reader), strict=True):
                 read.data = own.data

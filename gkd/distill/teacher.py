@@ -18,31 +18,35 @@ class Teacher(nn.Module):
 
     Args:
         network: a trained gkd network (or a ``TappedNetwork``).
-        space: its classes, in the order of its columns.
-        mean, std: per-channel statistics of the input it was trained on, in [0, 1] pixel units.
+        space: its classes, in the order of its columns; None names none, so that they are nobody else's by name.
+        mean, std: per-channel statistics of the input it was trained on, in [0, 1] pixel units; None: it takes
+            images normalised as the student's are.
         built_as: how the network was built and tapped, where its weights do not tell.
 
     Raises:
-        UserError: a module that is no gkd network, or one with another number of classes.
+        UserError: a module that is no gkd network, one with another number of classes, or a mean without a std.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        space: LabelSpace,
+        space: LabelSpace | None = None,
         *,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
         built_as: str = "",
     ) -> None:
         super().__init__()
-        network = as_network(network)
-        if network.num_classes != len(space):
+        self.network: Any = as_network(network)
+        columns: int = self.network.num_classes
+        space = unnamed_classes(columns) if space is None else space
+        if columns != len(space):
             raise UserError(
-                f"The teacher network has {network.num_classes} classes, but its label space has {len(space)}; "
+                f"The teacher network has {columns} classes, but its label space has {len(space)}; "
                 "give the classes it was trained on."
             )
-        self.network: Any = network
+        if (mean is None) != (std is None):
+            raise UserError("A teacher's mean and std go together; give both, or neither.")
         self.space = space
         self.mean = mean
         self.std = std
@@ -73,3 +77,8 @@ class Teacher(nn.Module):
         """``images`` must already carry the teacher's own normalisation (``Batch.teacher_images``)."""
         features: Features = self.network.features(images)
         return features
+
+
+def unnamed_classes(num_classes: int, whose: str = "teacher") -> LabelSpace:
+    """Classes without names of their own: ``teacher's column 0``, ...; no data set's class is called so."""
+    return LabelSpace([f"{whose}'s column {number}" for number in range(num_classes)])

@@ -49,9 +49,9 @@ class TeacherViews:
         kept = self._view(batches.view_of(epoch), epoch, frozenset(spots), batches)
         for batch in batches.epoch(epoch, start):
             features = Features(
-                kept.logits[batch.index],
-                kept.embedding[batch.index],
-                tuple(values[batch.index] if values.dim() > 1 else values for values in kept.maps),
+                kept.logits[batch.numbers],
+                kept.embedding[batch.numbers],
+                tuple(values[batch.numbers] if values.dim() > 1 else values for values in kept.maps),
             )
             yield replace(batch, teacher=features)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import overload
@@ -11,28 +12,56 @@ from torch import Tensor
 from gkd import metrics
 from gkd.config import schema
 from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation
 from gkd.data import ImageSet
 from gkd.distill.teacher import Teacher
 from gkd.experiment.networks import teacher_section
 from gkd.experiment.prepare import Prepared
 from gkd.losses import teacher_confidence
 from gkd.methods.method import Method
-from gkd.problems.judging import Outputs
+from gkd.problems.judging import Outputs, Verdict
 from gkd.problems.problem import Problem
 from gkd.storage.judged import CONFIDENCE_AUC, Judged, TeacherResult
 from gkd.training.predictions import teacher_predictions
 from gkd.training.settings import Settings
 
 
-def judge(logits: Tensor, labels: Tensor, method: Method | None = None) -> Judged:
-    """Accuracy in percent; of a head also expected calibration error in percent and negative log-likelihood in nats."""
-    if method is not None and not method.judged_by_head:
-        return Judged(accuracy=rounded(metrics.accuracy(logits, labels)), ece=None, nll=None)
-    return Judged(
+def judge(
+    logits: Tensor,
+    labels: Tensor,
+    method: Method | None = None,
+    *,
+    added: Sequence[str] = (),
+    relation: LabelRelation | None = None,
+) -> Judged:
+    """Accuracy in percent; of a head also expected calibration error in percent and negative log-likelihood in nats.
+
+    Args:
+        logits: ``[N, C]``, or what answers in their place.
+        labels: ``[N]``.
+        method: says whether a head answers; None where one does.
+        added: the metrics that the experiment asks for (``evaluate.metrics``), which read ``relation``.
+    """
+    values = metrics.compute_metrics(added, logits, labels, relation)
+    judged = Judged(
         accuracy=rounded(metrics.accuracy(logits, labels)),
-        ece=rounded(metrics.expected_calibration_error(logits, labels)),
-        nll=rounded(metrics.negative_log_likelihood(logits, labels)),
+        metrics={name: round(value, 4) for name, value in values.items()},
     )
+    if method is not None and not method.judged_by_head:
+        return judged
+    of_head = {
+        "ece": rounded(metrics.expected_calibration_error(logits, labels)),
+        "nll": rounded(metrics.negative_log_likelihood(logits, labels)),
+    }
+    return judged.model_copy(update=of_head)
+
+
+def with_verdict(judged: Judged, verdict: Verdict, teacher: Verdict | None = None) -> Judged:
+    """A student's results with those of the task's own judging, and of their comparison with the teacher's."""
+    results = verdict.results(teacher)
+    if verdict.metrics:
+        results["metrics"] = {**judged.metrics, **verdict.metrics}
+    return judged.model_copy(update=results)
 
 
 def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path) -> str:

@@ -14,6 +14,7 @@ from gkd.experiment.networks import build_student
 from gkd.experiment.sides import Sides, sides_of
 from gkd.experiment.sources import statistics
 from gkd.methods.mixup import without_mixup
+from gkd.metrics import check_metrics
 from gkd.problems.problem import Problem
 from gkd.problems.task import Task
 from gkd.training.caches import Caches
@@ -68,6 +69,7 @@ def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = 
     experiment, caches = resolved.experiment, caches or Caches()
     sides = sides_of(experiment, caches)
     problem = sides.last_problem() if final else sides.first_problem()
+    check_metrics(experiment.evaluate.metrics, len(problem.student.space), problem.relation)
     torch.manual_seed(experiment.run.seed)
     student = build_student(experiment, problem)
     problem.check_student(student, experiment.method)

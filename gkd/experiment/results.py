@@ -19,6 +19,7 @@ from gkd.experiment.judge import (
     rounded,
     teacher_outputs,
     teacher_results,
+    with_verdict,
 )
 from gkd.experiment.prepare import Prepared
 from gkd.models import EXTRACTORS, count_parameters, num_extractors
@@ -132,7 +133,8 @@ def _judged(
     for which, state in (("last", trained.last), ("best", trained.best)):
         student.load_state_dict(state)
         logits = judging.scores(outputs, images, by_head=method.judged_by_head)
-        judged[which] = judge(logits, labels, method)
+        added, relation = prepared.experiment.evaluate.metrics, prepared.problem.relation
+        judged[which] = judge(logits, labels, method, added=added, relation=relation)
         correct[which] = pack(metrics.correctness(logits, labels))
         if teacher is not None:
             teacher_logits, _ = cached_predictions(teacher, images.test, settings)
@@ -148,8 +150,7 @@ def _judged(
         verdicts["teacher"] = judging.judge(teacher_outputs(teacher, settings), images)
         result = teacher_results(teacher, prepared).model_copy(update=verdicts["teacher"].results())
     for which in judged:
-        compared = verdicts[which].results(verdicts.get("teacher"))
-        judged[which] = judged[which].model_copy(update=compared)
+        judged[which] = with_verdict(judged[which], verdicts[which], verdicts.get("teacher"))
     judging.save(folder, verdicts)
     return judged, result, correct
 

@@ -116,6 +116,12 @@ def statistics(
                     "number per channel, or leave out mean and std to have them measured."
                 )
         return data.mean, data.std
+    return rounded_statistics(images)
+
+
+def rounded_statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, rounded, so that teacher and student over the same data share one
+    normalised view.
+    """
     mean, std = channel_statistics(images)
-    # Rounded, so that teacher and student over the same data share one normalised view.
     return tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std)

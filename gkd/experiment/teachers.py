@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gkd.config import schema
+from gkd.config.layers import Layer
 from gkd.config.resolve import Resolved, resolve
 from gkd.config.shipped import load_method
 from gkd.core.errors import UserError
@@ -162,7 +163,7 @@ def _training(
     needs_teacher = load_method(training.method).needs_teacher
     if needs_teacher and experiment.teacher is not None:
         content["teacher"] = experiment.teacher.model_dump(mode="json", exclude_unset=True)
-    return resolve(name, [("training", content)])
+    return resolve(name, [Layer("training", content)])
 
 
 def _task_of_teacher(prepared: Prepared) -> dict[str, Any]:

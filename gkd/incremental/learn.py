@@ -74,7 +74,7 @@ def learn_step(
     method: Method,
     settings: Settings,
     *,
-    folder: Path,
+    folder: Path | None,
     reporter: Reporter,
     epochs: int | None = None,
     teacher: Teacher | None = None,
@@ -87,7 +87,7 @@ def learn_step(
             afresh (``Step.fresh``), the student itself.
         method: the method.
         settings: how a student is trained, whatever the method.
-        folder: gets what training writes; training goes on from a checkpoint there.
+        folder: gets what training writes, and training goes on from a checkpoint there; None writes nothing.
         reporter: prints progress.
         epochs: of all stages together; None takes the method's own numbers.
         teacher: of the classes before; None takes a copy of the network as it was before it grew.

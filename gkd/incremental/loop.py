@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from gkd import metrics
 from gkd.experiment.judge import check_expected, judge, rounded
@@ -127,12 +127,19 @@ def _judge_given(prepared: Prepared, model: Path, step_folder: Path) -> Done:
         images=0,
         bookkeeping_seconds=round(time.monotonic() - started, 3),
         memory=len(answers.memory),
-        last=judge(answers.scores(by_head=method.judged_by_head), labels, method),
+        last=_judge(prepared, problem, answers.scores(by_head=method.judged_by_head)),
         rows=answers.rows(step, labels),
         test_images=problem.test_sizes,
         empty_batches={},
     )
     return keep_step(step_folder, before, answers.memory, step, summary)
+
+
+def _judge(prepared: Prepared, problem: IncrementalProblem, scores: Tensor) -> Judged:
+    """Results of the student on the test images of a step, from its scores ``[N, C]``."""
+    experiment, labels = prepared.experiment, problem.student.test.labels.cpu()
+    added, relation = experiment.evaluate.metrics, problem.relation
+    return judge(scores, labels, experiment.method, added=added, relation=relation)
 
 
 def _solve(job: Job, prepared: Prepared, before: Done | None, step_folder: Path) -> Done:
@@ -159,18 +166,18 @@ def _solve(job: Job, prepared: Prepared, before: Done | None, step_folder: Path)
 def _keep(prepared: Prepared, learnt: Learnt, before: Done | None, step_folder: Path, seconds: float) -> Done:
     """Judges a step's student and writes it with its exemplars and summary; ``seconds`` of bookkeeping went before."""
     started = time.monotonic()
-    problem, student, method = learnt.problem, learnt.student, learnt.method
+    problem, student = learnt.problem, learnt.student
     step, answers, position = problem.step, learnt.answers, learnt.position
     labels, scores = problem.student.test.labels.cpu(), learnt.scores()
     step_folder.mkdir(parents=True, exist_ok=True)
-    last = judge(scores, labels, method)
+    last = _judge(prepared, problem, scores)
     _save(prepared, student, step_folder, "last", last)
     hashes, correct = hashes_of(student, before), {"last": pack(metrics.correctness(scores, labels))}
     parameters = count_parameters(student)
     best: Judged | Chosen = Chosen(epoch=position.best_epoch, validation=rounded(position.best_metric))
     if problem.is_last:  # the best of a step on the way leads nowhere
         scores = learnt.scores_at_best(prepared.settings)
-        best = judge(scores, labels, method).model_copy(update=dict(best))
+        best = _judge(prepared, problem, scores).model_copy(update=dict(best))
         correct["best"] = pack(metrics.correctness(scores, labels))
         hashes["best"] = state_hash(student)
         _save(prepared, student, step_folder, "best", best)

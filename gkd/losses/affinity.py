@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,10 @@ from torch.nn import functional as F
 from gkd.core.errors import UserError, unknown
 from gkd.core.numerics import no_autocast, safe_divide, unit_rows, upcast, zero_unselected
 from gkd.losses._common import centred, check_rows, kl_entries
-from gkd.losses.option_ranges import check_numbers
+from gkd.losses.registry import loss
+from gkd.losses.signature import Count, Mask, Positive
+
+__all__ = ["affinity_loss", "affinity_refusal"]
 
 Affinity = Literal[
     "dot",
@@ -217,7 +220,7 @@ _OF_DISTRIBUTIONS = ("kl", "js")
 # --- the family ---------------------------------------------------------------------------------------
 
 
-def affinity_refusal(affinity: str, normalisation: str, distance: str, *, degree: int = 2) -> str | None:
+def affinity_refusal(affinity: str, normalisation: str, distance: str, *, degree: Count = 2) -> str | None:
     """Why a combination is undefined, or None where it is valid.
 
     KL and JS compare distributions, so they need rows that sum to one; a row can be divided by its sum only
@@ -246,6 +249,12 @@ def affinity_refusal(affinity: str, normalisation: str, distance: str, *, degree
     return None
 
 
+def _options_refusal(options: dict[str, Any]) -> str | None:
+    names = ("affinity", "normalisation", "distance", "degree")
+    return affinity_refusal(**{name: options[name] for name in names})
+
+
+@loss("affinity", paper="Li, Maki 2022", refusal=_options_refusal)
 def affinity_loss(
     student: Tensor,
     teacher: Tensor,
@@ -255,11 +264,11 @@ def affinity_loss(
     distance: Distance = "kl",
     diagonal: bool = True,
     per: Literal["row", "pair"] = "row",
-    temperature: float = 1.0,
-    bandwidth: float = 0.4,
-    degree: int = 2,
+    temperature: Positive = 1.0,
+    bandwidth: Positive = 0.4,
+    degree: Count = 2,
     offset: float = 1.0,
-    mask: Tensor | None = None,
+    mask: Mask = None,
 ) -> Tensor:
     """Distance between the two networks' normalised matrices of pairwise affinities.
 
@@ -308,7 +317,6 @@ def affinity_loss(
     reason = affinity_refusal(affinity, normalisation, distance, degree=degree)
     if reason is not None:
         raise UserError(reason)
-    check_numbers(temperature=temperature, bandwidth=bandwidth)
     check_rows(student, teacher)
     kernel = _Kernel(bandwidth, degree, offset)
     if student.numel() == 0:

@@ -7,14 +7,17 @@ from torch import Tensor
 
 from gkd.core.numerics import no_autocast, safe_divide, upcast, zero_unselected
 from gkd.losses._common import WithGradient, check_rows
+from gkd.losses.registry import loss
+from gkd.losses.signature import Mask
+
+__all__ = ["rkd_angle_loss"]
 
 # Anchors at a time: so many that their cosines fill about this many elements.
 CHUNK_ELEMENTS = 2**22
 
 
-def rkd_angle_loss(
-    student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Tensor | None = None
-) -> Tensor:
+@loss("rkd_angle", paper="Park, Kim, Lu, Cho, CVPR 2019")
+def rkd_angle_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Mask = None) -> Tensor:
     """Relational distillation of angles: triplets span the angles that they span in the teacher.
 
     ``(1 / B³) Σ_jik huber( cos∠_S(i, j, k) − cos∠_T(i, j, k) )`` with the angle at sample j:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +13,17 @@ from torch.nn import functional as F
 from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, mean_over_rows
-from gkd.losses.option_ranges import check_numbers, check_word
+from gkd.losses.registry import module_loss
+from gkd.losses.signature import BankLabels, Count, Drawn, Mask, Positive, Range, Share
+
+__all__ = ["CRDLoss", "CRDQueueLoss", "info_nce_loss", "nce_loss"]
 
 # One product with the whole bank replaces gathering K of its rows for every sample while the bank is at most this
 # many times K. Gathering took 16 times as long at 3 K on a CPU (benchmarks/losses.py), so there they meet far above.
 DENSE_UP_TO = 16
 
 
-def nce_loss(
-    scores: Tensor, log_normaliser: Tensor, *, num_samples: int, mask: Tensor | None = None
-) -> Tensor:
+def nce_loss(scores: Tensor, log_normaliser: Tensor, *, num_samples: int, mask: Mask = None) -> Tensor:
     """Noise-contrastive estimation: tells the positive of each row from its K noise samples.
 
     ``mean_b − [ ln P_0 / (P_0 + K/N) + Σ_k ln (K/N) / (P_k + K/N) ]`` with ``P = e^score / Z``.
@@ -52,7 +53,7 @@ def nce_loss(
     return mean_over_rows(rows, mask)
 
 
-def info_nce_loss(scores: Tensor, allowed: Tensor, *, mask: Tensor | None = None) -> Tensor:
+def info_nce_loss(scores: Tensor, allowed: Tensor, *, mask: Mask = None) -> Tensor:
     """InfoNCE: the positive of each row among its allowed negatives.
 
     ``mean_b − ln ( e^score_0 / ( e^score_0 + Σ_{k allowed} e^score_k ) )``.
@@ -94,6 +95,7 @@ class _Projections(nn.Module):
             return unit_rows(self.student(student)), unit_rows(self.teacher(teacher))
 
 
+@module_loss("crd", nce_loss, paper="Tian, Krishnan, Isola, ICLR 2020")
 class CRDLoss(nn.Module):
     """Contrastive representation distillation with memory banks.
 
@@ -141,16 +143,14 @@ class CRDLoss(nn.Module):
         student: Sequence[int],
         teacher: Sequence[int],
         *,
-        labels: Tensor,
-        dim: int = 128,
-        negatives: int = 16384,
-        temperature: float = 0.07,
-        momentum: float = 0.5,
+        labels: BankLabels,
+        dim: Count = 128,
+        negatives: Count = 16384,
+        temperature: Positive = 0.07,
+        momentum: Share = 0.5,
         negatives_from: Literal["other-classes", "other-samples"] = "other-classes",
     ) -> None:
         super().__init__()
-        check_numbers(dim=dim, negatives=negatives, temperature=temperature, momentum=momentum)
-        check_word("negatives_from", negatives_from, ("other-classes", "other-samples"))
         self.num_samples = len(labels)
         groups = labels.cpu() if negatives_from == "other-classes" else torch.arange(self.num_samples)
         counts = torch.bincount(groups) if self.num_samples else groups
@@ -191,8 +191,8 @@ class CRDLoss(nn.Module):
         teacher_embedding: Tensor,
         index: Tensor,
         *,
-        drawn: Tensor | None = None,
-        mask: Tensor | None = None,
+        drawn: Drawn = None,
+        mask: Mask = None,
     ) -> Tensor:
         self._check_index(student_embedding, index)
         student, teacher = self.projections(student_embedding, teacher_embedding, mask)
@@ -266,6 +266,7 @@ def _selected_rows(mask: Tensor) -> Tensor:
     return torch.where(mask, torch.arange(len(mask), device=mask.device), mask.int().argmax())
 
 
+@module_loss("crd_queue", info_nce_loss, paper="ours, after Tian, Krishnan, Isola, ICLR 2020")
 class CRDQueueLoss(nn.Module):
     """Contrastive distillation without banks: negatives from the batch and from a queue of past batches.
 
@@ -298,12 +299,11 @@ class CRDQueueLoss(nn.Module):
         student: Sequence[int],
         teacher: Sequence[int],
         *,
-        dim: int = 128,
-        queue: int = 4096,
-        temperature: float = 0.07,
+        dim: Count = 128,
+        queue: Annotated[int, Range(at_least=0)] = 4096,
+        temperature: Positive = 0.07,
     ) -> None:
         super().__init__()
-        check_numbers(dim=dim, queue=queue, temperature=temperature)
         self.temperature = temperature
         self.projections = _Projections(student, teacher, dim)
         self.register_buffer("student_queue", torch.zeros(queue, dim))
@@ -317,7 +317,7 @@ class CRDQueueLoss(nn.Module):
         teacher_embedding: Tensor,
         labels: Tensor,
         *,
-        mask: Tensor | None = None,
+        mask: Mask = None,
     ) -> Tensor:
         check_rows(student_embedding, labels, "labels have")
         student, teacher = self.projections(student_embedding, teacher_embedding, mask)

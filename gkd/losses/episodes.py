@@ -8,19 +8,21 @@ from torch import Tensor
 from gkd.core.class_means import class_centres, class_means, induced_logits
 from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_range, check_rows, kl_rows, log_softmax_over, mean_over_rows
-from gkd.losses.option_ranges import check_numbers, check_word
+from gkd.losses.registry import loss
+from gkd.losses.signature import Mask, Positive
 
-METRICS = ("euclidean", "cosine")
+__all__ = ["episode_induced_loss", "prototype_loss"]
 
 
+@loss("prototype", paper="Snell, Swersky, Zemel, NeurIPS 2017")
 def prototype_loss(
     student_embedding: Tensor,
     way: Tensor,
     support: Tensor,
     *,
     metric: Literal["euclidean", "cosine"] = "euclidean",
-    temperature: float = 1.0,
-    mask: Tensor | None = None,
+    temperature: Positive = 1.0,
+    mask: Mask = None,
 ) -> Tensor:
     """Prototypes: each query row is nearest to the mean of its own class's support rows.
 
@@ -53,8 +55,6 @@ def prototype_loss(
         Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning, NeurIPS 2017, equations 1 and 2. Normalise,
         average, normalise: Wang et al.: SimpleShot, 2019.
     """
-    check_word("metric", metric, METRICS)
-    check_numbers(temperature=temperature)
     way, owner = _owners(student_embedding, way, support, mask)
     scores, candidates = _prototype_scores(student_embedding, owner, metric, mask)
     log = log_softmax_over(scores / temperature, candidates)
@@ -62,16 +62,17 @@ def prototype_loss(
     return mean_over_rows(-own, _asked(way, owner, candidates, mask))
 
 
+@loss("episode_induced", paper="ours, after Ye, Lu, Zhan, CVPR 2020 and TPAMI 2022")
 def episode_induced_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     way: Tensor,
     support: Tensor,
     *,
-    teacher_temperature: float = 1.0,
-    student_temperature: float = 1.0,
+    teacher_temperature: Positive = 1.0,
+    student_temperature: Positive = 1.0,
     metric: Literal["euclidean", "cosine"] = "euclidean",
-    mask: Tensor | None = None,
+    mask: Mask = None,
 ) -> Tensor:
     """The student's prototypes classify the query rows as the teacher's prototypes do.
 
@@ -110,8 +111,6 @@ def episode_induced_loss(
         Ye, Lu, Zhan: Distilling Cross-Task Knowledge via Relationship Matching, CVPR 2020, section 4.2, and
         Generalized Knowledge Distillation via Relationship Matching, TPAMI 2022, carried over to episodes.
     """
-    check_word("metric", metric, METRICS)
-    check_numbers(teacher_temperature=teacher_temperature, student_temperature=student_temperature)
     check_rows(student_embedding, teacher_embedding)
     way, owner = _owners(student_embedding, way, support, mask)
     scores, candidates = _prototype_scores(student_embedding, owner, metric, mask)

@@ -15,16 +15,26 @@ from torch.nn import functional as F
 from gkd.core.errors import UserError
 from gkd.core.numerics import upcast, zero_unselected
 from gkd.losses._common import aligned_logits, columns_of, log_softmax_over, mean_over_rows
-from gkd.losses.option_ranges import check_numbers, check_word
+from gkd.losses.registry import loss
+from gkd.losses.signature import Count, Mask, NotNegative, Share
+
+__all__ = [
+    "binary_cross_entropy_loss",
+    "binary_kd_loss",
+    "cross_entropy_new_loss",
+    "margin_ranking_loss",
+    "nca_loss",
+]
 
 
+@loss("cross_entropy_new", paper="Li, Hoiem, ECCV 2016")
 def cross_entropy_new_loss(
     student_logits: Tensor,
     labels: Tensor,
     known: Tensor,
     *,
-    label_smoothing: float = 0.0,
-    mask: Tensor | None = None,
+    label_smoothing: Share = 0.0,
+    mask: Mask = None,
 ) -> Tensor:
     """Cross-entropy among the new classes: the old columns are left out of the softmax.
 
@@ -52,7 +62,6 @@ def cross_entropy_new_loss(
         Li, Hoiem: Learning without Forgetting, ECCV 2016, equation 1: the new task's own outputs; in
         class-incremental form as LAMDA-CL/PyCIL trains finetune and LwF.
     """
-    check_numbers(label_smoothing=label_smoothing)
     _check_known(known, student_logits)
     labels = columns_of(labels, student_logits, mask)
     logits, new = upcast(zero_unselected(student_logits, mask)), ~known
@@ -64,8 +73,9 @@ def cross_entropy_new_loss(
     return mean_over_rows(rows, counted)
 
 
+@loss("binary_cross_entropy", paper="Rebuffi et al., CVPR 2017")
 def binary_cross_entropy_loss(
-    student_logits: Tensor, labels: Tensor, known: Tensor, *, mask: Tensor | None = None
+    student_logits: Tensor, labels: Tensor, known: Tensor, *, mask: Mask = None
 ) -> Tensor:
     """One yes-or-no question a new class: iCaRL's classification part.
 
@@ -101,7 +111,8 @@ def binary_cross_entropy_loss(
     return mean_over_rows(torch.where(known, 0, entries).sum(1), mask)
 
 
-def binary_kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, mask: Tensor | None = None) -> Tensor:
+@loss("binary_kd", paper="Rebuffi et al., CVPR 2017")
+def binary_kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, mask: Mask = None) -> Tensor:
     """On each old class by itself, the student says yes as surely as the teacher: iCaRL's distillation part.
 
     ``mean_i Σ_c KL( Bernoulli(σ(z_T,ic)) ‖ Bernoulli(σ(z_S,ic)) )``.
@@ -131,14 +142,15 @@ def binary_kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, mask: Tens
     return mean_over_rows(entries.sum(1), mask)
 
 
+@loss("margin_ranking", paper="Hou, Pan, Loy, Wang, Lin, CVPR 2019")
 def margin_ranking_loss(
     student_cosines: Tensor,
     labels: Tensor,
     known: Tensor,
     *,
-    margin: float = 0.5,
-    hardest: int = 2,
-    mask: Tensor | None = None,
+    margin: NotNegative = 0.5,
+    hardest: Count = 2,
+    mask: Mask = None,
 ) -> Tensor:
     """Inter-class separation: a sample of an old class is further from the new classes than from its own.
 
@@ -167,7 +179,6 @@ def margin_ranking_loss(
         Hou, Pan, Loy, Wang, Lin: Learning a Unified Classifier Incrementally via Rebalancing, CVPR 2019, section 3.4
         (inter-class separation); hshustc/CVPR19_Incremental_Learning for the mean over K.
     """
-    check_numbers(margin=margin, hardest=hardest)
     _check_known(known, student_cosines)
     labels = columns_of(labels, student_cosines, mask)
     cosines = upcast(zero_unselected(student_cosines, mask))
@@ -180,14 +191,15 @@ def margin_ranking_loss(
     return mean_over_rows((margin - own + picked).clamp_min(0).sum(1) / pairs, counted)
 
 
+@loss("nca", paper="Douillard et al., ECCV 2020")
 def nca_loss(
     student_cosines: Tensor,
     student_scale: Tensor,
     labels: Tensor,
     *,
-    margin: float = 0.6,
+    margin: NotNegative = 0.6,
     margin_form: Literal["target", "shift"] = "target",
-    mask: Tensor | None = None,
+    mask: Mask = None,
 ) -> Tensor:
     """NCA classification: a sample is nearer to its class than to all others together, by a margin.
 
@@ -220,8 +232,6 @@ def nca_loss(
         Douillard, Cord, Ollion, Robert, Valle: PODNet, ECCV 2020, local similarity classifier; for ``shift``
         arthurdouillard/incremental_learning.pytorch@12bc48f inclearn/lib/losses/base.py.
     """
-    check_numbers(margin=margin)
-    check_word("margin_form", margin_form, ("target", "shift"))
     labels = columns_of(labels, student_cosines, mask)
     scale = upcast(student_scale)
     scores = scale * upcast(zero_unselected(student_cosines, mask))

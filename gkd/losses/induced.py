@@ -11,25 +11,27 @@ from gkd.core.class_means import induced_logits
 from gkd.core.errors import UserError, unknown
 from gkd.core.numerics import unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, columns_of, kl_rows, mean_over_rows
+from gkd.losses.registry import loss
+from gkd.losses.signature import Mask, Positive, Weights
 
-CLASSES = ("batch", "all")
-
+__all__ = ["induced_classifier_loss", "teacher_confidence"]
 
 CONFIDENCES = ("pseudo-label", "entropy", "max-logit")
 
 
+@loss("induced_classifier", paper="Ye, Lu, Zhan, CVPR 2020 and TPAMI 2022")
 def induced_classifier_loss(
     student_logits: Tensor,
     teacher_embedding: Tensor,
     centres: Tensor,
     labels: Tensor,
     *,
-    teacher_temperature: float = 1.0,
-    student_temperature: float = 1.0,
+    teacher_temperature: Positive = 1.0,
+    student_temperature: Positive = 1.0,
     classes: Literal["batch", "all"] = "batch",
-    weights: Tensor | None = None,
+    weights: Weights = None,
     normalise: bool = False,
-    mask: Tensor | None = None,
+    mask: Mask = None,
 ) -> Tensor:
     """The student's logits follow the nearest-centre classifier that the teacher's embedding induces.
 
@@ -65,8 +67,6 @@ def induced_classifier_loss(
         Ye, Lu, Zhan, CVPR 2020, section 4.2; with global centres and weights: Generalized Knowledge
         Distillation via Relationship Matching, TPAMI 2022.
     """
-    if classes not in CLASSES:
-        raise UserError(unknown("classes", classes, CLASSES))
     num_classes = student_logits.shape[1]
     if centres.shape[0] != num_classes:
         raise UserError(
@@ -95,9 +95,7 @@ def _present(labels: Tensor, num_classes: int, mask: Tensor | None) -> Tensor:
 
 
 @torch.no_grad()
-def teacher_confidence(
-    teacher_logits: Tensor, kind: str = "pseudo-label", *, mask: Tensor | None = None
-) -> Tensor:
+def teacher_confidence(teacher_logits: Tensor, kind: str = "pseudo-label", *, mask: Mask = None) -> Tensor:
     """Per-sample weights: how sure the teacher is in its own label space, relative to the batch.
 
     ``w_i = 2 σ(−ũ_i)`` with ``ũ = (u − min u) / (max u − min u)`` over the batch and u the teacher's

@@ -9,12 +9,14 @@ from torch.nn import functional as F
 from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, safe_divide, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, mean_over_rows, self_products
-from gkd.losses.option_ranges import check_numbers
+from gkd.losses.registry import loss
+from gkd.losses.signature import Mask, Positive
+
+__all__ = ["at_loss", "fsp_loss", "ickd_loss", "nst_loss", "pod_loss"]
 
 
-def at_loss(
-    student_map: Tensor, teacher_map: Tensor, *, power: float = 2.0, mask: Tensor | None = None
-) -> Tensor:
+@loss("at", paper="Zagoruyko, Komodakis, ICLR 2017")
+def at_loss(student_map: Tensor, teacher_map: Tensor, *, power: Positive = 2.0, mask: Mask = None) -> Tensor:
     """Attention transfer: the student looks where the teacher looks.
 
     ``mean over b and positions of ( q_S,b − q_T,b )²`` with ``q = vec(mean_c |A_c|^p) / ‖·‖₂``.
@@ -40,7 +42,6 @@ def at_loss(
         Zagoruyko, Komodakis: Paying More Attention to Attention, ICLR 2017, equation 2; the authors' code
         for the reduction.
     """
-    check_numbers(power=power)
     student, teacher = aligned(student_map, teacher_map.detach(), mask)
     if student.numel() == 0:
         return student.sum()
@@ -56,7 +57,8 @@ def attention(maps: Tensor, power: float) -> Tensor:
     return unit_rows(safe_divide(maps, largest).abs().pow(power).mean(1).flatten(1))
 
 
-def nst_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
+@loss("nst", paper="Huang, Wang 2017")
+def nst_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor:
     """Neuron selectivity transfer: the channels' patterns are distributed as the teacher's.
 
     Squared maximum mean discrepancy between the unit-norm channels of each image under ``k(a, b) = (a·b)²``:
@@ -99,13 +101,14 @@ def nst_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = 
     return mean_over_rows(theirs + own - 2 * between, mask)
 
 
+@loss("fsp", paper="Yim, Joo, Bae, Kim, CVPR 2017")
 def fsp_loss(
     student_map: Tensor,
     student_map_after: Tensor,
     teacher_map: Tensor,
     teacher_map_after: Tensor,
     *,
-    mask: Tensor | None = None,
+    mask: Mask = None,
 ) -> Tensor:
     """Flow of the solution procedure: how one layer leads to a later one.
 
@@ -142,7 +145,7 @@ def fsp_loss(
     return mean_over_rows((student - teacher).square().mean((1, 2)), mask)
 
 
-def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
+def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor:
     """Inter-channel correlation: channels agree with each other as the teacher's channels do.
 
     ``mean_b (1 / C) ‖ G_S,b − G_T,b ‖_F²`` with ``G = rows of F Fᵀ, each divided by its L2 norm``, F the map
@@ -190,7 +193,8 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None =
     return mean_over_rows(rows, mask)
 
 
-def pod_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
+@loss("pod", paper="Douillard et al., ECCV 2020")
+def pod_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor:
     """Pooled outputs: rows and columns of every channel hold as much as they do in the teacher's map.
 
     ``mean_b ‖ q_S,b − q_T,b ‖₂`` with ``q = vec( Σ_w F²_chw ‖ Σ_h F²_chw ) / ‖·‖₂``, the squared map summed over its

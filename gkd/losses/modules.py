@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,24 @@ from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, mean_over_rows
 from gkd.losses.maps import aligned, attention, check_map, ickd_loss
-from gkd.losses.option_ranges import check_numbers, check_word
+from gkd.losses.registry import module_loss
 from gkd.losses.regressors import Regressor, run_layers
+from gkd.losses.signature import Count, Mask, Positive, Range, checked
 from gkd.losses.similarity import cc_neighbour_loss
 
+__all__ = [
+    "CCNeighbourLoss",
+    "FactorTransferLoss",
+    "HintLoss",
+    "ICKDLoss",
+    "VIDLoss",
+    "factor_transfer_loss",
+    "hint_loss",
+    "vid_loss",
+]
 
-def hint_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
+
+def hint_loss(student: Tensor, teacher: Tensor, *, mask: Mask = None) -> Tensor:
     """Hints: the student's regressed output is the teacher's.
 
     ``mean over all entries of ( h_S − h_T )²``.
@@ -59,6 +71,7 @@ def hint_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -
     return mean_over_rows((ours - theirs).square().flatten(1).mean(1), mask)
 
 
+@module_loss("fitnet", hint_loss, paper="Romero et al., ICLR 2015")
 class HintLoss(nn.Module):
     """FitNets: a regressor brings the student's output to the teacher's, then :func:`hint_loss`.
 
@@ -80,14 +93,12 @@ class HintLoss(nn.Module):
         super().__init__()
         self.regressor = Regressor(student, teacher, relu=relu)
 
-    def forward(self, student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, *, mask: Mask = None) -> Tensor:
         check_rows(student, teacher)
         return hint_loss(self.regressor(student, mask), teacher, mask=mask)
 
 
-def vid_loss(
-    student_map: Tensor, teacher_map: Tensor, variance: Tensor, *, mask: Tensor | None = None
-) -> Tensor:
+def vid_loss(student_map: Tensor, teacher_map: Tensor, variance: Tensor, *, mask: Mask = None) -> Tensor:
     """Variational information: the teacher's map is likely under Gaussians around the student's.
 
     ``mean over all entries of ½ [ (μ_c − t_c)² / σ_c² + ln σ_c² ]`` with μ the student's regressed map.
@@ -124,6 +135,7 @@ def vid_loss(
     return mean_over_rows(entries.mean((1, 2, 3)), mask)
 
 
+@module_loss("vid", vid_loss, paper="Ahn et al., CVPR 2019")
 class VIDLoss(nn.Module):
     """Variational information distillation: a regressor for the mean, a trained variance for each channel.
 
@@ -147,11 +159,14 @@ class VIDLoss(nn.Module):
     floor = 1e-5
 
     def __init__(
-        self, student: Sequence[int], teacher: Sequence[int], *, initial_variance: float = 5.0
+        self,
+        student: Sequence[int],
+        teacher: Sequence[int],
+        *,
+        initial_variance: Annotated[float, Range(at_least=1e-4)] = 5.0,
     ) -> None:
         super().__init__()
         check_shapes("vid", student, teacher)
-        check_numbers(initial_variance=initial_variance)
         widths = (student[0], teacher[0], teacher[0], teacher[0])
         convolutions = [
             nn.Conv2d(before, after, 1, bias=False) for before, after in itertools.pairwise(widths)
@@ -168,17 +183,18 @@ class VIDLoss(nn.Module):
         """``[C_T]``, the variance of each channel."""
         return F.softplus(self.raw_variance) + self.floor
 
-    def forward(self, student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(self, student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor:
         student, teacher = aligned(student_map, teacher_map.detach(), mask)
         return vid_loss(run_layers(self.regressor, student, mask), teacher, self.variance, mask=mask)
 
 
+@checked
 def factor_transfer_loss(
     student_map: Tensor,
     teacher_map: Tensor,
     *,
     of: Literal["energy", "factor"] = "energy",
-    mask: Tensor | None = None,
+    mask: Mask = None,
 ) -> Tensor:
     """Factor transfer: the student's factor points where the teacher's does.
 
@@ -205,7 +221,6 @@ def factor_transfer_loss(
     Paper:
         Kim, Park, Kwak: Paraphrasing Complex Network, NeurIPS 2018, equation 3; RepDistiller for ``energy``.
     """
-    check_word("of", of, ("energy", "factor"))
     student, teacher = aligned(student_map, teacher_map.detach(), mask)
     if of == "factor" and student.shape[1] != teacher.shape[1]:
         raise UserError(
@@ -221,6 +236,13 @@ def factor_transfer_loss(
     return mean_over_rows((direction(student) - direction(teacher)).abs().mean(1), mask)
 
 
+def _paraphraser_first(options: dict[str, Any]) -> dict[str, Any] | None:
+    return {"phase": "paraphraser", "rate": options["rate"]} if options["phase"] == "transfer" else None
+
+
+@module_loss(
+    "ft", factor_transfer_loss, paper="Kim, Park, Kwak, NeurIPS 2018", prepared_by=_paraphraser_first
+)
 class FactorTransferLoss(nn.Module):
     """Factor transfer: a paraphraser of the teacher's map, trained first; then a translator of the student's.
 
@@ -251,14 +273,11 @@ class FactorTransferLoss(nn.Module):
         teacher: Sequence[int],
         *,
         phase: Literal["transfer", "paraphraser"] = "transfer",
-        rate: float = 0.5,
+        rate: Positive = 0.5,
         of: Literal["energy", "factor"] = "energy",
     ) -> None:
         super().__init__()
         check_shapes("ft", student, teacher)
-        check_word("phase", phase, ("transfer", "paraphraser"))
-        check_word("of", of, ("energy", "factor"))
-        check_numbers(rate=rate)
         width, factor = teacher[0], int(teacher[0] * rate)
         if factor < 1:
             raise UserError(f"rate={rate} leaves no channel of the teacher's {width}; use 0.5.")
@@ -270,7 +289,7 @@ class FactorTransferLoss(nn.Module):
         for part in (self.encoder, self.decoder) if phase == "transfer" else (self.translator,):
             part.requires_grad_(False)
 
-    def forward(self, student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(self, student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor:
         check_rows(student_map, teacher_map)
         check_map(teacher_map)
         teacher = upcast(zero_unselected(teacher_map.detach(), mask))
@@ -298,6 +317,7 @@ def _coder(
     return nn.Sequential(*layers)
 
 
+@module_loss("ickd", ickd_loss, paper="Liu et al., ICCV 2021")
 class ICKDLoss(nn.Module):
     """Inter-channel correlation of a student with other channels: 1x1 convolution, BatchNorm, :func:`ickd_loss`.
 
@@ -321,13 +341,14 @@ class ICKDLoss(nn.Module):
             nn.Conv2d(student[0], teacher[0], 1, bias=False), nn.BatchNorm2d(teacher[0])
         )
 
-    def forward(self, student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(self, student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor:
         check_rows(student_map, teacher_map)
         check_map(student_map)
         student = run_layers(self.projection, upcast(zero_unselected(student_map, mask)), mask)
         return ickd_loss(student, teacher_map, mask=mask)
 
 
+@module_loss("cc_neighbour", cc_neighbour_loss, paper="RepDistiller, after Peng et al., ICCV 2019")
 class CCNeighbourLoss(nn.Module):
     """The CIFAR-100 benchmark's CC: both sides embedded by a trained linear layer, :func:`cc_neighbour_loss`.
 
@@ -342,15 +363,12 @@ class CCNeighbourLoss(nn.Module):
         RepDistiller distiller_zoo/CC.py, after Peng et al., ICCV 2019.
     """
 
-    def __init__(self, student: Sequence[int], teacher: Sequence[int], *, dim: int = 128) -> None:
+    def __init__(self, student: Sequence[int], teacher: Sequence[int], *, dim: Count = 128) -> None:
         super().__init__()
-        check_numbers(dim=dim)
         self.student_projection = nn.Linear(math.prod(student), dim)
         self.teacher_projection = nn.Linear(math.prod(teacher), dim)
 
-    def forward(
-        self, student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Mask = None) -> Tensor:
         check_rows(student_embedding, teacher_embedding)
         student = zero_unselected(upcast(student_embedding).flatten(1), mask)
         teacher = zero_unselected(upcast(teacher_embedding.detach()).flatten(1), mask)

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, upcast, zero_unselected
 
+__all__ = ["Regressor"]
+
 
 class Regressor(nn.Module):
     """Brings a student's output to its teacher's shape: one convolution or linear layer, BatchNorm, ReLU.

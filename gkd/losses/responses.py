@@ -8,11 +8,15 @@ from torch.nn import functional as F
 
 from gkd.core.numerics import unit_rows, upcast, zero_unselected
 from gkd.losses._common import aligned_logits, centred, columns_of, kl_entries, mean_over_rows
-from gkd.losses.option_ranges import check_numbers, check_word
+from gkd.losses.registry import loss
+from gkd.losses.signature import Mask, NotNegative, Positive, Share
+
+__all__ = ["cross_entropy_loss", "dist_loss", "dkd_loss", "kd_loss", "stkd_loss"]
 
 
+@loss("cross_entropy", paper="label smoothing: Szegedy et al., CVPR 2016", takes_mixed_labels=True)
 def cross_entropy_loss(
-    student_logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, mask: Tensor | None = None
+    student_logits: Tensor, labels: Tensor, *, label_smoothing: Share = 0.0, mask: Mask = None
 ) -> Tensor:
     """Cross-entropy of the student's logits with the labels.
 
@@ -36,7 +40,6 @@ def cross_entropy_loss(
     Paper:
         Label smoothing: Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7.
     """
-    check_numbers(label_smoothing=label_smoothing)
     logits = upcast(zero_unselected(student_logits, mask))
     targets = columns_of(labels, logits, mask)
     targets = targets if targets.dim() == 1 else targets.to(logits.dtype)
@@ -44,13 +47,14 @@ def cross_entropy_loss(
     return mean_over_rows(rows, mask)
 
 
+@loss("kd", paper="Hinton, Vinyals, Dean 2015")
 def kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     *,
-    temperature: float = 4.0,
+    temperature: Positive = 4.0,
     standardise: bool = False,
-    mask: Tensor | None = None,
+    mask: Mask = None,
 ) -> Tensor:
     """Hinton's distillation: the student's softened class probabilities follow the teacher's.
 
@@ -80,7 +84,6 @@ def kd_loss(
         Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, section 2. Standardised:
         Sun et al.: Logit Standardization in Knowledge Distillation, CVPR 2024, algorithm 1.
     """
-    check_numbers(temperature=temperature)
     student, teacher = aligned_logits(student_logits, teacher_logits, mask)
     if standardise:
         student, teacher = _standardised(student), _standardised(teacher)
@@ -88,15 +91,16 @@ def kd_loss(
     return temperature**2 * mean_over_rows(entries.sum(1), mask)
 
 
+@loss("dkd", paper="Zhao et al., CVPR 2022")
 def dkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     labels: Tensor,
     *,
-    alpha: float = 1.0,
-    beta: float = 8.0,
-    temperature: float = 4.0,
-    mask: Tensor | None = None,
+    alpha: NotNegative = 1.0,
+    beta: NotNegative = 8.0,
+    temperature: Positive = 4.0,
+    mask: Mask = None,
 ) -> Tensor:
     """Decoupled distillation: the target's share and the distribution of the others, weighted apart.
 
@@ -128,7 +132,6 @@ def dkd_loss(
     Paper:
         Zhao, Cui, Song, Qiu, Liang: Decoupled Knowledge Distillation, CVPR 2022, equation 7.
     """
-    check_numbers(alpha=alpha, beta=beta, temperature=temperature)
     student, teacher = aligned_logits(student_logits, teacher_logits, mask)
     labels = columns_of(labels, student, mask)
     target = F.one_hot(labels, student.shape[1]).bool()
@@ -147,14 +150,15 @@ def dkd_loss(
     return temperature**2 * mean_over_rows(alpha * binary + beta * others, mask)
 
 
+@loss("stkd", paper="ours, after Zhao, Gong, Sun, Dong, Yu 2021", takes_mixed_labels=True)
 def stkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     labels: Tensor,
     *,
-    temperature: float = 4.0,
+    temperature: Positive = 4.0,
     true_classes: Literal["kept", "left-out"] = "kept",
-    mask: Tensor | None = None,
+    mask: Mask = None,
 ) -> Tensor:
     """Similarity transfer: on a mixture of images, the student's class distribution follows the teacher's.
 
@@ -185,8 +189,6 @@ def stkd_loss(
         Zhao, Gong, Sun, Dong, Yu: Similarity Transfer for Knowledge Distillation, arXiv 2103.10047, 2021. The formulas
         were not read: this is a reconstruction from the abstract; ``left-out`` is ours.
     """
-    check_numbers(temperature=temperature)
-    check_word("true_classes", true_classes, ("kept", "left-out"))
     student, teacher = aligned_logits(student_logits, teacher_logits, mask)
     labels = columns_of(labels, student, mask)
     true = labels > 0 if labels.dim() == 2 else F.one_hot(labels, student.shape[1]).bool()
@@ -200,14 +202,15 @@ def stkd_loss(
     return temperature**2 * mean_over_rows(torch.where(true, 0, entries).sum(1), mask)
 
 
+@loss("dist", paper="Huang et al., NeurIPS 2022")
 def dist_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     *,
-    beta: float = 1.0,
-    gamma: float = 1.0,
-    temperature: float = 1.0,
-    mask: Tensor | None = None,
+    beta: NotNegative = 1.0,
+    gamma: NotNegative = 1.0,
+    temperature: Positive = 1.0,
+    mask: Mask = None,
 ) -> Tensor:
     """Relations instead of values: predictions correlate with the teacher's, in each row and each column.
 
@@ -239,7 +242,6 @@ def dist_loss(
         Huang, You, Wang, Qian, Xu: Knowledge Distillation from a Stronger Teacher, NeurIPS 2022,
         equations 8 to 10.
     """
-    check_numbers(beta=beta, gamma=gamma, temperature=temperature)
     student, teacher = aligned_logits(student_logits, teacher_logits, mask)
     if len(student) == 0:
         return student.sum()

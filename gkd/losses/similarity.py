@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -11,10 +11,23 @@ from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, kl_entries, log_softmax_over, mean_over_rows
 from gkd.losses.affinity import affinity_loss
-from gkd.losses.option_ranges import check_numbers
+from gkd.losses.registry import loss
+from gkd.losses.signature import Mask, NotNegative, Positive, Range
+
+__all__ = [
+    "cc_loss",
+    "cc_neighbour_loss",
+    "cosine_loss",
+    "coss_loss",
+    "ird_loss",
+    "pkt_loss",
+    "rkd_distance_loss",
+    "sp_loss",
+]
 
 
-def sp_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = None) -> Tensor:
+@loss("sp", paper="Tung, Mori, ICCV 2019")
+def sp_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor:
     """Similarity-preserving distillation: pairs alike for the teacher are alike for the student.
 
     ``(1 / B²) · ‖ G_T − G_S ‖_F²`` with ``G = rows of Q Qᵀ, each divided by its L2 norm`` and Q the
@@ -44,7 +57,8 @@ def sp_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Tensor | None = N
     )
 
 
-def pkt_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Tensor | None = None) -> Tensor:
+@loss("pkt", paper="Passalis, Tefas, ECCV 2018")
+def pkt_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Mask = None) -> Tensor:
     """Probabilistic knowledge transfer: the neighbourhood of every sample as a distribution.
 
     ``(1 / B²) Σ_ij p_T,ij log(p_T,ij / p_S,ij)`` with ``p_ij = k_ij / Σ_j k_ij`` and
@@ -82,9 +96,8 @@ def pkt_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Tens
     )
 
 
-def rkd_distance_loss(
-    student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Tensor | None = None
-) -> Tensor:
+@loss("rkd_distance", paper="Park, Kim, Lu, Cho, CVPR 2019")
+def rkd_distance_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Mask = None) -> Tensor:
     """Relational distillation of distances: pairs are as far apart, relative to the mean, as in the teacher.
 
     ``(1 / B²) Σ_ij huber( d_S,ij / μ_S − d_T,ij / μ_T )`` with ``d_ij = ‖h_i − h_j‖₂`` and μ the mean of
@@ -121,14 +134,15 @@ def rkd_distance_loss(
     )
 
 
+@loss("cc", paper="Peng et al., ICCV 2019")
 def cc_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     *,
     kernel: Literal["rbf", "bilinear"] = "rbf",
-    bandwidth: float = 0.4,
-    order: int = 2,
-    mask: Tensor | None = None,
+    bandwidth: Positive = 0.4,
+    order: Annotated[int, Range(at_least=0)] = 2,
+    mask: Mask = None,
 ) -> Tensor:
     """Correlation congruence: the kernel matrix of a batch is the teacher's.
 
@@ -171,9 +185,7 @@ def cc_loss(
     )
 
 
-def cc_neighbour_loss(
-    student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Tensor | None = None
-) -> Tensor:
+def cc_neighbour_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Mask = None) -> Tensor:
     """Correlation of the errors of neighbours in a batch: what the CIFAR-100 benchmark calls CC.
 
     ``mean_i Σ_d δ_i,d · δ_i+1,d`` with ``δ = |h_S − h_T|``, over consecutive selected rows.
@@ -214,13 +226,14 @@ def cc_neighbour_loss(
     return torch.where(pairs, products, 0).sum() / pairs.sum().clamp_min(1)
 
 
+@loss("ird", paper="Cha, Lee, Shin, ICCV 2021")
 def ird_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     *,
-    student_temperature: float = 0.2,
-    teacher_temperature: float = 0.01,
-    mask: Tensor | None = None,
+    student_temperature: Positive = 0.2,
+    teacher_temperature: Positive = 0.01,
+    mask: Mask = None,
 ) -> Tensor:
     """Instance-wise relations: each sample is as close to the others of the batch as it is for the teacher.
 
@@ -249,7 +262,6 @@ def ird_loss(
         Cha, Lee, Shin: Co2L: Contrastive Continual Learning, ICCV 2021, instance-wise relation distillation;
         temperatures and reduction of chaht01/Co2L.
     """
-    check_numbers(student_temperature=student_temperature, teacher_temperature=teacher_temperature)
     check_rows(student_embedding, teacher_embedding)
     others = ~torch.eye(len(student_embedding), dtype=torch.bool, device=student_embedding.device)
     if mask is not None:
@@ -266,9 +278,8 @@ def ird_loss(
     return mean_over_rows(torch.where(others, entries, 0).sum(1), mask)
 
 
-def cosine_loss(
-    student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Tensor | None = None
-) -> Tensor:
+@loss("cosine", paper="Hou, Pan, Loy, Wang, Lin, CVPR 2019")
+def cosine_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Mask = None) -> Tensor:
     """Direction: every sample's embedding points where the teacher's does.
 
     ``mean_i ( 1 − cos(h_S,i, h_T,i) )``.
@@ -303,3 +314,42 @@ def cosine_loss(
     student = unit_rows(upcast(zero_unselected(student_embedding, mask)))
     teacher = unit_rows(upcast(zero_unselected(teacher_embedding.detach(), mask)))
     return mean_over_rows(1 - (student * teacher).sum(1), mask)
+
+
+@loss("coss", paper="Singh, Wang, ECCV 2024")
+def coss_loss(
+    student_embedding: Tensor, teacher_embedding: Tensor, *, space: NotNegative = 1.0, mask: Mask = None
+) -> Tensor:
+    """Space similarity: every sample and every dimension of the embedding points where the teacher's does.
+
+    ``mean_i ( 1 − cos(h_S,i, h_T,i) ) + λ · mean_j ( 1 − cos(h_S,·j, h_T,·j) )`` with ``h_·j`` the j-th column over the
+    batch.
+
+    Convention: the first mean runs over the selected rows, the second over the D columns, each of which holds the
+    selected rows of the embedding as it is, not of unit length; so the value is in [0, 2 + 2 λ] and scales neither with
+    B nor with the length of either side, while a column says the less the fewer rows it has. The paper writes −cos in
+    place of 1 − cos, a constant apart. The teacher is a constant. A zero row or column has the cosine 0, with a finite
+    gradient. No row gives a zero that keeps the graph. The dimensions are compared one by one, so both sides have D.
+
+    Args:
+        student_embedding: ``[B, D]``, of the teacher's width.
+        teacher_embedding: ``[B, D]``.
+        space: λ, the weight of the columns beside the rows.
+        mask: Bool ``[B]``, the rows that count; the others enter neither rows nor columns.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision embeddings.
+
+    Raises:
+        UserError: sides of different batch sizes or widths.
+
+    Paper:
+        Singh, Wang: Simple Unsupervised Knowledge Distillation With Space Similarity, ECCV 2024, arXiv 2409.13939.
+    """
+    rows = cosine_loss(student_embedding, teacher_embedding, mask=mask)
+    if student_embedding.shape[0] == 0:
+        return rows
+    student = unit_rows(upcast(zero_unselected(student_embedding, mask)).T)
+    teacher = unit_rows(upcast(zero_unselected(teacher_embedding.detach(), mask)).T)
+    columns = (1 - (student * teacher).sum(1)).mean()
+    return rows + space * (columns if mask is None else columns * mask.any())

@@ -18,18 +18,21 @@ that the extra memory does not grow with B².
 """
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.core.errors import UserError, unknown
+from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
 from gkd.losses._common import WithGradient, check_rows
+from gkd.losses.registry import counted_form, loss
+from gkd.losses.signature import Mask, NotNegative, Positive
+
+__all__ = ["tuple_loss", "tuple_loss_and_count"]
 
 Mining = Literal["semi-hard", "facenet", "all"]
-MININGS = get_args(Mining)
 
 # Unit vectors closer than this are one vector (distance 0), and distances closer than TIE are equal:
 # far above the rounding of a float64 inner product, far below that of a float32 embedding.
@@ -46,15 +49,16 @@ BAND = 16.0
 MIN_TEMPERATURE = 0.003
 
 
+@loss("tuples", paper="Ye, Lu, Zhan, CVPR 2020 and TPAMI 2022")
 def tuple_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     labels: Tensor,
     *,
-    temperature: float = 4.0,
-    margin: float = 0.2,
+    temperature: Positive = 4.0,
+    margin: NotNegative = 0.2,
     mining: Mining = "semi-hard",
-    mask: Tensor | None = None,
+    mask: Mask = None,
 ) -> Tensor:
     """Relationship matching: within tuples that the student finds hard, the teacher grades the members.
 
@@ -110,23 +114,22 @@ def tuple_loss(
     )[0]
 
 
+@counted_form("tuples")
 def tuple_loss_and_count(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     labels: Tensor,
     *,
-    temperature: float = 4.0,
-    margin: float = 0.2,
+    temperature: Positive = 4.0,
+    margin: NotNegative = 0.2,
     mining: Mining = "semi-hard",
-    mask: Tensor | None = None,
+    mask: Mask = None,
 ) -> tuple[Tensor, Tensor]:
     """`tuple_loss`, and how many tuples it is the mean of (0-dim int64).
 
     A count of 0 says that the batch taught nothing: late in training a clustered embedding may have
     no semi-hard tuple. Arguments, errors and paper as for `tuple_loss`.
     """
-    if mining not in MININGS:
-        raise UserError(unknown("mining", mining, MININGS))
     if not temperature >= MIN_TEMPERATURE:
         raise UserError(f"The temperature is {temperature}; the tuple loss needs {MIN_TEMPERATURE} or more.")
     check_rows(student_embedding, teacher_embedding)

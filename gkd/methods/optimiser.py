@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, described as data and built in one place."""
+"""Learning-rate schedules, and optimisers described as data (``gkd.methods.optimiser_names`` finds their classes)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,38 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gkd.core.errors import UserError
+from gkd.methods.optimiser_names import (
+    ADAMW,
+    SGD,
+    build_optimiser,
+    check_optimiser_name,
+    check_options,
+    needs_trial,
+    torch_optimiser,
+    try_optimiser,
+)
+
 
 class Optimiser(BaseModel):
     """An optimiser and its learning-rate schedule over one stage.
 
     Epoch counts (``milestones``, ``warmup_epochs``) are in the epochs that the method states for the
     stage; a run with another total rescales them together with the stage.
+
+    Attributes:
+        name: ``sgd``, ``adamw``, a class of ``torch.optim`` such as ``RMSprop``, the name of a plug-in (entry-point
+            group ``gkd.optimisers``), or your own ``pkg.module:name``.
+        options: further keywords for it, such as ``{alpha: 0.95}``.
+        lr, weight_decay: of every optimiser; each parameter group scales them.
+        momentum, nesterov: of ``sgd`` alone; another optimiser has its like among its options.
+        betas: of ``adamw`` alone, likewise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: str = SGD
+    options: dict[str, Any] = {}
     lr: float = Field(default=0.05, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
@@ -38,13 +59,42 @@ class Optimiser(BaseModel):
     def _fits_together(self) -> Optimiser:
         if self.schedule == "multi-step" and not self.milestones:
             raise ValueError("the multi-step schedule needs milestones, such as [150, 180, 210]")
-        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
+        if self.nesterov and (self.torch_name != SGD or self.momentum == 0):
             raise ValueError("nesterov needs the optimiser sgd with a momentum above 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas lie in [0, 1); got {list(self.betas)}")
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"milestones must increase; got {list(self.milestones)}")
+        try:
+            check_optimiser_name(self.name)
+            known = torch_optimiser(self.name)
+            if known is not None:
+                check_options(self.name, known, self._settings, self.options)
+        except UserError as error:
+            raise ValueError(str(error)) from None
         return self
+
+    @property
+    def torch_name(self) -> str:
+        """``sgd`` and ``adamw`` for torch's ``SGD`` and ``AdamW`` too, which read the same keys."""
+        return self.name.lower() if self.name.lower() in (SGD, ADAMW) else self.name
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The keys of the section that the optimiser takes as keywords, beside the options."""
+        shared: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        if self.torch_name == SGD:
+            return {**shared, "momentum": self.momentum, "nesterov": self.nesterov}
+        return {**shared, "betas": self.betas} if self.torch_name == ADAMW else shared
+
+    def check(self) -> None:
+        """Tries an optimiser that gkd does not know on two small tensors; imports it.
+
+        Raises:
+            UserError: it cannot be imported, refuses its options, or its state is none that a checkpoint can keep.
+        """
+        if needs_trial(self.name):
+            try_optimiser(self.name, self._settings, self.options)
 
     def lr_factor(self, progress: float, epochs: float) -> float:
         """The learning rate at a point of the stage, as a multiple of ``lr``.
@@ -72,18 +122,12 @@ class Optimiser(BaseModel):
         return 1.0
 
     def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The torch optimiser over parameter groups that carry ``lr_scale`` and ``decay_scale``."""
-        scaled = [
-            {
-                **group,
-                "lr": self.lr * group["lr_scale"],
-                "weight_decay": self.weight_decay * group["decay_scale"],
-            }
-            for group in groups
-        ]
-        if self.name == "adamw":
-            return torch.optim.AdamW(scaled, lr=self.lr, betas=self.betas)
-        return torch.optim.SGD(scaled, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
+        """The torch optimiser over parameter groups that carry ``lr_scale`` and ``decay_scale``.
+
+        Raises:
+            UserError: it cannot be imported, or refuses its options or the parameters.
+        """
+        return build_optimiser(self.name, groups, self._settings, self.options)
 
     def set_lr(self, optimiser: torch.optim.Optimizer, progress: float, epochs: float) -> float:
         """Writes the learning rate of this point into every group; returns the unscaled one."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gkd.data import EpisodePlan
-from gkd.losses import IN_EPISODES
+from gkd.losses.needs import NEEDS
 from gkd.methods.mixup import Mixup
 from gkd.methods.optimiser import Optimiser
 from gkd.methods.routing import Routing, routing_problem
@@ -89,7 +89,7 @@ class Stage(BaseModel):
         if self.episodes is not None:
             raise ValueError(f"episodes says how data: episodes are made, but data is {self.data}; drop one")
         for name, term in self.terms.items():
-            reads = [need for need in IN_EPISODES if need in term.needs]
+            reads = [need for need in NEEDS if need in term.needs and NEEDS[need].in_episodes]
             if reads:
                 raise ValueError(
                     f"the term {name!r} reads {' and '.join(reads)}, which only an episode has; use data: episodes"
@@ -106,13 +106,14 @@ class Stage(BaseModel):
                 raise ValueError(
                     f"the term {name!r} is on virtual samples; say how to make them: mixup: {{}}"
                 )
-            lacking = [need for need in ("labels", "index", "centres", *IN_EPISODES) if need in term.needs]
+            lacking = [need for need in NEEDS if need in term.needs and NEEDS[need].of_one_image]
             if lacking and not term.entry.takes_mixed_labels:
                 raise ValueError(
                     f"the term {name!r} reads {' and '.join(lacking)} of one image a row, and a virtual sample is made "
                     "of several; use samples: clean"
                 )
-            reads = {need for need in term.needs if need.startswith("teacher")} - {"teacher_logits"}
+            facts = [NEEDS[need] for need in term.needs]
+            reads = any(need.from_teacher and not need.interpolates for need in facts)
             beyond = reads or term.confidence or term.options.get("standardise")
             if self.mixup.teacher == "interpolated" and beyond:
                 raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import (
@@ -18,8 +18,9 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from gkd.core.errors import unknown
-from gkd.losses import AT_SPOTS, LOSSES, Loss, range_problem, reads_teacher
+from gkd.core.errors import UserError, unknown
+from gkd.losses.registry import Loss, loss_entry
+from gkd.losses.signature import Filled
 from gkd.methods.spots import SIDELESS_SPOTS, SpotPair, Spots
 
 
@@ -80,7 +81,7 @@ class Term(BaseModel):
     """One weighted loss of a stage. Keys that are not listed here are the loss's own options.
 
     Attributes:
-        loss: a name in ``gkd.losses.LOSSES``.
+        loss: a name in ``gkd.losses.LOSSES``, one of an installed package, or ``pkg.module:name``.
         weight: multiplies the loss; 0 or more.
         schedule: how the weight moves over the stage.
         scale: a factor on the weight by the numbers of old and new classes (`class_scale`), which incremental steps
@@ -91,6 +92,7 @@ class Term(BaseModel):
         centres: class centres of the ``train`` set (computed once, in eval mode, over un-augmented
             images) or of each ``batch``.
         confidence: weights each sample by how sure the teacher is in its own label space.
+        teacher: the name of the teacher that it reads, where a stage has several; None is the first.
         samples: the ``clean`` images, or ``virtual`` samples that the stage's ``mixup`` makes of them.
         head: whose logits a loss on logits and labels reads: the ``student``'s, or those of an ``auxiliary`` head over
             what an incremental step added to the embedding, with one column for all old classes together and one for
@@ -107,76 +109,44 @@ class Term(BaseModel):
     rows: Literal["known", "all"] | None = None
     centres: Literal["train", "batch"] = "train"
     confidence: Literal["pseudo-label", "entropy", "max-logit"] | None = None
+    teacher: str | None = None
     samples: Literal["clean", "virtual"] = "clean"
     head: Literal["student", "auxiliary"] = "student"
 
     @field_validator("loss")
     @classmethod
-    def _known_loss(cls, loss: str) -> str:
-        if loss not in LOSSES:
-            raise ValueError(unknown("loss", loss, LOSSES))
+    def _the_loss_exists(cls, loss: str) -> str:
+        try:
+            loss_entry(loss)
+        except UserError as error:
+            raise ValueError(str(error)) from None
         return loss
 
     @model_validator(mode="wrap")
     @classmethod
-    def _options_fit_the_loss(cls, data: Any, handler: ModelWrapValidatorHandler[Term]) -> Term:
-        """Checks the loss's own options beside the term's keys, so that all mistakes come at once."""
-        errors: list[InitErrorDetails] = []
-        if isinstance(data, Mapping) and data.get("loss") in LOSSES:
-            entry = LOSSES[data["loss"]]
-            for name in data.keys() - cls.model_fields.keys():
-                problem = _option_problem(
-                    data["loss"], entry, name, data[name], [*entry.options, *cls.model_fields]
-                )
-                if problem:
-                    errors.append(_mistake(problem, name, data[name]))
-            if not errors and entry.refusal is not None:
-                given = {key: value for key, value in data.items() if key in entry.options}
-                problem = entry.refusal({**entry.options, **given})
-                if problem:
-                    errors.append(_mistake(problem, "loss", data["loss"]))
-            stated = data.get("at") not in (None, Spots().model_dump())
-            if stated and not set(entry.needs) & set(AT_SPOTS):
-                problem = (
-                    f"the loss {data['loss']!r} reads {', '.join(entry.needs)}, so it has no spots to choose"
-                )
-                errors.append(_mistake(problem, "at", data["at"]))
-            target = {"labels", "teacher_logits"} <= set(entry.needs) and not entry.takes_mixed_labels
-            if data.get("rows") == "all" and target:
-                problem = (
-                    f"the loss {data['loss']!r} needs a target among the shared classes; use rows: known"
-                )
-                errors.append(_mistake(problem, "rows", data["rows"]))
-            if data.get("confidence") is not None and not entry.takes_weights:
-                problem = f"the loss {data['loss']!r} takes no sample weights, so confidence cannot be set"
-                errors.append(_mistake(problem, "confidence", data["confidence"]))
-            if data.get("head") == "auxiliary" and (
-                set(entry.needs) != {"student_logits", "labels"} or entry.module
-            ):
-                problem = (
-                    f"the loss {data['loss']!r} reads {', '.join(entry.needs)}, where an auxiliary head gives "
-                    "student_logits and their labels alone, as for cross_entropy"
-                )
-                errors.append(_mistake(problem, "head", data["head"]))
+    def _fits_its_loss(cls, data: Any, handler: ModelWrapValidatorHandler[Term]) -> Term:
+        """Holds the term against its loss beside pydantic's own checks, so that all mistakes come at once."""
+        mistakes = list(_mistakes(data, list(cls.model_fields))) if isinstance(data, Mapping) else []
+        errors = [_detail(mistake, data) for mistake in mistakes]
         try:
             term = handler(data)
         except ValidationError as error:
-            for item in error.errors(include_url=False):
-                errors.append(
-                    InitErrorDetails(
-                        type=item["type"], loc=item["loc"], input=item["input"], ctx=item.get("ctx", {})
-                    )
+            errors += [
+                InitErrorDetails(
+                    type=item["type"], loc=item["loc"], input=item["input"], ctx=item.get("ctx", {})
                 )
-        if not errors and "student_map_after" in term.needs and len(term.at.pairs()) < 2:
-            problem = f"the loss {term.loss!r} reads a map and the one after it; name two spots or more on each side"
-            errors.append(_mistake(problem, "at", data.get("at")))
+                for item in error.errors(include_url=False)
+            ]
+        if not errors:
+            errors = [_detail(mistake, data) for mistake in _too_few_spots(term)]
         if errors:
             raise ValidationError.from_exception_data("Term", errors)
         return term
 
     @property
     def entry(self) -> Loss:
-        return LOSSES[self.loss]
+        """The loss, as the registry has it."""
+        return loss_entry(self.loss)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -190,7 +160,7 @@ class Term(BaseModel):
 
     @property
     def needs_teacher(self) -> bool:
-        return reads_teacher(self.needs)
+        return self.entry.needs_teacher
 
     @property
     def needs_new_classes(self) -> bool:
@@ -201,14 +171,14 @@ class Term(BaseModel):
     def readings(self) -> list[tuple[SpotPair, SpotPair]]:
         """The (student, teacher) spots of each value that the term sums, and those that follow them."""
         pairs = self.at.pairs()
-        if "student_map_after" in self.needs:
+        if self.entry.reads_pairs_of_spots:
             return list(itertools.pairwise(pairs))
         return [(pair, pair) for pair in pairs]
 
     @property
     def spot_pairs(self) -> list[SpotPair]:
         """The (student, teacher) spots that the term compares; none where it reads two outputs of different kinds."""
-        if set(self.needs) & set(AT_SPOTS):
+        if self.entry.spot_needs:
             return self.at.pairs()
         for spot in SIDELESS_SPOTS:
             if {f"student_{spot}", f"teacher_{spot}"} <= set(self.needs):
@@ -218,7 +188,7 @@ class Term(BaseModel):
     @property
     def teacher_maps(self) -> set[int]:
         """The teacher's maps that the term reads, of the images as they are."""
-        reads = self.samples == "clean" and any(need in AT_SPOTS for need in self.needs)
+        reads = self.samples == "clean" and bool(self.entry.spot_needs)
         return {spot for _, spot in self.at.pairs() if reads and isinstance(spot, int)}
 
     @property
@@ -227,20 +197,111 @@ class Term(BaseModel):
         return "teacher_logits" in self.needs
 
 
-def _mistake(text: str, key: str, value: Any) -> InitErrorDetails:
-    return InitErrorDetails(type="value_error", loc=(key,), input=value, ctx={"error": ValueError(text)})
+# --- a term against its loss: each check yields (key, problem) ------------------------------------------------------
+
+Mistake = tuple[str, str]
+Check = Callable[[str, Loss, Mapping[str, Any]], Iterator[Mistake]]
 
 
-def _option_problem(loss: str, entry: Loss, name: str, value: Any, allowed: list[str]) -> str | None:
-    """Why a loss would refuse an option, or None: known by name, then by type, then by range."""
-    if name not in entry.options:
-        return unknown(f"option of the loss {loss!r}", str(name), allowed)
-    default, choices = entry.options[name], entry.choices.get(name)
-    if choices:
-        return None if value in choices else unknown(name, str(value), choices)
-    if isinstance(default, bool):
-        return None if isinstance(value, bool) else f"{value!r} is not true or false"
-    problem = range_problem(name, value)
-    if problem is None and isinstance(default, int) and not isinstance(value, int):
-        problem = f"{name}={value!r} is not a whole number"
-    return f"{problem}; the loss {loss!r} takes one such as {default!r}" if problem else None
+def _mistakes(data: Mapping[str, Any], keys: list[str]) -> Iterator[Mistake]:
+    """What is wrong with a term as a method writes it, beside the forms of its keys."""
+    name = data.get("loss")
+    if not isinstance(name, str):
+        return
+    try:
+        entry = loss_entry(name)
+    except UserError:
+        return  # said of the key ``loss``
+    options = [*_wrong_options(name, entry, data, keys)]
+    yield from options or _refused_together(name, entry, data)
+    for check in _CHECKS:
+        yield from check(name, entry, data)
+
+
+def _wrong_options(name: str, entry: Loss, data: Mapping[str, Any], keys: list[str]) -> Iterator[Mistake]:
+    """Options that the loss does not take or does not have, and values that they cannot have."""
+    for key in data.keys() - set(keys):
+        option = entry.stated_options.get(key)
+        if option is None:
+            yield (
+                key,
+                unknown(f"option of the loss {name!r}", str(key), [*entry.stated_options, *keys]),
+            )
+            continue
+        problem = option.problem(key, data[key])
+        if problem and option.kind in (int, float) and not option.required:
+            problem = f"{problem}; the loss {name!r} takes one such as {option.default!r}"
+        if problem:
+            yield key, problem
+    for key, option in entry.stated_options.items():
+        if key in keys:
+            yield (
+                "loss",
+                f"the option {key!r} of the loss {name!r} has the name of a key of every term; rename it",
+            )
+        if option.required and key not in data:
+            yield key, f"the loss {name!r} has no default for {key}; give it a value"
+
+
+def _refused_together(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Options that are undefined together."""
+    if entry.refusal is not None:
+        options = {key: value for key, value in data.items() if key in entry.stated_options}
+        problem = entry.refusal({**entry.options, **options})
+        if problem:
+            yield "loss", problem
+
+
+def _spots_of_a_loss_without(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
+    if data.get("at") not in (None, Spots().model_dump()) and not entry.spot_needs:
+        yield "at", f"the loss {name!r} reads {', '.join(entry.needs)}, so it has no spots to choose"
+
+
+def _rows_without_target(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
+    if data.get("rows") == "all" and entry.needs_target:
+        yield "rows", f"the loss {name!r} needs a target among the shared classes; use rows: known"
+
+
+def _weights_that_are_not_taken(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
+    if data.get("confidence") is not None and Filled.WEIGHTS not in entry.filled:
+        yield "confidence", f"the loss {name!r} takes no sample weights, so confidence cannot be set"
+
+
+def _head_of_another_loss(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
+    if data.get("head") == "auxiliary" and not entry.takes_auxiliary_head:
+        yield (
+            "head",
+            f"the loss {name!r} reads {', '.join(entry.needs)}, where an auxiliary head gives "
+            "student_logits and their labels alone, as for cross_entropy",
+        )
+
+
+def _teacher_that_is_not_read(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
+    if data.get("teacher") is not None and not entry.needs_teacher:
+        yield "teacher", f"the loss {name!r} reads {', '.join(entry.needs)}, so it has no teacher to name"
+
+
+_CHECKS: tuple[Check, ...] = (
+    _spots_of_a_loss_without,
+    _rows_without_target,
+    _weights_that_are_not_taken,
+    _head_of_another_loss,
+    _teacher_that_is_not_read,
+)
+
+
+def _too_few_spots(term: Term) -> Iterator[Mistake]:
+    """A loss on a map and the one after it, with one spot."""
+    if term.entry.reads_pairs_of_spots and len(term.at.pairs()) < 2:
+        yield (
+            "at",
+            f"the loss {term.loss!r} reads a map and the one after it; name two spots or more on each side",
+        )
+
+
+def _detail(mistake: Mistake, data: Mapping[str, Any]) -> InitErrorDetails:
+    """A mistake as pydantic lists it."""
+    key, problem = mistake
+    return InitErrorDetails(
+        type="value_error", loc=(key,), input=data.get(key), ctx={"error": ValueError(problem)}
+    )

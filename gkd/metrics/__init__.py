@@ -1,25 +1,36 @@
 """How a student is judged."""
 
+from gkd.metrics.by_name import METRICS, check_metric_name, check_metrics, compute_metrics
 from gkd.metrics.classification import (
     accuracy,
     agreement,
     correctness,
     expected_calibration_error,
+    macro_f1,
+    mean_class_accuracy,
     negative_log_likelihood,
     separation,
+    top5_accuracy,
 )
 from gkd.metrics.intervals import mean_std, paired_bootstrap, t_interval
 from gkd.metrics.ncm import ncm_accuracy
 
 __all__ = [
+    "METRICS",
     "accuracy",
     "agreement",
+    "check_metric_name",
+    "check_metrics",
+    "compute_metrics",
     "correctness",
     "expected_calibration_error",
+    "macro_f1",
+    "mean_class_accuracy",
     "mean_std",
     "ncm_accuracy",
     "negative_log_likelihood",
     "paired_bootstrap",
     "separation",
     "t_interval",
+    "top5_accuracy",
 ]

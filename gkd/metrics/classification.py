@@ -36,6 +36,29 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, num_bins: int 
     return 100.0 * gap.abs().sum().item() / len(labels)
 
 
+def top5_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """How often the label is among the five largest logits, in percent; of five classes or fewer it always is."""
+    top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    return 100.0 * (top == labels[:, None]).any(dim=1).double().mean().item()
+
+
+def mean_class_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Mean over the classes that have an image of the accuracy on their images, in percent."""
+    counts = torch.bincount(labels, minlength=logits.shape[1])
+    right = torch.bincount(labels[correctness(logits, labels)], minlength=logits.shape[1])
+    return 100.0 * (right[counts > 0].double() / counts[counts > 0]).mean().item()
+
+
+def macro_f1(logits: Tensor, labels: Tensor) -> float:
+    """Mean over the classes that are labels or answers of 2·tp / (2·tp + fp + fn), in percent, as scikit-learn's."""
+    answers = logits.argmax(dim=1)
+    classes = logits.shape[1]
+    hits = torch.bincount(labels[answers == labels], minlength=classes).double()
+    # 2·tp + fp + fn is how often the class is the label plus how often it is the answer.
+    both = torch.bincount(labels, minlength=classes) + torch.bincount(answers, minlength=classes)
+    return 100.0 * (2 * hits[both > 0] / both[both > 0]).mean().item()
+
+
 def agreement(student_logits: Tensor, teacher_logits: Tensor, relation: LabelRelation) -> float | None:
     """How often student and teacher choose the same class among the shared ones, in percent.
 

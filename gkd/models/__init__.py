@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from gkd.core.errors import UserError, unknown
+from gkd.core.plugins import entry_point_table, plugin
 from gkd.models.dropblock import DropBlock
 from gkd.models.expanding import (
     EXTRACTORS,
@@ -25,7 +26,7 @@ from gkd.models.expanding import (
     newest_part,
     num_extractors,
 )
-from gkd.models.external import PATTERNS, build_external, check_external_name, is_external
+from gkd.models.external import GROUP, PATTERNS, build_external, check_external_name, is_external
 from gkd.models.few_shot_backbones import Conv4, ResNet12
 from gkd.models.heads import (
     CosineHead,
@@ -135,7 +136,7 @@ def build_network(
 
     Args:
         name: a key of ``NETWORKS``, ``wrn_{depth}_{width}`` with depth = 6n + 4, or a network from elsewhere
-            (``gkd.models.external.PATTERNS``).
+            (``gkd.models.external.PATTERNS``, or the name of a plug-in: entry-point group ``gkd.networks``).
         num_classes: C, the columns of the logits.
         in_channels: channels of the images: 3 for colour, 1 for grey.
         taps: the modules to tap instead of the defaults (``gkd.models.taps.tapped``).
@@ -160,6 +161,7 @@ def build_network(
             build_network, name, num_classes=num_classes, in_channels=in_channels, taps=taps, head=head
         )
         return expanded([build(**options) for _ in range(extractors)])
+    check_network_name(name)
     if is_external(name):
         module = build_external(name, num_classes=num_classes, in_channels=in_channels, options=options)
     else:
@@ -174,10 +176,12 @@ def build_network(
 
 def check_network_name(name: str) -> None:
     """Raises a UserError for an unknown name or a wide network of a depth that is not 6n + 4."""
-    if is_external(name):
+    if name in entry_point_table(GROUP):
+        plugin(GROUP, name, what="network", ours=NETWORKS)  # which refuses one that is called as ours
+    elif is_external(name):
         check_external_name(name)
-        return
-    _factory(name)
+    else:
+        _factory(name)
 
 
 def check_network_options(name: str, options: Mapping[str, Any]) -> None:
@@ -199,7 +203,7 @@ def _factory(name: str) -> partial[Any]:
         return NETWORKS[name]
     match = _WRN_NAME.fullmatch(name)
     if match is None:
-        raise UserError(unknown("network", name, [*network_names(), *PATTERNS]))
+        raise UserError(unknown("network", name, [*network_names(), *PATTERNS, *entry_point_table(GROUP)]))
     depth, width = int(match[1]), int(match[2])
     if depth < 10 or (depth - 4) % 6:
         below = max(10, depth - (depth - 4) % 6)

@@ -1,4 +1,4 @@
-"""Networks from elsewhere, with random weights: ``torchvision/NAME``, ``timm/NAME`` and ``pkg.module:factory``."""
+"""Networks from elsewhere, with random weights: torchvision's, timm's, plug-ins' and a user's own factory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from gkd.core.errors import UserError, unknown
+from gkd.core.plugins import entry_point_table, load_plugin
 from gkd.core.user_code import FORM, call_factory, import_object, is_import_name
 
+GROUP = "gkd.networks"  # of entry points, each a factory as a user's own
 # What ``gkd ls networks`` prints beside the zoo's names.
 PATTERNS = {
     "torchvision/NAME": "a classifier of torchvision.models, such as torchvision/resnet18",
@@ -26,8 +28,10 @@ _TORCHVISION_DEFAULTS = {
 
 
 def is_external(name: str) -> bool:
-    """Whether a network's name is one of the ``PATTERNS``."""
-    return name.startswith(("torchvision/", "timm/")) or is_import_name(name)
+    """Whether a network's name is one of the ``PATTERNS`` or that of a plug-in."""
+    return (
+        name.startswith(("torchvision/", "timm/")) or is_import_name(name) or name in entry_point_table(GROUP)
+    )
 
 
 def check_external_name(name: str) -> None:
@@ -51,7 +55,7 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
     """The module behind a name, not yet tapped (``gkd.models.taps``).
 
     Args:
-        name: one of the ``PATTERNS``.
+        name: one of the ``PATTERNS``, or that of a plug-in.
         num_classes: columns of the logits.
         in_channels: channels of the images.
         options: further keywords for the factory, such as ``img_size``.
@@ -78,7 +82,10 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
             _change_in_channels(module, in_channels, name)
     else:
         given = {"num_classes": num_classes, "in_channels": in_channels}
-        factory = import_object(name, what="network")
+        if is_import_name(name):
+            factory = import_object(name, what="network")
+        else:
+            factory = load_plugin(GROUP, name, what="network")
         module = call_factory(factory, name=name, what="network", given=given, options=options)
     if not isinstance(module, nn.Module):
         raise UserError(

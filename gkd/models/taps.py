@@ -70,6 +70,44 @@ def tapped(module: nn.Module, *, name: str, num_classes: int, taps: Mapping[str,
     return network
 
 
+def tap(
+    module: nn.Module,
+    *,
+    head: str | None = None,
+    maps: Sequence[str | Tap] | None = None,
+    embedding: str | Tap | None = None,
+    stages: Sequence[Sequence[str]] | None = None,
+) -> TappedNetwork:
+    """Any module from images to logits as a gkd network, which also gives an embedding and maps.
+
+    Args:
+        module: maps images ``[B, C, H, W]`` to logits; its own state dict stays what it is.
+        head: path of the last linear layer; None takes the last one that there is.
+        maps: the modules whose outputs are activation maps, shallow to deep; None takes those of the network's family
+            (torchvision, timm), which may be none.
+        embedding: the module whose output is the embedding; None is the input of the head.
+        stages: the modules to call from the images to each map and on to the embedding, for spot-adaptive routing.
+
+    Raises:
+        UserError: a wrong path, or no linear layer to take as the head.
+    """
+    linear = [path for path, part in module.named_modules() if isinstance(part, nn.Linear)]
+    path = head or (linear[-1] if linear else None)
+    if path is None:
+        raise UserError(
+            f"The {type(module).__name__} has no nn.Linear to take as its head; name the last layer: "
+            "tap(network, head='classifier.1')."
+        )
+    taps = (
+        default_maps(module)
+        if maps is None
+        else [entry if isinstance(entry, Tap) else Tap(entry) for entry in maps]
+    )
+    if stages is None:
+        stages = () if embedding else default_stages(module, [entry.path for entry in taps], path)
+    return TappedNetwork(module, head=path, maps=taps, embedding=embedding, stages=stages)
+
+
 def default_maps(module: nn.Module) -> list[Tap]:
     """The taps of a family, shallow to deep; none where the family is not known.
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
-import numpy as np
 from pydantic import JsonValue
 
 from gkd.metrics import mean_std, paired_bootstrap, t_interval
@@ -106,24 +105,6 @@ def _as_they_are(compared: Comparison) -> dict[str, object]:
     return {each.name: getattr(compared, each.name) for each in fields(compared)}
 
 
-@dataclass(frozen=True)
-class ValidationRow:
-    """A method under one label relation by its best validation accuracy in percent, over its seeds."""
-
-    axes: dict[str, JsonValue]
-    label: str
-    leak: list[str]
-    relation: str
-    validation: float
-    std: float | None
-    n: int
-    seconds: float
-
-    def content(self) -> dict[str, object]:
-        """The row by column, as ``table.json`` and ``table.csv`` have it."""
-        return asdict(self)
-
-
 def table_rows(
     cells: Sequence[Cell],
     absent: Sequence[AbsentCell],
@@ -193,58 +174,10 @@ def _row(group: list[Cell], base: list[Cell], baseline: str, report: Which) -> A
 
 def _compared(pairs: Sequence[tuple[Cell, Cell]], report: Which) -> Comparison:
     """The difference of cells to the baseline's of the same seeds."""
-    right, base_right = ([_right(pair[side], report) for pair in pairs] for side in (0, 1))
+    right, base_right = ([pair[side].correct.student(report) for pair in pairs] for side in (0, 1))
     difference, low, high = paired_bootstrap(right, base_right)
     gains = [cell.judged(report).accuracy - base.judged(report).accuracy for cell, base in pairs]
     return Comparison(difference, [low, high], t_interval(gains))
-
-
-def _right(cell: Cell, report: Which) -> np.ndarray:
-    """Bool ``[N]``: the test images that a cell's student gets right."""
-    return cell.correct.right(cell.correct.best if report == "best" else cell.correct.last)
-
-
-def validation_rows(cells: Sequence[Cell], *, order: Sequence[str]) -> list[ValidationRow]:
-    """One row per (axes, label) with the best validation accuracy, for tuning: no test number is read."""
-    groups: dict[tuple[int, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((order.index(cell.label), str(cell.axes)), []).append(cell)
-    return [_validation_row(group) for _, group in sorted(groups.items(), key=lambda item: item[0])]
-
-
-def _validation_row(group: Sequence[Cell]) -> ValidationRow:
-    first = group[0]
-    mean, std = mean_std([cell.best.validation for cell in group if cell.best.validation is not None])
-    return ValidationRow(
-        axes=first.axes,
-        label=first.label,
-        leak=first.leak,
-        relation=first.relation.kind,
-        validation=mean,
-        std=std,
-        n=len(group),
-        seconds=mean_std([cell.seconds for cell in group])[0],
-    )
-
-
-def validation_markdown(rows: Sequence[ValidationRow], *, axes: Sequence[str]) -> str:
-    """The tuning table as Markdown."""
-    return Table(
-        head=["relation", *axis_names(axes), "method", "validation", "n", "s"],
-        rows=[
-            [
-                row.relation,
-                *axis_values(row, axes),
-                row.label,
-                spread(row.validation, row.std),
-                str(row.n),
-                f"{row.seconds:.1f}",
-            ]
-            for row in rows
-        ],
-        notes=leak_notes([row.leak for row in rows]),
-        legend="Best validation accuracy in percent over the epochs of a run; s: training seconds.",
-    ).text()
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

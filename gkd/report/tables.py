@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gkd.report.accuracy_table import markdown, table_rows, validation_markdown, validation_rows
+from gkd.report.accuracy_table import markdown, table_rows
 from gkd.report.few_shot_table import few_shot_markdown, few_shot_rows
 from gkd.report.incremental_table import incremental_markdown, incremental_rows, plot_cells
 from gkd.report.markdown import Row
+from gkd.report.validation_table import validation_markdown, validation_rows
 from gkd.storage.records import ACCURACY, FEW_SHOT, INCREMENTAL
 from gkd.storage.run_results import AbsentCell, Cell
 

@@ -12,7 +12,7 @@ from typing import Any
 from gkd.core.errors import UserError
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """JSON written aside and renamed, so that a reader never sees half of it."""
     aside = path.with_name(f".{path.name}.tmp")
     try:

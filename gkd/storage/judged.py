@@ -163,3 +163,7 @@ class Correctness(BaseModel):
     def right(self, packed: str) -> np.ndarray:
         """Bool ``[count]`` of a packed text."""
         return unpack(packed, self.count)
+
+    def student(self, which: str) -> np.ndarray:
+        """Bool ``[count]``: the images that the ``last`` or the ``best`` student gets right."""
+        return self.right(self.best if which == "best" else self.last)

@@ -13,14 +13,19 @@ class Interrupted(Exception):
 
 
 class Interrupt:
-    """A context in which SIGINT and SIGTERM set ``requested`` instead of killing the process."""
+    """A context in which SIGINT and SIGTERM set ``requested`` instead of killing the process.
 
-    def __init__(self) -> None:
+    Args:
+        ignored: leaves the signals as they are, for a run that saves nothing.
+    """
+
+    def __init__(self, *, ignored: bool = False) -> None:
+        self.ignored = ignored
         self.requested = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
+        if not self.ignored and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._request)
         return self

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gkd.core.batch import Batch
 from gkd.core.errors import UserError
 from gkd.distill.fit_check import both_shapes, check_head, check_terms
-from gkd.distill.router import Router, build_router
+from gkd.distill.router import build_router
 from gkd.distill.teacher import Teacher
 from gkd.methods.method import Method
 from gkd.methods.stage import Stage
@@ -37,7 +37,7 @@ def fit(
     method: Method,
     epochs: Mapping[str, int],
     settings: Settings,
-    folder: Path,
+    folder: Path | None,
     reporter: Reporter,
 ) -> tuple[State, State, Position]:
     """Trains a student through a method's stages, from the last checkpoint in ``folder`` if any.
@@ -47,7 +47,7 @@ def fit(
         teacher: frozen; None where no term reads it.
         problem: images and label relation.
         method: the stages; ``epochs`` says how long each runs here.
-        folder: gets ``metrics.jsonl`` and ``checkpoints/``.
+        folder: gets ``metrics.jsonl`` and ``checkpoints/``; None writes nothing, and Ctrl-C stops at once.
 
     Returns:
         The last stage's last and best state, and the position at the end.
@@ -58,15 +58,18 @@ def fit(
         Diverged: a loss or weight became non-finite; the last checkpoint is whole.
     """
     check_method(method, student, teacher, problem)
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics = MetricsFile(folder / "metrics.jsonl")
-    resumed = latest_checkpoint(folder / "checkpoints")
+    metrics = checkpoints = resumed = None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        metrics, checkpoints = MetricsFile(folder / "metrics.jsonl"), folder / "checkpoints"
+        resumed = latest_checkpoint(checkpoints)
     position = Position(**resumed.facts) if resumed else Position()
-    metrics.cut_back(position.global_step)
+    if metrics is not None:
+        metrics.cut_back(position.global_step)
     initial = copy_state(student)
     last = best = initial
     before: StageRun | None = None
-    with Interrupt() as interrupt:
+    with Interrupt(ignored=folder is None) as interrupt:
         for number, (name, stage) in enumerate(method.stages.items()):
             if number < position.stage:
                 continue  # done before this run was interrupted
@@ -83,15 +86,15 @@ def fit(
             if resumed is not None:
                 run.restore(resumed)
                 resumed = None
-            _train_stage(run, folder / "checkpoints", metrics, reporter, interrupt, sum(epochs.values()))
+            _train_stage(run, checkpoints, metrics, reporter, interrupt, sum(epochs.values()))
             last, best, before = copy_state(student), run.best, run
     return last, best, position
 
 
 def _train_stage(
     run: StageRun,
-    checkpoints: Path,
-    metrics: MetricsFile,
+    checkpoints: Path | None,
+    metrics: MetricsFile | None,
     reporter: Reporter,
     interrupt: Interrupt,
     total_epochs: int,
@@ -117,9 +120,9 @@ def _train_stage(
             if metric > position.best_metric:
                 position.best_metric, position.best_epoch = metric, position.epoch
                 run.best = copy_state(run.student)
-        metrics.add(record)
-        if run.distiller.router is not None:
-            _write_routing(run, run.distiller.router, metrics.path.parent)
+        if metrics is not None:
+            metrics.add(record)
+            _write_routing(run, metrics.path.parent)
         reporter.epoch(record, last=last_epoch)
         if last_epoch or interrupt.requested or run.overdue:
             run.save(checkpoints)
@@ -129,8 +132,11 @@ def _train_stage(
             )
 
 
-def _write_routing(run: StageRun, router: Router, folder: Path) -> None:
-    """``routing.json``: where each class was distilled in the epoch that has just ended."""
+def _write_routing(run: StageRun, folder: Path) -> None:
+    """``routing.json``, where a stage is routed: where each class was distilled in the epoch that has just ended."""
+    router = run.distiller.router
+    if router is None:
+        return
     content = {
         "stage": run.name,
         "epoch": run.position.epoch,
@@ -141,7 +147,7 @@ def _write_routing(run: StageRun, router: Router, folder: Path) -> None:
 
 
 def _train_epoch(
-    run: StageRun, checkpoints: Path, reporter: Reporter, interrupt: Interrupt, total_steps: int
+    run: StageRun, checkpoints: Path | None, reporter: Reporter, interrupt: Interrupt, total_steps: int
 ) -> float:
     """The steps of what is left of an epoch: forward, backward, step. Returns the last learning rate."""
     position = run.position
@@ -220,13 +226,17 @@ def check_method(method: Method, student: nn.Module, teacher: Teacher | None, pr
 
     Raises:
         UserError: no teacher for a term that reads one, a head without the cosines that a term reads, a spot that a
-            network does not have, shapes that a loss cannot compare, labels that leave it nothing to compare, or
-            networks that cannot be spliced where a stage is routed.
+            network does not have, shapes that a loss cannot compare, labels that leave it nothing to compare,
+            networks that cannot be spliced where a stage is routed, or an optimiser that cannot be used.
     """
     images = problem.student.train
-    shapes = both_shapes(student, teacher, images.image_shape, images.as_teacher_sees.image_shape)
+    student_shapes, teacher_shapes = both_shapes(
+        student, teacher, images.image_shape, images.as_teacher_sees.image_shape
+    )
+    pair = (student_shapes, next(iter(teacher_shapes.values()), None))
     for stage in method.stages.values():
+        stage.optimiser.check()
         for name, term in stage.terms.items():
             check_head(name, term, student)
-        check_terms(stage.terms, *shapes, images.labels)
-        build_router(student, teacher, stage.terms, stage.spots, shapes, problem.relation)
+        check_terms(stage.terms, student_shapes, teacher_shapes, images.labels)
+        build_router(student, teacher, stage.terms, stage.spots, pair, problem.relation)

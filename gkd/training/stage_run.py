@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gkd.core.batch import Batch
 from gkd.data import Batches, Look
 from gkd.distill.distiller import Distiller
+from gkd.distill.side import TeacherSide, View
 from gkd.distill.teacher import Teacher
 from gkd.distill.teacher_views import TeacherViews
 from gkd.methods.stage import Stage
@@ -75,15 +76,16 @@ class StageRun:
         centres = None
         if teacher is not None and any("centres" in term.needs for term in stage.terms.values()):
             centres = train_centres(teacher, problem.student.train, settings)
+        side = None
+        if teacher is not None:
+            view = View(images.as_teacher_sees.image_shape)
+            side = TeacherSide(teacher, problem.relation, centres, view, problem.rows)
         self.distiller = Distiller(
             student,
-            teacher,
+            side,
             stage.terms,
-            relation=problem.relation if teacher or problem.old_classes else None,
-            rows=problem.rows,
-            centres=centres,
+            old_classes=problem.relation.known if problem.old_classes else None,
             image_shape=images.image_shape,
-            teacher_image_shape=images.as_teacher_sees.image_shape,
             train_labels=images.labels,
             mixup=stage.mixup,
             routing=stage.spots,
@@ -98,7 +100,7 @@ class StageRun:
 
     @property
     def overdue(self) -> bool:
-        """Whether the last checkpoint is older than checkpoint_seconds."""
+        """Whether the last checkpoint is older than ``checkpoint_seconds``."""
         return time.monotonic() - self.saved > self.settings.checkpoint_seconds
 
     def spend(self) -> None:
@@ -117,16 +119,16 @@ class StageRun:
 
     def inherit(self, before: StageRun) -> None:
         """Takes over what the stage before trained in the adapters of the same terms at the same spots."""
-        for name, own in self.distiller.adapters.items():
+        for name, adapter in self.distiller.adapters.items():
             term, other = self.stage.terms[name], before.stage.terms.get(name)
             if other is None or (term.loss, term.at, term.head) != (other.loss, other.at, other.head):
                 continue
             if term.entry.takes_labels and self.stage.data != before.stage.data:
                 continue  # banks of other samples
             state = before.distiller.adapters[name].state_dict()
-            shapes = {key: values.shape for key, values in own.state_dict().items()}
+            shapes = {key: values.shape for key, values in adapter.state_dict().items()}
             if {key: values.shape for key, values in state.items()} == shapes:
-                own.load_state_dict(state)
+                adapter.load_state_dict(state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues where the checkpoint was written, to the bit."""
@@ -138,8 +140,8 @@ class StageRun:
         if self.settings.device.type == "cuda":
             torch.cuda.set_rng_state(checkpoint.state["generators"]["device"])
 
-    def save(self, parent: Path) -> None:
-        """Writes a checkpoint of this moment; refuses where anything is not finite."""
+    def save(self, parent: Path | None) -> None:
+        """Writes a checkpoint of this moment, where there is a folder; refuses where anything is not finite."""
         self.meter.check()
         for name, values in self.distiller.state_dict().items():
             if not bool(torch.isfinite(values).all()):
@@ -147,6 +149,8 @@ class StageRun:
                     f"{name} became non-finite in stage {self.name!r} before step {self.position.global_step}; "
                     "no such state was saved. Lower optimiser.lr or set optimiser.clip_norm."
                 )
+        if parent is None:
+            return
         generators = {"cpu": torch.get_rng_state()}
         if self.settings.device.type == "cuda":
             generators["device"] = torch.cuda.get_rng_state()
@@ -186,4 +190,6 @@ def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> Te
 
 def _teacher_look(teacher: Teacher, settings: Settings) -> Look:
     augment = settings.augment if settings.teacher_augment is None else settings.teacher_augment
-    return Look(teacher.mean, teacher.std, augment, settings.own_draws)
+    mean = settings.mean if teacher.mean is None else teacher.mean
+    std = settings.std if teacher.std is None else teacher.std
+    return Look(mean, std, augment, settings.own_draws)

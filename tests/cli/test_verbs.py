@@ -152,8 +152,11 @@ def test_validate_counts_a_grid_and_says_how_classes_relate(capsys):
     printed = capsys.readouterr().out
     assert "# same: 5 teacher classes" in printed
     assert "# a grid of 75 cells" in printed
-    assert gkd("validate", "cross_task/photos") == 0
-    assert "the images are not there (photos)" in capsys.readouterr().out
+    for name in ("folder", "step-folders", "tiny_imagenet"):
+        assert gkd("validate", "cross_task/photos", f"data.name={name}") == 0
+        assert "the images are not there (photos)" in capsys.readouterr().out
+    assert gkd("validate", "cross_task/photos", "data.name=cifar10") == 0
+    assert "cifar10 is read when a run starts, so classes and method" in capsys.readouterr().out
 
 
 def test_a_dry_run_of_a_finished_run_says_so(capsys):

@@ -135,6 +135,25 @@ def test_every_key_that_can_name_a_module_is_covered(forget: Forget, key: str) -
     assert not imported()
 
 
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"optimiser": {"name": "own_nets:small"}}, "optimiser.name"),
+        ({"evaluate": {"metrics": ["top5_accuracy", "own_nets:small"]}}, "evaluate.metrics"),
+        ({"task": {"deep": {"down": [{"there": "own_nets:small"}]}}}, "task.deep.down.there"),
+        ({"method": {"stages": {"one": {"terms": {"own_nets:small": {}}}}}}, "method.stages.one.terms"),
+    ],
+)
+def test_any_value_of_that_form_needs_a_trusted_word(config: dict[str, object], key: str) -> None:
+    with pytest.raises(UserError, match=f"name it on the command line: {key}=own_nets:small"):
+        check_trust(config, named_in([{"student": {"network": "own_nets:large"}}]))
+    check_trust(config, named_in([{"run": {"device": "own_nets:small"}}]))
+
+
+def test_texts_of_a_method_are_no_names() -> None:
+    check_trust({"method": {"paper": "own_nets:small", "sources": {"a": "b:c"}}}, frozenset())
+
+
 def test_named_on_the_command_line_it_is_built_with_its_options(forget: Forget) -> None:
     resolved = load("mine.yaml", ["student.options={deep: false}"])
     assert prepare(resolved).student.__class__.__name__ == "ResNet"

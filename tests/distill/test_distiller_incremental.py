@@ -15,6 +15,7 @@ from gkd.core.batch import Batch
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.distill.distiller import Distiller
+from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
 from gkd.losses import (
     binary_cross_entropy_loss,
@@ -63,7 +64,7 @@ def test_a_weight_follows_the_numbers_of_old_and_new_classes(make_batch: MakeBat
         ("podnet", 2.5**0.5),
     ):
         terms = {"cosine": Term(loss="pkt", weight=4, scale=scale)}
-        found = values(Distiller(student, teacher, terms, relation=relation), batch)
+        found = values(Distiller(student, TeacherSide(teacher, relation), terms), batch)
         assert found["loss"] == pytest.approx(4 * factor * found["loss/cosine"])
     first = values(Distiller(student, None, {"ce": Term(loss="cross_entropy", scale="new-share")}), batch)
     assert first["loss"] == first["loss/ce"]
@@ -77,7 +78,7 @@ def test_the_new_classes_are_those_that_the_teacher_has_not(make_batch: MakeBatc
     student, teacher, relation = shuffled()
     batch = make_batch(4)
     terms = {name: Term(loss=name) for name in ("cross_entropy_new", "binary_cross_entropy", "binary_kd")}
-    found = values(Distiller(student, teacher, terms, relation=relation, rows="all"), batch)
+    found = values(Distiller(student, TeacherSide(teacher, relation, rows="all"), terms), batch)
     logits, old = student(batch.images), teacher.features(batch.images).logits
     given = (logits, batch.labels, KNOWN)
     assert found["loss/cross_entropy_new"] == pytest.approx(cross_entropy_new_loss(*given).item())
@@ -101,7 +102,7 @@ def test_lwf_trains_new_classes_by_labels_and_old_ones_by_the_teacher(make_batch
         "cross_entropy_new": Term(loss="cross_entropy_new"),
         "kd": Term(loss="kd", temperature=2.0, rows="all", weight=0.75),
     }
-    distiller = Distiller(student, teacher, terms, relation=LabelRelation(OLD, ALL))
+    distiller = Distiller(student, TeacherSide(teacher, LabelRelation(OLD, ALL)), terms)
     found = values(distiller, batch)
     assert found["loss/kd"] == pytest.approx(0, abs=1e-6)  # the student begins with the old logits
     with torch.no_grad():
@@ -119,7 +120,7 @@ def test_losses_on_cosines_read_the_head(make_batch: MakeBatch) -> None:
     student, teacher = step("cosine")
     batch = make_batch(5)
     terms = {"margin_ranking": Term(loss="margin_ranking"), "nca": Term(loss="nca", margin=0.1)}
-    distiller = Distiller(student, teacher, terms, relation=LabelRelation(OLD, ALL)).eval()
+    distiller = Distiller(student, TeacherSide(teacher, LabelRelation(OLD, ALL)), terms).eval()
     losses = distiller(batch)
     cosines = student.head.cosines(student.features(batch.images).embedding)  # type: ignore[union-attr, operator]
     known = torch.tensor([True, True, True, False, False])
@@ -151,7 +152,7 @@ def test_an_auxiliary_head_sees_the_newest_extractor_and_all_old_classes_as_one(
     make_batch: MakeBatch,
 ) -> None:
     student, batch = expanded_step(), make_batch(5)
-    distiller = Distiller(student, None, AUXILIARY, relation=LabelRelation(OLD, ALL))
+    distiller = Distiller(student, None, AUXILIARY, old_classes=LabelRelation(OLD, ALL).known)
     weight, bias = (distiller.adapters.get_parameter(f"auxiliary.0.{name}") for name in ("weight", "bias"))
     assert weight.shape == (3, 64)
     found = values(distiller, batch)
@@ -170,7 +171,7 @@ def test_an_auxiliary_head_sees_the_newest_extractor_and_all_old_classes_as_one(
 def test_the_auxiliary_loss_alone_trains_its_head_and_the_newest_extractor(make_batch: MakeBatch) -> None:
     student = expanded_step()
     terms = {"auxiliary": Term(loss="cross_entropy", head="auxiliary")}
-    distiller = Distiller(student, None, terms, relation=LabelRelation(OLD, ALL))
+    distiller = Distiller(student, None, terms, old_classes=LabelRelation(OLD, ALL).known)
     trained, adapters = (group["params"] for group in distiller.param_groups())
     assert [p.shape for p in adapters] == [(3, 64), (3,)]
     assert len(trained) == len(list(student.extractors[-1].parameters())) + 2
@@ -184,7 +185,7 @@ def test_the_auxiliary_loss_alone_trains_its_head_and_the_newest_extractor(make_
 def test_no_stage_trains_a_frozen_extractor(train: str, make_batch: MakeBatch) -> None:
     """Neither by gradient, weight decay nor statistics, whatever the stage says that it trains."""
     student = expanded_step()
-    distiller = Distiller(student, None, AUXILIARY, relation=LabelRelation(OLD, ALL))
+    distiller = Distiller(student, None, AUXILIARY, old_classes=LabelRelation(OLD, ALL).known)
     groups = distiller.param_groups((train,))
     frozen = {id(parameter) for parameter in frozen_parameters(student)}
     assert not frozen & {id(parameter) for group in groups for parameter in group["params"]}
@@ -204,7 +205,7 @@ def test_no_stage_trains_a_frozen_extractor(train: str, make_batch: MakeBatch) -
 def test_an_auxiliary_head_reads_mixtures_and_a_plain_students_whole_embedding(make_batch: MakeBatch) -> None:
     student, teacher = step()
     terms = {"auxiliary": Term(loss="cross_entropy", head="auxiliary", samples="virtual")}
-    distiller = Distiller(student, teacher, terms, relation=LabelRelation(OLD, ALL), mixup=Mixup())
+    distiller = Distiller(student, TeacherSide(teacher, LabelRelation(OLD, ALL)), terms, mixup=Mixup())
     assert distiller.adapters.get_parameter("auxiliary.0.weight").shape == (3, 64)
     found = distiller(make_batch(5))["loss"]
     found.backward()
@@ -218,7 +219,7 @@ def test_cosines_of_a_linear_head_are_refused(make_problem: Callable[..., Proble
     )
     term: dict[str, Any] = {"loss": "margin_ranking"}
     with pytest.raises(UserError, match=sentence):
-        Distiller(student, teacher, {"far": Term(**term)}, relation=LabelRelation(OLD, ALL))
+        Distiller(student, TeacherSide(teacher, LabelRelation(OLD, ALL)), {"far": Term(**term)})
     stages = {"train": {"epochs": 1, "terms": {"far": term}}}
     method = Method.model_validate({"name": "m", "paper": "none", "summary": "s", "stages": stages})
     with pytest.raises(UserError, match=sentence):
@@ -235,7 +236,9 @@ def test_an_increment_of_ucir_learns_and_keeps_the_directions_of_old_classes(mak
         "pod": Term(loss="pod", at={"student": [1, 2, 3], "teacher": [1, 2, 3]}),
         "ird": Term(loss="ird"),
     }
-    distiller = Distiller(student, teacher, terms, relation=LabelRelation(OLD, ALL), image_shape=(1, 8, 8))
+    distiller = Distiller(
+        student, TeacherSide(teacher, LabelRelation(OLD, ALL)), terms, image_shape=(1, 8, 8)
+    )
     optimiser = torch.optim.SGD(
         distiller.param_groups()[0]["params"], lr=0.05, momentum=0.9, weight_decay=5e-4
     )

@@ -18,6 +18,7 @@ from gkd.core.batch import Batch
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.network import Features
 from gkd.distill.distiller import Distiller
+from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
 from gkd.incremental.learn import without_teacher
 from gkd.models import CosineHead, ProxyHead
@@ -68,7 +69,7 @@ def total(name: str, student: Given, old: Given, stage: str = "distil") -> Tenso
     batch = Batch(images, torch.tensor(LABELS), torch.arange(len(LABELS)))
     teacher = Teacher(old, OLD, mean=(0.5,), std=(0.25,))
     terms = METHODS[name].stages[stage].terms
-    distiller = Distiller(student, teacher, terms, relation=LabelRelation(OLD, ALL), rows="all")
+    distiller = Distiller(student, TeacherSide(teacher, LabelRelation(OLD, ALL), rows="all"), terms)
     loss: Tensor = distiller(batch)["loss"]
     return loss
 

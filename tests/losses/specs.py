@@ -119,6 +119,17 @@ def matched_maps(inputs: Inputs) -> Inputs:
     return {**inputs, "student_map": inputs["teacher_map"].clone()}
 
 
+def coss_reference(student_embedding: Tensor, teacher_embedding: Tensor, space: float = 1.0) -> Tensor:
+    def apart(one: Tensor, other: Tensor) -> Tensor:
+        lengths = (one * one).sum().sqrt() * (other * other).sum().sqrt()
+        return 1 - (one * other).sum() / lengths
+
+    size, width = student_embedding.shape
+    rows = sum(apart(student_embedding[i], teacher_embedding[i]) for i in range(size))
+    columns = sum(apart(student_embedding[:, j], teacher_embedding[:, j]) for j in range(width))
+    return torch.as_tensor(rows / size + space * columns / width)
+
+
 SPECS: dict[str, Spec] = {
     "cross_entropy": Spec(
         make=make_logits_and_labels,
@@ -257,6 +268,12 @@ SPECS: dict[str, Spec] = {
     "binary_cross_entropy": Spec(make_new, binary_cross_entropy_reference, None),
     "binary_kd": Spec(make_logits, binary_kd_reference, matched_logits),
     "cosine": Spec(make_embeddings_alike, cosine_reference, matched_embeddings),
+    "coss": Spec(
+        make_embeddings_alike,
+        coss_reference,
+        matched_embeddings,
+        options=({}, {"space": 0.0}, {"space": 2.5}),
+    ),
     "margin_ranking": Spec(
         make_cosines,
         margin_ranking_reference,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 import gkd.losses
 from gkd.core.errors import UserError
-from gkd.losses import LOSSES, NEEDS, positional
+from gkd.losses import LOSSES, NEEDS
+from gkd.losses.signature import Filled, signature_of
+from gkd.methods.terms import Term
 
 from .specs import SPECS, Inputs
 
@@ -30,9 +32,12 @@ def cases() -> Iterator[Any]:
 every_loss = pytest.mark.parametrize(("name", "options"), list(cases()))
 
 
+FUNCTIONS = {name: loss.function for name, loss in LOSSES.items()}
+READS = {name: signature_of(function).needs for name, function in FUNCTIONS.items()}
+
+
 def evaluate(name: str, inputs: Inputs, options: dict[str, Any], **more: Any) -> Tensor:
-    function = LOSSES[name].function
-    return function(*(inputs[need] for need in positional(function)), **options, **more)
+    return FUNCTIONS[name](*(inputs[need] for need in READS[name]), **options, **more)
 
 
 def with_gradient(name: str, inputs: Inputs, options: dict[str, Any], **more: Any) -> tuple[Tensor, Inputs]:
@@ -66,7 +71,8 @@ def test_every_loss_has_a_spec_and_every_spec_a_loss() -> None:
 def test_every_exported_loss_is_in_the_registry() -> None:
     listed = {loss.function for loss in LOSSES.values()} | {loss.module for loss in LOSSES.values()}
     listed |= {loss.counted for loss in LOSSES.values()}
-    exported = {n for n in gkd.losses.__all__ if n.endswith(("_loss", "Loss", "_and_count")) and n != "Loss"}
+    exported = {n for n in dir(gkd.losses) if n.endswith(("_loss", "Loss", "_and_count")) and n != "Loss"}
+    assert {"kd_loss", "CRDLoss", "tuple_loss_and_count"} < exported
     assert {name for name in exported if getattr(gkd.losses, name) not in listed} == set()
 
 
@@ -75,13 +81,32 @@ def test_signature(name: str) -> None:
     loss = LOSSES[name]
     assert loss.needs
     assert set(loss.needs) <= set(NEEDS)
-    assert loss.module or set(loss.needs) == set(positional(loss.function))
-    assert "mask" in inspect.signature(loss.function).parameters
-    assert "mask" not in loss.options
+    assert loss.module or set(loss.needs) == set(signature_of(loss.function).needs)
+    assert signature_of(loss.function).filled[Filled.MASK] == loss.filled[Filled.MASK] == "mask"
+    assert "mask" not in loss.stated_options
     assert all(not isinstance(default, Tensor) for default in loss.options.values())
     assert loss.paper
     assert "Paper:" in (loss.function.__doc__ or "")
     assert "Convention:" in (loss.function.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_options_outside_what_the_signature_states_are_refused(name: str) -> None:
+    """By the loss itself and by a term, in the same words."""
+    entry = LOSSES[name]
+    for option, stated in signature_of(
+        entry.module.__init__ if entry.module else entry.function
+    ).options.items():
+        if not stated.words and stated.bounds is None:
+            continue
+        wrong = "nonsense" if stated.words else -1
+        labels = {"labels": torch.arange(4)} if entry.takes_labels else {}
+        call = partial(entry.module, (4, 2, 2), (4, 2, 2), **labels) if entry.module else entry.function
+        with pytest.raises(UserError) as refusal:
+            call(**{option: wrong})
+        with pytest.raises(ValidationError) as of_term:
+            Term.model_validate({"loss": name, option: wrong})
+        assert str(refusal.value).removesuffix("; choose another value.") in str(of_term.value)
 
 
 @every_loss
@@ -168,7 +193,7 @@ def test_empty_selection_is_a_zero_with_a_graph(name: str, options: dict[str, An
 def test_a_student_equal_to_its_teacher(name: str, options: dict[str, Any]) -> None:
     spec = SPECS[name]
     if spec.matched is None:
-        assert not any(need.startswith("teacher_") for need in positional(LOSSES[name].function))
+        assert not any(need.startswith("teacher_") for need in signature_of(LOSSES[name].function).needs)
         return
     inputs = spec.matched(spec.make(BATCH))
     if options.keys() & {"teacher_temperature", "student_temperature"}:

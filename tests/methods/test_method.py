@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from gkd.config.layers import Layer
 from gkd.config.resolve import resolve
 from gkd.config.shipped import configs_folder, shipped_methods
 from gkd.config.yaml_files import parse_yaml, read_yaml
@@ -314,7 +315,7 @@ def test_episodes_have_a_plan_of_their_own_or_the_default() -> None:
 
 def test_a_stage_on_episodes_can_be_written_down_and_read_again() -> None:
     resolved = tiny(method="protonet")
-    again = resolve("tiny", [("experiment", parse_yaml(resolved.annotated_yaml(), "tiny"))])
+    again = resolve("tiny", [Layer("experiment", parse_yaml(resolved.annotated_yaml(), "tiny"))])
     assert again.experiment.method == resolved.experiment.method
     assert again.identity == resolved.identity
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from gkd.core.errors import UserError
-from gkd.storage.judged import Correctness
+from gkd.storage.judged import Correctness, EpisodeAnswers
 from gkd.storage.records import (
     ACCURACY,
     FEW_SHOT,
@@ -145,3 +148,20 @@ def test_a_damaged_file_is_one_sentence(form: type[Results], content: str, tmp_p
     path.write_text(content)
     with pytest.raises(UserError, match=r"results.json is damaged. Remove it"):
         read_record(path, form)
+
+
+def _parts(annotation: object) -> Iterator[object]:
+    """An annotation and all that it is made of, fields of records included."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _parts(part)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for field in annotation.model_fields.values():
+            yield from _parts(field.annotation)
+
+
+@pytest.mark.parametrize("form", [RunSummary, Cell, AbsentCell, StepSummary, Matrices, EpisodeAnswers])
+def test_no_field_of_a_record_is_an_any(form: type[BaseModel]) -> None:
+    parts = list(_parts(form))
+    assert Any not in parts
+    assert float in parts or str in parts

@@ -11,6 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from gkd.config.layers import Layer
 from gkd.config.resolve import resolve
 from gkd.config.schema import Data, Validation
 from gkd.core.batch import Batch
@@ -155,7 +156,7 @@ def experiment(*overrides: str, **task: Any) -> Any:
         "method": "replay",
         "run": {"epochs": 2, "precision": "float32", "threads": 1},
     }
-    return resolve("test", [("experiment", content)]).with_overrides(overrides)
+    return resolve("test", [Layer("experiment", content)]).with_overrides(overrides)
 
 
 @pytest.mark.parametrize(

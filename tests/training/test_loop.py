@@ -47,6 +47,22 @@ EAGER = replace(SETTINGS, checkpoint_seconds=-1.0)  # a checkpoint after every s
 STEPS = 4  # an epoch: 32 images in batches of 8
 EPOCHS = {"embedding": 2, "classifier": 2}
 TOTAL = 4 * STEPS
+# A foreign optimiser: steps by the sign of a running mean of the gradients, which is its state.
+SIGN = """
+import torch
+
+class Sign(torch.optim.Optimizer):
+    def __init__(self, params, lr, weight_decay=0.0, keep=0.9):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "keep": keep})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for weight in (weight for weight in group["params"] if weight.grad is not None):
+                mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
+                mean.lerp_(weight.grad, 1 - group["keep"])
+                weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(group["lr"] * mean.sign())
+"""
 
 
 class Watched(Reporter):
@@ -199,6 +215,22 @@ def test_a_signal_and_a_second_start_change_no_bit(
     torch.rand(7)
     rest = run.fit(method, EPOCHS, settings=settings)
     assert rest.steps == TOTAL - stop
+    assert same(whole, rest)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "plain_sign:Sign"])
+def test_any_optimiser_goes_on_after_a_stop(
+    trainer: Callable[..., Trainer], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plain_sign.py").write_text(SIGN)
+    monkeypatch.syspath_prepend(tmp_path)
+    method = method_of(cross_entropy={}, optimiser={"name": name, "lr": 0.001})
+    whole = trainer("whole").fit(method, {"one": 2})
+    run = trainer("stopped")
+    with pytest.raises(Interrupted):
+        run.fit(method, {"one": 2}, at=lambda done: signal.raise_signal(signal.SIGINT) if done == 5 else None)
+    rest = run.fit(method, {"one": 2})
+    assert rest.steps == 2 * STEPS - 5
     assert same(whole, rest)
 
 

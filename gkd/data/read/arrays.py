@@ -23,7 +23,7 @@ DIGITS = [str(digit) for digit in range(10)]
 
 
 class Reader(Protocol):
-    """Reads one split of a data set; the arguments are those of :func:`load_images`."""
+    """Reads one split of a data set; the arguments are those of :func:`gkd.data.load_images`."""
 
     def __call__(
         self,
@@ -181,6 +181,8 @@ def _from_torchvision(
     read.__doc__ = f"{about[:-1]} (torchvision)."
     return read
 
+
+BUNDLED = ("digits",)  # those that need no file
 
 ARRAYS: dict[str, Reader] = {
     "digits": read_digits,

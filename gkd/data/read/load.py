@@ -9,22 +9,38 @@ from pathlib import Path
 from typing import get_args
 
 from gkd.core.errors import UserError, unknown
+from gkd.core.plugins import entry_point_table, load_plugin, plugin
 from gkd.core.user_code import FORM, call_factory, import_object, is_import_name
 from gkd.data.image_files import Fit, Form, Source, open_source
 from gkd.data.images import ImageSet
-from gkd.data.read.arrays import ARRAYS, Reader
+from gkd.data.read.arrays import ARRAYS, BUNDLED, Reader
 from gkd.data.read.layouts import LAYOUTS, Layout, scan
 from gkd.data.read.listing import Split, decoded_bytes, load_split, stream_split
 from gkd.data.read.torch_dataset import from_dataset
 
 # Every data set by name: those that come as arrays, and those that are image files in some layout.
 DATASETS: Mapping[str, Reader | Layout] = {**ARRAYS, **LAYOUTS}
+GROUP = "gkd.datasets"  # of entry points, each a factory as a user's own
+_WHAT = "data set"
 
 
 def check_dataset_name(name: str) -> None:
-    """Raises a UserError for a name that is neither in ``DATASETS`` nor ``pkg.module:factory``; imports nothing."""
-    if name not in DATASETS and not is_import_name(name):
-        raise UserError(f"{unknown('data set', name, DATASETS)} Or one of your own: {FORM}.")
+    """Raises a UserError for a name that is in no table and not ``pkg.module:factory``; imports nothing."""
+    if name in entry_point_table(GROUP):
+        plugin(GROUP, name, what=_WHAT, ours=DATASETS)  # which refuses one that is called as ours
+    elif name not in DATASETS and not is_import_name(name):
+        allowed = [*DATASETS, *entry_point_table(GROUP)]
+        raise UserError(f"{unknown(_WHAT, name, allowed)} Or one of your own: {FORM}.")
+
+
+def why_unread(name: str, root: Path | None) -> str | None:
+    """Why a data set's classes cannot be looked at now, though it may be read when a run starts; None if they can.
+
+    Image files stand at their root or do not; of arrays gkd brings some itself, and others may have to be downloaded.
+    """
+    if name in LAYOUTS:
+        return f"the images are not there ({root})" if root is None or not root.exists() else None
+    return None if name in BUNDLED else f"{name} is read when a run starts"
 
 
 def load_images(
@@ -42,8 +58,8 @@ def load_images(
     """One split of a data set by name.
 
     Args:
-        name: a key of :data:`DATASETS`, or ``pkg.module:factory``: your own, imported and called as
-            ``factory(split=split, root=root)`` for a data set that :func:`~gkd.data.from_dataset` takes.
+        name: a key of :data:`DATASETS`, or a factory: a plug-in's name or your own ``pkg.module:factory``, imported
+            and called as ``factory(split=split, root=root)`` for a data set that :func:`~gkd.data.from_dataset` takes.
         split: ``"train"`` or ``"test"``; ``"validation"`` where image files have such a split.
         root: for image files their directory or zip; for torchvision's data sets the folder of their files
             (None: ``datasets`` in gkd's cache folder); ``digits`` needs none; a factory gets it as it is.
@@ -75,10 +91,12 @@ def load_images(
             return _read_files(source, name, split, root, form, memory_gb, workers)
     if fit != "stretch":
         raise UserError(f"fit={fit} is for image files; {name} comes as arrays, so leave it out.")
-    if is_import_name(name):
+    if name not in ARRAYS:
         given = {"split": split, "root": root}
-        factory = import_object(name, what="data set")
-        dataset = call_factory(factory, name=name, what="data set", given=given, options={})
+        factory = (
+            import_object(name, what=_WHAT) if is_import_name(name) else load_plugin(GROUP, name, what=_WHAT)
+        )
+        dataset = call_factory(factory, name=name, what=_WHAT, given=given, options={})
         return from_dataset(dataset, channels=channels, image_size=image_size, fit=fit, name=name)
     if split == "validation":
         raise UserError(f"{name} has no validation split of its own; use 'train' or 'test'.")

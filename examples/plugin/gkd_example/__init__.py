@@ -1,0 +1,1 @@
+"""Plug-ins for gkd: see pyproject.toml for which they are."""

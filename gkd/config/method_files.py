@@ -1,0 +1,114 @@
+"""Where a method's file stands: shipped under ``configs/methods``, in a package's folder, or at a user's path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gkd.config.yaml_files import read_yaml
+from gkd.core.errors import UserError, unknown
+from gkd.core.plugins import distribution, entry_point_table, plugin
+from gkd.core.user_code import told
+
+# An entry point of this group bears a method's name and names the package whose folder holds NAME.yaml.
+GROUP = "gkd.methods"
+
+
+def configs_folder() -> Path:
+    """Where the shipped configs stand, in a clone and in a wheel."""
+    return Path(str(resources.files("gkd.configs").joinpath("")))
+
+
+def is_method_file(name: str) -> bool:
+    """Whether a method is named by the path of its file."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
+def method_name(name: str) -> str:
+    """A method's name in folders and tables: of a file its stem.
+
+    Raises:
+        UserError: a stem that is no name of a folder.
+    """
+    if not is_method_file(name):
+        return name
+    stem = Path(name).stem
+    if not re.fullmatch(r"[\w\-.]+", stem):
+        raise UserError(
+            f"The method file {name!r} gives its name to folders; call it by letters, digits, -, _ and dots alone."
+        )
+    return stem
+
+
+def method_content(name: str) -> dict[str, Any]:
+    """The keys of a method's file.
+
+    Args:
+        name: of a shipped method or a plug-in, or the path of a file.
+
+    Raises:
+        UserError: an unknown name, no such file, or a file that is not YAML.
+    """
+    if is_method_file(name):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise UserError(
+                f"The method file {path} does not exist; a path in a config is relative to the config's folder, one on "
+                "the command line to the working folder."
+            )
+        return read_yaml(path)
+    shipped = {path.stem: path for path in (configs_folder() / "methods").glob("*.yaml")}
+    if name in entry_point_table(GROUP):
+        return read_yaml(_plugin_file(name, shipped))
+    if name not in shipped:
+        raise UserError(unknown("method", name, [*shipped, *entry_point_table(GROUP)]))
+    return read_yaml(shipped[name])
+
+
+def _plugin_file(name: str, shipped: Mapping[str, Path]) -> Path:
+    """The file of a plug-in's method; of its package no more is imported than the packages above it."""
+    point = plugin(GROUP, name, what="method", ours=shipped)
+    where = f"The method {name!r} of the package {distribution(point)}"
+    try:
+        spec = find_spec(point.value)
+    except Exception as error:
+        raise UserError(f"{where}: {point.value} cannot be found: {told(error)}") from error
+    folders = spec.submodule_search_locations if spec is not None else None
+    for folder in folders or ():
+        if (Path(folder) / f"{name}.yaml").is_file():
+            return Path(folder) / f"{name}.yaml"
+    raise UserError(
+        f"{where}: there is no file {name}.yaml in the package {point.value}; its entry point names the package whose "
+        "folder holds it."
+    )
+
+
+def place_method_files(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The same sections with paths of method files relative to a folder made whole, as a config in it means them.
+
+    In ``compare.methods`` a path becomes a row that is labelled by the file's stem.
+    """
+
+    def placed(name: Any) -> Any:
+        if not isinstance(name, str) or not is_method_file(name):
+            return name
+        return str(folder / Path(name).expanduser())
+
+    def row(entry: Any) -> Any:
+        if isinstance(entry, str) and is_method_file(entry):
+            return {"label": method_name(entry), "method": placed(entry)}
+        return {**entry, "method": placed(entry.get("method"))} if isinstance(entry, Mapping) else entry
+
+    result = dict(content)
+    method, compare = content.get("method"), content.get("compare")
+    if isinstance(method, str):
+        result["method"] = placed(method)
+    elif isinstance(method, Mapping) and "name" in method:
+        result["method"] = {**method, "name": placed(method["name"])}
+    if isinstance(compare, Mapping) and isinstance(compare.get("methods"), list):
+        result["compare"] = {**compare, "methods": [row(entry) for entry in compare["methods"]]}
+    return result

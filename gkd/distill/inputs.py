@@ -1,0 +1,309 @@
+"""What a loss reads: the outputs of a step, and the function that gives each thing that a loss may name.
+
+A third party adds one with :func:`add_provider`::
+
+    def image_brightness(reading: Reading) -> Tensor:
+        return reading.batch.images.flatten(1).mean(1)
+
+    add_provider("brightness", Need("mean pixel of each image [B]"), image_brightness)
+
+and a loss that names ``brightness`` among its positional parameters is handed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from gkd.core.batch import Batch
+from gkd.core.class_means import class_centres
+from gkd.core.errors import UserError
+from gkd.core.network import Features
+from gkd.distill.mixing import Mixture, draw_mixture, interpolated_logits, mix_batch
+from gkd.distill.side import Side
+from gkd.losses.induced import teacher_confidence
+from gkd.losses.needs import NEEDS, Need
+from gkd.losses.signature import Filled
+from gkd.methods.mixup import Mixup
+from gkd.methods.spots import Spot, SpotPair, output_at
+from gkd.methods.terms import Term
+from gkd.models import AuxiliaryHead, newest_part
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A batch, the networks' outputs for it, and what it was mixed from.
+
+    Attributes:
+        teachers: the outputs of each teacher that a term reads, by its name.
+        mixture: where the teachers' distributions are to be interpolated, of which images.
+    """
+
+    batch: Batch
+    student: Features
+    teachers: Mapping[str, Features]
+    mixture: Mixture | None = None
+
+
+def run_networks(
+    batch: Batch,
+    student: Any,
+    sides: Mapping[str, Side],
+    readers: Mapping[str, str | None],
+    terms: Mapping[str, Term],
+    mixup: Mixup | None,
+) -> dict[str, Outputs]:
+    """The outputs that the terms read, for the images as they are and for virtual samples made of them.
+
+    Args:
+        batch: the samples of the step.
+        student: the network that learns.
+        sides: the teachers' sides by name.
+        readers: term -> the name of the teacher that it reads; None where it reads none.
+        terms: the terms of the stage.
+        mixup: how virtual samples are made, where a term is on them.
+    """
+    outputs = {}
+    clean = {}
+    for number, (name, side) in enumerate(sides.items()):
+        if number == 0 and batch.teacher is not None:
+            clean[name] = batch.teacher
+        elif reads_clean(name, readers, terms, mixup):
+            clean[name] = side.features(batch)
+    samples = {term.samples for term in terms.values()}
+    if "clean" in samples:
+        outputs["clean"] = Outputs(batch, student.features(batch.images), clean)
+    if "virtual" in samples and mixup is not None:
+        mixture = draw_mixture(mixup, len(batch.labels), batch.images.device)
+        virtual = mix_batch(batch, mixture, student.num_classes)
+        features = student.features(virtual.images)
+        if mixup.teacher == "interpolated":
+            outputs["virtual"] = Outputs(virtual, features, clean, mixture)
+        else:
+            read = {readers[name] for name, term in terms.items() if term.samples == "virtual"}
+            mixed = {name: side.features(virtual) for name, side in sides.items() if name in read}
+            outputs["virtual"] = Outputs(virtual, features, mixed)
+    return outputs
+
+
+def reads_clean(
+    teacher: str, readers: Mapping[str, str | None], terms: Mapping[str, Term], mixup: Mixup | None
+) -> bool:
+    """Whether a term reads a teacher's outputs for the images as they are."""
+    interpolates = mixup is not None and mixup.teacher == "interpolated"
+    return any(
+        readers[name] == teacher and (term.samples == "clean" or interpolates) for name, term in terms.items()
+    )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One value of a term in one step: what its inputs are computed from.
+
+    Attributes:
+        term: the term.
+        spots: its (student, teacher) spots, and those that follow them.
+        outputs: of the samples that the term is on.
+        network: the student.
+        side: of the teacher that the term reads, or of the first; None without a teacher.
+        teacher_name: that teacher's name.
+        known: Bool ``[C]``, the student's columns that the teacher has, or that are old without one.
+        auxiliary: the term's own head, where it has one.
+    """
+
+    term: Term
+    spots: tuple[SpotPair, SpotPair]
+    outputs: Outputs
+    network: Any
+    side: Side | None
+    teacher_name: str | None
+    known: Tensor
+    auxiliary: AuxiliaryHead | None = None
+
+    @property
+    def batch(self) -> Batch:
+        return self.outputs.batch
+
+    @property
+    def student(self) -> Features:
+        """The student's outputs."""
+        return self.outputs.student
+
+    @property
+    def teacher(self) -> Features:
+        """The teacher's outputs."""
+        if self.teacher_name is None or self.teacher_name not in self.outputs.teachers:
+            raise UserError(f"The loss {self.term.loss!r} reads a teacher, but there is none.")
+        return self.outputs.teachers[self.teacher_name]
+
+    @property
+    def columns(self) -> Side:
+        """The side whose columns the term compares."""
+        if self.side is None:
+            raise UserError(f"The loss {self.term.loss!r} reads a teacher, but there is none.")
+        return self.side
+
+    @property
+    def _of_known_rows(self) -> bool:
+        """Whether the term leaves out rows whose label the teacher does not have."""
+        return (self.term.rows or self.columns.rows) == "known" or self.term.entry.needs_target
+
+    def inputs(self) -> list[Tensor]:
+        """The tensors that the loss names as its positional parameters."""
+        return [PROVIDERS[need](self) for need in self.term.needs]
+
+    def selection(self) -> dict[str, Tensor]:
+        """The rows that the term sees and the weight of each, where it asks for either, by the loss's names."""
+        chosen: dict[str, Tensor] = {}
+        labels, filled = self.batch.labels, self.term.entry.filled
+        # A loss with a target among the shared classes cannot take a row whose class is not one.
+        if self.term.needs_shared_classes and not self.columns.all_known and self._of_known_rows:
+            mixed = labels.dim() > 1
+            rows = ~((labels > 0) & ~self.known).any(1) if mixed else self.known[labels]
+            chosen[filled[Filled.MASK]] = rows
+        if self.term.confidence is not None:
+            weights = teacher_confidence(self.teacher.logits, self.term.confidence)
+            chosen[filled[Filled.WEIGHTS]] = weights
+        return chosen
+
+
+Provider = Callable[[Reading], Tensor]
+
+
+def _student_at(number: int) -> Provider:
+    """The student's output at a reading's spot (0) or at the one that follows it (1)."""
+
+    def provide(reading: Reading) -> Tensor:
+        spot: Spot = reading.spots[number][0]
+        output: Tensor = output_at(reading.student, spot)
+        return output
+
+    return provide
+
+
+def _teacher_at(number: int) -> Provider:
+    """The teacher's output at a reading's spot (0) or at the one that follows it (1)."""
+
+    def provide(reading: Reading) -> Tensor:
+        spot: Spot = reading.spots[number][1]
+        output: Tensor = output_at(reading.teacher, spot)
+        return output
+
+    return provide
+
+
+def _student_logits(reading: Reading) -> Tensor:
+    """All of the student's columns; beside the teacher's logits those of the shared classes."""
+    if reading.auxiliary is not None:
+        logits: Tensor = reading.auxiliary(newest_part(reading.network, reading.student.embedding))
+        return logits
+    if reading.term.needs_shared_classes:
+        return reading.student.logits[:, reading.columns.student_index]
+    return reading.student.logits
+
+
+def _teacher_logits(reading: Reading) -> Tensor:
+    """The teacher's columns of the shared classes, in the student's order."""
+    logits = reading.teacher.logits[:, reading.columns.teacher_index]
+    if reading.outputs.mixture is not None:
+        temperature = reading.term.options.get("temperature", 1.0)
+        logits = interpolated_logits(logits, reading.outputs.mixture, temperature)
+    return logits
+
+
+def _labels(reading: Reading) -> Tensor:
+    """The labels as columns of the logits that the loss reads."""
+    labels = reading.batch.labels
+    if reading.auxiliary is not None:
+        return reading.auxiliary.targets(labels)
+    if not reading.term.needs_shared_classes:
+        return labels
+    if not reading.term.entry.takes_mixed_labels:
+        return reading.columns.shared_column[labels]
+    if labels.dim() == 1:
+        labels = F.one_hot(labels, reading.network.num_classes)
+    return labels[:, reading.columns.student_index]  # zeros in a row whose class is not shared
+
+
+def _index(reading: Reading) -> Tensor:
+    if reading.batch.index is None:
+        raise UserError(
+            f"The loss {reading.term.loss!r} reads index, but the batch has none; give each sample's number in its "
+            "data set, as in Batch(images, labels, index)."
+        )
+    return reading.batch.index
+
+
+def _way(reading: Reading) -> Tensor:
+    return _of_episode(reading, "way", reading.batch.way)
+
+
+def _support(reading: Reading) -> Tensor:
+    return _of_episode(reading, "support", reading.batch.support)
+
+
+def _of_episode(reading: Reading, need: str, values: Tensor | None) -> Tensor:
+    if values is None:
+        raise UserError(f"The loss {reading.term.loss!r} reads {need}, but the batch is no episode.")
+    return values
+
+
+def _student_cosines(reading: Reading) -> Tensor:
+    cosines: Tensor = reading.network.head.cosines(reading.student.embedding)
+    return cosines
+
+
+def _student_scale(reading: Reading) -> Tensor:
+    scale: Tensor = reading.network.head.scale
+    return scale
+
+
+def _centres(reading: Reading) -> Tensor:
+    """Of the training set, computed once; or of the batch."""
+    if reading.term.centres == "train" and reading.columns.centres is not None:
+        return reading.columns.centres
+    return class_centres(reading.teacher.embedding, reading.batch.labels, reading.network.num_classes)[0]
+
+
+# Need -> what gives it; ``gkd.losses.NEEDS`` has the facts of each.
+PROVIDERS: dict[str, Provider] = {
+    "student_logits": _student_logits,
+    "teacher_logits": _teacher_logits,
+    "student_embedding": lambda reading: reading.student.embedding,
+    "teacher_embedding": lambda reading: reading.teacher.embedding,
+    "student_cosines": _student_cosines,
+    "student_scale": _student_scale,
+    "student": _student_at(0),
+    "teacher": _teacher_at(0),
+    "student_map": _student_at(0),
+    "student_map_after": _student_at(1),
+    "teacher_map": _teacher_at(0),
+    "teacher_map_after": _teacher_at(1),
+    "labels": _labels,
+    "index": _index,
+    "centres": _centres,
+    "way": _way,
+    "support": _support,
+    "known": lambda reading: reading.known,
+}
+
+
+def add_provider(name: str, need: Need, provider: Provider) -> None:
+    """Lets losses read one thing more, by the name of a positional parameter.
+
+    Args:
+        name: the parameter's name.
+        need: its facts.
+        provider: gives it for one reading of a term.
+
+    Raises:
+        UserError: a name that is taken by something else.
+    """
+    if PROVIDERS.get(name, provider) is not provider:
+        raise UserError(f"Losses read {name!r} already; choose another name.")
+    NEEDS[name] = need
+    PROVIDERS[name] = provider

@@ -1,0 +1,129 @@
+"""TeacherSide: a teacher as a student meets it, one of one or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gkd.core.batch import Batch
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.core.network import Features, Unregistered
+from gkd.distill.teacher import Teacher, unnamed_classes
+
+
+@dataclass(frozen=True)
+class View:
+    """What a teacher sees of a batch where that is not the student's images.
+
+    Attributes:
+        image_shape: ``(C, H, W)`` of it; None where it is that of the student's images.
+        name: its name in ``Batch.views``; None is ``Batch.view``.
+    """
+
+    image_shape: Sequence[int] | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class TeacherSide:
+    """One teacher as a student meets it.
+
+    Attributes:
+        teacher: the frozen network.
+        relation: its classes against the student's.
+        centres: ``[C, D_T]`` L2-normalised class centres of the training images in its embedding, zero rows for
+            absent classes; needed by terms with ``centres: train``.
+        view: what it sees where that differs from the student's images.
+        rows: which rows a loss on its logits sees where the term does not say: ``known`` (labels that it has) or
+            ``all``.
+    """
+
+    teacher: Teacher
+    relation: LabelRelation
+    centres: Tensor | None = None
+    view: View | None = None
+    rows: Literal["known", "all"] = "known"
+
+    def image_shape(self, student: Sequence[int]) -> Sequence[int]:
+        """``(C, H, W)`` of what it sees, beside the student's."""
+        return student if self.view is None or self.view.image_shape is None else self.view.image_shape
+
+
+Teachers = Teacher | TeacherSide | Mapping[str, Teacher | TeacherSide]
+
+ONLY = "teacher"  # the name of a teacher that was given without one
+
+
+def teacher_sides(
+    teachers: Teachers | None, num_classes: int, classes: LabelSpace | None = None
+) -> dict[str, TeacherSide]:
+    """Sides by name, the first being the one that a term reads without naming it.
+
+    A bare teacher is related to the student's classes by name. Where these are not given, a student with as many
+    columns as the teacher has the teacher's classes in the teacher's order, and another one shares none of them.
+
+    Args:
+        teachers: one, by itself or as a side, or several by name; None is none.
+        num_classes: the student's.
+        classes: the student's classes, in the order of its columns.
+    """
+    if teachers is None:
+        return {}
+    if not isinstance(teachers, Mapping):
+        teachers = {ONLY: teachers}
+    return {name: _as_side(each, num_classes, classes) for name, each in teachers.items()}
+
+
+def _as_side(teacher: Teacher | TeacherSide, num_classes: int, classes: LabelSpace | None) -> TeacherSide:
+    if isinstance(teacher, TeacherSide):
+        return teacher
+    if classes is None:
+        same = num_classes == len(teacher.space)
+        classes = teacher.space if same else unnamed_classes(num_classes, "student")
+    return TeacherSide(teacher, LabelRelation(teacher.space, classes))
+
+
+class Side(nn.Module):
+    """A teacher's side on the device of the step: the columns of its relation, and its centres.
+
+    The teacher is no sub-module, and the buffers hold what a run can compute again, so a side adds nothing to a state
+    dict.
+    """
+
+    known: Tensor
+    student_index: Tensor
+    teacher_index: Tensor
+    shared_column: Tensor
+    centres: Tensor | None
+
+    def __init__(self, side: TeacherSide) -> None:
+        super().__init__()
+        self._teacher = Unregistered(side.teacher)
+        self.rows = side.rows
+        self.view = None if side.view is None else side.view.name
+        relation = side.relation
+        self.all_known = bool(relation.known.all())
+        shared_column = torch.zeros(len(relation.student), dtype=torch.int64)
+        shared_column[relation.student_index] = torch.arange(relation.num_shared)
+        buffers = {
+            "known": relation.known,
+            "student_index": relation.student_index,
+            "teacher_index": relation.teacher_index,
+            "shared_column": shared_column,
+            "centres": side.centres,
+        }
+        for name, values in buffers.items():
+            self.register_buffer(name, values, persistent=False)
+        self.relation: LabelRelation = relation
+
+    @property
+    def teacher(self) -> Teacher:
+        return self._teacher.module
+
+    def features(self, batch: Batch) -> Features:
+        """The teacher's outputs for what it sees of a batch."""
+        return self.teacher.features(batch.seen_as(self.view))

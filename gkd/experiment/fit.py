@@ -1,0 +1,208 @@
+"""Train a student from Python, without YAML: the one loop on networks and data that the caller has."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from rich.console import Console
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from gkd.config.mistakes import sentences
+from gkd.config.shipped import load_method, shipped_methods
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.core.network import Network
+from gkd.data import ImageSet, from_dataset, split_validation
+from gkd.distill.teacher import Teacher
+from gkd.experiment.judge import judge
+from gkd.experiment.sources import rounded_statistics
+from gkd.methods.method import Method, require
+from gkd.methods.optimiser import Optimiser
+from gkd.methods.stage import Stage
+from gkd.methods.terms import Term
+from gkd.models.taps import tap
+from gkd.problems.problem import Problem, Source
+from gkd.training.device import choose_device, choose_dtype
+from gkd.training.loop import fit as train
+from gkd.training.predictions import student_outputs
+from gkd.training.progress import Reporter
+from gkd.training.settings import Settings
+
+Images = ImageSet | Dataset[Any] | DataLoader[Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training left.
+
+    Attributes:
+        student: the network of the last epoch, in eval mode on the CPU or the training device.
+        best: that of the epoch which validation chose.
+        metrics: ``last`` and ``best`` accuracy in percent on the test images (``test/last``, ``test/best``), where
+            there are any; ``validation``, the best value there; ``epoch``, its epoch.
+        mean, std: the input normalisation that the networks were trained under, per channel, in [0, 1] pixel units.
+        folder: where the run is saved; None where nothing was written.
+    """
+
+    student: nn.Module
+    best: nn.Module
+    metrics: dict[str, float]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    folder: Path | None = None
+
+
+def fit(
+    student: nn.Module,
+    data: Images,
+    method: str | Method | Mapping[str, Term] = "kd",
+    *,
+    teacher: Teacher | nn.Module | None = None,
+    validation: Images | None = None,
+    test: Images | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    augment: str = "none",
+    optimiser: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    folder: Path | str | None = None,
+) -> Outcome:
+    """Train a student, with a teacher or alone, by any method of gkd on any images.
+
+    The student is trained in place. The same arguments give the same bits on the same machine.
+
+    Args:
+        student: a gkd network, or any module from images to logits (``gkd.tap`` names what it should read of it).
+        data: training images: an ``ImageSet``; a torch data set with labels in ``.targets`` or ``.labels``, whose
+            items are PIL images, uint8 pixels or floats in [0, 1]; or a DataLoader over one, of which the data set
+            and the batch size are taken: order and augmentation are gkd's, as functions of the seed.
+        method: the name of a shipped method, a ``Method``, or terms by name, which make one stage.
+        teacher: a ``Teacher``, or a network whose columns are the student's classes where it has as many; None where
+            the method reads none.
+        validation: images that choose the best epoch; None holds out a tenth of ``data``.
+        test: images that are judged once, at the end.
+        epochs: of all stages together; None takes the method's published number.
+        seed: of the order, the augmentation and the adapters. The student comes as it is.
+        batch_size: None takes the DataLoader's, or 64.
+        augment: as ``data.augment`` in a config, such as ``crop-flip``.
+        optimiser: keys of every stage's optimiser, such as ``{"lr": 0.01}``.
+        device, precision: as ``run.device`` and ``run.precision`` in a config.
+        folder: where checkpoints and ``metrics.jsonl`` go, so that the same call continues what was interrupted;
+            None writes nothing.
+
+    Raises:
+        UserError: images, networks or a method that do not fit each other; nothing was trained.
+    """
+    plan = _plan(method, epochs, optimiser or {})
+    train_images = image_set(data, "data")
+    if validation is None:
+        train_images, chosen = split_validation(train_images, fraction=0.1, seed=0)
+    else:
+        chosen = image_set(validation, "validation").restrict(train_images.space)
+    judged = chosen if test is None else image_set(test, "test").restrict(train_images.space)
+    network = _as_network(student, len(train_images.space))
+    mean, std = rounded_statistics(train_images)
+    guide = None
+    if teacher is not None and plan.needs_teacher:
+        guide = _as_teacher(teacher, train_images.space)
+    relation = LabelRelation(train_images.space if guide is None else guide.space, train_images.space)
+    require(plan, None if guide is None else relation, shipped_methods)
+    images = Source(train_images, chosen, judged)
+    problem = Problem("student", relation, images, images)
+    place = choose_device(device)
+    size = data.batch_size if batch_size is None and isinstance(data, DataLoader) else batch_size
+    settings = Settings(
+        seed=seed, batch_size=size or 64, augment=augment, mean=mean, std=std, device=place,
+        dtype=choose_dtype(precision, place),
+    )  # fmt: skip
+    network.to(place, memory_format=torch.channels_last)
+    if guide is not None:
+        guide.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    target = None if folder is None else Path(folder)
+    with Reporter(Console(quiet=True), "fit") as reporter:
+        last, best, position = train(
+            network, guide, problem, plan, plan.epochs(epochs), settings, target, reporter
+        )
+    metrics = {"validation": position.best_metric, "epoch": float(position.best_epoch)}
+    networks = {"best": copy.deepcopy(network), "last": network}
+    for which, state in (("last", last), ("best", best)):
+        networks[which].load_state_dict(state)
+        networks[which].eval()
+        if test is not None:
+            outputs = student_outputs(networks[which], settings)
+            scores = problem.judging.scores(outputs, images, by_head=plan.judged_by_head)
+            metrics[f"test/{which}"] = judge(scores, judged.labels.cpu(), plan).accuracy
+    return Outcome(networks["last"], networks["best"], metrics, mean, std, target)
+
+
+def image_set(data: Images, name: str) -> ImageSet:
+    """Images in any form that ``fit`` takes, as an ImageSet.
+
+    Raises:
+        UserError: no such data set, or one whose items change from one reading to the next.
+    """
+    if isinstance(data, ImageSet):
+        return data
+    dataset: Any = data.dataset if isinstance(data, DataLoader) else data
+    for number in range(min(len(dataset), 4) if hasattr(dataset, "__len__") else 0):
+        if not _equal(dataset[number][0], dataset[number][0]):
+            raise UserError(
+                f"Item {number} of {name} is another image each time it is read; leave random transforms out, and "
+                "augment by augment='crop-flip' or another name of `gkd ls augmentations`."
+            )
+    return from_dataset(dataset, name=name)
+
+
+def _equal(first: Any, again: Any) -> bool:
+    return bool(torch.equal(torch.as_tensor(np.asarray(first)), torch.as_tensor(np.asarray(again))))
+
+
+def _plan(
+    method: str | Method | Mapping[str, Term], epochs: int | None, optimiser: Mapping[str, Any]
+) -> Method:
+    """The method with these keys in every stage's optimiser."""
+    if isinstance(method, str):
+        method = load_method(method)
+    elif not isinstance(method, Method):
+        if epochs is None:
+            raise UserError("Terms alone say no length; give epochs.")
+        stage = Stage(epochs=epochs, terms=dict(method))
+        method = Method(name="terms", paper="", summary="terms of the caller's", stages={"distil": stage})
+    if not optimiser:
+        return method
+    stages = {}
+    for name, stage in method.stages.items():
+        try:
+            changed = Optimiser.model_validate({**stage.optimiser.model_dump(), **optimiser})
+        except ValidationError as error:
+            raise UserError(sentences(error, Optimiser, "optimiser")) from None
+        stages[name] = stage.model_copy(update={"optimiser": changed})
+    return method.model_copy(update={"stages": stages})
+
+
+def _as_network(module: nn.Module, num_classes: int) -> Any:
+    """A gkd network as it is, any other module tapped; refused where it has another number of columns."""
+    network = module if isinstance(module, Network) else tap(module)
+    if network.num_classes != num_classes:
+        raise UserError(
+            f"The student has {network.num_classes} outputs and the images have {num_classes} classes; give it as many."
+        )
+    return network
+
+
+def _as_teacher(teacher: Teacher | nn.Module, classes: LabelSpace) -> Teacher:
+    """A network as a teacher: of the student's classes where it has as many columns, else of unnamed ones."""
+    if isinstance(teacher, Teacher):
+        return teacher
+    network = teacher if isinstance(teacher, Network) else tap(teacher)
+    return Teacher(network, classes if network.num_classes == len(classes) else None)

@@ -1,0 +1,77 @@
+"""What a loss may read: the names of its positional parameters, and the facts of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["NEEDS", "Need", "reads_teacher"]
+
+
+@dataclass(frozen=True)
+class Need:
+    """The facts of one thing that a loss may read; what computes it stands in ``gkd.distill.inputs.PROVIDERS``.
+
+    Attributes:
+        about: what it is, with its shape.
+        from_teacher: it comes from a teacher, so that a term that reads it needs one.
+        at_spot: it is the output at the term's spot (``at:``).
+        after: it is the output at the spot that follows the term's in the list, so that two spots are needed.
+        per_sample: its first dimension is the batch.
+        in_episodes: an episode alone has it.
+        of_one_image: it belongs to one image a row, so that a mixture of images has none.
+        interpolates: for mixtures, it can be interpolated from the teacher's outputs for the images.
+        cosine_head: it comes from a head that compares directions (``gkd.models.heads``).
+    """
+
+    about: str
+    from_teacher: bool = False
+    at_spot: bool = False
+    after: bool = False
+    per_sample: bool = True
+    in_episodes: bool = False
+    of_one_image: bool = False
+    interpolates: bool = False
+    cosine_head: bool = False
+
+
+# A third party adds one with ``gkd.distill.inputs.add_provider``.
+NEEDS: dict[str, Need] = {
+    "student_logits": Need("the student's logits [B, C]; [B, shared] beside the teacher's"),
+    "teacher_logits": Need(
+        "the teacher's logits of the shared classes [B, shared]", from_teacher=True, interpolates=True
+    ),
+    "student_embedding": Need("the student's embedding [B, D_S]"),
+    "teacher_embedding": Need("the teacher's embedding [B, D_T]", from_teacher=True),
+    "student_cosines": Need("the cosines of the student's head [B, C]", cosine_head=True),
+    "student_scale": Need(
+        "what the head multiplies its cosines by, 0-dim", per_sample=False, cosine_head=True
+    ),
+    "student": Need("the student's output at the term's spot [B, ...]", at_spot=True),
+    "teacher": Need("the teacher's output at the term's spot [B, ...]", from_teacher=True, at_spot=True),
+    "student_map": Need("the student's map at the term's spot [B, C, H, W]", at_spot=True),
+    "student_map_after": Need("the student's map at the spot after it", at_spot=True, after=True),
+    "teacher_map": Need("the teacher's map at the term's spot [B, C, H, W]", from_teacher=True, at_spot=True),
+    "teacher_map_after": Need(
+        "the teacher's map at the spot after it", from_teacher=True, at_spot=True, after=True
+    ),
+    "labels": Need(
+        "int64 [B], the student's columns; the shared ones beside teacher_logits", of_one_image=True
+    ),
+    "index": Need("int64 [B], each sample's number in its data set", of_one_image=True),
+    "centres": Need(
+        "class centres [C, D_T] in the teacher's embedding",
+        from_teacher=True,
+        per_sample=False,
+        of_one_image=True,
+    ),
+    "way": Need("int64 [B], which class of its episode", in_episodes=True, of_one_image=True),
+    "support": Need("Bool [B], support or query of its episode", in_episodes=True, of_one_image=True),
+    # All False without a teacher, so that a loss over the other classes works in a first step too.
+    "known": Need("Bool [C], the student's columns that the teacher has", per_sample=False),
+}
+
+
+def reads_teacher(needs: Iterable[str]) -> bool:
+    """Whether something among what a loss reads comes from a teacher."""
+    return any(NEEDS[need].from_teacher for need in needs)

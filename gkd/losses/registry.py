@@ -1,0 +1,265 @@
+"""The losses that a method may name: gkd's own, those of installed packages, and a user's own by import name.
+
+A loss of gkd is registered beside its function::
+
+    @loss("sp", paper="Tung, Mori, ICCV 2019")
+    def sp_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor: ...
+
+A third party's is a plain function, or an ``nn.Module`` that is built from the shapes of one sample on both sides; it
+is named under the entry-point group ``gkd.losses`` or, in YAML, as ``loss: pkg.module:name``. It needs no more than its
+signature (``gkd.losses.signature``); a :class:`Loss` in its place says what a signature cannot.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from gkd.core.errors import UserError, unknown
+from gkd.core.user_code import import_attribute, is_import_name, told
+from gkd.losses.needs import NEEDS, reads_teacher
+from gkd.losses.signature import Filled, Option, Signature, checked, signature_of
+
+__all__ = ["LOSSES", "Loss", "loss_entry", "loss_names"]
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+Counted = TypeVar("Counted", bound=Callable[..., tuple[Tensor, Tensor]])
+Module = TypeVar("Module", bound=type[nn.Module])
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss as a method sees it.
+
+    Attributes:
+        function: the pure function; it returns a 0-dim tensor.
+        paper: where it was published.
+        counted: the same function returning ``(loss, count)``, where the loss is a mean over a
+            number that the batch decides.
+        refusal: why a set of options is undefined together, or None; asked before training.
+        module: what owns parameters or state around the function, where anything does; built from the shapes of one
+            sample on both sides, it is what a method then calls.
+        takes_mixed_labels: whether ``labels`` may be a distribution over classes.
+        prepared_by: the options that a term of the same name must have in an earlier stage, for some options; None
+            where nothing must come first.
+    """
+
+    function: Callable[..., Tensor]
+    paper: str
+    counted: Callable[..., tuple[Tensor, Tensor]] | None = None
+    refusal: Callable[[dict[str, Any]], str | None] | None = None
+    module: type[nn.Module] | None = None
+    takes_mixed_labels: bool = False
+    prepared_by: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
+
+    @property
+    def public_name(self) -> str:
+        """The name of the function or class that a method calls."""
+        return (self.module or self.function).__name__
+
+    @property
+    def called(self) -> Callable[..., Tensor]:
+        """What takes the tensors: the module's forward, or the function."""
+        return self.module.forward if self.module else self.function
+
+    @cached_property
+    def _call(self) -> Signature:
+        return signature_of(self.called)
+
+    @cached_property
+    def _construction(self) -> Signature:
+        return signature_of(self.module.__init__) if self.module else self._call
+
+    @cached_property
+    def needs(self) -> tuple[str, ...]:
+        """What the loss is handed, in order; each name is one of ``NEEDS``."""
+        return self._call.needs
+
+    @cached_property
+    def spot_needs(self) -> tuple[str, ...]:
+        """Those of its needs that a term's spots decide."""
+        return tuple(need for need in self.needs if NEEDS[need].at_spot)
+
+    @cached_property
+    def needs_teacher(self) -> bool:
+        return reads_teacher(self.needs)
+
+    @cached_property
+    def needs_target(self) -> bool:
+        """Whether each row's class must be among the shared ones: it compares logits and reads a label."""
+        return {"labels", "teacher_logits"} <= set(self.needs) and not self.takes_mixed_labels
+
+    @cached_property
+    def reads_pairs_of_spots(self) -> bool:
+        """Whether it reads a spot and the one that follows it."""
+        return any(NEEDS[need].after for need in self.needs)
+
+    @cached_property
+    def takes_auxiliary_head(self) -> bool:
+        """Whether it reads logits and their labels alone, which an auxiliary head can give."""
+        return set(self.needs) == {"student_logits", "labels"} and self.module is None
+
+    @property
+    def stated_options(self) -> Mapping[str, Option]:
+        """The hyper-parameters: default, type, words and range of each."""
+        return self._construction.options
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """The hyper-parameters and their defaults; one without a default is left out."""
+        return {name: each.default for name, each in self.stated_options.items() if not each.required}
+
+    @property
+    def filled(self) -> Mapping[Filled, str]:
+        """What the caller may hand over beside the needs, and by which name."""
+        return self._call.filled
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether the module is built from the training set's labels."""
+        return self.module is not None and Filled.BANK_LABELS in self._construction.filled
+
+    @property
+    def built_from_shapes(self) -> bool:
+        """Whether the module is built from the shapes of one sample on both sides."""
+        return self.module is not None and bool(self._construction.needs)
+
+    def build(
+        self, shapes: Sequence[tuple[int, ...]], options: Mapping[str, Any], labels: Tensor | None
+    ) -> nn.Module:
+        """The module for the shapes of one sample on both sides.
+
+        Args:
+            shapes: the student's and the teacher's.
+            options: the hyper-parameters.
+            labels: int64 ``[N]``, the training set's labels, where the module is built from them.
+        """
+        assert self.module is not None, f"{self.public_name} owns nothing"
+        more = {self._construction.filled[Filled.BANK_LABELS]: labels} if self.takes_labels else {}
+        return self.module(*(shapes if self.built_from_shapes else ()), **options, **more)
+
+
+LOSSES: dict[str, Loss] = {}  # gkd's own; filled by the decorators below when ``gkd.losses`` is imported
+
+
+def loss(name: str, *, paper: str, **facts: Any) -> Callable[[Function], Function]:
+    """Registers a function as the loss of a name.
+
+    Args:
+        name: what a method calls it.
+        paper: where it was published.
+        facts: further fields of :class:`Loss`.
+    """
+
+    def register(function: Function) -> Function:
+        called = checked(function)
+        LOSSES[name] = Loss(called, paper, **facts)
+        return called  # type: ignore[return-value]
+
+    return register
+
+
+def module_loss(
+    name: str, function: Callable[..., Tensor], *, paper: str, **facts: Any
+) -> Callable[[Module], Module]:
+    """Registers a module, which owns parameters or state around a function, as the loss of a name."""
+
+    def register(module: Module) -> Module:
+        module.__init__ = checked(module.__init__)  # type: ignore[method-assign]
+        LOSSES[name] = Loss(function, paper, module=module, **facts)
+        return module
+
+    return register
+
+
+def counted_form(name: str) -> Callable[[Counted], Counted]:
+    """Registers the form of a loss that also returns what number it is the mean over."""
+
+    def register(function: Counted) -> Counted:
+        called = checked(function)
+        LOSSES[name] = replace(LOSSES[name], counted=called)
+        return called  # type: ignore[return-value]
+
+    return register
+
+
+_FOREIGN: dict[str, Loss] = {}
+
+
+def loss_entry(name: str) -> Loss:
+    """The loss of a name: gkd's own, an installed package's, or the one behind ``pkg.module:name``, which is imported.
+
+    Raises:
+        UserError: an unknown name, a module that cannot be imported, or something that is no loss.
+    """
+    entry = LOSSES.get(name) or _FOREIGN.get(name)
+    if entry is None:
+        entry = _FOREIGN[name] = _as_loss(_foreign_object(name), name)
+    return entry
+
+
+def imported_loss(name: object) -> Loss | None:
+    """The loss of a name where nothing needs to be imported for it; otherwise None."""
+    return (LOSSES.get(name) or _FOREIGN.get(name)) if isinstance(name, str) else None
+
+
+def loss_names() -> list[str]:
+    """Every loss that has a name of its own: gkd's and those of installed packages."""
+    return [*LOSSES, *(name for name in _points() if name not in LOSSES)]
+
+
+@cache
+def _points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="gkd.losses")}
+
+
+def _foreign_object(name: str) -> Any:
+    if name in _points():
+        try:
+            return _points()[name].load()
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"The loss {name!r}, of an installed package, fails with {told(error)}"
+            ) from error
+    if is_import_name(name):
+        return import_attribute(name, what="loss")
+    raise UserError(unknown("loss", name, loss_names()))
+
+
+def _as_loss(value: Any, name: str) -> Loss:
+    """The entry of a third party's function or module, from its signature and docstring."""
+    paper = (inspect.getdoc(value) or "no docstring").splitlines()[0].rstrip(".")
+    if isinstance(value, Loss):
+        entry = value
+    elif isinstance(value, type) and issubclass(value, nn.Module):
+        entry = Loss(value.forward, paper, module=value)
+    elif inspect.isfunction(value):
+        entry = Loss(checked(value), paper)
+    else:
+        raise UserError(
+            f"The loss {name!r} is a {type(value).__name__}; name a function, a torch.nn.Module class or a "
+            "gkd.losses.Loss."
+        )
+    try:
+        if not entry.needs:
+            raise UserError(f"it reads nothing; its positional parameters are among {', '.join(NEEDS)}.")
+        for need in entry.needs:
+            if need not in NEEDS:
+                raise UserError(
+                    unknown("need", need, NEEDS)
+                    + " An option is keyword-only: write it after a * in the signature."
+                )
+        _ = entry.stated_options
+    except UserError as error:
+        raise UserError(f"The loss {name!r}: {error}") from None
+    except (NameError, TypeError, ValueError) as error:  # annotations that name what is not there
+        raise UserError(f"The signature of the loss {name!r} cannot be read: {told(error)}") from error
+    return entry

@@ -1,0 +1,181 @@
+"""What a loss's signature says: what it reads, its options with their ranges and words, and what the caller fills in.
+
+- A **positional** parameter is read from the step; its name is one of ``gkd.losses.NEEDS``.
+- A **keyword-only** parameter is an option of the term, a number, a word or true/false; its range stands beside its
+  type, as in ``temperature: Annotated[float, Range(above=0)] = 4.0``, and its words in a ``Literal``.
+- A keyword-only parameter of the types ``Mask``, ``Weights``, ``Drawn`` or ``BankLabels`` is filled by the caller.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+
+from torch import Tensor
+
+from gkd.core.errors import UserError, unknown
+
+__all__ = ["BankLabels", "Drawn", "Mask", "Range", "Weights"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Filled(Enum):
+    """Marks a parameter that the caller fills, per batch or per run; no option of a term."""
+
+    MASK = "the rows that count"
+    WEIGHTS = "the weight of each row"
+    DRAWN = "the numbers of the negatives"
+    BANK_LABELS = "the training set's labels"
+
+
+Mask = Annotated[Tensor | None, Filled.MASK]  # Bool [B]
+Weights = Annotated[Tensor | None, Filled.WEIGHTS]  # [B]
+Drawn = Annotated[Tensor | None, Filled.DRAWN]  # int64 [B, K]
+BankLabels = Annotated[Tensor, Filled.BANK_LABELS]  # int64 [N], by sample number
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers an option takes; None: no bound on that side."""
+
+    above: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def problem(self, name: str, value: float) -> str | None:
+        """Why a number is outside, or None."""
+        if self.above is not None and not value > self.above:
+            return f"{name}={value!r} is not above {self.above:g}"
+        if self.at_least is not None and value < self.at_least:
+            return f"{name}={value!r} is below {self.at_least:g}"
+        if self.at_most is not None and value > self.at_most:
+            return f"{name}={value!r} is above {self.at_most:g}"
+        return None
+
+
+ANY_NUMBER = Range()
+Positive = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(at_least=0)]
+Count = Annotated[int, Range(at_least=1)]
+Share = Annotated[float, Range(at_least=0, at_most=1)]
+
+
+def number_problem(name: str, value: Any, bounds: Range) -> str | None:
+    """Why a value is no finite number within a range, or None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return f"{name}={value!r} is not a finite number"
+    return bounds.problem(name, value)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a loss, as its signature states it.
+
+    Attributes:
+        default: its value where a method says nothing; ``REQUIRED`` where the method must say it.
+        kind: ``bool``, ``int``, ``float`` or ``str``.
+        words: the allowed words of an option that takes one of them.
+        bounds: the allowed numbers, where the signature states them.
+    """
+
+    REQUIRED = inspect.Parameter.empty
+
+    default: Any
+    kind: type
+    words: tuple[str, ...] = ()
+    bounds: Range | None = None
+
+    @property
+    def required(self) -> bool:
+        return self.default is self.REQUIRED
+
+    def problem(self, name: str, value: Any) -> str | None:
+        """Why a value is none of this option, or None: by its type, then by its range."""
+        if self.words:
+            return None if value in self.words else unknown(name, str(value), self.words)
+        if self.kind is bool:
+            return None if isinstance(value, bool) else f"{value!r} is not true or false"
+        if self.kind is str:
+            return None if isinstance(value, str) else f"{name}={value!r} is not a word"
+        problem = number_problem(name, value, self.bounds or ANY_NUMBER)
+        if problem is None and self.kind is int and not isinstance(value, int):
+            problem = f"{name}={value!r} is not a whole number"
+        return problem
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The parameters of a loss: what it reads, in order; its options; the names of those that the caller fills."""
+
+    needs: tuple[str, ...]
+    options: Mapping[str, Option]
+    filled: Mapping[Filled, str]
+
+
+@functools.cache
+def signature_of(function: Callable[..., Any]) -> Signature:
+    """What a function's signature says.
+
+    Raises:
+        UserError: a keyword-only parameter that is neither an option nor marked as filled by the caller.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    needs, options, filled = [], {}, {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = hints.get(name)
+        markers = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Filled)]
+        if markers:
+            filled[markers[0]] = name
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            options[name] = _option(name, hint, parameter.default)
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name != "self":
+            needs.append(name)
+    return Signature(tuple(needs), MappingProxyType(options), MappingProxyType(filled))
+
+
+def _option(name: str, hint: Any, default: Any) -> Option:
+    ranges = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Range)]
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    words = get_args(plain) if get_origin(plain) is Literal else ()
+    kind = str if words else plain if default is Option.REQUIRED else type(default)
+    if kind not in (bool, int, float, str):
+        raise UserError(
+            f"the keyword {name!r} is no option (a number, a word, true or false) and not marked as filled by the "
+            "caller; annotate it with gkd.losses.Mask, Weights or BankLabels, or give it a default such as 1.0."
+        )
+    return Option(default, kind, words, ranges[0] if ranges else None)
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Makes a function refuse options outside the ranges and words that its signature states."""
+    options = signature_of(function).options
+    stated = {name: option for name, option in options.items() if option.words or option.bounds}
+    if not stated:
+        return function
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, value in kwargs.items():
+            if name in stated:
+                _refuse(stated[name], name, value)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _refuse(option: Option, name: str, value: Any) -> None:
+    if option.words:
+        if value not in option.words:
+            raise UserError(unknown(name, str(value), option.words))
+        return
+    problem = number_problem(name, value, option.bounds or ANY_NUMBER)
+    if problem is not None:
+        raise UserError(f"{problem}; choose another value.")

@@ -1,0 +1,93 @@
+"""Terms that do not fit the networks or the labels are refused before a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gkd.core.batch import Batch
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.core.tapped import output_shapes
+from gkd.distill.distiller import Distiller
+from gkd.distill.fit_check import both_shapes, check_terms
+from gkd.distill.side import TeacherSide
+from gkd.distill.teacher import Teacher
+from gkd.methods.terms import Term
+from gkd.models import build_network
+
+MakeTeacher = Callable[..., Teacher]
+
+
+MakeBatch = Callable[..., Batch]
+
+
+@pytest.fixture
+def student() -> nn.Module:
+    torch.manual_seed(0)
+    return build_network("resnet8", num_classes=3, in_channels=1)
+
+
+def test_a_map_that_is_not_there_is_refused(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    distiller = Distiller(
+        student, TeacherSide(make_teacher("abc"), relation), {"sp": Term(loss="sp", at={"student": 4})}
+    )
+    with pytest.raises(UserError, match=r"spot 4 is outside the network's 4 maps; use -4 to 3"):
+        distiller(make_batch(3))
+
+
+def test_shapes_are_found_without_touching_statistics_modes_or_random_numbers(
+    student: nn.Module, make_teacher: MakeTeacher
+) -> None:
+    student.train()
+    student.layer1.eval()
+    before = {name: values.clone() for name, values in student.state_dict().items()}
+    torch.manual_seed(3)
+    shapes = output_shapes(student, (1, 8, 8))
+    assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(3))
+    assert shapes.embedding == (64,)
+    assert shapes.maps[-1] == (64, 2, 2)
+    assert all(torch.equal(before[name], values) for name, values in student.state_dict().items())
+    assert student.training
+    assert student.layer2.training
+    assert not student.layer1.training
+
+
+def refuse(terms: dict[str, Term], student: nn.Module, teacher: Teacher | None, labels: Tensor) -> None:
+    check_terms(terms, *both_shapes(student, teacher, (1, 8, 8), (1, 8, 8)), labels)
+
+
+@pytest.mark.parametrize(
+    ("term", "text"),
+    [
+        ({"loss": "at", "at": {"student": [1, 9], "teacher": [1, 2]}}, "The spot 9 is outside"),
+        ({"loss": "nst", "at": {"student": "embedding", "teacher": -1}}, "it reads maps of"),
+        (
+            {"loss": "fsp", "at": {"student": [0, 1], "teacher": [1, 2]}},
+            "fsp needs the same numbers of channels",
+        ),
+        ({"loss": "fitnet", "at": {"student": "embedding", "teacher": 1}}, "are not both maps"),
+        ({"loss": "vid", "at": {"student": "logits", "teacher": 1}}, "'vid' gives \\[3\\] a sample"),
+    ],
+)
+def test_terms_that_do_not_fit_the_networks_are_refused_before_a_step(
+    student: nn.Module, make_teacher: MakeTeacher, term: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(UserError, match=text):
+        refuse({"term": Term.model_validate(term)}, student, make_teacher("abc"), torch.arange(3))
+
+
+def test_labels_without_a_negative_are_refused_before_a_step(
+    student: nn.Module, make_teacher: MakeTeacher
+) -> None:
+    with pytest.raises(UserError, match="The term 'crd': CRD has no negative"):
+        refuse({"crd": Term(loss="crd")}, student, make_teacher("abc"), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(UserError, match=r"'crd' reads .*, but there is no teacher"):
+        refuse({"crd": Term(loss="crd")}, student, None, torch.arange(3))

@@ -1,0 +1,265 @@
+"""What a loss reads: one table of facts, one of functions, and a third party's entry in both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gkd.core.batch import Batch
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.distill.distiller import Distiller
+from gkd.distill.inputs import PROVIDERS, Reading, add_provider
+from gkd.distill.side import TeacherSide
+from gkd.distill.teacher import Teacher
+from gkd.losses import (
+    LOSSES,
+    NEEDS,
+    Loss,
+    Mask,
+    Need,
+    affinity_loss,
+    at_loss,
+    class_centres,
+    dkd_loss,
+    episode_induced_loss,
+    fsp_loss,
+    induced_classifier_loss,
+    kd_loss,
+    prototype_loss,
+    teacher_confidence,
+)
+from gkd.methods.terms import Term
+from gkd.models import build_network
+from tests.distill.exact_networks import exact_pair
+
+MakeTeacher = Callable[..., Teacher]
+MakeBatch = Callable[..., Batch]
+
+
+def test_facts_and_functions_are_of_the_same_things() -> None:
+    assert PROVIDERS.keys() == NEEDS.keys()
+    for name, need in NEEDS.items():
+        assert need.from_teacher == (name.startswith("teacher") or name == "centres")
+        assert need.after <= need.at_spot
+        assert need.about
+
+
+def test_every_need_is_read_by_a_loss() -> None:
+    assert {need for loss in LOSSES.values() for need in loss.needs} == NEEDS.keys()
+
+
+def dimness(student_logits: Tensor, brightness: Tensor, *, mask: Mask = None) -> Tensor:
+    """Large logits of bright images."""
+    return (student_logits.mean(1) * brightness).mean()
+
+
+def brightness(reading: Reading) -> Tensor:
+    return reading.batch.images.flatten(1).mean(1)
+
+
+def test_a_third_party_adds_what_its_loss_reads(
+    make_teacher: Callable[..., Teacher], make_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gkd.distill.inputs.PROVIDERS", dict(PROVIDERS))
+    monkeypatch.setitem(LOSSES, "dimness", Loss(dimness, "ours"))
+    try:
+        add_provider("brightness", Need("mean pixel of each image [B]"), brightness)
+        add_provider(
+            "brightness", Need("mean pixel of each image [B]"), brightness
+        )  # a module may be read twice
+        with pytest.raises(UserError, match="Losses read 'labels' already"):
+            add_provider("labels", Need("others"), brightness)
+        student, batch = make_teacher("abc").network, make_batch(3)
+        loss = Distiller(student, None, {"dimness": Term(loss="dimness")})(batch)["loss"]
+        torch.testing.assert_close(loss, dimness(student(batch.images), batch.images.flatten(1).mean(1)))
+    finally:
+        NEEDS.pop("brightness", None)
+
+
+def test_a_bank_needs_the_samples_numbers(
+    make_teacher: Callable[..., Teacher], make_batch: Callable[..., Batch]
+) -> None:
+    teacher, batch = make_teacher("abc"), make_batch(3)
+    student = make_teacher("abc", seed=1).network
+    distiller = Distiller(
+        student,
+        teacher,
+        {"crd": Term(loss="crd", negatives=3)},  # type: ignore[call-arg]
+        image_shape=(1, 8, 8),
+        train_labels=torch.arange(8) % 3,
+    )
+    with pytest.raises(UserError, match="The loss 'crd' reads index, but the batch has none"):
+        distiller(Batch(batch.images, batch.labels))
+
+
+def maskless(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    return (student_logits - teacher_logits).square().mean()
+
+
+def test_a_loss_without_a_mask_cannot_leave_rows_out(
+    make_teacher: Callable[..., Teacher], make_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES, "maskless", Loss(maskless, "ours"))
+    student, teacher = make_teacher("abc", seed=1).network, make_teacher("abd")
+    assert Distiller(student, teacher, {"m": Term(loss="maskless")})(make_batch(3))["loss"] > 0
+    with pytest.raises(UserError, match="its loss takes no mask; give it a keyword mask"):
+        Distiller(student, teacher, {"m": Term(loss="maskless")}, classes=LabelSpace("abc"))
+
+
+@pytest.fixture
+def student() -> nn.Module:
+    torch.manual_seed(0)
+    return build_network("resnet8", num_classes=3, in_channels=1)
+
+
+def test_kd_over_a_permuted_space_equals_kd_on_aligned_logits(make_batch: MakeBatch) -> None:
+    student, teacher, relation = exact_pair("abcd", "dbac")
+    loss = Distiller(student, TeacherSide(teacher, relation), {"kd": Term(loss="kd")})(make_batch(4))["loss"]
+    aligned = teacher(torch.zeros(1))[:, ["dbac".index(name) for name in "abcd"]]
+    assert relation.kind == "same"
+    assert loss.item() == pytest.approx(kd_loss(student.given.logits, aligned).item())
+
+
+@pytest.mark.parametrize("rows", ["known", "all"])
+def test_kd_over_overlapping_spaces_uses_the_shared_columns_and_the_chosen_rows(
+    make_batch: MakeBatch, rows: str
+) -> None:
+    student, teacher, relation = exact_pair("abcd", "dxb")  # b and d are shared
+    batch = make_batch(4)
+    term = Term(loss="kd", temperature=2.0, rows=rows)
+    loss = Distiller(student, TeacherSide(teacher, relation), {"kd": term})(batch)["loss"]
+    chosen = torch.tensor([rows == "all" or "abcd"[label] in "bd" for label in batch.labels])
+    student_logits = student.given.logits[chosen][:, [1, 3]]
+    teacher_logits = teacher(torch.zeros(1))[chosen][:, [2, 0]]
+    expected = kd_loss(student_logits, teacher_logits, temperature=2.0)
+    assert loss.item() == pytest.approx(expected.item())
+    loss.backward()
+    gradient = student.given.logits.grad
+    assert gradient is not None
+    assert (gradient[chosen][:, [1, 3]] != 0).all()
+    assert (gradient[~chosen] == 0).all()
+    assert (gradient[:, [0, 2]] == 0).all()
+
+
+def test_a_term_chooses_its_rows_before_the_task_does(make_batch: MakeBatch) -> None:
+    student, teacher, relation = exact_pair("abcd", "dxb")
+
+    def loss(rows: str, task: str) -> float:
+        term = Term(loss="kd", **({"rows": rows} if rows else {}))
+        distiller = Distiller(student, TeacherSide(teacher, relation, rows=task), {"kd": term})  # type: ignore[arg-type]
+        return distiller(make_batch(4))["loss"].item()
+
+    assert loss("", "known") == loss("known", "all") != loss("all", "known")
+    assert loss("", "all") == loss("all", "known")
+
+
+def test_centres_come_from_the_training_set_or_the_batch(make_batch: MakeBatch) -> None:
+    student, teacher, relation = exact_pair("abc", "xyz")
+    batch = make_batch(3)
+    embedding = teacher.features(batch.images).embedding
+    given = torch.nn.functional.normalize(torch.randn(3, 6, generator=torch.Generator().manual_seed(5)))
+    cases = {"train": given, "batch": class_centres(embedding, batch.labels, 3)[0]}
+    for where, centres in cases.items():
+        terms = {"induced": Term(loss="induced_classifier", centres=where)}
+        loss = Distiller(student, TeacherSide(teacher, relation, centres=given), terms)(batch)["loss"]
+        expected = induced_classifier_loss(student.given.logits, embedding, centres, batch.labels)
+        assert loss.item() == pytest.approx(expected.item())
+
+
+def test_confidence_weights_the_samples(make_batch: MakeBatch) -> None:
+    student, teacher, relation = exact_pair("abc", "xyz")
+    batch = make_batch(3)
+    features = teacher.features(batch.images)
+    term = Term(loss="induced_classifier", centres="batch", confidence="entropy")
+    loss = Distiller(student, TeacherSide(teacher, relation), {"induced": term})(batch)["loss"]
+    expected = induced_classifier_loss(
+        student.given.logits,
+        features.embedding,
+        class_centres(features.embedding, batch.labels, 3)[0],
+        batch.labels,
+        weights=teacher_confidence(features.logits, "entropy"),
+    )
+    assert loss.item() == pytest.approx(expected.item())
+
+
+def test_dkd_over_overlapping_classes_reads_labels_among_the_shared_ones(make_batch: MakeBatch) -> None:
+    """Rows whose class the teacher does not know have no target, whatever the task's ``rows`` says."""
+    pupil, teacher, relation = exact_pair("xbca", "abcd")
+    batch = make_batch(4)
+    known = torch.tensor([1, 2, 3])[None] == batch.labels[:, None]
+    rows = known.any(1).nonzero()[:, 0]
+    shared = [
+        pupil.given.logits[:, relation.student_index],
+        teacher.network.given.logits[:, relation.teacher_index],
+    ]
+    names = [relation.student.names[i] for i in relation.student_index]
+    labels = torch.tensor([names.index(relation.student.names[i]) for i in batch.labels[rows]])
+    expected = dkd_loss(shared[0][rows], shared[1][rows], labels)
+    for which in ("known", "all"):
+        terms = {"dkd": Term(loss="dkd")}
+        losses = Distiller(pupil, TeacherSide(teacher, relation, rows=which), terms)(batch)
+        torch.testing.assert_close(losses["loss/dkd"], expected.detach())
+
+
+def test_several_spots_are_summed_pair_by_pair(make_batch: MakeBatch) -> None:
+    pupil, teacher, relation = exact_pair("abc", "abc")
+    terms = {"at": Term(loss="at", at={"student": [0, 1], "teacher": [1, 0]})}  # type: ignore[arg-type]
+    losses = Distiller(pupil, TeacherSide(teacher, relation), terms)(make_batch(3))
+    ours, theirs = pupil.given.maps, teacher.network.given.maps
+    expected = at_loss(ours[0], theirs[1]) + at_loss(ours[1], theirs[0])
+    torch.testing.assert_close(losses["loss/at"], expected.detach())
+
+
+def test_a_loss_on_two_maps_reads_a_spot_and_the_next(make_batch: MakeBatch) -> None:
+    pupil, teacher, relation = exact_pair("abc", "abc")
+    terms = {"fsp": Term(loss="fsp", at={"student": [0, 1], "teacher": [0, 1]})}  # type: ignore[arg-type]
+    losses = Distiller(pupil, TeacherSide(teacher, relation), terms)(make_batch(3))
+    expected = fsp_loss(*pupil.given.maps, *teacher.network.given.maps)
+    torch.testing.assert_close(losses["loss/fsp"], expected.detach())
+
+
+def test_an_affinity_is_of_whatever_stands_at_its_spots(make_batch: MakeBatch) -> None:
+    pupil, teacher, relation = exact_pair("abc", "abc")
+    at = {"student": "embedding", "teacher": 0}
+    terms = {"affinity": Term(loss="affinity", at=at)}  # type: ignore[arg-type]
+    losses = Distiller(pupil, TeacherSide(teacher, relation), terms)(make_batch(3))
+    expected = affinity_loss(pupil.given.embedding, teacher.network.given.maps[0])
+    torch.testing.assert_close(losses["loss/affinity"], expected.detach())
+
+
+@pytest.mark.parametrize("rows", ["known", "all"])
+def test_similarity_transfer_takes_the_rows_that_it_is_told(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch, rows: str
+) -> None:
+    """With the true classes kept it is KD, on clean images too; no target is read."""
+    relation = LabelRelation(LabelSpace("bcd"), LabelSpace("abc"))
+    terms = {"kd": Term(loss="kd", rows=rows), "stkd": Term(loss="stkd", rows=rows)}
+    losses = Distiller(student, TeacherSide(make_teacher("bcd"), relation), terms)(make_batch(3))
+    assert losses["loss/stkd"].item() == pytest.approx(losses["loss/kd"].item(), rel=1e-5)
+
+
+def test_a_term_within_an_episode_reads_its_ways_and_support(
+    make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    teacher = make_teacher("abc")
+    student = make_teacher("abc", seed=1).network
+    terms = {name: Term(loss=name) for name in ("prototype", "episode_induced", "cross_entropy")}
+    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    distiller = Distiller(student, TeacherSide(teacher, relation), terms).eval()
+    batch = make_batch(3, size=9)
+    with pytest.raises(UserError, match="The loss 'prototype' reads way, but the batch is no episode"):
+        distiller(batch)
+    way, support = torch.tensor([1, 0, 2] * 3), torch.arange(9) < 5
+    episode = replace(batch, way=way, support=support)
+    losses = distiller(episode)
+    own, theirs = student.features(batch.images).embedding, teacher.features(batch.images).embedding
+    torch.testing.assert_close(losses["loss/prototype"], prototype_loss(own, way, support))
+    torch.testing.assert_close(
+        losses["loss/episode_induced"], episode_induced_loss(own, theirs, way, support)
+    )
+    assert losses["loss/cross_entropy"] == distiller(replace(episode, way=2 - way))["loss/cross_entropy"]

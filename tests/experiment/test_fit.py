@@ -1,0 +1,142 @@
+"""fit(): the loop on the caller's networks and data; run(): ``gkd run`` from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+import gkd
+from gkd.core.errors import UserError
+from gkd.data import ImageSet
+from gkd.models import build_network
+
+NAMES = ("a", "b", "c", "d")
+MakeSet = Callable[..., ImageSet]
+
+
+class Listed(Dataset):
+    """The images of a set as a torch data set; the jittered one draws a border anew each time."""
+
+    def __init__(self, images: ImageSet, *, jitter: bool = False) -> None:
+        self.images, self.jitter = images, jitter
+        self.targets = images.labels.tolist()
+        self.classes = list(images.space)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        pixels = self.images.images[number].clone()
+        if self.jitter:
+            pixels[0, 0] = torch.from_numpy(np.random.default_rng().integers(0, 256, 8, dtype=np.uint8))
+        return pixels, self.targets[number]
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_network("resnet8", num_classes=len(NAMES), in_channels=1)
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+WORDS = {"epochs": 4, "batch_size": 16, "optimiser": {"lr": 0.05}, "precision": "float32"}
+
+
+def test_a_student_learns_from_images_in_any_form(make_set: MakeSet, tmp_path: Path) -> None:
+    """The same images give the same bits, and nothing is written."""
+    train, test = make_set(NAMES, 64), make_set(NAMES, 40, seed=5)
+    loader = DataLoader(Listed(train), batch_size=16, shuffle=True)
+    os.chdir(tmp_path)
+    outcomes = [
+        gkd.fit(network(), data, "sp", teacher=network(1), test=test, **words)
+        for data, words in (
+            (train, WORDS),
+            (Listed(train), WORDS),
+            (loader, {key: value for key, value in WORDS.items() if key != "batch_size"}),
+        )
+    ]
+    assert all(same(outcomes[0].student, each.student) for each in outcomes[1:])
+    assert not list(tmp_path.iterdir())
+    metrics = outcomes[0].metrics
+    assert metrics["test/last"] > 60  # chance is 25
+    assert 1 <= metrics["epoch"] <= 4
+    assert not outcomes[0].student.training
+
+
+def test_a_folder_keeps_what_was_done(make_set: MakeSet, tmp_path: Path) -> None:
+    train = make_set(NAMES, 64)
+    whole = gkd.fit(network(), train, "student", folder=tmp_path / "run", **WORDS)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 4
+    again = gkd.fit(network(3), train, "student", folder=tmp_path / "run", **WORDS)
+    assert same(whole.student, again.student)  # read from the checkpoint, whatever it starts from
+    written = gkd.fit(network(), train, "student", **WORDS)
+    assert same(whole.student, written.student)
+
+
+def test_terms_are_a_method_of_one_stage(make_set: MakeSet) -> None:
+    train = make_set(NAMES, 64)
+    terms = {"cross_entropy": gkd.Term(loss="cross_entropy"), "pkt": gkd.Term(loss="pkt", weight=10)}
+    outcome = gkd.fit(network(), train, terms, teacher=network(1), **WORDS)
+    assert not same(outcome.student, network())
+    with pytest.raises(UserError, match="Terms alone say no length; give epochs"):
+        gkd.fit(network(), train, terms, teacher=network(1))
+
+
+def test_any_module_is_tapped_and_a_teacher_of_other_columns_has_unnamed_classes(make_set: MakeSet) -> None:
+    train = make_set(NAMES, 64)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 9))
+    terms = {"cross_entropy": gkd.Term(loss="cross_entropy"), "pkt": gkd.Term(loss="pkt", weight=10)}
+    before = {name: value.clone() for name, value in wide.state_dict().items()}
+    gkd.fit(plain, train, terms, teacher=wide, **WORDS)
+    assert all(torch.equal(value, before[name]) for name, value in wide.state_dict().items())
+    with pytest.raises(UserError, match="share no class"):
+        gkd.fit(plain, train, "kd", teacher=wide, **WORDS)
+
+
+def test_mistakes_are_named(make_set: MakeSet) -> None:
+    train = make_set(NAMES, 64)
+    with pytest.raises(UserError, match="is another image each time it is read"):
+        gkd.fit(network(), Listed(train, jitter=True), "student", **WORDS)
+    with pytest.raises(UserError, match="needs a teacher, but the experiment has none"):
+        gkd.fit(network(), train, "sp", **WORDS)
+    with pytest.raises(UserError, match="has 4 outputs and the images have 3 classes"):
+        gkd.fit(network(), make_set(NAMES[:3], 30), "student", **WORDS)
+    with pytest.raises(UserError, match=r"optimiser: lrr: .*Did you mean 'lr'"):
+        gkd.fit(network(), train, "student", **{**WORDS, "optimiser": {"lrr": 1}})
+    with pytest.raises(ValueError, match="Did you mean 'refilled'"):  # a UserError is one
+        gkd.fit(network(), train, "refiled", **WORDS)
+
+
+def test_run_is_gkd_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a name with overrides, and from sections; the second is the first, found again."""
+    monkeypatch.chdir(tmp_path)
+    first = gkd.run("quickstart", method="student", run={"epochs": 2, "threads": 1}, **{"run.seed": 3})
+    assert first.folder is not None
+    assert first.folder.name == "seed3"
+    assert not first.student.training
+    assert set(first.metrics) == {"test/last", "test/best"}
+    with pytest.raises(UserError, match="Did you mean 'epochs'"):
+        gkd.run("quickstart", run={"epoch": 2})
+    sections = {
+        "task": {"name": "standard"},
+        "data": {"name": "digits", "validation": {"per_class": 20}},
+        "student": {"network": "resnet8"},
+        "method": "student",
+        "run": {"epochs": 1, "threads": 1},
+    }
+    outcome = gkd.run(sections, run={"precision": "float32"})
+    assert len(outcome.mean) == 1
+    assert outcome.metrics["test/last"] > 20
