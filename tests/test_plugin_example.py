@@ -42,7 +42,14 @@ def test_it_is_short():
 def test_its_parts_are_listed_without_an_import_and_used_by_name(capsys, tmp_path):
     assert gkd("ls") == 0
     printed = capsys.readouterr().out
-    for part in ("parts:Stripes", "parts:TwoConvolutions", "parts:worst_class", "parts:Sign", "methods"):
+    for part in (
+        "parts:Stripes",
+        "parts:TwoConvolutions",
+        "parts:worst_class",
+        "parts:Sign",
+        "losses:gram_loss",
+        "methods",
+    ):
         assert f"gkd_example.{part} of the package" in printed
     assert gkd("show", "gram") == 0
     assert "optimiser: name sign" in capsys.readouterr().out
@@ -81,7 +88,8 @@ def test_a_name_of_gkds_is_refused_when_it_is_used(offer, capsys):
     for group, name, words in (
         ("gkd.networks", "resnet8", "student.network=resnet8"),
         ("gkd.datasets", "digits", "data.name=digits"),
-        ("gkd.methods", "kd", "method=kd"),
+        ("gkd.methods", "sp", "method=sp"),
+        ("gkd.losses", "kd", "method=kd"),
         ("gkd.metrics", "macro_f1", "evaluate.metrics=[macro_f1]"),
         ("gkd.optimisers", "AdamW", "optimiser.name=AdamW"),
     ):

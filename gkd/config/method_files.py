@@ -54,6 +54,7 @@ def method_content(name: str) -> dict[str, Any]:
         UserError: an unknown name, no such file, or a file that is not YAML.
     """
     if is_method_file(name):
+        method_name(name)  # which refuses what no folder can be called
         path = Path(name).expanduser()
         if not path.is_file():
             raise UserError(

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from gkd.config.data_section import Data, TeacherView, Validation
+from gkd.config.method_files import is_method_file
 from gkd.config.section import HomePath, Section
 from gkd.core.errors import UserError, unknown
 from gkd.methods.method import Method
@@ -103,6 +104,15 @@ class TeacherTraining(Section):
     seed: int = 0
     optimiser: Optimiser = Optimiser()
     batch_size: int | None = Field(default=None, ge=2)
+
+    @field_validator("method")
+    @classmethod
+    def _method_with_a_name(cls, method: str) -> str:
+        if is_method_file(method):  # its content would have to name the student's run too
+            raise ValueError(
+                f"{method} is a file; a teacher is trained by a method with a name (gkd ls methods)"
+            )
+        return method
 
 
 _EXPECTED = re.compile(r"(\d+(?:\.\d+)?)\s*%?\s*(?:(?:±|\+-|\+/-)\s*(\d+(?:\.\d+)?)\s*%?)?")

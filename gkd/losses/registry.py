@@ -15,13 +15,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from importlib.metadata import EntryPoint, entry_points
+from functools import cached_property
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError, unknown
+from gkd.core.plugins import entry_point_table, load_plugin, plugin
 from gkd.core.user_code import import_attribute, is_import_name, told
 from gkd.losses.needs import NEEDS, reads_teacher
 from gkd.losses.signature import Filled, Option, Signature, checked, signature_of
@@ -189,6 +189,7 @@ def counted_form(name: str) -> Callable[[Counted], Counted]:
     return register
 
 
+GROUP = "gkd.losses"  # of entry points
 _FOREIGN: dict[str, Loss] = {}
 
 
@@ -198,6 +199,8 @@ def loss_entry(name: str) -> Loss:
     Raises:
         UserError: an unknown name, a module that cannot be imported, or something that is no loss.
     """
+    if name in entry_point_table(GROUP):
+        plugin(GROUP, name, what="loss", ours=LOSSES)  # which refuses one that is called as ours
     entry = LOSSES.get(name) or _FOREIGN.get(name)
     if entry is None:
         entry = _FOREIGN[name] = _as_loss(_foreign_object(name), name)
@@ -211,24 +214,12 @@ def imported_loss(name: object) -> Loss | None:
 
 def loss_names() -> list[str]:
     """Every loss that has a name of its own: gkd's and those of installed packages."""
-    return [*LOSSES, *(name for name in _points() if name not in LOSSES)]
-
-
-@cache
-def _points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group="gkd.losses")}
+    return [*LOSSES, *(name for name in entry_point_table(GROUP) if name not in LOSSES)]
 
 
 def _foreign_object(name: str) -> Any:
-    if name in _points():
-        try:
-            return _points()[name].load()
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"The loss {name!r}, of an installed package, fails with {told(error)}"
-            ) from error
+    if name in entry_point_table(GROUP):
+        return load_plugin(GROUP, name, what="loss")
     if is_import_name(name):
         return import_attribute(name, what="loss")
     raise UserError(unknown("loss", name, loss_names()), code="unknown-loss")

@@ -92,10 +92,15 @@ def test_a_wrong_name_is_one_sentence(name: str, message: str) -> None:
 
 def test_mistakes_in_the_file_are_told_with_their_place() -> None:
     Path("methods/mine.yaml").write_text(METHOD.replace("epochs: 3", "epoch: 3"))
-    with pytest.raises(UserError, match=r"method\.stages\.first\.epoch: Unknown key 'epoch'"):
+    with pytest.raises(UserError, match=r"  stages\.first\.epoch: Unknown key 'epoch'"):
         load_method("methods/mine.yaml")
     with pytest.raises(UserError, match=r"method\.stages\.first\.epoch: Unknown key 'epoch'"):
         load("configs/try.yaml")
+
+
+def test_a_teacher_is_trained_by_a_method_with_a_name() -> None:
+    with pytest.raises(UserError, match=r"teacher\.train\.method: methods/mine.yaml is a file"):
+        load("configs/try.yaml", ["teacher.train.method=methods/mine.yaml"])
 
 
 def test_a_run_and_its_grid_need_the_file_no_more_when_they_are_finished(
