@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -85,3 +86,10 @@ def test_an_arrow_stands_for_an_import_that_no_chain_of_others_implies(house: Mo
         house.Import("gkd.commands.run", "gkd.commands.export", 1),
     ]
     assert house.shown_imports(every) == [("cli", "commands"), ("commands", "data")]
+
+
+def test_the_page_names_the_wings_of_every_floor(house: ModuleType) -> None:
+    page = (ROOT / "docs" / "concepts.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", page, flags=re.MULTILINE)
+    floors = {int(number): set(re.findall(r"\[`(\w+)`\]", wings)) for number, wings in rows}
+    assert floors == {number: set(wings) for number, wings in enumerate(house.FLOORS[:-1], start=1)}

@@ -58,7 +58,8 @@ def uninterrupted(tmp_path_factory) -> dict[str, str]:
     return results(folder)
 
 
-@pytest.mark.parametrize("stage", ["embedding", "classifier"])
+# In the embedding stage the routed run below is killed too.
+@pytest.mark.parametrize("stage", [pytest.param("embedding", marks=pytest.mark.full), "classifier"])
 def test_killed_in_a_stage_the_same_command_ends_with_the_same_bits(stage, uninterrupted, tmp_path):
     words = (*WORDS, "run.checkpoint_seconds=0")
     process = start(*words, cwd=tmp_path)
