@@ -211,7 +211,7 @@ IN_EVERY_RELATION = ("kd", "refilled", "crd")  # logits; stages that compare emb
 # Some compare networks of equal widths alone; published episodes need more classes and images than quickstart has, and
 # Adam a lower rate.
 ADAPTED = {
-    **{name: ["teacher.network=resnet14"] for name in ("fsp", "ucir", "podnet")},
+    **{name: ["teacher.network=resnet14"] for name in ("fsp", "ucir", "podnet", "coss")},
     **{name: [SMALL_EPISODES, "optimiser.lr=0.001"] for name in IN_EPISODES},
 }
 
