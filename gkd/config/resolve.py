@@ -123,7 +123,10 @@ def override_layers(overrides: Sequence[str]) -> list[Layer]:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not re.fullmatch(r"[\w\-]+(\.[\w\-/]+)*", key):
-            raise UserError(f"The override {override!r} is not of the form a.b=c, such as run.seed=1.")
+            raise UserError(
+                f"The override {override!r} is not of the form a.b=c, such as run.seed=1.",
+                code="override-form",
+            )
         content: dict[str, Any] = {}
         if not value.strip():
             raise UserError(f"The override {override!r} has no value; write {key}=null to unset the key.")
@@ -150,7 +153,7 @@ def resolve(name: str, layers: Sequence[Layer], trusted: frozenset[str] | None =
     try:
         experiment = model.model_validate(merged)
     except ValidationError as error:
-        raise UserError(sentences(error, model, name, origins)) from None
+        raise UserError(sentences(error, model, name, origins), code="invalid-config") from None
     if experiment.run.epochs is not None:
         experiment.method.epochs(experiment.run.epochs)
     return Resolved(name, experiment, tuple(layers), origins, trusted)
@@ -223,7 +226,7 @@ def _experiment_model(task: Any, name: str) -> type[Experiment]:
     if task_name is None:
         raise UserError(f"{name}: task.name is missing; allowed: {', '.join(sorted(TASKS))}.")
     if not isinstance(task_name, str) or task_name not in TASKS:
-        raise UserError(f"{name}: task.name: {unknown('task', str(task_name), TASKS)}")
+        raise UserError(f"{name}: task.name: {unknown('task', str(task_name), TASKS)}", code="unknown-task")
     options = TASKS[task_name].load().Options
     return create_model("Experiment", __base__=Experiment, task=(options, ...))
 

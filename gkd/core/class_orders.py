@@ -77,7 +77,8 @@ def class_order(space: LabelSpace, order: str = "natural") -> LabelSpace:
         return space.select([int(column) for column in permutation])
     named = ", ".join(repr(name) for name in NAMED_ORDERS)
     raise UserError(
-        f"Class order {order!r} is unknown; use 'natural', {named}, or a seed below 2^32 such as '1993'."
+        f"Class order {order!r} is unknown; use 'natural', {named}, or a seed below 2^32 such as '1993'.",
+        code="unknown-class-order",
     )
 
 

@@ -32,7 +32,10 @@ class LabelSpace:
         seen: set[str] = set()
         for name in self.names:
             if name in seen:
-                raise UserError(f"The class {name!r} appears twice in a label space; class names are unique.")
+                raise UserError(
+                    f"The class {name!r} appears twice in a label space; class names are unique.",
+                    code="class-twice",
+                )
             seen.add(name)
 
     def __len__(self) -> int:

@@ -49,7 +49,8 @@ def aligned_logits(
     if columns != teacher_columns:
         raise UserError(
             f"The student's logits have {columns} columns, the teacher's {teacher_columns}; "
-            "give both the aligned columns of their shared classes."
+            "give both the aligned columns of their shared classes.",
+            code="other-shapes",
         )
     if columns < 2:
         raise UserError(

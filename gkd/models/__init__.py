@@ -227,7 +227,7 @@ def _checked_options(name: str, factory: partial[Any], options: Mapping[str, Any
     for option, value in options.items():
         if option not in known:
             reason = unknown("option", option, [*known, "head"])
-            raise UserError(f"Network {name!r}: {reason[0].lower()}{reason[1:]}")
+            raise UserError(f"Network {name!r}: {reason[0].lower()}{reason[1:]}", code="unknown-option")
         try:
             checked[option] = TypeAdapter(types[option]).validate_python(value)
         except ValidationError as error:

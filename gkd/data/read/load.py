@@ -30,7 +30,9 @@ def check_dataset_name(name: str) -> None:
         plugin(GROUP, name, what=_WHAT, ours=DATASETS)  # which refuses one that is called as ours
     elif name not in DATASETS and not is_import_name(name):
         allowed = [*DATASETS, *entry_point_table(GROUP)]
-        raise UserError(f"{unknown(_WHAT, name, allowed)} Or one of your own: {FORM}.")
+        raise UserError(
+            f"{unknown(_WHAT, name, allowed)} Or one of your own: {FORM}.", code="unknown-data-set"
+        )
 
 
 def why_unread(name: str, root: Path | None) -> str | None:
