@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("losses", "models", "data", "metrics", "storage"),
-    ("methods", "few_shot"),
+    ("methods",),
     ("distill", "problems"),
     ("training", "config"),
     ("experiment",),
-    ("incremental",),
+    ("incremental", "few_shot"),
     ("report", "tasks"),
     ("commands",),
     ("cli",),

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.problems.classes import Classes, Order
 from gkd.problems.problem import Problem, Source
-from gkd.problems.task import TaskOptions
+from gkd.problems.task import Task, TaskOptions
 
 
 class CrossTaskOptions(TaskOptions):
@@ -42,7 +42,7 @@ class CrossTaskOptions(TaskOptions):
         return self
 
 
-class CrossTask:
+class CrossTask(Task):
     """One problem whose two sides may have different classes, and different data sets."""
 
     Options = CrossTaskOptions
@@ -69,3 +69,6 @@ class CrossTask:
         yield Problem(
             "student", relation, teacher.restrict(relation.teacher), student.restrict(relation.student)
         )
+
+    def for_judging(self) -> CrossTaskOptions:
+        return self.options.model_copy(update={"teacher_classes": None, "aliases": {}})

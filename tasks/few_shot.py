@@ -13,9 +13,11 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import ImageSet, gather
 from gkd.data.episodes import draw_episodes
 from gkd.few_shot.classifiers import CENTRED, known_classifiers
-from gkd.few_shot.judging import MOST_QUERIES, EpisodeSet, FewShot
+from gkd.few_shot.judging import MOST_QUERIES, EpisodeSet
 from gkd.few_shot.learn2learn import NAMELESS, TASKSETS, learn2learn_episodes
+from gkd.few_shot.task_judging import EpisodeJudging
 from gkd.problems.problem import Problem, Source
+from gkd.problems.task import Task
 
 from .splits import (
     ClassSplitOptions,
@@ -27,6 +29,7 @@ from .splits import (
     sides,
     teacher_task,
     validation_classes,
+    without_teacher,
 )
 
 
@@ -111,7 +114,7 @@ class FewShotOptions(ClassSplitOptions):
     episodes: EpisodeOptions = EpisodeOptions()
 
 
-class FewShotTask:
+class FewShotTask(Task):
     """One problem over the base classes; the student is judged on episodes over novel ones."""
 
     Options = FewShotOptions
@@ -127,25 +130,25 @@ class FewShotTask:
         relation = self.spaces(teacher.space, student.space)
         validation, novel = validation_classes(self.options, student), self._novel(student)
         check_apart({"base": relation.student, "validation": validation, "novel": novel.images.space})
-        known = leak(self.options, relation, novel.images.space)
+        leaked = leak(self.options, relation, novel.images.space)
         if self.options.episodes.taskset in NAMELESS:
-            known = (*known, f"perhaps all of learn2learn's {self.options.episodes.taskset}")
-        own = of_classes(student, relation.student)
-        held_out = gather(parts_of(student), validation) if validation else own.validation
+            leaked = (*leaked, f"perhaps all of learn2learn's {self.options.episodes.taskset}")
+        base = of_classes(student, relation.student)
+        held_out = gather(parts_of(student), validation) if validation else base.validation
         options = self.options.episodes
         chosen = self._drawn(held_out, options.validation, options.ways[:1], "validation classes")
-        few_shot = FewShot(novel, chosen, options.classifiers)
-        theirs = of_classes(teacher, relation.teacher)
-        yield Problem("student", relation, theirs, own, measured=own.train, few_shot=few_shot, leak=known)
+        judging = EpisodeJudging(novel, chosen, options.classifiers)
+        of_teacher = of_classes(teacher, relation.teacher)
+        yield Problem(
+            "student", relation, of_teacher, base, measured=base.train, judging=judging, leak=leaked
+        )
 
     def _novel(self, source: Source) -> EpisodeSet:
         """The episodes of the test, by whatever draws them."""
         options = self.options.episodes
-        if options.source == "gkd":
+        if options.taskset is None or options.root is None:  # both or none, as the source says
             images = gather(parts_of(source), novel_classes(self.options, source))
             return self._drawn(images, options.count, options.ways, "novel classes")
-        assert options.taskset is not None
-        assert options.root is not None
         if options.taskset in NAMELESS and not self.options.allow_leak:
             raise UserError(
                 f"learn2learn's {options.taskset} does not name its classes as data.name does, so nobody can tell "
@@ -158,15 +161,18 @@ class FewShotTask:
             queries=options.queries, count=options.count, seed=options.seed, allow_leak=self.options.allow_leak,
         )  # fmt: skip
         if images.image_shape != source.train.image_shape:
-            theirs, ours = ("×".join(map(str, part.image_shape)) for part in (images, source.train))
+            novel, base = ("×".join(map(str, part.image_shape)) for part in (images, source.train))
             raise UserError(
-                f"The images of learn2learn's {options.taskset} are {theirs} and those of data.name {ours}; set "
+                f"The images of learn2learn's {options.taskset} are {novel} and those of data.name {base}; set "
                 "data.image_size and data.channels to theirs."
             )
         return EpisodeSet(images, (drawn,), options.shots)
 
     def teacher_task(self) -> dict[str, Any] | None:
         return teacher_task(self.options)
+
+    def for_judging(self) -> FewShotOptions:
+        return without_teacher(self.options)
 
     def _drawn(self, images: ImageSet, count: int, ways: tuple[int, ...], what: str) -> EpisodeSet:
         options = self.options.episodes

@@ -9,11 +9,14 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.incremental.dry_run import step_trials
+from gkd.incremental.loop import solve_steps
 from gkd.incremental.memory import SELECTIONS
+from gkd.incremental.problem import IncrementalProblem, step_problems
 from gkd.incremental.scenario import Steps, class_steps, folder_steps, given_steps, seen_classes
-from gkd.incremental.step import Rehearsal, Step
-from gkd.problems.problem import Problem, Source
-from gkd.problems.task import TaskOptions
+from gkd.incremental.step import Rehearsal
+from gkd.problems.problem import Source
+from gkd.problems.task import Task, TaskOptions
 
 # A seed may be written as a number in YAML; a list names every class.
 ArrivalOrder = Annotated[
@@ -74,11 +77,13 @@ class IncrementalOptions(TaskOptions):
         return self
 
 
-class IncrementalTask:
+class IncrementalTask(Task):
     """One problem a step; the first has no old class, and the model of each is the teacher of the next."""
 
     Options = IncrementalOptions
     students_teach = True
+    solver = solve_steps
+    trials = step_trials
 
     def __init__(self, options: IncrementalOptions) -> None:
         self.options = options
@@ -91,10 +96,9 @@ class IncrementalTask:
         elif options.steps is not None:
             steps = given_steps(space, options.steps)
         else:
-            assert options.base is not None
-            assert options.increment is not None  # checked together
             order = str(seed) if options.order == "seed" else options.order
-            steps = class_steps(space, base=options.base, increment=options.increment, order=order)
+            base, increment = options.base or 0, options.increment or 1  # given where steps are not
+            steps = class_steps(space, base=base, increment=increment, order=order)
         if options.start_from >= len(steps):
             raise UserError(
                 f"task.start_from={options.start_from} leaves nothing to learn: there are {len(steps)} steps; use 1 to "
@@ -107,32 +111,21 @@ class IncrementalTask:
         steps, start = self.steps(student), self.options.start_from
         return LabelRelation(seen_classes(steps, start - 1), seen_classes(steps, start))
 
-    def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
+    def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[IncrementalProblem]:
         """One problem a step, without exemplars, which follow from the models of the steps before.
 
         Raises:
             UserError: test images of other classes, or a memory of less than an exemplar a class.
         """
         options = self.options
-        steps = self.steps(student.space, seed)
-        everything = student.restrict(seen_classes(steps, len(steps) - 1))
-        rehearsal = Rehearsal(options.memory_total, options.memory_per_class, options.selection)
-        rehearsal.per_class(len(everything.space))  # refuses a memory that is too small in the end
-        for number in range(len(steps)):
-            step = Step(
-                number,
-                steps,
-                everything.train,
-                rehearsal,
-                options.start_from - 1,
-                options.fresh_student,
-                options.base_epochs,
-            )
-            old = seen_classes(steps, max(number - 1, 0))
-            own = Source(
-                step.new_images(),
-                everything.validation.restrict(step.seen),
-                everything.test.restrict(step.seen),
-            )
-            theirs = own if number == 0 else everything.restrict(old)
-            yield Problem(f"step-{number + 1}", LabelRelation(old, step.seen), theirs, own, "all", step=step)
+        yield from step_problems(
+            student,
+            self.steps(student.space, seed),
+            rehearsal=Rehearsal(options.memory_total, options.memory_per_class, options.selection),
+            start_from=options.start_from - 1,
+            fresh=options.fresh_student,
+            base_epochs=options.base_epochs,
+        )
+
+    def for_judging(self) -> IncrementalOptions:
+        return self.options.model_copy(update={"start_from": 1})

@@ -15,7 +15,9 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import ImageSet, gather
 from gkd.data.episodes import draw_episodes
 from gkd.few_shot.classifiers import known_classifiers
+from gkd.few_shot.task_judging import FrozenClassifiers
 from gkd.problems.problem import Problem, Source
+from gkd.problems.task import Task
 
 from .splits import (
     ClassSplitOptions,
@@ -28,6 +30,7 @@ from .splits import (
     sides,
     teacher_task,
     validation_classes,
+    without_teacher,
 )
 
 
@@ -54,7 +57,7 @@ class MiddleShotOptions(ClassSplitOptions):
     frozen: Annotated[tuple[str, ...], AfterValidator(known_classifiers)] = ("nearest-mean", "logistic")
 
 
-class MiddleShotTask:
+class MiddleShotTask(Task):
     """One problem a seed: N novel classes, K images of each; the teacher knows the base classes alone."""
 
     Options = MiddleShotOptions
@@ -64,9 +67,9 @@ class MiddleShotTask:
 
     def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
         """The relation of the teacher's classes to those of the tasks: disjoint but for what leaks."""
-        theirs = sides(self.options, teacher, student).teacher
+        of_teacher = sides(self.options, teacher, student).teacher
         # Test images of classes of their own name these; until they are looked at, they are none of the teacher's.
-        return LabelRelation(theirs, novel_among(self.options, student) or LabelSpace(["a novel class"]))
+        return LabelRelation(of_teacher, novel_among(self.options, student) or LabelSpace(["a novel class"]))
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         options = self.options
@@ -77,7 +80,7 @@ class MiddleShotTask:
         relation = sides(options, teacher.space, student.space)
         validation, novel = validation_classes(options, student), novel_classes(options, student)
         check_apart({"base": relation.student, "validation": validation, "novel": novel})
-        known = leak(options, relation, novel)
+        leaked = leak(options, relation, novel)
         images = gather(parts_of(student), novel)
         most = max(options.most_shots, options.shots)
         drawn = draw_episodes(
@@ -87,14 +90,20 @@ class MiddleShotTask:
         space = novel.select(drawn.classes[seed].tolist())
         train, test = (_of_task(images, index[seed], space) for index in (drawn.support, drawn.query))
         # Too few images to hold any out: nothing is chosen on these, and the last epoch's student is the result.
-        own = Source(train, train, test)
+        of_student = Source(train, train, test)
         of_task = LabelRelation(relation.teacher, space)  # aliases are of base classes
-        theirs = of_classes(teacher, relation.teacher)
+        of_teacher = of_classes(teacher, relation.teacher)
         measured = student.train.restrict(relation.student)
-        yield Problem("student", of_task, theirs, own, measured=measured, frozen=options.frozen, leak=known)
+        judging = FrozenClassifiers(options.frozen)
+        yield Problem(
+            "student", of_task, of_teacher, of_student, measured=measured, judging=judging, leak=leaked
+        )
 
     def teacher_task(self) -> dict[str, Any] | None:
         return teacher_task(self.options)
+
+    def for_judging(self) -> MiddleShotOptions:
+        return without_teacher(self.options)
 
 
 def _of_task(images: ImageSet, index: Tensor, space: LabelSpace) -> ImageSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -80,14 +80,17 @@ class ClassSplitOptions(TaskOptions):
         return self.model_dump(mode="json", include=kept, exclude_defaults=True)
 
 
+Split = TypeVar("Split", bound=ClassSplitOptions)
+
+
 def sides(options: ClassSplitOptions, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
     """The teacher's classes, chosen or by themselves, against the base classes."""
     base = base_classes(options, student)
     if options.teacher_classes is not None:
-        theirs = options.teacher_classes.select(teacher)
+        of_teacher = options.teacher_classes.select(teacher)
     else:
-        theirs = base if set(base) <= set(teacher) else teacher  # another data set's are all its own
-    return LabelRelation(theirs, base, options.aliases)
+        of_teacher = base if set(base) <= set(teacher) else teacher  # another data set's: all of them
+    return LabelRelation(of_teacher, base, options.aliases)
 
 
 def teacher_task(options: ClassSplitOptions) -> dict[str, Any] | None:
@@ -103,6 +106,11 @@ def teacher_task(options: ClassSplitOptions) -> dict[str, Any] | None:
         "classifiers": "nearest-mean",
     }
     return {"name": "few_shot", **options.classes, "episodes": few}
+
+
+def without_teacher(options: Split) -> Split:
+    """The options without the teacher's classes, which may be those of images that are gone."""
+    return options.model_copy(update={"teacher_classes": None, "aliases": {}})
 
 
 def parts_of(source: Source) -> list[ImageSet]:
@@ -169,9 +177,9 @@ def novel_among(options: ClassSplitOptions, train: LabelSpace) -> LabelSpace | N
         return options.novel.select(train)
     if options.novel is None:
         return None
-    assert isinstance(options.base, int)  # one kind of split
-    assert not isinstance(options.validation, Classes)
-    counts = (options.base, options.validation or 0, options.novel)
+    counts = [
+        part if isinstance(part, int) else 0 for part in (options.base, options.validation, options.novel)
+    ]
     return LabelSpace(_in_turn(train, options.order, counts)[2])
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.problems.classes import Classes
 from gkd.problems.problem import Problem, Source
-from gkd.problems.task import TaskOptions
+from gkd.problems.task import Task, TaskOptions
 
 
 class StandardOptions(TaskOptions):
@@ -19,13 +19,21 @@ class StandardOptions(TaskOptions):
     classes: Classes | None = None
 
 
-class Standard:
+class Standard(Task):
     """One problem over one label space."""
 
     Options = StandardOptions
+    teacher_classes_key = "task.classes"
 
     def __init__(self, options: StandardOptions) -> None:
         self.options = options
+
+    @staticmethod
+    def section(classes: Sequence[str] | None) -> dict[str, Any]:
+        """The task section over some classes, or over all of the data's."""
+        if classes is None:
+            return {"name": "standard"}
+        return {"name": "standard", "classes": {"names": list(classes)}}
 
     def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
         classes = self.options.classes

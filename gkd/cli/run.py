@@ -9,10 +9,11 @@ from rich.console import Console
 
 from gkd.cli import add_config_arguments
 from gkd.commands.dry_run import dry_run
-from gkd.commands.run import run, title
+from gkd.commands.run import run
 from gkd.config.load import load
 from gkd.config.resolve import Resolved
 from gkd.experiment.run_folder import run_folder
+from gkd.experiment.solve import title
 from gkd.incremental.matrix_file import read_matrices
 from gkd.report.incremental_table import step_table
 from gkd.report.markdown import leak_sentence, number

@@ -12,10 +12,9 @@ from gkd.config.load import load
 from gkd.config.schema import Experiment
 from gkd.core.errors import UserError
 from gkd.data import why_unread
-from gkd.experiment.prepare import problem_of, problems_of, relation_of
+from gkd.experiment.sides import sides_of
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
-from gkd.training.caches import Caches
 
 HELP = "check a config and print it resolved, with the origin of each value"
 
@@ -47,15 +46,15 @@ def _about_the_relation(experiment: Experiment) -> list[str]:
         unread = why_unread(data.name, data.root)
         if unread is not None:
             return [f"{unread}, so classes and method were not checked"]
-    caches = Caches()
-    relation = relation_of(experiment, caches)
+    sides = sides_of(experiment)
+    relation = sides.relation
     reason = refusal(experiment.method, relation)
     if experiment.compare is None:
-        problem_of(experiment, caches)  # which refuses what a run would
+        sides.first_problem()  # which refuses what a run would
     elif reason is None:
-        next(problems_of(experiment, caches))  # which refuses what no row can have
+        next(sides.problems())  # which refuses what no row can have
         try:
-            problem_of(experiment, caches)
+            sides.first_problem()
         except UserError as error:
             reason = str(error)
     return [str(relation), *([reason] if reason else [])]

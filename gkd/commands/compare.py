@@ -19,8 +19,9 @@ from gkd.config.schema import Compare, MethodRow
 from gkd.config.shipped import load_method
 from gkd.core.errors import UserError, unknown
 from gkd.experiment.environment import command
-from gkd.experiment.prepare import prepare, relation_of, relation_to_check
+from gkd.experiment.prepare import prepare
 from gkd.experiment.run_folder import finished, run_folder, slug
+from gkd.experiment.sides import sides_of
 from gkd.incremental.matrix_file import read_matrices
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
@@ -74,11 +75,11 @@ class Place:
     def absent(self, caches: Caches) -> AbsentCell | None:
         """The row with the reason why the label relation denies the method, or None."""
         experiment = self.resolved.experiment
-        reason = refusal(experiment.method, relation_to_check(experiment, caches))
+        sides = sides_of(experiment, caches)
+        reason = refusal(experiment.method, sides.taught_relation)
         if reason is None:
             return None
-        kind = relation_of(experiment, caches).kind
-        return AbsentCell(label=self.label, axes=self.axes, relation=kind, absent=reason)
+        return AbsentCell(label=self.label, axes=self.axes, relation=sides.relation.kind, absent=reason)
 
 
 def section(resolved: Resolved) -> Compare:

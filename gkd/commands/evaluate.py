@@ -12,22 +12,19 @@ import torch
 from torch import nn
 
 from gkd.config.load import from_content, load
-from gkd.config.resolve import Resolved
 from gkd.core.errors import UserError
-from gkd.experiment.judge import class_scores, judge, on_episodes
+from gkd.experiment.judge import judge, with_verdict
 from gkd.experiment.networks import load_network
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.run_folder import finished
-from gkd.few_shot.judging import summarised
-from gkd.incremental.answers import final_scores
 from gkd.methods.method import Method
 from gkd.problems.problem import Problem
+from gkd.problems.task import plain_task, task_of
 from gkd.storage.judged import Judged
 from gkd.storage.run_files import WEIGHTS
-from gkd.storage.run_results import RunSummary
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.training.device import use_threads
-from gkd.training.predictions import predict
+from gkd.training.predictions import predict, student_outputs
 from gkd.training.settings import Settings
 
 
@@ -106,7 +103,6 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
 
 def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:
     """What a weight file says of its network, as the sections of an experiment."""
-    task: dict[str, Any] = {"name": "standard"}
     data = {key: getattr(metadata, key) for key in ("mean", "std") if getattr(metadata, key) is not None}
     student = {
         key: getattr(metadata, key) for key in ("network", "options", "taps") if getattr(metadata, key)
@@ -115,10 +111,14 @@ def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:
         channels, height, width = metadata.image_shape
         data.update({"channels": channels} if channels in (1, 3) else {})
         data.update({"image_size": height} if height == width else {})
-    if metadata.classes is not None:
-        task["classes"] = {"names": metadata.classes}
     run = {"precision": "float32"}  # the file's accuracy, whatever this machine's precision
-    return {"task": task, "data": data, "student": student, "method": "student", "run": run}
+    return {
+        "task": plain_task(metadata.classes),
+        "data": data,
+        "student": student,
+        "method": "student",
+        "run": run,
+    }
 
 
 def evaluate_run(
@@ -138,7 +138,7 @@ def evaluate_run(
     if summary is None:
         what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
         raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
-    prepared, method = final_problem(folder, summary, overrides, vouched=vouched)
+    prepared, method = final_problem(folder, overrides, vouched=vouched)
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
     results: dict[str, Judged] = {}
@@ -152,28 +152,25 @@ def evaluate_run(
         section, images = prepared.experiment.student, prepared.problem.student.train
         student = load_network(section, folder / name, images, len(names)).network
         student.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        logits = final_answers(folder, student, prepared.problem, method, prepared.settings)
-        results[which] = judge(
-            logits,
+        problem, outputs = prepared.problem, student_outputs(student, prepared.settings)
+        judged = judge(
+            final_answers(student, problem, method, prepared.settings),
             test.labels.cpu(),
             method,
             added=prepared.experiment.evaluate.metrics,
-            relation=prepared.problem.relation,
+            relation=problem.relation,
         )
-        if prepared.problem.few_shot is not None:
-            episodes = summarised(on_episodes(student, prepared.problem, prepared.settings))
-            results[which] = results[which].model_copy(update={"few_shot": episodes})
+        results[which] = with_verdict(judged, problem.judging.judge(outputs, problem.student))
     return RunEvaluation(summary.config, summary.method, summary.seed, summary.leak, results)
 
 
 def final_problem(
-    folder: Path, summary: RunSummary, overrides: Sequence[str] = (), *, vouched: frozenset[str] = frozenset()
+    folder: Path, overrides: Sequence[str] = (), *, vouched: frozenset[str] = frozenset()
 ) -> tuple[Prepared, Method]:
     """What a finished run's students are judged with, and the method that says what answers for them.
 
     Args:
         folder: the run's.
-        summary: what ``finished`` says of it.
         overrides: ``a.b=c`` over its config.
         vouched: names to import that the user has given elsewhere.
     """
@@ -181,23 +178,15 @@ def final_problem(
     read = partial(load, folder / "config.yaml", from_run=True, vouched=vouched)
     method = read(overrides).experiment.method
     words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
-    words += ["task.start_from=1"] if summary.incremental is not None else []
-    prepared = prepare(_of_student_alone(read(words)), final=True)
-    return prepared, method
-
-
-def final_answers(
-    folder: Path, student: nn.Module, problem: Problem, method: Method, settings: Settings
-) -> torch.Tensor:
-    """``[N, C]``: scores of a problem's test images by what answers for the student of a finished run."""
-    answer = class_scores if problem.step is None else partial(final_scores, folder)
-    return answer(student, problem, method, settings)
-
-
-def _of_student_alone(resolved: Resolved) -> Resolved:
-    """The experiment without what its task says of a teacher's classes, which may be those of other images."""
+    resolved = read(words)
     experiment = resolved.experiment
-    own: dict[str, Any] = {"teacher_classes": None, "aliases": {}}
-    own = {key: value for key, value in own.items() if key in type(experiment.task).model_fields}
-    task = experiment.task.model_copy(update=own)
-    return replace(resolved, experiment=experiment.model_copy(update={"task": task}))
+    task = task_of(experiment.task).for_judging()
+    alone = replace(resolved, experiment=experiment.model_copy(update={"task": task}))
+    prepared = prepare(alone, final=True)
+    return prepared.with_problem(prepared.problem.finished(folder)), method
+
+
+def final_answers(student: nn.Module, problem: Problem, method: Method, settings: Settings) -> torch.Tensor:
+    """``[N, C]``: scores of a problem's test images by what answers for the student of a finished run."""
+    outputs = student_outputs(student, settings)
+    return problem.judging.scores(outputs, problem.student, by_head=method.judged_by_head)

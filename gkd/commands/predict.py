@@ -109,10 +109,10 @@ def recognise_known(
     if summary.judged_by == "head":
         ((logits, _),) = student.outputs(queries)
         return _answered(images, logits.softmax(1), classes)
-    prepared, method = final_problem(run, summary, overrides)
+    prepared, method = final_problem(run, overrides)
     problem = replace(prepared.problem, student=replace(prepared.problem.student, test=queries))
     network = load_network(student.section, student.path, queries).network.to(prepared.settings.device)
-    scores = final_answers(run, network, problem, method, prepared.settings)
+    scores = final_answers(network, problem, method, prepared.settings)
     return _answered(images, (_SCALE * scores).softmax(1), classes)
 
 

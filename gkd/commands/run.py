@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,38 +11,29 @@ import torch
 from rich.console import Console
 
 from gkd.commands.evaluate import evaluate_run
-from gkd.config import schema
 from gkd.config.layers import Layer
 from gkd.config.load import load
 from gkd.config.resolve import Resolved, override_layers, resolve
 from gkd.config.trust import named_in
-from gkd.data import ImageSet, StreamedPixels
-from gkd.distill.teacher import Teacher
 from gkd.experiment.fit import Outcome
-from gkd.experiment.judge import check_expected, on_frozen, prove_teacher
-from gkd.experiment.prepare import Prepared, prepare
-from gkd.experiment.results import finish
-from gkd.experiment.run_folder import describe_run, finished, locked, run_folder
-from gkd.experiment.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
-from gkd.incremental.loop import solve_steps
+from gkd.experiment.judge import check_expected
+from gkd.experiment.prepare import prepare
+from gkd.experiment.run_folder import finished, run_folder
+from gkd.experiment.solve import Job, solve_problem
 from gkd.models.load import load_network
-from gkd.problems.problem import Problem
 from gkd.report.incremental_table import CURVES_PLOT, plot_run
 from gkd.report.run_plots import FEW_SHOT_PLOT, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
 from gkd.storage.records import write_record
 from gkd.storage.run_files import EPISODES, MATRIX, ROUTING, SUMMARY, WEIGHTS
 from gkd.storage.run_results import RunSummary
-from gkd.storage.weights import load_body
 from gkd.training.caches import Caches
 from gkd.training.device import use_threads
-from gkd.training.loop import fit
-from gkd.training.progress import Reporter
 
 
 def run(
     resolved: Resolved, console: Console, *, wait: bool = False, caches: Caches | None = None
 ) -> tuple[RunSummary, bool]:
-    """Solves an experiment's problem, or continues it, or reports it where it is finished.
+    """Solves an experiment's problems, or continues, or reports them where they are finished.
 
     Args:
         resolved: the experiment.
@@ -71,34 +61,16 @@ def run(
     threads = use_threads(experiment.run.threads)
     torch.use_deterministic_algorithms(experiment.run.deterministic)
     prepared = prepare(resolved, caches=caches)
-    if prepared.problem.step is not None:
-        return _run_steps(prepared, folder, console, threads, wait=wait)
-    console.print(
-        f"data      {describe_images(prepared.problem.student.train)}", markup=False, highlight=False
-    )
-    teacher, problem = obtain_teacher(prepared, console)
-    _start_from_pretrained(prepared, console)
-    frozen = on_frozen(prepared.student, problem, prepared.settings)
-    with locked(folder, console if wait else None):
-        done = finished(folder)
-        if done is not None:  # by the process that was waited for
-            return done, False
-        describe_run(folder, prepared, threads)
-        with Reporter(console, title(resolved), every=experiment.run.log_seconds) as reporter:
-            last, best, position = fit(
-                prepared.student,
-                teacher,
-                problem,
-                experiment.method,
-                prepared.epochs,
-                prepared.settings,
-                folder,
-                reporter,
-            )
-        states = {"last": last, "best": best}
-        summary = finish(folder, prepared, problem, teacher, states, position, threads, frozen)
+
+    def solve_first(other: Resolved) -> Path:
+        run(other, console, wait=True, caches=prepared.settings.caches)
+        return run_folder(other)
+
+    solve = type(prepared.task).solver or solve_problem
+    summary, trained = solve(Job(prepared, folder, threads, console, solve_first, wait))
+    if trained:
         _plot(folder, console)
-        return summary, True
+    return summary, trained
 
 
 def run_config(config: str | Path | Mapping[str, Any], **overrides: Any) -> Outcome:
@@ -141,27 +113,6 @@ def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", value
 
 
-def _run_steps(
-    prepared: Prepared, folder: Path, console: Console, threads: int, *, wait: bool
-) -> tuple[RunSummary, bool]:
-    """``run`` for a task of several problems, each of which follows from the one before."""
-    step = prepared.problem.step
-    assert step is not None
-    images = describe_images(step.images)
-    console.print(f"data      {images}, {len(step.steps)} steps", markup=False, highlight=False)
-    given = None
-    if prepared.experiment.teacher is not None:
-        given = teacher_checkpoint(prepared, prepared.experiment.teacher, console)
-    with locked(folder, console if wait else None):
-        done = finished(folder)
-        if done is not None:  # by the process that was waited for
-            return done, False
-        describe_run(folder, prepared, threads)
-        summary = solve_steps(prepared, given, folder, console, title(prepared.resolved), threads)
-        _plot(folder, console)
-        return summary, True
-
-
 def add_metrics(summary: RunSummary, folder: Path, resolved: Resolved) -> RunSummary:
     """A finished run's summary, written again with what it lacks of ``evaluate.metrics``, from the saved students."""
     lacking = [name for name in resolved.experiment.evaluate.metrics if name not in summary.last.metrics]
@@ -193,51 +144,3 @@ def _plot(folder: Path, console: Console) -> None:
         if can_plot():
             shown = f"plot      {draw(folder)}"
         console.print(shown, markup=False, highlight=False, soft_wrap=True)
-
-
-def title(resolved: Resolved) -> str:
-    """What a run is called in logs."""
-    experiment = resolved.experiment
-    return f"{resolved.name} {experiment.method.name} seed {experiment.run.seed}"
-
-
-def describe_images(images: ImageSet) -> str:
-    """How many images there are, of which shape, and whether they are in memory or streamed from disk."""
-    shape = "x".join(map(str, images.image_shape))
-    gigabytes = len(images) * math.prod(images.image_shape) / 2**30
-    if isinstance(images.images, StreamedPixels):
-        where = f"streamed from {images.images.root} by {images.images.workers} workers"
-        return f"{len(images)} training images of {shape}, {where} ({gigabytes:.1f} GiB decoded)"
-    return f"{len(images)} training images of {shape} in memory ({gigabytes:.2g} GiB)"
-
-
-def obtain_teacher(prepared: Prepared, console: Console) -> tuple[Teacher | None, Problem]:
-    """The teacher that the method needs: its checkpoint, or the run that trains it, shared by all."""
-    options = prepared.experiment.teacher
-    if options is None or not prepared.experiment.method.needs_teacher:
-        return None, prepared.problem
-    checkpoint = teacher_checkpoint(prepared, options, console)
-    teacher, problem = load_teacher(prepared, checkpoint)
-    console.print(prove_teacher(teacher, problem, prepared, checkpoint), markup=False, highlight=False)
-    return teacher, problem
-
-
-def teacher_checkpoint(prepared: Prepared, options: schema.Teacher, console: Console) -> Path:
-    """Where the teacher's weights are, after its run where they are trained here."""
-    if options.checkpoint is not None:
-        return options.checkpoint
-    if prepared.experiment.method.needs_teacher:
-        check_shapes(prepared)
-    training = teacher_experiment(prepared)
-    run(training, console, wait=True, caches=prepared.settings.caches)
-    return run_folder(training) / WEIGHTS[options.weights]
-
-
-def _start_from_pretrained(prepared: Prepared, console: Console) -> None:
-    """Lets the student start from the run that trains it on the base classes, where the experiment says so."""
-    if prepared.experiment.student.pretrain is None:
-        return
-    training = pretraining_experiment(prepared)
-    run(training, console, wait=True, caches=prepared.settings.caches)
-    path = run_folder(training) / WEIGHTS["last"]
-    load_body(prepared.student, path, name=prepared.experiment.student.network)

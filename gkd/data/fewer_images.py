@@ -1,4 +1,4 @@
-"""Fewer images of each class: a validation split and few-image training sets.
+"""Fewer images of each class: a validation split, few-image training sets, random exemplars.
 
 Every draw is made class by class, as a pure function of (seed, class name, number of images of the class).
 Which other classes are present plays no part, so a class has the same images in two overlapping windows.
@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from gkd.core.errors import UserError
-from gkd.data.addressed_random import PURPOSE_LIMIT, PURPOSE_VALIDATION, hash_order, key_of
+from gkd.data.addressed_random import (
+    PURPOSE_LIMIT,
+    PURPOSE_MEMORY,
+    PURPOSE_VALIDATION,
+    hash_order,
+    key_of,
+)
 from gkd.data.images import ImageSet
 
 
@@ -53,6 +59,26 @@ def limit_per_class(images: ImageSet, per_class: int, *, seed: int) -> ImageSet:
         order = hash_order(key_of(PURPOSE_LIMIT, seed, name_key(name)), len(positions))
         chosen.append(positions[order[:per_class]])
     return images.select(_joined(chosen))
+
+
+def random_order(name: str, count: int, *, seed: int) -> Tensor:
+    """Int64 ``[count]``: in which order the images of a class are chosen at random, whichever others are present."""
+    return hash_order(key_of(PURPOSE_MEMORY, seed, name_key(name)), count)
+
+
+def evened(images: ImageSet, *, seed: int) -> ImageSet:
+    """Of every class that has images as many as the one with the fewest has, drawn by seed."""
+    of_classes = {
+        name: positions
+        for name, positions in zip(images.space, _positions(images), strict=True)
+        if len(positions)
+    }
+    fewest = min(map(len, of_classes.values()))
+    chosen = [
+        positions[random_order(name, len(positions), seed=seed)[:fewest]]
+        for name, positions in of_classes.items()
+    ]
+    return images.select(torch.cat(chosen))
 
 
 def split_validation(

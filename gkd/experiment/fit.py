@@ -22,7 +22,7 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.network import Network
 from gkd.data import ImageSet, from_dataset, split_validation
 from gkd.distill.teacher import Teacher
-from gkd.experiment.judge import class_scores, judge
+from gkd.experiment.judge import judge
 from gkd.experiment.sources import rounded_statistics
 from gkd.methods.method import Method, require
 from gkd.methods.optimiser import Optimiser
@@ -32,6 +32,7 @@ from gkd.models.taps import tap
 from gkd.problems.problem import Problem, Source
 from gkd.training.device import choose_device, choose_dtype
 from gkd.training.loop import fit as train
+from gkd.training.predictions import student_outputs
 from gkd.training.progress import Reporter
 from gkd.training.settings import Settings
 
@@ -115,7 +116,7 @@ def fit(
     if teacher is not None and plan.needs_teacher:
         guide = _as_teacher(teacher, train_images.space)
     relation = LabelRelation(train_images.space if guide is None else guide.space, train_images.space)
-    require(plan, None if guide is None else relation, shipped_methods())
+    require(plan, None if guide is None else relation, shipped_methods)
     images = Source(train_images, chosen, judged)
     problem = Problem("student", relation, images, images)
     place = choose_device(device)
@@ -138,7 +139,8 @@ def fit(
         networks[which].load_state_dict(state)
         networks[which].eval()
         if test is not None:
-            scores = class_scores(networks[which], problem, plan, settings)
+            outputs = student_outputs(networks[which], settings)
+            scores = problem.judging.scores(outputs, images, by_head=plan.judged_by_head)
             metrics[f"test/{which}"] = judge(scores, judged.labels.cpu(), plan).accuracy
     return Outcome(networks["last"], networks["best"], metrics, mean, std, target)
 

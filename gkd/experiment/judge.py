@@ -1,14 +1,13 @@
-"""Test-set evaluation of students and teachers: on images, on novel episodes, and against an expected accuracy."""
+"""Test-set evaluation of students and teachers: on images, and against an expected accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import overload
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from gkd import metrics
 from gkd.config import schema
@@ -16,31 +15,15 @@ from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation
 from gkd.data import ImageSet
 from gkd.distill.teacher import Teacher
+from gkd.experiment.networks import teacher_section
 from gkd.experiment.prepare import Prepared
-from gkd.few_shot.classifiers import episode_correct
-from gkd.few_shot.judging import Accuracies, FewShot, packed
-from gkd.losses import class_centres, induced_logits, teacher_confidence
+from gkd.losses import teacher_confidence
 from gkd.methods.method import Method
+from gkd.problems.judging import Outputs, Verdict
 from gkd.problems.problem import Problem
-from gkd.storage.judged import CONFIDENCE_AUC, EpisodeAnswers, Judged, TeacherResult
-from gkd.storage.records import write_record
-from gkd.storage.run_files import EPISODES
-from gkd.training.predictions import base_mean, predict, teacher_predictions
+from gkd.storage.judged import CONFIDENCE_AUC, Judged, TeacherResult
+from gkd.training.predictions import teacher_predictions
 from gkd.training.settings import Settings
-
-
-def class_scores(student: nn.Module, problem: Problem, method: Method, settings: Settings) -> Tensor:
-    """``[N, C]`` of the test images: the head's logits, or where it does not answer cosines to the class means.
-
-    The means are those of the training images, un-augmented.
-    """
-    logits, embedding = predict(student, problem.student.test, settings)
-    if method.judged_by_head:
-        return logits
-    train = problem.student.train
-    _, known = predict(student, train, settings)
-    centres, _ = class_centres(known, train.labels.cpu(), len(train.space))
-    return induced_logits(F.normalize(embedding, dim=1), centres)
 
 
 def judge(
@@ -73,15 +56,22 @@ def judge(
     return judged.model_copy(update=of_head)
 
 
-def prove_teacher(teacher: Teacher, problem: Problem, prepared: Prepared, checkpoint: Path) -> str:
+def with_verdict(judged: Judged, verdict: Verdict, teacher: Verdict | None = None) -> Judged:
+    """A student's results with those of the task's own judging, and of their comparison with the teacher's."""
+    results = verdict.results(teacher)
+    if verdict.metrics:
+        results["metrics"] = {**judged.metrics, **verdict.metrics}
+    return judged.model_copy(update=results)
+
+
+def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path) -> str:
     """Judges a loaded teacher on its own classes; a line with its accuracy.
 
     Raises:
         UserError: another accuracy than the experiment expects.
     """
-    options = prepared.experiment.teacher
-    assert options is not None
-    accuracy, count = own_accuracy(teacher, problem, prepared.settings)
+    options = teacher_section(prepared.experiment)
+    accuracy, count = own_accuracy(teacher, prepared.problem, prepared.settings)
     told = f"{accuracy:.2f} % of the {count} test images of its {len(teacher.space)} classes"
     if options.expect is None:
         return f"teacher   {options.network}: {told}"
@@ -106,14 +96,15 @@ def check_expected(options: schema.Teacher, accuracy: float, told: str) -> None:
 
 def own_accuracy(teacher: Teacher, problem: Problem, settings: Settings) -> tuple[float, int]:
     """A teacher's accuracy in percent on the test images of its own classes, and how many they are."""
-    own = problem.teacher.test.restrict(teacher.space)
-    logits, _ = cached_predictions(teacher, own, settings)
-    return metrics.accuracy(logits, own.labels.cpu()), len(own)
+    test = problem.teacher.test.restrict(teacher.space)
+    logits, _ = cached_predictions(teacher, test, settings)
+    return metrics.accuracy(logits, test.labels.cpu()), len(test)
 
 
-def teacher_results(teacher: Teacher, problem: Problem, prepared: Prepared) -> TeacherResult:
+def teacher_results(teacher: Teacher, prepared: Prepared) -> TeacherResult:
     """Accuracy of a teacher on its own classes, and of the classifier that its embedding induces over the student's."""
-    settings, student = prepared.settings, problem.student
+    settings, problem = prepared.settings, prepared.problem
+    student = problem.student
     accuracy, _ = own_accuracy(teacher, problem, settings)
     test_logits, embedding = cached_predictions(teacher, student.test, settings)
     _, train_embedding = cached_predictions(teacher, student.train, settings)
@@ -132,46 +123,9 @@ def teacher_results(teacher: Teacher, problem: Problem, prepared: Prepared) -> T
     return result.model_copy(update=auc)
 
 
-def on_episodes(network: nn.Module, problem: Problem, settings: Settings) -> Accuracies:
-    """Accuracies of a student's or a teacher's embedding on the novel episodes of a few-shot task."""
-    few_shot = problem.few_shot
-    assert few_shot is not None  # callers check few_shot
-    novel, base = few_shot.novel.images, problem.student.train
-    mean = None
-    if isinstance(network, Teacher):
-        _, embedding = cached_predictions(network, novel, settings)
-        mean = cached_predictions(network, base, settings)[1].mean(0) if few_shot.needs_base_mean else None
-    else:
-        _, embedding = predict(network, novel, settings)
-        mean = base_mean(network, problem, settings) if few_shot.needs_base_mean else None
-    return few_shot.novel.accuracies(embedding, few_shot.classifiers, mean)
-
-
-def on_frozen(student: nn.Module, problem: Problem, settings: Settings) -> dict[str, Tensor]:
-    """Which test images the problem's ``frozen`` classifiers get right, Bool ``[N]``, as the student starts."""
-    if not problem.frozen:
-        return {}
-    train, test, ways = problem.student.train, problem.student.test, len(problem.student.space)
-    (_, known), (_, asked) = predict(student, train, settings), predict(student, test, settings)
-    support = torch.arange(len(train)).view(1, ways, -1)
-    query = len(train) + torch.arange(len(test)).view(1, ways, -1)
-    rows = torch.cat([known, asked])
-    return {name: episode_correct(rows, support, query, name).flatten() for name in problem.frozen}
-
-
-def keep_episodes(
-    folder: Path, few_shot: FewShot, accuracies: Mapping[str, Accuracies], teacher: Accuracies | None
-) -> None:
-    """Writes the novel episodes, and the answers of the last and best student and of the teacher, into a run folder."""
-    queries = {setting: drawn.ways * drawn.queries for setting, drawn in few_shot.novel.settings()}
-    for drawn in few_shot.novel.episodes:
-        drawn.save(folder / f"episodes-{drawn.ways}-way.safetensors")
-    drawn_as = few_shot.novel.names()
-    last, best = (packed(accuracies[which], queries, drawn_as) for which in ("last", "best"))
-    answers = EpisodeAnswers(last=last, best=best)
-    if teacher is not None:
-        answers = EpisodeAnswers(last=last, best=best, teacher=packed(teacher, queries, drawn_as))
-    write_record(folder / EPISODES, answers)
+def teacher_outputs(teacher: Teacher, settings: Settings) -> Outputs:
+    """``cached_predictions`` of a teacher, as judging asks for them."""
+    return partial(cached_predictions, teacher, settings=settings)
 
 
 def cached_predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:

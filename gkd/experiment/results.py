@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -15,24 +15,23 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.environment import command, environment
 from gkd.experiment.judge import (
     cached_predictions,
-    class_scores,
     judge,
-    keep_episodes,
-    on_episodes,
     rounded,
+    teacher_outputs,
     teacher_results,
+    with_verdict,
 )
 from gkd.experiment.prepare import Prepared
-from gkd.few_shot.judging import Accuracies, paired, summarised
 from gkd.models import EXTRACTORS, count_parameters, num_extractors
-from gkd.problems.problem import Problem
+from gkd.problems.judging import Verdict
 from gkd.storage.judged import Correctness, Judged, RelationFacts, TeacherResult
-from gkd.storage.records import ACCURACY, FEW_SHOT, VERSION, write_record
+from gkd.storage.records import VERSION, write_record
 from gkd.storage.run_files import CORRECT, FROZEN, SUMMARY, WEIGHTS, pack
 from gkd.storage.run_results import RunSummary
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import save_weights
 from gkd.training.meter import MetricsFile
+from gkd.training.predictions import student_outputs
 from gkd.training.stage_run import Position, State
 
 
@@ -53,9 +52,9 @@ class RunFacts(TypedDict):
     command: str
 
 
-def run_facts(prepared: Prepared, problem: Problem, threads: int) -> RunFacts:
+def run_facts(prepared: Prepared, threads: int) -> RunFacts:
     """What a summary says of an experiment, its test images, and the machine with ``threads`` CPU threads."""
-    resolved, settings = prepared.resolved, prepared.settings
+    resolved, settings, problem = prepared.resolved, prepared.settings, prepared.problem
     return {
         "config": resolved.name,
         "identity": resolved.identity,
@@ -68,34 +67,41 @@ def run_facts(prepared: Prepared, problem: Problem, threads: int) -> RunFacts:
     }
 
 
-def finish(
-    folder: Path,
-    prepared: Prepared,
-    problem: Problem,
-    teacher: Teacher | None,
-    states: dict[str, State],
-    position: Position,
-    threads: int,
-    frozen: Mapping[str, Tensor],
-) -> RunSummary:
+@dataclass(frozen=True)
+class Trained:
+    """A student after its training; its problem and network are those of the run's ``Prepared``.
+
+    Attributes:
+        teacher: what taught it; None where nothing did.
+        last, best: its states after the last epoch and after the one that validation chose.
+        position: where training ended.
+        before: name -> which test images something gets right by the student that training started from, Bool ``[N]``.
+    """
+
+    teacher: Teacher | None
+    last: State
+    best: State
+    position: Position
+    before: Mapping[str, Tensor]
+
+
+def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> RunSummary:
     """Judges last and best on test, once; writes the students, their correctness and the summary.
 
     Args:
         folder: the run's.
-        prepared, problem, teacher: what was trained.
-        states: ``last`` and ``best``.
-        position: where training ended.
+        prepared: the run, at the problem that was solved.
+        trained: its student.
         threads: CPU threads that were used.
-        frozen: classifier -> which test images it gets right on the embedding that the student started from.
     """
-    method = prepared.experiment.method
-    judged, taught, correct = _judged(folder, prepared, problem, teacher, states)
+    method, problem, position = prepared.experiment.method, prepared.problem, trained.position
+    judged, taught, correct = _judged(folder, prepared, trained)
     validated = {"epoch": position.best_epoch, "validation": rounded(position.best_metric)}
-    correct |= {f"{FROZEN}{name}": pack(right) for name, right in frozen.items()}
+    correct |= {f"{FROZEN}{name}": pack(right) for name, right in trained.before.items()}
     write_record(folder / CORRECT, Correctness.of(len(problem.student.test), correct))
     summary = RunSummary(
         version=VERSION,
-        kind=ACCURACY if problem.few_shot is None else FEW_SHOT,
+        kind=problem.judging.kind,
         judged_by="head" if method.judged_by_head else "nearest class mean",
         epochs=prepared.epochs,
         note="last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
@@ -107,49 +113,45 @@ def finish(
         images_per_second=round(position.images / max(position.seconds, 1e-9), 1),
         seconds=round(position.seconds, 2),
         parameters=count_parameters(prepared.student),
-        **run_facts(prepared, problem, threads),
+        **run_facts(prepared, threads),
     )
     write_record(folder / SUMMARY, summary)
     return summary
 
 
 def _judged(
-    folder: Path, prepared: Prepared, problem: Problem, teacher: Teacher | None, states: dict[str, State]
+    folder: Path, prepared: Prepared, trained: Trained
 ) -> tuple[dict[str, Judged], TeacherResult | None, dict[str, str]]:
     """Results of last and best, and of the teacher, and what the students got right, packed; writes the students."""
     settings, student, method = prepared.settings, prepared.student, prepared.experiment.method
-    test = problem.student.test
-    labels = test.labels.cpu()
+    teacher, images, judging = trained.teacher, prepared.problem.student, prepared.problem.judging
+    labels = images.test.labels.cpu()
+    outputs = student_outputs(student, settings)
     judged: dict[str, Judged] = {}
     correct: dict[str, str] = {}
-    on_novel: dict[str, Accuracies] = {}
-    for which, state in states.items():
+    verdicts: dict[str, Verdict] = {}
+    for which, state in (("last", trained.last), ("best", trained.best)):
         student.load_state_dict(state)
-        logits = class_scores(student, problem, method, settings)
-        added = prepared.experiment.evaluate.metrics
-        judged[which] = judge(logits, labels, method, added=added, relation=problem.relation)
+        logits = judging.scores(outputs, images, by_head=method.judged_by_head)
+        added, relation = prepared.experiment.evaluate.metrics, prepared.problem.relation
+        judged[which] = judge(logits, labels, method, added=added, relation=relation)
         correct[which] = pack(metrics.correctness(logits, labels))
         if teacher is not None:
-            teacher_logits, _ = cached_predictions(teacher, test, settings)
-            agreement = rounded(metrics.agreement(logits, teacher_logits, problem.relation))
+            teacher_logits, _ = cached_predictions(teacher, images.test, settings)
+            agreement = rounded(metrics.agreement(logits, teacher_logits, prepared.problem.relation))
             judged[which] = judged[which].model_copy(update={"agreement": agreement})
-        if problem.few_shot is not None:
-            on_novel[which] = on_episodes(student, problem, settings)
+        verdicts[which] = judging.judge(outputs, images)
         metadata = weight_metadata(prepared)
         if method.judged_by_head:
             metadata = replace(metadata, test_accuracy=judged[which].accuracy)
         save_weights(folder / WEIGHTS[which], state, metadata.to_header())
-    result = None if teacher is None else teacher_results(teacher, problem, prepared)
-    if problem.few_shot is None:
-        return judged, result, correct
-    of_teacher = None if teacher is None else on_episodes(teacher, problem, settings)
-    for which, accuracies in on_novel.items():
-        told = {"few_shot": summarised(accuracies)}
-        told |= {} if of_teacher is None else {"to_teacher": paired(accuracies, of_teacher)}
-        judged[which] = judged[which].model_copy(update=told)
-    if result is not None and of_teacher is not None:
-        result = result.model_copy(update={"few_shot": summarised(of_teacher)})
-    keep_episodes(folder, problem.few_shot, on_novel, of_teacher)
+    result = None
+    if teacher is not None:
+        verdicts["teacher"] = judging.judge(teacher_outputs(teacher, settings), images)
+        result = teacher_results(teacher, prepared).model_copy(update=verdicts["teacher"].results())
+    for which in judged:
+        judged[which] = with_verdict(judged[which], verdicts[which], verdicts.get("teacher"))
+    judging.save(folder, verdicts)
     return judged, result, correct
 
 

@@ -19,7 +19,7 @@ from gkd.experiment.prepare import Prepared
 from gkd.storage.checkpoints import latest_checkpoint
 from gkd.storage.json_files import read_json, write_json
 from gkd.storage.records import read_record
-from gkd.storage.run_files import CORRECT, MATRIX, STEPS, SUMMARY
+from gkd.storage.run_files import CORRECT, MATRIX, PROBLEMS, STEPS, SUMMARY
 from gkd.storage.run_results import RunSummary
 
 
@@ -67,8 +67,9 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
     resolved, settings = prepared.resolved, prepared.settings
     env = environment(threads, settings.device, settings.dtype)
     path = folder / "env.json"
-    # Of an incremental run each step has checkpoints of its own.
-    begun = (folder / STEPS).is_dir() or latest_checkpoint(folder / "checkpoints") is not None
+    # Of a run of several problems each has checkpoints of its own.
+    several = any((folder / name).is_dir() for name in (STEPS, PROBLEMS))
+    begun = several or latest_checkpoint(folder / "checkpoints") is not None
     if path.is_file() and begun:
         before = read_json(path, keys=_MUST_STAY)
         for key in _MUST_STAY:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.networks import build_side, load_network, options_of, teacher_section
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.sources import statistics
-from gkd.problems.problem import Problem
-from gkd.problems.task import TASKS
+from gkd.problems.task import plain_task
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import sha256
 from gkd.training.loop import check_method
@@ -28,8 +26,8 @@ from gkd.training.loop import check_method
 _STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "teacher_view")
 
 
-def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem]:
-    """Load the teacher from a weight file, and give the problem its relation to the teacher's actual columns.
+def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Prepared]:
+    """Load the teacher from a weight file, and give the run's problem its relation to the teacher's actual columns.
 
     What the file says (network, classes in column order, mean, std) is checked against the experiment; a file that
     says no classes is taken to have the task's, in order.
@@ -37,8 +35,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     Raises:
         UserError: another network, class count or class set than the experiment says.
     """
-    experiment, problem = prepared.experiment, prepared.problem
-    options = teacher_section(experiment)
+    problem, options = prepared.problem, teacher_section(prepared.experiment)
     metadata = WeightMetadata.read(checkpoint)
     check_checksum(options, checkpoint)
     built_with = options_of(options, metadata, checkpoint)
@@ -47,12 +44,11 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
         space = LabelSpace(metadata.classes)
         if set(space) != set(problem.relation.teacher):
             expected, names = set(problem.relation.teacher), list(space)
-            key = "task.classes" if experiment.task.name == "standard" else "task.teacher_classes"
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise UserError(
                 f"teacher.checkpoint {checkpoint} knows {len(space)} classes, but the task gives the teacher "
                 f"{len(expected)}, of which it knows {len(expected & set(space))}; choose the task's teacher classes "
-                f"to match, in {key}, or with the task cross_task: [{shown}]."
+                f"to match, in {prepared.task.teacher_classes_key}, or with the task cross_task: [{shown}]."
             )
     network = load_network(options, checkpoint, problem.student.train.as_teacher_sees, len(space)).network
     mean, std = options.mean or metadata.mean, options.std or metadata.std
@@ -63,7 +59,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Problem
     teacher = Teacher(network, space, mean=mean, std=std, built_as=built_as)
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     relation = LabelRelation(space, problem.relation.student, problem.relation.aliases)
-    return teacher, replace(problem, relation=relation)
+    return teacher, prepared.with_problem(problem.with_relation(relation))
 
 
 def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
@@ -86,14 +82,10 @@ def random_teacher(prepared: Prepared) -> Teacher:
 
 def _statistics_of_teacher(prepared: Prepared) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The teacher's input normalisation where its file says none: that of the images it would be trained on."""
-    experiment, problem = prepared.experiment, prepared.problem
+    problem, experiment = prepared.problem, prepared.experiment
+    data = teacher_section(experiment).data or experiment.data
     images = None if problem.measured is None else problem.teacher.train
-    return statistics(
-        teacher_section(experiment).data or experiment.data,
-        images,
-        of_teacher=True,
-        caches=prepared.settings.caches,
-    )
+    return statistics(data, images, of_teacher=True, caches=prepared.settings.caches)
 
 
 def check_shapes(prepared: Prepared) -> None:
@@ -103,8 +95,7 @@ def check_shapes(prepared: Prepared) -> None:
 
 def teacher_experiment(prepared: Prepared) -> Resolved:
     """The run that trains the teacher over its classes, shared by all that need it."""
-    experiment = prepared.experiment
-    options = teacher_section(experiment)
+    experiment, options = prepared.experiment, teacher_section(prepared.experiment)
     if load_method(options.train.method).needs_teacher:
         raise UserError(
             f"teacher.train.method={options.train.method} needs a teacher itself; use one without, such as student "
@@ -122,24 +113,25 @@ def teacher_experiment(prepared: Prepared) -> Resolved:
     return _training(prepared, f"teachers/{options.network}", task, data, options, options.train)
 
 
-def pretraining_experiment(prepared: Prepared) -> Resolved:
+def pretraining_experiment(prepared: Prepared, training: schema.TeacherTraining) -> Resolved:
     """The run that trains what the student starts from, shared by all that start there.
+
+    Args:
+        prepared: the run of the student.
+        training: its ``student.pretrain``.
 
     Raises:
         UserError: a task without base classes.
     """
-    experiment = prepared.experiment
-    section = experiment.student
-    assert section.pretrain is not None
-    task = TASKS[experiment.task.name].load()(experiment.task)
-    base_task = task.teacher_task() if hasattr(task, "teacher_task") else None
-    if base_task is None:
+    experiment, task = prepared.experiment, prepared.task.teacher_task()
+    if task is None:
         raise UserError(
             f"student.pretrain trains on the base classes, but the task {experiment.task.name} has none (or names "
             "teacher_classes of its own); use middle_shot, or student.checkpoint."
         )
     data = experiment.data.model_copy(update=dict.fromkeys(_STUDENTS_ALONE))
-    return _training(prepared, f"students/{section.network}", base_task, data, section, section.pretrain)
+    section = experiment.student
+    return _training(prepared, f"students/{section.network}", task, data, section, training)
 
 
 def _training(
@@ -175,13 +167,12 @@ def _training(
 
 
 def _task_of_teacher(prepared: Prepared) -> dict[str, Any]:
-    """The task that the adapter gives its teacher, or the standard task over the teacher's classes."""
-    experiment = prepared.experiment
-    task = TASKS[experiment.task.name].load()(experiment.task)
-    teacher_task = task.teacher_task() if hasattr(task, "teacher_task") else None
-    if teacher_task is not None and (experiment.teacher is None or experiment.teacher.data is None):
-        return dict(teacher_task)
-    return {"name": "standard", "classes": {"names": list(prepared.problem.relation.teacher)}}
+    """What the task says of its teacher's training, or the plain task over the teacher's classes."""
+    teacher = prepared.experiment.teacher
+    task = prepared.task.teacher_task()
+    if task is not None and (teacher is None or teacher.data is None):
+        return dict(task)
+    return plain_task(prepared.problem.relation.teacher)
 
 
 def _as_student(section: schema.Side) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How embeddings are judged on episodes: every model on the same ones, by several classifiers, with intervals."""
+"""Accuracies of an embedding on episodes: every model on the same ones, by several classifiers, with intervals."""
 
 from __future__ import annotations
 
@@ -47,53 +47,40 @@ class EpisodeSet:
 
     def names(self) -> dict[str, str]:
         """Setting -> ten hex digits over its classes, their names and the samples that were drawn."""
-        found = {}
+        names = {}
         for setting, drawn in self.settings():
             digest = hashlib.sha256("\n".join(self.images.space).encode())
             for tensor in (drawn.classes, drawn.index):
                 digest.update(tensor.contiguous().numpy().astype("<i8").tobytes())
-            found[setting] = digest.hexdigest()[:10]
-        return found
+            names[setting] = digest.hexdigest()[:10]
+        return names
 
     def accuracies(
         self, embedding: Tensor, classifiers: tuple[str, ...], base_mean: Tensor | None = None
     ) -> Accuracies:
-        """What classifiers on an embedding are worth on every episode.
+        """Accuracy of classifiers on an embedding, episode by episode.
 
         Args:
             embedding: ``[n, D]`` of the images.
             classifiers: keys of ``gkd.few_shot.classifiers.CLASSIFIERS``.
             base_mean: ``[D]``, the mean embedding of the training images, for the classifier ``centred``.
+
+        Raises:
+            ValueError: the classifier ``centred`` without a mean.
         """
-        found: Accuracies = {}
+        rows_of = dict.fromkeys(classifiers, embedding)
+        if CENTRED in classifiers:
+            if base_mean is None:
+                raise ValueError(f"the classifier {CENTRED!r} needs base_mean")
+            rows_of[CENTRED] = centred(embedding, base_mean)
+        accuracies: Accuracies = {}
         for setting, episodes in self.settings():
-            found[setting] = {}
-            for classifier in classifiers:
-                rows, name = embedding, classifier
-                if classifier == CENTRED:
-                    assert base_mean is not None  # whoever judges looks whether it is wanted
-                    rows, name = centred(embedding, base_mean), "nearest-mean"
-                found[setting][classifier] = episode_accuracies(rows, episodes.support, episodes.query, name)
-        return found
-
-
-@dataclass(frozen=True)
-class FewShot:
-    """How a few-shot task judges.
-
-    Attributes:
-        novel: the test: episodes over classes that neither training nor selection sees.
-        validation: episodes that choose the best epoch.
-        classifiers: what answers the queries; the first one chooses the epoch and leads tables.
-    """
-
-    novel: EpisodeSet
-    validation: EpisodeSet
-    classifiers: tuple[str, ...]
-
-    @property
-    def needs_base_mean(self) -> bool:
-        return CENTRED in self.classifiers
+            accuracies[setting] = {}
+            for classifier, rows in rows_of.items():
+                name = "nearest-mean" if classifier == CENTRED else classifier
+                of_episodes = episode_accuracies(rows, episodes.support, episodes.query, name)
+                accuracies[setting][classifier] = of_episodes
+        return accuracies
 
 
 def summarised(accuracies: Accuracies) -> EpisodeAccuracies:

@@ -1,24 +1,21 @@
-"""What a step's student answers: for the test images by its head and by exemplar means, from two passes over images."""
+"""Answers of a step's student to the test images, by its head and by exemplar means, from two passes over images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gkd.core.errors import UserError
 from gkd.incremental.accuracy_matrix import exemplar_means, matrix_row, matrix_rows
 from gkd.incremental.memory import Memory, samples_of
+from gkd.incremental.problem import IncrementalProblem
 from gkd.incremental.scenario import step_of_class
 from gkd.incremental.step import Step, remember
-from gkd.incremental.step_folder import read_memory
 from gkd.losses import induced_logits
-from gkd.methods.method import Method
-from gkd.problems.problem import Problem
-from gkd.storage.run_files import STEPS
 from gkd.training.predictions import predict
 from gkd.training.settings import Settings
 
@@ -33,16 +30,24 @@ class Answers:
     means: Tensor | None
     counts: Tensor | None
 
-    def scores(self, method: Method) -> Tensor:
-        """``[N, C]``: those of what answers for the method."""
-        if method.judged_by_head:
+    def scores(self, *, by_head: bool) -> Tensor:
+        """``[N, C]``: the head's logits, or cosines to the exemplar means.
+
+        Raises:
+            UserError: means are asked for where nothing is remembered.
+        """
+        if by_head:
             return self.logits
-        assert self.means is not None  # a task without memory is refused
+        if self.means is None:
+            raise UserError(
+                "The nearest class mean of exemplars answers for the method, but nothing is remembered; set "
+                "task.memory_per_class=20, or task.memory_total=2000."
+            )
         return induced_logits(F.normalize(self.embedding, dim=1), self.means)
 
     def rows(self, step: Step, labels: Tensor) -> dict[str, list[float | None]]:
         """The step's row of every accuracy matrix."""
-        found = matrix_row(
+        rows = matrix_row(
             self.logits,
             self.embedding,
             labels,
@@ -51,47 +56,37 @@ class Answers:
             means=self.means,
             counts=self.counts,
         )
-        return {name: matrix_rows(row.unsqueeze(0))[0] for name, row in found.items()}
-
-
-def final_scores(
-    folder: Path, student: nn.Module, problem: Problem, method: Method, settings: Settings
-) -> Tensor:
-    """``[N, C]`` of the test images of a finished run's last step, by what answers for the method.
-
-    Args:
-        folder: the run's, which has the exemplars.
-        student, problem, method, settings: as for ``gkd.experiment.judge.class_scores``; the problem is the last
-            step's.
-    """
-    step = problem.step
-    assert step is not None
-    memory = read_memory(folder / STEPS / str(len(step.steps)), step)
-    return step_answers(student, problem, settings, memory).scores(method)
+        return {name: matrix_rows(row.unsqueeze(0))[0] for name, row in rows.items()}
 
 
 def step_answers(
     student: nn.Module,
-    problem: Problem,
+    problem: IncrementalProblem,
     settings: Settings,
     memory: Memory | None = None,
-    look: Mapping[str, tuple[float, ...]] | None = None,
+    statistics: Mapping[str, tuple[float, ...]] | None = None,
 ) -> Answers:
-    """One pass over the test images and, with a memory, one over what exemplars are chosen from and those there are."""
-    step = problem.step
-    assert step is not None
-    look = look or {}
+    """One pass over the test images and, with a memory, one over what exemplars are chosen from and those there are.
+
+    Args:
+        student: the network.
+        problem: its step.
+        settings: how images are fed.
+        memory: after the step; None chooses exemplars of the new classes.
+        statistics: input ``mean`` and ``std`` instead of the settings'.
+    """
+    step, look = problem.step, statistics or {}
     logits, embedding = predict(student, problem.student.test, settings, **look)
     if not step.remembers():
         return Answers(logits, embedding, Memory({}), None, None)
     pool = torch.cat([samples_of(step.images, step.lacking()), step.memory.samples])
     if memory is not None:
         pool = memory.samples
-    _, known = predict(student, step.images.select(pool), settings, **look)
+    _, of_pool = predict(student, step.images.select(pool), settings, **look)
     if memory is None:
-        memory = remember(step, pool, known, seed=settings.seed)
+        memory = remember(step, pool, of_pool, seed=settings.seed)
     place = torch.empty(len(step.images), dtype=torch.int64)
     place[pool] = torch.arange(len(pool))
     labels = step.images.labels.cpu()[memory.samples]
-    means, counts = exemplar_means(known[place[memory.samples]], labels, len(step.seen))
+    means, counts = exemplar_means(of_pool[place[memory.samples]], labels, len(step.seen))
     return Answers(logits, embedding, memory, means, counts)

@@ -5,27 +5,28 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gkd.config import schema
 from gkd.core.errors import UserError
 from gkd.core.network import as_network
 from gkd.incremental.head_rules import check_rules
 from gkd.incremental.step import Step, num_held_out
+from gkd.methods.method import Method
 from gkd.models import EXTRACTORS, check_expandable
 from gkd.models.heads import CosineHead, grow
+from gkd.problems.plan import Plan, PlannedNetwork
 
 
-def check_growth(experiment: schema.Experiment, step: Step, student: nn.Module) -> None:
+def check_growth(method: Method, step: Step, student: nn.Module) -> None:
     """Refuses a student with which a later step would fail, before the first one is trained.
 
     Args:
-        experiment: whose method says how the student grows, and what follows a step.
+        method: says how the student grows, and what follows a step.
         step: any of the run.
         student: as it is built for one.
 
     Raises:
         UserError: a head that the method's rules do not fit or that cannot be frozen or grow.
     """
-    method, head = experiment.method, as_network(student).head
+    head = as_network(student).head
     if method.growth.extractor == "expand":
         check_expandable(student)
     check_rules(method.after, head)
@@ -40,16 +41,16 @@ def check_growth(experiment: schema.Experiment, step: Step, student: nn.Module) 
         grow(head, 1)
 
 
-def check_incremental(experiment: schema.Experiment, step: Step) -> None:
+def check_incremental(plan: Plan, step: Step) -> None:
     """Refuses what an incremental run cannot have."""
-    method = experiment.method
+    method = plan.method
     if (method.exemplars or not method.judged_by_head) and not step.remembers():
         why = "rehearses" if method.exemplars else "is judged by the nearest class mean of"
         raise UserError(
             f"The method {method.name!r} {why} exemplars of old classes, but the task keeps none; set "
             "task.memory_per_class=20, or task.memory_total=2000."
         )
-    if experiment.student.checkpoint is not None or experiment.student.pretrain is not None:
+    if plan.student.checkpoint is not None or plan.student.pretrained:
         raise UserError(
             "An incremental student starts from the model of the step before; give a first one as the teacher: "
             "teacher.checkpoint instead of student.checkpoint or student.pretrain."
@@ -60,17 +61,17 @@ def check_incremental(experiment: schema.Experiment, step: Step) -> None:
             "task.fresh_student=true starts every student anew; drop task.fresh_student, or use a method that distils, "
             "such as podnet."
         )
-    if EXTRACTORS in experiment.student.options:
+    if EXTRACTORS in plan.student.options:
         raise UserError(
             f"student.options.{EXTRACTORS} is for loading what was expanded; an incremental student has one extractor "
             "and grows others where method.growth.extractor=expand: drop that option."
         )
-    if experiment.data.teacher_view is not None or (experiment.teacher and experiment.teacher.data):
+    if plan.teacher_sees_others:
         raise UserError(
             "In an incremental run the student of one step teaches the next, so both see the same images; drop "
             "data.teacher_view and teacher.data."
         )
-    if step.start_from > 0 and experiment.teacher is None:
+    if step.start_from > 0 and plan.teacher is None:
         raise UserError(
             f"task.start_from={step.start_from + 1} needs the model of that step; give it as teacher.network and "
             "teacher.checkpoint."
@@ -81,9 +82,9 @@ def check_incremental(experiment: schema.Experiment, step: Step) -> None:
         num_held_out(method.held_out, budget)
 
 
-def check_first_model(experiment: schema.Experiment, step: Step) -> None:
+def check_first_model(plan: Plan, step: Step) -> None:
     """Refuses a student that cannot grow out of the first model, as far as the experiment says what that is."""
-    teacher, student = experiment.teacher, experiment.student
+    teacher, student = plan.teacher, plan.student
     if teacher is None or step.fresh:
         return
     same = teacher.network == student.network
@@ -96,5 +97,5 @@ def check_first_model(experiment: schema.Experiment, step: Step) -> None:
         )
 
 
-def _shown(section: schema.Student | schema.Teacher) -> str:
-    return f"{section.network} with the options {section.options}" if section.options else section.network
+def _shown(planned: PlannedNetwork) -> str:
+    return f"{planned.network} with the options {planned.options}" if planned.options else planned.network

@@ -3,78 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from gkd.config import schema
 from gkd.distill.teacher import Teacher
 from gkd.experiment.networks import build_side
-from gkd.experiment.prepare import Prepared, problems_of
+from gkd.experiment.prepare import Prepared
 from gkd.experiment.teachers import check_checksum
-from gkd.incremental.growing import step_student
-from gkd.incremental.loop import remembering, without_teacher
+from gkd.experiment.trial import Trial
+from gkd.incremental.growing import grow_student
+from gkd.incremental.learn import without_teacher
 from gkd.incremental.memory import Memory, choose_exemplars
-from gkd.incremental.previous_model import Before, check_columns, old_network
-from gkd.methods.method import Method
+from gkd.incremental.previous_model import Before, check_columns, network_of_step, old_network
+from gkd.incremental.problem import IncrementalProblem, as_incremental
 from gkd.models import EXTRACTORS
-from gkd.problems.problem import Problem
 
 
-@dataclass(frozen=True)
-class Rehearsed:
-    """A step as a dry run tries it, with networks that are not trained."""
-
-    problem: Problem
-    method: Method
-    epochs: dict[str, int]
-    student: nn.Module
-    teacher: Teacher | None
-
-
-def rehearse_steps(prepared: Prepared) -> Iterator[Rehearsed]:
+def step_trials(prepared: Prepared) -> Iterator[Trial]:
     """The first step to train and, where that has no teacher, the one after it."""
-    experiment, settings = prepared.experiment, prepared.settings
-    method, epochs = experiment.method, experiment.run.epochs
-    for problem in problems_of(experiment, settings.caches):
+    experiment = prepared.experiment
+    for each in prepared.sides.problems():
+        problem = as_incremental(each)
         step = problem.step
-        assert step is not None
         if step.number == 0 and experiment.teacher is None:
-            alone = without_teacher(method)
-            own = alone.epochs(step.base_epochs or epochs)
-            yield Rehearsed(problem, alone, own, prepared.student, None)
+            method = without_teacher(experiment.method)
+            epochs = method.epochs(step.base_epochs or experiment.run.epochs)
+            yield Trial("step 1", problem, method, epochs, prepared.student)
         elif step.number == step.start_from + 1:
-            per_class = step.rehearsal.per_class(len(problem.relation.teacher))
-            old = list(problem.relation.teacher)
-            exemplars = choose_exemplars(step.images, old, per_class, selection="random") if per_class else {}
-            problem = remembering(problem, Memory(exemplars))
-            images = problem.student.train
-            options = experiment.student.options | (
-                {EXTRACTORS: 2} if method.growth.extractor == "expand" else {}
-            )
-            student = build_side(experiment.student, len(problem.student.space), images, options)
-            before = build_side(experiment.teacher or experiment.student, len(old), images)
-            if experiment.teacher is not None and experiment.teacher.checkpoint is not None:
-                before = _given_network(replace(prepared, problem=problem), experiment.teacher.checkpoint)
-            teacher = Teacher(before, problem.relation.teacher, mean=settings.mean, std=settings.std)
-            for network in (student, teacher):
-                network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            yield Rehearsed(
-                problem, method, method.epochs(epochs), student, teacher if method.needs_teacher else None
-            )
+            yield _with_old_classes(prepared, problem)
             return
 
 
-def _given_network(prepared: Prepared, weights: Path) -> nn.Module:
+def _with_old_classes(prepared: Prepared, problem: IncrementalProblem) -> Trial:
+    """The first step that has old classes: random exemplars of them, a student of all classes, a teacher of the old."""
+    experiment, settings, step = prepared.experiment, prepared.settings, problem.step
+    method, space = experiment.method, problem.relation.teacher
+    per_class = step.rehearsal.per_class(len(space))
+    exemplars = {}
+    if per_class:
+        exemplars = choose_exemplars(step.images, list(space), per_class, selection="random")
+    problem = problem.remembering(Memory(exemplars))
+    images = problem.student.train
+    extractors = {EXTRACTORS: 2} if method.growth.extractor == "expand" else {}
+    student = build_side(
+        experiment.student, len(problem.student.space), images, experiment.student.options | extractors
+    )
+    before = build_side(experiment.teacher or experiment.student, len(space), images)
+    if experiment.teacher is not None and experiment.teacher.checkpoint is not None:
+        weights = experiment.teacher.checkpoint
+        before = _given_network(prepared.with_problem(problem), experiment.teacher, weights)
+    teacher = Teacher(before, space, mean=settings.mean, std=settings.std)
+    for network in (student, teacher):
+        network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Trial(
+        f"step {step.number + 1}",
+        problem,
+        method,
+        method.epochs(experiment.run.epochs),
+        student,
+        teacher if method.needs_teacher else None,
+        times=len(step.steps) - step.start_from - 1,  # later steps are much like the first with a teacher
+    )
+
+
+def _given_network(prepared: Prepared, teacher: schema.Teacher, weights: Path) -> nn.Module:
     """The given model, where it is one that this run can start from."""
-    step, options = prepared.problem.step, prepared.experiment.teacher
-    assert step is not None
-    assert options is not None
-    check_checksum(options, weights)
+    step = as_incremental(prepared.problem).step
+    check_checksum(teacher, weights)
     before = Before(weights, given=True)
-    if not step.fresh:
-        step_student(prepared, before)  # refuses what the student cannot grow out of
+    if not step.fresh:  # refuses what the student cannot grow out of
+        network = network_of_step(prepared, before)
+        grow_student(network, step, prepared.experiment.method.growth, prepared.settings)
     network = old_network(prepared, before, step.num_old)
     check_columns(weights, step.seen.names[: step.num_old])
     return network

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from gkd.core.errors import UserError, unknown
-from gkd.data.addressed_random import PURPOSE_MEMORY, hash_order, key_of
-from gkd.data.fewer_images import name_key
+from gkd.data.fewer_images import random_order
 from gkd.data.images import ImageSet
 
 
@@ -103,11 +102,11 @@ def memory_of_lists(lists: Mapping[str, Sequence[int]], images: ImageSet) -> Mem
     labels = images.labels.cpu()
     exemplars = {}
     for name, numbers in lists.items():
-        known = name in images.space and all(
+        valid = name in images.space and all(
             type(number) is int and 0 <= number < len(labels) for number in numbers
         )
-        samples = torch.tensor(list(numbers) if known else [], dtype=torch.int64)
-        if not known or bool((labels[samples] != images.space.column(name)).any()):
+        samples = torch.tensor(list(numbers) if valid else [], dtype=torch.int64)
+        if not valid or bool((labels[samples] != images.space.column(name)).any()):
             raise UserError(
                 f"The memory's exemplars of the class {name!r} are not images of it in {images.name}; use the memory "
                 "with the data that it was chosen from."
@@ -159,25 +158,25 @@ def choose_exemplars(
             unknown("selection of exemplars", selection, SELECTIONS), code="unknown-selection-of-exemplars"
         )
     samples = torch.arange(len(images)) if samples is None else samples.cpu()
-    if selection != "random" and (embedding is None or len(embedding) != len(samples)):
-        given = "none" if embedding is None else len(embedding)
-        raise ValueError(f"{selection} needs an embedding of each of {len(samples)} samples; got {given}")
+    rows_of = torch.empty(0) if embedding is None else embedding
+    if selection != "random" and len(rows_of) != len(samples):
+        count_of = "none" if embedding is None else len(embedding)
+        raise ValueError(f"{selection} needs an embedding of each of {len(samples)} samples; got {count_of}")
     labels = images.labels.cpu()[samples]
     # Rows by class, ascending within a class, so that no choice depends on which other classes are present.
     rows = torch.argsort(labels * len(images) + samples)
     by_class = rows.split(torch.bincount(labels, minlength=len(images.space)).tolist())
     chosen = {}
     for name in classes:
-        own = by_class[images.space.column(name)]
-        if len(own) == 0:
+        of_class = by_class[images.space.column(name)]
+        if len(of_class) == 0:
             raise UserError(f"The class {name!r} has no image in {images.name} to choose an exemplar from.")
         if selection == "random":
-            order = hash_order(key_of(PURPOSE_MEMORY, seed, name_key(name)), len(own))[:count]
+            order = random_order(name, len(of_class), seed=seed)[:count]
         else:
-            assert embedding is not None
-            features = embedding[own.to(embedding.device)]
+            features = rows_of[of_class.to(rows_of.device)]
             order = (herding if selection == "herding" else closest_to_mean)(features, count)
-        chosen[name] = samples[own[order]]
+        chosen[name] = samples[of_class[order]]
     return chosen
 
 

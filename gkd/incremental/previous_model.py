@@ -10,12 +10,12 @@ from torch import nn
 
 from gkd.core.errors import UserError
 from gkd.distill.teacher import Teacher
-from gkd.experiment.networks import load_network, options_of, teacher_section
+from gkd.experiment.networks import build_side, load_network, options_of, teacher_section
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.teachers import load_teacher
+from gkd.incremental.problem import as_incremental
 from gkd.incremental.step import Step
 from gkd.models import EXTRACTORS
-from gkd.problems.problem import Problem
 from gkd.storage.weight_metadata import WeightMetadata
 
 
@@ -96,11 +96,33 @@ def check_columns(weights: Path, names: tuple[str, ...]) -> None:
     )
 
 
-def step_teacher(prepared: Prepared, before: Before) -> tuple[Teacher, Problem]:
-    """Load the previous step's model as a teacher, with the problem that it teaches."""
+def network_of_step(prepared: Prepared, before: Before | None) -> nn.Module:
+    """What a step's student starts from: a new network, or the previous step's, checked that it can grow.
+
+    Raises:
+        UserError: a given model of other classes, of another network than the student, or normalised otherwise.
+    """
+    experiment, settings, step = prepared.experiment, prepared.settings, as_incremental(prepared.problem).step
+    if before is None or step.fresh:
+        torch.manual_seed(settings.seed)
+        student = build_side(experiment.student, len(step.seen), prepared.problem.student.train)
+        return student.to(settings.device, memory_format=torch.channels_last)
+    network = old_network(prepared, before, step.num_old)
+    if before.given:
+        check_given_model(prepared, before, step)
+        check_columns(before.weights, step.seen.names[: step.num_old])
+    return network
+
+
+def step_teacher(prepared: Prepared, before: Before) -> tuple[Teacher | None, Prepared]:
+    """The teacher of a step and the run with its classes; None where a copy of what the student starts from will do."""
+    settings, problem = prepared.settings, as_incremental(prepared.problem)
+    if not prepared.experiment.method.needs_teacher:
+        return None, prepared
     if before.given:
         return load_teacher(prepared, before.weights)
-    settings, problem = prepared.settings, prepared.problem
+    if not problem.step.fresh:
+        return None, prepared
     network = old_network(prepared, before, len(problem.relation.teacher))
     teacher = Teacher(network, problem.relation.teacher, mean=settings.mean, std=settings.std)
-    return teacher.to(settings.device, memory_format=torch.channels_last), problem  # type: ignore[call-overload]
+    return teacher.to(settings.device, memory_format=torch.channels_last), prepared  # type: ignore[call-overload]

@@ -166,12 +166,3 @@ def hold_out(step: Step, share: float, *, seed: int) -> Tensor:
     old = [samples[-count:] for samples in step.memory.exemplars.values()]
     new = choose_exemplars(step.images, step.new, count, selection="random", seed=seed)
     return torch.cat([*old, *new.values()])
-
-
-def evened(images: ImageSet, *, seed: int) -> ImageSet:
-    """Of every class that has images as many as the one with the fewest has, drawn by seed."""
-    counts = images.class_counts()
-    present = [name for name, count in zip(images.space, counts.tolist(), strict=True) if count]
-    fewest = int(counts[counts > 0].min())
-    chosen = choose_exemplars(images, present, fewest, selection="random", seed=seed)
-    return images.select(torch.cat(list(chosen.values())))

@@ -9,16 +9,14 @@ from rich.console import Console
 from torch import nn
 
 from gkd.core.errors import UserError
-from gkd.incremental.memory import Memory, memory_of_lists
+from gkd.incremental.memory import Memory
+from gkd.incremental.memory_file import MEMORY, read_memory, write_memory
 from gkd.incremental.previous_model import Before
 from gkd.incremental.step import Step
-from gkd.storage.json_files import read_json, write_json
 from gkd.storage.records import read_record, write_record
 from gkd.storage.run_files import SUMMARY, WEIGHTS
 from gkd.storage.step_results import StepSummary, WeightsFile
 from gkd.storage.weights import read_weights, sha256, state_hash, tensors_hash
-
-MEMORY = "memory.json"
 
 
 @dataclass(frozen=True)
@@ -47,20 +45,20 @@ def hashes_of(student: nn.Module, before: Done | None) -> dict[str, str | None]:
     return {"before": before.hash if before else None, "last": state_hash(student)}
 
 
-def keep_step(own: Path, model: Before, memory: Memory, step: Step, summary: StepSummary) -> Done:
+def keep_step(step_folder: Path, model: Before, memory: Memory, step: Step, summary: StepSummary) -> Done:
     """Writes the exemplars and the summary of a finished step; the summary last, for with it the step is finished."""
-    write_json(own / MEMORY, {"images": step.images.fingerprint(), "exemplars": memory.as_lists()})
-    write_record(own / SUMMARY, summary)
+    write_memory(step_folder, memory, step)
+    write_record(step_folder / SUMMARY, summary)
     return Done(model, memory, summary)
 
 
 def read_step(
-    own: Path, step: Step, before: Done | None, given: Path | None, console: Console
+    step_folder: Path, step: Step, before: Done | None, given: Path | None, console: Console
 ) -> Done | None:
     """A step as its folder has it.
 
     Args:
-        own: the step's folder.
+        step_folder: the step's folder.
         step: where the problem stands.
         before: the step before, as it is now.
         given: the weights of a model that is the experiment's teacher.
@@ -73,18 +71,18 @@ def read_step(
     Raises:
         UserError: a student that learnt from another model than there is now.
     """
-    weights = own / WEIGHTS["last"] if given is None else given
-    if not (own / SUMMARY).is_file() or not weights.is_file():
+    weights = step_folder / WEIGHTS["last"] if given is None else given
+    if not (step_folder / SUMMARY).is_file() or not weights.is_file():
         return None
     try:
-        summary = read_record(own / SUMMARY, StepSummary)
+        summary = read_record(step_folder / SUMMARY, StepSummary)
         if given is None:
-            _check_students(own, summary)
+            _check_students(step_folder, summary)
         elif summary.given is None or summary.given.sha256 != sha256(given):
             raise UserError(f"the model {given} is another file than the step was judged with")
-        if not (own / MEMORY).is_file():
-            raise UserError(f"{own / MEMORY}, its exemplars, is gone")
-        found = Done(Before(weights, given=given is not None), read_memory(own, step), summary)
+        if not (step_folder / MEMORY).is_file():
+            raise UserError(f"{step_folder / MEMORY}, its exemplars, is gone")
+        done = Done(Before(weights, given=given is not None), read_memory(step_folder, step), summary)
     except UserError as error:
         console.print(
             f"note      step {step.number + 1} is finished again, for its files have changed: {error}",
@@ -95,43 +93,29 @@ def read_step(
     learnt_from = summary.hashes.get("before")
     if before is not None and learnt_from is not None and before.hash not in (None, learnt_from):
         raise UserError(
-            f"The student in {own} learnt from another model of step {step.number} than there is now; remove the "
-            f"folders of step {step.number + 1} and of those after it, to train them again, or bring that model back."
+            f"The student in {step_folder} learnt from another model of step {step.number} than there is now; remove "
+            f"the folders of step {step.number + 1} and of those after it, to train them again, or bring that model "
+            "back."
         )
-    return found
+    return done
 
 
-def read_memory(own: Path, step: Step) -> Memory:
-    """The exemplars of a finished step.
-
-    Raises:
-        UserError: no such file, a damaged one, or one of other images.
-    """
-    path = own / MEMORY
-    if not path.is_file():
-        raise UserError(
-            f"{path}, the exemplars, does not exist; remove summary.json of the run and repeat its command, to make it "
-            "anew."
-        )
-    return memory_of_lists(read_json(path, keys=("exemplars",))["exemplars"], step.images)
-
-
-def _check_students(own: Path, summary: StepSummary) -> None:
+def _check_students(step_folder: Path, summary: StepSummary) -> None:
     """Refuses weight files that are not those that the step wrote."""
     for which, expected in summary.hashes.items():
-        if which in WEIGHTS and tensors_hash(read_weights(own / WEIGHTS[which])[0]) != expected:
-            raise UserError(f"{own / WEIGHTS[which]} holds other weights than the step left there")
+        if which in WEIGHTS and tensors_hash(read_weights(step_folder / WEIGHTS[which])[0]) != expected:
+            raise UserError(f"{step_folder / WEIGHTS[which]} holds other weights than the step left there")
 
 
-def named_weights(weights: Path, own: Path, out: Path) -> WeightsFile:
+def named_weights(weights: Path, step_folder: Path, out: Path) -> WeightsFile:
     """A weight file as a step's summary names it: by its place in the run or among all runs, else as it was given.
 
     Args:
         weights: the file.
-        own: the step's folder.
+        step_folder: the step's folder.
         out: where all runs are (``run.out``).
     """
-    for base in (own.parent.parent, out):
+    for base in (step_folder.parent.parent, out):
         if weights.is_relative_to(base):
             return WeightsFile(weights=str(weights.relative_to(base)), sha256=sha256(weights))
     return WeightsFile(weights=str(weights), sha256=sha256(weights))

@@ -56,7 +56,7 @@ def summarise_steps(
         seconds=round(seconds, 2),
         bookkeeping_seconds=round(sum(step.bookkeeping_seconds for step in steps), 2),
         parameters=count_parameters(prepared.student) if last.parameters is None else last.parameters,
-        **run_facts(prepared, problem, threads),
+        **run_facts(prepared, threads),
     )
     write_record(folder / SUMMARY, summary)
     return summary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -179,9 +179,11 @@ def refusal(method: Method, relation: LabelRelation | None) -> str | None:
     return None
 
 
-def require(method: Method, relation: LabelRelation | None, others: Mapping[str, Method]) -> None:
-    """Refuses a method that the relation denies, naming those of ``others`` that would work."""
+def require(
+    method: Method, relation: LabelRelation | None, others: Callable[[], Mapping[str, Method]]
+) -> None:
+    """Refuses a method that the relation denies, naming those of ``others`` that would work; read only then."""
     reason = refusal(method, relation)
     if reason is not None:
-        fitting = sorted(name for name, other in others.items() if refusal(other, relation) is None)
+        fitting = sorted(name for name, other in others().items() if refusal(other, relation) is None)
         raise UserError(f"{reason} Methods that work here: {', '.join(fitting)}.")

@@ -57,5 +57,4 @@ class Classes(BaseModel):
             return space.select(self.indices)
         if self.size is not None:
             return window(space, size=self.size, shift=self.shift, order=self.order)
-        assert self.fraction is not None
-        return fraction(space, share=self.fraction, seed=self.seed)
+        return fraction(space, share=self.fraction or 1, seed=self.seed)

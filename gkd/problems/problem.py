@@ -1,52 +1,30 @@
-"""Problem: one distillation to solve, whose classes, on which images; Source: one side's images."""
+"""Problem: one distillation to solve, whose classes, on which images, judged in which way."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Self
+
+from torch import nn
 
 from gkd.core.errors import UserError
-from gkd.core.labels import LabelRelation, LabelSpace
-from gkd.data import ImageSet
-from gkd.few_shot.judging import FewShot
-from gkd.incremental.step import Step, evened
+from gkd.core.labels import LabelRelation
+from gkd.data import ImageSet, limit_per_class
+from gkd.data.fewer_images import evened
+from gkd.methods.method import Method
+from gkd.problems.judging import BY_CLASSES, Judging
+from gkd.problems.plan import Plan
+from gkd.problems.source import Source
 
-
-@dataclass(frozen=True)
-class Source:
-    """One side's images before a task selects its classes.
-
-    Attributes:
-        train, validation, test: images to learn from, to choose the best epoch on, to judge the student on.
-        other: the data's own validation images, where they are of classes that it has nowhere else.
-    """
-
-    train: ImageSet
-    validation: ImageSet
-    test: ImageSet
-    other: ImageSet | None = None
-
-    @property
-    def space(self) -> LabelSpace:
-        return self.train.space
-
-    def restrict(self, space: LabelSpace) -> Source:
-        """The images of some classes, relabelled by name to that space's columns.
-
-        Raises:
-            UserError: classes of which there is no test image, as in few-shot data.
-        """
-        if not any(name in self.test.space for name in space):
-            raise UserError(
-                f"The test images of {self.test.name} are of other classes than its training images, which is "
-                "few-shot data; this task tests on the classes that it trains on, so use other data."
-            )
-        return Source(self.train.restrict(space), self.validation.restrict(space), self.test.restrict(space))
+__all__ = ["Problem", "Source"]
 
 
 @dataclass(frozen=True)
 class Problem:
     """One distillation to solve: whose classes, which images, between whom.
+
+    A task whose problems need more extends it, as ``gkd.incremental.problem`` does.
 
     Attributes:
         name: names the problem within its task, such as ``student`` or ``step-3``.
@@ -56,12 +34,8 @@ class Problem:
         rows: which rows a loss on the teacher's logits sees where the method does not say.
         measured: the images that normalise the input where data.mean is not given; None takes all training images of
             the data, which classes that are kept apart must not be among.
-        few_shot: episodes over other classes, where the task judges embeddings on them.
-        frozen: classifiers (``gkd.few_shot.classifiers``) to judge beside the student, on the embedding that it starts
-            from; the classes then have equally many images each, one class after the other.
         leak: classes kept from training that the teacher knows all the same, as ``allow_leak`` has it.
-        step: which step of an incremental run this is; then the student's training images are those of its new classes
-            and, behind them, the exemplars of old ones.
+        judging: how the student is judged.
     """
 
     name: str
@@ -70,15 +44,22 @@ class Problem:
     student: Source
     rows: Literal["known", "all"] = "known"
     measured: ImageSet | None = None
-    few_shot: FewShot | None = None
-    frozen: tuple[str, ...] = ()
     leak: tuple[str, ...] = ()
-    step: Step | None = None
+    judging: Judging = BY_CLASSES
 
     @property
-    def has_old_classes(self) -> bool:
-        """Whether the student knew some of its classes before, with or without a teacher."""
-        return self.step is not None and self.step.number > 0
+    def old_classes(self) -> tuple[str, ...]:
+        """The student's classes that it knew before this problem, with or without a teacher."""
+        return ()
+
+    @property
+    def solved_by_teacher(self) -> bool:
+        """Whether the experiment's teacher, where there is one, is a student of this problem or of a later one."""
+        return False
+
+    def uses_teacher(self, method: Method) -> bool:
+        """Whether an experiment's teacher is of use to a run of the method."""
+        return method.needs_teacher
 
     def images(self, data: str, *, seed: int) -> ImageSet:
         """The images of a stage (``Stage.data``); ``seed`` draws where it takes fewer than there are."""
@@ -86,6 +67,43 @@ class Problem:
             return self.student.validation
         if data == "balanced-memory":
             return evened(self.student.train, seed=seed)
-        if self.step is not None and data in ("new", "seen"):
-            return self.step.new_images() if data == "new" else self.step.seen_images()
         return self.student.train
+
+    def limited(self, per_class: int, *, seed: int) -> Self:
+        """The problem with so many training images of each of the student's classes, drawn by seed."""
+        train = limit_per_class(self.student.train, per_class, seed=seed)
+        return replace(self, student=replace(self.student, train=train))
+
+    def with_relation(self, relation: LabelRelation) -> Self:
+        """The problem with a teacher whose classes stand in other columns."""
+        return replace(self, relation=relation)
+
+    def check(self, plan: Plan) -> None:
+        """Refuses what cannot be done with the problem, before anything is built.
+
+        Raises:
+            UserError: a method with rules for incremental steps; a subclass has others.
+        """
+        method = plan.method
+        if method.after:
+            raise UserError(
+                f"The method {method.name!r} ends every incremental step by {' and '.join(method.after)}, but the task "
+                f"{plan.task} has no steps; use task.name=incremental, or do without by method.after=[]."
+            )
+
+    def check_student(self, student: nn.Module, method: Method) -> None:
+        """Refuses a student, as it is built, with which a problem that follows would fail; here none follows."""
+
+    def finished(self, folder: Path) -> Self:
+        """The problem as a finished run left it in its folder, to judge its student again."""
+        return self
+
+    def facts(self) -> dict[str, str]:
+        """Lines for a dry run: a word of up to nine letters -> what there is."""
+        parts = {"train": self.student.train, "validation": self.student.validation}
+        counts = ", ".join(f"{len(images)} {part}" for part, images in parts.items())
+        shape = "x".join(map(str, self.student.train.image_shape))
+        return {
+            "relation": str(self.relation),
+            "data": f"{counts}, {len(self.student.test)} test images of {shape}",
+        }

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.problems.problem import Problem, Source
+from gkd.storage.run_results import RunSummary
 
 # Adapters by name, found through the entry-point group, so that a third party's are found too.
 TASKS: dict[str, EntryPoint] = {point.name: point for point in entry_points(group="gkd.tasks")}
+
+
+# The task that trains one network over given classes: a teacher, or what is judged by a weight file alone.
+PLAIN = "standard"
 
 
 class TaskOptions(BaseModel):
@@ -29,27 +35,71 @@ class TaskOptions(BaseModel):
     name: str
 
 
-class Task(Protocol):
-    """A task adapter: the only thing that knows which classes and images each side has.
+class Task:
+    """Base of task adapters: which classes and images each side has, and how what follows from them is solved.
 
-    One that wants a teacher to be trained in another way than by the standard task over its classes has a method
-    ``teacher_task() -> dict`` with the task section of the run that trains it. One whose problems follow from each
-    other, the student of one being the teacher of the next, says ``students_teach = True``.
+    An adapter has ``Options``, ``spaces`` and ``problems``; the rest has defaults.
+
+    Attributes:
+        Options: the class of its options.
+        students_teach: whether the student of a problem teaches the next one, so that a method needs no other teacher.
+        teacher_classes_key: the option that says which classes the teacher has.
+        solver: solves all problems of a run, from a ``gkd.experiment.solve.Job``; None solves the one problem that
+            there is (``gkd.experiment.solve.solve_problem``). ``gkd.incremental.sequence.solve_sequence`` solves one
+            after the other, each student starting from the one before.
+        trials: what a dry run tries, from a ``gkd.experiment.prepare.Prepared``; None tries the problem's stages.
     """
 
-    Options: type[TaskOptions]
+    Options: ClassVar[type[TaskOptions]]
+    students_teach: ClassVar[bool] = False
+    teacher_classes_key: ClassVar[str] = "task.teacher_classes"
+    solver: ClassVar[Callable[[Any], tuple[RunSummary, bool]] | None] = None
+    trials: ClassVar[Callable[[Any], Iterable[Any]] | None] = None
 
-    def __init__(self, options: Any) -> None: ...
+    def __init__(self, options: Any) -> None:
+        self.options = options
 
     def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
         """The relation over the data sets' full spaces; needs no image, so it can refuse early."""
-        ...
+        raise NotImplementedError
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         """The problems in the order in which they are solved; ``seed`` is that of the run, for tasks that draw."""
-        ...
+        raise NotImplementedError
+
+    def teacher_task(self) -> dict[str, Any] | None:
+        """The task section of the run that trains a teacher; None trains it by the plain task over its classes."""
+        return None
+
+    def for_judging(self) -> TaskOptions:
+        """The options without what concerns the teacher, to judge a finished run's student where that is gone."""
+        options: TaskOptions = self.options
+        return options
+
+
+def task_of(options: TaskOptions) -> Task:
+    """The adapter of a task, over its options.
+
+    Raises:
+        UserError: an adapter that does not extend `Task`.
+    """
+    adapter = TASKS[options.name].load()
+    if not issubclass(adapter, Task):
+        raise UserError(
+            f"The task {options.name} is {adapter.__module__}.{adapter.__qualname__}, which does not extend "
+            "gkd.problems.task.Task; let it do so, or use an adapter of this version of gkd."
+        )
+    task: Task = adapter(options)
+    return task
 
 
 def students_teach(name: str) -> bool:
     """Whether the students of a task teach the next ones, so that its methods need no other teacher."""
     return bool(getattr(TASKS[name].load(), "students_teach", False))
+
+
+def plain_task(classes: Iterable[str] | None = None) -> dict[str, Any]:
+    """The task section of a run that trains or judges one network over some classes; None is all of the data's."""
+    names: Sequence[str] | None = None if classes is None else list(classes)
+    section: dict[str, Any] = TASKS[PLAIN].load().section(names)
+    return section

@@ -14,6 +14,11 @@ MATRIX = "matrix.json"  # in a run folder: the accuracy matrices and what is rea
 STEPS = "steps"  # in a run folder: a folder for each step, named by its number from 1
 
 
+PROBLEMS = (
+    "problems"  # in the folder of a run of several problems: a folder for each, named by its number from 1
+)
+
+
 ROUTING = "routing.json"  # in a run folder: where routed distillation took place
 
 

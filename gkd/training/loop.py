@@ -24,7 +24,7 @@ from gkd.storage.run_files import ROUTING
 from gkd.storage.weights import copy_state
 from gkd.training.interrupt import Interrupt, Interrupted
 from gkd.training.meter import Meter, MetricsFile
-from gkd.training.predictions import validate
+from gkd.training.predictions import student_outputs
 from gkd.training.progress import Reporter
 from gkd.training.settings import Settings
 from gkd.training.stage_run import Position, StageRun, State
@@ -114,7 +114,8 @@ def _train_stage(
         }  # fmt: skip
         run.meter = Meter(settings.device)
         if last_epoch or position.epoch % settings.evaluate_every == 0:
-            selected_by, metric = validate(run.student, run.problem, run.stage.select, settings)
+            problem, outputs = run.problem, student_outputs(run.student, settings)
+            selected_by, metric = problem.judging.validate(outputs, problem.student, run.stage.select)
             record[f"validation/{selected_by}"] = metric
             if metric > position.best_metric:
                 position.best_metric, position.best_epoch = metric, position.epoch

@@ -84,7 +84,7 @@ class StageRun:
             student,
             side,
             stage.terms,
-            old_classes=problem.relation.known if problem.has_old_classes else None,
+            old_classes=problem.relation.known if problem.old_classes else None,
             image_shape=images.image_shape,
             train_labels=images.labels,
             mixup=stage.mixup,

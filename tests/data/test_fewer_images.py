@@ -10,6 +10,8 @@ import torch
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet, limit_per_class, split_validation
+from gkd.data.fewer_images import evened
+from gkd.incremental.memory import choose_exemplars
 
 Make = Callable[..., ImageSet]
 
@@ -117,3 +119,18 @@ def test_a_set_on_its_own_order(make_images: Make) -> None:
         last = torch.nonzero(images.labels == column).max()
         assert validation.images[validation.labels == column].equal(images.images[last][None])
     assert len(train) == 36
+
+
+def test_evened_classes_have_as_many_images_as_the_fewest(make_images: Make) -> None:
+    images = make_images(30, 3)
+    labels = images.labels
+    rows = torch.cat([torch.nonzero(labels == 2).flatten(), torch.nonzero(labels == 0).flatten()[:3]])
+    few = images.select(rows)
+    assert few.class_counts().tolist() == [3, 0, 10]
+    even = evened(few, seed=0)
+    assert even.class_counts().tolist() == [3, 0, 3]
+    assert even.fingerprint() == evened(few, seed=0).fingerprint()
+    assert even.fingerprint() != evened(few, seed=1).fingerprint()
+    # The exemplars that a memory of as many would choose at random.
+    exemplars = choose_exemplars(few, ["c0", "c2"], 3, selection="random")
+    assert names(even) == names(few.select(torch.cat(list(exemplars.values()))))

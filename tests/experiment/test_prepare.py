@@ -112,7 +112,8 @@ def test_the_columns_of_a_checkpoint_are_those_that_it_says(tmp_path):
     path = tmp_path / "teacher.safetensors"
     network = build_network(prepared.experiment.teacher.network, num_classes=5, in_channels=1)
     save_file(network.state_dict(), path, {"classes": json.dumps(["4", "2", "0", "1", "3"])})
-    teacher, problem = load_teacher(prepared, path)
+    teacher, prepared = load_teacher(prepared, path)
+    problem = prepared.problem
     assert teacher.space.names == ("4", "2", "0", "1", "3")
     shared = [(problem.relation.student.names[s], teacher.space.names[t])
               for s, t in zip(problem.relation.student_index, problem.relation.teacher_index, strict=True)]  # fmt: skip

@@ -27,7 +27,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Of every step what its student started from, the problem, and what training gave."""
-    from gkd.incremental import loop as sequence
+    from gkd.incremental import learn as sequence
 
     found: list[dict[str, Any]] = []
     fit = sequence.fit

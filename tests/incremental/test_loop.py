@@ -166,7 +166,7 @@ def test_bias_correction_is_fitted_on_images_that_were_not_trained_on(
 
 def test_the_best_student_is_judged_where_it_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
     from gkd.incremental import answers as step_answers
-    from gkd.incremental import loop as sequence
+    from gkd.incremental import learn as sequence
 
     judged: list[Any] = []
     fit, predict = sequence.fit, step_answers.predict

@@ -20,7 +20,7 @@ from gkd.core.network import Features
 from gkd.distill.distiller import Distiller
 from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
-from gkd.incremental.loop import without_teacher
+from gkd.incremental.learn import without_teacher
 from gkd.models import CosineHead, ProxyHead
 from tests.losses.waves import wave
 

@@ -1,4 +1,4 @@
-"""Steps of an incremental run: what is remembered, what is held out, what is evened."""
+"""Steps of an incremental run: what is remembered, what is held out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from gkd.core.errors import UserError
 from gkd.data import ImageSet
 from gkd.incremental.memory import Memory, choose_exemplars, samples_of
-from gkd.incremental.step import Rehearsal, Step, evened, hold_out, remember
+from gkd.incremental.step import Rehearsal, Step, hold_out, remember
 
 STEPS = (("a", "b"), ("c",), ("d", "e"))
 
@@ -83,13 +83,3 @@ def test_no_stage_trains_on_what_is_held_out(images: ImageSet) -> None:
     assert less.rehearsed_images().class_counts().tolist() == [3, 3, 8]
     assert less.new_images().class_counts().tolist() == [0, 0, 8]
     assert less.seen_images().class_counts().tolist() == [8, 8, 8]
-
-
-def test_evened_classes_have_as_many_images_as_the_fewest(images: ImageSet) -> None:
-    step = Step(1, STEPS, images)
-    few = step.chosen(torch.cat([samples_of(images, ["c"]), samples_of(images, ["a"])[:3]]))
-    assert few.class_counts().tolist() == [3, 0, 10]
-    even = evened(few, seed=0)
-    assert even.class_counts().tolist() == [3, 0, 3]
-    assert even.fingerprint() == evened(few, seed=0).fingerprint()
-    assert even.fingerprint() != evened(few, seed=1).fingerprint()

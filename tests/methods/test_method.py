@@ -16,7 +16,7 @@ from gkd.config.yaml_files import parse_yaml, read_yaml
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import EpisodePlan
-from gkd.incremental.loop import without_teacher
+from gkd.incremental.learn import without_teacher
 from gkd.losses import LOSSES
 from gkd.methods.method import Growth, Method, refusal, require
 from gkd.methods.terms import Term, WeightSchedule, class_scale
@@ -175,15 +175,15 @@ def test_what_a_relation_denies(name: str, relation: str) -> None:
 
 def test_a_refusal_says_why_and_what_would_work() -> None:
     with pytest.raises(UserError, match=r"'kd' \(term 'kd' of stage 'distil'\).*share no class") as caught:
-        require(METHODS["kd"], RELATIONS["disjoint"], METHODS)
+        require(METHODS["kd"], RELATIONS["disjoint"], lambda: METHODS)
     fitting = str(caught.value).split("Methods that work here: ")[1]
     assert fitting == ", ".join(sorted(set(METHODS) - ON_LOGITS)) + "."
     with pytest.raises(UserError, match="share only one; a softmax needs at least two"):
-        require(METHODS["kd"], RELATIONS["one shared"], METHODS)
+        require(METHODS["kd"], RELATIONS["one shared"], lambda: METHODS)
     with pytest.raises(UserError, match="on the classes that the teacher does not have, but it has them all"):
-        require(METHODS["lwf"], RELATIONS["same"], METHODS)
+        require(METHODS["lwf"], RELATIONS["same"], lambda: METHODS)
     with pytest.raises(UserError, match="needs a teacher, but the experiment has none") as caught:
-        require(METHODS["sp"], None, METHODS)
+        require(METHODS["sp"], None, lambda: METHODS)
     assert str(caught.value).endswith(f": {', '.join(sorted(WITHOUT_TEACHER))}.")
 
 

@@ -19,10 +19,10 @@ from gkd.core.errors import UserError
 from gkd.data import ImageSet, channel_statistics
 from gkd.data.rotations import with_rotations
 from gkd.experiment.sources import load_source
+from gkd.few_shot.task_judging import EpisodeJudging
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import TASKS
 from gkd.tasks.few_shot import FewShotOptions, FewShotTask
-from gkd.training import loop as train
 from gkd.training import stage_run
 from tests.cli_helpers import gkd
 
@@ -48,8 +48,8 @@ def problem(source: Source, teacher: Source | None = None, **options: Any) -> Pr
 
 
 def names(found: Problem) -> tuple[list[str], list[str], list[str]]:
-    assert found.few_shot is not None
-    parts = (found.student.train, found.few_shot.validation.images, found.few_shot.novel.images)
+    assert isinstance(found.judging, EpisodeJudging)
+    parts = (found.student.train, found.judging.validation.images, found.judging.novel.images)
     return tuple(list(images.space) for images in parts)  # type: ignore[return-value]
 
 
@@ -83,8 +83,8 @@ def test_numbers_follow_an_order(source: Source) -> None:
 
 def test_novel_classes_have_all_their_images_and_base_classes_their_training_images(source: Source) -> None:
     found = problem(source, base=5, validation=2, novel=3)
-    assert found.few_shot is not None
-    assert found.few_shot.novel.images.class_counts().tolist() == [10 + 6 + 5] * 3
+    assert isinstance(found.judging, EpisodeJudging)
+    assert found.judging.novel.images.class_counts().tolist() == [10 + 6 + 5] * 3
     assert found.student.train.class_counts().tolist() == [10] * 5
     assert len(found.student.test) == 25
 
@@ -121,8 +121,8 @@ def test_rotations_stay_in_the_part_of_their_class(source: Source) -> None:
 
 
 def test_episodes_of_fewer_shots_have_the_classes_and_queries_of_those_of_more(source: Source) -> None:
-    found = problem(source, base=5, novel=5, episodes={**FEW, "ways": [2, 4]}).few_shot
-    assert found is not None
+    found = problem(source, base=5, novel=5, episodes={**FEW, "ways": [2, 4]}).judging
+    assert isinstance(found, EpisodeJudging)
     settings = dict(found.novel.settings())
     assert list(settings) == ["2-way 1-shot", "2-way 2-shot", "4-way 1-shot", "4-way 2-shot"]
     one, two = settings["4-way 1-shot"], settings["4-way 2-shot"]
@@ -132,8 +132,8 @@ def test_episodes_of_fewer_shots_have_the_classes_and_queries_of_those_of_more(s
 
 
 def test_no_support_image_is_a_query_and_every_sample_is_of_its_class(source: Source) -> None:
-    found = problem(source, base=5, novel=5, episodes={**FEW, "count": 300}).few_shot
-    assert found is not None
+    found = problem(source, base=5, novel=5, episodes={**FEW, "count": 300}).judging
+    assert isinstance(found, EpisodeJudging)
     (drawn,) = found.novel.episodes
     support, query = drawn.support.flatten(1), drawn.query.flatten(1)
     assert not (support.unsqueeze(2) == query.unsqueeze(1)).any()
@@ -247,13 +247,13 @@ def test_no_image_of_a_novel_class_reaches_training(tmp_path: Any, monkeypatch: 
 
     monkeypatch.setattr(stage_run, "Batches", recording(trained, stage_run.Batches))
     monkeypatch.setattr("gkd.experiment.sources.channel_statistics", recording(measured, channel_statistics))
-    validate = train.validate
+    validate = EpisodeJudging.validate
     monkeypatch.setattr(
-        train,
+        EpisodeJudging,
         "validate",
-        lambda student, asked, *rest: (
-            validated.append(asked.few_shot.validation.images),
-            validate(student, asked, *rest),
+        lambda judging, *rest: (
+            validated.append(judging.validation.images),
+            validate(judging, *rest),
         )[1],
     )
     words = ("run.epochs=1", "teacher.train.epochs=1", "run.threads=1", "task.episodes.count=20")
@@ -262,15 +262,15 @@ def test_no_image_of_a_novel_class_reaches_training(tmp_path: Any, monkeypatch: 
     task = FewShotTask(options.task)
     source = load_source(Data(name="digits", validation=Validation(per_class=20)))
     (found,) = task.problems(source, source)
-    assert found.few_shot is not None
-    novel = {image.numpy().tobytes() for image in found.few_shot.novel.images.images}
+    assert isinstance(found.judging, EpisodeJudging)
+    novel = {image.numpy().tobytes() for image in found.judging.novel.images.images}
     assert len(trained) >= 2  # the teacher's and the student's
     assert len(measured) >= 2
     for kept in (trained, validated, measured):
         assert kept
         for images in kept:
             assert not novel & {image.numpy().tobytes() for image in images.images}
-            assert not set(images.space) & set(found.few_shot.novel.images.space)
+            assert not set(images.space) & set(found.judging.novel.images.space)
 
 
 def write_cifarfs(root: Path, names: dict[str, str]) -> None:
@@ -295,9 +295,9 @@ def test_learn2learn_can_be_the_source_of_episodes(source: Source, tmp_path: Pat
     )
     drawn = {**FEW, "source": "learn2learn", "taskset": "cifarfs", "root": str(tmp_path)}
     found = problem(coloured, base=["a", "b"], novel=["c", "d"], episodes=drawn)
-    assert found.few_shot is not None
-    assert set(found.few_shot.novel.images.space) == set("uvwc")
-    assert [setting for setting, _ in found.few_shot.novel.settings()] == ["2-way 1-shot", "2-way 2-shot"]
+    assert isinstance(found.judging, EpisodeJudging)
+    assert set(found.judging.novel.images.space) == set("uvwc")
+    assert [setting for setting, _ in found.judging.novel.settings()] == ["2-way 1-shot", "2-way 2-shot"]
     assert set(found.student.train.space) == {"a", "b"}
     with pytest.raises(UserError, match=r"cifarfs are 3×8×8 and those of data\.name 1×8×8"):
         problem(source, base=["a", "b"], novel=["c", "d"], episodes=drawn)
@@ -321,8 +321,8 @@ def test_sources_that_are_not_whole(options: dict[str, Any], sentence: str) -> N
 def test_classes_that_cannot_be_told_from_the_base_classes_are_a_leak(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = problem(source, base=5, novel=5).few_shot
-    assert images is not None
+    images = problem(source, base=5, novel=5).judging
+    assert isinstance(images, EpisodeJudging)
     theirs = (images.novel.images, images.novel.episodes[0])
     monkeypatch.setattr("gkd.tasks.few_shot.learn2learn_episodes", lambda *_, **__: theirs)
     drawn = {**FEW, "source": "learn2learn", "taskset": "fc100", "root": "x"}

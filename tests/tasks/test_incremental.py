@@ -22,6 +22,7 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.prepare import prepare
 from gkd.experiment.sources import load_source
 from gkd.incremental.memory import Memory, samples_of
+from gkd.incremental.problem import IncrementalProblem, as_incremental
 from gkd.models import build_network
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import TASKS, students_teach
@@ -37,7 +38,7 @@ def source(make_set: Callable[..., ImageSet]) -> Source:
     return Source(*(make_set("abcdefg", num, seed=seed) for seed, num in enumerate((70, 35, 21))))
 
 
-def problems(source: Source, seed: int = 0, **options: Any) -> list[Problem]:
+def problems(source: Source, seed: int = 0, **options: Any) -> list[IncrementalProblem]:
     options = {"base": 3, "increment": 2, **options}
     return list(IncrementalTask(IncrementalOptions(**options)).problems(source, source, seed))
 
@@ -53,7 +54,7 @@ def test_a_problem_a_step_and_every_class_arrives(source: Source) -> None:
     assert [problem.name for problem in found] == ["step-1", "step-2", "step-3"]
     assert ["".join(problem.relation.teacher) for problem in found] == ["abc", "abc", "abcde"]
     assert ["".join(problem.relation.student) for problem in found] == ["abc", "abcde", "abcdefg"]
-    assert [problem.has_old_classes for problem in found] == [False, True, True]
+    assert [len(problem.old_classes) for problem in found] == [0, 3, 5]
     assert {problem.rows for problem in found} == {"all"}
     remainder = problems(source, base=3, increment=3)
     assert [len(problem.relation.student) for problem in remainder] == [3, 6, 7]
@@ -63,7 +64,7 @@ def test_steps_of_folders(make_set: Callable[..., ImageSet]) -> None:
     space = LabelSpace(["1/a", "1/b", "2/a", "2/c", "3/d"])
     images = replace(make_set("abcde", 20), space=space)
     found = problems(Source(images, images, images), base=None, increment=None, steps="folders")
-    assert [problem.step and problem.step.new for problem in found] == [
+    assert [problem.step.new for problem in found] == [
         ("1/a", "1/b"),
         ("2/a", "2/c"),
         ("3/d",),
@@ -87,7 +88,6 @@ def test_labels_keep_their_columns_whatever_the_order(source: Source) -> None:
     for problem in found:
         assert list(problem.student.space) == names[: len(problem.student.space)]
         step = problem.step
-        assert step is not None
         given = source.train.restrict(step.seen)
         assert step.seen_images().fingerprint() == given.fingerprint()
 
@@ -108,7 +108,6 @@ def test_explicit_steps(source: Source) -> None:
 
 def test_exemplars_stand_behind_the_new_images_as_numbers(source: Source) -> None:
     step = problems(source, memory_per_class=2)[1].step
-    assert step is not None
     samples = samples_of(step.images, ["a"])[:2]
     images = step.with_memory(Memory({"a": samples}))
     chosen = images.chosen(torch.cat([samples_of(step.images, step.new), samples]))
@@ -187,8 +186,7 @@ def test_what_an_incremental_run_cannot_have(overrides: list[str], sentence: str
 def test_a_limit_of_images_a_class_holds_for_every_step() -> None:
     prepared = prepare(experiment("data.per_class=30", "method=finetune"))
     assert prepared.problem.student.train.class_counts().tolist() == [30] * 5
-    assert prepared.problem.step is not None
-    assert prepared.problem.step.images.class_counts().tolist() == [30] * 10
+    assert as_incremental(prepared.problem).step.images.class_counts().tolist() == [30] * 10
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from gkd.distill.teacher import Teacher
 from gkd.losses import LOSSES, Loss
 from gkd.methods.method import Method
 from gkd.models import ResNet, build_network
+from gkd.problems.judging import BY_CLASSES
 from gkd.problems.problem import Problem
 from gkd.storage.checkpoints import latest_checkpoint
 from gkd.storage.weights import copy_state
@@ -33,7 +34,7 @@ from gkd.training.caches import Caches
 from gkd.training.interrupt import Interrupted
 from gkd.training.loop import fit, one_step
 from gkd.training.meter import Diverged, MetricsFile
-from gkd.training.predictions import predict, validate
+from gkd.training.predictions import predict, student_outputs
 from gkd.training.progress import Reporter
 from gkd.training.settings import Settings
 from gkd.training.stage_run import Position, State
@@ -164,9 +165,10 @@ def test_training_lowers_the_loss_and_learns(trainer: Callable[..., Trainer]) ->
     losses = [record["loss"] for record in outcome.records]
     assert losses[-1] < 0.5 * losses[0]
     student = run.student()
-    _, before = validate(student, run.problem, "accuracy", SETTINGS)
+    outputs, images = student_outputs(student, SETTINGS), run.problem.student
+    _, before = BY_CLASSES.validate(outputs, images, "accuracy")
     student.load_state_dict(outcome.last)
-    assert validate(student, run.problem, "accuracy", SETTINGS)[1] > max(before, 60)
+    assert BY_CLASSES.validate(outputs, images, "accuracy")[1] > max(before, 60)
     assert outcome.position.images == 8 * 32
     assert outcome.position.global_step == outcome.steps == 8 * STEPS
 

@@ -1,0 +1,142 @@
+"""A run's work: what its solver is handed, and the solver of a task with one problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from gkd.config.resolve import Resolved
+from gkd.data import ImageSet, StreamedPixels
+from gkd.distill.teacher import Teacher
+from gkd.experiment.judge import prove_teacher
+from gkd.experiment.prepare import Prepared
+from gkd.experiment.results import Trained, finish
+from gkd.experiment.run_folder import describe_run, finished, locked
+from gkd.experiment.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
+from gkd.storage.run_files import WEIGHTS
+from gkd.storage.run_results import RunSummary
+from gkd.storage.weights import load_body
+from gkd.training.loop import fit
+from gkd.training.predictions import student_outputs
+from gkd.training.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is not finished, as a task's solver gets it.
+
+    Attributes:
+        prepared: the experiment at its first problem to train.
+        folder: the run's.
+        threads: CPU threads that are used.
+        console: where to say how it goes.
+        solve_first: solves another run that this one needs, where it is not finished; gives its folder.
+        wait: whether to wait for another process that is at the same run, rather than refuse.
+    """
+
+    prepared: Prepared
+    folder: Path
+    threads: int
+    console: Console
+    solve_first: Callable[[Resolved], Path]
+    wait: bool = False
+
+    @contextmanager
+    def begun(self) -> Iterator[RunSummary | None]:
+        """Keeps other processes out of the run's folder and writes what a run begins with.
+
+        Yields:
+            None, or the summary where another process has finished the run meanwhile.
+        """
+        with locked(self.folder, self.console if self.wait else None):
+            done = finished(self.folder)
+            if done is None:
+                describe_run(self.folder, self.prepared, self.threads)
+            yield done
+
+    def say(self, line: str) -> None:
+        """Prints a line as it is."""
+        self.console.print(line, markup=False, highlight=False)
+
+    def reporter(self, about: str = "") -> Reporter:
+        """Progress lines under the run's title and what they are about."""
+        resolved = self.prepared.resolved
+        name = " ".join([title(resolved), *([about] if about else [])])
+        return Reporter(self.console, name, every=resolved.experiment.run.log_seconds)
+
+
+def title(resolved: Resolved) -> str:
+    """What a run is called in logs."""
+    experiment = resolved.experiment
+    return f"{resolved.name} {experiment.method.name} seed {experiment.run.seed}"
+
+
+def describe_images(images: ImageSet) -> str:
+    """How many images there are, of which shape, and whether they are in memory or streamed from disk."""
+    shape = "x".join(map(str, images.image_shape))
+    gigabytes = len(images) * math.prod(images.image_shape) / 2**30
+    if isinstance(images.images, StreamedPixels):
+        where = f"streamed from {images.images.root} by {images.images.workers} workers"
+        return f"{len(images)} training images of {shape}, {where} ({gigabytes:.1f} GiB decoded)"
+    return f"{len(images)} training images of {shape} in memory ({gigabytes:.2g} GiB)"
+
+
+def solve_problem(job: Job) -> tuple[RunSummary, bool]:
+    """Trains the student of a task's one problem and judges it; the summary, and whether it was trained now.
+
+    Raises:
+        UserError: bad input, a full disk, a changed machine.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    job.say(f"data      {describe_images(job.prepared.problem.student.train)}")
+    teacher, prepared = obtain_teacher(job)
+    start_from_pretrained(job)
+    problem, student, method = prepared.problem, prepared.student, prepared.experiment.method
+    before = problem.judging.before_training(student_outputs(student, prepared.settings), problem.student)
+    with job.begun() as done:
+        if done is not None:
+            return done, False
+        with job.reporter() as reporter:
+            last, best, position = fit(
+                student, teacher, problem, method, prepared.epochs, prepared.settings, job.folder, reporter
+            )
+        trained = Trained(teacher, last, best, position, before)
+        return finish(job.folder, prepared, trained, job.threads), True
+
+
+def obtain_teacher(job: Job) -> tuple[Teacher | None, Prepared]:
+    """The teacher that the method needs, and the run with the problem over its classes."""
+    prepared = job.prepared
+    checkpoint = teacher_weights(job)
+    if checkpoint is None:
+        return None, prepared
+    teacher, prepared = load_teacher(prepared, checkpoint)
+    job.say(prove_teacher(teacher, prepared, checkpoint))
+    return teacher, prepared
+
+
+def teacher_weights(job: Job) -> Path | None:
+    """The weights of the experiment's teacher, after its run where it is trained here; None where none is of use."""
+    prepared, method = job.prepared, job.prepared.experiment.method
+    section = prepared.experiment.teacher
+    if section is None or not prepared.problem.uses_teacher(method):
+        return None
+    if section.checkpoint is not None:
+        return section.checkpoint
+    if method.needs_teacher:
+        check_shapes(prepared)
+    return job.solve_first(teacher_experiment(prepared)) / WEIGHTS[section.weights]
+
+
+def start_from_pretrained(job: Job) -> None:
+    """Lets the student start from the run that trains it on the base classes, where the experiment says so."""
+    section = job.prepared.experiment.student
+    if section.pretrain is None:
+        return
+    folder = job.solve_first(pretraining_experiment(job.prepared, section.pretrain))
+    load_body(job.prepared.student, folder / WEIGHTS["last"], name=section.network)

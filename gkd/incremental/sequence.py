@@ -1,0 +1,120 @@
+"""Problems over the same classes, each student starting from the one before, as domain-incremental tasks have them.
+
+``RUN/problems/N`` has what an ordinary run of the N-th problem leaves, by whose summary it is finished; the run's own
+folder gets what the last one left, and a summary with the last student's accuracy on every problem's test images.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from gkd import metrics
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.distill.teacher import Teacher
+from gkd.experiment.judge import rounded
+from gkd.experiment.prepare import Prepared
+from gkd.experiment.results import Trained, finish
+from gkd.experiment.run_folder import finished
+from gkd.experiment.solve import Job, describe_images, obtain_teacher, start_from_pretrained
+from gkd.incremental.learn import without_teacher
+from gkd.problems.problem import Problem
+from gkd.storage.records import write_record
+from gkd.storage.run_files import PROBLEMS, SUMMARY, WEIGHTS
+from gkd.storage.run_results import RunSummary
+from gkd.storage.weights import read_weights
+from gkd.training.loop import fit
+from gkd.training.predictions import student_outputs
+
+
+def solve_sequence(job: Job) -> tuple[RunSummary, bool]:
+    """Solves one problem after the other; the summary, and whether anything was trained now.
+
+    The first student is taught by the experiment's teacher, where it has one; each later one by the student before, of
+    which it is a copy when it starts.
+
+    Raises:
+        UserError: bad input; a problem over other classes than the first.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    job.say(f"data      {describe_images(job.prepared.problem.student.train)} in the first problem")
+    teacher, prepared = obtain_teacher(job)
+    start_from_pretrained(job)
+    with job.begun() as done:
+        if done is not None:
+            return done, False
+        solved: list[tuple[Problem, RunSummary]] = []
+        for number, problem in enumerate(prepared.sides.problems(), 1):
+            folder = job.folder / PROBLEMS / str(number)
+            if solved:
+                teacher, prepared = _next(prepared, problem)
+            solved.append((prepared.problem, _solve(job, prepared, teacher, folder)))
+        return _summarise(job, prepared, solved, folder), True
+
+
+def _next(prepared: Prepared, problem: Problem) -> tuple[Teacher, Prepared]:
+    """The student so far as the teacher of the next problem, and the run at that problem."""
+    space, settings = prepared.problem.student.space, prepared.settings
+    if problem.student.space != space:
+        raise UserError(
+            f"The problem {problem.name} is over other classes than those before it, and its student starts from "
+            "theirs; let every problem of the task have the same classes in the same order."
+        )
+    network = copy.deepcopy(prepared.student)
+    teacher = Teacher(network, space, mean=settings.mean, std=settings.std)
+    teacher = teacher.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return teacher, prepared.with_problem(_taught(problem, space))
+
+
+def _taught(problem: Problem, space: LabelSpace) -> Problem:
+    """The problem with a teacher of some classes."""
+    return problem.with_relation(LabelRelation(space, problem.relation.student, problem.relation.aliases))
+
+
+def _solve(job: Job, prepared: Prepared, teacher: Teacher | None, folder: Path) -> RunSummary:
+    """Trains the student on one problem, or reads what has come of it; it is then in its last state."""
+    problem, student, settings = prepared.problem, prepared.student, prepared.settings
+    done = finished(folder)
+    if done is None:
+        experiment = prepared.experiment
+        method = experiment.method if teacher is not None else without_teacher(experiment.method)
+        teacher = teacher if method.needs_teacher else None
+        prepared = replace(prepared, epochs=method.epochs(experiment.run.epochs))
+        before = problem.judging.before_training(student_outputs(student, settings), problem.student)
+        with job.reporter(problem.name) as reporter:
+            last, best, position = fit(
+                student, teacher, problem, method, prepared.epochs, settings, folder, reporter
+            )
+        done = finish(folder, prepared, Trained(teacher, last, best, position, before), job.threads)
+    student.load_state_dict(read_weights(folder / WEIGHTS["last"])[0])
+    return done
+
+
+def _summarise(
+    job: Job, prepared: Prepared, solved: Sequence[tuple[Problem, RunSummary]], last_folder: Path
+) -> RunSummary:
+    """Writes the run's own results: the last problem's, with accuracies on the test images of all of them."""
+    by_head = prepared.experiment.method.judged_by_head
+    outputs = student_outputs(prepared.student, prepared.settings)
+    accuracies = {}
+    for problem, _ in solved:
+        scores = problem.judging.scores(outputs, problem.student, by_head=by_head)
+        labels = problem.student.test.labels.cpu()
+        accuracies[f"accuracy/{problem.name}"] = rounded(metrics.accuracy(scores, labels))
+    accuracies["average_accuracy"] = rounded(fmean(accuracies.values()))
+    for path in last_folder.iterdir():
+        if path.is_file() and path.name != SUMMARY:
+            shutil.copyfile(path, job.folder / path.name)
+    summary = solved[-1][1]
+    last = summary.last.model_copy(update={"metrics": {**summary.last.metrics, **accuracies}})
+    seconds = round(sum(each.seconds for _, each in solved), 2)
+    summary = summary.model_copy(update={"last": last, "seconds": seconds})
+    write_record(job.folder / SUMMARY, summary)
+    return summary

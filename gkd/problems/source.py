@@ -1,0 +1,41 @@
+"""One side's images before a task selects its classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelSpace
+from gkd.data import ImageSet
+
+
+@dataclass(frozen=True)
+class Source:
+    """One side's images before a task selects its classes.
+
+    Attributes:
+        train, validation, test: images to learn from, to choose the best epoch on, to judge the student on.
+        other: the data's own validation images, where they are of classes that it has nowhere else.
+    """
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+    other: ImageSet | None = None
+
+    @property
+    def space(self) -> LabelSpace:
+        return self.train.space
+
+    def restrict(self, space: LabelSpace) -> Source:
+        """The images of some classes, relabelled by name to that space's columns.
+
+        Raises:
+            UserError: classes of which there is no test image, as in few-shot data.
+        """
+        if not any(name in self.test.space for name in space):
+            raise UserError(
+                f"The test images of {self.test.name} are of other classes than its training images, which is "
+                "few-shot data; this task tests on the classes that it trains on, so use other data."
+            )
+        return Source(self.train.restrict(space), self.validation.restrict(space), self.test.restrict(space))
