@@ -151,7 +151,10 @@ def test_any_value_of_that_form_needs_a_trusted_word(config: dict[str, object], 
 
 
 def test_texts_of_a_method_are_no_names() -> None:
-    check_trust({"method": {"paper": "own_nets:small", "sources": {"a": "b:c"}}}, frozenset())
+    method = {"paper": "own_nets:small", "sources": {"a": "b:c"}}
+    check_trust({"method": method}, frozenset())  # not refused, as the same text under another key is
+    with pytest.raises(UserError, match="own_nets:small"):
+        check_trust({"method": method, "student": {"network": "own_nets:small"}}, frozenset())
 
 
 def test_named_on_the_command_line_it_is_built_with_its_options(forget: Forget) -> None:
