@@ -9,7 +9,7 @@ import io
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from gkd.data import ImageSet
 from gkd.distill.teacher import Teacher
 from gkd.models import build_network
 from gkd.problems.problem import Problem, Source
+from gkd.problems.task import TASKS
 
 MEAN, STD = (0.5,), (0.25,)
 Files = dict[str, bytes]  # path with "/", ending in "/" for a folder -> content
@@ -174,8 +175,14 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     def offered(group: str, *added: tuple[str, str]) -> None:
         points.extend(EntryPoint(name, value, group) for name, value in added)
         plugins.entry_point_table.cache_clear()
+        if group == "gkd.tasks":
+            for name, value in added:
+                monkeypatch.setitem(TASKS, name, EntryPoint(name, value, group))
 
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [p for p in points if p.group == group])
+    def installed(group: str) -> list[EntryPoint]:
+        return [*entry_points(group=group), *(point for point in points if point.group == group)]
+
+    monkeypatch.setattr(plugins, "entry_points", installed)
     plugins.entry_point_table.cache_clear()
     yield offered
     plugins.entry_point_table.cache_clear()

@@ -16,16 +16,17 @@ from gkd.methods.optimiser_names import optimiser_names
 from gkd.metrics import METRICS
 from gkd.models import network_summaries
 from gkd.models.external import PATTERNS
-from gkd.problems.task import TASKS
+from gkd.problems.task import TASKS, task_class
 
 HELP = "list methods, losses, tasks, networks, data sets, optimisers, metrics, augmentations and configs"
 KINDS = (
     "methods", "losses", "tasks", "networks", "data", "optimisers", "metrics", "augmentations", "configs",
 )  # fmt: skip
-# Kind -> the entry-point group in which other packages offer more of it; their tasks are in TASKS.
+# Kind -> the entry-point group in which other packages offer more of it.
 _GROUPS = {
     "methods": "gkd.methods",
     "losses": "gkd.losses",
+    "tasks": "gkd.tasks",
     "networks": "gkd.networks",
     "data": "gkd.datasets",
     "optimisers": "gkd.optimisers",
@@ -41,7 +42,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     for kind in [arguments.kind] if arguments.kind else KINDS:
         if arguments.kind is None:
             console.print(f"{kind}:", highlight=False)
-        entries = _entries(kind) | _offered(kind)
+        entries = _entries(kind)
+        entries |= {name: about for name, about in _offered(kind).items() if name not in entries}
         width = max(map(len, entries))
         for name, about in entries.items():
             console.print(f"  {name:{width}}  {about}".rstrip(), markup=False, highlight=False)
@@ -63,7 +65,8 @@ def _entries(kind: str) -> dict[str, str]:
         weights = shipped_weights()
         return {name: _about(loss, weights.get(name)) for name, loss in LOSSES.items()}
     if kind == "tasks":
-        return {name: _first_line(point.load().__doc__) for name, point in TASKS.items()}
+        ours = [name for name, point in TASKS.items() if point.value.startswith("gkd.")]
+        return {name: _first_line(task_class(name).__doc__) for name in ours}
     if kind == "networks":
         return {**{name: _first_line(about) for name, about in network_summaries().items()}, **PATTERNS}
     if kind == "data":

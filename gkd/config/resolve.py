@@ -33,7 +33,7 @@ from gkd.config.trust import check_trust
 from gkd.config.yaml_files import parse_yaml
 from gkd.core.errors import UserError, unknown
 from gkd.data import LAYOUTS
-from gkd.problems.task import TASKS, students_teach
+from gkd.problems.task import TASKS, students_teach, task_class
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def _experiment_model(task: Any, name: str) -> type[Experiment]:
         raise UserError(f"{name}: task.name is missing; allowed: {', '.join(sorted(TASKS))}.")
     if not isinstance(task_name, str) or task_name not in TASKS:
         raise UserError(f"{name}: task.name: {unknown('task', str(task_name), TASKS)}", code="unknown-task")
-    options = TASKS[task_name].load().Options
+    options = task_class(task_name).Options
     return create_model("Experiment", __base__=Experiment, task=(options, ...))
 
 

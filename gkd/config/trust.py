@@ -13,7 +13,7 @@ from typing import Any
 
 from gkd.core.errors import UserError
 from gkd.core.user_code import is_import_name
-from gkd.problems.task import TASKS
+from gkd.problems.task import TASKS, task_class
 
 # Sections that hold text, and a grid, whose cells are checked one by one.
 _NO_NAMES = ("method.paper", "method.summary", "method.sources", "compare")
@@ -94,5 +94,5 @@ def _unpickled(task: Any) -> tuple[str, ...]:
     name = task.get("name") if isinstance(task, Mapping) else None
     if not isinstance(name, str) or name not in TASKS:
         return ()
-    unpickled: tuple[str, ...] = TASKS[name].load().Options.UNPICKLES
+    unpickled: tuple[str, ...] = task_class(name).Options.UNPICKLES
     return unpickled

@@ -103,7 +103,7 @@ def fit(
     Raises:
         UserError: images, networks or a method that do not fit each other; nothing was trained.
     """
-    plan = _plan(method, epochs, optimiser or {})
+    plan = method_of(method, epochs, optimiser or {})
     train_images = image_set(data, "data")
     if validation is None:
         train_images, chosen = split_validation(train_images, fraction=0.1, seed=0)
@@ -119,15 +119,13 @@ def fit(
     require(plan, None if guide is None else relation, shipped_methods)
     images = Source(train_images, chosen, judged)
     problem = Problem("student", relation, images, images)
-    place = choose_device(device)
     size = data.batch_size if batch_size is None and isinstance(data, DataLoader) else batch_size
-    settings = Settings(
-        seed=seed, batch_size=size or 64, augment=augment, mean=mean, std=std, device=place,
-        dtype=choose_dtype(precision, place),
-    )  # fmt: skip
-    network.to(place, memory_format=torch.channels_last)
+    settings = settings_for(
+        mean, std, seed=seed, batch_size=size or 64, augment=augment, device=device, precision=precision
+    )
+    network.to(settings.device, memory_format=torch.channels_last)
     if guide is not None:
-        guide.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        guide.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     target = None if folder is None else Path(folder)
     with Reporter(Console(quiet=True), "fit") as reporter:
         last, best, position = train(
@@ -143,6 +141,24 @@ def fit(
             scores = problem.judging.scores(outputs, images, by_head=plan.judged_by_head)
             metrics[f"test/{which}"] = judge(scores, judged.labels.cpu(), plan).accuracy
     return Outcome(networks["last"], networks["best"], metrics, mean, std, target)
+
+
+def settings_for(
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    *,
+    seed: int,
+    batch_size: int,
+    augment: str,
+    device: str,
+    precision: str,
+) -> Settings:
+    """How a student is trained whose input has this normalisation; the other arguments are those of `fit`."""
+    place = choose_device(device)
+    return Settings(
+        seed=seed, batch_size=batch_size, augment=augment, mean=mean, std=std, device=place,
+        dtype=choose_dtype(precision, place),
+    )  # fmt: skip
 
 
 def image_set(data: Images, name: str) -> ImageSet:
@@ -167,10 +183,10 @@ def _equal(first: Any, again: Any) -> bool:
     return bool(torch.equal(torch.as_tensor(np.asarray(first)), torch.as_tensor(np.asarray(again))))
 
 
-def _plan(
+def method_of(
     method: str | Method | Mapping[str, Term], epochs: int | None, optimiser: Mapping[str, Any]
 ) -> Method:
-    """The method with these keys in every stage's optimiser."""
+    """The method that a caller names, has or gives the terms of, with these keys in every stage's optimiser."""
     if isinstance(method, str):
         method = load_method(method)
     elif not isinstance(method, Method):

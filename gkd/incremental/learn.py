@@ -1,4 +1,4 @@
-"""One incremental step from Python: networks, images and options in, the student and its memory out."""
+"""Train one incremental step: networks, images and options in, the student and its memory out; no config."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Learnt:
         return answers.scores(by_head=self.method.judged_by_head)
 
 
-def learn_step(
+def train_step(
     problem: IncrementalProblem,
     network: nn.Module,
     method: Method,

@@ -1,4 +1,4 @@
-"""The steps of an incremental run: each is a `learn_step` in a folder of its own, and its student teaches the next.
+"""The steps of an incremental run: each is a `train_step` in a folder of its own, and its student teaches the next.
 
 ``RUN/steps/N`` has what the loop writes, the step's student, its exemplars (``memory.json``) and at last
 ``summary.json``, by which it is finished; a run that goes on reads finished steps and continues in the one that is not.
@@ -20,7 +20,7 @@ from gkd.experiment.results import empty_batches, weight_metadata
 from gkd.experiment.solve import Job, describe_images, teacher_weights
 from gkd.experiment.teachers import check_checksum
 from gkd.incremental.answers import step_answers
-from gkd.incremental.learn import Learnt, learn_step
+from gkd.incremental.learn import Learnt, train_step
 from gkd.incremental.matrix_file import write_matrices
 from gkd.incremental.memory import Memory
 from gkd.incremental.previous_model import (
@@ -150,7 +150,7 @@ def _solve(job: Job, prepared: Prepared, before: Done | None, step_folder: Path)
         network = network_of_step(prepared, before.model if before else None)
         teacher, prepared = step_teacher(prepared, before.model) if before else (None, prepared)
         seconds = time.monotonic() - started
-        learnt = learn_step(
+        learnt = train_step(
             as_incremental(prepared.problem),
             network,
             experiment.method,

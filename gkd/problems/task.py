@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.core.plugins import entry_point_table, load_plugin
 from gkd.problems.problem import Problem, Source
 from gkd.storage.run_results import RunSummary
 
 # Adapters by name, found through the entry-point group, so that a third party's are found too.
-TASKS: dict[str, EntryPoint] = {point.name: point for point in entry_points(group="gkd.tasks")}
+GROUP = "gkd.tasks"
+TASKS: dict[str, EntryPoint] = {name: points[0] for name, points in entry_point_table(GROUP).items()}
 
 
 # The task that trains one network over given classes: a teacher, or what is judged by a weight file alone.
@@ -77,13 +79,22 @@ class Task:
         return options
 
 
+def task_class(name: str) -> Any:
+    """The adapter class of a key of `TASKS`, imported now.
+
+    Raises:
+        UserError: two packages offer the name, or the import fails.
+    """
+    return load_plugin(GROUP, name, what="task")
+
+
 def task_of(options: TaskOptions) -> Task:
     """The adapter of a task, over its options.
 
     Raises:
         UserError: an adapter that does not extend `Task`.
     """
-    adapter = TASKS[options.name].load()
+    adapter = task_class(options.name)
     if not issubclass(adapter, Task):
         raise UserError(
             f"The task {options.name} is {adapter.__module__}.{adapter.__qualname__}, which does not extend "
@@ -95,11 +106,11 @@ def task_of(options: TaskOptions) -> Task:
 
 def students_teach(name: str) -> bool:
     """Whether the students of a task teach the next ones, so that its methods need no other teacher."""
-    return bool(getattr(TASKS[name].load(), "students_teach", False))
+    return bool(getattr(task_class(name), "students_teach", False))
 
 
 def plain_task(classes: Iterable[str] | None = None) -> dict[str, Any]:
     """The task section of a run that trains or judges one network over some classes; None is all of the data's."""
     names: Sequence[str] | None = None if classes is None else list(classes)
-    section: dict[str, Any] = TASKS[PLAIN].load().section(names)
+    section: dict[str, Any] = task_class(PLAIN).section(names)
     return section

@@ -23,7 +23,7 @@ from gkd.core.batch import Batch
 from gkd.core.errors import UserError
 from gkd.core.network import Features
 from gkd.distill.teacher import Teacher
-from gkd.losses import LOSSES, Loss
+from gkd.losses import LOSSES, Loss, Mask
 from gkd.methods.method import Method
 from gkd.models import ResNet, build_network
 from gkd.problems.judging import BY_CLASSES
@@ -420,7 +420,7 @@ def broken_loss(step: int, how: str) -> Callable[..., Tensor]:
     """A loss whose value or gradient is NaN from the given step on."""
     calls = 0
 
-    def broken(student_logits: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def broken(student_logits: Tensor, *, mask: Mask = None) -> Tensor:
         nonlocal calls
         calls += 1
         value = student_logits.square().mean()

@@ -1,4 +1,4 @@
-"""A data set, a network, a metric and an optimiser."""
+"""A data set, a network and a metric."""
 
 import math
 
@@ -51,18 +51,3 @@ def worst_class(logits, labels, relation):
     """The lowest accuracy of a class, in percent."""
     right = (logits.argmax(1) == labels).double()
     return 100 * min(right[labels == label].mean() for label in labels.unique())
-
-
-class Sign(torch.optim.Optimizer):
-    """Steps by the sign of a running mean of the gradients."""
-
-    def __init__(self, params, lr, weight_decay=0.0, keep=0.9):
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "keep": keep})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for weight in (weight for weight in group["params"] if weight.grad is not None):
-                mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
-                mean.lerp_(weight.grad, 1 - group["keep"])
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(group["lr"] * mean.sign())

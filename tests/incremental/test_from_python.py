@@ -1,0 +1,73 @@
+"""learn_step(): one incremental step on the caller's network and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from gkd.core.errors import UserError
+from gkd.data import ImageSet
+from gkd.incremental import Memory, Rehearsal, Step, StepOutcome, class_steps, learn_step
+from gkd.models import build_network
+
+WORDS: dict[str, Any] = {
+    "epochs": 15,
+    "batch_size": 16,
+    "precision": "float32",
+    "optimiser": {"lr": 0.05, "schedule": "cosine", "milestones": []},
+}
+
+
+@pytest.fixture
+def step(make_set: Callable[..., ImageSet]) -> Step:
+    images = make_set(("a", "b", "c", "d"), 96)
+    steps = class_steps(images.space, base=2, increment=2)
+    return Step(0, steps, images, Rehearsal(memory_per_class=5))
+
+
+def two_steps(first: Step, test: ImageSet, method: str) -> tuple[StepOutcome, StepOutcome]:
+    torch.manual_seed(0)
+    network = build_network("resnet8", num_classes=2, in_channels=1)
+    before = learn_step(network, first, method, test=test, **WORDS)
+    second = replace(first, number=1, memory=before.memory)
+    return before, learn_step(before.student, second, method, test=test, **WORDS)
+
+
+def test_a_step_grows_out_of_the_one_before(step: Step, make_set: Callable[..., ImageSet]) -> None:
+    test = make_set(("a", "b", "c", "d"), 40, seed=5)
+    before, after = two_steps(step, test, "wa")
+    assert before.accuracy is not None
+    assert after.accuracy is not None
+    assert before.accuracy > 80  # chance is 50
+    assert after.accuracy > 40  # chance is 25
+    assert before.student.num_classes == 2  # what it grew out of is as it was
+    assert after.student.num_classes == 4
+    assert set(before.memory.exemplars) == {"a", "b"}
+    assert {name: len(samples) for name, samples in after.memory.exemplars.items()} == dict.fromkeys(
+        "abcd", 5
+    )
+    assert before.rules == {}
+    assert set(after.rules) == {"align-weights"}
+
+
+def test_the_same_step_has_the_same_bits_and_needs_no_test(step: Step) -> None:
+    torch.manual_seed(0)
+    network = build_network("resnet8", num_classes=2, in_channels=1)
+    states = [learn_step(network, step, "finetune", **WORDS).student.state_dict() for _ in range(2)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not torch.equal(states[0]["conv1.weight"], network.state_dict()["conv1.weight"])
+    assert learn_step(network, step, "finetune", **WORDS).accuracy is None
+
+
+def test_mistakes_are_named(step: Step) -> None:
+    network = build_network("resnet8", num_classes=3, in_channels=1)
+    with pytest.raises(UserError, match="has 3 columns, but step 1 starts from one of 2"):
+        learn_step(network, step, **WORDS)
+    forgetful = replace(step, rehearsal=Rehearsal(), memory=Memory({}))
+    fitting = build_network("resnet8", num_classes=2, in_channels=1)
+    with pytest.raises(UserError, match="rehearses exemplars of old classes, but the task keeps none"):
+        learn_step(fitting, forgetful, "wa", **WORDS)
