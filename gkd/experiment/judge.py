@@ -43,17 +43,15 @@ def judge(
         added: the metrics that the experiment asks for (``evaluate.metrics``), which read ``relation``.
     """
     values = metrics.compute_metrics(added, logits, labels, relation)
+    by_head = method is None or method.judged_by_head
     judged = Judged(
         accuracy=rounded(metrics.accuracy(logits, labels)),
-        metrics={name: round(value, 4) for name, value in values.items()},
+        ece=rounded(metrics.expected_calibration_error(logits, labels)) if by_head else None,
+        nll=rounded(metrics.negative_log_likelihood(logits, labels)) if by_head else None,
     )
-    if method is not None and not method.judged_by_head:
+    if not values:  # the file then has no such key
         return judged
-    of_head = {
-        "ece": rounded(metrics.expected_calibration_error(logits, labels)),
-        "nll": rounded(metrics.negative_log_likelihood(logits, labels)),
-    }
-    return judged.model_copy(update=of_head)
+    return judged.model_copy(update={"metrics": {name: round(value, 4) for name, value in values.items()}})
 
 
 def with_verdict(judged: Judged, verdict: Verdict, teacher: Verdict | None = None) -> Judged:

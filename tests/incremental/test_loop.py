@@ -26,11 +26,6 @@ from tests.cli_helpers import gkd, start
 from tests.step_helpers import WORDS, normalise, read, run, student
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def test_each_student_teaches_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     folder = run("method=lwf")
     steps = [read(folder / "steps" / str(number)) for number in (1, 2, 3)]
@@ -100,13 +95,6 @@ def test_memory_is_kept_as_numbers_and_shrinks_where_it_is_a_total() -> None:
     train = load_source(Data(name="digits", validation=Validation(per_class=20))).train
     for name, numbers in kept[2].items():
         assert set(train.labels[numbers].tolist()) == {int(name)}
-
-
-def test_without_memory_there_is_no_class_mean_to_judge_by() -> None:
-    folder = run("method=finetune", "task.memory_per_class=null")
-    assert set(read(folder, "matrix")) >= {"classifier", "classifier_task_aware"}
-    assert "ncm" not in read(folder, "matrix")
-    assert read(folder / "steps" / "3", "memory")["exemplars"] == {}
 
 
 def test_finetune_forgets_and_the_upper_bound_does_not() -> None:
@@ -220,92 +208,6 @@ def test_a_proxy_head_grows_out_of_its_classes_means() -> None:
     assert set(first) == {"distil"}, "no class is old, so nothing is to be balanced"
 
 
-def test_the_nearest_exemplar_mean_answers_for_icarl() -> None:
-    folder = run("method=icarl")
-    summary, matrices = read(folder), read(folder, "matrix")
-    assert summary["judged_by"] == "nearest class mean of the exemplars"
-    assert summary["incremental"]["answers"] == "ncm"
-    assert summary["last"]["accuracy"] == pytest.approx(matrices["ncm"]["seen"][-1], abs=1e-3)
-    assert summary["last"]["ece"] is None
-
-
-def test_class_means_are_those_of_the_exemplars_alone() -> None:
-    """Judged anew from the weight files and the memories; means over all new images would be an oracle's."""
-    from gkd.experiment.networks import build_side
-    from gkd.experiment.prepare import prepare
-    from gkd.training.predictions import predict
-
-    folder = run("method=icarl", "task.memory_per_class=3")
-    source = load_source(Data(name="digits", validation=Validation(per_class=20)))
-    prepared = prepare(load(folder / "config.yaml"))
-    for number, classes in enumerate((6, 8, 10)):
-        own = folder / "steps" / str(number + 1)
-        network = build_side(prepared.experiment.student, classes, source.test)
-        network.load_state_dict(student(own))
-        network.to(memory_format=torch.channels_last)
-        means = []
-        for numbers in read(own, "memory")["exemplars"].values():
-            assert len(numbers) == 3
-            _, embedding = predict(network, source.train.select(torch.tensor(numbers)), prepared.settings)
-            means.append(normalise(embedding).mean(0))
-        _, embedding = predict(network, source.test, prepared.settings)
-        right = torch.cosine_similarity(embedding[:, None], torch.stack(means), dim=2).argmax(1)
-        rows = source.test.labels < classes
-        seen = 100 * (right == source.test.labels)[rows].double().mean().item()
-        assert read(folder, "matrix")["ncm"]["seen"][number] == pytest.approx(seen)
-
-
-def test_a_given_model_is_the_teacher_of_a_student_unlike_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """One step, the old model another network: distil and extend at once."""
-    words = ("task.base=5", "task.increment=5", "task.fresh_student=true", "method=sp")
-    words += ("teacher.network=resnet14", "teacher.train.epochs=2")
-    folder = run(*words)
-    summary = read(folder)
-    assert [step["step"] for step in summary["incremental"]["steps"]] == [1, 2]
-    given = summary["incremental"]["steps"][0]["given"]
-    assert summary["teacher"]["hash"] == given["hash"] == summary["incremental"]["steps"][1]["teacher_hash"]
-    assert summary["teacher"]["accuracy"] == pytest.approx(
-        read(folder, "matrix")["classifier"]["rows"][0][0], abs=1e-3
-    )
-    assert read_weights(folder / "student.safetensors")[1]["network"] == "resnet8"
-    capsys.readouterr()
-    assert given["weights"].startswith("teachers/")  # among all runs, wherever they are
-    checkpoint = f"teacher.checkpoint=runs/{given['weights']}"
-    assert gkd("run", *WORDS, *words, checkpoint, "teacher.expect=1") == 2
-    assert "teacher.expect is 1" in capsys.readouterr().err
-
-
-def test_a_student_grows_out_of_a_given_model_and_does_not_where_it_cannot(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    first = run("method=replay") / "steps" / "2" / "student.safetensors"
-    teacher = ("teacher.network=resnet8", f"teacher.checkpoint={first.resolve()}")
-    folder = run("method=lwf", *teacher, "task.start_from=2")
-    matrices = read(folder, "matrix")
-    assert [row[0] is None for row in matrices["classifier"]["rows"]] == [True, False, False]
-    assert matrices["classifier"]["summary"]["average"] is not None
-    assert len(read(folder / "steps" / "2", "memory")["exemplars"]) == 8
-    capsys.readouterr()
-    for words, sentence in (
-        (["task.start_from=1"], "knows 8 classes|has 8 classes"),
-        (["task.start_from=2", "task.order=3"], "is of another class order: its column 0 is '0'"),
-        (["task.start_from=2", "student.network=resnet14"], "cannot grow out of it"),
-        (
-            ["task.start_from=2", "data.mean=[0.5]", "data.std=[0.5]"],
-            "data.std to those of the model",
-        ),
-        (["task.start_from=2", "method=ucir"], "cannot grow out of it"),
-        (
-            ["task.start_from=2", "method.growth.old=frozen"],
-            "freezes the old classes' columns, which a Linear cannot",
-        ),
-    ):
-        assert gkd("run", *WORDS, "method=lwf", *teacher, *words) == 2
-        error = capsys.readouterr().err
-        assert any(part in error for part in sentence.split("|")), error
-        assert "\n" not in error.strip()
-
-
 def test_a_run_that_is_finished_is_reported_and_judged_again(capsys: pytest.CaptureFixture[str]) -> None:
     folder = run("method=replay")
     capsys.readouterr()
@@ -396,29 +298,6 @@ def test_killed_in_step_3_the_same_command_ends_with_the_same_bits(tmp_path: Pat
     assert (
         len(found[0]) == 2 + 3 + 1 + 2 + 3
     )  # two files, each step's student, the best, both of the run, memories
-
-
-@pytest.mark.parametrize("method", ["icarl", "podnet", "joint", "refilled", "der"])
-def test_a_dry_run_tries_a_step_without_and_one_with_a_teacher(
-    method: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert gkd("run", *WORDS, f"method={method}", "--dry-run") == 0
-    printed = capsys.readouterr().out
-    assert "6, 2, 2 classes" in printed
-    assert "step 1    " in printed
-    assert "step 2    " in printed
-    assert "step 3" not in printed
-    assert not Path("runs").exists()
-
-
-def test_a_step_of_one_class_is_no_step_for_a_loss_over_new_classes(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    few = ("task.increment=null", "task.base=null", "run.epochs=1", "task.base_epochs=1")
-    run(*few, "task.steps=[[0, 1, 2, 3, 4, 5, 6, 7, 8], [9]]", "method=finetune")
-    assert "cross_entropy_new is always 0" in capsys.readouterr().out
-    run("method=finetune", "run.epochs=1", "task.base_epochs=1")
-    assert "cross_entropy_new" not in capsys.readouterr().out
 
 
 def test_one_step_ends_with_the_bits_of_a_cross_task_run() -> None:

@@ -1,0 +1,79 @@
+"""train_step from Python: networks, images and options, no config and no folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from gkd.config.shipped import load_method
+from gkd.data import ImageSet
+from gkd.incremental.learn import Learnt, train_step
+from gkd.incremental.memory import Memory
+from gkd.incremental.problem import IncrementalProblem, as_incremental, step_problems
+from gkd.incremental.scenario import class_steps
+from gkd.incremental.step import Rehearsal
+from gkd.models import build_network
+from gkd.problems.problem import Problem, Source
+from gkd.training.progress import Reporter
+from gkd.training.settings import Settings
+
+SETTINGS = Settings(
+    seed=0, batch_size=16, augment="none", mean=(0.5,), std=(0.25,), device=torch.device("cpu"),
+    dtype=torch.float32,
+)  # fmt: skip
+
+
+@pytest.fixture
+def steps(make_set: Callable[..., ImageSet]) -> list[IncrementalProblem]:
+    """Six classes, two a step, four exemplars of each."""
+    images = Source(*(make_set("abcdef", num, seed=seed) for seed, num in enumerate((96, 24, 48))))
+    classes = class_steps(images.space, base=2, increment=2)
+    return list(step_problems(images, classes, rehearsal=Rehearsal(memory_per_class=4)))
+
+
+def network(num_classes: int) -> nn.Module:
+    torch.manual_seed(0)
+    return build_network("resnet8", num_classes=num_classes, in_channels=1)
+
+
+def learn(problem: IncrementalProblem, student: nn.Module, method: str, **options: object) -> Learnt:
+    with Reporter(Console(quiet=True), "steps") as reporter:
+        return train_step(
+            problem, student, load_method(method), SETTINGS, folder=None, reporter=reporter, epochs=4, **options  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+def test_three_steps_from_python(steps: list[IncrementalProblem]) -> None:
+    student, memory, accuracies = network(2), Memory({}), []
+    for problem in steps:
+        before = {name: value.clone() for name, value in student.state_dict().items()}
+        learnt = learn(problem.remembering(memory), student, "icarl")
+        student, memory = learnt.student, learnt.answers.memory
+        assert learnt.teacher is None or all(
+            torch.equal(value, before[name]) for name, value in learnt.teacher.network.state_dict().items()
+        ), "the teacher is the network as it was before it grew"
+        assert (learnt.teacher is None) == (problem.step.number == 0)
+        assert learnt.problem.student.train.class_counts().tolist()[: problem.step.num_old] == [4] * (
+            problem.step.num_old
+        )
+        labels = problem.student.test.labels
+        accuracies.append(float((learnt.scores().argmax(1) == labels).float().mean()))
+    assert [len(samples) for samples in memory.exemplars.values()] == [4] * 6
+    assert student.head.out_features == 6  # type: ignore[union-attr]
+    assert accuracies[-1] > 0.5
+
+
+def test_a_step_that_starts_afresh_wants_its_teacher(steps: list[IncrementalProblem]) -> None:
+    fresh = replace(steps[1], step=replace(steps[1].step, fresh=True))
+    with pytest.raises(ValueError, match="starts afresh needs its teacher"):
+        learn(fresh, network(4), "lwf")
+
+
+def test_another_problem_is_no_step(make_problem: Callable[..., Problem]) -> None:
+    with pytest.raises(TypeError, match="no incremental step"):
+        as_incremental(make_problem("ab", "ab"))

@@ -1,0 +1,135 @@
+"""One stage: which parts it trains, and what it takes over from the stage before."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import gkd.training.loop
+import gkd.training.stage_run
+from gkd.config.shipped import load_method
+from gkd.core.errors import UserError
+from gkd.methods.method import Method
+from gkd.storage.weights import copy_state
+from gkd.training.interrupt import Interrupted
+from gkd.training.loop import one_step
+from gkd.training.stage_run import Position, State
+from tests.training_helpers import SETTINGS, STEPS, Trainer, method_of
+
+
+def test_only_the_named_parts_are_trained(trainer: Callable[..., Trainer]) -> None:
+    content = method_of(cross_entropy={}).model_dump()
+    content["stages"]["one"]["train"] = ["head"]
+    run = trainer()
+    outcome = run.fit(Method.model_validate(content), {"one": 1})
+    for name, before in run.student().named_parameters():
+        assert torch.equal(outcome.last[name], before) == (not name.startswith("fc."))
+
+
+def test_a_stage_that_has_nothing_to_train_is_refused(trainer: Callable[..., Trainer]) -> None:
+    """The tuples' loss does not reach the head, so such a stage is a mistake in the config."""
+    content = method_of(tuples={}).model_dump()
+    content["stages"]["one"]["train"] = ["head"]
+    with pytest.raises(UserError, match="'one'"):
+        trainer().fit(Method.model_validate(content), {"one": 1})
+
+
+def test_one_step_tries_a_stage(trainer: Callable[..., Trainer]) -> None:
+    run = trainer()
+    method = load_method("refilled")
+    teacher = run.make_teacher(list(run.problem.relation.teacher))
+    for number, (name, stage) in enumerate(method.stages.items()):
+        seconds, loss, steps = one_step(
+            name, stage, run.student(), teacher, run.problem, SETTINGS, Position(stage=number)
+        )
+        assert seconds > 0
+        assert math.isfinite(loss)
+        assert steps == STEPS
+
+
+@pytest.mark.parametrize("stop", [None, 1, STEPS + 1])
+def test_a_paraphraser_is_trained_first_and_then_kept(
+    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, stop: int | None
+) -> None:
+    """The student waits while the paraphraser is trained; then that is a constant, also after a stop."""
+    method = load_method("ft")
+    ends: list[tuple[State, State]] = []
+    train_stage = gkd.training.loop._train_stage
+
+    def watched(run: Any, *arguments: Any) -> None:
+        train_stage(run, *arguments)
+        ends.append((copy_state(run.student), copy_state(run.distiller.adapters)))
+
+    monkeypatch.setattr(gkd.training.loop, "_train_stage", watched)
+    run = trainer()
+    epochs = {"paraphraser": 1, "distil": 1}
+    if stop is not None:
+        with pytest.raises(Interrupted):
+            run.fit(
+                method, epochs, at=lambda done: signal.raise_signal(signal.SIGINT) if done == stop else None
+            )
+    outcome = run.fit(method, epochs)
+    initial = run.student().state_dict()
+    assert all(torch.equal(ends[0][0][name], initial[name]) for name in initial)
+    paraphrased = {name for name in ends[-1][1] if ".encoder." in name or ".decoder." in name}
+    assert len(paraphrased) == 12
+    assert all(torch.equal(ends[0][1][name], ends[-1][1][name]) for name in paraphrased)
+    assert (
+        any(not torch.equal(ends[0][1][n], ends[-1][1][n]) for n in ends[0][1] if n not in paraphrased)
+        or stop
+    )
+    assert [record["stage"] for record in outcome.records] == ["paraphraser", "distil"]
+
+
+def test_a_term_that_does_not_fit_is_refused_before_the_first_stage(trainer: Callable[..., Trainer]) -> None:
+    content = load_method("ft").model_dump()
+    for stage in content["stages"].values():
+        stage["terms"]["ft"]["at"] = {"student": 8, "teacher": -1}
+    run = trainer()
+    with pytest.raises(UserError, match="The spot 8 is outside the network's 4 maps"):
+        run.fit(Method.model_validate(content), {"paraphraser": 1, "distil": 1})
+    assert not list(run.folder.iterdir())
+
+
+@pytest.mark.parametrize(("second", "kept"), [({}, True), ({"dim": 7}, False), ({"at": [2, 2]}, False)])
+def test_a_terms_module_passes_on_whole_or_not_at_all(
+    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, second: dict[str, Any], kept: bool
+) -> None:
+    def stage(loss: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "epochs": 1,
+            "terms": {"cross_entropy": {}, "extra": loss},
+            "optimiser": {"schedule": "constant"},
+        }
+
+    if "at" in second:
+        spots = [{"student": number, "teacher": number} for number in (1, second["at"][0])]
+        losses = [{"loss": "fitnet", "at": at} for at in spots]
+    else:
+        losses = [{"loss": "cc_neighbour", "dim": 5}, {"loss": "cc_neighbour", "dim": 5, **second}]
+    method = Method.model_validate(
+        {
+            "name": "m", "paper": "ours", "summary": "",
+            "stages": {"one": stage(losses[0]), "two": stage(losses[1])},
+        }
+    )  # fmt: skip
+    states: list[State] = []
+    train_stage = gkd.training.loop._train_stage
+
+    def watched(run: Any, *arguments: Any) -> None:
+        states.append(copy_state(run.distiller.adapters))
+        train_stage(run, *arguments)
+        states.append(copy_state(run.distiller.adapters))
+
+    monkeypatch.setattr(gkd.training.loop, "_train_stage", watched)
+    trainer().fit(method, {"one": 1, "two": 1})
+    _, after_first, before_second, _ = states
+    same_shapes = [key for key in after_first if after_first[key].shape == before_second[key].shape]
+    equal = [key for key in same_shapes if torch.equal(after_first[key], before_second[key])]
+    trained = [key for key in same_shapes if "num_batches" not in key and "running" not in key]
+    assert all(key in equal for key in trained) if kept else not any(key.endswith("weight") for key in equal)
