@@ -192,4 +192,4 @@ def test_the_size_of_the_images_may_be_given(tmp_path: Path) -> None:
     del metadata["image_shape"]
     save_weights(tmp_path / "old.safetensors", tensors, metadata)
     student = load_student(tmp_path / "old.safetensors", overrides=["data.image_size=16"])
-    assert student.image_shape == (1, 16, 16)
+    assert student.metadata.image_shape == (1, 16, 16)
