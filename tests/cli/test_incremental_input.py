@@ -51,7 +51,7 @@ SCENARIOS = [
     (["task.memory_per_class=-3"], "task.memory_per_class: Input should be greater than or equal to 1, got -3"),
     (["task.selection=herd"], "Did you mean 'herding'?"),
     (["task.memory=20"], "Did you mean 'memory_total'?"),
-    (["method.after=[align]"], "Did you mean 'align-weights'?"),
+    (["method.after=[align]"], "should be 'align-weights' or 'fit-bias'"),
 ]  # fmt: skip
 
 

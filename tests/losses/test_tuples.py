@@ -241,4 +241,4 @@ def test_what_is_refused() -> None:
     with pytest.raises(UserError, match=r"Unknown mining 'semihard'\. Did you mean 'semi-hard'\?"):
         tuple_loss(student, student, labels, mining="semihard")
     with pytest.raises(UserError, match=r"needs 0\.003 or more"):
-        tuple_loss(student, student, labels, temperature=0.0)
+        tuple_loss(student, student, labels, temperature=0.001)
