@@ -81,14 +81,14 @@ class EpisodeOptions(BaseModel):
 
     @model_validator(mode="after")
     def _a_taskset_to_draw_from(self) -> EpisodeOptions:
-        given = [name for name in ("taskset", "root") if getattr(self, name) is not None]
-        if self.source == "learn2learn" and len(given) < 2:
+        stated = [name for name in ("taskset", "root") if getattr(self, name) is not None]
+        if self.source == "learn2learn" and len(stated) < 2:
             raise ValueError(
                 "episodes of learn2learn need taskset and root, as in taskset: cifarfs, root: FOLDER"
             )
-        if self.source == "gkd" and given:
+        if self.source == "gkd" and stated:
             raise ValueError(
-                f"{' and '.join(given)} are for source: learn2learn; set that, or leave them out"
+                f"{' and '.join(stated)} are for source: learn2learn; set that, or leave them out"
             )
         if self.taskset is not None and self.taskset not in TASKSETS:
             raise ValueError(unknown("taskset", self.taskset, TASKSETS))

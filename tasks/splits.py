@@ -52,19 +52,19 @@ class ClassSplitOptions(TaskOptions):
     @model_validator(mode="after")
     def _one_kind_of_split(self) -> ClassSplitOptions:
         parts = {name: getattr(self, name) for name in ("base", "validation", "novel")}
-        given = [name for name, part in parts.items() if part is not None]
-        if self.split is not None and given:
-            raise ValueError(f"split names the classes, so leave out {' and '.join(given)}")
+        named = [name for name, part in parts.items() if part is not None]
+        if self.split is not None and named:
+            raise ValueError(f"split names the classes, so leave out {' and '.join(named)}")
         if self.split is not None and self.split not in CLASS_SPLITS:
             raise ValueError(unknown("class split", self.split, CLASS_SPLITS))
-        if given and not {"base", "novel"} <= set(given) and given != ["validation"]:
+        if named and not {"base", "novel"} <= set(named) and named != ["validation"]:
             raise ValueError(
                 "give base and novel, and validation if you like; or none, for data that is split by class"
             )
-        kinds = {type(parts[name]) for name in given}
+        kinds = {type(parts[name]) for name in named}
         if len(kinds) > 1:
             raise ValueError("give numbers for base, validation and novel, or selections for all of them")
-        for name in given:
+        for name in named:
             if type(parts[name]) is int and parts[name] < (0 if name == "validation" else 2):
                 raise ValueError(
                     f"{name}={parts[name]} classes are too few; a task needs two classes or more"
@@ -76,8 +76,8 @@ class ClassSplitOptions(TaskOptions):
     @property
     def classes(self) -> dict[str, Any]:
         """What says the classes of each part, as the task section of another run."""
-        kept = {"split", "base", "validation", "novel", "order"}
-        return self.model_dump(mode="json", include=kept, exclude_defaults=True)
+        keys = {"split", "base", "validation", "novel", "order"}
+        return self.model_dump(mode="json", include=keys, exclude_defaults=True)
 
 
 Split = TypeVar("Split", bound=ClassSplitOptions)
@@ -191,14 +191,14 @@ def leak(options: ClassSplitOptions, relation: LabelRelation, novel: LabelSpace)
     """
     named = {teacher: student for student, teacher in relation.aliases.items()}
     new = {unturned(name) for name in novel}
-    known = tuple(name for name in relation.teacher if unturned(named.get(name, name)) in new)
-    if known and not options.allow_leak:
+    leaked = tuple(name for name in relation.teacher if unturned(named.get(name, name)) in new)
+    if leaked and not options.allow_leak:
         raise UserError(
-            f"The teacher knows {len(known)} of the {len(novel)} novel classes ({_some(known)}), so its student "
+            f"The teacher knows {len(leaked)} of the {len(novel)} novel classes ({_some(leaked)}), so its student "
             "would be no few-shot learner; use a teacher of the base classes (leave out task.teacher_classes), or "
             "set task.allow_leak=true, which every table then says."
         )
-    return known
+    return leaked
 
 
 def _groups(space: LabelSpace) -> dict[str, list[str]]:

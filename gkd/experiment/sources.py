@@ -38,11 +38,11 @@ def load_source(data: schema.Data, caches: Caches | None = None) -> Source:
 
 def _read_source(data: schema.Data) -> Source:
     if data.fingerprint is not None and data.root is not None:
-        found = fingerprint(data.root, data.name)
-        if found != data.fingerprint:
+        actual = fingerprint(data.root, data.name)
+        if actual != data.fingerprint:
             raise UserError(
                 f"The images at data.root {data.root} are not those of data.fingerprint {data.fingerprint[:12]}...: "
-                f"get the right ones, or set data.fingerprint={found} (or null, for any)."
+                f"get the right ones, or set data.fingerprint={actual} (or null, for any)."
             )
     train, test = _load_split(data, "train"), _load_split(data, "test")
     cut = data.validation
@@ -83,8 +83,10 @@ def _read_split(data: schema.Data, split: Split) -> ImageSet:
     size = images.size if view.image_size is None else (view.image_size, view.image_size)
     if (view.channels or images.channels, *size) == images.image_shape:
         return images  # the same pixels
-    theirs = read(channels=view.channels or images.channels, image_size=view.image_size or data.image_size)
-    return replace(images, teacher_images=theirs.images)
+    of_teacher = read(
+        channels=view.channels or images.channels, image_size=view.image_size or data.image_size
+    )
+    return replace(images, teacher_images=of_teacher.images)
 
 
 def statistics(

@@ -140,10 +140,10 @@ def _one_by_one(build: Callable[[], Any], support: Tensor, query: Tensor) -> Ten
     scores = query.new_empty(episodes, ways, query.shape[2], ways)
     for number in range(episodes):
         fitted = build().fit(support[number].reshape(-1, width).numpy(), labels)
-        found = fitted.decision_function(query[number].reshape(-1, width).cpu().numpy())
+        decision = fitted.decision_function(query[number].reshape(-1, width).cpu().numpy())
         if ways == 2:  # scikit-learn gives one score there
-            found = np.stack([-found, found], 1)
-        scores[number] = torch.from_numpy(found).to(scores).view(ways, -1, ways)
+            decision = np.stack([-decision, decision], 1)
+        scores[number] = torch.from_numpy(decision).to(scores).view(ways, -1, ways)
     return scores
 
 
@@ -203,11 +203,11 @@ def episode_correct(
         raise UserError(unknown("classifier", classifier, CLASSIFIERS), code="unknown-classifier")
     scores_of = CLASSIFIERS[classifier]
     size = chunk or (_CHUNK if embedding.device.type == "cpu" else 4096)
-    found = []
-    for own, asked in zip(support.split(size), query.split(size), strict=True):
-        answers = scores_of(_rows(embedding, own), _rows(embedding, asked)).argmax(3)
-        found.append(answers == torch.arange(own.shape[1], device=answers.device).view(1, -1, 1))
-    return torch.cat(found)
+    correct = []
+    for supports, queries in zip(support.split(size), query.split(size), strict=True):
+        answers = scores_of(_rows(embedding, supports), _rows(embedding, queries)).argmax(3)
+        correct.append(answers == torch.arange(supports.shape[1], device=answers.device).view(1, -1, 1))
+    return torch.cat(correct)
 
 
 def episode_accuracies(

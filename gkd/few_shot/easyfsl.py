@@ -39,8 +39,10 @@ def episode_batches(
     support_labels = labels.repeat_interleave(episodes.shots)
     query_labels = labels.repeat_interleave(episodes.queries)
     for support, query, classes in zip(episodes.support, episodes.query, episodes.classes, strict=True):
-        own, asked = (transform(_read(images.images, index.flatten(), device)) for index in (support, query))
-        yield own, support_labels, asked, query_labels, classes.tolist()
+        pixels, asked = (
+            transform(_read(images.images, index.flatten(), device)) for index in (support, query)
+        )
+        yield pixels, support_labels, asked, query_labels, classes.tolist()
 
 
 def _read(pixels: Pixels, index: Tensor, device: torch.device) -> Tensor:

@@ -89,9 +89,9 @@ def learn2learn_episodes(
         UserError: learn2learn is missing, an unknown name or split, no data at root, classes that splits share, or
             a task that cannot be drawn.
     """
-    for what, given, allowed in (("taskset", name, TASKSETS), ("split", split, SPLITS)):
-        if given not in allowed:
-            raise UserError(unknown(what, given, allowed))
+    for what, word, allowed in (("taskset", name, TASKSETS), ("split", split, SPLITS)):
+        if word not in allowed:
+            raise UserError(unknown(what, word, allowed))
     library, root = _library(), Path(root).expanduser()
     missing = [path for path in TASKSETS[name] if not (root / path).exists()]
     if missing:
@@ -190,11 +190,11 @@ def shared_classes(one: Any, other: Any) -> list[str]:
     within = sources[0] is sources[1] or _innermost(sources[0]) is _innermost(sources[1])
     if not within and any(_names_in(source) is None for source in sources):
         return []
-    found = [
+    names = [
         {_name_of(source, label, "") for label in _drawable(taskset, source)}
         for taskset, source in zip((one, other), sources, strict=True)
     ]
-    return sorted(found[0] & found[1])
+    return sorted(names[0] & names[1])
 
 
 def _library() -> Any:
@@ -278,11 +278,11 @@ def _name_of(source: Any, label: Any, unnamed: str) -> str:
 
 def _drawable(taskset: Any, source: Any) -> set[Any]:
     """The labels that a taskset's transforms leave."""
-    found = set(source.labels)
+    labels = set(source.labels)
     for step in _steps(taskset):
-        for kept in (getattr(step, "labels", None), getattr(step, "filter_labels", None)):
-            found = found if kept is None else found & set(kept)
-    return found
+        for chosen in (getattr(step, "labels", None), getattr(step, "filter_labels", None)):
+            labels = labels if chosen is None else labels & set(chosen)
+    return labels
 
 
 def _refuse_leak(name: str, split: str, tasksets: dict[str, Any]) -> None:
@@ -301,9 +301,9 @@ def _checked(labels: Tensor, source: Any) -> Tensor:
     if len(labels) != len(source):
         raise UserError(f"The taskset numbers {len(source)} samples, but there are labels of {len(labels)}.")
     codes = {label: code for code, label in enumerate(source.labels)}
-    theirs = torch.tensor([codes[source.indices_to_labels[number]] for number in range(len(source))])
-    pairs = torch.stack([theirs, labels], 1).unique(dim=0)
-    if not len(pairs) == len(theirs.unique()) == len(labels.unique()):
+    of_taskset = torch.tensor([codes[source.indices_to_labels[number]] for number in range(len(source))])
+    pairs = torch.stack([of_taskset, labels], 1).unique(dim=0)
+    if not len(pairs) == len(of_taskset.unique()) == len(labels.unique()):
         raise UserError(
             "The labels and the taskset's put samples into different classes; give the labels of the same data set "
             "in the same order."
@@ -316,10 +316,10 @@ def _task(taskset: Any, number: int) -> list[Any]:
     if taskset.num_tasks == -1:
         drawn: list[Any] = taskset.sample_task_description()
         return drawn
-    kept: dict[int, list[Any]] = taskset.sampled_descriptions
-    if number not in kept:
-        kept[number] = taskset.sample_task_description()
-    return kept[number]
+    descriptions: dict[int, list[Any]] = taskset.sampled_descriptions
+    if number not in descriptions:
+        descriptions[number] = taskset.sample_task_description()
+    return descriptions[number]
 
 
 def _refuse_changed_images(taskset: Any, task: list[Any]) -> None:
@@ -329,8 +329,8 @@ def _refuse_changed_images(taskset: Any, task: list[Any]) -> None:
     steps = _steps(taskset)
     if steps and len(task[0].transforms) > sum(isinstance(step, harmless) for step in steps):
         draws = (transforms.NWays, transforms.KShots, transforms.FusedNWaysKShots)
-        known = (*harmless, *draws, transforms.FilterLabels, transforms.ConsecutiveLabels)
-        others = ", ".join(type(step).__name__ for step in steps if not isinstance(step, known))
+        understood = (*harmless, *draws, transforms.FilterLabels, transforms.ConsecutiveLabels)
+        others = ", ".join(type(step).__name__ for step in steps if not isinstance(step, understood))
         raise UserError(
             f"The taskset changes the images of a task ({others}), but an episode is only numbers of samples; leave "
             "that out of its task_transforms, and augment with gkd's own data.augment."

@@ -121,8 +121,8 @@ def forgetting(matrix: Tensor, *, variant: Forgetting = "best-previous") -> floa
         return _mean(matrix.diagonal()[:earlier] - last)
     # What was measured before a step came is no accuracy that it could forget.
     not_yet = torch.ones_like(matrix, dtype=torch.bool).triu(1)
-    known = matrix.masked_fill(not_yet, -math.inf)[: earlier + (variant == "best-ever"), :earlier]
-    return _mean(known.amax(0) - last) if earlier else None
+    measured = matrix.masked_fill(not_yet, -math.inf)[: earlier + (variant == "best-ever"), :earlier]
+    return _mean(measured.amax(0) - last) if earlier else None
 
 
 def backward_transfer(matrix: Tensor) -> float | None:
@@ -247,8 +247,8 @@ def task_aware(scores: Tensor, known: Tensor, labels: Tensor, steps: Tensor) -> 
         labels: int64 ``[N]``, below C'.
         steps: int64 ``[C']``, the step of each class, C' ≥ C.
     """
-    own = steps[labels].unsqueeze(1) == steps[: scores.shape[1]]
-    return predictions(scores, own & known)
+    of_step = steps[labels].unsqueeze(1) == steps[: scores.shape[1]]
+    return predictions(scores, of_step & known)
 
 
 def images_by_step(labels: Tensor, steps: Tensor) -> Tensor:

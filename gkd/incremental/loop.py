@@ -52,26 +52,26 @@ def solve_steps(job: Job) -> tuple[RunSummary, bool]:
     """
     problem = as_incremental(job.prepared.problem)
     job.say(f"data      {describe_images(problem.step.images)}, {len(problem.step.steps)} steps")
-    given = teacher_weights(job)
+    first_model = teacher_weights(job)
     with job.begun() as done:
         if done is not None:
             return done, False
         _say_what_is_not_learnt(job, problem)
-        return _solve_all(job, given), True
+        return _solve_all(job, first_model), True
 
 
-def _solve_all(job: Job, given: Path | None) -> RunSummary:
-    """Solves every step, and sums them up; ``given`` is the weight file of the model of the first, where it has one."""
+def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
+    """Solves every step, and sums them up; ``first_model`` is the weight file of the experiment's teacher."""
     prepared = job.prepared
     done: list[Done] = []
     for each in prepared.sides.problems():
         step = as_incremental(each).step
-        if given is not None and step.number < step.start_from:
+        if first_model is not None and step.number < step.start_from:
             continue
         problem = as_incremental(each).remembering(done[-1].memory if done else Memory({}))
         prepared = prepared.with_problem(problem)
         step_folder = job.folder / STEPS / str(step.number + 1)
-        model = given if step.number == step.start_from else None
+        model = first_model if step.number == step.start_from else None
         before = done[-1] if done else None
         finished = read_step(step_folder, problem.step, before, model, job.console)
         if finished is None and model is not None:

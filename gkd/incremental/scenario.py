@@ -111,8 +111,8 @@ def folder_steps(space: LabelSpace) -> Steps:
 
 
 def _each_once(space: LabelSpace, groups: Sequence[Sequence[str | int]], what: str) -> Steps:
-    """The groups as names, where they hold every class of the space exactly once."""
-    # One entry at a time: a space of them all would refuse a repeated class in words of its own.
+    """Names of grouped classes, refused unless they hold every class of the space exactly once."""
+    # One entry at a time: a space of them all would refuse a repeated class in another sentence.
     named = tuple(tuple(space.select([entry]).names[0] for entry in group) for group in groups)
     seen: set[str] = set()
     for name in (name for group in named for name in group):

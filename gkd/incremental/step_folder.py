@@ -53,7 +53,7 @@ def keep_step(step_folder: Path, model: Before, memory: Memory, step: Step, summ
 
 
 def read_step(
-    step_folder: Path, step: Step, before: Done | None, given: Path | None, console: Console
+    step_folder: Path, step: Step, before: Done | None, model: Path | None, console: Console
 ) -> Done | None:
     """A step as its folder has it.
 
@@ -61,7 +61,7 @@ def read_step(
         step_folder: the step's folder.
         step: where the problem stands.
         before: the step before, as it is now.
-        given: the weights of a model that is the experiment's teacher.
+        model: the weights of the step's model where that is the experiment's teacher.
         console: where to say what is damaged.
 
     Returns:
@@ -71,18 +71,18 @@ def read_step(
     Raises:
         UserError: a student that learnt from another model than there is now.
     """
-    weights = step_folder / WEIGHTS["last"] if given is None else given
+    weights = step_folder / WEIGHTS["last"] if model is None else model
     if not (step_folder / SUMMARY).is_file() or not weights.is_file():
         return None
     try:
         summary = read_record(step_folder / SUMMARY, StepSummary)
-        if given is None:
+        if model is None:
             _check_students(step_folder, summary)
-        elif summary.given is None or summary.given.sha256 != sha256(given):
-            raise UserError(f"the model {given} is another file than the step was judged with")
+        elif summary.given is None or summary.given.sha256 != sha256(model):
+            raise UserError(f"the model {model} is another file than the step was judged with")
         if not (step_folder / MEMORY).is_file():
             raise UserError(f"{step_folder / MEMORY}, its exemplars, is gone")
-        done = Done(Before(weights, given=given is not None), read_memory(step_folder, step), summary)
+        done = Done(Before(weights, given=model is not None), read_memory(step_folder, step), summary)
     except UserError as error:
         console.print(
             f"note      step {step.number + 1} is finished again, for its files have changed: {error}",

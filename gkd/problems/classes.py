@@ -41,9 +41,9 @@ class Classes(BaseModel):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Classes:
-        given = [key for key in ("names", "indices", "size", "fraction") if getattr(self, key) is not None]
-        if len(given) != 1:
-            got = " and ".join(given) or "none"
+        stated = [key for key in ("names", "indices", "size", "fraction") if getattr(self, key) is not None]
+        if len(stated) != 1:
+            got = " and ".join(stated) or "none"
             raise ValueError(f"give exactly one of names, indices, size (a window) or fraction; got {got}")
         if self.size is None and (self.shift or self.order != "natural"):
             raise ValueError("shift and order describe a window; give its size too")

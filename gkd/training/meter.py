@@ -77,9 +77,9 @@ class MetricsFile:
 
     def cut_back(self, step: int) -> None:
         """Removes every record after the global step, and a last line that a kill left half-written."""
-        kept = [json.dumps(record) for record in self.read() if record["step"] <= step]
+        lines = [json.dumps(record) for record in self.read() if record["step"] <= step]
         aside = self.path.with_name(f".{self.path.name}.tmp")
-        aside.write_text("".join(f"{line}\n" for line in kept))
+        aside.write_text("".join(f"{line}\n" for line in lines))
         aside.replace(self.path)
 
     def add(self, record: Mapping[str, Any]) -> None:

@@ -169,23 +169,23 @@ class StageRun:
 
 
 def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> TeacherViews:
-    """The kept teacher outputs of these images, which the next cells of a grid read too; the oldest give way."""
-    kept = settings.caches.views
+    """The teacher's outputs on these images from the settings' caches, which the next cells of a grid read too."""
+    cached = settings.caches.views
     look = _teacher_look(teacher, settings)
     parts = (settings.views, settings.augment, settings.dtype, look)
     key = (teacher.outputs_key(), batches.images.fingerprint(), *map(str, parts))
-    if key not in kept:
-        sizes = [views.bytes for views in kept.values()]
-        while sizes and sum(sizes) + max(sizes) > settings.cache_bytes:
-            kept.pop(next(iter(kept)))
+    if key not in cached:
+        sizes = [views.bytes for views in cached.values()]
+        while sizes and sum(sizes) + max(sizes) > settings.cache_bytes:  # the oldest give way
+            cached.pop(next(iter(cached)))
             sizes.pop(0)
-        kept[key] = TeacherViews(
+        cached[key] = TeacherViews(
             teacher,
             autocast=settings.autocast(),
             chunk=settings.evaluate_batch_size,
             limit=settings.cache_bytes,
         )
-    return kept[key]
+    return cached[key]
 
 
 def _teacher_look(teacher: Teacher, settings: Settings) -> Look:
