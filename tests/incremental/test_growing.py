@@ -77,10 +77,10 @@ def test_a_step_goes_on_from_the_last_epoch_not_from_the_best(
     fits: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The best is chosen by validation images of old classes too, of which a memory may have none."""
-    from gkd.training import loop as train
+    from gkd.problems.judging import Judging
 
     falling = iter(range(100, 0, -1))
-    monkeypatch.setattr(train, "validate", lambda *_: ("accuracy", float(next(falling))))
+    monkeypatch.setattr(Judging, "validate", lambda *_: ("accuracy", float(next(falling))))
     folder = run("method=lwf", "evaluate.every=1")
     for number in (0, 1):
         done, following = fits[number], fits[number + 1]
