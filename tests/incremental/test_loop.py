@@ -127,7 +127,7 @@ def test_bias_correction_is_fitted_on_images_that_were_not_trained_on(
     words: tuple[str, ...], rehearsed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gkd.incremental import head_rules as rules
-    from gkd.training import loop as train
+    from gkd.training import stage_run as train
 
     trained: list[Any] = []
     fitted: list[torch.Tensor] = []

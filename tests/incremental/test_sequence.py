@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -19,7 +18,7 @@ from gkd.incremental import sequence
 from gkd.incremental.sequence import solve_sequence
 from gkd.problems.judging import Judging, Outputs, Verdict
 from gkd.problems.problem import Problem, Source
-from gkd.problems.task import TASKS, Task, TaskOptions
+from gkd.problems.task import Task, TaskOptions
 from gkd.storage.records import read_record
 from gkd.storage.run_results import RunSummary
 from gkd.storage.weights import read_weights, tensors_hash
@@ -79,9 +78,11 @@ def _domain(images: ImageSet, number: int) -> ImageSet:
 
 
 @pytest.fixture(autouse=True)
-def _the_task_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _the_task_is_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offer: Callable[..., None]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(TASKS, "domains", SimpleNamespace(load=lambda: Domains))  # type: ignore[arg-type]
+    offer("gkd.tasks", ("domains", f"{__name__}:Domains"))
 
 
 def run(method: str) -> Path:
