@@ -14,8 +14,9 @@ from typing import Any
 
 Cell = dict[str, Any]
 SIDES = ("before", "after")
-# What two runs of the same code differ in; versions of packages are compared by themselves, before anything is run.
-PASSING = ("seconds", "bookkeeping_seconds", "images_per_second", "commit", "versions")
+# What two runs of the same code differ in. The bytes of weight files do, for safetensors writes what it says beside the
+# tensors in no fixed order; the tensors are compared. Versions of packages are, too, before anything is run.
+PASSING = ("seconds", "bookkeeping_seconds", "images_per_second", "commit", "versions", "sha256")
 CODE = ("gkd", "tasks", "configs")
 _SOURCES = (".py", ".yaml", ".txt", ".csv", ".json")
 _PROBE = """

@@ -227,7 +227,7 @@ def test_what_is_committed_is_whole_and_nothing_differs(script):
     record = script.Record(COMMITTED)
     said = script.verdict(record)
     assert said == record.content["verdict"]
-    assert list(record.cells("bits", "before")) == list(importlib.import_module("_refactor_runs").RUNS)
+    assert record.cells("bits", "before").keys() == importlib.import_module("_refactor_runs").RUNS.keys()
     assert {part for part in script.PARTS if record.cells(part, "before")} == set(script.PARTS)
     assert not script.differs(said)
     assert (FOLDER / "results" / "refactor.md").read_text() == script.table(said) + "\n"
