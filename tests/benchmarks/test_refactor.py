@@ -221,14 +221,3 @@ def test_every_part_is_asked_for_by_name(script, capsys):
     with pytest.raises(SystemExit):
         script.arguments(["step", "--before", "a", "--work", "b"])
     assert script.arguments(["--before", "a", "--work", "b"]).parts == list(script.PARTS)
-
-
-def test_what_is_committed_is_whole_and_nothing_differs(script):
-    record = script.Record(COMMITTED)
-    said = script.verdict(record)
-    assert said == record.content["verdict"]
-    assert record.cells("bits", "before").keys() == importlib.import_module("_refactor_runs").RUNS.keys()
-    assert {part for part in script.PARTS if record.cells(part, "before")} == set(script.PARTS)
-    assert not script.differs(said)
-    assert (FOLDER / "results" / "refactor.md").read_text() == script.table(said) + "\n"
-    assert not any(place in COMMITTED.read_text() for place in ("/tmp/", "/work/", "/home/", "/root/"))
