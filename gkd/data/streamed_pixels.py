@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as v2
 
 from gkd.core.errors import UserError
 from gkd.data.image_files import Form, Source, open_image, open_source
+from gkd.data.image_operations import image_operations
 
 _PREFETCHED = 4  # batches that each worker keeps ready
 
@@ -69,7 +69,7 @@ class StreamedPixels:
         Raises:
             UserError: a file that cannot be decoded, named.
         """
-        index = index.cpu()
+        v2, index = image_operations(), index.cpu()
         source = _source(self.root)
         whole = [self._open(source, self.files[i]) for i in index.tolist()]
         if boxes is None:
@@ -101,7 +101,9 @@ class StreamedPixels:
             yield from (self.read(chunk, boxes) for chunk in chunks)
             return
         workers = min(self.workers, len(chunks))
-        _source(self.root)  # forked workers share what was read of a zip's directory
+        # Forked workers share what was imported and what was read of a zip's directory.
+        image_operations()
+        _source(self.root)
         loader = DataLoader(
             _Chunks(self, chunks, boxes),
             batch_size=None,

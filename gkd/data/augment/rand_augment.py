@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as v2
 
 from gkd.data.addressed_random import uniform
+from gkd.data.image_operations import image_operations
 
 _FIRST_DRAW = 64  # and two numbers an operation from there on
 
@@ -21,7 +21,7 @@ def _affine(images: Tensor, *, angle: float = 0.0, translate: tuple[int, int] = 
             shear: tuple[float, float] = (0.0, 0.0)) -> Tensor:  # fmt: skip
     # Shears turn about the upper left corner, as torchvision's RandAugment does (after its paper's code).
     centre = [0.0, 0.0] if any(shear) else None
-    return v2.affine(
+    return image_operations().affine(
         images, angle=angle, translate=list(translate), scale=1.0, shear=list(shear), center=centre
     )
 
@@ -43,15 +43,15 @@ _OPERATIONS: dict[str, tuple[bool, Callable[[Tensor, float], Tensor]]] = {
         True,
         lambda images, by: _affine(images, translate=(0, int(150 / 331 * images.shape[2] * by))),
     ),
-    "rotate": (True, lambda images, by: v2.rotate(images, 30.0 * by)),
-    "brightness": (True, lambda images, by: v2.adjust_brightness(images, 1 + 0.9 * by)),
-    "colour": (True, lambda images, by: v2.adjust_saturation(images, 1 + 0.9 * by)),
-    "contrast": (True, lambda images, by: v2.adjust_contrast(images, 1 + 0.9 * by)),
-    "sharpness": (True, lambda images, by: v2.adjust_sharpness(images, 1 + 0.9 * by)),
-    "posterise": (False, lambda images, by: v2.posterize(images, 8 - round(4 * by))),
-    "solarise": (False, lambda images, by: v2.solarize(images, 255.0 * (1 - by))),
-    "auto-contrast": (False, lambda images, _: v2.autocontrast(images)),
-    "equalise": (False, lambda images, _: v2.equalize(images)),
+    "rotate": (True, lambda images, by: image_operations().rotate(images, 30.0 * by)),
+    "brightness": (True, lambda images, by: image_operations().adjust_brightness(images, 1 + 0.9 * by)),
+    "colour": (True, lambda images, by: image_operations().adjust_saturation(images, 1 + 0.9 * by)),
+    "contrast": (True, lambda images, by: image_operations().adjust_contrast(images, 1 + 0.9 * by)),
+    "sharpness": (True, lambda images, by: image_operations().adjust_sharpness(images, 1 + 0.9 * by)),
+    "posterise": (False, lambda images, by: image_operations().posterize(images, 8 - round(4 * by))),
+    "solarise": (False, lambda images, by: image_operations().solarize(images, 255.0 * (1 - by))),
+    "auto-contrast": (False, lambda images, _: image_operations().autocontrast(images)),
+    "equalise": (False, lambda images, _: image_operations().equalize(images)),
 }
 
 
