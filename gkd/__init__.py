@@ -1,7 +1,7 @@
 """gkd: generalised knowledge distillation across label spaces.
 
-The names below are the library's face. Each is imported when it is first used, so ``import gkd`` is quick and needs no
-torch. Losses stand in ``gkd.losses``, networks in ``gkd.models``, data sets in ``gkd.data``, metrics in
+The names below are the public interface. Each is imported when it is first used, so ``import gkd`` is quick and needs
+no torch. Losses are in ``gkd.losses``, networks in ``gkd.models``, data sets in ``gkd.data``, metrics in
 ``gkd.metrics``, incremental steps in ``gkd.incremental``.
 """
 
@@ -48,7 +48,7 @@ __all__ = [
     "tap",
 ]
 
-# Name -> the module that has it, and what it is called there.
+# Name -> module:attribute, imported on first use.
 _PLACES = {
     "Batch": "gkd.core.batch:Batch",
     "Distiller": "gkd.distill.distiller:Distiller",
@@ -67,7 +67,7 @@ _PLACES = {
     "run": "gkd.commands.run:run_config",
     "tap": "gkd.models.taps:tap",
 }
-_ROOMS = ("data", "incremental", "losses", "metrics", "models")
+_SUBPACKAGES = ("data", "incremental", "losses", "metrics", "models")
 
 
 def __getattr__(name: str) -> Any:
@@ -76,10 +76,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(module), attribute)
         globals()[name] = value
         return value
-    if name in _ROOMS:
+    if name in _SUBPACKAGES:
         return importlib.import_module(f"gkd.{name}")
     raise AttributeError(f"module 'gkd' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted([*__all__, *_SUBPACKAGES])

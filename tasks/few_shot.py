@@ -43,17 +43,17 @@ Numbers = Annotated[
 ]
 
 
-def _known(names: tuple[str, ...]) -> tuple[str, ...]:
+def _check_classifiers(names: tuple[str, ...]) -> tuple[str, ...]:
     return known_classifiers(names, CENTRED)
 
 
 Classifiers = Annotated[
-    tuple[str, ...], BeforeValidator(_one_or_more), AfterValidator(_known), Field(min_length=1)
+    tuple[str, ...], BeforeValidator(_one_or_more), AfterValidator(_check_classifiers), Field(min_length=1)
 ]
 
 
 class EpisodeOptions(BaseModel):
-    """Which episodes a student is judged on, and by what.
+    """The episodes that a student is judged on, and the classifiers.
 
     Attributes:
         count: E, the episodes of the test for each number of ways.
@@ -144,7 +144,7 @@ class FewShotTask(Task):
         )
 
     def _novel(self, source: Source) -> EpisodeSet:
-        """The episodes of the test, by whatever draws them."""
+        """The test episodes, drawn by gkd or by learn2learn."""
         options = self.options.episodes
         if options.taskset is None or options.root is None:  # both or none, as the source says
             images = gather(parts_of(source), novel_classes(self.options, source))
@@ -152,10 +152,14 @@ class FewShotTask(Task):
         if options.taskset in NAMELESS and not self.options.allow_leak:
             raise UserError(
                 f"learn2learn's {options.taskset} does not name its classes as data.name does, so nobody can tell "
-                "whether training has seen them; use another, or task.allow_leak=true, which every table then says."
+                "whether training has seen them; use another, or task.allow_leak=true, which every table then says.",
+                code="nameless-classes",
             )
         if len(options.ways) > 1:
-            raise UserError("Episodes of learn2learn have one number of ways; set task.episodes.ways to one.")
+            raise UserError(
+                "Episodes of learn2learn have one number of ways; set task.episodes.ways to one.",
+                code="several-ways",
+            )
         images, drawn = learn2learn_episodes(
             options.taskset, root=options.root, ways=options.ways[0], shots=max(options.shots),
             queries=options.queries, count=options.count, seed=options.seed, allow_leak=self.options.allow_leak,
@@ -164,7 +168,8 @@ class FewShotTask(Task):
             novel, base = ("×".join(map(str, part.image_shape)) for part in (images, source.train))
             raise UserError(
                 f"The images of learn2learn's {options.taskset} are {novel} and those of data.name {base}; set "
-                "data.image_size and data.channels to theirs."
+                "data.image_size and data.channels to theirs.",
+                code="other-image-shape",
             )
         return EpisodeSet(images, (drawn,), options.shots)
 
@@ -190,5 +195,5 @@ class FewShotTask(Task):
                 for number in ways
             )
         except UserError as error:
-            raise UserError(f"Episodes of the {what}: {error}") from None
+            raise UserError(f"Episodes of the {what}: {error}", code=error.code) from None
         return EpisodeSet(images, drawn, options.shots)

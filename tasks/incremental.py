@@ -25,20 +25,20 @@ ArrivalOrder = Annotated[
 
 
 class IncrementalOptions(TaskOptions):
-    """Which classes arrive when, what is remembered of them, and what a step's student starts from.
+    """The arrival of classes, the exemplar memory, and the network that a step's student starts from.
 
     Attributes:
         base: classes of the first step; 0 has ``increment`` of them.
         increment: classes of every later step; the last one has what remains.
         order: the classes in the order of arrival: ``natural``, a seed such as ``"1993"`` (the literature's), ``seed``
             for the run's own, a name of ``gkd.core.class_orders.NAMED_ORDERS``, or a list of all of them.
-        steps: the classes of each step instead of base, increment and order; ``folders`` takes them from data that
-            come in folders of their own for each step (``step-folders``).
+        steps: the classes of each step instead of base, increment and order; ``folders`` takes them from data
+            with one folder for each step (``step-folders``).
         memory_total, memory_per_class: exemplars of all classes together, or of each; one of them or none.
         selection: how exemplars are chosen: ``herding``, ``closest`` or ``random``.
         base_epochs: epochs of the first step, where its model is not given, instead of ``run.epochs``.
-        start_from: the step, from 1, whose model is the experiment's teacher: a weight file, or what is trained
-            for all methods at once. Without a teacher section the first step is trained by the method itself.
+        start_from: the step, from 1, whose model is the experiment's teacher: a weight file, or one trained
+            once for all methods. Without a teacher section the first step is trained by the method itself.
         fresh_student: every step's student is a new network, which may be unlike the teacher, instead of the old one
             with further classes.
     """
@@ -97,12 +97,13 @@ class IncrementalTask(Task):
             steps = given_steps(space, options.steps)
         else:
             order = str(seed) if options.order == "seed" else options.order
-            base, increment = options.base or 0, options.increment or 1  # given where steps are not
+            base, increment = options.base or 0, options.increment or 1  # both set where steps are not
             steps = class_steps(space, base=base, increment=increment, order=order)
         if options.start_from >= len(steps):
             raise UserError(
                 f"task.start_from={options.start_from} leaves nothing to learn: there are {len(steps)} steps; use 1 to "
-                f"{len(steps) - 1}."
+                f"{len(steps) - 1}.",
+                code="start-from-out-of-range",
             )
         return steps
 
@@ -112,7 +113,7 @@ class IncrementalTask(Task):
         return LabelRelation(seen_classes(steps, start - 1), seen_classes(steps, start))
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[IncrementalProblem]:
-        """One problem a step, without exemplars, which follow from the models of the steps before.
+        """One problem a step, without exemplars, which the models of earlier steps choose.
 
         Raises:
             UserError: test images of other classes, or a memory of less than an exemplar a class.

@@ -68,14 +68,16 @@ class MiddleShotTask(Task):
     def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
         """The relation of the teacher's classes to those of the tasks: disjoint but for what leaks."""
         of_teacher = sides(self.options, teacher, student).teacher
-        # Test images of classes of their own name these; until they are looked at, they are none of the teacher's.
+        # Where only the test images name the novel classes, a placeholder stands for them until those are read.
         return LabelRelation(of_teacher, novel_among(self.options, student) or LabelSpace(["a novel class"]))
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         options = self.options
         if seed >= options.tasks:
             raise UserError(
-                f"run.seed={seed} is no task: there are {options.tasks}, from 0; raise task.tasks (which draws others)."
+                f"run.seed={seed} is no task: there are {options.tasks}, from 0; raise task.tasks (which draws "
+                "others).",
+                code="seed-out-of-range",
             )
         relation = sides(options, teacher.space, student.space)
         validation, novel = validation_classes(options, student), novel_classes(options, student)

@@ -16,7 +16,7 @@ from gkd.problems.classes import Classes, Order
 from gkd.problems.problem import Source
 from gkd.problems.task import TaskOptions
 
-_TO = {"train": "train on", "validation": "choose on", "test": "test on"}  # a part of a named split
+_TO = {"train": "train on", "validation": "choose on", "test": "test on"}  # part of a split -> its use
 
 
 def _count_or_classes(value: Any) -> Any:
@@ -28,7 +28,7 @@ Part = Annotated[int | Classes | None, BeforeValidator(_count_or_classes)]
 
 
 class ClassSplitOptions(TaskOptions):
-    """Which classes are trained on, chosen on and tested on.
+    """The classes to train on, to choose the best epoch on, and to test on.
 
     Attributes:
         split: a class split by its paper's name (``gkd.core.class_orders``); None goes by the next three.
@@ -75,7 +75,7 @@ class ClassSplitOptions(TaskOptions):
 
     @property
     def classes(self) -> dict[str, Any]:
-        """What says the classes of each part, as the task section of another run."""
+        """The options that select each part's classes, for the task section of another run."""
         keys = {"split", "base", "validation", "novel", "order"}
         return self.model_dump(mode="json", include=keys, exclude_defaults=True)
 
@@ -84,7 +84,7 @@ Split = TypeVar("Split", bound=ClassSplitOptions)
 
 
 def sides(options: ClassSplitOptions, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
-    """The teacher's classes, chosen or by themselves, against the base classes."""
+    """The relation of the teacher's classes, selected or by default, to the base classes."""
     base = base_classes(options, student)
     if options.teacher_classes is not None:
         of_teacher = options.teacher_classes.select(teacher)
@@ -94,7 +94,10 @@ def sides(options: ClassSplitOptions, teacher: LabelSpace, student: LabelSpace) 
 
 
 def teacher_task(options: ClassSplitOptions) -> dict[str, Any] | None:
-    """The base classes as a few-shot task that is hardly judged, so that other episodes are no other teacher."""
+    """The task section of the run that trains the teacher; None where the teacher's classes are selected.
+
+    Its few episodes are constant, so that tasks that differ in episodes share one teacher.
+    """
     if options.teacher_classes is not None:
         return None
     few = {
@@ -129,15 +132,15 @@ def base_classes(options: ClassSplitOptions, train: LabelSpace) -> LabelSpace:
     if isinstance(options.validation, int):
         counts = (len(_groups(train)) - options.validation,)
         return LabelSpace(_in_turn(train, options.order, counts)[0])
-    held = options.validation.select(train) if options.validation else ()
-    return train.select([name for name in train if name not in held])
+    held_out = options.validation.select(train) if options.validation else ()
+    return train.select([name for name in train if name not in held_out])
 
 
 def validation_classes(options: ClassSplitOptions, source: Source) -> LabelSpace | None:
-    """The classes that choose the best epoch; None where there are none of their own."""
+    """The classes that choose the best epoch; None where none are kept apart for that."""
     train, count = source.space, options.validation
     if options.split is not None:
-        return _of_split(options.split, "validation", _known(source))
+        return _of_split(options.split, "validation", _all_classes(source))
     if isinstance(count, Classes):
         return count.select(train)
     if not count:
@@ -155,16 +158,18 @@ def novel_classes(options: ClassSplitOptions, source: Source) -> LabelSpace:
     train, test = source.space, source.test.space
     apart = not set(train) & set(test)
     if options.split is not None:
-        return _of_split(options.split, "test", _known(source))
+        return _of_split(options.split, "test", _all_classes(source))
     if options.novel is None and not apart:
         raise UserError(
             f"{source.train.name} has the same classes to train and to test on: say which of them are new to a few-"
-            "shot learner, as in task.base=64 task.validation=16 task.novel=20, or by name: task.split=cifar_fs."
+            "shot learner, as in task.base=64 task.validation=16 task.novel=20, or by name: task.split=cifar_fs.",
+            code="novel-classes-missing",
         )
     if options.novel is not None and apart:
         raise UserError(
             f"The test images of {source.test.name} are of {len(test)} classes without training images, and those "
-            "are the novel ones; leave out task.base and task.novel (task.validation may take training classes)."
+            "are the novel ones; leave out task.base and task.novel (task.validation may take training classes).",
+            code="novel-classes-twice",
         )
     return novel_among(options, train) or test
 
@@ -196,7 +201,8 @@ def leak(options: ClassSplitOptions, relation: LabelRelation, novel: LabelSpace)
         raise UserError(
             f"The teacher knows {len(leaked)} of the {len(novel)} novel classes ({_some(leaked)}), so its student "
             "would be no few-shot learner; use a teacher of the base classes (leave out task.teacher_classes), or "
-            "set task.allow_leak=true, which every table then says."
+            "set task.allow_leak=true, which every table then says.",
+            code="leaked-classes",
         )
     return leaked
 
@@ -210,12 +216,13 @@ def _groups(space: LabelSpace) -> dict[str, list[str]]:
 
 
 def _in_turn(space: LabelSpace, order: str, counts: Sequence[int]) -> list[list[str]]:
-    """Classes one after the other in an order, so many for each part of the split."""
+    """Consecutive classes of an order: ``counts`` of them for the parts of the split."""
     groups = _groups(space)
     if sum(counts) > len(groups) or counts[0] < 2:
         raise UserError(
             f"The split asks for {' + '.join(map(str, counts))} classes, but the data has {len(groups)}; choose "
-            "task.base, task.validation and task.novel to fit."
+            "task.base, task.validation and task.novel to fit.",
+            code="too-few-classes",
         )
     ordered, parts, start = list(class_order(LabelSpace(list(groups)), order)), [], 0
     for count in counts:
@@ -224,8 +231,8 @@ def _in_turn(space: LabelSpace, order: str, counts: Sequence[int]) -> list[list[
     return parts
 
 
-def _known(source: Source) -> LabelSpace:
-    """All classes that the data has images of, wherever."""
+def _all_classes(source: Source) -> LabelSpace:
+    """All classes that any part of the source has images of."""
     return LabelSpace(list(dict.fromkeys(name for images in parts_of(source) for name in images.space)))
 
 
@@ -236,7 +243,8 @@ def _of_split(split: str, part: str, space: LabelSpace) -> LabelSpace:
     if missing:
         raise UserError(
             f"task.split={split} names {len(names)} classes to {_TO[part]}, but the data lacks {len(missing)} of them "
-            f"({_some(missing)}); use it with the data set that it splits, or give task.base and task.novel."
+            f"({_some(missing)}); use it with the data set that it splits, or give task.base and task.novel.",
+            code="class-missing",
         )
     return space.select(names)
 
@@ -257,7 +265,8 @@ def check_apart(parts: dict[str, LabelSpace | None]) -> None:
             if shared:
                 raise UserError(
                     f"The {one} and the {other} classes share {len(shared)} ({_some(shared)}); a class may be in one "
-                    f"part of the split only: take them out of task.{one} or task.{other}."
+                    f"part of the split only: take them out of task.{one} or task.{other}.",
+                    code="shared-classes",
                 )
 
 

@@ -42,7 +42,8 @@ class Standard(Task):
         )
         if relation.kind != "same":
             raise UserError(
-                f"The standard task needs the same classes on both sides, but they are {relation}; use cross_task."
+                f"The standard task needs the same classes on both sides, but they are {relation}; use cross_task.",
+                code="other-classes",
             )
         return relation
 

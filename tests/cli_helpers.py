@@ -1,8 +1,5 @@
 """How tests call the command line: in this process, or as a real one that can be killed."""
 
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -10,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from gkd.cli import main
+from tests.processes import Child, command_line
 
 # A run of about a second: few steps on digits, no teacher trained unless a test asks for one.
 FAST = ("run.epochs=4", "teacher.train.epochs=1", "evaluate.every=2", "run.threads=1")
@@ -23,16 +21,9 @@ def gkd(*words: str) -> int:
         return int(stop.code or 0)
 
 
-def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
+def start(*words: str, cwd: Path) -> Child:
     """``gkd WORDS`` as a process of its own, with one thread."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "import sys; from gkd.cli import main; sys.exit(main(sys.argv[1:]))", *words],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Child(command_line, *words, cwd=cwd)
 
 
 def write_photos(path: Path, *, corrupt: str | None = None, empty: str | None = None, seed: int = 0) -> None:

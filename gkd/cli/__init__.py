@@ -78,7 +78,7 @@ def _guarded(body: Callable[[], int]) -> int:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """CONFIG and a.b=c, as several verbs take them."""
+    """Add CONFIG and a.b=c, which several verbs take."""
     parser.add_argument(
         "config", metavar="CONFIG", help="a YAML file, or a shipped config's name (gkd ls configs)"
     )

@@ -1,4 +1,4 @@
-"""gkd ls: what there is, by name."""
+"""gkd ls: list methods, losses and whatever else a config names."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def _entries(kind: str) -> dict[str, str]:
         weights = shipped_weights()
         return {name: _about(loss, weights.get(name)) for name, loss in LOSSES.items()}
     if kind == "tasks":
-        ours = [name for name, point in TASKS.items() if point.value.startswith("gkd.")]
-        return {name: _first_line(task_class(name).__doc__) for name in ours}
+        shipped = [name for name, point in TASKS.items() if point.value.startswith("gkd.")]
+        return {name: _first_line(task_class(name).__doc__) for name in shipped}
     if kind == "networks":
         return {**{name: _first_line(about) for name, about in network_summaries().items()}, **PATTERNS}
     if kind == "data":
@@ -86,8 +86,8 @@ def _entries(kind: str) -> dict[str, str]:
 
 def _about(loss: Loss, weight: tuple[float, str] | None) -> str:
     """What a loss reads, the weight that a shipped method gives it, and its paper."""
-    given = f"; weight {weight[0]:g} in {weight[1]}" if weight else ""
-    return f"{', '.join(loss.needs)}{given} [{loss.paper}]"
+    weighted = f"; weight {weight[0]:g} in {weight[1]}" if weight else ""
+    return f"{', '.join(loss.needs)}{weighted} [{loss.paper}]"
 
 
 def _first_line(text: str | None) -> str:

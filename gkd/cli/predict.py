@@ -1,4 +1,4 @@
-"""gkd predict: which of a run's classes is an image of, or which of some new ones? Few images of each suffice."""
+"""gkd predict: classify images among a run's classes, or among new ones of which a folder holds a few images."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     elif arguments.classifier is not None:
         raise UserError(
             f"--classifier {arguments.classifier} is for new classes; add --support, a folder of a few images of each, "
-            "or leave it out for the run's own classes."
+            "or leave it out for the run's own classes.",
+            code="needs-support",
         )
     else:
         answers = recognise_known(arguments.run, arguments.images, **which)

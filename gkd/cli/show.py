@@ -8,7 +8,7 @@ from rich.console import Console
 
 from gkd.config.shipped import load_method
 
-# What a method says of incremental steps.
+# The keys of a method that are for incremental steps.
 _OF_STEPS = ("network", "exemplars", "growth", "held_out", "after", "judge")
 HELP = "print a method: paper, stages, terms, weights, needs, and the source of each number"
 
@@ -43,8 +43,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         if stage.spots.policy != "always":
             routed = stage.spots.model_dump(exclude_none=True)
             lines.append("  spots: " + ", ".join(f"{key} {value}" for key, value in routed.items()))
-        given = stage.optimiser.model_dump(exclude_unset=True)
-        lines.append("  optimiser: " + ", ".join(f"{key} {value}" for key, value in given.items()))
+        optimiser = stage.optimiser.model_dump(exclude_unset=True)
+        lines.append("  optimiser: " + ", ".join(f"{key} {value}" for key, value in optimiser.items()))
         for term_name, term in stage.terms.items():
             options = {**term.entry.options, **term.options}
             shown = "".join(f", {key} {value}" for key, value in options.items())

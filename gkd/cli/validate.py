@@ -35,9 +35,9 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _about_the_relation(experiment: Experiment) -> list[str]:
-    """How the classes relate, where the images are there; a refusal where the method cannot work so.
+    """Lines on the label relation, where the images are there; refuses a method that the relation denies.
 
-    A grid's own method says nothing of its rows, so there the reason is a line and not a refusal.
+    The method of a config with a grid need not be one of its rows, so there the reason is a line and not a refusal.
     """
     if experiment.teacher is None and not students_teach(experiment.task.name):
         return []
@@ -50,9 +50,9 @@ def _about_the_relation(experiment: Experiment) -> list[str]:
     relation = sides.relation
     reason = refusal(experiment.method, relation)
     if experiment.compare is None:
-        sides.first_problem()  # which refuses what a run would
+        sides.first_problem()  # refuses what a run would refuse
     elif reason is None:
-        next(sides.problems())  # which refuses what no row can have
+        next(sides.problems())  # refuses what would fail in every row
         try:
             sides.first_problem()
         except UserError as error:

@@ -58,12 +58,12 @@ class Place:
 
     @property
     def file_name(self) -> str:
-        """Where the cell's results stand among the cells of its table."""
+        """The name of the file with the cell's results."""
         return f"{self._stem}-seed{self.seed}.json"
 
     @property
     def absent_name(self) -> str:
-        """Where the reason stands if the label relation denies the row, whatever the seed."""
+        """The name of the file with the reason where the label relation denies the row; the same for every seed."""
         return f"{self._stem}-absent.json"
 
     @property
@@ -88,7 +88,8 @@ def section(resolved: Resolved) -> Compare:
     if compare is None:
         raise UserError(
             f"{resolved.name} has no compare section; add one, such as 'compare: "
-            "{methods: [student, kd], seeds: [0, 1]}', or use gkd run."
+            "{methods: [student, kd], seeds: [0, 1]}', or use gkd run.",
+            code="compare-section-missing",
         )
     return compare
 
@@ -106,14 +107,15 @@ def count(compare: Compare) -> int:
 
 
 def cells(resolved: Resolved) -> Iterator[Place]:
-    """Every cell, the first seed of all of them first, so that a table stands early."""
+    """Every cell, all of the first seed before the second, so that a table over all rows is there early."""
     compare, caches = section(resolved), Caches()
     keys = list(compare.axes)
     set_by = {"method": "compare.methods", "run.seed": "compare.seeds", **dict.fromkeys(keys, "compare.axes")}
     for key in (override.partition("=")[0] for override in resolved.overrides):
         if key in set_by:
             raise UserError(
-                f"A grid sets {key} of every cell itself, so the override is lost; use {set_by[key]}."
+                f"A grid sets {key} of every cell itself, so the override is lost; use {set_by[key]}.",
+                code="override-lost",
             )
     changes = {
         row.label: _changes(row) for row in rows(compare)
@@ -127,7 +129,7 @@ def cells(resolved: Resolved) -> Iterator[Place]:
                 try:
                     changed = resolved.with_overrides(overrides)
                 except UserError as error:
-                    raise UserError(f"Row {row.label!r}: {error}") from None
+                    raise UserError(f"Row {row.label!r}: {error}", code=error.code) from None
                 yield Place(row.label, axes, changed, caches)
 
 
@@ -138,9 +140,10 @@ def _changes(row: MethodRow) -> dict[str, object]:
     for term, keys in row.terms.items():
         with_term = [name for name, stage in stages.items() if term in stage.terms]
         if not with_term:
-            known = sorted({name for stage in stages.values() for name in stage.terms})
+            terms = sorted({name for stage in stages.values() for name in stage.terms})
             raise UserError(
-                f"Row {row.label!r}: " + unknown(f"term of the method {row.method!r}", term, known)
+                f"Row {row.label!r}: " + unknown(f"term of the method {row.method!r}", term, terms),
+                code="unknown-term",
             )
         for stage in with_term:
             changes.update(
@@ -154,7 +157,7 @@ class Places:
     """Where a grid's cells and table go.
 
     The cells and the table that the file states go to ``compare.results``, which may be committed. What
-    overrides make of it, other cells or a part of the table, stays beside the runs.
+    overrides make of the grid, other cells or a part of the table, stays beside the runs.
     """
 
     results: Path
@@ -193,7 +196,7 @@ def places(resolved: Resolved, grid: Sequence[Place]) -> Places:
 
 @dataclass
 class Solved:
-    """A grid as far as it is.
+    """A grid, solved or partly solved.
 
     Attributes:
         table: the folder for the table.
@@ -211,7 +214,7 @@ class Solved:
 
 
 def _check_steps(to_run: Sequence[Place], caches: Caches) -> None:
-    """Refuses an incremental row that cannot be, before the rows above it have trained for hours."""
+    """Refuses an incremental row that cannot be trained, before the rows above it have trained for hours."""
     checked = set()
     for cell in to_run:
         experiment = cell.resolved.experiment
@@ -223,7 +226,7 @@ def _check_steps(to_run: Sequence[Place], caches: Caches) -> None:
         try:
             prepare(cell.resolved, caches=cell.caches)
         except UserError as error:
-            raise UserError(f"Row {cell.label!r}: {error}") from None
+            raise UserError(f"Row {cell.label!r}: {error}", code=error.code) from None
 
 
 def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Solved:
@@ -256,7 +259,8 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
             solved.trained += fresh
     if finished_only and not solved.cells:
         raise UserError(
-            f"There is no finished cell of this grid in {where.table}; run gkd compare without --finished."
+            f"There is no finished cell of this grid in {where.table}; run gkd compare without --finished.",
+            code="no-finished-cells",
         )
     solved.absent = list(absent.values())
     return solved
@@ -304,7 +308,7 @@ class Compared:
     """A grid and its table.
 
     Attributes:
-        solved: the grid as far as it is.
+        solved: the grid, solved or partly solved.
         rows, text: the table, and the same as Markdown.
     """
 

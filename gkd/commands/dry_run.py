@@ -80,7 +80,7 @@ def _about(teacher: Teacher, network: str, note: str) -> str:
 
 
 def _try_pretraining(prepared: Prepared) -> tuple[list[str], float]:
-    """As ``_try_stages``, of the run that the student starts from where it has yet to run."""
+    """``_try_stages`` of the run that pretrains the student; nothing where there is none or it is finished."""
     section = prepared.experiment.student.pretrain
     if section is None:
         return [], 0.0

@@ -79,7 +79,8 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
     if not any(override.startswith("data.") for override in overrides):
         raise UserError(
             f"gkd eval judges the weight file {path} on test images: name them, as in data.name=folder "
-            "data.root=IMAGES.zip."
+            "data.root=IMAGES.zip.",
+            code="no-data-set",
         )
     prepared = prepare(from_content(path.name, _experiment_of(metadata), overrides))
     use_threads(prepared.experiment.run.threads)
@@ -102,7 +103,7 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
 
 
 def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:
-    """What a weight file says of its network, as the sections of an experiment."""
+    """The sections of an experiment on the network in a weight file, from the file's metadata."""
     data = {key: getattr(metadata, key) for key in ("mean", "std") if getattr(metadata, key) is not None}
     student = {
         key: getattr(metadata, key) for key in ("network", "options", "taps") if getattr(metadata, key)
@@ -129,15 +130,18 @@ def evaluate_run(
     Args:
         folder: the run's.
         overrides: ``a.b=c`` over its config, such as where the images are now.
-        vouched: names to import that the user has given elsewhere (``gkd.config.trust``).
+        vouched: modules that the user has named elsewhere (``gkd.config.trust``).
 
     Raises:
         UserError: no run there, an unfinished one, or images that are not the run's.
     """
     summary = finished(folder)
     if summary is None:
-        what = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
-        raise UserError(f"The run {folder} {what}; gkd eval takes a folder that holds summary.json.")
+        state = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
+        raise UserError(
+            f"The run {folder} {state}; gkd eval takes a folder that holds summary.json.",
+            code="not-a-finished-run",
+        )
     prepared, method = final_problem(folder, overrides, vouched=vouched)
     use_threads(prepared.experiment.run.threads)
     test = prepared.problem.student.test
@@ -147,7 +151,8 @@ def evaluate_run(
         if columns is not None and names != columns:
             raise UserError(
                 f"The student of {folder} knows {', '.join(columns)}, but the overrides make the task "
-                f"{', '.join(names)}; override only where the images are (data.root) and what changes no result."
+                f"{', '.join(names)}; override only where the images are (data.root) and what changes no result.",
+                code="other-classes",
             )
         section, images = prepared.experiment.student, prepared.problem.student.train
         student = load_network(section, folder / name, images, len(names)).network
@@ -167,14 +172,14 @@ def evaluate_run(
 def final_problem(
     folder: Path, overrides: Sequence[str] = (), *, vouched: frozenset[str] = frozenset()
 ) -> tuple[Prepared, Method]:
-    """What a finished run's students are judged with, and the method that says what answers for them.
+    """A finished run prepared to judge its students, without a teacher, and the method whose classifier they use.
 
     Args:
         folder: the run's.
         overrides: ``a.b=c`` over its config.
-        vouched: names to import that the user has given elsewhere.
+        vouched: modules that the user has named elsewhere.
     """
-    # What the student started from and who taught it are of no use any more, and need not be there.
+    # The student's checkpoint and its teacher are not needed any more, and may be gone.
     read = partial(load, folder / "config.yaml", from_run=True, vouched=vouched)
     method = read(overrides).experiment.method
     words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
@@ -187,6 +192,6 @@ def final_problem(
 
 
 def final_answers(student: nn.Module, problem: Problem, method: Method, settings: Settings) -> torch.Tensor:
-    """``[N, C]``: scores of a problem's test images by what answers for the student of a finished run."""
+    """``[N, C]``: scores of a problem's test images by a trained student's classifier, a head or class means."""
     outputs = student_outputs(student, settings)
     return problem.judging.scores(outputs, problem.student, by_head=method.judged_by_head)

@@ -40,7 +40,7 @@ _OVERRIDES = ("student.network", "data.image_size")
 
 @dataclass(frozen=True)
 class Student:
-    """A trained student and all that feeds it.
+    """A trained student and how its input is prepared.
 
     Attributes:
         network: in eval mode, on the CPU, in float32.
@@ -89,7 +89,8 @@ def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) 
     path = run / WEIGHTS[which] if run.is_dir() else run
     if run.is_dir() and not path.is_file():
         raise UserError(
-            f"{run} holds no {path.name}; gkd export takes the folder of a finished run, or a weight file."
+            f"{run} holds no {path.name}; gkd export takes the folder of a finished run, or a weight file.",
+            code="weights-missing",
         )
     stated = _stated(overrides)
     header = read_header(path)
@@ -100,14 +101,16 @@ def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) 
         header["image_shape"] = metadata.to_header()["image_shape"]
     if metadata.absent() == ["image_shape"]:
         raise UserError(
-            f"{path} does not say how large its images are; add data.image_size=32, or what it is."
+            f"{path} does not say how large its images are; add data.image_size=32, or what it is.",
+            code="image-size-missing",
         )
     complete = metadata.complete(path, "gkd export takes a run folder, or a weight file of gkd's")
     name = complete.network
     check_name(name, "student.network", named_in([stated]))
     if stated.get("student.network", name) != name:
         raise UserError(
-            f"{path} was trained as {name!r}, not as {stated['student.network']!r}; drop student.network."
+            f"{path} was trained as {name!r}, not as {stated['student.network']!r}; drop student.network.",
+            code="other-network",
         )
     network = load_network(
         path, network=name, in_channels=len(complete.mean), image_shape=complete.image_shape
@@ -117,8 +120,8 @@ def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) 
 
 
 def _stated(overrides: Sequence[str]) -> dict[str, str]:
-    """The overrides by key; two keys alone mean something here."""
-    override_layers(overrides)  # refuses what is no a.b=c
+    """Parse the overrides: key -> value; refuses every key that is not in ``_OVERRIDES``."""
+    override_layers(overrides)  # refuses what is not of the form a.b=c
     stated = dict(override.split("=", 1) for override in overrides)
     for key in stated:
         if key not in _OVERRIDES:
@@ -127,7 +130,10 @@ def _stated(overrides: Sequence[str]) -> dict[str, str]:
             )
     size = stated.get("data.image_size", "1")
     if not size.isdecimal() or size == "0":
-        raise UserError(f"data.image_size is a number of pixels, 1 or more; {size!r} was given.")
+        raise UserError(
+            f"data.image_size is a number of pixels, 1 or more; {size!r} was given.",
+            code="image-size-out-of-range",
+        )
     return stated
 
 
@@ -159,13 +165,16 @@ def export_student(student: Student, form: str, out: Path | None = None) -> tupl
         if not difference <= allowed:
             raise UserError(
                 f"The {form} file of {student.source} gives other logits than the student, by {difference:.1e} where "
-                f"{allowed:.1e} is allowed; it was not kept."
+                f"{allowed:.1e} is allowed; it was not kept.",
+                code="other-logits",
             )
         os.replace(aside, path)
     except (UserError, OSError):
         raise
     except Exception as error:  # an exporter's own complaint about the network
-        raise UserError(f"{student.metadata.network} cannot be exported as {form}: {told(error)}") from error
+        raise UserError(
+            f"{student.metadata.network} cannot be exported as {form}: {told(error)}", code="export-failed"
+        ) from error
     finally:
         aside.unlink(missing_ok=True)
     return path, difference
@@ -244,7 +253,9 @@ def _need_export_extra() -> None:
         try:
             importlib.import_module(module)
         except ImportError:
-            raise UserError(f"Export to ONNX needs {module}: pip install 'gkd-torch[export]'") from None
+            raise UserError(
+                f"Export to ONNX needs {module}: pip install 'gkd-torch[export]'", code="package-missing"
+            ) from None
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ def recognise_known(
 ) -> list[Answer]:
     """Classify images among the classes that a run's student was trained on, as the run itself was judged.
 
-    What answers is the head, whose confidence is its softmax; or the nearest class mean, of exemplars in an
+    The classifier is the head (its confidence is the softmax), or the nearest class mean, of exemplars in an
     incremental run, which needs the run's images (its confidence is a softmax of ten times the cosines).
 
     Args:
@@ -121,7 +121,8 @@ def _summary_of(run: Path) -> RunSummary:
     summary = finished(run)
     if summary is None:
         raise UserError(
-            f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json."
+            f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json.",
+            code="not-a-finished-run",
         )
     return summary
 
@@ -197,7 +198,8 @@ def _support_images(root: Path, form: Form) -> ImageSet:
             content = f"an empty class {empty[0]!r}" if empty else f"{len(files)} class folders"
             raise UserError(
                 f"The support {root} holds {content}, but a choice needs two classes or more, each a folder with at "
-                "least one image: arrange it as CLASS/FILE."
+                "least one image: arrange it as CLASS/FILE.",
+                code="class-without-images" if empty else "too-few-classes",
             )
         rows = [(column, path) for column, name in enumerate(sorted(files)) for path in sorted(files[name])]
         pixels = [_pixels(decode(source, path, form)) for _, path in rows]
@@ -206,11 +208,11 @@ def _support_images(root: Path, form: Form) -> ImageSet:
 
 
 def _query_images(paths: Sequence[Path], form: Form) -> ImageSet:
-    """Image files as one set; its labels say nothing."""
+    """Image files as one set; its labels are placeholders."""
     pixels = []
     for path in paths:
         if not path.is_file():
-            raise UserError(f"The image {path} does not exist; name image files.")
+            raise UserError(f"The image {path} does not exist; name image files.", code="image-missing")
         with closing(open_source(path.parent)) as source:
             pixels.append(_pixels(decode(source, path.name, form)))
     labels = torch.zeros(len(pixels), dtype=torch.int64)
@@ -225,7 +227,7 @@ def _pixels(image: np.ndarray) -> Tensor:
 def _probabilities(support: Tensor, labels: Tensor, queries: Tensor, classifier: str) -> Tensor:
     """``[Q, N]`` from embeddings ``[S, D]`` and ``[Q, D]``; the classes may have different numbers of support rows."""
     if classifier == "logistic":
-        # Those of few_shot.classifiers fit as many rows of each class, and a mean cannot stand for rows here.
+        # few_shot.classifiers fits it to equally many rows of each class; here they differ, and means would not do.
         from sklearn.linear_model import LogisticRegression
 
         fitted = LogisticRegression(C=1.0, max_iter=1000).fit(

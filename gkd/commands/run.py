@@ -1,4 +1,4 @@
-"""Runs: one folder each, continued where they stopped, reported where they are finished."""
+"""Run experiments: one folder each, continued where they stopped, reported where they are finished."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from gkd.training.device import use_threads
 def run(
     resolved: Resolved, console: Console, *, wait: bool = False, caches: Caches | None = None
 ) -> tuple[RunSummary, bool]:
-    """Solves an experiment's problems, or continues, or reports them where they are finished.
+    """Runs an experiment to its end, or continues it, or reports it where it is finished.
 
     Args:
         resolved: the experiment.
-        console: where to say how it goes.
+        console: where progress is printed.
         wait: whether to wait for another process that is at the same run, rather than refuse.
-        caches: of the runs that go before and after; without them this one has its own.
+        caches: shared with other runs of this process; None makes new ones.
 
     Returns:
         The summary, and whether anything was trained now.
@@ -54,8 +54,8 @@ def run(
     if done is not None:
         if done.teacher is not None and experiment.teacher is not None:
             accuracy = done.teacher.accuracy
-            told = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
-            check_expected(experiment.teacher, accuracy, told)
+            statement = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
+            check_expected(experiment.teacher, accuracy, statement)
         _plot(folder, console)
         return add_metrics(done, folder, resolved), False
     threads = use_threads(experiment.run.threads)
@@ -114,7 +114,7 @@ def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def add_metrics(summary: RunSummary, folder: Path, resolved: Resolved) -> RunSummary:
-    """A finished run's summary, written again with what it lacks of ``evaluate.metrics``, from the saved students."""
+    """Add the missing ``evaluate.metrics`` of a finished run to its summary, computed from the saved students."""
     lacking = [name for name in resolved.experiment.evaluate.metrics if name not in summary.last.metrics]
     if not lacking:
         return summary

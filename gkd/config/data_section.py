@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from gkd.config.section import HomePath, Section
-from gkd.core.errors import UserError
 from gkd.data import LAYOUTS, augmentation, check_dataset_name
 from gkd.methods.mixup import without_mixup
 
@@ -28,7 +27,7 @@ class Validation(Section):
 
 
 class TeacherView(Section):
-    """What the teacher sees of each of the student's samples, where that is not what the student sees.
+    """The teacher's view of each of the student's samples, where it differs from the student's.
 
     Attributes:
         image_size, channels: of the teacher's images; None is as the student's.
@@ -49,10 +48,7 @@ class TeacherView(Section):
 
 
 def _known_augmentation(augment: str) -> str:
-    try:
-        augmentation(augment)
-    except UserError as error:
-        raise ValueError(str(error)) from None
+    augmentation(augment)
     return augment
 
 
@@ -76,7 +72,7 @@ class Data(Section):
             shuffles.
         augment: names joined by ``+``, each perhaps with options (``gkd.data.augmentation``); a last ``mixup``
             makes every term of every stage one on mixtures of images.
-        teacher_view: what the teacher sees where that is something else.
+        teacher_view: how the teacher's view of a sample differs; None is as the student's.
         memory_gb: images that take more are streamed from disk.
         workers: processes that decode streamed images; None takes one a CPU.
         mean, std: the input normalisation; None measures it over the training images.
@@ -106,10 +102,7 @@ class Data(Section):
     @field_validator("name")
     @classmethod
     def _known_data(cls, name: str) -> str:
-        try:
-            check_dataset_name(name)
-        except UserError as error:
-            raise ValueError(str(error)) from None
+        check_dataset_name(name)
         return name
 
     @field_validator("augment")

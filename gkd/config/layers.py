@@ -1,4 +1,4 @@
-"""Layers of an experiment merged key by key, and what is said once for every stage of the method."""
+"""Merge the layers of an experiment key by key, and copy settings for all stages of the method into each of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Layer:
 
     Attributes:
         kind: a file that ``extends`` names, the ``experiment`` file, the ``training`` of a teacher, an ``override``, or
-            what gkd itself noted ``as found``.
+            what gkd itself adds (``as found``).
         content: the sections that it sets.
         words: the name of the file that is extended, or the override as it was written.
     """
@@ -58,10 +58,10 @@ def is_whole(method: Mapping[str, Any]) -> bool:
 
 
 def about_method(layers: Sequence[Layer], chosen: ChosenMethod) -> Iterator[tuple[Layer, dict[str, Any]]]:
-    """Each layer with what it says of the chosen method: nothing where it speaks of another.
+    """Each layer with its settings of the chosen method; none where they are for another.
 
     Raises:
-        UserError: an override that speaks of another method.
+        UserError: an override of another method.
     """
     named = (layer.content["method"]["name"] for layer in layers if "name" in layer.content["method"])
     current = next(named, chosen.name)
@@ -72,7 +72,8 @@ def about_method(layers: Sequence[Layer], chosen: ChosenMethod) -> Iterator[tupl
             if layer.kind == "override":
                 raise UserError(
                     f"The {layer.label} speaks of the method {current!r}, but the method here is {chosen.name!r}; "
-                    "write it after method=NAME, or, in a grid, into the 'set' of a row of compare.methods."
+                    "write it after method=NAME, or, in a grid, into the 'set' of a row of compare.methods.",
+                    code="override-of-another-method",
                 )
             method = {}  # a file's settings for its own method do not carry over to another
         if "name" in method:
@@ -103,7 +104,7 @@ def set_dotted(content: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def forget_other_networks(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """What lower layers say of a network's options and taps does not carry over to another network."""
+    """Drops options and taps that lower layers set for a network which this layer replaces by another."""
     for side in ("student", "teacher"):
         below, above = merged.get(side), layer.get(side)
         named = above.get("network") if isinstance(above, Mapping) else None
@@ -112,14 +113,14 @@ def forget_other_networks(merged: dict[str, Any], layer: Mapping[str, Any]) -> N
 
 
 def spread(merged: dict[str, Any], stage: str, optimiser: Mapping[str, Any], origins: dict[str, str]) -> None:
-    """Writes keys of the ``optimiser`` section into a stage, as set by the layer that set them there."""
+    """Copies keys of the ``optimiser`` section into a stage, each with its origin."""
     for key, value in optimiser.items():
         content = {"method": {"stages": {stage: {"optimiser": {key: value}}}}}
         merge(merged, content, origins.get(f"optimiser.{key}", "default"), origins)
 
 
 def mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
-    """Makes every term one on virtual samples where ``data.augment`` ends in mixup and the method says nothing."""
+    """Gives every term ``samples: virtual`` where ``data.augment`` ends in mixup and the term sets no samples."""
     data, stages = merged.get("data"), merged["method"].get("stages")
     augment = data.get("augment") if isinstance(data, Mapping) else None
     if not isinstance(augment, str) or not isinstance(stages, Mapping):
@@ -134,25 +135,26 @@ def mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
         terms = stage.get("terms") if isinstance(stage, Mapping) else None
         if not isinstance(terms, Mapping):
             continue
-        own = stage.get("mixup")
-        if own is not None and {**Mixup().model_dump(), **own} != mixup.model_dump():
+        mixed = stage.get("mixup")
+        if mixed is not None and {**Mixup().model_dump(), **mixed} != mixup.model_dump():
             raise UserError(
-                f"The stage {name!r} of the method mixes images in its own way ({own}), and data.augment={augment} in "
-                f"another; drop one of them, as in data.augment={without}."
+                f"The stage {name!r} of the method mixes images in its own way ({mixed}), and data.augment={augment} "
+                f"in another; drop one of them, as in data.augment={without}.",
+                code="mixup-twice",
             )
-        unsaid = [term for term, keys in terms.items() if "samples" not in (keys or {})]
-        virtual = {term: {"samples": "virtual"} for term in unsaid}
+        unset = [term for term, keys in terms.items() if "samples" not in (keys or {})]
+        virtual = {term: {"samples": "virtual"} for term in unset}
         content = {"mixup": mixup.model_dump(exclude_unset=True), "terms": virtual}
         label = origins.get("data.augment", "default")
         merge(merged, {"method": {"stages": {name: content}}}, label, origins)
 
 
 def give_network_options(merged: dict[str, Any], origins: dict[str, str], *, teacher: bool) -> None:
-    """Gives the student the options that the method's network has, where nothing else is said and the network has them.
+    """Gives the student the options in ``method.network`` that no layer sets and its network takes.
 
     Args:
-        teacher: gives them to the teacher too, which the student grows out of, where it is the same network and is
-            trained here.
+        teacher: gives them to the teacher too, out of which the student grows, where it is the same network and has
+            no checkpoint.
     """
     method, student = merged["method"], merged.get("student")
     wanted, label = method.get("network"), f"method {method['name']}"
@@ -188,40 +190,41 @@ def spelled_out(method: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Spots:
-    """What layers say once in ``method.spots``; a stage's own ``spots`` of the same layer or a later one win."""
+    """``method.spots``, applied to every stage; a stage's ``spots`` of the same layer or a later one override it."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[str, Mapping[str, Any]]] = []
-        self.own: set[str] = set()  # stages that speak for themselves
+        self.shared: list[tuple[str, Mapping[str, Any]]] = []  # label of the layer, its method.spots
+        self.stages_with_spots: set[str] = set()  # those with a section ``spots`` of their own
 
     def say(self, label: str, method: dict[str, Any]) -> None:
-        """Takes ``spots`` out of a layer's method, and notes which stages have their own."""
+        """Moves ``spots`` out of a layer's method, and notes which stages have a section of their own."""
         spots = method.pop("spots", {})
         if not isinstance(spots, Mapping):
             raise UserError(
-                f"method.spots={spots!r} is no policy such as adaptive, nor a section of its keys."
+                f"method.spots={spots!r} is no policy such as adaptive, nor a section of its keys.",
+                code="not-a-policy",
             )
         if spots:
-            self.said.append((label, spots))
+            self.shared.append((label, spots))
         stages = method.get("stages")
         if isinstance(stages, Mapping):
-            self.own |= {
+            self.stages_with_spots |= {
                 name for name, stage in stages.items() if isinstance(stage, Mapping) and "spots" in stage
             }
 
     def reach(
         self, merged: dict[str, Any], stage: str, origins: dict[str, str], only: str | None = None
     ) -> None:
-        """Writes into a stage what all layers said, or one of them."""
-        for label, spots in self.said:
+        """Writes the ``method.spots`` of all layers into a stage, or those of the layer ``only``."""
+        for label, spots in self.shared:
             if only in (None, label):
                 merge(merged, {"method": {"stages": {stage: {"spots": spots}}}}, label, origins)
 
     def settle(self, merged: dict[str, Any], origins: dict[str, str]) -> None:
-        """Takes ``spots`` from stages that were not meant, and keys that the policy does not read.
+        """Drops ``method.spots`` from stages without a term that reads a teacher, and keys that the policy ignores.
 
         Raises:
-            UserError: no stage was meant.
+            UserError: no stage has such a term.
         """
         stages = merged["method"].get("stages")
         if not isinstance(stages, Mapping):
@@ -231,18 +234,19 @@ class Spots:
             spots = stage.get("spots") if isinstance(stage, Mapping) else None
             if not isinstance(spots, Mapping):
                 continue
-            if name not in self.own and not _learns_from_teacher(stage):
+            if name not in self.stages_with_spots and not _learns_from_teacher(stage):
                 self._drop(stage, "spots", f"method.stages.{name}", origins)
                 continue
             routed.append(name)
             if spots.get("policy") in ("always", "random"):
                 for key in spots.keys() - {"policy"}:
                     self._drop(stage["spots"], key, f"method.stages.{name}.spots", origins)
-        meant = {key: value for _, spots in self.said for key, value in spots.items()}
+        meant = {key: value for _, spots in self.shared for key, value in spots.items()}
         if meant.get("policy", "always") != "always" and not routed:
             raise UserError(
                 "method.spots says where to distil, but no stage of "
-                f"{merged['method']['name']!r} trains a student by a term that reads a teacher; drop method.spots."
+                f"{merged['method']['name']!r} trains a student by a term that reads a teacher; drop method.spots.",
+                code="needs-teacher-term",
             )
 
     @staticmethod

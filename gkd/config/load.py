@@ -32,8 +32,8 @@ def load(
     Args:
         config: a path, or the name of a shipped config such as ``quickstart``.
         overrides: ``a.b=c`` strings, read as YAML values.
-        from_run: no module is imported on its word alone; so for a file beside which a run's others lie.
-        vouched: names to import that the user has given elsewhere (``gkd.config.trust``).
+        from_run: imports no module on the file's word alone; always so for a file in a run folder.
+        vouched: modules that the user has named elsewhere (``gkd.config.trust``).
 
     Raises:
         UserError: a missing file, or every mistake in it at once, each with its dotted path.
@@ -49,7 +49,8 @@ def load(
         base = read_yaml(base_path := beside if beside.is_file() else find(str(extends)))
         if "extends" in base:
             raise UserError(
-                f"{path} extends {extends!r}, which extends another file; extends goes one level deep."
+                f"{path} extends {extends!r}, which extends another file; extends goes one level deep.",
+                code="nested-extends",
             )
         layers.append(Layer("extends", place_method_files(base, base_path.parent), str(extends)))
         foreign += [base_path] if lies_in_run_folder(base_path) else []
@@ -61,6 +62,6 @@ def load(
 
 
 def from_content(name: str, content: dict[str, Any], overrides: Sequence[str] = ()) -> Resolved:
-    """An experiment that no config states; only what overrides name is imported. Errors as of :func:`load`."""
+    """Resolve sections that stand in no file; imports only what overrides name. Errors as of :func:`load`."""
     words = override_layers(overrides)
     return resolve(name, [Layer("experiment", content), *words], named_in(layer.content for layer in words))

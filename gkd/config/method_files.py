@@ -1,4 +1,4 @@
-"""Where a method's file stands: shipped under ``configs/methods``, in a package's folder, or at a user's path."""
+"""Find a method's file: shipped under ``configs/methods``, in a plug-in's package, or at a user's path."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GROUP = "gkd.methods"
 
 
 def configs_folder() -> Path:
-    """Where the shipped configs stand, in a clone and in a wheel."""
+    """The folder of the shipped configs, in a clone and in a wheel."""
     return Path(str(resources.files("gkd.configs").joinpath("")))
 
 
@@ -29,17 +29,18 @@ def is_method_file(name: str) -> bool:
 
 
 def method_name(name: str) -> str:
-    """A method's name in folders and tables: of a file its stem.
+    """The name of a method in folders and tables: the stem where it is named by its file.
 
     Raises:
-        UserError: a stem that is no name of a folder.
+        UserError: a stem that cannot name a folder.
     """
     if not is_method_file(name):
         return name
     stem = Path(name).stem
     if not re.fullmatch(r"[\w\-.]+", stem):
         raise UserError(
-            f"The method file {name!r} gives its name to folders; call it by letters, digits, -, _ and dots alone."
+            f"The method file {name!r} gives its name to folders; call it by letters, digits, -, _ and dots alone.",
+            code="not-a-folder-name",
         )
     return stem
 
@@ -54,12 +55,13 @@ def method_content(name: str) -> dict[str, Any]:
         UserError: an unknown name, no such file, or a file that is not YAML.
     """
     if is_method_file(name):
-        method_name(name)  # which refuses what no folder can be called
+        method_name(name)  # refuses a stem that cannot name a folder
         path = Path(name).expanduser()
         if not path.is_file():
             raise UserError(
                 f"The method file {path} does not exist; a path in a config is relative to the config's folder, one on "
-                "the command line to the working folder."
+                "the command line to the working folder.",
+                code="method-file-missing",
             )
         return read_yaml(path)
     shipped = {path.stem: path for path in (configs_folder() / "methods").glob("*.yaml")}
@@ -71,25 +73,28 @@ def method_content(name: str) -> dict[str, Any]:
 
 
 def _plugin_file(name: str, shipped: Mapping[str, Path]) -> Path:
-    """The file of a plug-in's method; of its package no more is imported than the packages above it."""
+    """The file of a plug-in's method; to find it, only the parents of its package are imported."""
     point = plugin(GROUP, name, what="method", ours=shipped)
     where = f"The method {name!r} of the package {distribution(point)}"
     try:
         spec = find_spec(point.value)
     except Exception as error:
-        raise UserError(f"{where}: {point.value} cannot be found: {told(error)}") from error
+        raise UserError(
+            f"{where}: {point.value} cannot be found: {told(error)}", code="plugin-package-missing"
+        ) from error
     folders = spec.submodule_search_locations if spec is not None else None
     for folder in folders or ():
         if (Path(folder) / f"{name}.yaml").is_file():
             return Path(folder) / f"{name}.yaml"
     raise UserError(
         f"{where}: there is no file {name}.yaml in the package {point.value}; its entry point names the package whose "
-        "folder holds it."
+        "folder holds it.",
+        code="plugin-file-missing",
     )
 
 
 def place_method_files(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The same sections with paths of method files relative to a folder made whole, as a config in it means them.
+    """The same sections, with the relative paths of method files joined to ``folder``, where the config is.
 
     In ``compare.methods`` a path becomes a row that is labelled by the file's stem.
     """

@@ -1,4 +1,4 @@
-"""What is wrong with a config, as sentences: one a mistake, with its dotted path."""
+"""Turn validation errors of a config into sentences: one for each mistake, with its dotted path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def sentences(
 ) -> str:
     """Every mistake with its dotted path, one a line; an unknown key with its closest match.
 
-    What came to all stages from the ``optimiser`` section is told once, as it was written there.
+    A mistake in the ``optimiser`` section, which is copied into all stages, stands once, under the key as written.
     """
     lines = []
     for item in error.errors():

@@ -74,7 +74,7 @@ class Resolved:
         return resolve(self.name, files, self.trusted)
 
     def with_images_named(self) -> Resolved:
-        """The same config with the fingerprint of each set of image files, so that others there are noticed."""
+        """The same config with the fingerprint of each set of image files, so that other images are refused later."""
         content: dict[str, Any] = {}
         for key, data in (("data", self.experiment.data), ("teacher.data", _teacher_data(self.experiment))):
             if data is not None and data.name in LAYOUTS and data.root is not None and data.root.exists():
@@ -129,7 +129,10 @@ def override_layers(overrides: Sequence[str]) -> list[Layer]:
             )
         content: dict[str, Any] = {}
         if not value.strip():
-            raise UserError(f"The override {override!r} has no value; write {key}=null to unset the key.")
+            raise UserError(
+                f"The override {override!r} has no value; write {key}=null to unset the key.",
+                code="override-value-missing",
+            )
         set_dotted(content, key, parse_yaml(value, f"The override {override!r}"))
         layers.append(Layer("override", place_method_files(content, Path()), override))
     return layers
@@ -165,7 +168,10 @@ def _with_method_section(layer: Layer, name: str) -> Layer:
     if isinstance(method, str):
         method = {"name": method}
     if not isinstance(method, Mapping) or not isinstance(layer.content.get("optimiser", {}), Mapping):
-        raise UserError(f"{name}: method is a name or a section, optimiser a section of keys such as lr.")
+        raise UserError(
+            f"{name}: method is a name or a section, optimiser a section of keys such as lr.",
+            code="not-a-section",
+        )
     return replace(layer, content={**layer.content, "method": spelled_out(method)})
 
 
@@ -175,8 +181,14 @@ def _chosen_method(layers: Sequence[Layer], name: str) -> ChosenMethod:
     chosen = next((str(method["name"]) for method in reversed(methods) if "name" in method), None)
     if chosen is None:
         if any(methods):
-            raise UserError(f"{name}: method.name is missing; name the method that the section changes.")
-        raise UserError(f"{name}: the experiment names no method; add a line such as 'method: refilled'.")
+            raise UserError(
+                f"{name}: method.name is missing; name the method that the section changes.",
+                code="method-name-missing",
+            )
+        raise UserError(
+            f"{name}: the experiment names no method; add a line such as 'method: refilled'.",
+            code="method-missing",
+        )
     if any(str(method.get("name")) == chosen and is_whole(method) for method in methods):
         return ChosenMethod(chosen, {"stages": {}})
     return ChosenMethod(chosen, spelled_out(method_content(chosen)))
@@ -221,10 +233,12 @@ def _students_teach(task: Any) -> bool:
 def _experiment_model(task: Any, name: str) -> type[Experiment]:
     """The experiment schema with the options of the task that the file names."""
     if isinstance(task, str):
-        raise UserError(f"{name}: task is a section; write 'task: {{name: {task}}}'.")
+        raise UserError(f"{name}: task is a section; write 'task: {{name: {task}}}'.", code="not-a-section")
     task_name = task.get("name") if isinstance(task, Mapping) else None
     if task_name is None:
-        raise UserError(f"{name}: task.name is missing; allowed: {', '.join(sorted(TASKS))}.")
+        raise UserError(
+            f"{name}: task.name is missing; allowed: {', '.join(sorted(TASKS))}.", code="task-name-missing"
+        )
     if not isinstance(task_name, str) or task_name not in TASKS:
         raise UserError(f"{name}: task.name: {unknown('task', str(task_name), TASKS)}", code="unknown-task")
     options = task_class(task_name).Options

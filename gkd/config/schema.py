@@ -18,7 +18,7 @@ from pydantic import (
 from gkd.config.data_section import Data, TeacherView, Validation
 from gkd.config.method_files import is_method_file
 from gkd.config.section import HomePath, Section
-from gkd.core.errors import UserError, unknown
+from gkd.core.errors import unknown
 from gkd.methods.method import Method
 from gkd.methods.optimiser import Optimiser
 from gkd.metrics import check_metric_name
@@ -46,10 +46,7 @@ __all__ = [
 
 
 def _known_network(name: str) -> str:
-    try:
-        check_network_name(name)
-    except UserError as error:
-        raise ValueError(str(error)) from None
+    check_network_name(name)
     return name
 
 
@@ -80,7 +77,7 @@ class MapTap(Section):
 
 
 class Taps(Section):
-    """Which modules of a network give what losses read; what is left out has its family's default.
+    """The modules whose outputs losses read; a key that is left out has the default of the network's family.
 
     Attributes:
         maps: module paths, shallow to deep.
@@ -141,10 +138,7 @@ class Side(Section):
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
         if not is_external(self.network):  # others say what they take when they are built
-            try:
-                check_network_options(self.network, self.options)
-            except UserError as error:
-                raise ValueError(str(error)) from None
+            check_network_options(self.network, self.options)
         return self
 
 
@@ -215,10 +209,7 @@ class Evaluate(Section):
     @classmethod
     def _known_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
         for name in metrics:
-            try:
-                check_metric_name(name)
-            except UserError as error:
-                raise ValueError(str(error)) from None
+            check_metric_name(name)
         if len(set(metrics)) < len(metrics):
             raise ValueError(f"a metric stands twice in {', '.join(metrics)}; name each once")
         return metrics

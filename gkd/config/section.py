@@ -1,4 +1,4 @@
-"""What all sections of an experiment file have in common."""
+"""The base class of all sections of an experiment file, and paths that may begin with ``~``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped methods and experiments: where they stand, and by which names."""
+"""Find the shipped methods and experiments by name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gkd.methods.method import Method
 
 
 def load_method(name: str) -> Method:
-    """A method by name or by the path of its file, on its own: what ``gkd show`` prints."""
+    """Load a method by its name or the path of its file, without an experiment, as ``gkd show`` prints it."""
     content = {**method_content(name), "name": method_name(name)}
     try:
         return Method.model_validate(content)
     except ValidationError as error:
-        raise UserError(sentences(error, Method, f"method {name!r}")) from None
+        raise UserError(sentences(error, Method, f"method {name!r}"), code="invalid-method") from None
 
 
 def shipped_methods() -> dict[str, Method]:
@@ -28,28 +28,28 @@ def shipped_methods() -> dict[str, Method]:
 
 
 def shipped_weights() -> dict[str, tuple[float, str]]:
-    """Loss -> the weight in the shipped method of its name, or in the simplest that has it, and that method."""
-    found: dict[str, tuple[float, str]] = {}
+    """Loss -> its weight in the shipped method of the same name, else in the simplest with that loss; and which one."""
+    weights: dict[str, tuple[float, str]] = {}
 
     def size(method: Method) -> tuple[int, int]:
         return len(method.needs), sum(len(stage.terms) for stage in method.stages.values())
 
     for method in sorted(shipped_methods().values(), key=size):
         for term in (term for stage in method.stages.values() for term in stage.terms.values()):
-            if term.loss not in found or method.name == term.loss:
-                found[term.loss] = (term.weight, method.name)
-    return found
+            if term.loss not in weights or method.name == term.loss:
+                weights[term.loss] = (term.weight, method.name)
+    return weights
 
 
 def shipped_configs() -> dict[str, Path]:
     """Every shipped experiment: name -> path."""
     folder = configs_folder()
-    found = {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
-    return {name: path for name, path in found.items() if not name.startswith("methods/")}
+    paths = {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
+    return {name: path for name, path in paths.items() if not name.startswith("methods/")}
 
 
 def config_name(path: Path) -> str:
-    """A shipped config's name under ``configs/``, another file's stem."""
+    """The name of a config: its path under ``configs/`` where it is shipped, else its file's stem."""
     for name, shipped in shipped_configs().items():
         if shipped.resolve() == path.resolve():
             return name
@@ -57,10 +57,10 @@ def config_name(path: Path) -> str:
 
 
 def find(config: str | Path) -> Path:
-    """The file behind a path or a shipped config's name.
+    """Find the file of a config, by its path or by the name of a shipped one.
 
     Raises:
-        UserError: neither is there; the sentence lists the shipped names.
+        UserError: there is no such file or name; the sentence lists the shipped names.
     """
     path = Path(config)
     if path.is_file():
@@ -71,6 +71,7 @@ def find(config: str | Path) -> Path:
         return shipped[name]
     if path.suffix in (".yaml", ".yml") and path.parent != Path("."):
         raise UserError(
-            f"The config file {path} does not exist; give a path or one of: {', '.join(sorted(shipped))}."
+            f"The config file {path} does not exist; give a path or one of: {', '.join(sorted(shipped))}.",
+            code="config-missing",
         )
     raise UserError(unknown("config", str(config), shipped), code="unknown-config")

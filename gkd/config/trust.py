@@ -1,8 +1,8 @@
-"""Whose word is enough to import a module: the command line's and the user's own files', never a run folder's.
+"""Refuse to import a module, or to unpickle files, that only a config in a run folder names.
 
 A config that lies in a run folder may have come from anyone, and importing a module runs it. Where such a config
-names ``pkg.module:name``, under whatever key, the command line must name the very same string. So it must a folder
-whose files a task unpickles, which is to run them too. A plug-in is an installed package and needs no word.
+names ``pkg.module:name``, under whatever key, the command line must name the very same string. The same holds for a
+folder whose files a task unpickles, which runs them too. A plug-in is an installed package and is trusted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def lies_in_run_folder(config: Path) -> bool:
 
 
 def named_in(contents: Iterable[Any]) -> frozenset[str]:
-    """Every ``pkg.module:name``, and every ``key value`` of a text, that stands anywhere in trusted layers."""
+    """Every ``pkg.module:name`` anywhere in trusted layers, and of every text and path its ``key value``."""
     names: set[str] = set()
     for content in contents:
         for dotted, value in _leaves(content):
@@ -57,7 +57,8 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
         if values.get(key) is not None and _pair(key, values[key]) not in trusted:
             raise UserError(
                 f"{key} is {str(values[key])!r} in a run folder, and the task unpickles what it finds there, which is "
-                f"to run it; if you trust it, name it on the command line: {key}={values[key]}"
+                f"to run it; if you trust it, name it on the command line: {key}={values[key]}",
+                code="untrusted-files",
             )
 
 
@@ -66,7 +67,8 @@ def check_name(name: object, key: str, trusted: frozenset[str]) -> None:
     if is_import_name(name) and name not in trusted:
         raise UserError(
             f"{key} is {name!r} in a run folder or a weight file, and to import a module is to run it; if you trust "
-            f"it, name it on the command line: {key}={name}"
+            f"it, name it on the command line: {key}={name}",
+            code="untrusted-import",
         )
 
 

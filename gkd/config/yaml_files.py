@@ -1,4 +1,4 @@
-"""YAML as people read it: numbers are numbers, a key stands once, a file that is not YAML is said so."""
+"""Read YAML: ``1e-3`` is a number; a repeated key and a file that is not YAML are errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gkd.core.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as people read it: ``1e-3`` is a number, and a key that appears twice is an error."""
+    """YAML 1.1 in which ``1e-3`` is a number and a key that appears twice is an error."""
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
@@ -38,23 +38,27 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """YAML text as plain data."""
+    """Parse YAML text into plain data."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
+        sentence = f"{where} is not valid YAML: {' '.join(str(error).split())}"
+        raise UserError(sentence, code="invalid-yaml") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file whose top level is a mapping."""
+    """Read a YAML file whose top level is a mapping."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UserError(f"The config file {path} cannot be read ({reason}).") from None
+        raise UserError(
+            f"The config file {path} cannot be read ({reason}).", code="config-unreadable"
+        ) from None
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise UserError(
-            f"{path} holds {type(content).__name__} where sections such as task and data are expected."
+            f"{path} holds {type(content).__name__} where sections such as task and data are expected.",
+            code="not-a-mapping",
         )
     return content

@@ -20,11 +20,12 @@ class Batch:
         labels: ``[B]`` int64 columns of the student's label space; of virtual samples distributions over them,
             ``[B, C]``.
         index: ``[B]`` int64, each sample's number in its data set; losses with memory banks read it.
-        view: what the teacher sees where that differs from ``images`` (another normalisation, a
+        view: the teacher's images where they differ from ``images`` (another normalisation, a
             privileged or a cached view); None means the same images.
         teacher: the first teacher's outputs on these very pixels, where they were computed before.
-        way, support: of an episode's rows, ``[B]`` int64 from 0: which of its classes; ``[B]`` Bool: support or query.
-        views: what further teachers see, by the name in ``TeacherSide.view``.
+        way: in an episode, ``[B]`` int64 from 0, each row's class among the episode's.
+        support: in an episode, ``[B]`` Bool, True for a support row and False for a query row.
+        views: further teachers' images, by the name in ``TeacherSide.view``.
     """
 
     images: Tensor
@@ -38,7 +39,7 @@ class Batch:
 
     @property
     def teacher_images(self) -> Tensor:
-        """What a teacher sees whose view has no name."""
+        """The images for a teacher whose view has no name: ``view``, or else ``images``."""
         return self.images if self.view is None else self.view
 
     @property
@@ -49,11 +50,14 @@ class Batch:
             UserError: the batch has none.
         """
         if self.index is None:
-            raise UserError("The batch has no index; give each sample's number in its data set, int64 [B].")
+            raise UserError(
+                "The batch has no index; give each sample's number in its data set, int64 [B].",
+                code="index-missing",
+            )
         return self.index
 
     def seen_as(self, view: str | None) -> Tensor:
-        """The images of a named view; without a name ``teacher_images``.
+        """The images of a named view; ``teacher_images`` where the name is None.
 
         Raises:
             UserError: a view that the batch does not have.
@@ -61,5 +65,8 @@ class Batch:
         if view is None:
             return self.teacher_images
         if view not in self.views:
-            raise UserError(f"The batch has no view {view!r}; it has {', '.join(self.views) or 'none'}.")
+            raise UserError(
+                f"The batch has no view {view!r}; it has {', '.join(self.views) or 'none'}.",
+                code="unknown-view",
+            )
         return self.views[view]

@@ -9,7 +9,7 @@ from gkd.core.numerics import no_autocast, unit_rows, upcast
 
 
 def class_means(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The mean of the rows ``[N, D]`` of each class ``[C, D]``, zero for a class without one, and their numbers."""
+    """Means ``[C, D]`` of rows ``[N, D]`` by class, zero for a class without rows, and row counts ``[C]``."""
     sums = embeddings.new_zeros(num_classes, embeddings.shape[1]).index_add(0, labels, embeddings)
     counts = torch.zeros(num_classes, dtype=torch.int64, device=embeddings.device)
     counts = counts.index_add(0, labels, torch.ones_like(labels))
@@ -17,7 +17,7 @@ def class_means(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[T
 
 
 def class_centres(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The L2-normalised mean embedding of each class, and the classes' sizes.
+    """The L2-normalised mean embedding of each class, and the number of samples of each.
 
     ``c_k = L2norm( mean_{i: y_i = k} f_i )``, the mean over raw, un-normalised embeddings.
 
@@ -38,7 +38,7 @@ def class_centres(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple
 
 
 def induced_logits(teacher_embedding: Tensor, centres: Tensor) -> Tensor:
-    """The teacher's logits over the student's classes: raw embedding times centres.
+    """The teacher's logits over the student's classes: its embedding, not normalised, times their centres.
 
     ``z_T = f_T(x) Cᵀ``, so a logit is ``‖f_T(x)‖ · cos(f_T(x), c_k)``; 0 for a class without a centre.
 

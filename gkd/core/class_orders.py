@@ -17,7 +17,7 @@ CLASS_SPLITS = ("cifar_fs", "fc100", "mini_imagenet", "cub_chen", "cub_meta_data
 
 
 def class_split(name: str) -> dict[str, list[str]]:
-    """The classes to train, validate and test on.
+    """The training, validation and test classes of a named class split.
 
     Args:
         name: ``cifar_fs`` (64, 16 and 20 classes of CIFAR-100), ``fc100`` (60, 20 and 20 of them, by
@@ -28,7 +28,7 @@ def class_split(name: str) -> dict[str, list[str]]:
         ``{"train": [...], "validation": [...], "test": [...]}``, no class in two of them.
 
     Raises:
-        UserError: another name.
+        UserError: an unknown name.
     """
     if name not in CLASS_SPLITS:
         raise UserError(unknown("class split", name, CLASS_SPLITS), code="unknown-class-split")
@@ -42,9 +42,9 @@ def class_split(name: str) -> dict[str, list[str]]:
     return split
 
 
-# Orders with a name beside "natural": the class split whose training, validation and test classes they list.
-# "cifar_fs" is that of the GKD windows (Ye et al. 2022; njulus/GKD@a37fc79, utils/split_class.py), which sorts each
-# of the three by label id; CIFAR-100's ids are in alphabetical order.
+# Orders beside "natural": name -> the class split whose training, validation and test classes it lists.
+# "cifar_fs" is the order of the GKD windows (Ye et al. 2022; njulus/GKD@a37fc79, utils/split_class.py), which
+# sorts each of the three by label id; CIFAR-100's ids are in alphabetical order.
 NAMED_ORDERS = {"cifar_fs": "cifar_fs"}
 
 
@@ -58,7 +58,7 @@ def class_order(space: LabelSpace, order: str = "natural") -> LabelSpace:
             :data:`NAMED_ORDERS`: ``"cifar_fs"`` lists CIFAR-100's classes as the GKD experiments do.
 
     Raises:
-        UserError: another word, or a named order of other classes than the data's.
+        UserError: an unknown order, or a named order of other classes than the data's.
     """
     if order == "natural":
         return space
@@ -69,7 +69,8 @@ def class_order(space: LabelSpace, order: str = "natural") -> LabelSpace:
             lacks = "lack" if odd[0] in names else "also have"
             raise UserError(
                 f"Class order {order!r} is of {len(names)} given classes, but the data {lacks} {odd[0]!r}; use it for "
-                "data with exactly those classes, or 'natural' or a seed."
+                "data with exactly those classes, or 'natural' or a seed.",
+                code="other-classes",
             )
         return space.select(names)
     if order.isdecimal() and int(order) < 2**32:
@@ -94,7 +95,8 @@ def window(space: LabelSpace, *, size: int, shift: int = 0, order: str = "natura
     if size < 1 or shift < 0 or shift + size > len(space):
         raise UserError(
             f"The window of {size} classes at shift {shift} needs classes {shift} to {shift + size - 1}, "
-            f"but the data has {len(space)} classes; use size + shift <= {len(space)}."
+            f"but the data has {len(space)} classes; use size + shift <= {len(space)}.",
+            code="window-out-of-range",
         )
     return class_order(space, order).select(list(range(shift, shift + size)))
 
@@ -107,6 +109,9 @@ def fraction(space: LabelSpace, *, share: float, seed: int = 0) -> LabelSpace:
     """
     count = round(share * len(space))
     if not 0 < share <= 1 or count < 1:
-        raise UserError(f"The fraction {share} of {len(space)} classes leaves none; use a share in (0, 1].")
+        raise UserError(
+            f"The fraction {share} of {len(space)} classes leaves none; use a share in (0, 1].",
+            code="fraction-out-of-range",
+        )
     chosen = np.random.default_rng(seed).permutation(len(space))[:count]
     return space.select(sorted(int(column) for column in chosen))

@@ -1,4 +1,4 @@
-"""The one exception that means "the user's input is wrong", and the closest-match sentence."""
+"""UserError, the exception for wrong input of the user's, and the sentence for an unknown name."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Bad input: one sentence that says what was given, what is allowed and what to do.
 
-    The command line prints it without a traceback and exits with 2. Whoever catches ``ValueError`` around a function
-    of gkd lets a ``UserError`` pass first.
+    The command line prints it without a traceback and exits with 2. Code that catches
+    ``ValueError`` around a function of gkd re-raises a ``UserError`` first.
 
     Attributes:
         code: a short name of the mistake (``unknown-loss``) that stays when the sentence is worded anew; None where
-            none was given.
+            none was set.
     """
 
     def __init__(self, message: str, *, code: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Label spaces, how two of them relate, and how a task selects its classes."""
+"""Label spaces, selections of their classes, and the relation of two of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LabelSpace:
     def __init__(self, names: Sequence[str]) -> None:
         object.__setattr__(self, "names", tuple(names))
         if not self.names:
-            raise UserError("A label space needs at least one class; none was given.")
+            raise UserError("A label space needs at least one class; none was given.", code="no-classes")
         seen: set[str] = set()
         for name in self.names:
             if name in seen:
@@ -52,7 +52,7 @@ class LabelSpace:
         return {name: column for column, name in enumerate(self.names)}
 
     def column(self, name: str) -> int:
-        """The column of a class name; a UserError with the closest match where it is unknown."""
+        """The column of a class name; an unknown one is a UserError with the closest match."""
         if name not in self._column:
             raise UserError(unknown("class", name, self.names), code="unknown-class")
         return self._column[name]
@@ -67,7 +67,8 @@ class LabelSpace:
                 names.append(self.names[entry])
             else:
                 raise UserError(
-                    f"Class index {entry} is outside the data's {len(self)} classes (0 to {len(self) - 1})."
+                    f"Class index {entry} is outside the data's {len(self)} classes (0 to {len(self) - 1}).",
+                    code="class-out-of-range",
                 )
         return LabelSpace(names)
 
@@ -78,7 +79,7 @@ class LabelRelation:
     Args:
         teacher: the teacher's label space.
         student: the student's label space.
-        aliases: student name -> teacher name, for data sets that call one class by two names.
+        aliases: student name -> teacher name, for data sets that name the same class differently.
 
     Attributes:
         kind: ``"same"`` (each class of one has its class in the other, in any order),
@@ -88,7 +89,7 @@ class LabelRelation:
             in the student's order.
 
     Raises:
-        UserError: an alias names an unknown class, or two student classes meet one teacher class.
+        UserError: an alias names an unknown class, or two student classes map to one teacher class.
     """
 
     def __init__(
@@ -109,7 +110,8 @@ class LabelRelation:
             if teacher_name in taken:
                 raise UserError(
                     f"The student classes {taken[teacher_name]!r} and {name!r} both mean the teacher's "
-                    f"{teacher_name!r}; give each its own alias."
+                    f"{teacher_name!r}; give each its own alias.",
+                    code="alias-twice",
                 )
             taken[teacher_name] = name
             shared.append((teacher.column(teacher_name), student_column))
@@ -135,9 +137,9 @@ class LabelRelation:
     @cached_property
     def known(self) -> Tensor:
         """Bool ``[C_student]``: the student classes that the teacher has."""
-        known = torch.zeros(len(self.student), dtype=torch.bool)
-        known[self.student_index] = True
-        return known
+        mask = torch.zeros(len(self.student), dtype=torch.bool)
+        mask[self.student_index] = True
+        return mask
 
     def __str__(self) -> str:
         return (

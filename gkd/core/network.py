@@ -1,4 +1,4 @@
-"""Features: what a network hands to a loss, from gkd's own networks or tapped from any nn.Module."""
+"""Features, a network's outputs as the losses read them, and the protocols of networks that give them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gkd.core.errors import UserError
 
 @dataclass(frozen=True)
 class Features:
-    """One forward pass as the losses see it.
+    """A network's outputs in one forward pass.
 
     Attributes:
         logits: ``[B, C]`` class scores before the softmax.
@@ -33,7 +33,7 @@ class Features:
 
 @runtime_checkable
 class Network(Protocol):
-    """What gkd asks of a network: logits by calling it, Features by ``features``, and its head."""
+    """The interface of a gkd network: logits by calling it, Features by ``features``, and its head."""
 
     num_classes: int
     embedding_dim: int
@@ -50,10 +50,10 @@ Held = TypeVar("Held", bound=nn.Module)
 
 
 class Unregistered(Generic[Held]):
-    """Holds a module for another one that must not own it.
+    """Holds a module without registering it as a sub-module.
 
-    As an attribute of an ``nn.Module`` it keeps what it holds out of that module's state dict, parameters, ``train()``,
-    ``to()`` and DDP.
+    As an attribute of an ``nn.Module`` it keeps the held module out of that module's state dict, parameters,
+    ``train()``, ``to()`` and DDP.
     """
 
     def __init__(self, module: Held) -> None:
@@ -65,10 +65,10 @@ Stages = tuple[Callable[[Tensor], Tensor], ...]
 
 @runtime_checkable
 class StagedNetwork(Network, Protocol):
-    """A network that can be cut at its maps, to let another network's stage stand in for one of its own."""
+    """A network that can be cut at its maps, so that another network's stage can replace one of its own."""
 
     def stages(self) -> Stages:
-        """One callable more than ``features(images).maps``; they run the network's own modules in their mode.
+        """One callable more than there are maps; they run the network's own modules in their current mode.
 
         The first leads from images ``[B, C, H, W]`` to ``maps[0]``, the last from ``maps[-1]`` to the embedding
         ``[B, D]``, of which ``head`` gives the logits.
@@ -77,14 +77,14 @@ class StagedNetwork(Network, Protocol):
 
 
 def through(stages: Iterable[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
-    """What stages or modules, called one after the other, make of a tensor; itself where there are none."""
+    """Calls stages or modules one after the other on a tensor; without any, returns it unchanged."""
     for stage in stages:
         x = stage(x)
     return x
 
 
 def as_network(module: nn.Module) -> Any:
-    """The module itself where it is a gkd network.
+    """Returns a module that is a gkd network as it is, and refuses any other.
 
     Raises:
         UserError: it lacks ``features``, ``head``, ``num_classes`` or ``embedding_dim``.
@@ -92,6 +92,7 @@ def as_network(module: nn.Module) -> Any:
     if not isinstance(module, Network):
         raise UserError(
             f"A {type(module).__name__} does not say what its features are; wrap it: "
-            "gkd.core.tapped.TappedNetwork(module, head=..., maps=[...])."
+            "gkd.core.tapped.TappedNetwork(module, head=..., maps=[...]).",
+            code="not-a-network",
         )
     return module

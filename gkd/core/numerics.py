@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def upcast(x: Tensor) -> Tensor:
-    """Half-precision values in float32; float32 and float64 stay what they are."""
+    """Half-precision values in float32; float32 and float64 values unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -17,7 +17,7 @@ def no_autocast(x: Tensor) -> torch.autocast:
 
 
 def zero_unselected(x: Tensor, mask: Tensor | None) -> Tensor:
-    """``x [B, ...]`` with zeros in the rows outside the mask, whatever stood there (NaN too)."""
+    """``x [B, ...]`` with zeros in the rows outside the mask, even where those held NaN."""
     if mask is None:
         return x
     # A zero of x's own type: with a Python number torch converts entry by entry, at three times the cost.

@@ -1,6 +1,6 @@
-"""Plug-ins: what installed packages add to gkd's tables of names, by entry-point group.
+"""Plug-ins: losses, networks and other objects of installed packages, found by entry-point group.
 
-To list names imports nothing; a plug-in is imported when its name is used. gkd's tables stay plain dicts.
+Listing names imports nothing; a plug-in is imported when its name is used. gkd's own tables stay plain dicts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gkd.core.user_code import told
 
 @cache
 def entry_point_table(group: str) -> dict[str, tuple[EntryPoint, ...]]:
-    """Name -> the entry points of a group such as ``gkd.losses`` that bear it: more than one is a clash."""
+    """Name -> the entry points of that name in a group such as ``gkd.losses``; more than one is a clash."""
     table: dict[str, tuple[EntryPoint, ...]] = {}
     for point in entry_points(group=group):
         table[point.name] = (*table.get(point.name, ()), point)
@@ -29,8 +29,8 @@ def plugin(group: str, name: str, *, what: str, ours: Container[str] = ()) -> En
     Args:
         group: such as ``gkd.losses``.
         name: a key of the group's table.
-        what: what the group holds, for the error: ``loss``, ``network``.
-        ours: the names that gkd itself has, which a plug-in must not take.
+        what: the kind of object in the group, for the error: ``loss``, ``network``.
+        ours: gkd's own names, which a plug-in must not take.
 
     Raises:
         UserError: a name that gkd or another package has too.
@@ -40,11 +40,13 @@ def plugin(group: str, name: str, *, what: str, ours: Container[str] = ()) -> En
     if name in ours:
         raise UserError(
             f"The {what} {name!r} is gkd's, and the package {packages[0]} offers another of that name under "
-            f"{group}; rename it there, or uninstall the package."
+            f"{group}; rename it there, or uninstall the package.",
+            code="plugin-name-taken",
         )
     if len(points) > 1:
         raise UserError(
-            f"The {what} {name!r} is offered under {group} by {' and by '.join(packages)}; uninstall all but one."
+            f"The {what} {name!r} is offered under {group} by {' and by '.join(packages)}; uninstall all but one.",
+            code="plugin-twice",
         )
     return points[0]
 
@@ -53,7 +55,7 @@ def load_plugin(group: str, name: str, *, what: str, ours: Container[str] = ()) 
     """The object behind a plug-in's name, imported now; arguments as of :func:`plugin`.
 
     Raises:
-        UserError: a name that gkd or another package has too, or what the import raised.
+        UserError: a name that gkd or another package has too, or an import that fails.
     """
     point = plugin(group, name, what=what, ours=ours)
     try:
@@ -61,7 +63,8 @@ def load_plugin(group: str, name: str, *, what: str, ours: Container[str] = ()) 
     except Exception as error:
         raise UserError(
             f"The {what} {name!r} of the package {distribution(point)} cannot be imported from {point.value}: "
-            f"{told(error)}"
+            f"{told(error)}",
+            code="import-failed",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Any ``nn.Module`` as a gkd network, by naming the module paths to tap."""
+"""Any ``nn.Module`` as a gkd network: its maps and its embedding are tapped by module path."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gkd.core.user_code import told
 
 
 def as_staged(module: nn.Module, side: str) -> Any:
-    """The module itself where it can be cut into stages.
+    """Returns a module that can be cut into stages as it is, and refuses any other.
 
     Args:
         module: the network of a side.
-        side: ``student`` or ``teacher``, for the sentence.
+        side: ``student`` or ``teacher``, for the error.
 
     Raises:
-        UserError: it is no ``StagedNetwork``, or was tapped without declaring stages.
+        UserError: the module is no ``StagedNetwork``, or was tapped without declaring stages.
     """
     declared = not isinstance(module, TappedNetwork) or module.stage_paths
     if declared and isinstance(module, StagedNetwork):
@@ -33,18 +33,19 @@ def as_staged(module: nn.Module, side: str) -> Any:
     raise UserError(
         f"The {side}'s {network_name(module)} is not cut into stages, which spot-adaptive routing needs: name them in "
         f"{side}.taps.stages, the modules that lead from one map [B, C, H, W] to the next, as in 'stages: [[conv1, "
-        "bn1, act1, maxpool, layer1], [layer2], [layer3], [layer4], [global_pool]]', or use spots: always."
+        "bn1, act1, maxpool, layer1], [layer2], [layer3], [layer4], [global_pool]]', or use spots: always.",
+        code="stages-missing",
     )
 
 
 def network_name(network: nn.Module) -> str:
-    """The class that a user knows a network by."""
+    """The class name of a network, or of the module that a ``TappedNetwork`` wraps."""
     return type(network.module if isinstance(network, TappedNetwork) else network).__name__
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of one sample's outputs, as ``Features`` holds them, and of its image."""
+    """The shapes of a network's ``Features`` for one sample, without the batch, and of its image."""
 
     logits: tuple[int, ...]
     embedding: tuple[int, ...]
@@ -54,9 +55,9 @@ class Shapes:
 
 @torch.no_grad()
 def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
-    """What a network gives for one image of ``[C, H, W]``: one pass in eval mode that touches no statistics.
+    """The shapes of a network's outputs for an image ``[C, H, W]``, from one pass in eval mode.
 
-    Every sub-module is left in the mode in which it was.
+    The pass changes no running statistics, and every sub-module returns to its mode.
 
     Raises:
         UserError: the network cannot take such an image.
@@ -72,7 +73,8 @@ def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
     except Exception as error:  # another library's own complaint, an assertion or a shape
         raise UserError(
             f"The {network_name(network)} cannot take images of {'×'.join(map(str, image_shape))} "
-            f"(channels×height×width): {told(error)} Change data.image_size or the network's options."
+            f"(channels×height×width): {told(error)} Change data.image_size or the network's options.",
+            code="images-not-taken",
         ) from error
     finally:
         for module, mode in modes.items():
@@ -87,12 +89,12 @@ def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
 
 @dataclass(frozen=True)
 class Tap:
-    """A module whose output is tapped, and how that output is laid out.
+    """A module whose output is tapped, and the layout of that output.
 
     Attributes:
         path: the module's path, such as ``layer4`` or ``blocks.11``.
         layout: ``nchw`` for ``[B, C, H, W]``, ``nhwc`` for ``[B, H, W, C]``, ``tokens`` for ``[B, N, D]`` with the
-            tokens of the image row by row; None takes three dimensions for tokens and four for ``nchw``.
+            tokens of the image row by row; None reads three dimensions as tokens and four as ``nchw``.
         prefix_tokens: how many tokens (class, register, distillation) stand before those of the image; None
             takes the fewest that leave a grid of the image's proportions.
     """
@@ -102,7 +104,7 @@ class Tap:
     prefix_tokens: int | None = None
 
     def as_map(self, values: Tensor, images: Tensor) -> Tensor:
-        """The module's output for these images as a map ``[B, C, h, w]``.
+        """The module's output ``values`` for these images, as a map ``[B, C, h, w]``.
 
         Raises:
             UserError: the output has another layout, or its tokens make no grid.
@@ -111,7 +113,8 @@ class Tap:
         if layout is None or values.dim() != (3 if layout == "tokens" else 4):
             wanted = layout or "map [B, C, H, W] and no tokens [B, N, D]"
             raise UserError(
-                f"The tap {self.path!r} gives {list(values.shape)}, which is no {wanted}; tap another."
+                f"The tap {self.path!r} gives {list(values.shape)}, which is no {wanted}; tap another.",
+                code="not-a-map",
             )
         if layout == "nchw":
             return values
@@ -130,7 +133,8 @@ class Tap:
         after = "" if self.prefix_tokens is None else f" after {self.prefix_tokens} others"
         raise UserError(
             f"The tap {self.path!r} gives {tokens} tokens, which make no grid of the proportions {height}:{width}"
-            f"{after}; change its prefix_tokens or tap another module."
+            f"{after}; change its prefix_tokens or tap another module.",
+            code="not-a-grid",
         )
 
 
@@ -138,7 +142,7 @@ _HEAD_INPUT = "input of the head"
 
 
 class TappedNetwork(nn.Module):
-    """Any ``nn.Module`` as a gkd network, by naming the module paths to tap.
+    """Any ``nn.Module`` as a gkd network, whose maps and embedding are outputs of modules named by path.
 
     The wrapped module's output is the logits. The embedding is the *input* of ``head`` unless
     ``embedding`` names a module, whose output is then used; maps and tokens are averaged over space.
@@ -151,8 +155,9 @@ class TappedNetwork(nn.Module):
             the layout does not follow from the number of dimensions.
         embedding: the module whose output is the embedding; None taps the head's input.
         stages: the modules to call one after the other from the images to each map and from the last map to the
-            embedding, one list of paths more than ``maps``; the last may be empty, for its result is flattened where
-            that fits the head, else averaged over space. ``gkd.models.cut_check.check_stages`` tries them.
+            embedding, one list of paths more than ``maps``; the last may be empty: its result is flattened
+            where that fits the head, else averaged over space. ``gkd.models.cut_check.check_stages`` tries
+            them.
 
     Raises:
         UserError: a path names no sub-module, the head is no linear layer, or the stages are not one more than the
@@ -176,26 +181,28 @@ class TappedNetwork(nn.Module):
         self.embedding = Tap(embedding) if isinstance(embedding, str) else embedding
         self.stage_paths = tuple(map(tuple, stages))
         taps = [*self.maps, *([self.embedding] if self.embedding else [])]
-        known = dict(module.named_modules())
+        modules = dict(module.named_modules())
         for path in (head, *(tap.path for tap in taps), *chain.from_iterable(self.stage_paths)):
-            if path not in known:
+            if path not in modules:
                 raise UserError(
-                    unknown("module path", path, (name for name in known if name)), code="unknown-module-path"
+                    unknown("module path", path, (name for name in modules if name)),
+                    code="unknown-module-path",
                 )
-        head_module = known[head]
+        head_module = modules[head]
         if not isinstance(head_module, nn.Linear):
             raise UserError(
-                f"The head {head!r} is a {type(head_module).__name__}; name the path of the last nn.Linear."
+                f"The head {head!r} is a {type(head_module).__name__}; name the path of the last nn.Linear.",
+                code="not-a-linear-layer",
             )
         self.num_classes = head_module.out_features
         self.embedding_dim = head_module.in_features
         if self.stage_paths:
             self._check_declared()
-        self._keeping = False  # whether the hooks keep what they see: in ``features``, not in a stage
+        self._keeping = False  # whether the hooks keep outputs: in ``features``, not in a stage
         self._taps: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}  # of the tapped tensors when they were made
         for path in dict.fromkeys(tap.path for tap in taps):
-            known[path].register_forward_hook(partial(self._keep_output, path))
+            modules[path].register_forward_hook(partial(self._keep_output, path))
         self.tap_head()
 
     @property
@@ -203,23 +210,25 @@ class TappedNetwork(nn.Module):
         return self.module.get_submodule(self.head_path)
 
     def tap_head(self) -> None:
-        """Taps the head's input where that is the embedding; to be called again for another head."""
+        """Taps the head's input where that is the embedding; call it again after replacing the head."""
         if self.embedding is None:
             self.head.register_forward_pre_hook(self._keep_input)
 
     def _check_declared(self) -> None:
-        """Refuses stages that do not go with the maps."""
-        given, wanted = len(self.stage_paths), len(self.maps) + 1
-        if given != wanted:
+        """Refuses stages of another number than the maps need, and maps of a layout that cannot be cut."""
+        count, wanted = len(self.stage_paths), len(self.maps) + 1
+        if count != wanted:
             raise UserError(
-                f"taps.stages has {given} lists for {len(self.maps)} maps; give {wanted}: one that leads to each map, "
-                "and one from the last map to the embedding, which may be empty."
+                f"taps.stages has {count} lists for {len(self.maps)} maps; give {wanted}: one that leads to each map, "
+                "and one from the last map to the embedding, which may be empty.",
+                code="wrong-number-of-stages",
             )
         for tap in self.maps:
             if tap.layout not in (None, "nchw"):
                 raise UserError(
                     f"The map {tap.path!r} has the layout {tap.layout}, where only a map [B, C, H, W] can be cut; tap "
-                    "other maps or drop taps.stages."
+                    "other maps or drop taps.stages.",
+                    code="needs-nchw-maps",
                 )
 
     # Hooks are bound methods, so that a deep copy of the network taps itself, not the original.
@@ -228,7 +237,8 @@ class TappedNetwork(nn.Module):
             return
         if not isinstance(output, Tensor):
             raise UserError(
-                f"The tap {path!r} gives a {type(output).__name__} and no tensor; tap another module."
+                f"The tap {path!r} gives a {type(output).__name__} and no tensor; tap another module.",
+                code="not-a-tensor",
             )
         self._taps[path] = output
         self._versions[path] = _version(output)
@@ -238,7 +248,7 @@ class TappedNetwork(nn.Module):
             self._taps[_HEAD_INPUT] = inputs[0]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The wrapped module's own: no ``module.`` stands before its names."""
+        """The wrapped module's state dict; its keys have no prefix ``module.``."""
         return self.module.state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -271,7 +281,8 @@ class TappedNetwork(nn.Module):
         """The declared stages (``StagedNetwork``); a UserError where none were declared."""
         if not self.stage_paths:
             raise UserError(
-                f"The {network_name(self)} was tapped without stages; give TappedNetwork(..., stages=[...])."
+                f"The {network_name(self)} was tapped without stages; give TappedNetwork(..., stages=[...]).",
+                code="stages-missing",
             )
         *between, last = ([self.module.get_submodule(path) for path in paths] for paths in self.stage_paths)
         return (*(partial(through, modules) for modules in between), partial(self._embed, last))
@@ -289,23 +300,28 @@ class TappedNetwork(nn.Module):
             shape = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise UserError(
                 f"The {type(self.module).__name__} gives {shape} where logits [B, {self.num_classes}] are "
-                "expected; gkd distils classifiers."
+                "expected; gkd distils classifiers.",
+                code="not-a-classifier",
             )
         return logits
 
     def _tapped(self, tap: Tap) -> Tensor:
-        """The output that a hook kept."""
+        """The output of a tap in this pass, as its hook kept it."""
         if tap.path not in self._taps:
-            raise UserError(f"The tap {tap.path!r} was not called in a forward pass; tap another module.")
+            raise UserError(
+                f"The tap {tap.path!r} was not called in a forward pass; tap another module.",
+                code="tap-not-called",
+            )
         values = self._taps[tap.path]
         if _version(values) != self._versions[tap.path]:
             raise UserError(
                 f"The output of the tap {tap.path!r} is overwritten in place by a module that follows, such as an "
-                "in-place ReLU; tap that one."
+                "in-place ReLU; tap that one.",
+                code="tap-overwritten",
             )
         return values
 
 
 def _version(values: Tensor) -> int:
-    """How often a tensor was written to in place; 0 where that is not counted."""
+    """How often a tensor was written in place; 0 where torch does not count it."""
     return 0 if torch.compiler.is_compiling() or values.is_inference() else values._version

@@ -1,6 +1,6 @@
-"""A user's own code by name: ``pkg.module:factory``, imported and called with one-sentence errors.
+"""Import and call a user's own code by name, ``pkg.module:factory``, with one-sentence errors.
 
-Importing runs the module, so only a name that the command line or the user's own config gives comes here
+Importing runs the module, so only names from the command line or the user's own config are imported
 (``gkd.config.trust``).
 """
 
@@ -33,33 +33,33 @@ def import_object(name: str, *, what: str) -> Callable[..., Any]:
 
     Args:
         name: the module's dotted path, a colon, the callable's name in it.
-        what: what the callable makes, for the error: ``network``, ``data set``.
+        what: the kind of object that the callable makes, for the error: ``network``, ``data set``.
 
     Raises:
-        UserError: as ``import_attribute``, or something that cannot be called.
+        UserError: as ``import_attribute``, or an object that cannot be called.
     """
-    found = import_attribute(name, what=what)
-    if not callable(found):
+    value = import_attribute(name, what=what)
+    if not callable(value):
         raise UserError(
-            f"The {what} {name!r} is a {type(found).__name__}; name a function or class that gkd can call."
+            f"The {what} {name!r} is a {type(value).__name__}; name a function or class that gkd can call.",
+            code="not-a-callable",
         )
-    result: Callable[..., Any] = found
+    result: Callable[..., Any] = value
     return result
 
 
 def import_attribute(name: str, *, what: str) -> Any:
-    """The object behind ``pkg.module:name``; the current folder is importable too, after all else.
+    """The object behind ``pkg.module:name``; the current folder is searched last.
 
     Args:
         name: the module's dotted path, a colon, the object's name in it.
-        what: what it is, for the error: ``loss``.
+        what: the kind of object, for the error: ``loss``.
 
     Raises:
-        UserError: a name of another form, a missing module or attribute, or what the module raised while it was
-            imported.
+        UserError: a name of another form, a missing module or attribute, or a module that fails on import.
     """
     if not is_import_name(name):
-        raise UserError(f"The {what} {name!r} is not of the form {FORM}.")
+        raise UserError(f"The {what} {name!r} is not of the form {FORM}.", code="import-name-form")
     module_name, _, path = name.partition(":")
     folder = os.getcwd()
     if folder not in sys.path:
@@ -71,29 +71,35 @@ def import_attribute(name: str, *, what: str) -> Any:
         if isinstance(error, ModuleNotFoundError) and _is_part(error.name, module_name):
             raise UserError(
                 f"The {what} {name!r}: there is no module {error.name!r}, installed or in the current folder; "
-                "start gkd where it is, or install it."
+                "start gkd where it is, or install it.",
+                code="module-missing",
             ) from None
-        raise UserError(f"The {what} {name!r}: importing {module_name} failed with {told(error)}") from error
-    found = module
+        raise UserError(
+            f"The {what} {name!r}: importing {module_name} failed with {told(error)}", code="import-failed"
+        ) from error
+    value = module
     for part in path.split("."):
-        if not hasattr(found, part):
-            public = [key for key in dir(found) if not key.startswith("_")]
-            raise UserError(f"The {what} {name!r}: {unknown('name', part, public)}")
-        found = getattr(found, part)
-    return found
+        if not hasattr(value, part):
+            public = [key for key in dir(value) if not key.startswith("_")]
+            raise UserError(f"The {what} {name!r}: {unknown('name', part, public)}", code="unknown-name")
+        value = getattr(value, part)
+    return value
 
 
 def call_factory(
     factory: Callable[..., Any], *, name: str, what: str, given: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Any:
-    """``factory(**given, **options)``: what gkd gives and what the config adds.
+    """Call ``factory(**given, **options)``: gkd's own keywords, and the config's options.
 
     Raises:
-        UserError: an option that the factory does not take, one that gkd gives itself, or what it raised.
+        UserError: an option that the factory does not take, one that gkd gives itself, or a factory that
+            fails.
     """
     for key in options:
         if key in given:
-            raise UserError(f"The {what} {name!r}: gkd itself gives {key!r}; drop that option.")
+            raise UserError(
+                f"The {what} {name!r}: gkd itself gives {key!r}; drop that option.", code="option-reserved"
+            )
     try:
         return factory(**given, **options)
     except UserError:
@@ -102,13 +108,18 @@ def call_factory(
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if isinstance(error, TypeError) and refused is not None:
             about = "takes no option" if refused[1] in options else "must take the keyword"
-            raise UserError(f"The {what} {name!r} {about} {refused[1]!r} ({told(error)})") from error
+            code = "unknown-option" if refused[1] in options else "keyword-missing"
+            raise UserError(
+                f"The {what} {name!r} {about} {refused[1]!r} ({told(error)})", code=code
+            ) from error
         shown = ", ".join(f"{key}={value!r}" for key, value in {**given, **options}.items())
-        raise UserError(f"The {what} {name!r} cannot be built with {shown}: {told(error)}") from error
+        raise UserError(
+            f"The {what} {name!r} cannot be built with {shown}: {told(error)}", code="build-failed"
+        ) from error
 
 
 def told(error: BaseException) -> str:
-    """An exception as a part of a sentence: its type, its first line, and the file and line it comes from."""
+    """Describes an exception in a sentence: its type, first line, and the file and line that raised it."""
     lines = str(error).strip().splitlines()
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

@@ -2,13 +2,13 @@
 
 - :mod:`~gkd.data.images`: ``ImageSet``, uint8 images with labels by class name.
 - :mod:`~gkd.data.streamed_pixels`: images that stay on disk; :mod:`~gkd.data.image_files`: files in a directory or zip.
-- :mod:`~gkd.data.read`: data sets by name, class folders and zips, any torch data set, and a cache of what was decoded.
+- :mod:`~gkd.data.read`: data sets by name, class folders and zips, any torch data set, and a cache of decoded images.
 - :mod:`~gkd.data.fewer_images`: a validation split, and few images per class.
 - :mod:`~gkd.data.addressed_random`: random numbers by hashing an address instead of drawing from a generator.
-- :mod:`~gkd.data.augment`: augmentation of whole batches on the device, normalisation, and what each side sees.
+- :mod:`~gkd.data.augment`: augmentation of whole batches on the device, normalisation, and the views of both sides.
 - :mod:`~gkd.data.batches`: an epoch's ``Batches``, shuffled, class-balanced or episodes, and ``ordered`` evaluation.
-- :mod:`~gkd.data.episodes`: few-shot episodes to judge on; :mod:`~gkd.data.training_episodes` those to train in.
-- :mod:`~gkd.data.rotations`: classes turned by quarters.
+- :mod:`~gkd.data.episodes`: few-shot episodes to evaluate on; :mod:`~gkd.data.training_episodes`: to train on.
+- :mod:`~gkd.data.rotations`: rotated images as new classes.
 
 Class lists and orders are in :mod:`gkd.core.class_orders`; ``ImageSet.restrict`` selects classes by name.
 """

@@ -20,11 +20,13 @@ _NO_ADDRESS = {"seed": 0, "stage": 0, "epoch": 0, "view": 0}  # nothing is drawn
 
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
-        raise UserError(f"The batch size {batch_size} is below 1; use a positive number.")
+        raise UserError(
+            f"The batch size {batch_size} is below 1; use a positive number.", code="batch-size-out-of-range"
+        )
 
 
 def check_balanced(images: ImageSet, batch_size: int, per_class: int) -> Tensor:
-    """The columns of the classes that have images, int64 ``[C']`` on the CPU, where balanced batches can be made.
+    """Check that balanced batches can be made; returns the columns of classes with images, int64 ``[C']`` on the CPU.
 
     Raises:
         UserError: a batch that ``per_class`` does not divide, too few classes for it, or a class with too few images.
@@ -34,39 +36,42 @@ def check_balanced(images: ImageSet, batch_size: int, per_class: int) -> Tensor:
     if per_class < 1 or batch_size % per_class:
         raise UserError(
             f"A batch of {batch_size} cannot hold {per_class} images of each of its classes; "
-            "choose a number of images that divides the batch size."
+            "choose a number of images that divides the batch size.",
+            code="batch-not-divisible",
         )
     if batch_size // per_class > len(present):
         raise UserError(
             f"A balanced batch of {batch_size} with {per_class} images a class needs "
             f"{batch_size // per_class} classes but {images.name} has {len(present)}; use a "
-            "smaller batch or more images a class."
+            "smaller batch or more images a class.",
+            code="too-few-classes",
         )
     for column in present.tolist():
         if counts[column] < per_class:
             raise UserError(
                 f"The class {images.space.names[column]!r} of {images.name} has "
-                f"{int(counts[column])} images, fewer than the {per_class} that a balanced batch takes."
+                f"{int(counts[column])} images, fewer than the {per_class} that a balanced batch takes.",
+                code="too-few-images",
             )
     return present
 
 
 class Batches:
-    """The training batches of a data set, the same whoever asks for them and from whichever batch on.
+    """The training batches of a data set, the same in every run and from whichever batch an epoch is resumed.
 
     Args:
-        images: the data set; what of it is in memory is kept on ``device``.
+        images: the data set; pixels in memory are kept on ``device``.
         look: the student's augmentation and normalisation.
-        teacher: the teacher's; where it differs from the student's, or the images hold pixels of its own for
-            the teacher, ``Batch.view`` holds what the teacher sees, elsewhere it is None.
-        batch_size: B, the global batch size; episodes have their own.
+        teacher: the teacher's; where it or the teacher's pixels differ from the student's, ``Batch.view`` holds
+            the teacher's images, elsewhere it is None.
+        batch_size: B, the global batch size; not used for episodes.
         seed, stage: of the order and the augmentation.
         device: where the images are kept and the batches made.
         drop_last: leave out an epoch's last samples where they do not fill a batch. A data set smaller
             than one batch gives one smaller batch in any case.
         balanced: k, the images of each class in a batch of B/k classes; None draws over all images.
-        episodes: batches are episodes made so, with ``Batch.way`` and ``Batch.support``; None where they are not.
-        views: V, where an image has only V augmented views, which epochs take in turn and which stages and
+        episodes: makes each batch an episode, with ``Batch.way`` and ``Batch.support``; None for other batches.
+        views: V, the number of augmented views of an image, which epochs take in turn and which stages and
             seeds share (so that a teacher's outputs on them can be kept); None augments anew every epoch.
         first_view: the view of epoch 0, modulo V.
         memory_format: of the images; ``torch.channels_last`` where the network is.
@@ -79,7 +84,7 @@ class Batches:
         UserError: an empty data set, a batch size below 1, an unknown augmentation, statistics that do not
             fit the channels, a file that cannot be decoded; with ``balanced``, a batch that k does not divide,
             too few classes for it, or a class with fewer than k images; with ``episodes``, too few classes or
-            images of one, or ``balanced`` besides.
+            images of a class, or ``balanced`` too.
     """
 
     def __init__(
@@ -101,7 +106,7 @@ class Batches:
     ) -> None:
         _check_batch_size(batch_size)
         if len(images) == 0:
-            raise UserError(f"{images.name} has no image to make a batch of.")
+            raise UserError(f"{images.name} has no image to make a batch of.", code="no-images")
         self.device = torch.device(device)
         self.images = images.to(self.device)
         self.batch_size = batch_size if episodes is None else episodes.size
@@ -114,7 +119,10 @@ class Batches:
         self.first_view = first_view
         self._sides = Sides(self.images, look, teacher, self.device, memory_format)
         if balanced is not None and episodes is not None:
-            raise UserError("Batches are class-balanced or episodes; give balanced or episodes, not both.")
+            raise UserError(
+                "Batches are class-balanced or episodes; give balanced or episodes, not both.",
+                code="balanced-episodes-not-together",
+            )
         if balanced is not None:
             self._classes = check_balanced(self.images, batch_size, balanced)
         if episodes is not None:
@@ -153,7 +161,7 @@ class Batches:
         key = key_of(PURPOSE_CLASSES, self.seed, self.stage, epoch)
         counter = torch.arange(num_rounds * len(self._classes)).view(num_rounds, -1)
         used = torch.argsort(hashed(key, counter), dim=1)[:, : batches_per_round * classes_per_batch]
-        # How often a class was used in the rounds before: it goes on where it stopped then.
+        # How often a class was used in the rounds before: its images go on from there.
         uses = torch.zeros(num_rounds, len(self._classes), dtype=torch.int64).scatter_(1, used, 1)
         before = (uses.cumsum(dim=0) - uses).gather(1, used).flatten()
         column = self._classes[used.flatten()]
@@ -167,7 +175,7 @@ class Batches:
         return chosen[: len(self) * self.batch_size].to(self.device)
 
     def of(self, chunks: Sequence[Tensor], *, epoch: int) -> Iterator[Batch]:
-        """The batches of the given samples as ``epoch`` augments them.
+        """Yield batches of the given samples with the augmentation of ``epoch``.
 
         Args:
             chunks: int64 ``[B]`` sample numbers on the device, for each batch.
@@ -179,7 +187,7 @@ class Batches:
         return self._sides.batches(chunks, address)
 
     def view_of(self, epoch: int) -> int:
-        """Which of the V kept views an epoch shows."""
+        """The number of the view, 0 to V - 1, that an epoch shows."""
         assert self.views is not None
         return (self.first_view + epoch) % self.views
 
@@ -199,7 +207,7 @@ def ordered(
     device: torch.device | str = "cpu",
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Iterator[Batch]:
-    """All samples in the order of the data, for evaluation and for class centres.
+    """Batches of all samples in the order of the data, for evaluation and for class centres.
 
     The last batch may be smaller; the samples are not moved to the device as a whole. The arguments are those
     of :class:`Batches`; ``look`` should not augment.

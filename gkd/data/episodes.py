@@ -1,4 +1,4 @@
-"""Episodes: N-way K-shot tasks as one tensor of sample numbers, drawn by a generator of their own."""
+"""Episodes: N-way K-shot tasks as one tensor of sample numbers, drawn by a separate generator."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ class Episodes:
         """
         if not 1 <= shots <= self.shots:
             raise UserError(
-                f"The episodes were drawn with {self.shots} shots a class; {shots} cannot be taken of them."
+                f"The episodes were drawn with {self.shots} shots a class; {shots} cannot be taken of them.",
+                code="shots-out-of-range",
             )
         index = torch.cat([self.index[:, :, :shots], self.query], dim=2)
         return Episodes(index, self.classes, shots)
@@ -73,10 +74,10 @@ class Episodes:
 
 
 def load_episodes(path: Path) -> Episodes:
-    """What ``Episodes.save`` wrote.
+    """Load a file that ``Episodes.save`` wrote.
 
     Raises:
-        UserError: another file.
+        UserError: no such file, or one that holds no episodes.
     """
     try:
         tensors = load_file(path)
@@ -86,7 +87,9 @@ def load_episodes(path: Path) -> Episodes:
     except UserError:
         raise
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"The file {path} holds no episodes of gkd: {error}.") from None
+        raise UserError(
+            f"The file {path} holds no episodes of gkd: {error}.", code="episodes-unreadable"
+        ) from None
 
 
 def draw_episodes(
@@ -134,11 +137,13 @@ def _check(
     if min(count, shots, queries) < 1 or ways < 2:
         raise UserError(
             f"Episodes need at least 2 ways and 1 episode, shot and query; {count} episodes of {ways} ways, "
-            f"{shots} shots and {queries} queries were asked for."
+            f"{shots} shots and {queries} queries were asked for.",
+            code="episodes-out-of-range",
         )
     if ways > len(sizes):
         raise UserError(
-            f"{ways}-way episodes need as many classes, but the images have {len(sizes)}; use fewer ways."
+            f"{ways}-way episodes need as many classes, but the images have {len(sizes)}; use fewer ways.",
+            code="too-few-classes",
         )
     small = [
         f"{name} ({size})" for name, size in zip(names, sizes.tolist(), strict=True) if size < shots + queries
@@ -147,7 +152,8 @@ def _check(
         shown = ", ".join(small[:10]) + (", ..." if len(small) > 10 else "")
         raise UserError(
             f"{shots} shots and {queries} queries need {shots + queries} images of every class, but these have "
-            f"fewer: {shown}; use fewer shots or queries, or leave the classes out."
+            f"fewer: {shown}; use fewer shots or queries, or leave the classes out.",
+            code="too-few-images",
         )
 
 
@@ -157,7 +163,7 @@ def _distinct(sizes: Tensor, count: int, generator: torch.Generator) -> Tensor:
     The j-th is uniform among those that are left: a number below size - j, moved past those that were taken.
     """
     drawn = torch.rand((*sizes.shape, count), generator=generator, dtype=torch.float64)
-    taken: list[Tensor] = []  # those before, ascending
+    taken: list[Tensor] = []  # the numbers drawn so far, ascending
     result = []
     for number in range(count):
         value = (drawn[..., number] * (sizes - number)).long()

@@ -1,7 +1,7 @@
 """Fewer images of each class: a validation split, few-image training sets, random exemplars.
 
 Every draw is made class by class, as a pure function of (seed, class name, number of images of the class).
-Which other classes are present plays no part, so a class has the same images in two overlapping windows.
+The other classes do not matter, so a class has the same images in two overlapping windows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def limit_per_class(images: ImageSet, per_class: int, *, seed: int) -> ImageSet:
-    """``per_class`` images of each class, drawn at random by seed, in the order of the data.
+    """Draw ``per_class`` images of each class at random by seed; they stay in the order of the data.
 
     With one seed a smaller draw is part of a larger one.
 
@@ -48,13 +48,16 @@ def limit_per_class(images: ImageSet, per_class: int, *, seed: int) -> ImageSet:
         UserError: ``per_class`` below 1, or a class that has fewer images.
     """
     if per_class < 1:
-        raise UserError(f"A limit of {per_class} images per class leaves none; use 1 or more.")
+        raise UserError(
+            f"A limit of {per_class} images per class leaves none; use 1 or more.", code="limit-out-of-range"
+        )
     chosen = []
     for name, positions in zip(images.space, _positions(images), strict=True):
         if len(positions) < per_class:
             raise UserError(
                 f"The class {name!r} of {images.name} has {len(positions)} images, fewer than the "
-                f"{per_class} asked for; use at most {int(images.class_counts().min())} per class."
+                f"{per_class} asked for; use at most {int(images.class_counts().min())} per class.",
+                code="too-few-images",
             )
         order = hash_order(key_of(PURPOSE_LIMIT, seed, name_key(name)), len(positions))
         chosen.append(positions[order[:per_class]])
@@ -62,21 +65,21 @@ def limit_per_class(images: ImageSet, per_class: int, *, seed: int) -> ImageSet:
 
 
 def random_order(name: str, count: int, *, seed: int) -> Tensor:
-    """Int64 ``[count]``: in which order the images of a class are chosen at random, whichever others are present."""
+    """A random order of the images of a class, int64 ``[count]``, which does not depend on the other classes."""
     return hash_order(key_of(PURPOSE_MEMORY, seed, name_key(name)), count)
 
 
 def evened(images: ImageSet, *, seed: int) -> ImageSet:
-    """Of every class that has images as many as the one with the fewest has, drawn by seed."""
-    of_classes = {
+    """Draw from every class with images as many as the smallest of them has, at random by seed."""
+    positions_of = {
         name: positions
         for name, positions in zip(images.space, _positions(images), strict=True)
         if len(positions)
     }
-    fewest = min(map(len, of_classes.values()))
+    fewest = min(map(len, positions_of.values()))
     chosen = [
         positions[random_order(name, len(positions), seed=seed)[:fewest]]
-        for name, positions in of_classes.items()
+        for name, positions in positions_of.items()
     ]
     return images.select(torch.cat(chosen))
 
@@ -89,7 +92,7 @@ def split_validation(
     take: Literal["random", "last"] = "random",
     seed: int = 0,
 ) -> tuple[ImageSet, ImageSet]:
-    """A training and a validation set, disjoint, stratified by class, each in the order of the data.
+    """Split a set into training and validation images, stratified by class, each in the order of the data.
 
     Args:
         images: the set to split.
@@ -108,23 +111,32 @@ def split_validation(
     if (per_class is None) == (fraction is None):
         raise UserError(
             "A validation split needs its number of images per class or its fraction, one of the two; "
-            f"given were per_class = {per_class} and fraction = {fraction}."
+            f"given were per_class = {per_class} and fraction = {fraction}.",
+            code="per-class-or-fraction",
         )
     if per_class is not None and per_class < 1:
         raise UserError(
-            f"A validation split of {per_class} images per class holds nothing out; use 1 or more."
+            f"A validation split of {per_class} images per class holds nothing out; use 1 or more.",
+            code="validation-out-of-range",
         )
     if fraction is not None and not 0 < fraction < 1:
-        raise UserError(f"The validation fraction {fraction} is outside (0, 1); 0.1 holds out one in ten.")
+        raise UserError(
+            f"The validation fraction {fraction} is outside (0, 1); 0.1 holds out one in ten.",
+            code="fraction-out-of-range",
+        )
     if take not in ("random", "last"):
-        raise UserError(f"A validation split takes 'random' or 'last' images, not {take!r}.")
+        raise UserError(
+            f"A validation split takes 'random' or 'last' images, not {take!r}.",
+            code="unknown-validation-choice",
+        )
     train, validation = [], []
     for name, positions in zip(images.space, _positions(images), strict=True):
         held_out = per_class if per_class is not None else max(1, round((fraction or 0.0) * len(positions)))
         if held_out >= len(positions):
             raise UserError(
                 f"The class {name!r} of {images.name} has {len(positions)} images; holding out {held_out} "
-                "for validation leaves none to train on, so hold out fewer."
+                "for validation leaves none to train on, so hold out fewer.",
+                code="no-training-images",
             )
         if take == "random":
             order = hash_order(key_of(PURPOSE_VALIDATION, seed, name_key(name)), len(positions))

@@ -29,7 +29,7 @@ _COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB"
 
 
 class Source(Protocol):
-    """Where files come from: paths with ``/``, relative to the root."""
+    """A directory or zip of files; paths have ``/`` and are relative to the root."""
 
     label: str
 
@@ -57,7 +57,8 @@ class ZipSource:
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{path} is not a readable zip ({error}); fetch it again, or give a zip or a folder (other "
-                "archives unpacked)."
+                "archives unpacked).",
+                code="zip-unreadable",
             ) from error
 
     def entries(self) -> Iterator[tuple[str, str]]:
@@ -65,9 +66,8 @@ class ZipSource:
             yield info.filename, self.checksum(info.filename)
 
     def read(self, path: str) -> bytes:
-        if (
-            os.getpid() != self._process
-        ):  # a forked one keeps the directory, but not the shared place in the file
+        # A forked process shares the position in the parent's open file, so it opens the zip again.
+        if os.getpid() != self._process:
             self.archive.fp, self._process = self.path.open("rb"), os.getpid()
         return self.archive.read(path)  # checks the CRC
 
@@ -91,10 +91,12 @@ class FolderSource:
         while waiting:
             prefix = waiting.pop()
             try:
-                found = list(os.scandir(self.path / prefix))
+                children = list(os.scandir(self.path / prefix))
             except OSError as error:
-                raise UserError(f"{self.path / prefix} cannot be read ({error.strerror}).") from error
-            for entry in found:
+                raise UserError(
+                    f"{self.path / prefix} cannot be read ({error.strerror}).", code="data-folder-unreadable"
+                ) from error
+            for entry in children:
                 if entry.is_dir():
                     waiting.append(f"{prefix}{entry.name}/")
                     yield f"{prefix}{entry.name}/", ""
@@ -109,14 +111,16 @@ class FolderSource:
         try:
             content = self.read(path)
         except OSError as error:
-            raise UserError(f"{self.path / path} cannot be read ({error.strerror}).") from error
+            raise UserError(
+                f"{self.path / path} cannot be read ({error.strerror}).", code="data-file-unreadable"
+            ) from error
         return f"{len(content)}:{zlib.crc32(content)}"
 
     def close(self) -> None: ...
 
 
 def open_source(root: Path) -> Source:
-    """The files of a directory or a zip; to be closed after use.
+    """Open a directory or a zip; the caller closes it.
 
     Raises:
         UserError: nothing at ``root``, or a file that is no whole zip.
@@ -124,18 +128,19 @@ def open_source(root: Path) -> Source:
     if not root.exists():
         where = "" if root.is_absolute() else f" in {Path.cwd()}"
         raise UserError(
-            f"There is no file or folder {root}{where}; set data.root to the zip or folder of the images."
+            f"There is no file or folder {root}{where}; set data.root to the zip or folder of the images.",
+            code="data-root-missing",
         )
     return FolderSource(root) if root.is_dir() else ZipSource(root)
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What lies in a source, hidden files apart, below the one folder that all may be packed in.
+    """The files and folders of a source, without hidden ones, below the single enclosing folder if there is one.
 
     Attributes:
         source: the open source.
-        prefix: that folder with its ``/``, or "".
+        prefix: the enclosing folder with its ``/``, or "".
         stamps: path below the prefix -> stamp, sorted; folders end in ``/``.
     """
 
@@ -149,7 +154,7 @@ class Tree:
 
     @property
     def shown(self) -> str:
-        """The files and folders at the top, the first ten of them, for a message."""
+        """The names of the first ten files and folders at the top, for a message."""
         names = sorted({path.split("/", 1)[0] for path in self.stamps})
         return ", ".join(names[:10]) or "nothing"
 
@@ -165,23 +170,27 @@ class Tree:
             what: the data set and the file's role, for the message where it is missing.
         """
         if path not in self.stamps:
-            raise UserError(f"{self.label} has no file '{path}', {what} (found: {self.shown}).")
+            raise UserError(
+                f"{self.label} has no file '{path}', {what} (found: {self.shown}).", code="data-file-missing"
+            )
         try:
             content = self.source.read(self.prefix + path).decode("utf-8-sig")
         except UserError:
             raise
         except (OSError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-            raise UserError(f"'{path}' in {self.label} cannot be read ({error}); fetch it again.") from error
+            raise UserError(
+                f"'{path}' in {self.label} cannot be read ({error}); fetch it again.",
+                code="data-file-unreadable",
+            ) from error
         return [line for line in content.splitlines() if line.strip()]
 
 
 def tree_of(source: Source, marks: Sequence[str]) -> Tree:
-    """The tree of a source.
+    """Read the tree of a source.
 
     Args:
         source: an open source.
-        marks: files or folders, one of which stands at the data set's top: it tells whether all is packed
-            in one folder more.
+        marks: names of files or folders at the data set's top; where they are one folder deeper, that is the prefix.
     """
     entries = {
         path: stamp
@@ -205,11 +214,11 @@ def is_image(path: str) -> bool:
 
 
 def converted(image: Image.Image, channels: int | None) -> Image.Image:
-    """An open image in mode L (grey) or RGB.
+    """Convert an open image to mode L (grey) or RGB.
 
     Args:
         image: as a decoder opened it.
-        channels: 1 gives grey, 3 gives RGB, None what the image is.
+        channels: 1 gives grey, 3 gives RGB, None keeps grey or colour as it is.
 
     Raises:
         ValueError: more than 8 bits a channel.
@@ -222,10 +231,10 @@ def converted(image: Image.Image, channels: int | None) -> Image.Image:
 
 @dataclass(frozen=True)
 class Form:
-    """What images are brought to when they are read.
+    """The channels and the size to which images are converted when they are read.
 
     Attributes:
-        channels: 1 gives grey, 3 gives RGB, None what each image is.
+        channels: 1 gives grey, 3 gives RGB, None keeps each image grey or colour as it is.
         image_size: pixels of a square, reached by PIL's (antialiased) bilinear filter; None leaves images as they are.
         fit: ``stretch`` resizes height and width each by its own factor; ``crop`` resizes the shorter side to 8/7 of
             ``image_size`` and takes the square in the middle (256 and 224, as ImageNet's networks are judged).
@@ -241,13 +250,16 @@ class Form:
     def __post_init__(self) -> None:
         if self.channels not in (None, 1, 3):
             raise UserError(
-                f"Images have 1 or 3 channels, not {self.channels}; leave channels out for the data's own."
+                f"Images have 1 or 3 channels, not {self.channels}; leave channels out for the data's own.",
+                code="channels-out-of-range",
             )
         if self.image_size is not None and self.image_size < 1:
-            raise UserError(f"The image size {self.image_size} is below 1; give pixels.")
+            raise UserError(
+                f"The image size {self.image_size} is below 1; give pixels.", code="image-size-out-of-range"
+            )
 
     def sized(self, image: Image.Image) -> Image.Image:
-        """An image brought to the size."""
+        """Bring an image to the size."""
         size = self.image_size
         if size is None:
             return image
@@ -293,7 +305,8 @@ def open_image(source: Source, path: str, channels: int | None) -> Image.Image:
         unidentified = isinstance(error, UnidentifiedImageError)  # whose text is the address of a buffer
         reason = "it is of no known image format" if unidentified else error
         raise UserError(
-            f"The image '{path}' in {source.label} cannot be decoded ({reason}); replace it or remove it."
+            f"The image '{path}' in {source.label} cannot be decoded ({reason}); replace it or remove it.",
+            code="image-unreadable",
         ) from error
 
 

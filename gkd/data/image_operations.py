@@ -1,4 +1,4 @@
-"""torchvision's functions on images, imported where the first is used."""
+"""torchvision's image operations, imported on first use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import ModuleType
 def image_operations() -> ModuleType:
     """Return ``torchvision.transforms.v2.functional``.
 
-    Its import takes as long as that of torch, and most commands change no image by it.
+    Its import takes as long as that of torch, and most commands need none of it.
     """
     from torchvision.transforms.v2 import functional
 

@@ -107,18 +107,18 @@ class ImageSet:
         The images keep their order; the classes get that of ``space``.
 
         Raises:
-            UserError: a class that the data does not know, or one without an image.
+            UserError: a class that the data does not have, or one without an image.
         """
         # Every column of the data gets its new column, -1 for a class that is left out.
         column = torch.full((len(self.space),), -1, dtype=torch.int64)
         for new, name in enumerate(space):
             column[self.space.column(name)] = new
         labels = column.to(self.labels.device)[self.labels]
-        kept = torch.nonzero(labels >= 0).flatten()
-        chosen = replace(self.select(kept), labels=labels[kept], space=space)
+        index = torch.nonzero(labels >= 0).flatten()
+        chosen = replace(self.select(index), labels=labels[index], space=space)
         for name, count in zip(space, chosen.class_counts().tolist(), strict=True):
             if count == 0:
-                raise UserError(_no_image(name, self.name))
+                raise UserError(_no_image(name, self.name), code="class-without-images")
         return chosen
 
     def class_counts(self) -> Tensor:
@@ -128,20 +128,20 @@ class ImageSet:
     def fingerprint(self) -> str:
         """SHA-256 (64 hex digits) of shape, pixels, labels and class names; computed once.
 
-        File names, the set's name and the device do not enter: the same samples in the same order have
-        the same fingerprint wherever they came from. Pixels on disk enter by their files, unread.
+        File names, the set's name and the device do not count: the same samples in the same order have
+        the same fingerprint wherever they came from. Pixels on disk count by stamp and file names, unread.
         """
-        known: str | None = self.__dict__.get("_fingerprint")
-        if known is None:
+        sha256: str | None = self.__dict__.get("_fingerprint")
+        if sha256 is None:
             digest = hashlib.sha256(repr((tuple(self.images.shape), self.space.names)).encode())
             _hash_pixels(digest, self.images)
             digest.update(self.labels.cpu().numpy().tobytes())
             if self.teacher_images is not None:
                 digest.update(repr(tuple(self.teacher_images.shape)).encode())
                 _hash_pixels(digest, self.teacher_images)
-            known = digest.hexdigest()
-            self.__dict__["_fingerprint"] = known  # the dataclass is frozen; this is only a cache
-        return known
+            sha256 = digest.hexdigest()
+            self.__dict__["_fingerprint"] = sha256  # the dataclass is frozen; this is only a cache
+        return sha256
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The same set with labels, and the pixels that are in memory, on ``device``."""
@@ -157,7 +157,7 @@ class ImageSet:
 
 
 def gather(sets: Sequence[ImageSet], space: LabelSpace, *, name: str | None = None) -> ImageSet:
-    """The images of some classes in several sets of one image size, one set after the other.
+    """Concatenate the images of the classes of ``space`` in several sets of one image size.
 
     Args:
         sets: at least one; a set need not have every class of ``space``.
@@ -165,19 +165,19 @@ def gather(sets: Sequence[ImageSet], space: LabelSpace, *, name: str | None = No
         name: of the new set, for messages; None takes that of the first.
 
     Raises:
-        UserError: a class of which no set has an image, or sets whose images do not go together.
+        UserError: a class of which no set has an image, or sets that differ in image size, channels or storage.
     """
     parts = []
     for images in sets:
-        shared = [column for column, known in enumerate(images.space) if known in space]
+        shared = [column for column, class_name in enumerate(images.space) if class_name in space]
         new = torch.full((len(images.space),), -1, dtype=torch.int64)
         new[shared] = torch.tensor(
             [space.column(images.space.names[column]) for column in shared], dtype=torch.int64
         )
         labels = new.to(images.labels.device)[images.labels]
-        kept = torch.nonzero(labels >= 0).flatten()
-        parts.append(replace(images.select(kept), labels=labels[kept], space=space))
-    theirs = [part.teacher_images for part in parts if part.teacher_images is not None]
+        index = torch.nonzero(labels >= 0).flatten()
+        parts.append(replace(images.select(index), labels=labels[index], space=space))
+    teacher_pixels = [part.teacher_images for part in parts if part.teacher_images is not None]
     files = [part.files for part in parts if part.files is not None]
     result = ImageSet(
         _joined([part.images for part in parts]),
@@ -185,11 +185,11 @@ def gather(sets: Sequence[ImageSet], space: LabelSpace, *, name: str | None = No
         space,
         files=tuple(itertools.chain(*files)) if len(files) == len(parts) else None,
         name=name or parts[0].name,
-        teacher_images=_joined(theirs) if len(theirs) == len(parts) else None,
+        teacher_images=_joined(teacher_pixels) if len(teacher_pixels) == len(parts) else None,
     )
     for class_name, count in zip(space, result.class_counts().tolist(), strict=True):
         if count == 0:
-            raise UserError(_no_image(class_name, result.name))
+            raise UserError(_no_image(class_name, result.name), code="class-without-images")
     return result
 
 
@@ -200,7 +200,8 @@ def _no_image(class_name: str, where: str) -> str:
 def _joined(pixels: Sequence[Pixels]) -> Pixels:
     if len({tuple(part.shape[1:]) for part in pixels}) > 1:
         raise UserError(
-            "The splits of the data have images of several sizes or channels; set data.image_size."
+            "The splits of the data have images of several sizes or channels; set data.image_size.",
+            code="mixed-image-shapes",
         )
     tensors = [part for part in pixels if isinstance(part, Tensor)]
     streamed = [part for part in pixels if isinstance(part, StreamedPixels)]
@@ -208,7 +209,8 @@ def _joined(pixels: Sequence[Pixels]) -> Pixels:
         return torch.cat(tensors)
     if tensors:
         raise UserError(
-            "Some splits of the data are in memory and others on disk; set data.memory_gb for all."
+            "Some splits of the data are in memory and others on disk; set data.memory_gb for all.",
+            code="memory-and-disk-mixed",
         )
     stamp = hashlib.sha256("".join(part.stamp for part in streamed).encode()).hexdigest()
     files = tuple(itertools.chain(*(part.files for part in streamed)))

@@ -1,4 +1,4 @@
-"""Rotations as new classes: each class four times, as few-shot learning on Omniglot has it."""
+"""Rotations as new classes: each class four times, as in few-shot learning on Omniglot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEGREES = (0, 90, 180, 270)
 
 
 def with_rotations(images: ImageSet) -> ImageSet:
-    """The images, then those turned by 90, 180 and 270 degrees (anticlockwise), each turn in classes of its own.
+    """Append the images turned by 90, 180 and 270 degrees (anticlockwise), each turn as new classes.
 
     A class keeps its name; turned it is called ``NAME turned by 90``. Every image of a class is turned alike, unlike
     learn2learn's ``RandomClassRotation``, which turns all classes of an episode by one angle.
@@ -30,14 +30,20 @@ def with_rotations(images: ImageSet) -> ImageSet:
     height, width = images.size
     if height != width:
         raise UserError(
-            f"Rotations need square images, but {images.name} has {height}×{width}; set data.image_size."
+            f"Rotations need square images, but {images.name} has {height}×{width}; set data.image_size.",
+            code="images-not-square",
         )
     if any(_MARK in name for name in images.space):
-        raise UserError(f"{images.name} already has turned classes; leave out data.rotations.")
+        raise UserError(
+            f"{images.name} already has turned classes; leave out data.rotations.", code="rotations-twice"
+        )
     both = [images.images] if images.teacher_images is None else [images.images, images.teacher_images]
     pixels = [part for part in both if isinstance(part, Tensor)]
     if len(pixels) < len(both):
-        raise UserError(f"{images.name} is streamed from disk and cannot be turned; raise data.memory_gb.")
+        raise UserError(
+            f"{images.name} is streamed from disk and cannot be turned; raise data.memory_gb.",
+            code="needs-images-in-memory",
+        )
     names = [name + (f"{_MARK}{angle}" if angle else "") for angle in _DEGREES for name in images.space]
     turned = [torch.cat([torch.rot90(part, turns, dims=(2, 3)) for turns in range(4)]) for part in pixels]
     count = len(images.space)
@@ -52,5 +58,5 @@ def with_rotations(images: ImageSet) -> ImageSet:
 
 
 def unturned(name: str) -> str:
-    """The class of which a class is a rotation; itself for any other."""
+    """Return the original name of a rotated class; any other name as it is."""
     return name.partition(_MARK)[0]

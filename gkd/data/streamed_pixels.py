@@ -22,22 +22,22 @@ _PREFETCHED = 4  # batches that each worker keeps ready
 
 
 class Boxes(Protocol):
-    """Which box of each whole image is read: sizes int64 ``[B, 2]`` and numbers ``[B]`` to int64 ``[B, 4]``."""
+    """The box to read of each image: from sizes int64 ``[B, 2]`` and sample numbers ``[B]`` to int64 ``[B, 4]``."""
 
     def __call__(self, sizes: Tensor, index: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
 class StreamedPixels:
-    """The pixels of an image set that does not fit into memory; stands where ``ImageSet`` has a tensor.
+    """The pixels of an image set that does not fit into memory, in place of the tensor of an ``ImageSet``.
 
     Attributes:
         root: the directory or zip.
         files: N paths inside it.
-        form: what every image is brought to; its channels are 1 or 3.
-        size: height and width in pixels of what is read; without a size in ``form``, other images are refused.
+        form: channels and size of the decoded images; the channels are 1 or 3.
+        size: height and width of the decoded images; without a size in ``form``, images of others are refused.
         workers: processes that decode; 0 decodes in this one.
-        stamp: names the files' content, for fingerprints.
+        stamp: identifies the files' content, for fingerprints.
     """
 
     root: Path
@@ -49,7 +49,7 @@ class StreamedPixels:
 
     @property
     def shape(self) -> torch.Size:
-        """``[N, C, H, W]``, as of the tensor for which this stands."""
+        """``[N, C, H, W]``, as of a tensor in its place."""
         return torch.Size((len(self.files), self.form.channels or 3, *self.size))
 
     def __len__(self) -> int:
@@ -76,9 +76,10 @@ class StreamedPixels:
             cut = [self.form.sized(image) for image in whole]
         else:
             sizes = torch.tensor([(image.height, image.width) for image in whole])
-            found = boxes(sizes.reshape(-1, 2), index).tolist()
+            image_boxes = boxes(sizes.reshape(-1, 2), index).tolist()
             cut = [
-                v2.resized_crop(image, *box, list(self.size)) for image, box in zip(whole, found, strict=True)
+                v2.resized_crop(image, *box, list(self.size))
+                for image, box in zip(whole, image_boxes, strict=True)
             ]
         result = torch.empty((len(cut), *self.shape[1:]), dtype=torch.uint8)
         for row, image in zip(result, cut, strict=True):
@@ -90,18 +91,19 @@ class StreamedPixels:
         if self.form.image_size is None and (image.height, image.width) != self.size:
             raise UserError(
                 f"The image '{path}' in {source.label} is {image.height}×{image.width} (height×width) where the "
-                f"first one is {self.size[0]}×{self.size[1]}; make them one size or set data.image_size."
+                f"first one is {self.size[0]}×{self.size[1]}; make them one size or set data.image_size.",
+                code="mixed-image-sizes",
             )
         return image
 
     def stream(self, chunks: Sequence[Tensor], boxes: Boxes | None = None) -> Iterator[Tensor]:
-        """What :meth:`StreamedPixels.read` gives for one index after the other, read ahead by the workers."""
+        """Yield :meth:`StreamedPixels.read` of each index, read ahead by the workers."""
         chunks = [chunk.cpu() for chunk in chunks]
         if self.workers == 0 or len(chunks) < 2:
             yield from (self.read(chunk, boxes) for chunk in chunks)
             return
         workers = min(self.workers, len(chunks))
-        # Forked workers share what was imported and what was read of a zip's directory.
+        # Forked workers share the imported modules and a zip's directory.
         image_operations()
         _source(self.root)
         loader = DataLoader(
@@ -118,17 +120,18 @@ class StreamedPixels:
                 if isinstance(pixels, UserError):
                     raise pixels
                 yield pixels
-        except RuntimeError as error:  # torch has no narrower one for a process that died
+        except RuntimeError as error:  # torch has no narrower exception for a process that died
             if "DataLoader worker" not in str(error):
                 raise
             raise UserError(
                 f"A process that decodes the images of {self.root} was ended from outside, which a lack of memory "
-                f"or of shared memory (/dev/shm) does; use fewer than data.workers={self.workers}."
+                f"or of shared memory (/dev/shm) does; use fewer than data.workers={self.workers}.",
+                code="worker-killed",
             ) from error
 
 
 class _Chunks(Dataset[Tensor | UserError]):
-    """Item i is a whole batch; an error travels as a value, so that it arrives as the sentence it is."""
+    """Item i is a whole batch; a UserError is returned, because a loader adds its traceback to a raised one."""
 
     def __init__(self, pixels: StreamedPixels, chunks: Sequence[Tensor], boxes: Boxes | None) -> None:
         self.pixels, self.chunks, self.boxes = pixels, chunks, boxes
@@ -144,7 +147,7 @@ class _Chunks(Dataset[Tensor | UserError]):
 
 
 def _start_worker(number: int) -> None:
-    """Ctrl-C is the main process's to answer; it ends the workers."""
+    """Ignore Ctrl-C in a worker: the main process handles it and ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

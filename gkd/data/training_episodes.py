@@ -1,4 +1,4 @@
-"""Episodes to train on: how they are made, whether a set has enough images, and those of an epoch."""
+"""Training episodes: their size, the check that a set has enough images, and the draw for an epoch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gkd.data.images import ImageSet
 
 
 class EpisodePlan(BaseModel):
-    """How a stage makes its batches where they are episodes.
+    """The size and number of the episodes that a stage trains on as batches.
 
     Attributes:
         ways: N, the classes of an episode.
         shots: K, the support images of each of them.
         queries: Q, the images of each that are classified.
-        per_epoch: episodes an epoch; None: as many as show about as many images as the set has.
+        per_epoch: episodes an epoch; None: so many that they hold about as many images as the set.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,22 +35,22 @@ class EpisodePlan(BaseModel):
         return self.ways * (self.shots + self.queries)
 
     def count(self, num_images: int) -> int:
-        """The episodes of an epoch over so many images."""
+        """The number of episodes in an epoch over a set of ``num_images``."""
         return self.per_epoch or max(round(num_images / self.size), 1)
 
     @property
     def way(self) -> Tensor:
-        """int64 ``[N (K + Q)]``: which of the episode's classes each row is of."""
+        """int64 ``[N (K + Q)]``: the class of each row, as its number in the episode."""
         return torch.arange(self.ways).repeat_interleave(self.shots + self.queries)
 
     @property
     def support(self) -> Tensor:
-        """Bool ``[N (K + Q)]``: of each class the first K rows, the others are queries."""
+        """Bool ``[N (K + Q)]``: True for the first K rows of each class; the others are queries."""
         return (torch.arange(self.shots + self.queries) < self.shots).repeat(self.ways)
 
 
 def check_episodes(images: ImageSet, plan: EpisodePlan) -> Tensor:
-    """The columns of the classes that have images, int64 ``[C']`` on the CPU, where episodes can be drawn of them.
+    """Check that episodes can be drawn; returns the columns of classes with images, int64 ``[C']`` on the CPU.
 
     Raises:
         UserError: too few classes for the ways, or a class with too few images for its shots and queries.
@@ -60,7 +60,8 @@ def check_episodes(images: ImageSet, plan: EpisodePlan) -> Tensor:
     if plan.ways > len(present):
         raise UserError(
             f"{plan.ways}-way episodes need as many classes, but {images.name} has {len(present)}; use fewer ways in "
-            f"the method's stage, as in method.stages.STAGE.episodes.ways={len(present)}."
+            f"the method's stage, as in method.stages.STAGE.episodes.ways={len(present)}.",
+            code="too-few-classes",
         )
     needed = plan.shots + plan.queries
     for column in present.tolist():
@@ -68,7 +69,8 @@ def check_episodes(images: ImageSet, plan: EpisodePlan) -> Tensor:
             raise UserError(
                 f"Episodes of {plan.shots} shots and {plan.queries} queries take {needed} images of a class, but the "
                 f"class {images.space.names[column]!r} of {images.name} has {int(counts[column])}; use fewer "
-                "(episodes.shots and episodes.queries of the method's stage)."
+                "(episodes.shots and episodes.queries of the method's stage).",
+                code="too-few-images",
             )
     return present
 
@@ -80,8 +82,8 @@ def episodes_of_epoch(
 
     Args:
         labels: int64 ``[n]`` on the CPU, the set's labels by sample number.
-        classes: int64 ``[C']``, those that have images, from ``check_episodes``.
-        plan: how they are made.
+        classes: int64 ``[C']``, the columns of classes with images, from ``check_episodes``.
+        plan: their size and number.
         seed, stage, epoch: of the draw.
     """
     drawn = draw_episodes(

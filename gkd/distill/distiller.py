@@ -1,4 +1,4 @@
-"""Distiller: a student, its teachers and weighted terms, as one module that returns scalars."""
+"""Distiller: the module that computes a stage's losses from a student, its teachers and weighted terms."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from gkd.models import AuxiliaryHead, frozen_parameters, newest_dim
 
 
 class Distiller(nn.Module):
-    """What is matched between student and teachers in one stage; it never steps an optimiser.
+    """Computes the losses between student and teachers in one stage; it never steps an optimiser.
 
     Args:
-        student: the network that learns.
+        student: the network that is trained.
         teacher: a frozen teacher, its side (relation, centres, view), or several by name; None where no term reads
-            one. A bare teacher's classes are related to the student's as ``teacher_sides`` says.
+            one. ``teacher_sides`` relates the classes of a teacher without a side to the student's.
         terms: name -> term, as a stage lists them; one that names no teacher reads the first.
         classes: the student's classes in the order of its columns, where teachers are given without a relation.
-        old_classes: Bool ``[C]``, the student's columns of old classes, where no teacher's relation says it.
+        old_classes: Bool ``[C]``, the student's columns of old classes, read where there is no teacher.
         image_shape: ``(C, H, W)`` of the images; needed by losses that own parameters, whose shapes follow from it.
         train_labels: int64 ``[N]``, the training set's labels by sample number; needed by losses with memory banks.
         mixup: how virtual samples are made, for terms with ``samples: virtual``.
-        routing: where the terms that read a teacher distil, sample by sample; needs ``image_shape``.
+        routing: which samples the terms that read a teacher distil at which spots; needs ``image_shape``.
 
     Raises:
-        UserError: a term reads a teacher, centres, labels, a map or a head's cosines that are not there.
+        UserError: a term reads a teacher, centres, labels, a map or a head's cosines that do not exist.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Distiller(nn.Module):
         self.terms = dict(terms)
         self.mixup = mixup
         self.epoch = 0.0
-        given = teacher_sides(teacher, self.student.num_classes, classes)
-        self.side_names = tuple(given)
-        self._sides = nn.ModuleList(Side(side) for side in given.values())
+        sides = teacher_sides(teacher, self.student.num_classes, classes)
+        self.side_names = tuple(sides)
+        self._sides = nn.ModuleList(Side(side) for side in sides.values())
         if old_classes is None:
             old_classes = torch.zeros(self.student.num_classes, dtype=torch.bool)
         # Buffers that a run can recompute stay out of checkpoints.
@@ -79,15 +79,15 @@ class Distiller(nn.Module):
             name: term.weight * (class_scale(term.scale, num_old, num_new) if term.scale else 1.0)
             for name, term in self.terms.items()
         }
-        shapes, theirs = None, {}
+        shapes, teacher_shapes = None, {}
         if image_shape is not None:
             shapes = output_shapes(self.student, image_shape)
-            theirs = {
+            teacher_shapes = {
                 name: output_shapes(side.teacher.network, side.image_shape(image_shape))
-                for name, side in given.items()
+                for name, side in sides.items()
             }
-        self.adapters = self._build_adapters(shapes, theirs, train_labels)
-        self.router = self._build_router(routing, shapes, theirs)
+        self.adapters = self._build_adapters(shapes, teacher_shapes, train_labels)
+        self.router = self._build_router(routing, shapes, teacher_shapes)
 
     @property
     def sides(self) -> dict[str, Side]:
@@ -101,18 +101,23 @@ class Distiller(nn.Module):
 
     @property
     def known(self) -> Tensor:
-        """Bool ``[C]``: the student's columns that the first teacher has, or that are old without one."""
-        known = self._sides[0].known if len(self._sides) else self._old_classes
-        return known  # type: ignore[return-value]
+        """Bool ``[C]``: the student's columns of the first teacher's classes, or of old classes without one."""
+        return self._sides[0].known if len(self._sides) else self._old_classes  # type: ignore[return-value]
 
     def _reader(self, name: str, term: Term) -> str | None:
         """The name of the teacher that a term reads."""
         if not term.needs_teacher:
             return None
         if not self.side_names:
-            raise UserError(f"The term {name!r} reads {', '.join(term.needs)}, but there is no teacher.")
+            raise UserError(
+                f"The term {name!r} reads {', '.join(term.needs)}, but there is no teacher.",
+                code="needs-teacher",
+            )
         if term.teacher is not None and term.teacher not in self.side_names:
-            raise UserError(f"The term {name!r}: {unknown('teacher', term.teacher, self.side_names)}")
+            raise UserError(
+                f"The term {name!r}: {unknown('teacher', term.teacher, self.side_names)}",
+                code="unknown-teacher",
+            )
         return term.teacher or self.side_names[0]
 
     def _check(self, name: str, term: Term) -> None:
@@ -120,12 +125,16 @@ class Distiller(nn.Module):
         reader = self._readers[name]
         side = self.sides[reader] if reader else None
         if side is not None and "centres" in term.needs and term.centres == "train" and side.centres is None:
-            raise UserError(f"The term {name!r} reads train-set centres; give them, or set centres: batch.")
+            raise UserError(
+                f"The term {name!r} reads train-set centres; give them, or set centres: batch.",
+                code="centres-missing",
+            )
         if side is not None and term.needs_shared_classes and side.relation.num_shared == 0:
             raise UserError(
                 f"The term {name!r} compares logits, but student and teacher share no class by name: the teacher has "
                 f"{len(side.relation.teacher)} classes, the student {len(side.relation.student)}; give the student's "
-                "classes=LabelSpace([...]) under the teacher's names, or use a loss on embeddings."
+                "classes=LabelSpace([...]) under the teacher's names, or use a loss on embeddings.",
+                code="no-shared-class",
             )
         if (
             side is not None
@@ -135,16 +144,20 @@ class Distiller(nn.Module):
         ):
             raise UserError(
                 f"The term {name!r} must leave out rows of classes that the teacher does not have, but its loss takes "
-                "no mask; give it a keyword mask: gkd.losses.Mask = None."
+                "no mask; give it a keyword mask: gkd.losses.Mask = None.",
+                code="needs-mask",
             )
         check_head(name, term, self.student)
         if term.samples == "virtual" and self.mixup is None:
-            raise UserError(f"The term {name!r} is on virtual samples, but no mixup says how to make them.")
+            raise UserError(
+                f"The term {name!r} is on virtual samples, but no mixup says how to make them.",
+                code="needs-mixup",
+            )
 
     def _build_adapters(
         self, student: Shapes | None, teachers: Mapping[str, Shapes], train_labels: Tensor | None
     ) -> nn.ModuleDict:
-        """The modules of terms that own parameters: term name -> one for each pair of spots."""
+        """Build the modules of terms that own parameters: term name -> one for each pair of spots."""
         adapters = nn.ModuleDict()
         if student is not None:
             check_terms(self.terms, student, teachers, train_labels)
@@ -155,10 +168,14 @@ class Distiller(nn.Module):
                 continue
             if student is None and term.entry.built_from_shapes:
                 raise UserError(
-                    f"The term {name!r} owns parameters; give image_shape=(C, H, W), from which theirs follow."
+                    f"The term {name!r} owns parameters; give image_shape=(C, H, W), from which theirs follow.",
+                    code="needs-image-shape",
                 )
             if term.entry.takes_labels and train_labels is None:
-                raise UserError(f"The term {name!r} keeps memory banks; give train_labels, one a sample.")
+                raise UserError(
+                    f"The term {name!r} keeps memory banks; give train_labels, one a sample.",
+                    code="needs-train-labels",
+                )
             adapters[name] = nn.ModuleList(
                 term.entry.build(
                     shapes_of_pair(term, pair, student, teachers) if student else (),
@@ -172,20 +189,22 @@ class Distiller(nn.Module):
     def _build_router(
         self, options: Routing | None, student: Shapes | None, teachers: Mapping[str, Shapes]
     ) -> Router | None:
-        """What routes the terms that read a teacher; they must all read one."""
+        """Build the router of the terms that read a teacher, which must all read the same one."""
         if options is None or options.policy == "always":
             return None
         names = sorted({reader for reader in self._readers.values() if reader})
         if len(names) > 1:
             raise UserError(
                 f"spots: {options.policy} routes what one teacher teaches, but the terms read {', '.join(names)}; use "
-                "spots: always."
+                "spots: always.",
+                code="several-teachers",
             )
         for name, term in self.terms.items():
             if term.needs_teacher and Filled.MASK not in term.entry.filled:
                 raise UserError(
                     f"spots: {options.policy} leaves out rows, but the loss of the term {name!r} takes no mask; give "
-                    "it a keyword mask: gkd.losses.Mask = None, or use spots: always."
+                    "it a keyword mask: gkd.losses.Mask = None, or use spots: always.",
+                    code="needs-mask",
                 )
         side = self.sides[names[0]] if names else None
         shapes = (student, teachers[names[0]]) if student is not None and names else None
@@ -200,17 +219,17 @@ class Distiller(nn.Module):
 
     @property
     def reads_clean_teacher(self) -> bool:
-        """Whether a step reads the first teacher's outputs for the images as they are."""
+        """Whether a step reads the first teacher's outputs for the clean images."""
         return bool(self.side_names) and reads_clean(
             self.side_names[0], self._readers, self.terms, self.mixup
         )
 
     def set_epoch(self, epoch: float) -> None:
-        """Moves the weight schedules; ``epoch`` is fractional, in the method's own epochs."""
+        """Sets the epoch of the weight schedules; ``epoch`` is fractional, in the method's own epochs."""
         self.epoch = epoch
 
     def train(self, mode: bool = True) -> Distiller:
-        """Train mode for what is trained: a frozen BatchNorm keeps its statistics."""
+        """Sets train mode except for frozen modules, so that a frozen BatchNorm keeps its statistics."""
         super().train(mode)
         for module in self.student.modules():
             parameters = list(module.parameters(recurse=False))
@@ -219,12 +238,12 @@ class Distiller(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """One step's losses.
+        """Computes one step's losses.
 
         Returns:
-            ``loss``: the weighted sum, with graph, and ``loss/routing`` on top where a policy is trained;
-            ``loss/<term>``: each term before weighting; ``empty/<term>``: 1 where a counting term found nothing to
-            average over; ``share/<spot>``: the share of the batch that is distilled there. All 0-dim.
+            ``loss``: the weighted sum, with graph, plus ``loss/routing`` where a policy is trained;
+            ``loss/<term>``: each term before weighting; ``empty/<term>``: 1 where a counting term had nothing
+            to average over; ``share/<spot>``: the share of the batch that is distilled there. All 0-dim.
         """
         outputs = run_networks(batch, self.student, self.sides, self._readers, self.terms, self.mixup)
         decision = self._route(outputs)
@@ -240,11 +259,9 @@ class Distiller(nn.Module):
             loss = weighted_sum(values, weights)
             if decision is not None and self.router is not None:
                 shares = decision.gates.float().mean(0).unbind()
-                report |= {
-                    f"share/{name}": share for name, share in zip(self.router.names, shares, strict=True)
-                }
-                # Its own parameters alone get this gradient, so one backward serves both; a stage whose terms train
-                # nothing is told by a loss without a graph.
+                report |= {f"share/{n}": share for n, share in zip(self.router.names, shares, strict=True)}
+                # This gradient reaches the router's parameters alone, so one backward pass serves both; a
+                # loss without a graph marks a stage whose terms train nothing.
                 if decision.loss is not None and loss.requires_grad:
                     loss = loss + decision.loss
                     report["loss/routing"] = decision.loss.detach()
@@ -253,11 +270,11 @@ class Distiller(nn.Module):
     def _term(
         self, name: str, term: Term, outputs: Outputs, decision: Decision | None
     ) -> tuple[Tensor, list[Tensor]]:
-        """A term before weighting, and what a counting loss averaged over, one number a reading."""
+        """A term before weighting, and for a counting loss the number it averaged over in each reading."""
         reader = self._readers[name]
         teacher_name = reader or (self.side_names[0] if self.side_names else None)
         side = self.sides[teacher_name] if teacher_name else None
-        known = self.known if side is None else side.known
+        known_columns = self.known if side is None else side.known
         modules = self.adapters[name] if name in self.adapters else None  # noqa: SIM401 -- a ModuleDict has no get
         auxiliary = modules[0] if isinstance(modules, nn.ModuleList) and term.head == "auxiliary" else None
         parts, counts = [], []
@@ -269,7 +286,7 @@ class Distiller(nn.Module):
                 self.student,
                 side,
                 teacher_name,
-                known,
+                known_columns,
                 auxiliary,  # type: ignore[arg-type]
             )
             inputs, filled = reading.inputs(), reading.selection()
@@ -286,7 +303,7 @@ class Distiller(nn.Module):
         return _sum(parts), counts
 
     def _route(self, outputs: Mapping[str, Outputs]) -> Decision | None:
-        """Where each sample is distilled; None where all are, everywhere."""
+        """The router's decision for the batch; None where every sample is distilled at every spot."""
         if self.router is None:
             return None
         (samples,) = {term.samples for term in self.terms.values() if term.needs_teacher}
@@ -304,7 +321,7 @@ class Distiller(nn.Module):
         reading: tuple[SpotPair, SpotPair],
         decision: Decision | None,
     ) -> Tensor | None:
-        """Keeps the rows that are distilled at a reading's spots; their share of those it would have had."""
+        """Restricts the mask in ``filled`` to rows distilled at the spots; returns their share of its rows."""
         if decision is None or self.router is None or not term.needs_teacher:
             return None
         spots = set(reading) if term.entry.spot_needs else set(term.spot_pairs)
@@ -315,7 +332,7 @@ class Distiller(nn.Module):
         return filled[mask].sum().double() / rows.sum().clamp_min(1)
 
     def param_groups(self, train: Sequence[str] = ("student",)) -> list[dict[str, Any]]:
-        """The parameters that a stage trains; all others are frozen, as are for good a network's older extractors.
+        """The parameters that a stage trains; freezes all others, and always a network's older extractors.
 
         Args:
             train: ``student``, ``head``, ``backbone``, ``adapters`` or module paths of the student.
@@ -362,7 +379,7 @@ class Distiller(nn.Module):
         return groups
 
     def clipped_together(self) -> list[list[nn.Parameter]]:
-        """The parameters whose gradients share a norm: the student's with the adapters', and the router's own."""
+        """Groups of parameters whose gradients are clipped together: student with adapters, and router."""
         routing = list(self.router.parameters()) if self.router is not None else []
         apart = {id(parameter) for parameter in routing}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in apart]
@@ -378,5 +395,5 @@ def weighted_sum(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
 
 
 def _sum(values: Sequence[Tensor]) -> Tensor:
-    """The sum of one or more 0-dim tensors; one is itself."""
+    """The sum of one or more 0-dim tensors; a single one is returned as it is."""
     return values[0] if len(values) == 1 else torch.stack(list(values)).sum()

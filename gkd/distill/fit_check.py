@@ -1,4 +1,4 @@
-"""Whether terms fit two networks' outputs, found before anything is trained."""
+"""Checks before training that terms fit the outputs of student and teacher."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def both_shapes(
     image_shape: Sequence[int],
     teacher_image_shape: Sequence[int],
 ) -> tuple[Shapes, dict[str, Shapes]]:
-    """The shapes of the student's and of one teacher's outputs, each for one image as it sees it."""
+    """The shapes of the student's and of a teacher's outputs, each for an image of its own shape."""
     teachers = {ONLY: output_shapes(teacher.network, teacher_image_shape)} if teacher else {}
     return output_shapes(as_network(student), image_shape), teachers
 
@@ -34,21 +34,25 @@ def check_terms(
     """Refuses terms that do not fit the shapes of the networks' outputs, or the labels."""
     for name, term in terms.items():
         if term.needs_teacher and not teachers:
-            raise UserError(f"The term {name!r} reads {', '.join(term.needs)}, but there is no teacher.")
+            raise UserError(
+                f"The term {name!r} reads {', '.join(term.needs)}, but there is no teacher.",
+                code="needs-teacher",
+            )
         try:
             for reading in term.readings:
                 _try_reading(term, reading, student, teachers, train_labels)
         except UserError as error:
-            raise UserError(f"The term {name!r}: {error}") from None
+            raise UserError(f"The term {name!r}: {error}", code=error.code) from None
 
 
 def check_head(name: str, term: Term, student: nn.Module) -> None:
-    """Refuses a term that reads cosines of a head that has none."""
+    """Refuses a term that reads the head's cosines where the head has none."""
     head = as_network(student).head
     if any(NEEDS[need].cosine_head for need in term.needs) and not hasattr(head, "cosines"):
         raise UserError(
             f"The term {name!r} reads the head's cosines, but the student's head is a {type(head).__name__}; build the "
-            "student with the option head: cosine, or head: proxy."
+            "student with the option head: cosine, or head: proxy.",
+            code="needs-cosine-head",
         )
 
 
@@ -59,7 +63,7 @@ def _try_reading(
     teachers: Mapping[str, Shapes],
     train_labels: Tensor | None,
 ) -> None:
-    """Builds what a term would build, or calls it with zeros, and throws it away."""
+    """Builds a term's module, or calls its function on zeros, to raise errors early; discards the result."""
     if term.entry.module is not None:
         if term.entry.takes_labels and train_labels is None:
             return

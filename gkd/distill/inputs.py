@@ -1,13 +1,13 @@
-"""What a loss reads: the outputs of a step, and the function that gives each thing that a loss may name.
+"""The inputs of losses: a step's outputs, and a provider for each input that a loss may name.
 
-A third party adds one with :func:`add_provider`::
+:func:`add_provider` adds another::
 
     def image_brightness(reading: Reading) -> Tensor:
         return reading.batch.images.flatten(1).mean(1)
 
     add_provider("brightness", Need("mean pixel of each image [B]"), image_brightness)
 
-and a loss that names ``brightness`` among its positional parameters is handed it.
+and a loss gets it that names ``brightness`` among its positional parameters.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ from gkd.models import AuxiliaryHead, newest_part
 
 @dataclass(frozen=True)
 class Outputs:
-    """A batch, the networks' outputs for it, and what it was mixed from.
+    """A batch, the networks' outputs for it, and its mixture.
 
     Attributes:
         teachers: the outputs of each teacher that a term reads, by its name.
-        mixture: where the teachers' distributions are to be interpolated, of which images.
+        mixture: the images and weights by which the teachers' distributions are interpolated; None where they
+            are not.
     """
 
     batch: Batch
@@ -57,15 +58,18 @@ def run_networks(
     terms: Mapping[str, Term],
     mixup: Mixup | None,
 ) -> dict[str, Outputs]:
-    """The outputs that the terms read, for the images as they are and for virtual samples made of them.
+    """The outputs that the terms read, for the clean images and for virtual samples mixed from them.
 
     Args:
         batch: the samples of the step.
-        student: the network that learns.
+        student: the network that is trained.
         sides: the teachers' sides by name.
         readers: term -> the name of the teacher that it reads; None where it reads none.
         terms: the terms of the stage.
         mixup: how virtual samples are made, where a term is on them.
+
+    Returns:
+        Outputs by the terms' ``samples``: ``clean``, ``virtual`` or both.
     """
     outputs = {}
     clean = {}
@@ -93,7 +97,7 @@ def run_networks(
 def reads_clean(
     teacher: str, readers: Mapping[str, str | None], terms: Mapping[str, Term], mixup: Mixup | None
 ) -> bool:
-    """Whether a term reads a teacher's outputs for the images as they are."""
+    """Whether a term reads a teacher's outputs for the clean images."""
     interpolates = mixup is not None and mixup.teacher == "interpolated"
     return any(
         readers[name] == teacher and (term.samples == "clean" or interpolates) for name, term in terms.items()
@@ -102,16 +106,17 @@ def reads_clean(
 
 @dataclass(frozen=True)
 class Reading:
-    """One value of a term in one step: what its inputs are computed from.
+    """The sources of a loss's inputs for one value of a term in one step.
 
     Attributes:
         term: the term.
-        spots: its (student, teacher) spots, and those that follow them.
-        outputs: of the samples that the term is on.
+        spots: its (student, teacher) spots, and the pair that follows.
+        outputs: the networks' outputs for the term's samples.
         network: the student.
-        side: of the teacher that the term reads, or of the first; None without a teacher.
+        side: the side of the teacher that the term reads, or of the first; None without a teacher.
         teacher_name: that teacher's name.
-        known: Bool ``[C]``, the student's columns that the teacher has, or that are old without one.
+        known: Bool ``[C]``, the student's columns of classes that the teacher has; without one, of old
+            classes.
         auxiliary: the term's own head, where it has one.
     """
 
@@ -137,14 +142,18 @@ class Reading:
     def teacher(self) -> Features:
         """The teacher's outputs."""
         if self.teacher_name is None or self.teacher_name not in self.outputs.teachers:
-            raise UserError(f"The loss {self.term.loss!r} reads a teacher, but there is none.")
+            raise UserError(
+                f"The loss {self.term.loss!r} reads a teacher, but there is none.", code="needs-teacher"
+            )
         return self.outputs.teachers[self.teacher_name]
 
     @property
     def columns(self) -> Side:
-        """The side whose columns the term compares."""
+        """The teacher's side, which has the columns that the term compares."""
         if self.side is None:
-            raise UserError(f"The loss {self.term.loss!r} reads a teacher, but there is none.")
+            raise UserError(
+                f"The loss {self.term.loss!r} reads a teacher, but there is none.", code="needs-teacher"
+            )
         return self.side
 
     @property
@@ -157,10 +166,10 @@ class Reading:
         return [PROVIDERS[need](self) for need in self.term.needs]
 
     def selection(self) -> dict[str, Tensor]:
-        """The rows that the term sees and the weight of each, where it asks for either, by the loss's names."""
+        """The mask of rows and the weights of samples, where the term has them, by the loss's keywords."""
         chosen: dict[str, Tensor] = {}
         labels, filled = self.batch.labels, self.term.entry.filled
-        # A loss with a target among the shared classes cannot take a row whose class is not one.
+        # A loss with a target among the shared classes cannot take a row of another class.
         if self.term.needs_shared_classes and not self.columns.all_known and self._of_known_rows:
             mixed = labels.dim() > 1
             rows = ~((labels > 0) & ~self.known).any(1) if mixed else self.known[labels]
@@ -233,7 +242,8 @@ def _index(reading: Reading) -> Tensor:
     if reading.batch.index is None:
         raise UserError(
             f"The loss {reading.term.loss!r} reads index, but the batch has none; give each sample's number in its "
-            "data set, as in Batch(images, labels, index)."
+            "data set, as in Batch(images, labels, index).",
+            code="index-missing",
         )
     return reading.batch.index
 
@@ -248,7 +258,10 @@ def _support(reading: Reading) -> Tensor:
 
 def _of_episode(reading: Reading, need: str, values: Tensor | None) -> Tensor:
     if values is None:
-        raise UserError(f"The loss {reading.term.loss!r} reads {need}, but the batch is no episode.")
+        raise UserError(
+            f"The loss {reading.term.loss!r} reads {need}, but the batch is no episode.",
+            code="not-an-episode",
+        )
     return values
 
 
@@ -263,13 +276,13 @@ def _student_scale(reading: Reading) -> Tensor:
 
 
 def _centres(reading: Reading) -> Tensor:
-    """Of the training set, computed once; or of the batch."""
+    """The class centres of the training set, computed once, or those of the batch."""
     if reading.term.centres == "train" and reading.columns.centres is not None:
         return reading.columns.centres
     return class_centres(reading.teacher.embedding, reading.batch.labels, reading.network.num_classes)[0]
 
 
-# Need -> what gives it; ``gkd.losses.NEEDS`` has the facts of each.
+# Name of an input -> its provider; ``gkd.losses.NEEDS`` has the facts of each.
 PROVIDERS: dict[str, Provider] = {
     "student_logits": _student_logits,
     "teacher_logits": _teacher_logits,
@@ -293,17 +306,17 @@ PROVIDERS: dict[str, Provider] = {
 
 
 def add_provider(name: str, need: Need, provider: Provider) -> None:
-    """Lets losses read one thing more, by the name of a positional parameter.
+    """Adds an input that losses can read by naming it as a positional parameter.
 
     Args:
         name: the parameter's name.
-        need: its facts.
-        provider: gives it for one reading of a term.
+        need: the facts of the input.
+        provider: computes the input for one reading of a term.
 
     Raises:
-        UserError: a name that is taken by something else.
+        UserError: a name that has another provider.
     """
     if PROVIDERS.get(name, provider) is not provider:
-        raise UserError(f"Losses read {name!r} already; choose another name.")
+        raise UserError(f"Losses read {name!r} already; choose another name.", code="provider-twice")
     NEEDS[name] = need
     PROVIDERS[name] = provider

@@ -1,4 +1,4 @@
-"""Virtual samples: mixtures of the images of a batch, made in the step."""
+"""Virtual samples: weighted sums of the images of a batch, made in each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gkd.methods.mixup import Mixup
 
 @dataclass(frozen=True)
 class Mixture:
-    """Which images make each virtual sample of a batch.
+    """The images and weights of each virtual sample of a batch.
 
     Attributes:
         partner: int64 ``[B, K]``, rows of the batch; the first column is the row itself.
@@ -26,7 +26,7 @@ class Mixture:
 
 
 def draw_mixture(options: Mixup, size: int, device: torch.device) -> Mixture:
-    """Partners by random permutations of the batch and their weights, from torch's global generator."""
+    """Draw partners, by random permutations of the batch, and weights from torch's global generator."""
     columns = [torch.arange(size, device=device)]
     columns += [torch.randperm(size, device=device) for _ in range(options.images - 1)]
     if options.weight is not None:
@@ -60,7 +60,7 @@ def mix_batch(batch: Batch, mixture: Mixture, num_classes: int) -> Batch:
 
 
 def interpolated_logits(logits: Tensor, mixture: Mixture, temperature: float) -> Tensor:
-    """Logits ``[B, C]`` whose softmax at ``temperature`` mixes the softmaxes of the partners at it.
+    """Logits ``[B, C]`` whose softmax at ``temperature`` is the mixture of the partners' softmaxes at it.
 
     ``T · ln Σ_k w_k softmax(z_k / T)``, in log space.
     """

@@ -2,8 +2,8 @@
 
 A spot is a pair of outputs, the student's and the teacher's, that a term compares: maps, embeddings or logits. A gate
 for each spot and sample says whether the sample is distilled there. In ``adaptive`` routing the gates come from a
-policy that is trained with a network in which student and teacher are spliced at the spots: where a gate is on, what
-follows gets the teacher's output, where it is off the student's.
+policy that is trained with a network in which student and teacher are spliced at the spots: the layers after
+a spot get the teacher's output where its gate is on, and the student's where it is off.
 
 Source:
     Song, Chen, Ye, Song: Spot-Adaptive Knowledge Distillation, IEEE TIP 31 (2022), arXiv 2205.02399; numbers of
@@ -34,11 +34,11 @@ _SAME_FAMILY_BIAS = 10.0
 
 @dataclass(frozen=True)
 class Decision:
-    """What routing says of one batch.
+    """The gates of one batch, and the policy's loss.
 
     Attributes:
         gates: Bool ``[B, S]``: whether a sample is distilled at a spot; no gradient.
-        loss: 0-dim with graph, what trains the policy; None where none is trained.
+        loss: 0-dim with graph, the policy's training loss; None where no policy is trained.
     """
 
     gates: Tensor
@@ -46,21 +46,21 @@ class Decision:
 
 
 class Router(nn.Module):
-    """The gates of a stage, and what trains them.
+    """Computes the gates of a stage, and the loss of their policy.
 
     ``names`` has a short name for each spot: ``map2``, ``map2-map3`` where the sides differ, ``embedding``, ``logits``;
     ``logits-gate`` where no term distils at the logits.
 
     Args:
-        student: the network that learns; cut into stages where the policy is trained and a map is a spot.
+        student: the network that is trained; cut into stages where the policy is trained and a map is a spot.
         teacher: the frozen teacher, likewise.
         pairs: the spots of the stage's terms, in any order.
         options: the policy and its numbers.
-        shapes: of one sample's outputs, of the student and of the teacher.
+        shapes: the student's and the teacher's, of one sample's outputs.
         relation: teacher against student classes.
 
     Raises:
-        UserError: a network that is not cut into stages, or spots that cross: deeper in one network, not in the other.
+        UserError: a network that is not cut into stages, or spots that cross, deeper in one network alone.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Router(nn.Module):
             self.names[-1] += "-gate"  # nothing is distilled there
         self.column = {pair: self.spots.index(named(pair, shapes)) for pair in [*pairs, LOGITS]}
         self._generator: torch.Generator | None = None
-        # Not the stage's own seed, whose numbers the networks' dropout draws.
+        # Not the stage's own seed, from which the networks' dropout draws.
         self._seed = torch.initial_seed() + 1
         num_classes = len(relation.student)
         self.seen: Tensor
@@ -89,7 +89,7 @@ class Router(nn.Module):
         self.register_buffer("distilled", torch.zeros(num_classes, len(self.spots), dtype=torch.float64))
         self.policy: nn.Linear | None = None
         if options.trained:
-            # A run with routing draws the same numbers elsewhere as one without.
+            # So that routing leaves all other random numbers of a run as they are.
             with torch.random.fork_rng(devices=[]):
                 self.splice = Splice(student, teacher, self.spots, shapes, relation)
                 self.policy = nn.Linear(shapes[1].embedding[0] + shapes[0].embedding[0], 2 * len(self.spots))
@@ -100,11 +100,11 @@ class Router(nn.Module):
                 self.policy.bias[::2] += bias
 
     def forward(self, student: Features, teacher: Features, images: Tensor, labels: Tensor) -> Decision:
-        """The gates of a batch, and what trains the policy.
+        """The gates of a batch, and the policy's loss.
 
         Args:
             student, teacher: both networks' own outputs for the batch; they get no gradient.
-            images: what the student's were computed from.
+            images: the student's images ``[B, C, H, W]``.
             labels: int64 ``[B]`` columns of the student's classes, or distributions ``[B, C]``.
         """
         if self.policy is None:
@@ -114,8 +114,8 @@ class Router(nn.Module):
         gates = self.choose(student.embedding.detach(), teacher.embedding)
         routed = self.splice(images, teacher, gates)
         with torch.autocast(images.device.type, enabled=False):
-            own = student.logits.detach().to(gates.dtype)
-            loss = self.loss(routed.to(gates.dtype), own, labels, gates)
+            student_logits = student.logits.detach().to(gates.dtype)
+            loss = self.loss(routed.to(gates.dtype), student_logits, labels, gates)
         distilled = gates.detach() > 0.5
         return self._decided(~distilled if self.options.policy == "anti" else distilled, labels, loss)
 
@@ -128,11 +128,17 @@ class Router(nn.Module):
         noise = torch.empty_like(scores).exponential_(generator=self.generator).log().neg()
         soft = ((scores + noise) / self.options.temperature).softmax(2)
         hard = (soft[..., 0] > soft[..., 1]).to(soft)
-        # In this order a gate is 0 or 1 exactly, and what it splices is one side to the bit.
+        # In this order a gate is exactly 0 or 1, and a spliced output exactly that of one side.
         return hard + (soft[..., 0] - soft[..., 0].detach())
 
     def loss(self, routed: Tensor, own: Tensor, labels: Tensor, gates: Tensor) -> Tensor:
-        """The spliced network's cross-entropy, more or less than its worth beside the student's, and what is kept."""
+        """The policy's loss: the spliced network's weighted cross-entropy, and a penalty on too few open gates.
+
+        Args:
+            routed, own: logits ``[B, C]`` of the spliced network and of the student.
+            labels: as in ``forward``.
+            gates: ``[B, S]``; the last column counts for the penalty.
+        """
         spliced, alone = F.cross_entropy(routed, labels), F.cross_entropy(own, labels)
         g = self.options.classify_weight
         factor = 1.0 + (g - 1.0) * (spliced > alone) + (1.0 / g - 1.0) * (spliced < alone)
@@ -140,7 +146,7 @@ class Router(nn.Module):
         return factor.detach() * spliced + missing.clamp_min(0)
 
     def _decided(self, gates: Tensor, labels: Tensor, loss: Tensor | None) -> Decision:
-        """Counts the gates by class, for the record of the epoch."""
+        """Adds the gates to the counts by class that ``take_shares`` reports."""
         with torch.no_grad():
             classes = torch.arange(len(self.seen), device=labels.device)
             members = (labels.unsqueeze(1) == classes if labels.dim() == 1 else labels).to(torch.float64)
@@ -149,9 +155,9 @@ class Router(nn.Module):
         return Decision(gates, loss)
 
     def take_shares(self) -> dict[str, list[float | None]]:
-        """Since the last call, for each spot the share of each class's samples that was distilled there; waits.
+        """By spot, each class's share of samples distilled there since the last call; None without samples.
 
-        None for a class that was not seen.
+        Waits for the device, and resets the counts.
         """
         seen, distilled = self.seen.tolist(), self.distilled.T.tolist()
         self.seen.zero_()
@@ -163,7 +169,7 @@ class Router(nn.Module):
 
     @property
     def generator(self) -> torch.Generator:
-        """The router's own, on the device of the step; its state is part of the state dict."""
+        """The router's random generator, on the device of the step; its state is part of the state dict."""
         if self._generator is None or self._generator.device != self.seen.device:
             self._generator = torch.Generator(self.seen.device).manual_seed(self._seed)
         return self._generator
@@ -183,7 +189,7 @@ def build_router(
     shapes: tuple[Shapes, Shapes | None] | None,
     relation: LabelRelation | None,
 ) -> Router | None:
-    """The router of a stage's terms; None where every sample is distilled everywhere.
+    """Build the router of a stage's terms; None where every sample is distilled at every spot.
 
     Raises:
         UserError: as of :class:`Router` and ``routing_problem``, or no shapes or teacher to build it from.
@@ -192,17 +198,18 @@ def build_router(
         return None
     problem = routing_problem(terms)
     if problem is not None:
-        raise UserError(f"spots: {options.policy} {problem}.")
+        raise UserError(f"spots: {options.policy} {problem}.", code="terms-not-routable")
     if shapes is None or shapes[1] is None or teacher is None or relation is None:
         raise UserError(
-            f"spots: {options.policy} needs a teacher and image_shape=(C, H, W), from which the spots' shapes follow."
+            f"spots: {options.policy} needs a teacher and image_shape=(C, H, W), from which the spots' shapes follow.",
+            code="needs-teacher" if teacher is None else "needs-image-shape",
         )
     pairs = [pair for term in terms.values() if term.needs_teacher for pair in term.spot_pairs]
     return Router(student, teacher, pairs, options, (shapes[0], shapes[1]), relation)
 
 
 def same_family(student: nn.Module, teacher: nn.Module) -> bool:
-    """Whether both networks are of one architecture, of whatever depth and width."""
+    """Whether both networks are of one class, whatever their depth and width."""
     kinds = [
         type(network.module if isinstance(network, TappedNetwork) else network)
         for network in (student, teacher)

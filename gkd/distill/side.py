@@ -1,4 +1,4 @@
-"""TeacherSide: a teacher as a student meets it, one of one or several."""
+"""TeacherSide: a teacher with its relation to a student's classes, its class centres and its view."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gkd.distill.teacher import Teacher, unnamed_classes
 
 @dataclass(frozen=True)
 class View:
-    """What a teacher sees of a batch where that is not the student's images.
+    """A teacher's images in a batch, where they differ from the student's.
 
     Attributes:
-        image_shape: ``(C, H, W)`` of it; None where it is that of the student's images.
-        name: its name in ``Batch.views``; None is ``Batch.view``.
+        image_shape: their ``(C, H, W)``; None where it is that of the student's images.
+        name: their name in ``Batch.views``; None is ``Batch.view``.
     """
 
     image_shape: Sequence[int] | None = None
@@ -30,16 +30,16 @@ class View:
 
 @dataclass(frozen=True)
 class TeacherSide:
-    """One teacher as a student meets it.
+    """One teacher in relation to a student.
 
     Attributes:
         teacher: the frozen network.
         relation: its classes against the student's.
         centres: ``[C, D_T]`` L2-normalised class centres of the training images in its embedding, zero rows for
             absent classes; needed by terms with ``centres: train``.
-        view: what it sees where that differs from the student's images.
-        rows: which rows a loss on its logits sees where the term does not say: ``known`` (labels that it has) or
-            ``all``.
+        view: its images, where they differ from the student's.
+        rows: the rows that a loss on its logits reads where the term sets none: ``known`` (labels that it
+            has) or ``all``.
     """
 
     teacher: Teacher
@@ -49,7 +49,7 @@ class TeacherSide:
     rows: Literal["known", "all"] = "known"
 
     def image_shape(self, student: Sequence[int]) -> Sequence[int]:
-        """``(C, H, W)`` of what it sees, beside the student's."""
+        """``(C, H, W)`` of the teacher's images; ``student`` is that of the student's."""
         return student if self.view is None or self.view.image_shape is None else self.view.image_shape
 
 
@@ -63,12 +63,13 @@ def teacher_sides(
 ) -> dict[str, TeacherSide]:
     """Sides by name, the first being the one that a term reads without naming it.
 
-    A bare teacher is related to the student's classes by name. Where these are not given, a student with as many
-    columns as the teacher has the teacher's classes in the teacher's order, and another one shares none of them.
+    A teacher without a side is related to the student's classes by name. Without ``classes``, a student with
+    as many columns as the teacher has the teacher's classes in the teacher's order, and any other shares none
+    of them.
 
     Args:
         teachers: one, by itself or as a side, or several by name; None is none.
-        num_classes: the student's.
+        num_classes: the student's number of classes.
         classes: the student's classes, in the order of its columns.
     """
     if teachers is None:
@@ -90,8 +91,8 @@ def _as_side(teacher: Teacher | TeacherSide, num_classes: int, classes: LabelSpa
 class Side(nn.Module):
     """A teacher's side on the device of the step: the columns of its relation, and its centres.
 
-    The teacher is no sub-module, and the buffers hold what a run can compute again, so a side adds nothing to a state
-    dict.
+    The teacher is no sub-module, and the buffers can be recomputed and are not saved, so a side adds nothing
+    to a state dict.
     """
 
     known: Tensor
@@ -125,5 +126,5 @@ class Side(nn.Module):
         return self._teacher.module
 
     def features(self, batch: Batch) -> Features:
-        """The teacher's outputs for what it sees of a batch."""
+        """The teacher's outputs for its own view of a batch."""
         return self.teacher.features(batch.seen_as(self.view))

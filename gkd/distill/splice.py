@@ -1,4 +1,6 @@
-"""Two networks spliced at spots: what follows a spot gets the teacher's output where a gate is on, else the student's.
+"""Two networks spliced at spots: the layers after a spot get the teacher's output where a gate is on.
+
+Where the gate is off they get the student's.
 
 A spot is a pair of outputs, the student's and the teacher's: maps, embeddings or logits.
 
@@ -31,16 +33,16 @@ LOGITS: SpotPair = ("logits", "logits")
 class Splice(nn.Module):
     """Student and teacher, joined at spots by hints (to the teacher's shape) and anti-hints (to the student's).
 
-    It holds neither network as a sub-module, so that neither enters its state dict. The student is read through a copy
-    that shares its memory, stays in eval mode and asks for no gradient: a spliced pass moves none of the student's
-    statistics, and no gradient of it reaches the student's weights. A pass is followed by its backward pass before the
-    student changes.
+    It holds neither network as a sub-module, so that neither enters its state dict. The student's layers are
+    called through a copy that shares its memory, stays in eval mode and requires no gradient: a spliced pass
+    changes none of the student's running statistics, and no gradient of it reaches the student's weights. The
+    backward pass of a spliced pass must come before the student changes.
 
     Args:
-        student: the network that learns; cut into stages where a map is a spot.
+        student: the network that is trained; cut into stages where a map is a spot.
         teacher: the frozen teacher, likewise.
         spots: as ``ordered_spots`` gives them; the last are the logits.
-        shapes: of one sample's outputs, of the student and of the teacher.
+        shapes: the student's and the teacher's, of one sample's outputs.
         relation: teacher against student classes.
 
     Raises:
@@ -56,19 +58,24 @@ class Splice(nn.Module):
         relation: LabelRelation,
     ) -> None:
         super().__init__()
-        ours, theirs = shapes
+        student_shapes, teacher_shapes = shapes
         self.spots = tuple(spots)
         self._shapes = shapes
         inner = self.spots[:-1]
         self._student = Unregistered(student)
         self._reader = Unregistered(copy.deepcopy(student).requires_grad_(False).eval())
         self._chains = (
-            _chain(self._reader.module, "student", [spot for spot, _ in inner], ours),
-            _chain(teacher.network, "teacher", [spot for _, spot in inner], theirs),
+            _chain(self._reader.module, "student", [spot for spot, _ in inner], student_shapes),
+            _chain(teacher.network, "teacher", [spot for _, spot in inner], teacher_shapes),
         )
-        self.hints = nn.ModuleList(_Hint(output_at(ours, s), output_at(theirs, t)) for s, t in inner)
-        self.anti_hints = nn.ModuleList(_Hint(output_at(theirs, t), output_at(ours, s)) for s, t in inner)
-        # Of classes that the teacher does not have its head says nothing: a linear layer speaks for it.
+        self.hints = nn.ModuleList(
+            _Hint(output_at(student_shapes, s), output_at(teacher_shapes, t)) for s, t in inner
+        )
+        self.anti_hints = nn.ModuleList(
+            _Hint(output_at(teacher_shapes, t), output_at(student_shapes, s)) for s, t in inner
+        )
+        # The teacher's head has no columns for classes that the teacher does not have: a linear layer
+        # replaces it.
         self.teacher_head: nn.Linear | None = None
         self.columns: Tensor | None
         columns = None
@@ -76,7 +83,7 @@ class Splice(nn.Module):
             columns = torch.empty(len(relation.student), dtype=torch.int64)
             columns[relation.student_index] = relation.teacher_index
         else:
-            self.teacher_head = nn.Linear(theirs.embedding[0], len(relation.student))
+            self.teacher_head = nn.Linear(teacher_shapes.embedding[0], len(relation.student))
         self.register_buffer("columns", columns, persistent=False)
 
     def forward(self, images: Tensor, teacher: Features, gates: Tensor) -> Tensor:
@@ -84,43 +91,43 @@ class Splice(nn.Module):
 
         Args:
             images: ``[B, C, H, W]``, the student's.
-            teacher: the teacher's own outputs for what it sees of them.
+            teacher: the teacher's own outputs for its view of them.
             gates: ``[B, S]``, 1 where the teacher's output goes on and 0 where the student's does.
         """
         self._follow_student()
-        chain, ours = self._chains[0], self._shapes[0]
+        chain, student_shapes = self._chains[0], self._shapes[0]
         x, grafted, before = images, None, (-1, -1)
         for number, spot in enumerate(self.spots[:-1]):
-            own = through(chain[before[0] + 1 : _position(spot[0], ours) + 1], x)
+            output = through(chain[before[0] + 1 : _position(spot[0], student_shapes) + 1], x)
             other = self._of_teacher(spot[1], teacher, grafted, before[1])
-            gate = gates[:, number].view(-1, *[1] * (own.dim() - 1))
-            grafted = _mixed(self.hints[number](own), other, gate)
-            x = _mixed(own, self.anti_hints[number](other), gate)
-            before = (_position(spot[0], ours), _position(spot[1], self._shapes[1]))
-        own = through(chain[before[0] + 1 :], x)
+            gate = gates[:, number].view(-1, *[1] * (output.dim() - 1))
+            grafted = _mixed(self.hints[number](output), other, gate)
+            x = _mixed(output, self.anti_hints[number](other), gate)
+            before = (_position(spot[0], student_shapes), _position(spot[1], self._shapes[1]))
+        output = through(chain[before[0] + 1 :], x)
         if self.teacher_head is not None:
             other = self.teacher_head(self._of_teacher("embedding", teacher, grafted, before[1]))
         else:
             other = self._of_teacher("logits", teacher, grafted, before[1])[:, self.columns]
-        return _mixed(own, other, gates[:, -1:])
+        return _mixed(output, other, gates[:, -1:])
 
     def _of_teacher(self, spot: Spot, teacher: Features, grafted: Tensor | None, before: int) -> Tensor:
-        """The teacher's output at a spot: from what was grafted after ``before``, or its plain one before any graft."""
+        """The teacher's output at a spot, from the graft at ``before``; its plain output before any graft."""
         if grafted is None:
             output: Tensor = output_at(teacher, spot)
             return output
         return through(self._chains[1][before + 1 : _position(spot, self._shapes[1]) + 1], grafted)
 
     def _follow_student(self) -> None:
-        """Points the copy at the student's memory, which moves when a module changes its device."""
+        """Points the copy at the student's memory, which changes when the student moves to another device."""
         student, reader = self._student.module, self._reader.module
         for tensors in (nn.Module.parameters, nn.Module.buffers):
-            for own, read in zip(tensors(student), tensors(reader), strict=True):
-                read.data = own.data
+            for source, target in zip(tensors(student), tensors(reader), strict=True):
+                target.data = source.data
 
 
 class _Hint(nn.Module):
-    """Brings an output of one network to the shape of the other's: a ``Regressor``, between any two sizes of maps.
+    """Maps an output of one network to the shape of the other's: a ``Regressor`` for any two sizes of maps.
 
     The paper's pairs have equal sizes, or one twice the other; other maps are pooled (or repeated) to the size first.
     """
@@ -140,10 +147,10 @@ class _Hint(nn.Module):
 
 
 def _simple(source: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    """Whether sizes are equal, or all of one side twice those of the other."""
+    """Whether sizes are equal, or all of one network twice those of the other."""
     return any(
-        all(a * ours == b * theirs for a, b in zip(source, target, strict=True))
-        for ours, theirs in ((1, 1), (2, 1), (1, 2))
+        all(a * source_factor == b * target_factor for a, b in zip(source, target, strict=True))
+        for source_factor, target_factor in ((1, 1), (2, 1), (1, 2))
     )
 
 
@@ -154,9 +161,9 @@ def _mixed(off: Tensor, on: Tensor, gate: Tensor) -> Tensor:
 
 
 def _chain(network: Any, side: str, spots: Sequence[Spot], shapes: Shapes) -> Stages:
-    """What leads from the images to each map, the embedding and the logits, one after the other.
+    """The callables from the images to each map, the embedding and the logits, one after the other.
 
-    Where no map is a spot, a network need not be cut: then one step leads to the embedding.
+    A network need not be cut where no map is a spot: then one callable leads to the embedding.
 
     Raises:
         UserError: a network that is not cut, with a map among the spots or logits that are not its head's.
@@ -173,7 +180,7 @@ def _chain(network: Any, side: str, spots: Sequence[Spot], shapes: Shapes) -> St
 
 @torch.no_grad()
 def _ends_in_head(network: Any, shapes: Shapes) -> bool:
-    """Whether the logits are what the head makes of the embedding, tried on an image in eval mode."""
+    """Whether the logits are the head's output for the embedding, tried on an image in eval mode."""
     like = next(network.parameters())
     image = torch.randn(1, *shapes.image, generator=torch.Generator().manual_seed(0)).to(like)
     features: Features = network.features(image)
@@ -184,7 +191,7 @@ def _ends_in_head(network: Any, shapes: Shapes) -> bool:
 
 
 def _position(spot: Spot, shapes: Shapes) -> int:
-    """Where a spot stands in a network's chain: the maps in order, then the embedding, then the logits."""
+    """The position of a spot in a network's chain: the maps in order, then the embedding, then the logits."""
     depth = len(shapes.maps)
     if isinstance(spot, int):
         output_at(shapes, spot)  # refuses one that is not there
@@ -204,24 +211,26 @@ def named(pair: SpotPair, shapes: tuple[Shapes, Shapes]) -> SpotPair:
 def ordered_spots(
     pairs: Sequence[SpotPair], shapes: tuple[Shapes, Shapes], *, crossing: bool = False
 ) -> list[SpotPair]:
-    """The different pairs from shallow to deep, maps counted from the first.
+    """The distinct pairs from shallow to deep, maps counted from the first.
 
     Args:
-        crossing: whether pairs may be deeper in one network and not in the other.
+        crossing: whether one pair may be deeper than another in one network but not in the other.
 
     Raises:
-        UserError: two such pairs where they may not.
+        UserError: two such pairs where ``crossing`` is False.
     """
     depths = {named(pair, shapes): tuple(map(_position, pair, shapes)) for pair in pairs}
-    found = sorted(depths, key=depths.__getitem__)
-    for first, second in itertools.pairwise(found):
+    ordered = sorted(depths, key=depths.__getitem__)
+    for first, second in itertools.pairwise(ordered):
         if not crossing and any(b <= a for a, b in zip(depths[first], depths[second], strict=True)):
             ends = " (where the spliced networks end)" if second == LOGITS else ""
             raise UserError(
                 f"The spots {spot_name(first)} and {spot_name(second)}{ends} of student and teacher cross or meet: "
-                "each must be deeper than the one before it in both networks; pair them in order, or use spots: always."
+                "each must be deeper than the one before it in both networks; pair them in order, or use "
+                "spots: always.",
+                code="spots-cross",
             )
-    return found
+    return ordered
 
 
 def spot_name(pair: SpotPair) -> str:

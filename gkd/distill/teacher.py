@@ -18,10 +18,10 @@ class Teacher(nn.Module):
 
     Args:
         network: a trained gkd network (or a ``TappedNetwork``).
-        space: its classes, in the order of its columns; None names none, so that they are nobody else's by name.
+        space: its classes, in the order of its columns; None gives them names that no other data has.
         mean, std: per-channel statistics of the input it was trained on, in [0, 1] pixel units; None: it takes
             images normalised as the student's are.
-        built_as: how the network was built and tapped, where its weights do not tell.
+        built_as: how the network was built and tapped, as far as its weights do not determine it.
 
     Raises:
         UserError: a module that is no gkd network, one with another number of classes, or a mean without a std.
@@ -43,10 +43,13 @@ class Teacher(nn.Module):
         if columns != len(space):
             raise UserError(
                 f"The teacher network has {columns} classes, but its label space has {len(space)}; "
-                "give the classes it was trained on."
+                "give the classes it was trained on.",
+                code="other-classes",
             )
         if (mean is None) != (std is None):
-            raise UserError("A teacher's mean and std go together; give both, or neither.")
+            raise UserError(
+                "A teacher's mean and std go together; give both, or neither.", code="mean-without-std"
+            )
         self.space = space
         self.mean = mean
         self.std = std
@@ -55,7 +58,7 @@ class Teacher(nn.Module):
         super().train(False)
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stays in eval mode whatever a parent module asks for."""
+        """Does nothing: the teacher stays in eval mode when a parent module changes its own."""
         return self
 
     def state_hash(self) -> str:
@@ -63,7 +66,7 @@ class Teacher(nn.Module):
         return state_hash(self.network)
 
     def outputs_key(self) -> str:
-        """Names all that decides the outputs for an image, so that they can be kept."""
+        """A cache key for the outputs: the weights' hash, the normalisation and how the network was built."""
         return f"{self.state_hash()} {self.mean} {self.std} {self.built_as}"
 
     # no_grad, not inference_mode: losses save teacher outputs for the student's backward pass.
@@ -80,5 +83,5 @@ class Teacher(nn.Module):
 
 
 def unnamed_classes(num_classes: int, whose: str = "teacher") -> LabelSpace:
-    """Classes without names of their own: ``teacher's column 0``, ...; no data set's class is called so."""
+    """Placeholder classes ``teacher's column 0``, ..., names that no data set has."""
     return LabelSpace([f"{whose}'s column {number}" for number in range(num_classes)])

@@ -24,7 +24,7 @@ class TeacherViews:
         teacher: the frozen teacher.
         autocast: the precision in which the teacher runs.
         chunk: images a forward pass.
-        limit: bytes that all V views may take.
+        limit: the most bytes that all V views may take.
 
     Raises:
         UserError: at the first view, when V of them would take more than ``limit``.
@@ -35,7 +35,7 @@ class TeacherViews:
         self.autocast = autocast
         self.chunk = chunk
         self.limit = limit
-        self.bytes = 0  # what all V views take
+        self.bytes = 0  # of all V views
         self._views: dict[int, tuple[frozenset[int], Features]] = {}
 
     def epoch(self, epoch: int, start: int, spots: Collection[int], batches: Batches) -> Iterator[Batch]:
@@ -44,23 +44,23 @@ class TeacherViews:
         Args:
             epoch, start: as in ``Batches.epoch``.
             spots: the maps that a loss reads, counted as in ``Features.maps``; the others are kept empty.
-            batches: the stage's batches, of V views; each stage shows them in an order of its own.
+            batches: the stage's batches, of V views; the order of the views differs between stages.
         """
-        kept = self._view(batches.view_of(epoch), epoch, frozenset(spots), batches)
+        outputs = self._view(batches.view_of(epoch), epoch, frozenset(spots), batches)
         for batch in batches.epoch(epoch, start):
             features = Features(
-                kept.logits[batch.numbers],
-                kept.embedding[batch.numbers],
-                tuple(values[batch.numbers] if values.dim() > 1 else values for values in kept.maps),
+                outputs.logits[batch.numbers],
+                outputs.embedding[batch.numbers],
+                tuple(values[batch.numbers] if values.dim() > 1 else values for values in outputs.maps),
             )
             yield replace(batch, teacher=features)
 
     def _view(self, view: int, epoch: int, spots: frozenset[int], batches: Batches) -> Features:
-        known, features = self._views.get(view, (frozenset(), None))
+        stored, features = self._views.get(view, (frozenset(), None))
         if features is not None:  # -1 and the number of the last map are one
             spots = frozenset(spot % len(features.maps) for spot in spots)
-        if features is None or not spots <= known:
-            spots = spots | known
+        if features is None or not spots <= stored:
+            spots = spots | stored
             features = self._compute(epoch, spots, batches)
             tensors = (features.logits, features.embedding, *features.maps)
             assert batches.views is not None
@@ -68,7 +68,8 @@ class TeacherViews:
             if self.bytes > self.limit:
                 raise UserError(
                     f"data.views={batches.views} would keep {self.bytes / 2**30:.1f} GiB of teacher outputs, "
-                    f"more than run.cache_gb={self.limit / 2**30:g}; use fewer views or raise run.cache_gb."
+                    f"more than run.cache_gb={self.limit / 2**30:g}; use fewer views or raise run.cache_gb.",
+                    code="cache-too-small",
                 )
             self._views[view] = (frozenset(spot % len(features.maps) for spot in spots), features)
         return features

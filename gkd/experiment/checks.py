@@ -1,4 +1,4 @@
-"""From an experiment to what its problem may refuse, and what the teacher's images must be, before training."""
+"""Checks before training: an experiment's plan, which its problem may refuse, and the teacher's images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gkd.problems.problem import Problem
 
 
 def plan_of(experiment: schema.Experiment) -> Plan:
-    """What an experiment wants to do, as `Problem.check` takes it."""
+    """The plan of an experiment, as `Problem.check` takes it."""
     teacher, student = experiment.teacher, experiment.student
     return Plan(
         experiment.task.name,
@@ -31,7 +31,8 @@ def check_teacher_images(experiment: schema.Experiment, problem: Problem) -> Non
     if trained_on.channels != seen.channels:
         raise UserError(
             f"The teacher's images have {trained_on.channels} channels and the student's, as it would see them, "
-            f"{seen.channels}; set data.teacher_view.channels={trained_on.channels}."
+            f"{seen.channels}; set data.teacher_view.channels={trained_on.channels}.",
+            code="other-channels",
         )
     view = experiment.data.teacher_view
     if trained_on.size != seen.size and (view is None or view.image_size is None):
@@ -39,5 +40,6 @@ def check_teacher_images(experiment: schema.Experiment, problem: Problem) -> Non
         raise UserError(
             f"The teacher's images are {height}×{width} and the student's {seen.size[0]}×{seen.size[1]}: "
             f"say what the teacher sees: data.teacher_view.image_size={height}, or {seen.size[0]} to show it the "
-            "student's as they are."
+            "student's as they are.",
+            code="other-image-size",
         )

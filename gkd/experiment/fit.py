@@ -1,4 +1,4 @@
-"""Train a student from Python, without YAML: the one loop on networks and data that the caller has."""
+"""Train a student from Python, without YAML: the same training loop, on the caller's networks and data."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Images = ImageSet | Dataset[Any] | DataLoader[Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training left.
+    """The result of training.
 
     Attributes:
         student: the network of the last epoch, in eval mode on the CPU or the training device.
@@ -92,7 +92,7 @@ def fit(
         validation: images that choose the best epoch; None holds out a tenth of ``data``.
         test: images that are judged once, at the end.
         epochs: of all stages together; None takes the method's published number.
-        seed: of the order, the augmentation and the adapters. The student comes as it is.
+        seed: of the order, the augmentation and the adapters; the student's initial weights are the caller's.
         batch_size: None takes the DataLoader's, or 64.
         augment: as ``data.augment`` in a config, such as ``crop-flip``.
         optimiser: keys of every stage's optimiser, such as ``{"lr": 0.01}``.
@@ -153,7 +153,7 @@ def settings_for(
     device: str,
     precision: str,
 ) -> Settings:
-    """How a student is trained whose input has this normalisation; the other arguments are those of `fit`."""
+    """Training settings with this normalisation of the input; the other arguments are those of `fit`."""
     place = choose_device(device)
     return Settings(
         seed=seed, batch_size=batch_size, augment=augment, mean=mean, std=std, device=place,
@@ -174,7 +174,8 @@ def image_set(data: Images, name: str) -> ImageSet:
         if not _equal(dataset[number][0], dataset[number][0]):
             raise UserError(
                 f"Item {number} of {name} is another image each time it is read; leave random transforms out, and "
-                "augment by augment='crop-flip' or another name of `gkd ls augmentations`."
+                "augment by augment='crop-flip' or another name of `gkd ls augmentations`.",
+                code="random-items",
             )
     return from_dataset(dataset, name=name)
 
@@ -186,12 +187,12 @@ def _equal(first: Any, again: Any) -> bool:
 def method_of(
     method: str | Method | Mapping[str, Term], epochs: int | None, optimiser: Mapping[str, Any]
 ) -> Method:
-    """The method that a caller names, has or gives the terms of, with these keys in every stage's optimiser."""
+    """The method of that name, with those terms, or as it is; with these keys in every stage's optimiser."""
     if isinstance(method, str):
         method = load_method(method)
     elif not isinstance(method, Method):
         if epochs is None:
-            raise UserError("Terms alone say no length; give epochs.")
+            raise UserError("Terms alone say no length; give epochs.", code="epochs-missing")
         stage = Stage(epochs=epochs, terms=dict(method))
         method = Method(name="terms", paper="", summary="terms of the caller's", stages={"distil": stage})
     if not optimiser:
@@ -201,7 +202,7 @@ def method_of(
         try:
             changed = Optimiser.model_validate({**stage.optimiser.model_dump(), **optimiser})
         except ValidationError as error:
-            raise UserError(sentences(error, Optimiser, "optimiser")) from None
+            raise UserError(sentences(error, Optimiser, "optimiser"), code="invalid-optimiser") from None
         stages[name] = stage.model_copy(update={"optimiser": changed})
     return method.model_copy(update={"stages": stages})
 
@@ -211,7 +212,9 @@ def _as_network(module: nn.Module, num_classes: int) -> Any:
     network = module if isinstance(module, Network) else tap(module)
     if network.num_classes != num_classes:
         raise UserError(
-            f"The student has {network.num_classes} outputs and the images have {num_classes} classes; give it as many."
+            f"The student has {network.num_classes} outputs and the images have {num_classes} classes; "
+            "give it as many.",
+            code="other-classes",
         )
     return network
 

@@ -37,9 +37,9 @@ def judge(
     """Accuracy in percent; of a head also expected calibration error in percent and negative log-likelihood in nats.
 
     Args:
-        logits: ``[N, C]``, or what answers in their place.
+        logits: ``[N, C]``, or the scores of another classifier.
         labels: ``[N]``.
-        method: says whether a head answers; None where one does.
+        method: says whether a head classifies; None where one does.
         added: the metrics that the experiment asks for (``evaluate.metrics``), which read ``relation``.
     """
     values = metrics.compute_metrics(added, logits, labels, relation)
@@ -70,11 +70,11 @@ def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path) -> str
     """
     options = teacher_section(prepared.experiment)
     accuracy, count = own_accuracy(teacher, prepared.problem, prepared.settings)
-    told = f"{accuracy:.2f} % of the {count} test images of its {len(teacher.space)} classes"
+    result = f"{accuracy:.2f} % of the {count} test images of its {len(teacher.space)} classes"
     if options.expect is None:
-        return f"teacher   {options.network}: {told}"
-    check_expected(options, accuracy, f"The teacher {checkpoint} has {told}")
-    return f"teacher   {options.network}: {told} (expected {options.expect})"
+        return f"teacher   {options.network}: {result}"
+    check_expected(options, accuracy, f"The teacher {checkpoint} has {result}")
+    return f"teacher   {options.network}: {result} (expected {options.expect})"
 
 
 def check_expected(options: schema.Teacher, accuracy: float, told: str) -> None:
@@ -89,7 +89,7 @@ def check_expected(options: schema.Teacher, accuracy: float, told: str) -> None:
         )
         if options.checkpoint is None:
             why = "it was trained here, as teacher.train says; change that or teacher.expect"
-        raise UserError(f"{told}, but teacher.expect is {options.expect}: {why}.")
+        raise UserError(f"{told}, but teacher.expect is {options.expect}: {why}.", code="other-accuracy")
 
 
 def own_accuracy(teacher: Teacher, problem: Problem, settings: Settings) -> tuple[float, int]:
@@ -122,7 +122,7 @@ def teacher_results(teacher: Teacher, prepared: Prepared) -> TeacherResult:
 
 
 def teacher_outputs(teacher: Teacher, settings: Settings) -> Outputs:
-    """``cached_predictions`` of a teacher, as judging asks for them."""
+    """A teacher's ``cached_predictions`` as a function of the images alone."""
     return partial(cached_predictions, teacher, settings=settings)
 
 

@@ -27,7 +27,8 @@ def teacher_section(experiment: schema.Experiment) -> schema.Teacher:
     """
     if experiment.teacher is None:
         raise UserError(
-            "The experiment has no teacher; add the section, such as teacher: {network: resnet8x4}."
+            "The experiment has no teacher; add the section, such as teacher: {network: resnet8x4}.",
+            code="teacher-missing",
         )
     return experiment.teacher
 
@@ -35,7 +36,7 @@ def teacher_section(experiment: schema.Experiment) -> schema.Teacher:
 def build_side(
     section: Section, num_classes: int, images: ImageSet, options: Mapping[str, Any] | None = None
 ) -> Any:
-    """The network that a section names, for images like these; one from elsewhere has been tried on one.
+    """Build the network that a section names, for images like these; an external one is tried on one image.
 
     Args:
         section: the student's or the teacher's.
@@ -57,7 +58,7 @@ def build_side(
 
 
 def load_network(section: Section, weights: Path, images: ImageSet, num_classes: int | None = None) -> Loaded:
-    """The network that a section names with the weights of a file, and what the file says of it.
+    """The network that a section names with the weights of a file, and the file's metadata.
 
     Args:
         section: the student's or the teacher's; without options it takes those of the file.
@@ -101,7 +102,8 @@ def build_student(experiment: schema.Experiment, problem: Problem) -> nn.Module:
     if columns is not None and columns != space.names:
         raise UserError(
             f"student.checkpoint {path} has the columns {', '.join(columns)}, but the task gives the student "
-            f"{', '.join(space)}; choose the task's classes to match, in that order."
+            f"{', '.join(space)}; choose the task's classes to match, in that order.",
+            code="other-classes",
         )
     return loaded.network
 

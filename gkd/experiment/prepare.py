@@ -24,12 +24,12 @@ from gkd.training.settings import Settings, images_per_class
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a run needs before its teacher is there.
+    """All that a run needs before its teacher is loaded.
 
     Attributes:
         resolved: the experiment, with where each value comes from.
         sides: its task and images.
-        problem: the problem to solve; there is no other one (see `with_problem`).
+        problem: the problem to solve (see `with_problem`).
         student: the network to train.
         settings: how it is trained, whatever the method.
         epochs: stage -> its epochs.
@@ -60,8 +60,8 @@ def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = 
 
     Args:
         resolved: the experiment.
-        final: of several problems the last one, rather than the first to train.
-        caches: of the runs that go before and after; without them this one has its own.
+        final: prepares the last problem of several, rather than the first to train.
+        caches: shared with other runs of this process; None makes new ones.
 
     Raises:
         UserError: anything that can be known to be wrong before training.

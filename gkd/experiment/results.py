@@ -36,7 +36,7 @@ from gkd.training.stage_run import Position, State
 
 
 class RunFacts(TypedDict):
-    """What every run's summary says of its experiment and of the machine."""
+    """The part of every run's summary about its experiment and the machine."""
 
     config: str
     identity: str
@@ -53,7 +53,7 @@ class RunFacts(TypedDict):
 
 
 def run_facts(prepared: Prepared, threads: int) -> RunFacts:
-    """What a summary says of an experiment, its test images, and the machine with ``threads`` CPU threads."""
+    """Facts for a summary: the experiment, its test images, and the machine with ``threads`` CPU threads."""
     resolved, settings, problem = prepared.resolved, prepared.settings, prepared.problem
     return {
         "config": resolved.name,
@@ -72,10 +72,10 @@ class Trained:
     """A student after its training; its problem and network are those of the run's ``Prepared``.
 
     Attributes:
-        teacher: what taught it; None where nothing did.
+        teacher: its teacher; None where it had none.
         last, best: its states after the last epoch and after the one that validation chose.
         position: where training ended.
-        before: name -> which test images something gets right by the student that training started from, Bool ``[N]``.
+        before: name -> which test images a classifier on the embedding gets right before training, Bool ``[N]``.
     """
 
     teacher: Teacher | None
@@ -156,7 +156,7 @@ def _judged(
 
 
 def weight_metadata(prepared: Prepared, student: nn.Module | None = None) -> WeightMetadata:
-    """The metadata of a student's weight file: all that builds the network again and feeds it.
+    """The metadata of a student's weight file: all that is needed to build the network and to feed it.
 
     Args:
         prepared: the experiment.

@@ -32,7 +32,7 @@ def run_folder(resolved: Resolved) -> Path:
     experiment = resolved.experiment
     parent = experiment.run.out / resolved.name
     for same in sorted(parent.glob(f"{experiment.method.name}*-{resolved.identity}")):
-        return same / f"seed{experiment.run.seed}"  # the same run, reached by other words
+        return same / f"seed{experiment.run.seed}"  # the same run, reached by other overrides
     parts = [experiment.method.name, *slug(resolved.overrides, "compare"), resolved.identity]
     return parent / "-".join(parts) / f"seed{experiment.run.seed}"
 
@@ -44,8 +44,8 @@ def slug(overrides: Sequence[str], *hidden_sections: str) -> list[str]:
     """
     hidden = {"method", "method.name", "run.seed", *NO_EFFECT}
     pairs = [override.split("=", 1) for override in overrides]
-    kept = {k: v for k, v in pairs if k not in hidden and k.split(".")[0] not in hidden_sections}
-    text = ",".join(f"{'.'.join(key.split('.')[-2:])}={value}" for key, value in kept.items())
+    shown = {k: v for k, v in pairs if k not in hidden and k.split(".")[0] not in hidden_sections}
+    text = ",".join(f"{'.'.join(key.split('.')[-2:])}={value}" for key, value in shown.items())
     text = re.sub(r"[^A-Za-z0-9_.=\-]+", "_", text)[:60].strip("_")
     return [text] if text else []
 
@@ -58,16 +58,16 @@ def finished(folder: Path) -> RunSummary | None:
     return read_record(folder / SUMMARY, RunSummary)
 
 
-# What a resumed run must find as it was, or it could end with other bits.
+# A resumed run needs these unchanged, or its weights could differ in bits.
 _MUST_STAY: tuple[Literal["versions", "threads", "device"], ...] = ("versions", "threads", "device")
 
 
 def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
-    """config.yaml, command.txt and env.json; a resumed run must find the machine it was started on."""
+    """Writes config.yaml, command.txt and env.json; refuses to resume a run on a machine that has changed."""
     resolved, settings = prepared.resolved, prepared.settings
     env = environment(threads, settings.device, settings.dtype)
     path = folder / "env.json"
-    # Of a run of several problems each has checkpoints of its own.
+    # In a run of several problems, each problem has its own checkpoints.
     several = any((folder / name).is_dir() for name in (STEPS, PROBLEMS))
     begun = several or latest_checkpoint(folder / "checkpoints") is not None
     if path.is_file() and begun:
@@ -76,7 +76,8 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
             if before.get(key) != env[key] and key not in resolved.experiment.run.allow_changed:
                 raise UserError(
                     f"The run {folder} was started with {key} {before.get(key)} and would go on with {env[key]}, "
-                    f"which can change its bits; restore {key}, or allow it with run.allow_changed=[{key}]."
+                    f"which can change its bits; restore {key}, or allow it with run.allow_changed=[{key}].",
+                    code="machine-changed",
                 )
     (folder / "config.yaml").write_text(f"# {resolved.name}\n{resolved.with_images_named().annotated_yaml()}")
     (folder / "command.txt").write_text(command() + "\n")
@@ -85,20 +86,23 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
 
 @contextmanager
 def locked(folder: Path, waiting: Console | None) -> Iterator[None]:
-    """Keeps a second process out of the run folder; with a console to say so, it waits."""
+    """Locks the run folder; where another process has it, refuses, or waits and prints so on the console."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
     except OSError as error:
         raise UserError(
-            f"The run folder {folder} cannot be made ({error.strerror}); change run.out."
+            f"The run folder {folder} cannot be made ({error.strerror}); change run.out.",
+            code="run-folder-unwritable",
         ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             if waiting is None:
-                raise UserError(f"Another process is working in {folder}; wait for it.") from None
+                raise UserError(
+                    f"Another process is working in {folder}; wait for it.", code="run-folder-busy"
+                ) from None
             waiting.print(f"waiting for the process that works in {folder}", markup=False, highlight=False)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

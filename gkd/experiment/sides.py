@@ -19,7 +19,7 @@ from gkd.training.caches import Caches
 
 @dataclass(frozen=True)
 class Sides:
-    """What an experiment's task chooses classes from; read and built once.
+    """An experiment's task and the images from which it chooses classes; read and built once.
 
     Attributes:
         experiment: the experiment.
@@ -39,7 +39,7 @@ class Sides:
 
     @property
     def taught_relation(self) -> LabelRelation | None:
-        """What a method must be able to work with: the relation, or None where nothing teaches."""
+        """The relation that a method must be able to work with; None where no network teaches."""
         taught = self.experiment.teacher is not None or self.task.students_teach
         return self.relation if taught else None
 
@@ -74,7 +74,7 @@ class Sides:
         return problem
 
     def _other_methods(self) -> dict[str, Method]:
-        """Shipped methods to name instead of one that is refused."""
+        """The shipped methods that a refusal may suggest instead."""
         steps = self.task.students_teach
         return {name: method for name, method in shipped_methods().items() if steps or not method.after}
 

@@ -1,4 +1,4 @@
-"""A run's work: what its solver is handed, and the solver of a task with one problem."""
+"""Solve a run: the job that a task's solver gets, and the solver of a task with one problem."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Job:
         prepared: the experiment at its first problem to train.
         folder: the run's.
         threads: CPU threads that are used.
-        console: where to say how it goes.
+        console: where progress is printed.
         solve_first: solves another run that this one needs, where it is not finished; gives its folder.
         wait: whether to wait for another process that is at the same run, rather than refuse.
     """
@@ -48,7 +48,7 @@ class Job:
 
     @contextmanager
     def begun(self) -> Iterator[RunSummary | None]:
-        """Keeps other processes out of the run's folder and writes what a run begins with.
+        """Locks the run's folder and writes the files that describe the run.
 
         Yields:
             None, or the summary where another process has finished the run meanwhile.
@@ -64,14 +64,14 @@ class Job:
         self.console.print(line, markup=False, highlight=False)
 
     def reporter(self, about: str = "") -> Reporter:
-        """Progress lines under the run's title and what they are about."""
+        """Progress lines that begin with the run's title and ``about``."""
         resolved = self.prepared.resolved
         name = " ".join([title(resolved), *([about] if about else [])])
         return Reporter(self.console, name, every=resolved.experiment.run.log_seconds)
 
 
 def title(resolved: Resolved) -> str:
-    """What a run is called in logs."""
+    """The name of a run in logs."""
     experiment = resolved.experiment
     return f"{resolved.name} {experiment.method.name} seed {experiment.run.seed}"
 
@@ -121,7 +121,7 @@ def obtain_teacher(job: Job) -> tuple[Teacher | None, Prepared]:
 
 
 def teacher_weights(job: Job) -> Path | None:
-    """The weights of the experiment's teacher, after its run where it is trained here; None where none is of use."""
+    """The weights of the experiment's teacher, after its run where it is trained here; None where none is used."""
     prepared, method = job.prepared, job.prepared.experiment.method
     section = prepared.experiment.teacher
     if section is None or not prepared.problem.uses_teacher(method):

@@ -42,7 +42,8 @@ def _read_source(data: schema.Data) -> Source:
         if actual != data.fingerprint:
             raise UserError(
                 f"The images at data.root {data.root} are not those of data.fingerprint {data.fingerprint[:12]}...: "
-                f"get the right ones, or set data.fingerprint={actual} (or null, for any)."
+                f"get the right ones, or set data.fingerprint={actual} (or null, for any).",
+                code="other-images",
             )
     train, test = _load_split(data, "train"), _load_split(data, "test")
     cut = data.validation
@@ -59,7 +60,7 @@ def _read_source(data: schema.Data) -> Source:
 
 
 def _load_split(data: schema.Data, split: Split) -> ImageSet:
-    """The images of a split, with what the teacher sees of them where that is something else."""
+    """The images of a split, with the teacher's view of them where it differs."""
     images = _read_split(data, split)
     return with_rotations(images) if data.rotations else images
 
@@ -115,7 +116,8 @@ def statistics(
             if len(values) != images.channels:
                 raise UserError(
                     f"data.{key} has {len(values)} numbers but the images have {images.channels} channels; give one "
-                    "number per channel, or leave out mean and std to have them measured."
+                    "number per channel, or leave out mean and std to have them measured.",
+                    code="other-channels",
                 )
         return data.mean, data.std
     return rounded_statistics(images)

@@ -22,12 +22,12 @@ from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import sha256
 from gkd.training.loop import check_method
 
-# What the data section says of the student's training alone, not of the teacher's on the same images.
+# Keys of the data section that hold for the student's training, not for the teacher's on the same images.
 _STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "teacher_view")
 
 
 def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Prepared]:
-    """Load the teacher from a weight file, and give the run's problem its relation to the teacher's actual columns.
+    """Load the teacher from a weight file, and relate the run's problem to the classes of the teacher's columns.
 
     What the file says (network, classes in column order, mean, std) is checked against the experiment; a file that
     says no classes is taken to have the task's, in order.
@@ -48,7 +48,8 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Prepare
             raise UserError(
                 f"teacher.checkpoint {checkpoint} knows {len(space)} classes, but the task gives the teacher "
                 f"{len(expected)}, of which it knows {len(expected & set(space))}; choose the task's teacher classes "
-                f"to match, in {prepared.task.teacher_classes_key}, or with the task cross_task: [{shown}]."
+                f"to match, in {prepared.task.teacher_classes_key}, or with the task cross_task: [{shown}].",
+                code="other-classes",
             )
     network = load_network(options, checkpoint, problem.student.train.as_teacher_sees, len(space)).network
     mean, std = options.mean or metadata.mean, options.std or metadata.std
@@ -67,7 +68,8 @@ def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
     if options.sha256 is not None and options.checkpoint is not None and sha256(checkpoint) != options.sha256:
         raise UserError(
             f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
-            f"{options.sha256[:12]}... of teacher.sha256; get the right file, or change or drop teacher.sha256."
+            f"{options.sha256[:12]}... of teacher.sha256; get the right file, or change or drop teacher.sha256.",
+            code="other-checksum",
         )
 
 
@@ -99,7 +101,8 @@ def teacher_experiment(prepared: Prepared) -> Resolved:
     if load_method(options.train.method).needs_teacher:
         raise UserError(
             f"teacher.train.method={options.train.method} needs a teacher itself; use one without, such as student "
-            "or mixup."
+            "or mixup.",
+            code="needs-teacher",
         )
     data = options.data or experiment.data
     if options.data is None:
@@ -114,7 +117,7 @@ def teacher_experiment(prepared: Prepared) -> Resolved:
 
 
 def pretraining_experiment(prepared: Prepared, training: schema.TeacherTraining) -> Resolved:
-    """The run that trains what the student starts from, shared by all that start there.
+    """The run that pretrains the student on the base classes, shared by all runs that start from it.
 
     Args:
         prepared: the run of the student.
@@ -127,7 +130,8 @@ def pretraining_experiment(prepared: Prepared, training: schema.TeacherTraining)
     if task is None:
         raise UserError(
             f"student.pretrain trains on the base classes, but the task {experiment.task.name} has none (or names "
-            "teacher_classes of its own); use middle_shot, or student.checkpoint."
+            "teacher_classes of its own); use middle_shot, or student.checkpoint.",
+            code="no-base-classes",
         )
     data = experiment.data.model_copy(update=dict.fromkeys(_STUDENTS_ALONE))
     section = experiment.student
@@ -176,7 +180,7 @@ def _task_of_teacher(prepared: Prepared) -> dict[str, Any]:
 
 
 def _as_student(section: schema.Side) -> dict[str, Any]:
-    """The student section of the run that trains a teacher; what others read of it later does not rename it."""
+    """A side as the student of its training run, without the taps that only other runs read: they would rename it."""
     content = {
         "network": section.network,
         "options": section.options,

@@ -1,4 +1,4 @@
-"""What a dry run tries: networks that are not trained, at one problem."""
+"""What a dry run tries: a method on untrained networks, at one problem."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from gkd.core.errors import UserError, unknown
 
-_CHUNK = 32  # episodes at a time on a CPU: what they read stays in its cache
+_CHUNK = 32  # episodes at a time on a CPU: few enough that their embeddings stay in its cache
 
 
 def nearest_mean(support: Tensor, query: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def logistic(
     system[:, :count, :count] = strength / 2 * gram + torch.eye(count, dtype=rows.dtype, device=rows.device)
     system[:, :count, count] = strength / 2
     system[:, count, :count] = 1
-    # The rounding of the inverse only slows the steps, which end where the residual does.
+    # Rounding of the inverse only slows convergence: the steps are 0 where the residual is.
     inverse = torch.linalg.inv(system).mT.contiguous()
     # Of each class: a weight for every support sample, W = Σ_i a_i x_i, and the intercept.
     solution = rows.new_zeros(episodes, ways, count + 1)
@@ -109,7 +109,7 @@ def _linear(query: Tensor, weights: Tensor) -> Tensor:
 
 
 def _length(query: Tensor) -> Tensor:
-    """``[E, N, Q, 1]``: what ``F.normalize`` divides by; dividing the scores instead saves a copy of the queries."""
+    """``[E, N, Q, 1]``: norms as of ``F.normalize``; dividing scores by them saves a copy of the queries."""
     return query.norm(dim=3, keepdim=True).clamp_min(1e-12)
 
 
@@ -119,14 +119,14 @@ def _one_hot(ways: int, shots: int, like: Tensor) -> Tensor:
 
 
 def scikit_logistic(support: Tensor, query: Tensor) -> Tensor:
-    """scikit-learn's own ``LogisticRegression`` on unit embeddings, one episode after the other: RFS's classifier."""
+    """scikit-learn's ``LogisticRegression`` on unit embeddings, fitted for each episode: RFS's classifier."""
     from sklearn.linear_model import LogisticRegression
 
     return _one_by_one(lambda: LogisticRegression(C=1.0, max_iter=1000), support, query)
 
 
 def scikit_svm(support: Tensor, query: Tensor) -> Tensor:
-    """scikit-learn's linear support vector machine (one against all, C = 1) on unit embeddings, one by one."""
+    """scikit-learn's linear support vector machine (one against all, C = 1), fitted alike."""
     from sklearn.svm import LinearSVC
 
     return _one_by_one(lambda: LinearSVC(C=1.0, random_state=0), support, query)
@@ -157,7 +157,7 @@ def centred(embedding: Tensor, base_mean: Tensor) -> Tensor:
 
 
 def _rows(embedding: Tensor, index: Tensor) -> Tensor:
-    """``embedding[index]``, whose rows ``index_select`` copies whole: four times as fast."""
+    """``embedding[index]`` by ``index_select``, which copies whole rows: four times as fast."""
     return embedding.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
@@ -172,11 +172,11 @@ CLASSIFIERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-CENTRED = "centred"  # the nearest mean of ``centred`` embeddings, which needs more than the episode
+CENTRED = "centred"  # the nearest mean of ``centred`` embeddings, which needs the mean training embedding too
 
 
 def known_classifiers(names: tuple[str, ...], *more: str) -> tuple[str, ...]:
-    """The names themselves where each is a key of ``CLASSIFIERS`` or one of ``more``; a ValueError elsewhere."""
+    """Returns the names; a ValueError where one is neither a key of ``CLASSIFIERS`` nor one of ``more``."""
     for name in names:
         if name not in (*CLASSIFIERS, *more):
             raise ValueError(unknown("classifier", name, (*CLASSIFIERS, *more)))

@@ -14,7 +14,7 @@ Episode = tuple[Tensor, Tensor, Tensor, Tensor, list[int]]
 
 
 def unit_range(images: Tensor) -> Tensor:
-    """uint8 pixels as float32 in [0, 1], which is what ``ToTensor`` gives."""
+    """uint8 pixels as float32 in [0, 1], as ``ToTensor`` gives them."""
     return images.float() / 255
 
 
@@ -28,7 +28,7 @@ def episode_batches(
 
     Args:
         images: the set that the episodes number.
-        transform: of uint8 pixels ``[M, C, H, W]``, such as normalisation; support and query go through it apart.
+        transform: of uint8 pixels ``[M, C, H, W]``, such as normalisation; called on support, then on query.
 
     Yields:
         ``(support_images [N·K, ...], support_labels [N·K], query_images [N·Q, ...], query_labels [N·Q],
@@ -39,10 +39,10 @@ def episode_batches(
     support_labels = labels.repeat_interleave(episodes.shots)
     query_labels = labels.repeat_interleave(episodes.queries)
     for support, query, classes in zip(episodes.support, episodes.query, episodes.classes, strict=True):
-        pixels, asked = (
+        support_images, query_images = (
             transform(_read(images.images, index.flatten(), device)) for index in (support, query)
         )
-        yield pixels, support_labels, asked, query_labels, classes.tolist()
+        yield support_images, support_labels, query_images, query_labels, classes.tolist()
 
 
 def _read(pixels: Pixels, index: Tensor, device: torch.device) -> Tensor:

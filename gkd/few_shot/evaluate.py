@@ -46,10 +46,10 @@ def evaluate_episodes(
 
     Args:
         encoder: maps images to embeddings ``[B, D]``; of a gkd network the embedding is taken, not the logits. A
-            module runs in eval mode and is left in the mode in which it was.
+            module runs in eval mode and is put back into the mode that it was in.
         images: all images that the episodes number, in that order and as the encoder takes them: ``[n, ...]``, or
             batches of them (a DataLoader that does not shuffle; of a tuple the first entry).
-        episodes: what ``draw_episodes`` drew over the images' labels.
+        episodes: drawn by ``draw_episodes`` over the images' labels.
         classifiers: keys of ``gkd.few_shot.classifiers.CLASSIFIERS``.
         batch_size: images a forward pass, where ``images`` is one tensor.
 
@@ -61,13 +61,17 @@ def evaluate_episodes(
             number, or an unknown classifier.
     """
     if isinstance(images, DataLoader) and isinstance(images.sampler, RandomSampler):
-        raise UserError("The DataLoader shuffles, but episodes number images in order; use shuffle=False.")
+        raise UserError(
+            "The DataLoader shuffles, but episodes number images in order; use shuffle=False.",
+            code="shuffled-images",
+        )
     embedding = _embed(encoder, images.split(batch_size) if isinstance(images, Tensor) else images)
     needed = int(episodes.index.max()) + 1
     if len(embedding) < needed:
         raise UserError(
             f"The episodes number {needed} images or more, but {len(embedding)} were given; give the images whose "
-            "labels the episodes were drawn over."
+            "labels the episodes were drawn over.",
+            code="too-few-images",
         )
     results = {}
     for name in classifiers:
@@ -80,7 +84,7 @@ def evaluate_episodes(
 def _embed(
     encoder: nn.Module | Callable[[Tensor], Tensor], batches: Iterable[Tensor | Sequence[Tensor]]
 ) -> Tensor:
-    """``[n, D]`` in float32 on the CPU."""
+    """Embeddings of all batches, ``[n, D]`` in float32 on the CPU."""
     modes = (
         {module: module.training for module in encoder.modules()} if isinstance(encoder, nn.Module) else {}
     )
@@ -95,11 +99,14 @@ def _embed(
             output = encoder.features(images).embedding if isinstance(encoder, Network) else encoder(images)
             if not isinstance(output, Tensor) or output.dim() != 2:
                 shape = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
-                raise UserError(f"The encoder gives {shape}, but an embedding is [B, D]; pool or flatten it.")
+                raise UserError(
+                    f"The encoder gives {shape}, but an embedding is [B, D]; pool or flatten it.",
+                    code="not-an-embedding",
+                )
             rows.append(output.float().cpu())
     finally:
         for module, mode in modes.items():
             module.training = mode
     if not rows:
-        raise UserError("There is no image to embed.")
+        raise UserError("There is no image to embed.", code="no-images")
     return torch.cat(rows)

@@ -1,4 +1,4 @@
-"""Accuracies of an embedding on episodes: every model on the same ones, by several classifiers, with intervals."""
+"""Accuracy of embeddings on a fixed set of episodes, by several classifiers, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gkd.few_shot.classifiers import CENTRED, centred, episode_accuracies
 from gkd.metrics.intervals import mean_interval
 from gkd.storage.judged import EpisodeAccuracies, EpisodeAccuracy, PackedEpisodes, PackedSetting
 
-MOST_QUERIES = 2**16 - 1  # of an episode, whose right answers are kept as uint16
+MOST_QUERIES = 2**16 - 1  # of an episode, as its number of right answers is saved as uint16
 
 
 # Setting, such as "5-way 1-shot" -> classifier -> accuracy in percent of each episode, float64 [E].
@@ -40,13 +40,13 @@ class EpisodeSet:
     shots: tuple[int, ...]
 
     def settings(self) -> Iterator[tuple[str, Episodes]]:
-        """``("5-way 1-shot", its episodes)``: all shots of the first number of ways, then of the next."""
+        """Yields ``("5-way 1-shot", its episodes)``: one number of ways after another, with all shots."""
         for drawn in self.episodes:
             for shots in self.shots:
                 yield f"{drawn.ways}-way {shots}-shot", drawn.with_shots(shots)
 
     def names(self) -> dict[str, str]:
-        """Setting -> ten hex digits over its classes, their names and the samples that were drawn."""
+        """Setting -> ten hex digits of a hash of its classes, their names and the drawn samples."""
         names = {}
         for setting, drawn in self.settings():
             digest = hashlib.sha256("\n".join(self.images.space).encode())
@@ -92,7 +92,7 @@ def summarised(accuracies: Accuracies) -> EpisodeAccuracies:
 
 
 def paired(ours: Accuracies, theirs: Accuracies) -> EpisodeAccuracies:
-    """The differences on the same episodes, with their interval, as ``summarised`` has accuracies."""
+    """The differences ``ours - theirs`` on the same episodes, in points, in the form of ``summarised``."""
     return summarised(
         {
             setting: {name: values - theirs[setting][name] for name, values in of_setting.items()}
@@ -113,8 +113,8 @@ def packed(
 
     Args:
         accuracies: of every episode.
-        queries: setting -> how many queries an episode asks, of all its ways together.
-        drawn: setting -> the name of its episodes; what has other names is never paired.
+        queries: setting -> the number of queries of an episode, over all its ways.
+        drawn: setting -> the name of its episodes; runs on episodes of other names are never paired.
     """
     content: PackedEpisodes = {}
     for setting, of_setting in accuracies.items():
@@ -129,7 +129,7 @@ def packed(
 
 
 def unpacked(content: PackedEpisodes) -> Accuracies:
-    """The accuracies of ``packed``, to the query."""
+    """The accuracies that ``packed`` encoded, exact to the query."""
     accuracies: Accuracies = {}
     for setting, of_setting in content.items():
         accuracies[setting] = {}

@@ -1,13 +1,13 @@
-"""Episodes out of learn2learn: what its tasksets draw, as numbers of samples of an image set.
+"""Episodes from learn2learn's tasksets, as numbers of samples of an image set.
 
-A task of learn2learn is a list of descriptions: the number of a sample, and what will be done to load it. Only the
-numbers are taken; no image is decoded for a task. Support and query are one there: a taskset that draws K + Q samples
-of each class gives episodes of K shots and Q queries, the first K in the order of the draw being the support, which is
-how its ``partition_task`` divides a task.
+A task of learn2learn is a list of descriptions: the number of a sample, and the transforms that load it. Only
+the numbers are taken; no image is decoded for a task. A task does not tell support from query: a taskset that
+draws K + Q samples of each class gives episodes of K shots and Q queries, the first K in the order of the
+draw being the support, as its ``partition_task`` divides a task.
 
-learn2learn is no dependency of gkd and is imported only when something here is called. It unpickles the files of its
-data sets and its own notes beside them (``*bookkeeping*.pkl``), and to unpickle a file is to run it: give it a root
-only where you trust every file.
+learn2learn is no dependency of gkd and is imported only when something here is called. It unpickles the files
+of its data sets and its notes beside them (``*bookkeeping*.pkl``), and unpickling a file runs code in it:
+give it a root only where you trust every file.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ INSTALL = (
 SPLITS = ("train", "validation", "test")
 
 
-# What a named taskset reads below its root: learn2learn would download what is missing, gkd says it.
+# The files that a named taskset reads below its root; gkd names missing ones, learn2learn downloads them.
 TASKSETS: dict[str, tuple[str, ...]] = {
     "omniglot": tuple(
         f"omniglot-py/images_{part}{end}" for part in ("background", "evaluation") for end in (".zip", "")
     ),
     "mini-imagenet": tuple(f"mini-imagenet-cache-{split}.pkl" for split in SPLITS),
     "tiered-imagenet": tuple(
-        f"tiered-imagenet/{split}_{what}.pkl"
+        f"tiered-imagenet/{split}_{part}.pkl"
         for split in ("train", "val", "test")
-        for what in ("images_png", "labels")
+        for part in ("images_png", "labels")
     ),
     "fc100": tuple(f"FC100_{split}.pickle" for split in ("train", "val", "test")),
     "cifarfs": ("cifarfs",),
 }
 
 
-# Those whose classes have no names that another reader of the data would give them.
+# Tasksets without class names that another reader of the same data would share.
 NAMELESS = ("omniglot", "tiered-imagenet", "fc100")
 
 
@@ -69,19 +69,19 @@ def learn2learn_episodes(
     seed: int,
     allow_leak: bool = False,
 ) -> tuple[ImageSet, Episodes]:
-    """Episodes of a taskset that learn2learn has by name, and the images that they number.
+    """Episodes of one of learn2learn's named tasksets, and the images that they number.
 
-    The taskset is what ``learn2learn.vision.benchmarks.get_tasksets`` gives, but for omniglot's rotation of a whole
-    task, which is no matter of sample numbers and is left out. All splits are loaded, as learn2learn does. Where
+    The taskset is that of ``learn2learn.vision.benchmarks.get_tasksets``, without omniglot's rotation of a
+    whole task, which sample numbers cannot express. All splits are loaded, as learn2learn does. Where
     the data has no class names (``fc100``, ``tiered-imagenet``) a class is called ``SPLIT/LABEL``.
 
     Args:
         name: a key of ``TASKSETS``.
         split: ``train``, ``validation`` or ``test``.
         root: the folder that learn2learn calls root; nothing is downloaded into it, but learn2learn writes its notes
-            there. Only files that you trust: see the module's text.
+            there. Only files that you trust: see the module's docstring.
         ways, shots, queries, count: N, K, Q and E of the episodes.
-        seed: of learn2learn's draw, and of what it draws while it builds the taskset (omniglot's splits).
+        seed: of learn2learn's draws, those that build the taskset (omniglot's splits) included.
         allow_leak: take a split that shares classes with another one, as every split of ``omniglot`` does:
             its tasksets draw from all 1,623 characters.
 
@@ -91,13 +91,14 @@ def learn2learn_episodes(
     """
     for what, word, allowed in (("taskset", name, TASKSETS), ("split", split, SPLITS)):
         if word not in allowed:
-            raise UserError(unknown(what, word, allowed))
+            raise UserError(unknown(what, word, allowed), code=f"unknown-{what}")
     library, root = _library(), Path(root).expanduser()
     missing = [path for path in TASKSETS[name] if not (root / path).exists()]
     if missing:
         raise UserError(
             f"learn2learn's {name} needs {', '.join(missing)} in {root}; give the folder that learn2learn downloaded "
-            "it into, or let learn2learn.vision.benchmarks.get_tasksets download it there."
+            "it into, or let learn2learn.vision.benchmarks.get_tasksets download it there.",
+            code="data-file-missing",
         )
     samples = shots + queries
     with _seeded(seed):
@@ -106,7 +107,9 @@ def learn2learn_episodes(
                 name, ways, samples, ways, samples, num_tasks=-1, root=str(root)
             )
         except Exception as error:
-            raise UserError(f"learn2learn cannot read {name} in {root}: {told(error)}") from error
+            raise UserError(
+                f"learn2learn cannot read {name} in {root}: {told(error)}", code="taskset-unreadable"
+            ) from error
     tasksets = dict(zip(SPLITS, made, strict=True))
     if not allow_leak:
         _refuse_leak(name, split, tasksets)
@@ -129,7 +132,7 @@ def taskset_images(taskset: Any, *, name: str = "taskset", unnamed: str = "") ->
         unnamed: stands before the label in the names of classes that have none.
 
     Raises:
-        UserError: what ``from_dataset`` refuses.
+        UserError: images or labels that ``from_dataset`` refuses.
     """
     source = _source(taskset)
     names = {
@@ -144,8 +147,9 @@ def taskset_episodes(
     """The tasks of a taskset as episodes over the images that they number.
 
     A taskset of a fixed number of tasks gives those that it has drawn already and keeps those that are drawn here, as
-    when it is iterated. Classes stand in the order of their columns. What the seed starts is learn2learn's own draw
-    from the global generators, which are put back; its numbers are those of this learn2learn and Python.
+    when it is iterated. Classes stand in the order of their columns. The seed is set in the global
+    generators, from which learn2learn draws and which are put back; the draw depends on the versions of
+    learn2learn and Python.
 
     Args:
         taskset: a ``learn2learn.data.Taskset`` whose tasks have ``shots + queries`` samples of each class and whose
@@ -164,17 +168,23 @@ def taskset_episodes(
     labels = _checked(labels.cpu(), source)
     total = taskset.num_tasks
     if count is None and total == -1:
-        raise UserError("The taskset has no number of tasks; say how many episodes to take (count).")
+        raise UserError(
+            "The taskset has no number of tasks; say how many episodes to take (count).", code="needs-count"
+        )
     count = total if count is None else count
     if count < 1 or (total != -1 and count > total):
         has = "any number of" if total == -1 else total
-        raise UserError(f"The taskset has {has} tasks; {count} episodes cannot be taken of them.")
+        raise UserError(
+            f"The taskset has {has} tasks; {count} episodes cannot be taken of them.",
+            code="count-out-of-range",
+        )
     with _seeded(seed):
         try:
             tasks = [_task(taskset, number) for number in range(count)]
         except ValueError as error:
             raise UserError(
-                f"learn2learn cannot draw a task: {told(error)} Use fewer ways, or fewer samples a class."
+                f"learn2learn cannot draw a task: {told(error)} Use fewer ways, or fewer samples a class.",
+                code="undrawable-task",
             ) from error
     _refuse_changed_images(taskset, tasks[0])
     return _episodes([[sample.index for sample in task] for task in tasks], labels, shots, queries)
@@ -183,8 +193,8 @@ def taskset_episodes(
 def shared_classes(one: Any, other: Any) -> list[str]:
     """The classes that the tasks of both tasksets can have, by name.
 
-    Known where both number samples of one data set, and where both data sets have class names; elsewhere, as in
-    learn2learn's ``fc100`` and ``tiered-imagenet``, nothing says that a label means the same class, and none is found.
+    Decided where both number samples of one data set, or where both data sets have class names; elsewhere,
+    as in learn2learn's ``fc100`` and ``tiered-imagenet``, labels cannot be compared: the list is empty.
     """
     sources = _source(one), _source(other)
     within = sources[0] is sources[1] or _innermost(sources[0]) is _innermost(sources[1])
@@ -204,24 +214,26 @@ def _library() -> Any:
         lines = "".join(f"\n  {line}" for line in INSTALL)
         raise UserError(
             f"learn2learn cannot be imported ({told(error)}); where a C compiler is, install it with (`make "
-            f"learn2learn` does in a clone of gkd):{lines}"
+            f"learn2learn` does in a clone of gkd):{lines}",
+            code="package-missing",
         ) from error
     return learn2learn
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """learn2learn and its transforms draw from the global generators: seeded here, and put back."""
-    python, numpy, ours = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    """Seeds the global generators, from which learn2learn and its transforms draw, and puts them back."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    torch_state = torch.default_generator.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)  # manual_seed of torch would touch the GPUs' too
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.default_generator.set_state(ours)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.default_generator.set_state(torch_state)
 
 
 class _Items:
@@ -248,7 +260,7 @@ def _steps(taskset: Any) -> list[Any]:
 
 
 def _source(taskset: Any) -> Any:
-    """The data set whose samples the descriptions number: what LoadData reads, which need not be the taskset's own."""
+    """The data set that the descriptions number: that of LoadData, which may differ from the taskset's."""
     loader = _library().data.transforms.LoadData
     for step in _steps(taskset):
         if isinstance(step, loader) and hasattr(step.dataset, "indices_to_labels"):
@@ -286,27 +298,33 @@ def _drawable(taskset: Any, source: Any) -> set[Any]:
 
 
 def _refuse_leak(name: str, split: str, tasksets: dict[str, Any]) -> None:
+    """Refuses a split that shares classes with another one."""
     for other in SPLITS:
         shared = [] if other == split else shared_classes(tasksets[split], tasksets[other])
         if shared:
             shown = ", ".join(shared[:5]) + (", ..." if len(shared) > 5 else "")
             raise UserError(
                 f"learn2learn's {name} shares {len(shared)} classes between {split} and {other} ({shown}), so that "
-                "what is tested may have been trained on; take another data set, or say allow_leak to use it as it is."
+                "what is tested may have been trained on; take another data set, or say allow_leak to use it as it is.",
+                code="shared-classes",
             )
 
 
 def _checked(labels: Tensor, source: Any) -> Tensor:
-    """The labels, once they and learn2learn's divide the samples into the same classes."""
+    """Returns the labels; refuses labels that divide the samples into other classes than learn2learn's."""
     if len(labels) != len(source):
-        raise UserError(f"The taskset numbers {len(source)} samples, but there are labels of {len(labels)}.")
+        raise UserError(
+            f"The taskset numbers {len(source)} samples, but there are labels of {len(labels)}.",
+            code="other-label-count",
+        )
     codes = {label: code for code, label in enumerate(source.labels)}
     of_taskset = torch.tensor([codes[source.indices_to_labels[number]] for number in range(len(source))])
     pairs = torch.stack([of_taskset, labels], 1).unique(dim=0)
     if not len(pairs) == len(of_taskset.unique()) == len(labels.unique()):
         raise UserError(
             "The labels and the taskset's put samples into different classes; give the labels of the same data set "
-            "in the same order."
+            "in the same order.",
+            code="other-classes",
         )
     return labels
 
@@ -333,7 +351,8 @@ def _refuse_changed_images(taskset: Any, task: list[Any]) -> None:
         others = ", ".join(type(step).__name__ for step in steps if not isinstance(step, understood))
         raise UserError(
             f"The taskset changes the images of a task ({others}), but an episode is only numbers of samples; leave "
-            "that out of its task_transforms, and augment with gkd's own data.augment."
+            "that out of its task_transforms, and augment with gkd's own data.augment.",
+            code="changed-images",
         )
 
 
@@ -345,13 +364,17 @@ def _episodes(tasks: list[list[int]], labels: Tensor, shots: int, queries: int) 
         sizes = sorted({len(task) for task in tasks})
         raise UserError(
             f"The taskset's tasks have {', '.join(map(str, sizes[:5]))} samples; each needs {asked}, so let KShots "
-            f"draw {samples}."
+            f"draw {samples}.",
+            code="other-task-size",
         )
     numbers = torch.tensor(tasks)
     if (numbers.sort(1).values.diff(dim=1) == 0).any():
-        raise UserError("A task holds a sample twice; draw without replacement.")
+        raise UserError("A task holds a sample twice; draw without replacement.", code="sample-twice")
     columns, order = labels[numbers].sort(dim=1, stable=True)
     columns = columns.view(len(tasks), -1, samples)
     if (columns[:, :, :1] != columns).any() or (columns[:, :, 0].diff(dim=1) == 0).any():
-        raise UserError(f"A task has more samples of one class than of another; each needs {asked}.")
+        raise UserError(
+            f"A task has more samples of one class than of another; each needs {asked}.",
+            code="uneven-classes",
+        )
     return Episodes(numbers.gather(1, order).view_as(columns), columns[:, :, 0].contiguous(), shots)

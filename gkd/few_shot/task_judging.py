@@ -1,4 +1,4 @@
-"""Judging of tasks over novel classes: on episodes, or beside classifiers on a frozen embedding."""
+"""Judging of few-shot tasks on episodes, and of middle-shot tasks with classifiers on a frozen embedding."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EpisodeJudging(Judging):
     Attributes:
         novel: the test: episodes over classes that neither training nor selection sees.
         validation: episodes that choose the best epoch.
-        classifiers: what answers the queries; the first one chooses the epoch and leads tables.
+        classifiers: keys of ``CLASSIFIERS``, or ``centred``; the first chooses the epoch and leads tables.
     """
 
     kind: ClassVar[str] = FEW_SHOT
@@ -59,7 +59,7 @@ class EpisodeJudging(Judging):
         return EpisodeVerdict(accuracies=_accuracies(outputs, images, self.novel, self.classifiers))
 
     def save(self, folder: Path, verdicts: Mapping[str, Verdict]) -> None:
-        """Writes the novel episodes, and the right answers of each network to each of them."""
+        """Writes the novel episodes, and each network's number of right answers to each of them."""
         queries = {setting: drawn.ways * drawn.queries for setting, drawn in self.novel.settings()}
         for drawn in self.novel.episodes:
             drawn.save(folder / f"episodes-{drawn.ways}-way.safetensors")
@@ -75,7 +75,7 @@ class EpisodeJudging(Judging):
 def _accuracies(
     outputs: Outputs, images: Source, episodes: EpisodeSet, classifiers: tuple[str, ...]
 ) -> Accuracies:
-    """Accuracies on episodes; where a classifier wants it, with the mean embedding of the training images."""
+    """Accuracies on episodes; the classifier ``centred`` gets the mean embedding of the training images."""
     _, embedding = outputs(episodes.images)
     base_mean = outputs(images.train)[1].mean(0) if CENTRED in classifiers else None
     return episodes.accuracies(embedding, classifiers, base_mean)
@@ -94,7 +94,7 @@ class FrozenClassifiers(Judging):
     names: tuple[str, ...]
 
     def before_training(self, outputs: Outputs, images: Source) -> dict[str, Tensor]:
-        """Classifier -> which test images it gets right, from the training images as support."""
+        """Classifier -> whether each test image is classified rightly; the support is the training images."""
         if not self.names:
             return {}
         train, test, ways = images.train, images.test, len(images.space)

@@ -1,6 +1,6 @@
 """Incremental learning: steps, exemplar memory, growing heads, accuracy matrices.
 
-From Python: `class_steps` says which classes arrive when, a `Step` where one stands, `learn_step` learns it.
+From Python: `class_steps` divides classes into steps, a `Step` describes one, `learn_step` trains a network on it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name when it is first used, so that a part of the package does not import all of it."""
+    """Imports a name when it is first used, so that importing one module of the package does not import all."""
     if name not in _PLACES:
         raise AttributeError(f"module 'gkd.incremental' has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)

@@ -1,4 +1,4 @@
-"""How an incremental student is judged: accuracy matrices, and what is read off one.
+"""Accuracy matrices of incremental learning, and the numbers computed from one.
 
 ``R[t][k]`` is the accuracy in percent, after step t, on the test images of the classes that step k brought, both
 counted from 0; NaN where it was not measured. A matrix of T rows describes a run after T steps, finished or not, and
@@ -32,10 +32,10 @@ Forgetting = Literal["best-previous", "best-ever", "initial"]
 
 
 def accuracy_matrix(rows: Sequence[Sequence[float | None]]) -> Tensor:
-    """Float64 ``[T, K]`` from rows of any lengths; None and what a shorter row lacks become NaN.
+    """Float64 ``[T, K]`` from rows of any lengths; None and missing entries of shorter rows become NaN.
 
     Raises:
-        ValueError: no row, or one that ends before the step that it was measured after.
+        ValueError: no row, or one without an entry for each step up to its own.
     """
     short = [number for number, row in enumerate(rows) if len(row) <= number]
     if not rows or short:
@@ -48,7 +48,7 @@ def accuracy_matrix(rows: Sequence[Sequence[float | None]]) -> Tensor:
 
 
 def matrix_rows(matrix: Tensor) -> list[list[float | None]]:
-    """The matrix as JSON can hold it: None for NaN."""
+    """The matrix as lists for JSON, with None for NaN."""
     return [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]
 
 
@@ -119,7 +119,7 @@ def forgetting(matrix: Tensor, *, variant: Forgetting = "best-previous") -> floa
     last = matrix[-1, :earlier]
     if variant == "initial":
         return _mean(matrix.diagonal()[:earlier] - last)
-    # What was measured before a step came is no accuracy that it could forget.
+    # Accuracies from before a step came cannot be forgotten.
     not_yet = torch.ones_like(matrix, dtype=torch.bool).triu(1)
     measured = matrix.masked_fill(not_yet, -math.inf)[: earlier + (variant == "best-ever"), :earlier]
     return _mean(measured.amax(0) - last) if earlier else None
@@ -136,7 +136,7 @@ def backward_transfer(matrix: Tensor) -> float | None:
 
 
 def forward_transfer(matrix: Tensor, untrained: Tensor) -> float | None:
-    """``1/(T−1) Σ_{k≥2} (R[k−1][k] − b_k)``, steps counted from 1: what earlier steps teach about one to come.
+    """``1/(T−1) Σ_{k≥2} (R[k−1][k] − b_k)``, steps counted from 1: how much earlier steps help a later one.
 
     It needs the entries right above the diagonal, so a network that has columns for classes before they come.
 
@@ -152,7 +152,7 @@ def forward_transfer(matrix: Tensor, untrained: Tensor) -> float | None:
 
 
 def old_new_harmonic(matrix: Tensor, sizes: Tensor) -> tuple[float | None, float | None, float | None]:
-    """After the last row: the accuracies on earlier classes and on the step's own, and their harmonic mean.
+    """Accuracies on the old and on the new classes of the last row's step, and their harmonic mean.
 
     ``(o, n, 2on/(o+n))``; o is by images, and the harmonic mean of two zeros is 0. After one step there is no old
     accuracy and no harmonic mean.
@@ -278,14 +278,14 @@ def matrix_row(
     means: Tensor | None = None,
     counts: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """After a step, its row of every accuracy matrix, from one pass over the test images.
+    """The row of a step in every accuracy matrix, from one pass over the test images.
 
     Args:
         logits: ``[N, C]``; columns are classes in the order of arrival, at least those seen so far.
         embedding: ``[N, D]``.
         labels: int64 ``[N]``, below C'; images of classes to come may be among them.
         steps: int64 ``[C']``, the step of each class, C' ≥ C (see `gkd.incremental.scenario.step_of_class`).
-        step: the step after which this is, from 0.
+        step: the step that was learnt last, from 0.
         means, counts: ``[C'', D]`` and ``[C'']`` from `exemplar_means`, C'' ≤ C'; None leaves out the last two rows.
 
     Returns:
@@ -301,11 +301,15 @@ def matrix_row(
         cosines = induced_logits(F.normalize(embedding.float(), dim=1), means.to(embedding.device))
         judged["ncm"] = (cosines, counts.to(labels.device) > 0)
     rows = {}
-    for name, (scores, known) in judged.items():
+    for name, (scores, answerable) in judged.items():
         came = torch.arange(int(steps.max()) + 1, device=labels.device) <= step
-        agnostic = accuracy_by_step(task_agnostic(scores, known & seen[: len(known)]), labels, steps)
+        agnostic = accuracy_by_step(
+            task_agnostic(scores, answerable & seen[: len(answerable)]), labels, steps
+        )
         rows[name] = agnostic.where(came, math.nan)
-        aware = accuracy_by_step(task_aware(scores, known, labels, steps), labels, steps)
-        answered = torch.isin(torch.arange(len(came), device=came.device), steps[: len(known)][known])
+        aware = accuracy_by_step(task_aware(scores, answerable, labels, steps), labels, steps)
+        answered = torch.isin(
+            torch.arange(len(came), device=came.device), steps[: len(answerable)][answerable]
+        )
         rows[f"{name}_task_aware"] = aware.where(came | answered, math.nan)
     return rows

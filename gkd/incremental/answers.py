@@ -34,14 +34,15 @@ class Answers:
         """``[N, C]``: the head's logits, or cosines to the exemplar means.
 
         Raises:
-            UserError: means are asked for where nothing is remembered.
+            UserError: scores by exemplar means without a memory.
         """
         if by_head:
             return self.logits
         if self.means is None:
             raise UserError(
                 "The nearest class mean of exemplars answers for the method, but nothing is remembered; set "
-                "task.memory_per_class=20, or task.memory_total=2000."
+                "task.memory_per_class=20, or task.memory_total=2000.",
+                code="needs-memory",
             )
         return induced_logits(F.normalize(self.embedding, dim=1), self.means)
 
@@ -66,13 +67,15 @@ def step_answers(
     memory: Memory | None = None,
     statistics: Mapping[str, tuple[float, ...]] | None = None,
 ) -> Answers:
-    """One pass over the test images and, with a memory, one over what exemplars are chosen from and those there are.
+    """A student's outputs for the test images, and the memory after its step.
+
+    Takes one pass over the test images and, with a memory, one over its exemplars and the candidates for new ones.
 
     Args:
         student: the network.
-        problem: its step.
+        problem: the step's.
         settings: how images are fed.
-        memory: after the step; None chooses exemplars of the new classes.
+        memory: the one after the step; None chooses exemplars of the new classes.
         statistics: input ``mean`` and ``std`` instead of the settings'.
     """
     step, look = problem.step, statistics or {}

@@ -1,4 +1,4 @@
-"""What an incremental run cannot have, refused before anything is trained."""
+"""Checks of an incremental run's plan and student, before anything is trained."""
 
 from __future__ import annotations
 
@@ -35,46 +35,53 @@ def check_growth(method: Method, step: Step, student: nn.Module) -> None:
     if method.growth.old == "frozen" and not isinstance(head, CosineHead):
         raise UserError(
             f"The method {method.name!r} freezes the old classes' columns, which a {type(head).__name__} cannot; set "
-            "student.options={head: cosine} or method.growth.old=trained."
+            "student.options={head: cosine} or method.growth.old=trained.",
+            code="needs-cosine-head",
         )
     with torch.random.fork_rng(devices=[]):
         grow(head, 1)
 
 
 def check_incremental(plan: Plan, step: Step) -> None:
-    """Refuses what an incremental run cannot have."""
+    """Refuses a plan that an incremental run cannot follow."""
     method = plan.method
     if (method.exemplars or not method.judged_by_head) and not step.remembers():
         why = "rehearses" if method.exemplars else "is judged by the nearest class mean of"
         raise UserError(
             f"The method {method.name!r} {why} exemplars of old classes, but the task keeps none; set "
-            "task.memory_per_class=20, or task.memory_total=2000."
+            "task.memory_per_class=20, or task.memory_total=2000.",
+            code="needs-memory",
         )
     if plan.student.checkpoint is not None or plan.student.pretrained:
         raise UserError(
             "An incremental student starts from the model of the step before; give a first one as the teacher: "
-            "teacher.checkpoint instead of student.checkpoint or student.pretrain."
+            "teacher.checkpoint instead of student.checkpoint or student.pretrain.",
+            code="student-checkpoint",
         )
     if method.growth.extractor == "expand" and step.fresh:
         raise UserError(
             f"The method {method.name!r} adds an extractor to the model of the step before, but "
             "task.fresh_student=true starts every student anew; drop task.fresh_student, or use a method that distils, "
-            "such as podnet."
+            "such as podnet.",
+            code="expand-fresh-not-together",
         )
     if EXTRACTORS in plan.student.options:
         raise UserError(
             f"student.options.{EXTRACTORS} is for loading what was expanded; an incremental student has one extractor "
-            "and grows others where method.growth.extractor=expand: drop that option."
+            "and grows others where method.growth.extractor=expand: drop that option.",
+            code="option-reserved",
         )
     if plan.teacher_sees_others:
         raise UserError(
             "In an incremental run the student of one step teaches the next, so both see the same images; drop "
-            "data.teacher_view and teacher.data."
+            "data.teacher_view and teacher.data.",
+            code="teacher-sees-others",
         )
     if step.start_from > 0 and plan.teacher is None:
         raise UserError(
             f"task.start_from={step.start_from + 1} needs the model of that step; give it as teacher.network and "
-            "teacher.checkpoint."
+            "teacher.checkpoint.",
+            code="needs-teacher",
         )
     if method.held_out:
         # Before the last step a shared total leaves the fewest to each class.
@@ -83,17 +90,18 @@ def check_incremental(plan: Plan, step: Step) -> None:
 
 
 def check_first_model(plan: Plan, step: Step) -> None:
-    """Refuses a student that cannot grow out of the first model, as far as the experiment says what that is."""
+    """Refuses a student that cannot grow out of the first model, as far as the plan states that model."""
     teacher, student = plan.teacher, plan.student
     if teacher is None or step.fresh:
         return
     same = teacher.network == student.network
-    if teacher.checkpoint is None:  # a file may say options of its own
+    if teacher.checkpoint is None:  # a weight file may state other options
         same = same and teacher.options == student.options
     if not same:
         raise UserError(
             f"The model of step {step.start_from + 1} is the teacher's {_shown(teacher)}, and the student "
-            f"{_shown(student)}, which cannot grow out of it; make them the same, or set task.fresh_student=true."
+            f"{_shown(student)}, which cannot grow out of it; make them the same, or set task.fresh_student=true.",
+            code="other-network",
         )
 
 

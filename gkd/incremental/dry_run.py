@@ -70,11 +70,11 @@ def _with_old_classes(prepared: Prepared, problem: IncrementalProblem) -> Trial:
 
 
 def _given_network(prepared: Prepared, teacher: schema.Teacher, weights: Path) -> nn.Module:
-    """The given model, where it is one that this run can start from."""
+    """Loads the given model; refuses one that this run cannot start from."""
     step = as_incremental(prepared.problem).step
     check_checksum(teacher, weights)
     before = Before(weights, given=True)
-    if not step.fresh:  # refuses what the student cannot grow out of
+    if not step.fresh:  # refuses a model that the student cannot grow out of
         network = network_of_step(prepared, before)
         grow_student(network, step, prepared.experiment.method.growth, prepared.settings)
     network = old_network(prepared, before, step.num_old)

@@ -1,4 +1,4 @@
-"""Judging of an incremental run's final student again: by its head, or by the means of the exemplars it remembers."""
+"""Judging of a finished incremental run's student: by its head, or by the class means of its exemplars."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ExemplarJudging(Judging):
     """Judging of a finished run.
 
     Attributes:
-        step: the last one.
+        step: the last step.
         memory: the exemplars of all classes.
     """
 

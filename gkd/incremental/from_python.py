@@ -30,14 +30,14 @@ from gkd.training.progress import Reporter
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What one incremental step left.
+    """Result of one incremental step.
 
     Attributes:
         student: the network with a column for each class so far, in eval mode; the next step grows out of it.
         memory: the exemplars of all classes so far, as numbers of ``Step.images``; for the next `Step`.
-        accuracy: in percent on the test images of all classes so far, by what answers for the method; None without
-            test images.
-        rules: rule that the method applies after a step -> the numbers that it found.
+        accuracy: in percent on the test images of all classes so far, by the head or the exemplar means, as the
+            method has it; None without test images.
+        rules: rule that the method applies after a step -> its numbers, such as ``gamma``.
     """
 
     student: nn.Module
@@ -66,16 +66,16 @@ def learn_step(
     Args:
         network: of step 0 a new network with a column for each of its classes; of a later one the student of the step
             before, which is copied, grown by the new classes and trained.
-        step: the classes of all steps, which of them it is, the training images of all classes, and the memory.
-        method: the name of a shipped method (``gkd ls methods``), or one of the caller's.
+        step: the step, with the training images of all classes and the memory from before it.
+        method: the name of a shipped method (``gkd ls methods``), or a ``Method``.
         test: test images of all classes or of those so far; judged once, after the step.
-        teacher: of the classes before; None takes the network as it was.
+        teacher: of the old classes; None takes a copy of the network as it was.
         epochs: of all stages together; None takes the method's published number.
         seed, batch_size, augment, optimiser, device, precision: as of ``gkd.fit``. The input is normalised by the
             statistics of all of the step's ``images``.
 
     Raises:
-        UserError: a network of other columns than the classes before, or a method that cannot work so.
+        UserError: a network of other columns than the classes before, or a method that cannot train the step.
     """
     chosen = method_of(method, epochs, optimiser or {})
     expected = len(step.seen) if step.number == 0 or step.fresh else step.num_old
@@ -83,7 +83,8 @@ def learn_step(
     if columns != expected:
         raise UserError(
             f"The network has {columns} columns, but step {step.number + 1} starts from one of {expected}; give the "
-            "student of the step before, or a new network of the first step's classes."
+            "student of the step before, or a new network of the first step's classes.",
+            code="other-classes",
         )
     mean, std = rounded_statistics(step.images)
     settings = settings_for(
@@ -91,7 +92,7 @@ def learn_step(
     )
     train = step.rehearsed_images()
     judged = train if test is None else test.restrict(step.seen)
-    images = Source(train, train, judged)  # the last epoch is kept, so that nothing is chosen
+    images = Source(train, train, judged)  # the last epoch's student is returned, whatever validation says
     old = seen_classes(step.steps, max(step.number - 1, 0))
     problem = IncrementalProblem(
         f"step-{step.number + 1}", LabelRelation(old, step.seen), images, images, "all", step=step

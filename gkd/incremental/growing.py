@@ -22,14 +22,14 @@ def grow_student(network: nn.Module, step: Step, growth: Growth, settings: Setti
     """Give the previous step's network columns for the new classes and, where growth says so, a further extractor.
 
     Args:
-        network: of the step before; it is changed, or becomes a part of what is returned.
+        network: the previous step's; changed in place, or a part of the network that is returned.
         step: brings the new classes, whose images new columns may be imprinted from.
         growth: the method's.
         settings: how images are fed; its seed draws new columns.
     """
     head: Any = network.head
     means = _imprints(network, head, step, settings) if growth.new == "imprint" else None
-    # Another seed each step, so that the columns of several are not drawn alike.
+    # Another seed each step, so that steps do not draw the same columns.
     torch.manual_seed((settings.seed * 1_000_003 + step.number) % 2**63)
     if growth.extractor == "expand":
         network = expand(network, len(step.new))

@@ -1,4 +1,4 @@
-"""Rules after an incremental step: what evens out a head whose new classes saw more images than the old ones."""
+"""Rules after an incremental step: correct a head whose new classes saw more images than the old ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def align_weights(head: nn.Module, num_old: int, *, clip: bool = False) -> float
     old, new = lengths[:num_old].mean(), lengths[num_old:].mean()
     if new == 0:
         raise UserError(
-            "The new classes' weights are all zero, so nothing can align them; train the head first."
+            "The new classes' weights are all zero, so nothing can align them; train the head first.",
+            code="zero-weights",
         )
     gamma = old / new
     weight[num_old:] *= gamma
@@ -87,7 +88,8 @@ def fit_bias(
     if not is_old.any() or is_old.all():
         raise UserError(
             f"The bias is fitted on {int(is_old.sum())} images of old classes and {int((~is_old).sum())} of new ones; "
-            "hold out some of both."
+            "hold out some of both.",
+            code="no-held-out-images",
         )
     logits = logits.detach().double()
     theta = torch.tensor([1.0, 0.0], dtype=torch.float64, device=logits.device, requires_grad=True)
@@ -151,7 +153,8 @@ def _checked(head: nn.Module, rule: str) -> nn.Linear:
     if not isinstance(head, nn.Linear):
         raise UserError(
             f"The head is a {type(head).__name__}, but {rule} is on the weights and biases of a linear one; build the "
-            "student with the option head: linear, or drop the rule from method.after."
+            "student with the option head: linear, or drop the rule from method.after.",
+            code="needs-linear-head",
         )
     return head
 
@@ -159,7 +162,8 @@ def _checked(head: nn.Module, rule: str) -> nn.Linear:
 def _bias(linear: nn.Linear) -> Tensor:
     if linear.bias is None:
         raise UserError(
-            "The head has no bias to hold β; use a linear head with one, or drop fit-bias from method.after."
+            "The head has no bias to hold β; use a linear head with one, or drop fit-bias from method.after.",
+            code="no-bias",
         )
     return linear.bias
 
@@ -174,13 +178,14 @@ def _linear(head: nn.Module, num_old: int, rule: str) -> nn.Linear:
 def _check_split(num_old: int, num_classes: int) -> None:
     if not 0 < num_old < num_classes:
         raise UserError(
-            f"num_old={num_old} of {num_classes} classes leaves no old or no new class; use 1 to {num_classes - 1}."
+            f"num_old={num_old} of {num_classes} classes leaves no old or no new class; use 1 to {num_classes - 1}.",
+            code="num-old-out-of-range",
         )
 
 
 @dataclass(frozen=True)
 class AfterStep:
-    """What a rule works on.
+    """Input of a rule: the trained student, and held-out images.
 
     Attributes:
         student: the network that a step has just trained; a rule changes its head.
@@ -208,7 +213,7 @@ def _fit_bias(after: AfterStep) -> dict[str, float]:
     return {"alpha": alpha, "beta": beta}
 
 
-# What a method may name under ``after``; each changes the head and returns what it found.
+# What a method may name under ``after``; each changes the head and returns its numbers by name.
 RULES: dict[str, Callable[[AfterStep], dict[str, float]]] = {
     "align-weights": _align_weights,
     "fit-bias": _fit_bias,

@@ -31,16 +31,16 @@ class Learnt:
     """A step's student after training, with the method's rules applied.
 
     Attributes:
-        problem: as it was trained on; its step has the memory from before, and what was held out.
-        method: as it was applied; the first step goes without a teacher.
+        problem: as it was trained on; its step has the memory from before, and the held-out images.
+        method: as it was applied: in the first step without the terms that need a teacher.
         epochs: stage -> its epochs.
         student: in the state of its last epoch.
-        teacher: what taught it; None where nothing did.
+        teacher: the one it learnt from; None without a teacher.
         last, best: states after the last epoch and after the one that validation chose, rules not applied.
         position: where training ended.
         rules: rule -> its numbers.
         answers: to the test images, with the memory after the step.
-        seconds: of all but training.
+        seconds: time spent beside training.
     """
 
     problem: IncrementalProblem
@@ -56,7 +56,7 @@ class Learnt:
     seconds: float
 
     def scores(self) -> Tensor:
-        """``[N, C]`` of the test images, by what answers for the method."""
+        """``[N, C]`` of the test images, by the head or the exemplar means, as the method has it."""
         return self.answers.scores(by_head=self.method.judged_by_head)
 
     def scores_at_best(self, settings: Settings) -> Tensor:
@@ -87,7 +87,7 @@ def train_step(
             afresh (``Step.fresh``), the student itself.
         method: the method.
         settings: how a student is trained, whatever the method.
-        folder: gets what training writes, and training goes on from a checkpoint there; None writes nothing.
+        folder: for the files of training, which resumes from a checkpoint there; None writes nothing.
         reporter: prints progress.
         epochs: of all stages together; None takes the method's own numbers.
         teacher: of the classes before; None takes a copy of the network as it was before it grew.
@@ -131,7 +131,7 @@ def _copy_as_teacher(network: nn.Module, problem: IncrementalProblem, settings: 
 def apply_rules(
     student: nn.Module, state: State, method: Method, problem: IncrementalProblem, settings: Settings
 ) -> dict[str, dict[str, float]]:
-    """Load a state into the student and let the method's rules change it; their numbers."""
+    """Load a state into the student and apply the method's rules to it; returns their numbers."""
     student.load_state_dict(state)
     step = problem.step
     if step.num_old == 0:
@@ -146,7 +146,7 @@ def apply_rules(
 
 
 def without_teacher(method: Method) -> Method:
-    """The part of a method that works where nothing was learnt before: for the first step of an incremental run.
+    """The method without the terms that need a teacher, for the first step of an incremental run.
 
     Terms that read a teacher or an auxiliary head go, and with them stages that have no other; so does balanced
     fine-tuning, for no class is old. Where no term is left, the first stage is cross-entropy alone.

@@ -1,7 +1,7 @@
 """The steps of an incremental run: each is a `train_step` in a folder of its own, and its student teaches the next.
 
-``RUN/steps/N`` has what the loop writes, the step's student, its exemplars (``memory.json``) and at last
-``summary.json``, by which it is finished; a run that goes on reads finished steps and continues in the one that is not.
+``RUN/steps/N`` has the training loop's files, the step's student, its exemplars (``memory.json``) and, written last,
+``summary.json``, which marks it as finished; a resumed run reads finished steps and continues the first that is not.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from gkd.storage.weights import save_weights, state_hash
 
 
 def solve_steps(job: Job) -> tuple[RunSummary, bool]:
-    """Solves every step that is not finished, one after the other; the summary, and whether anything was trained.
+    """Solves every unfinished step in order; returns the summary, and whether anything was trained.
 
     Raises:
         UserError: bad input; a given model of other classes, or one that the student cannot grow out of.
@@ -100,7 +100,7 @@ def _say_what_is_not_learnt(job: Job, problem: IncrementalProblem) -> None:
 
 
 def _judge_given(prepared: Prepared, model: Path, step_folder: Path) -> Done:
-    """The step whose model is given: judged, and its exemplars chosen."""
+    """Judges the model that is given for a step, and chooses its exemplars."""
     problem, settings = as_incremental(prepared.problem), prepared.settings
     step, options, method = problem.step, teacher_section(prepared.experiment), prepared.experiment.method
     check_checksum(options, model)
@@ -112,8 +112,8 @@ def _judge_given(prepared: Prepared, model: Path, step_folder: Path) -> Done:
     answers = step_answers(network, problem, settings, statistics=statistics)
     labels = problem.student.test.labels.cpu()
     accuracy = metrics.accuracy(answers.logits, labels)
-    told = f"The teacher {model} has {accuracy:.2f} % on the test images of its {len(step.seen)} classes"
-    check_expected(options, accuracy, told)
+    sentence = f"The teacher {model} has {accuracy:.2f} % on the test images of its {len(step.seen)} classes"
+    check_expected(options, accuracy, sentence)
     file = named_weights(model, step_folder, prepared.experiment.run.out)
     summary = StepSummary(
         version=VERSION,
@@ -143,7 +143,7 @@ def _judge(prepared: Prepared, problem: IncrementalProblem, scores: Tensor) -> J
 
 
 def _solve(job: Job, prepared: Prepared, before: Done | None, step_folder: Path) -> Done:
-    """Learns a step where its student and teacher come from files, and writes what it leaves."""
+    """Trains a step whose starting network and teacher are read from files, and writes its results."""
     experiment, step = prepared.experiment, as_incremental(prepared.problem).step
     with job.reporter(f"step {step.number + 1}/{len(step.steps)}") as reporter:
         started = time.monotonic()
@@ -164,7 +164,10 @@ def _solve(job: Job, prepared: Prepared, before: Done | None, step_folder: Path)
 
 
 def _keep(prepared: Prepared, learnt: Learnt, before: Done | None, step_folder: Path, seconds: float) -> Done:
-    """Judges a step's student and writes it with its exemplars and summary; ``seconds`` of bookkeeping went before."""
+    """Judges a step's student and writes it with its exemplars and summary.
+
+    ``seconds`` is the bookkeeping time already spent on the step.
+    """
     started = time.monotonic()
     problem, student = learnt.problem, learnt.student
     step, answers, position = problem.step, learnt.answers, learnt.position
@@ -175,7 +178,7 @@ def _keep(prepared: Prepared, learnt: Learnt, before: Done | None, step_folder: 
     hashes, correct = hashes_of(student, before), {"last": pack(metrics.correctness(scores, labels))}
     parameters = count_parameters(student)
     best: Judged | Chosen = Chosen(epoch=position.best_epoch, validation=rounded(position.best_metric))
-    if problem.is_last:  # the best of a step on the way leads nowhere
+    if problem.is_last:  # later steps grow out of the last epoch's student
         scores = learnt.scores_at_best(prepared.settings)
         best = _judge(prepared, problem, scores).model_copy(update=dict(best))
         correct["best"] = pack(metrics.correctness(scores, labels))

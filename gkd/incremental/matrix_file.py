@@ -1,4 +1,4 @@
-"""The accuracy matrices of an incremental run as a file: rows by step, and every number that is read off them."""
+"""The accuracy matrices of an incremental run as a file: rows by step, and the numbers computed from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_matrices(folder: Path, steps: Steps, done: Sequence[StepSummary]) -> M
         done: the summaries of the finished steps, the first of which may be later than step 1.
 
     Returns:
-        What is in the file.
+        The file's content.
     """
     counts = torch.tensor(done[-1].test_images)
     first = done[0].step - 1
@@ -56,7 +56,7 @@ def write_matrices(folder: Path, steps: Steps, done: Sequence[StepSummary]) -> M
 
 
 def _summary(matrix: Tensor, counts: Tensor, first: int) -> dict[str, float | None]:
-    """The numbers of one matrix; the classes of a given model are one step, whatever steps brought them."""
+    """The summary of one matrix; all classes of a given first model count as one step."""
     if first:
         of_given = matrix[first:, : first + 1] * counts[: first + 1] / counts[: first + 1].sum()
         matrix = torch.cat([of_given.sum(1, keepdim=True), matrix[first:, first + 1 :]], 1)
@@ -66,5 +66,5 @@ def _summary(matrix: Tensor, counts: Tensor, first: int) -> dict[str, float | No
 
 
 def read_matrices(folder: Path) -> Matrices:
-    """What ``write_matrices`` wrote into a run folder; a UserError where it is damaged."""
+    """Reads ``matrix.json`` of a run folder; a UserError where it is damaged."""
     return read_record(folder / MATRIX, Matrices)

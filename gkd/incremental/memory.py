@@ -1,4 +1,4 @@
-"""Exemplar memory: a few images of each class seen before, as numbers of samples and never as copies.
+"""Exemplar memory: a few images of each class seen before, as sample numbers, never as copies.
 
 A memory refers to one image set, that of all classes; a step trains on ``cat(numbers of its images, memory.samples)``.
 Each class's exemplars stand in the order in which they were chosen, and every choice here is greedy: the first m of a
@@ -25,9 +25,9 @@ def exemplars_per_class(
     """m, how many exemplars each of ``num_classes`` seen classes may have; 0 where neither budget is given.
 
     Args:
-        num_classes: classes seen so far; the final number tells early whether a total will do.
+        num_classes: classes seen so far; the final number checks a total in advance.
         memory_total: K exemplars for all classes together: m = ⌊K / num_classes⌋, which falls as classes arrive.
-        memory_per_class: m itself, for good.
+        memory_per_class: m itself, the same after every step.
 
     Raises:
         UserError: both budgets, or one with less than an exemplar a class.
@@ -35,17 +35,20 @@ def exemplars_per_class(
     if memory_total is not None and memory_per_class is not None:
         raise UserError(
             f"A memory has a total or a number of exemplars per class, but memory_total {memory_total} and "
-            f"memory_per_class {memory_per_class} were both given; leave one out."
+            f"memory_per_class {memory_per_class} were both given; leave one out.",
+            code="budgets-not-together",
         )
     if memory_total is not None and memory_total < num_classes:
         raise UserError(
             f"A memory_total of {memory_total} is less than one exemplar for each of {num_classes} classes; use at "
-            f"least {num_classes}, or leave it out for no memory."
+            f"least {num_classes}, or leave it out for no memory.",
+            code="memory-out-of-range",
         )
     if memory_per_class is not None and memory_per_class < 1:
         raise UserError(
             f"A memory_per_class of {memory_per_class} is less than one exemplar; use 1 or more, or leave it out for "
-            "no memory."
+            "no memory.",
+            code="memory-out-of-range",
         )
     return memory_total // num_classes if memory_total is not None else memory_per_class or 0
 
@@ -78,7 +81,7 @@ class Memory:
         return Memory({name: samples[:per_class] for name, samples in self.exemplars.items()})
 
     def add(self, exemplars: Mapping[str, Tensor]) -> Memory:
-        """With those of new classes behind.
+        """The memory with the exemplars of further classes appended.
 
         Raises:
             ValueError: a class that is here already.
@@ -89,12 +92,12 @@ class Memory:
         return Memory({**self.exemplars, **exemplars})
 
     def as_lists(self) -> dict[str, list[int]]:
-        """What JSON can hold; `memory_of_lists` reads it."""
+        """Class name -> sample numbers, for JSON; `memory_of_lists` reads it."""
         return {name: samples.tolist() for name, samples in self.exemplars.items()}
 
 
 def memory_of_lists(lists: Mapping[str, Sequence[int]], images: ImageSet) -> Memory:
-    """The memory that ``as_lists`` wrote, checked against the images that it means.
+    """The memory that ``as_lists`` wrote, checked against the images that its numbers refer to.
 
     Raises:
         UserError: a sample that the images do not have, or that is of another class there.
@@ -109,7 +112,8 @@ def memory_of_lists(lists: Mapping[str, Sequence[int]], images: ImageSet) -> Mem
         if not valid or bool((labels[samples] != images.space.column(name)).any()):
             raise UserError(
                 f"The memory's exemplars of the class {name!r} are not images of it in {images.name}; use the memory "
-                "with the data that it was chosen from."
+                "with the data that it was chosen from.",
+                code="other-images",
             )
         exemplars[name] = samples
     return Memory(exemplars)
@@ -139,7 +143,7 @@ def choose_exemplars(
     Args:
         images: the image set of all classes.
         classes: whose exemplars to choose, in the order of arrival.
-        count: m; a class with fewer images gives them all.
+        count: m; all images of a class with fewer.
         selection: ``"herding"`` (iCaRL), ``"closest"`` to the class's mean, or ``"random"`` by seed and class name,
             whichever other classes are present.
         samples: int64 ``[n]``, numbers of the images to choose among (see `samples_of`); None means all.
@@ -170,7 +174,10 @@ def choose_exemplars(
     for name in classes:
         of_class = by_class[images.space.column(name)]
         if len(of_class) == 0:
-            raise UserError(f"The class {name!r} has no image in {images.name} to choose an exemplar from.")
+            raise UserError(
+                f"The class {name!r} has no image in {images.name} to choose an exemplar from.",
+                code="class-without-images",
+            )
         if selection == "random":
             order = random_order(name, len(of_class), seed=seed)[:count]
         else:
@@ -230,7 +237,8 @@ def _unit_rows(embedding: Tensor) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(squares).all():
         raise UserError(
             "The embeddings to choose exemplars by are not finite; the network that gave them has diverged, so train "
-            "it with a smaller learning rate."
+            "it with a smaller learning rate.",
+            code="embedding-not-finite",
         )
     some = squares > 0
     unit: np.ndarray = rows / np.sqrt(np.where(some, squares, 1))[:, None]
@@ -238,5 +246,5 @@ def _unit_rows(embedding: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mean(rows: np.ndarray) -> np.ndarray:
-    """Of the rows, as a product: several times as fast as ``rows.mean(0)`` for few rows."""
+    """The mean of the rows, as a product: several times as fast as ``rows.mean(0)`` for few rows."""
     return np.full(len(rows), 1 / len(rows), rows.dtype) @ rows

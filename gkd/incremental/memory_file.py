@@ -13,7 +13,7 @@ MEMORY = "memory.json"
 
 
 def write_memory(step_folder: Path, memory: Memory, step: Step) -> None:
-    """Writes the exemplars, with the fingerprint of the images that they are numbers of."""
+    """Writes the exemplars, with the fingerprint of the images that their numbers refer to."""
     content = {"images": step.images.fingerprint(), "exemplars": memory.as_lists()}
     write_json(step_folder / MEMORY, content)
 
@@ -28,6 +28,7 @@ def read_memory(step_folder: Path, step: Step) -> Memory:
     if not path.is_file():
         raise UserError(
             f"{path}, the exemplars, does not exist; remove summary.json of the run and repeat its command, to make it "
-            "anew."
+            "anew.",
+            code="memory-missing",
         )
     return memory_of_lists(read_json(path, keys=("exemplars",))["exemplars"], step.images)

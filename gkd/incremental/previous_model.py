@@ -24,8 +24,8 @@ class Before:
     """The previous step's model.
 
     Attributes:
-        weights: its file.
-        given: whether it is the experiment's teacher, so of its network, rather than a student of this run.
+        weights: its weight file.
+        given: whether it is the experiment's teacher, built by the teacher section, not a student of this run.
     """
 
     weights: Path
@@ -37,11 +37,12 @@ def old_network(prepared: Prepared, before: Before, num_classes: int) -> nn.Modu
     experiment, settings = prepared.experiment, prepared.settings
     section = teacher_section(experiment) if before.given else experiment.student
     metadata = WeightMetadata.read(before.weights)
-    options_of(section, metadata, before.weights)  # another network is the first thing to say
+    options_of(section, metadata, before.weights)  # reports another network before other classes
     if metadata.classes is not None and len(metadata.classes) != num_classes:
         raise UserError(
             f"The model {before.weights} has {len(metadata.classes)} classes, but {num_classes} have come by then; "
-            "choose task.base and task.start_from to fit it."
+            "choose task.base and task.start_from to fit it.",
+            code="other-classes",
         )
     network = load_network(section, before.weights, prepared.problem.student.train, num_classes).network
     return network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -69,17 +70,19 @@ def check_given_model(prepared: Prepared, before: Before, step: Step) -> None:
     if any(abs(a - b) > 1e-3 for values in pairs for a, b in values):
         raise UserError(
             f"The model {weights} has its input normalised by {of_model}, and the student that is to grow out of it by "
-            f"{of_student}; set data.mean and data.std to those of the model."
+            f"{of_student}; set data.mean and data.std to those of the model.",
+            code="other-normalisation",
         )
     teacher, student = teacher_section(experiment), experiment.student
     options = options_of(teacher, WeightMetadata.read(weights), weights)
-    # It may be expanded already.
+    # The saved network may have been expanded.
     options = {key: value for key, value in options.items() if key != EXTRACTORS}
     if (teacher.network, options) != (student.network, student.options):
         raise UserError(
             f"The model of step {step.start_from + 1} is {teacher.network} with the options {options}, and the student "
             f"{student.network} with {student.options}, which cannot grow out of it; make them the same, or set "
-            "task.fresh_student=true."
+            "task.fresh_student=true.",
+            code="other-network",
         )
 
 
@@ -92,12 +95,13 @@ def check_columns(weights: Path, names: tuple[str, ...]) -> None:
     column = columns.index(odd)
     raise UserError(
         f"The model {weights} is of another class order: its column {column} is {odd!r}, where the task has "
-        f"{names[column]!r}; set task.order to that of the model, or give a model of these classes."
+        f"{names[column]!r}; set task.order to that of the model, or give a model of these classes.",
+        code="other-class-order",
     )
 
 
 def network_of_step(prepared: Prepared, before: Before | None) -> nn.Module:
-    """What a step's student starts from: a new network, or the previous step's, checked that it can grow.
+    """The network that a step's student starts from: a new one, or the previous step's, checked to fit the student.
 
     Raises:
         UserError: a given model of other classes, of another network than the student, or normalised otherwise.
@@ -115,7 +119,10 @@ def network_of_step(prepared: Prepared, before: Before | None) -> nn.Module:
 
 
 def step_teacher(prepared: Prepared, before: Before) -> tuple[Teacher | None, Prepared]:
-    """The teacher of a step and the run with its classes; None where a copy of what the student starts from will do."""
+    """The teacher of a step, and the run with the teacher's classes.
+
+    None where the method needs no teacher, or where a copy of the network that the student starts from teaches.
+    """
     settings, problem = prepared.settings, as_incremental(prepared.problem)
     if not prepared.experiment.method.needs_teacher:
         return None, prepared

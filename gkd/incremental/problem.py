@@ -1,4 +1,4 @@
-"""IncrementalProblem: the problem of one step, with the classes of all steps and what is remembered of old ones."""
+"""IncrementalProblem: the problem of one step, with the classes of all steps and the exemplars of old ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class IncrementalProblem(Problem):
     """One step; the student's training images are those of its new classes and, behind them, the exemplars.
 
     Attributes:
-        step: where the problem stands.
+        step: the step's classes, training images and memory.
     """
 
     step: Step = field(kw_only=True)
@@ -58,7 +58,7 @@ class IncrementalProblem(Problem):
         return sizes
 
     def uses_teacher(self, method: Method) -> bool:
-        """A teacher is the model of the step before the first, whatever the method."""
+        """True: the experiment's teacher is the first step's model, whatever the method."""
         return True
 
     def images(self, data: str, *, seed: int) -> ImageSet:
@@ -75,7 +75,7 @@ class IncrementalProblem(Problem):
         return self._at(self.step.with_memory(memory))
 
     def without(self, held_out: Tensor) -> Self:
-        """The problem whose student does not train on some images, whichever a stage asks for.
+        """The problem without some of the training images, in every stage.
 
         Args:
             held_out: int64 ``[n]``, their numbers (``gkd.incremental.step.hold_out``).
@@ -106,7 +106,7 @@ class IncrementalProblem(Problem):
 
 
 def as_incremental(problem: Problem) -> IncrementalProblem:
-    """A problem that is known to be a step's; a TypeError where it is another."""
+    """The problem, typed as an incremental step; a TypeError where it is none."""
     if not isinstance(problem, IncrementalProblem):
         raise TypeError(f"the problem {problem.name!r} is no incremental step")
     return problem
@@ -121,12 +121,12 @@ def step_problems(
     fresh: bool = False,
     base_epochs: int | None = None,
 ) -> Iterator[IncrementalProblem]:
-    """One problem a step, without exemplars, which follow from the models of the steps before.
+    """One problem a step, without exemplars, which the models of earlier steps choose.
 
     Args:
         images: of all classes, or more.
         steps: the classes that each step brings.
-        rehearsal: how exemplars are remembered.
+        rehearsal: budget and selection of exemplars.
         start_from, fresh, base_epochs: as of ``Step``.
 
     Raises:

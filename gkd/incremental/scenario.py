@@ -1,4 +1,4 @@
-"""Incremental scenarios: in which order classes arrive, and in which steps.
+"""Incremental scenarios: the order in which classes arrive, and their division into steps.
 
 Steps are tuples of class names. The labels of an incremental student are in the order of arrival, so the columns of a
 growing head never move: those of a step follow all earlier ones.
@@ -61,13 +61,15 @@ def class_steps(space: LabelSpace, *, base: int, increment: int, order: Order = 
     if base < 0 or increment < 1:
         raise UserError(
             f"An incremental scenario has a base of 0 or more classes and an increment of 1 or more, but base {base} "
-            f"and increment {increment} were given."
+            f"and increment {increment} were given.",
+            code="scenario-out-of-range",
         )
     first = base or increment
     if first + increment > len(space):
         raise UserError(
             f"A base of {first} classes and an increment of {increment} need {first + increment} classes, but the data "
-            f"has {len(space)}; use base + increment <= {len(space)}."
+            f"has {len(space)}; use base + increment <= {len(space)}.",
+            code="too-few-classes",
         )
     names = arrival_order(space, order).names
     starts = [0, *range(first, len(names), increment), len(names)]
@@ -75,7 +77,7 @@ def class_steps(space: LabelSpace, *, base: int, increment: int, order: Order = 
 
 
 def given_steps(space: LabelSpace, steps: Sequence[Sequence[str | int]]) -> Steps:
-    """Steps that a user lists, checked.
+    """Steps from a user's list, checked, with classes by name.
 
     Args:
         space: the data's classes in their natural order.
@@ -85,15 +87,17 @@ def given_steps(space: LabelSpace, steps: Sequence[Sequence[str | int]]) -> Step
         UserError: fewer than two steps, an empty one, or steps that together repeat, miss or do not know a class.
     """
     if len(steps) < 2:
-        raise UserError(f"An incremental scenario needs at least 2 steps; {len(steps)} were given.")
+        raise UserError(
+            f"An incremental scenario needs at least 2 steps; {len(steps)} were given.", code="too-few-steps"
+        )
     for number, step in enumerate(steps, 1):
         if len(step) == 0:
-            raise UserError(f"Step {number} has no class; give every step at least one.")
+            raise UserError(f"Step {number} has no class; give every step at least one.", code="empty-step")
     return _each_once(space, steps, "The list of steps")
 
 
 def folder_steps(space: LabelSpace) -> Steps:
-    """Steps of classes named STEP/CLASS, as data of step folders have them, in the order of the classes.
+    """Steps from class names STEP/CLASS, as step-folders data has them, in the order of the classes.
 
     Raises:
         UserError: a class of another name, or fewer than two steps.
@@ -104,7 +108,8 @@ def folder_steps(space: LabelSpace) -> Steps:
         if not slash:
             raise UserError(
                 "task.steps=folders takes the steps from classes named STEP/CLASS, but the data has the class "
-                f"{name!r}; use data.name=step-folders, or list the classes of each step."
+                f"{name!r}; use data.name=step-folders, or list the classes of each step.",
+                code="class-without-step",
             )
         steps.setdefault(step, []).append(name)
     return given_steps(space, list(steps.values()))
@@ -112,19 +117,22 @@ def folder_steps(space: LabelSpace) -> Steps:
 
 def _each_once(space: LabelSpace, groups: Sequence[Sequence[str | int]], what: str) -> Steps:
     """Names of grouped classes, refused unless they hold every class of the space exactly once."""
-    # One entry at a time: a space of them all would refuse a repeated class in another sentence.
+    # One entry at a time: a selection of all would refuse a repeated class with a vaguer sentence.
     named = tuple(tuple(space.select([entry]).names[0] for entry in group) for group in groups)
     seen: set[str] = set()
     for name in (name for group in named for name in group):
         if name in seen:
-            raise UserError(f"{what} names the class {name!r} twice; every class arrives once.")
+            raise UserError(
+                f"{what} names the class {name!r} twice; every class arrives once.", code="class-twice"
+            )
         seen.add(name)
     missing = [name for name in space if name not in seen]
     if missing:
         shown = ", ".join(repr(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise UserError(
             f"{what} misses {len(missing)} of the data's {len(space)} classes ({shown}); name every class, or use data "
-            "without them."
+            "without them.",
+            code="class-missing",
         )
     return named
 

@@ -1,7 +1,7 @@
 """Problems over the same classes, each student starting from the one before, as domain-incremental tasks have them.
 
-``RUN/problems/N`` has what an ordinary run of the N-th problem leaves, by whose summary it is finished; the run's own
-folder gets what the last one left, and a summary with the last student's accuracy on every problem's test images.
+``RUN/problems/N`` has the files of an ordinary run of the N-th problem, whose summary marks it as finished; the run's
+folder gets copies of the last problem's, and a summary with the last student's accuracy on every problem's test images.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from gkd.training.predictions import student_outputs
 
 
 def solve_sequence(job: Job) -> tuple[RunSummary, bool]:
-    """Solves one problem after the other; the summary, and whether anything was trained now.
+    """Solves one problem after the other; returns the summary, and whether anything was trained.
 
     The first student is taught by the experiment's teacher, where it has one; each later one by the student before, of
-    which it is a copy when it starts.
+    which it starts as a copy.
 
     Raises:
         UserError: bad input; a problem over other classes than the first.
@@ -60,12 +60,13 @@ def solve_sequence(job: Job) -> tuple[RunSummary, bool]:
 
 
 def _next(prepared: Prepared, problem: Problem) -> tuple[Teacher, Prepared]:
-    """The student so far as the teacher of the next problem, and the run at that problem."""
+    """The student so far as the teacher of the next problem, and the run with that problem."""
     space, settings = prepared.problem.student.space, prepared.settings
     if problem.student.space != space:
         raise UserError(
             f"The problem {problem.name} is over other classes than those before it, and its student starts from "
-            "theirs; let every problem of the task have the same classes in the same order."
+            "theirs; let every problem of the task have the same classes in the same order.",
+            code="other-classes",
         )
     network = copy.deepcopy(prepared.student)
     teacher = Teacher(network, space, mean=settings.mean, std=settings.std)
@@ -79,7 +80,7 @@ def _taught(problem: Problem, space: LabelSpace) -> Problem:
 
 
 def _solve(job: Job, prepared: Prepared, teacher: Teacher | None, folder: Path) -> RunSummary:
-    """Trains the student on one problem, or reads what has come of it; it is then in its last state."""
+    """Trains the student on one problem, or reads its finished run; leaves the student in its last state."""
     problem, student, settings = prepared.problem, prepared.student, prepared.settings
     done = finished(folder)
     if done is None:

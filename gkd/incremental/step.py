@@ -1,4 +1,4 @@
-"""Incremental steps: which classes and images each of them has, and what is remembered in between."""
+"""Incremental steps: the classes and training images of each, and the exemplar memory between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gkd.incremental.scenario import Steps, seen_classes
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """How much of the old classes is remembered, and how it is chosen.
+    """Budget and selection of the exemplar memory.
 
     Attributes:
         memory_total, memory_per_class: the budget, one of them (``gkd.incremental.memory.exemplars_per_class``) or
@@ -37,14 +37,14 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Step:
-    """Where an incremental problem stands.
+    """One step of an incremental scenario: its classes, training images and exemplar memory.
 
     Attributes:
         number: of the step, from 0.
         steps: the classes that each step brings.
         images: the training images of all classes, whose columns are in the order of arrival; the memory's samples
             are numbers of these.
-        rehearsal: how the memory is made.
+        rehearsal: budget and selection of the memory.
         start_from: the step, from 0, whose model is the experiment's teacher where it has one.
         fresh: the student is a new network, rather than the old one with further classes.
         base_epochs: epochs of step 0 instead of ``run.epochs``.
@@ -86,7 +86,7 @@ class Step:
         return self._trained_on(samples_of(self.images, self.new))
 
     def seen_images(self) -> ImageSet:
-        """All images of all classes so far, which no memory may have, but those held out."""
+        """All images of all classes so far, whatever the memory holds, but those held out."""
         return self._trained_on(samples_of(self.images, self.seen.names))
 
     def rehearsed_images(self) -> ImageSet:
@@ -97,11 +97,11 @@ class Step:
         return self.chosen(samples[~torch.isin(samples, self.held_out)])
 
     def lacking(self) -> list[str]:
-        """The classes that have come and have no exemplar yet: the new ones, or all where a model was given."""
+        """The classes seen so far without an exemplar: the new ones, or all where a model was given."""
         return [name for name in self.seen if name not in self.memory.exemplars]
 
     def with_memory(self, memory: Memory) -> Step:
-        """The step with what was remembered of those before."""
+        """The step with the exemplars of earlier steps."""
         return replace(self, memory=memory)
 
     def remembers(self) -> bool:
@@ -110,12 +110,12 @@ class Step:
 
 
 def remember(step: Step, samples: Tensor, embedding: Tensor, *, seed: int) -> Memory:
-    """The memory after a step: fewer of each class where a total is shared, and exemplars of the classes without any.
+    """The memory after a step: each class cut to the budget, and new exemplars of the classes without any.
 
     Args:
         step: with the memory from before it.
-        samples: int64 ``[n]``, numbers of images, those of the classes to choose exemplars of among them.
-        embedding: ``[n, D]`` of them.
+        samples: int64 ``[n]``, numbers of images; exemplars are chosen among those of `Step.lacking`'s classes.
+        embedding: ``[n, D]`` of ``samples``.
         seed: of a random choice.
     """
     per_class = step.rehearsal.per_class(len(step.seen))
@@ -137,24 +137,25 @@ def num_held_out(share: float, fewest: int) -> int:
     """How many images of each class are kept from training, where the class with the fewest has ``fewest`` exemplars.
 
     Raises:
-        UserError: none would be left.
+        UserError: the class with the fewest would have none left to train on.
     """
     count = max(1, round(share * fewest))
     if count >= fewest:
         raise UserError(
             f"The method keeps {count} of each class's exemplars from training, but a class has {fewest}; use a larger "
-            "task.memory_per_class or task.memory_total."
+            "task.memory_per_class or task.memory_total.",
+            code="too-few-exemplars",
         )
     return count
 
 
 def hold_out(step: Step, share: float, *, seed: int) -> Tensor:
-    """Images to keep from training: of each old class the last of its exemplars, of each new one as many.
+    """Images to keep from training: the last exemplars of each old class, and as many random images of each new one.
 
     Args:
         step: with its memory.
-        share: of the exemplars of a class, at least one image.
-        seed: draws those of the new classes.
+        share: the fraction of a class's exemplars; at least one image.
+        seed: draws the images of the new classes.
 
     Returns:
         Int64 ``[n]``: their numbers in ``step.images``.

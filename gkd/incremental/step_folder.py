@@ -1,4 +1,4 @@
-"""What a finished incremental step leaves in its folder, and how it is read again: whole, or not at all."""
+"""Files of a finished incremental step: written when it ends, and read again only where all are intact."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Done:
     """A finished step.
 
     Attributes:
-        model: what the next step grows out of and learns from.
+        model: the step's, which the next step grows out of and learns from.
         memory: the exemplars of all classes so far.
         summary: the step's results.
     """
@@ -35,13 +35,13 @@ class Done:
 
     @property
     def hash(self) -> str | None:
-        """Of the model's state; None of a step that an earlier version of gkd finished."""
-        given = self.summary.given
-        return self.summary.hashes.get("last") or (None if given is None else given.hash)
+        """Hash of the model's state; None where an earlier version of gkd finished the step."""
+        given_model = self.summary.given
+        return self.summary.hashes.get("last") or (None if given_model is None else given_model.hash)
 
 
 def hashes_of(student: nn.Module, before: Done | None) -> dict[str, str | None]:
-    """For a step's summary: the state of its student, and of the model that it learnt from."""
+    """Hashes for a step's summary: of its student's state, and of the model that the student learnt from."""
     return {"before": before.hash if before else None, "last": state_hash(student)}
 
 
@@ -55,18 +55,18 @@ def keep_step(step_folder: Path, model: Before, memory: Memory, step: Step, summ
 def read_step(
     step_folder: Path, step: Step, before: Done | None, model: Path | None, console: Console
 ) -> Done | None:
-    """A step as its folder has it.
+    """Reads a finished step from its folder.
 
     Args:
         step_folder: the step's folder.
-        step: where the problem stands.
+        step: the step, whose images the exemplars are of.
         before: the step before, as it is now.
         model: the weights of the step's model where that is the experiment's teacher.
-        console: where to say what is damaged.
+        console: prints which files are damaged.
 
     Returns:
-        None where the step is not finished, and where something has damaged its files since: it is then made anew,
-        from its last checkpoint where that is whole.
+        None where the step is not finished, or its files were changed since: it is then trained again, from its
+        last checkpoint where that is intact.
 
     Raises:
         UserError: a student that learnt from another model than there is now.
@@ -79,9 +79,11 @@ def read_step(
         if model is None:
             _check_students(step_folder, summary)
         elif summary.given is None or summary.given.sha256 != sha256(model):
-            raise UserError(f"the model {model} is another file than the step was judged with")
+            raise UserError(
+                f"the model {model} is another file than the step was judged with", code="other-weights"
+            )
         if not (step_folder / MEMORY).is_file():
-            raise UserError(f"{step_folder / MEMORY}, its exemplars, is gone")
+            raise UserError(f"{step_folder / MEMORY}, its exemplars, is gone", code="memory-missing")
         done = Done(Before(weights, given=model is not None), read_memory(step_folder, step), summary)
     except UserError as error:
         console.print(
@@ -95,7 +97,8 @@ def read_step(
         raise UserError(
             f"The student in {step_folder} learnt from another model of step {step.number} than there is now; remove "
             f"the folders of step {step.number + 1} and of those after it, to train them again, or bring that model "
-            "back."
+            "back.",
+            code="other-model",
         )
     return done
 
@@ -104,7 +107,10 @@ def _check_students(step_folder: Path, summary: StepSummary) -> None:
     """Refuses weight files that are not those that the step wrote."""
     for which, expected in summary.hashes.items():
         if which in WEIGHTS and tensors_hash(read_weights(step_folder / WEIGHTS[which])[0]) != expected:
-            raise UserError(f"{step_folder / WEIGHTS[which]} holds other weights than the step left there")
+            raise UserError(
+                f"{step_folder / WEIGHTS[which]} holds other weights than the step left there",
+                code="other-weights",
+            )
 
 
 def named_weights(weights: Path, step_folder: Path, out: Path) -> WeightsFile:

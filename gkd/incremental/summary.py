@@ -22,7 +22,7 @@ def summarise_steps(
     """Sums up an incremental run whose steps are all finished: the last student, its correctness and the summary.
 
     Args:
-        folder: the run's, with those of its steps in it.
+        folder: the run's, which holds the folders of its steps.
         prepared: with the problem of the last step.
         steps: the summaries of the steps.
         matrices: the accuracy matrices of all of them.
@@ -63,7 +63,7 @@ def summarise_steps(
 
 
 def _given_model(first: StepSummary) -> TeacherResult | None:
-    """The model that stands for the first step, as a run's summary has its teacher; None where it was trained."""
+    """The model given for the first step, as the summary's teacher; None where that step was trained."""
     if first.given is None or first.head_accuracy is None:
         return None
     return TeacherResult(accuracy=first.head_accuracy, induced_accuracy=None, hash=first.given.hash)

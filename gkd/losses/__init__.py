@@ -1,7 +1,7 @@
-"""Losses: what is matched. Pure functions of tensors, and the registry that methods name them by.
+"""Losses: pure functions of tensors, and the registry of the names that methods use.
 
-Each family is a file. A loss is registered beside its function (:mod:`gkd.losses.registry`), and what a file lists in
-its ``__all__`` is a name of this package, so that a new loss is written into one file.
+Each family is a file. A loss is registered beside its function (:mod:`gkd.losses.registry`), and this package exports
+what a file lists in its ``__all__``, so that a new loss is written into one file.
 """
 
 # ruff: noqa: F401, F403, I001
@@ -22,7 +22,7 @@ from gkd.losses.induced import *
 from gkd.losses.episodes import *
 from gkd.losses.incremental import *
 
-# What they are made of.
+# What the losses are built from.
 from gkd.losses.needs import *
 from gkd.losses.registry import *
 from gkd.losses.regressors import *

@@ -1,4 +1,4 @@
-"""What several losses share: the computing precision, row selection, safe row norms, means over rows."""
+"""Helpers of several losses: checks of shapes and labels, means over rows, KL over chosen columns."""
 
 from __future__ import annotations
 
@@ -33,17 +33,21 @@ def check_rows(student: Tensor, other: Tensor, whose: str = "teacher's") -> None
     if student.shape[0] != other.shape[0]:
         raise UserError(
             f"The student's batch has {student.shape[0]} rows, the {whose} {other.shape[0]}; "
-            "give both the same samples in the same order."
+            "give both the same samples in the same order.",
+            code="other-batch-sizes",
         )
 
 
 def aligned_logits(
     student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Both sides in computing precision, unselected rows zero, the teacher without graph; or a refusal."""
+    """Both sides, checked, in computing precision: unselected rows are zero, the teacher is detached."""
     for side, logits in (("student's", student_logits), ("teacher's", teacher_logits)):
         if logits.dim() != 2:
-            raise UserError(f"The {side} logits are {list(logits.shape)}; give [B, C], one row a sample.")
+            raise UserError(
+                f"The {side} logits are {list(logits.shape)}; give [B, C], one row a sample.",
+                code="not-a-matrix",
+            )
     check_rows(student_logits, teacher_logits)
     columns, teacher_columns = student_logits.shape[1], teacher_logits.shape[1]
     if columns != teacher_columns:
@@ -55,7 +59,8 @@ def aligned_logits(
     if columns < 2:
         raise UserError(
             f"Distilling logits needs at least 2 shared classes, not {columns}; "
-            "use a loss on embeddings, such as 'tuples', where the label spaces hardly meet."
+            "use a loss on embeddings, such as 'tuples', where the label spaces hardly meet.",
+            code="too-few-classes",
         )
     return (
         upcast(zero_unselected(student_logits, mask)),
@@ -67,14 +72,15 @@ def columns_of(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
     """Labels ``[B]``, or distributions ``[B, C]``, that fit the logits; those of unselected rows are 0.
 
     Raises:
-        UserError: another number of rows or classes, or a label that is no column. Values are looked at on the CPU
+        UserError: another number of rows or classes, or a label that is no column. Values are checked on the CPU
             alone, where that costs no synchronisation; on a GPU torch's own assertion stops the run.
     """
     check_rows(logits, labels, "labels have")
     labels, columns = zero_unselected(labels, mask), logits.shape[1]
     if labels.dim() == 2 and labels.shape[1] != columns:
         raise UserError(
-            f"The labels are distributions over {labels.shape[1]} classes, the logits have {columns}."
+            f"The labels are distributions over {labels.shape[1]} classes, the logits have {columns}.",
+            code="other-classes",
         )
     if labels.dim() == 1:
         check_range("labels", labels, columns, f"the logits have {columns} columns")
@@ -82,12 +88,13 @@ def columns_of(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def check_range(name: str, numbers: Tensor, count: int, why: str) -> None:
-    """Refuses numbers ``[B]`` outside ``0 .. count − 1``; they are looked at where that costs no synchronisation."""
-    looked_at = numbers.device.type == "cpu" and not torch.compiler.is_compiling()
-    if looked_at and len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < count:
+    """Refuses numbers ``[B]`` outside ``0 .. count − 1``, where looking costs no synchronisation."""
+    checkable = numbers.device.type == "cpu" and not torch.compiler.is_compiling()
+    if checkable and len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < count:
         raise UserError(
             f"The {name} run from {int(numbers.min())} to {int(numbers.max())}, but {why}; use {name} from 0 to "
-            f"{count - 1}."
+            f"{count - 1}.",
+            code=f"{name}-out-of-range",
         )
 
 
@@ -103,7 +110,7 @@ def centred(rows: Tensor, counted: Tensor | None = None) -> Tensor:
 
 
 def log_softmax_over(logits: Tensor, used: Tensor) -> Tensor:
-    """Log-softmax ``[B, C]`` over the used columns ``[C]``; what the others hold is finite and to be dropped."""
+    """Log-softmax ``[B, C]`` over the used columns ``[C]``; the others are finite, to be dropped."""
     # A finite fill: with −inf a column, or a whole row, would turn 0 · (−inf) into NaN.
     return logits.masked_fill(~used, torch.finfo(logits.dtype).min / 4).log_softmax(1)
 

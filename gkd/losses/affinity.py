@@ -1,4 +1,4 @@
-"""The affinity family: how the samples of a batch compare in each network, and how far the two differ.
+"""The affinity family: distances between two networks' matrices of pairwise affinities within a batch.
 
 Li and Maki's unified view as code: an affinity of every pair of samples, a normalisation of that matrix, a
 distance between the two networks' matrices. :mod:`gkd.losses.similarity` has the published combinations.
@@ -226,25 +226,37 @@ def affinity_refusal(affinity: str, normalisation: str, distance: str, *, degree
     KL and JS compare distributions, so they need rows that sum to one; a row can be divided by its sum only
     where no affinity is negative.
     """
-    for name, given, allowed in (
+    error = _combination_error(affinity, normalisation, distance, degree)
+    return None if error is None else str(error)
+
+
+def _combination_error(affinity: str, normalisation: str, distance: str, degree: int) -> UserError | None:
+    """The error of an undefined combination, or None; see :func:`affinity_refusal`."""
+    for name, value, allowed in (
         ("affinity", affinity, get_args(Affinity)),
         ("normalisation", normalisation, get_args(Normalisation)),
         ("distance", distance, get_args(Distance)),
     ):
-        if given not in allowed:
-            return unknown(name, given, allowed)
+        if value not in allowed:
+            return UserError(unknown(name, value, allowed), code="unknown-option-value")
     if affinity in _EVEN_NON_NEGATIVE and (not isinstance(degree, int) or degree < 1):
-        return f"The degree of {affinity!r} is a whole number of 1 or more, not {degree}."
+        return UserError(
+            f"The degree of {affinity!r} is a whole number of 1 or more, not {degree}.",
+            code="option-out-of-range",
+        )
     if distance in _OF_DISTRIBUTIONS and normalisation not in _LOG_NORMALISATIONS:
-        return (
+        return UserError(
             f"The distance {distance!r} compares distributions, but the normalisation {normalisation!r} does not make "
-            "rows sum to one; use 'row-softmax' or 'row-sum', or the distance 'l2', 'l1' or 'smooth-l1'."
+            "rows sum to one; use 'row-softmax' or 'row-sum', or the distance 'l2', 'l1' or 'smooth-l1'.",
+            code="needs-distributions",
         )
     non_negative = affinity in _NON_NEGATIVE or (affinity in _EVEN_NON_NEGATIVE and degree % 2 == 0)
     if normalisation == "row-sum" and not non_negative:
-        return (
+        return UserError(
             f"The normalisation 'row-sum' needs affinities of 0 or more, but {affinity!r} can be negative; use "
-            "'row-softmax', or 'shifted-cosine' instead of 'cosine', or an even degree of 'polynomial' or 'taylor-rbf'."
+            "'row-softmax', or 'shifted-cosine' instead of 'cosine', or an even degree of 'polynomial' or "
+            "'taylor-rbf'.",
+            code="needs-non-negative-affinities",
         )
     return None
 
@@ -314,9 +326,9 @@ def affinity_loss(
     Paper:
         Li, Maki: Towards a Unified View of Affinity-Based Knowledge Distillation, arXiv 2209.15555, 2022.
     """
-    reason = affinity_refusal(affinity, normalisation, distance, degree=degree)
-    if reason is not None:
-        raise UserError(reason)
+    error = _combination_error(affinity, normalisation, distance, degree)
+    if error is not None:
+        raise error
     check_rows(student, teacher)
     kernel = _Kernel(bandwidth, degree, offset)
     if student.numel() == 0:

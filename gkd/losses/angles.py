@@ -12,7 +12,7 @@ from gkd.losses.signature import Mask
 
 __all__ = ["rkd_angle_loss"]
 
-# Anchors at a time: so many that their cosines fill about this many elements.
+# Anchors are taken in chunks whose cosines [A, B, B] fill about this many elements.
 CHUNK_ELEMENTS = 2**22
 
 

@@ -19,7 +19,7 @@ from gkd.losses.signature import BankLabels, Count, Drawn, Mask, Positive, Range
 __all__ = ["CRDLoss", "CRDQueueLoss", "info_nce_loss", "nce_loss"]
 
 # One product with the whole bank replaces gathering K of its rows for every sample while the bank is at most this
-# many times K. Gathering took 16 times as long at 3 K on a CPU (benchmarks/losses.py), so there they meet far above.
+# many times K. Gathering took 16 times as long at 3 K on a CPU (benchmarks/losses.py): the break-even is far above.
 DENSE_UP_TO = 16
 
 
@@ -157,7 +157,8 @@ class CRDLoss(nn.Module):
         if self.num_samples < 2 or int(counts.max()) == self.num_samples:
             raise UserError(
                 f"CRD has no negative for a sample among {self.num_samples} of one class; give it samples of two "
-                "classes or more, or negatives_from: other-samples."
+                "classes or more, or negatives_from: other-samples.",
+                code="no-negatives",
             )
         self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
         self.projections = _Projections(student, teacher, dim)
@@ -215,11 +216,12 @@ class CRDLoss(nn.Module):
 
     def _check_index(self, student_embedding: Tensor, index: Tensor) -> None:
         check_rows(student_embedding, index, "index has")
-        looked_at = index.device.type == "cpu" and len(index) and not torch.compiler.is_compiling()
-        if looked_at and not 0 <= int(index.min()) <= int(index.max()) < self.num_samples:
+        checkable = index.device.type == "cpu" and len(index) and not torch.compiler.is_compiling()
+        if checkable and not 0 <= int(index.min()) <= int(index.max()) < self.num_samples:
             raise UserError(
                 f"The index runs from {int(index.min())} to {int(index.max())}, but the banks hold {self.num_samples} "
-                "samples; give each row's number in the training set, from 0."
+                "samples; give each row's number in the training set, from 0.",
+                code="index-out-of-range",
             )
 
     def _scores(self, rows: Tensor, bank: Tensor, chosen: Tensor) -> Tensor:
@@ -249,9 +251,10 @@ class CRDLoss(nn.Module):
 
     @torch.no_grad()
     def _moved(self, bank: Tensor, index: Tensor, rows: Tensor, mask: Tensor | None) -> Tensor:
-        """The bank after a step.
+        """The bank with the batch's entries updated.
 
-        A new tensor after the dense product, whose backward pass reads the old one; the gathered rows are copies.
+        A new tensor after the dense product, whose backward pass reads the old one; else written in place, since the
+        gathered rows are copies.
         """
         old = bank[index]
         new = unit_rows(self.momentum * old + (1 - self.momentum) * rows).to(bank.dtype)
@@ -321,8 +324,9 @@ class CRDQueueLoss(nn.Module):
     ) -> Tensor:
         check_rows(student_embedding, labels, "labels have")
         student, teacher = self.projections(student_embedding, teacher_embedding, mask)
-        known = labels if mask is None else torch.where(mask, labels, -1)  # -1: neither row nor negative
-        columns = torch.cat([known, self.queue_labels])
+        # -1: neither row nor negative
+        batch_labels = labels if mask is None else torch.where(mask, labels, -1)
+        columns = torch.cat([batch_labels, self.queue_labels])
         allowed = (columns >= 0).unsqueeze(0) & (columns.unsqueeze(0) != labels.unsqueeze(1))
         loss = student.new_zeros(())
         for rows, others, queue in (

@@ -49,7 +49,7 @@ def prototype_loss(
 
     Raises:
         UserError: an unknown metric, a temperature that is not above 0, inputs of different batch sizes, or a way
-            outside its range (looked at on the CPU alone).
+            outside its range (checked on the CPU alone).
 
     Paper:
         Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning, NeurIPS 2017, equations 1 and 2. Normalise,
@@ -58,8 +58,8 @@ def prototype_loss(
     way, owner = _owners(student_embedding, way, support, mask)
     scores, candidates = _prototype_scores(student_embedding, owner, metric, mask)
     log = log_softmax_over(scores / temperature, candidates)
-    own = log.gather(1, way.unsqueeze(1)).squeeze(1)
-    return mean_over_rows(-own, _asked(way, owner, candidates, mask))
+    target = log.gather(1, way.unsqueeze(1)).squeeze(1)
+    return mean_over_rows(-target, _asked(way, owner, candidates, mask))
 
 
 @loss("episode_induced", paper="ours, after Ye, Lu, Zhan, CVPR 2020 and TPAMI 2022")
@@ -105,7 +105,7 @@ def episode_induced_loss(
 
     Raises:
         UserError: an unknown metric, a temperature that is not above 0, inputs of different batch sizes, or a way
-            outside its range (looked at on the CPU alone).
+            outside its range (checked on the CPU alone).
 
     Paper:
         Ye, Lu, Zhan: Distilling Cross-Task Knowledge via Relationship Matching, CVPR 2020, section 4.2, and
@@ -122,7 +122,7 @@ def episode_induced_loss(
 
 
 def _owners(embedding: Tensor, way: Tensor, support: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The ways, and of which way's prototype each row is a part: B for a row that is of none."""
+    """The ways, and the way whose prototype each row is a part of: B for a row that is part of none."""
     check_rows(embedding, way, "ways have")
     check_rows(embedding, support, "support flags have")
     way, count = zero_unselected(way, mask), len(way)

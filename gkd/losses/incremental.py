@@ -1,7 +1,7 @@
 """Losses of incremental steps: over the new classes alone, on sigmoids, and on the cosines of a head.
 
-The teacher of a step is the network before it. ``known [C]`` says which of the student's columns it has: the old
-classes; the others are new. In a first step without a teacher nothing is known and every class is new.
+The teacher of a step is the network before it. ``known [C]`` marks the student's columns that it has too: the old
+classes; the others are new. In a first step without a teacher it is all False, and every class is new.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def cross_entropy_new_loss(
         A 0-dim tensor, float32 for half-precision logits.
 
     Raises:
-        UserError: labels of another number of rows, a label that is no column (looked at on the CPU alone), or a
+        UserError: labels of another number of rows, a label that is no column (checked on the CPU alone), or a
             ``known`` of another number of columns.
 
     Paper:
@@ -77,14 +77,14 @@ def cross_entropy_new_loss(
 def binary_cross_entropy_loss(
     student_logits: Tensor, labels: Tensor, known: Tensor, *, mask: Mask = None
 ) -> Tensor:
-    """One yes-or-no question a new class: iCaRL's classification part.
+    """Binary cross-entropy on each new class: iCaRL's classification part.
 
     ``mean_i Σ_{c new} −[ t_ic · log σ(z_ic) + (1 − t_ic) · log(1 − σ(z_ic)) ]`` with ``t_i = onehot(y_i)``.
 
     Convention: natural logarithm, sum over the new columns, mean over the selected rows, those of old classes among
-    them, for which every answer is no; the value does not scale with B and grows with the number of new classes.
+    them, whose targets are all 0; the value does not scale with B and grows with the number of new classes.
     With `binary_kd_loss` over the old columns the sum is iCaRL's loss but for a constant; the authors' code takes the
-    mean over 100 columns, seen or not, so its learning rates go with the weight 0.01. No selected row, or no new
+    mean over 100 columns, seen or not, so its learning rates belong to the weight 0.01. No selected row, or no new
     class, gives a zero that keeps the graph.
 
     Args:
@@ -97,7 +97,7 @@ def binary_cross_entropy_loss(
         A 0-dim tensor, float32 for half-precision logits.
 
     Raises:
-        UserError: labels of another number of rows, a label that is no column (looked at on the CPU alone), or a
+        UserError: labels of another number of rows, a label that is no column (checked on the CPU alone), or a
             ``known`` of another number of columns.
 
     Paper:
@@ -113,7 +113,7 @@ def binary_cross_entropy_loss(
 
 @loss("binary_kd", paper="Rebuffi et al., CVPR 2017")
 def binary_kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, mask: Mask = None) -> Tensor:
-    """On each old class by itself, the student says yes as surely as the teacher: iCaRL's distillation part.
+    """Binary distillation: on each old class the student's sigmoid follows the teacher's (iCaRL).
 
     ``mean_i Σ_c KL( Bernoulli(σ(z_T,ic)) ‖ Bernoulli(σ(z_S,ic)) )``.
 
@@ -172,7 +172,7 @@ def margin_ranking_loss(
         A 0-dim tensor, float32 for half-precision cosines.
 
     Raises:
-        UserError: labels of another number of rows, a label that is no column (looked at on the CPU alone), or a
+        UserError: labels of another number of rows, a label that is no column (checked on the CPU alone), or a
             ``known`` of another number of columns.
 
     Paper:
@@ -183,12 +183,12 @@ def margin_ranking_loss(
     labels = columns_of(labels, student_cosines, mask)
     cosines = upcast(zero_unselected(student_cosines, mask))
     counted = known[labels] if mask is None else mask & known[labels]
-    own = cosines.gather(1, labels.unsqueeze(1))
-    # A finite fill: an old class that is taken for want of a new one is far below every margin.
+    target = cosines.gather(1, labels.unsqueeze(1))
+    # A finite fill: old classes, which topk takes where new ones are too few, stay far below every margin.
     others = cosines.masked_fill(known, torch.finfo(cosines.dtype).min / 4)
     picked = others.topk(min(hardest, cosines.shape[1]), dim=1).values
     pairs = (~known).sum().clamp(1, hardest)
-    return mean_over_rows((margin - own + picked).clamp_min(0).sum(1) / pairs, counted)
+    return mean_over_rows((margin - target + picked).clamp_min(0).sum(1) / pairs, counted)
 
 
 @loss("nca", paper="Douillard et al., ECCV 2020")
@@ -208,7 +208,7 @@ def nca_loss(
 
     Convention: natural logarithm, mean over the selected rows; the value does not scale with B. In ``target`` the η of
     the margin is a constant to the gradient: a learnt η would else fall below 0, where every sample keeps the margin
-    and none is told from another. In ``shift`` δ is taken from every column and cancels, so that the margin does
+    and the classes are not separated. In ``shift`` δ is taken from every column and cancels, so that the margin does
     nothing, and the class itself, which the sum means to leave out, stays in it as exp(0). The published similarity is
     also 2 s − 2 instead of s, which halves η and δ. No selected row gives a zero that keeps the graph; so does a sample
     without another class.
@@ -218,15 +218,15 @@ def nca_loss(
         student_scale: 0-dim, η, the head's; it gets a gradient, in ``target`` none through η δ.
         labels: int64 ``[B]``, columns of the cosines; not read in unselected rows.
         margin: δ.
-        margin_form: ``target`` takes δ from the sample's own class, ``shift`` is what was published.
+        margin_form: ``target`` takes δ from the sample's own class, ``shift`` is the published code's.
         mask: Bool ``[B]``, the rows that count; None means all.
 
     Returns:
         A 0-dim tensor, float32 for half-precision cosines.
 
     Raises:
-        UserError: an unknown ``margin_form``, labels of another number of rows, or a label that is no column (looked
-            at on the CPU alone).
+        UserError: an unknown ``margin_form``, labels of another number of rows, or a label that is no column (checked
+            on the CPU alone).
 
     Paper:
         Douillard, Cord, Ollion, Robert, Valle: PODNet, ECCV 2020, local similarity classifier; for ``shift``
@@ -239,17 +239,18 @@ def nca_loss(
     if margin_form == "shift":
         scores = scores - scale * margin
         scores = scores - scores.amax(1, keepdim=True)
-        own = scores.gather(1, labels.unsqueeze(1))[:, 0]
-        return mean_over_rows(torch.where(others, scores, 0).logsumexp(1) - own, mask)
-    own = scores.gather(1, labels.unsqueeze(1))[:, 0] - scale.detach() * margin
+        target = scores.gather(1, labels.unsqueeze(1))[:, 0]
+        return mean_over_rows(torch.where(others, scores, 0).logsumexp(1) - target, mask)
+    target = scores.gather(1, labels.unsqueeze(1))[:, 0] - scale.detach() * margin
     rest = scores.masked_fill(~others, torch.finfo(scores.dtype).min / 4).logsumexp(1)
-    return mean_over_rows((rest - own).clamp_min(0), mask)
+    return mean_over_rows((rest - target).clamp_min(0), mask)
 
 
 def _check_known(known: Tensor, logits: Tensor) -> None:
-    """Refuses a list of old classes that is not one of the logits' columns."""
+    """Refuses a ``known`` that has not one entry for each of the logits' columns."""
     if known.shape != logits.shape[1:]:
         raise UserError(
             f"known is {list(known.shape)}, but the logits have {logits.shape[1]} columns; give one truth value a "
-            "column, such as LabelRelation.known."
+            "column, such as LabelRelation.known.",
+            code="other-shapes",
         )

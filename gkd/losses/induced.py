@@ -48,7 +48,7 @@ def induced_classifier_loss(
         student_logits: ``[B, C]``.
         teacher_embedding: ``[B, D]``, not normalised.
         centres: ``[C, D]``, row k the centre of the student's column k, from `class_centres`.
-        labels: int64 ``[B]``, columns of the student's logits; they only say which classes are here.
+        labels: int64 ``[B]``, columns of the student's logits; read only for the classes in the batch.
         teacher_temperature: τ_T; 1 in TPAMI, 2 in CVPR.
         student_temperature: τ_S; 1 in TPAMI's code, 2 in CVPR.
         classes: ``"batch"`` (papers): K = the classes among the selected labels; ``"all"``.
@@ -61,7 +61,7 @@ def induced_classifier_loss(
 
     Raises:
         UserError: an unknown ``classes``, not as many centres as student columns, inputs of different batch
-            sizes, or a label that is no column (looked at on the CPU alone).
+            sizes, or a label that is no column (checked on the CPU alone).
 
     Paper:
         Ye, Lu, Zhan, CVPR 2020, section 4.2; with global centres and weights: Generalized Knowledge
@@ -71,7 +71,8 @@ def induced_classifier_loss(
     if centres.shape[0] != num_classes:
         raise UserError(
             f"There are {centres.shape[0]} centres for {num_classes} student columns; "
-            "give one centre per student class, a zero row where there is none."
+            "give one centre per student class, a zero row where there is none.",
+            code="other-classes",
         )
     check_rows(student_logits, teacher_embedding)
     labels = columns_of(labels, student_logits, mask)

@@ -52,7 +52,7 @@ def attention(maps: Tensor, power: float) -> Tensor:
     """``[B, H·W]``: mean over channels of |map|^power, each row divided by its L2 norm."""
     if power == 2:  # a norm reads the map once, and its gradient writes it once
         return unit_rows((torch.linalg.vector_norm(maps, dim=1).square() / maps.shape[1]).flatten(1))
-    # A common factor of a row goes out with its norm; high powers of large entries would overflow.
+    # A common factor of a row cancels with its norm; high powers of large entries would overflow.
     largest = maps.detach().abs().amax((1, 2, 3), keepdim=True)
     return unit_rows(safe_divide(maps, largest).abs().pow(power).mean(1).flatten(1))
 
@@ -95,10 +95,10 @@ def nst_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> 
         if positions * (channels + other) < channels**2 + channels * other + other**2:
             apart = self_products(student.mT) / channels - teacher.mT @ teacher / other
             return mean_over_rows(apart.square().sum((1, 2)), mask)
-        own = self_products(student).square().mean((1, 2))
-        theirs = (teacher @ teacher.mT).square().mean((1, 2))
+        student_part = self_products(student).square().mean((1, 2))
+        teacher_part = (teacher @ teacher.mT).square().mean((1, 2))
         between = (student @ teacher.mT).square().mean((1, 2))
-    return mean_over_rows(theirs + own - 2 * between, mask)
+    return mean_over_rows(teacher_part + student_part - 2 * between, mask)
 
 
 @loss("fsp", paper="Yim, Joo, Bae, Kim, CVPR 2017")
@@ -116,8 +116,8 @@ def fsp_loss(
     and after.
 
     Convention: mean over the B · C · C' entries, so the value does not scale with B. The larger of the two
-    maps of a network is average-pooled to the smaller. The teacher is a constant. Nothing takes the maps' scale
-    out: the value grows with its fourth power. No row gives a zero that keeps the graph. The networks need
+    maps of a network is average-pooled to the smaller. The teacher is a constant. The maps' scale is not
+    normalised: the value grows with its fourth power. No row gives a zero that keeps the graph. The networks need
     the same numbers of channels, but not the same spatial sizes.
 
     Args:
@@ -140,20 +140,21 @@ def fsp_loss(
     if student.shape[1:] != teacher.shape[1:]:
         raise UserError(
             f"The student's flow matrix is {list(student.shape[1:])}, the teacher's {list(teacher.shape[1:])}: fsp "
-            "needs the same numbers of channels; choose other spots, or a loss such as 'at' that compares any maps."
+            "needs the same numbers of channels; choose other spots, or a loss such as 'at' that compares any maps.",
+            code="other-channels",
         )
     return mean_over_rows((student - teacher).square().mean((1, 2)), mask)
 
 
 def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor:
-    """Inter-channel correlation: channels agree with each other as the teacher's channels do.
+    """Inter-channel correlation: channels correlate with each other as the teacher's channels do.
 
     ``mean_b (1 / C) ‖ G_S,b − G_T,b ‖_F²`` with ``G = rows of F Fᵀ, each divided by its L2 norm``, F the map
     of an image as ``[C, H·W]``.
 
     Convention: divided by C and by the selected rows, as in the authors' CIFAR-100 code; it does not scale with
     B. The teacher is a constant. A channel of zeros is a zero row. No row gives a zero that keeps the graph.
-    The networks need the same number of channels; the authors bring the student there by a 1×1 convolution.
+    The networks need the same number of channels; the authors project the student by a 1×1 convolution.
 
     Args:
         student_map: ``[B, C, H_S, W_S]``.
@@ -176,7 +177,8 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) ->
     if student_map.shape[1] != teacher_map.shape[1]:
         raise UserError(
             f"The student's map has {student_map.shape[1]} channels, the teacher's {teacher_map.shape[1]}: ickd needs "
-            "the same number; choose other spots, or a loss such as 'nst' that compares any channels."
+            "the same number; choose other spots, or a loss such as 'nst' that compares any channels.",
+            code="other-channels",
         )
     student = upcast(zero_unselected(student_map, mask))
     teacher = upcast(zero_unselected(teacher_map.detach(), mask))
@@ -185,7 +187,7 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) ->
 
     def correlation(maps: Tensor) -> Tensor:
         flat = maps.flatten(2)
-        flat = safe_divide(flat, flat.detach().abs().amax((1, 2), keepdim=True))  # the factor goes out again
+        flat = safe_divide(flat, flat.detach().abs().amax((1, 2), keepdim=True))  # the factor cancels again
         with no_autocast(flat):
             return _unit_channels((flat @ flat.mT).unsqueeze(3))
 
@@ -195,7 +197,7 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) ->
 
 @loss("pod", paper="Douillard et al., ECCV 2020")
 def pod_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor:
-    """Pooled outputs: rows and columns of every channel hold as much as they do in the teacher's map.
+    """Pooled outputs: the squared map, summed along rows and along columns, follows the teacher's.
 
     ``mean_b ‖ q_S,b − q_T,b ‖₂`` with ``q = vec( Σ_w F²_chw ‖ Σ_h F²_chw ) / ‖·‖₂``, the squared map summed over its
     width and over its height, one after the other.
@@ -224,7 +226,8 @@ def pod_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> 
     if student.shape[1] != teacher.shape[1]:
         raise UserError(
             f"The student's map has {student.shape[1]} channels, the teacher's {teacher.shape[1]}: pod needs the same "
-            "number; choose other spots, or a loss such as 'at' that compares any maps."
+            "number; choose other spots, or a loss such as 'at' that compares any maps.",
+            code="other-channels",
         )
     if student.numel() == 0:
         return student.sum()
@@ -237,11 +240,12 @@ def pod_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> 
 
 
 def check_map(maps: Tensor) -> None:
-    """Refuses what is no ``[B, C, H, W]``."""
+    """Refuses a tensor that is not ``[B, C, H, W]``."""
     if maps.dim() != 4:
         raise UserError(
             f"A loss on maps got a tensor of shape {list(maps.shape)}; it reads maps of [B, C, H, W], so name a spot "
-            "that is one (0, 1, ... or -1)."
+            "that is one (0, 1, ... or -1).",
+            code="not-a-map",
         )
 
 

@@ -62,13 +62,14 @@ def hint_loss(student: Tensor, teacher: Tensor, *, mask: Mask = None) -> Tensor:
     if student.shape != teacher.shape:
         raise UserError(
             f"The student's output is {list(student.shape[1:])}, the teacher's {list(teacher.shape[1:])}: hints need "
-            "the same shape; use HintLoss, which brings the student there."
+            "the same shape; use HintLoss, which brings the student there.",
+            code="other-shapes",
         )
-    ours = upcast(zero_unselected(student, mask))
-    theirs = upcast(zero_unselected(teacher.detach(), mask))
+    student = upcast(zero_unselected(student, mask))
+    teacher = upcast(zero_unselected(teacher.detach(), mask))
     if student.numel() == 0:
-        return ours.sum()
-    return mean_over_rows((ours - theirs).square().flatten(1).mean(1), mask)
+        return student.sum()
+    return mean_over_rows((student - teacher).square().flatten(1).mean(1), mask)
 
 
 @module_loss("fitnet", hint_loss, paper="Romero et al., ICLR 2015")
@@ -126,7 +127,8 @@ def vid_loss(student_map: Tensor, teacher_map: Tensor, variance: Tensor, *, mask
     if student.shape[1] != teacher.shape[1]:
         raise UserError(
             f"The student's map has {student.shape[1]} channels, the teacher's {teacher.shape[1]}: variational "
-            "information needs the same number; use VIDLoss, which brings the student there."
+            "information needs the same number; use VIDLoss, which brings the student there.",
+            code="other-channels",
         )
     if student.numel() == 0:
         return student.sum()
@@ -144,7 +146,7 @@ class VIDLoss(nn.Module):
 
     Args:
         student, teacher: shapes ``(C, H, W)`` of one sample's maps.
-        initial_variance: what every channel's variance starts from, 1e-4 or more.
+        initial_variance: every channel's variance at the start, 1e-4 or more.
 
     Shapes:
         student_map ``[B, C_S, H_S, W_S]``, teacher_map ``[B, C_T, H_T, W_T]``, mask Bool ``[B]`` -> 0-dim.
@@ -225,7 +227,8 @@ def factor_transfer_loss(
     if of == "factor" and student.shape[1] != teacher.shape[1]:
         raise UserError(
             f"The student's factor has {student.shape[1]} channels, the teacher's {teacher.shape[1]}: of='factor' "
-            "needs the same number; use of='energy'."
+            "needs the same number; use of='energy'.",
+            code="other-channels",
         )
     if student.numel() == 0:
         return student.sum()
@@ -254,7 +257,7 @@ class FactorTransferLoss(nn.Module):
         phase: ``paraphraser`` is the mean squared error of the paraphrased map (the student gets no gradient);
             ``transfer`` is :func:`factor_transfer_loss` of the translator's factor against the paraphraser's, which
             is then a constant. A method has a stage for each, with one term of the same name in both.
-        rate: channels of the factor by those of the teacher's map.
+        rate: channels of the factor divided by those of the teacher's map.
         of: see :func:`factor_transfer_loss`.
 
     Shapes:
@@ -280,7 +283,10 @@ class FactorTransferLoss(nn.Module):
         check_shapes("ft", student, teacher)
         width, factor = teacher[0], int(teacher[0] * rate)
         if factor < 1:
-            raise UserError(f"rate={rate} leaves no channel of the teacher's {width}; use 0.5.")
+            raise UserError(
+                f"rate={rate} leaves no channel of the teacher's {width}; use 0.5.",
+                code="option-out-of-range",
+            )
         self.of: Literal["energy", "factor"] = of
         self.phase = phase
         self.encoder = _coder(nn.Conv2d, (width, width, factor, factor), norm=False)
@@ -295,10 +301,8 @@ class FactorTransferLoss(nn.Module):
         teacher = upcast(zero_unselected(teacher_map.detach(), mask))
         factor = run_layers(self.encoder, teacher, mask)
         if self.phase == "paraphraser":
-            kept = (
-                0 * upcast(zero_unselected(student_map, mask)).sum()
-            )  # the loss is one of the student's graph
-            return kept + hint_loss(run_layers(self.decoder, factor, mask), teacher, mask=mask)
+            zero = 0 * upcast(zero_unselected(student_map, mask)).sum()  # keeps the student's graph
+            return zero + hint_loss(run_layers(self.decoder, factor, mask), teacher, mask=mask)
         check_map(student_map)
         student = run_layers(self.translator, upcast(zero_unselected(student_map, mask)), mask)
         return factor_transfer_loss(student, factor, of=self.of, mask=mask)
@@ -374,15 +378,16 @@ class CCNeighbourLoss(nn.Module):
         teacher = zero_unselected(upcast(teacher_embedding.detach()).flatten(1), mask)
         with no_autocast(student):
             apart = self.student_projection(student) - self.teacher_projection(teacher)
-        # The loss reads |h_S − h_T| alone; so the teacher's projection is trained too.
+        # The loss reads |h_S − h_T| alone and detaches its teacher; like this both projections are trained.
         return cc_neighbour_loss(apart, torch.zeros_like(apart), mask=mask)
 
 
 def check_shapes(loss: str, student: Sequence[int], teacher: Sequence[int]) -> None:
-    """Refuses spots that are no maps."""
+    """Refuses shapes of one sample that are not maps ``(C, H, W)``."""
     for side, shape in (("student", student), ("teacher", teacher)):
         if len(shape) != 3:
             raise UserError(
                 f"The {side}'s spot for {loss!r} gives {list(shape)} a sample; the loss reads maps [C, H, W], so name "
-                "a spot that is one (0, 1, ... or -1)."
+                "a spot that is one (0, 1, ... or -1).",
+                code="not-a-map",
             )

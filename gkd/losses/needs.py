@@ -1,4 +1,4 @@
-"""What a loss may read: the names of its positional parameters, and the facts of each."""
+"""The inputs that a loss may read: the names of its positional parameters, and the properties of each."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["NEEDS", "Need", "reads_teacher"]
 
 @dataclass(frozen=True)
 class Need:
-    """The facts of one thing that a loss may read; what computes it stands in ``gkd.distill.inputs.PROVIDERS``.
+    """The properties of one input of a loss; ``gkd.distill.inputs.PROVIDERS`` says how it is computed.
 
     Attributes:
-        about: what it is, with its shape.
+        about: a description, with its shape.
         from_teacher: it comes from a teacher, so that a term that reads it needs one.
         at_spot: it is the output at the term's spot (``at:``).
         after: it is the output at the spot that follows the term's in the list, so that two spots are needed.
         per_sample: its first dimension is the batch.
-        in_episodes: an episode alone has it.
+        in_episodes: only an episode has it.
         of_one_image: it belongs to one image a row, so that a mixture of images has none.
         interpolates: for mixtures, it can be interpolated from the teacher's outputs for the images.
-        cosine_head: it comes from a head that compares directions (``gkd.models.heads``).
+        cosine_head: it comes from a head that computes cosines (``gkd.models.heads``).
     """
 
     about: str
@@ -73,5 +73,5 @@ NEEDS: dict[str, Need] = {
 
 
 def reads_teacher(needs: Iterable[str]) -> bool:
-    """Whether something among what a loss reads comes from a teacher."""
+    """Whether any of a loss's inputs comes from a teacher."""
     return any(NEEDS[need].from_teacher for need in needs)

@@ -7,7 +7,7 @@ A loss of gkd is registered beside its function::
 
 A third party's is a plain function, or an ``nn.Module`` that is built from the shapes of one sample on both sides; it
 is named under the entry-point group ``gkd.losses`` or, in YAML, as ``loss: pkg.module:name``. It needs no more than its
-signature (``gkd.losses.signature``); a :class:`Loss` in its place says what a signature cannot.
+signature (``gkd.losses.signature``); a :class:`Loss` in its place states what a signature cannot.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Loss:
         paper: where it was published.
         counted: the same function returning ``(loss, count)``, where the loss is a mean over a
             number that the batch decides.
-        refusal: why a set of options is undefined together, or None; asked before training.
-        module: what owns parameters or state around the function, where anything does; built from the shapes of one
-            sample on both sides, it is what a method then calls.
+        refusal: gives the reason why options are undefined together, or None; called before training.
+        module: the class that owns parameters or state around the function, or None; built from the shapes of one
+            sample on both sides, it is called in place of the function.
         takes_mixed_labels: whether ``labels`` may be a distribution over classes.
         prepared_by: the options that a term of the same name must have in an earlier stage, for some options; None
             where nothing must come first.
@@ -65,7 +65,7 @@ class Loss:
 
     @property
     def called(self) -> Callable[..., Tensor]:
-        """What takes the tensors: the module's forward, or the function."""
+        """The callable that takes the tensors: the module's forward, or the function."""
         return self.module.forward if self.module else self.function
 
     @cached_property
@@ -78,12 +78,12 @@ class Loss:
 
     @cached_property
     def needs(self) -> tuple[str, ...]:
-        """What the loss is handed, in order; each name is one of ``NEEDS``."""
+        """The inputs of the loss, in order; each name is one of ``NEEDS``."""
         return self._call.needs
 
     @cached_property
     def spot_needs(self) -> tuple[str, ...]:
-        """Those of its needs that a term's spots decide."""
+        """Those of its inputs that are outputs at a term's spots."""
         return tuple(need for need in self.needs if NEEDS[need].at_spot)
 
     @cached_property
@@ -117,7 +117,7 @@ class Loss:
 
     @property
     def filled(self) -> Mapping[Filled, str]:
-        """What the caller may hand over beside the needs, and by which name."""
+        """The parameters that the caller may fill beside the inputs, by their names."""
         return self._call.filled
 
     @property
@@ -133,7 +133,7 @@ class Loss:
     def build(
         self, shapes: Sequence[tuple[int, ...]], options: Mapping[str, Any], labels: Tensor | None
     ) -> nn.Module:
-        """The module for the shapes of one sample on both sides.
+        """Builds the module for the shapes of one sample on both sides.
 
         Args:
             shapes: the student's and the teacher's.
@@ -179,7 +179,7 @@ def module_loss(
 
 
 def counted_form(name: str) -> Callable[[Counted], Counted]:
-    """Registers the form of a loss that also returns what number it is the mean over."""
+    """Registers the form of a loss that also returns the count that it is the mean over."""
 
     def register(function: Counted) -> Counted:
         called = checked(function)
@@ -200,7 +200,7 @@ def loss_entry(name: str) -> Loss:
         UserError: an unknown name, a module that cannot be imported, or something that is no loss.
     """
     if name in entry_point_table(GROUP):
-        plugin(GROUP, name, what="loss", ours=LOSSES)  # which refuses one that is called as ours
+        plugin(GROUP, name, what="loss", ours=LOSSES)  # refuses a plug-in of one of gkd's own names
     entry = LOSSES.get(name) or _FOREIGN.get(name)
     if entry is None:
         entry = _FOREIGN[name] = _as_loss(_foreign_object(name), name)
@@ -213,7 +213,7 @@ def imported_loss(name: object) -> Loss | None:
 
 
 def loss_names() -> list[str]:
-    """Every loss that has a name of its own: gkd's and those of installed packages."""
+    """The names of gkd's losses and of those of installed packages."""
     return [*LOSSES, *(name for name in entry_point_table(GROUP) if name not in LOSSES)]
 
 
@@ -237,20 +237,26 @@ def _as_loss(value: Any, name: str) -> Loss:
     else:
         raise UserError(
             f"The loss {name!r} is a {type(value).__name__}; name a function, a torch.nn.Module class or a "
-            "gkd.losses.Loss."
+            "gkd.losses.Loss.",
+            code="not-a-loss",
         )
     try:
         if not entry.needs:
-            raise UserError(f"it reads nothing; its positional parameters are among {', '.join(NEEDS)}.")
+            raise UserError(
+                f"it reads nothing; its positional parameters are among {', '.join(NEEDS)}.", code="no-inputs"
+            )
         for need in entry.needs:
             if need not in NEEDS:
                 raise UserError(
                     unknown("need", need, NEEDS)
-                    + " An option is keyword-only: write it after a * in the signature."
+                    + " An option is keyword-only: write it after a * in the signature.",
+                    code="unknown-need",
                 )
         _ = entry.stated_options
     except UserError as error:
-        raise UserError(f"The loss {name!r}: {error}") from None
-    except (NameError, TypeError, ValueError) as error:  # annotations that name what is not there
-        raise UserError(f"The signature of the loss {name!r} cannot be read: {told(error)}") from error
+        raise UserError(f"The loss {name!r}: {error}", code=error.code) from None
+    except (NameError, TypeError, ValueError) as error:  # annotations that name something missing
+        raise UserError(
+            f"The signature of the loss {name!r} cannot be read: {told(error)}", code="signature-unreadable"
+        ) from error
     return entry

@@ -1,4 +1,4 @@
-"""What stands between a student's output and its teacher's: regressors with BatchNorm that masks rows."""
+"""Regressors from a student's output to its teacher's shape, with BatchNorm that leaves masked rows out."""
 
 from __future__ import annotations
 
@@ -56,13 +56,14 @@ class Regressor(nn.Module):
 
 
 def _resize(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
-    """The layer of a ``Regressor``."""
+    """The one layer that leads from the student's shape to the teacher's."""
     if len(student) == len(teacher) == 1:
         return nn.Linear(student[0], teacher[0])
     if len(student) != 3 or len(teacher) != 3:
         raise UserError(
             f"The student's output {list(student)} and the teacher's {list(teacher)} are not both maps [C, H, W] or "
-            "both embeddings [D]; name spots of the same kind on both sides."
+            "both embeddings [D]; name spots of the same kind on both sides.",
+            code="other-kinds-of-output",
         )
     channels, size = (student[0], teacher[0]), tuple(student[1:])
     wanted = tuple(teacher[1:])
@@ -70,14 +71,15 @@ def _resize(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
         return nn.Conv2d(*channels, kernel_size=3, stride=2, padding=1)
     if wanted == tuple(2 * side for side in size):
         return nn.ConvTranspose2d(*channels, kernel_size=4, stride=2, padding=1)
-    differences = [ours - theirs for ours, theirs in zip(size, wanted, strict=True)]
+    differences = [before - after for before, after in zip(size, wanted, strict=True)]
     if min(differences) >= 0:
         return nn.Conv2d(*channels, kernel_size=(1 + differences[0], 1 + differences[1]))
     if max(differences) <= 0:
         return nn.ConvTranspose2d(*channels, kernel_size=(1 - differences[0], 1 - differences[1]))
     raise UserError(
         f"No convolution leads from a map of {size[0]}x{size[1]} to one of {wanted[0]}x{wanted[1]}: one side grows and "
-        "the other shrinks; choose other spots."
+        "the other shrinks; choose other spots.",
+        code="no-convolution-fits",
     )
 
 
@@ -92,7 +94,7 @@ def run_layers(layers: nn.Sequential, x: Tensor, mask: Tensor | None) -> Tensor:
 def batch_normalise(norm: nn.BatchNorm2d, x: Tensor, mask: Tensor | None) -> Tensor:
     """``norm(x)`` with the statistics of the selected rows of ``x [B, C, H, W]``.
 
-    One value a channel, or none, has no variance: then the running statistics are used and kept.
+    One value a channel, or none, has no variance: the running statistics are then used and left as they are.
     """
     if not norm.training:
         return norm(x)
@@ -114,9 +116,9 @@ def batch_normalise(norm: nn.BatchNorm2d, x: Tensor, mask: Tensor | None) -> Ten
         norm.running_mean.lerp_(mean, rate.to(mean))
         norm.running_var.lerp_(variance * count / (count - 1).clamp_min(1), rate.to(mean))
         norm.num_batches_tracked.add_(several)
-    own = apart * (variance.view(1, -1, 1, 1) + norm.eps).rsqrt()
-    own = own * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
-    return torch.where(several, own, _normalised_by_running(norm, x))
+    normalised = apart * (variance.view(1, -1, 1, 1) + norm.eps).rsqrt()
+    normalised = normalised * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+    return torch.where(several, normalised, _normalised_by_running(norm, x))
 
 
 def _normalised_by_running(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:

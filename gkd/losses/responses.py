@@ -1,4 +1,4 @@
-"""Losses on logits: cross-entropy with the labels, Hinton's distillation, and what came of it."""
+"""Losses on logits: cross-entropy with the labels, Hinton's distillation, and its variants."""
 
 from typing import Literal
 
@@ -35,7 +35,7 @@ def cross_entropy_loss(
         A 0-dim tensor, float32 for half-precision logits.
 
     Raises:
-        UserError: a label that is no column (looked at on the CPU alone).
+        UserError: a label that is no column (checked on the CPU alone).
 
     Paper:
         Label smoothing: Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7.
@@ -102,7 +102,7 @@ def dkd_loss(
     temperature: Positive = 4.0,
     mask: Mask = None,
 ) -> Tensor:
-    """Decoupled distillation: the target's share and the distribution of the others, weighted apart.
+    """Decoupled distillation: the target's probability and the others' distribution, weighted separately.
 
     ``T² · mean_i [ α KL(b_T,i ‖ b_S,i) + β KL(q_T,i ‖ q_S,i) ]`` with ``p = softmax(z / T)``,
     ``b = (p_y, 1 − p_y)`` and q the softmax over the classes other than y.
@@ -118,7 +118,7 @@ def dkd_loss(
         teacher_logits: ``[B, C]``, column by column the same classes as the student's.
         labels: int64 ``[B]``, columns of the logits; not read in unselected rows.
         alpha: weight of the target's part.
-        beta: weight of the others' part; 1 to 8 in the paper, by pair of networks.
+        beta: weight of the others' part; 1 to 8 in the paper, depending on the pair of networks.
         temperature: T.
         mask: Bool ``[B]``, the rows that count; None means all.
 
@@ -127,7 +127,7 @@ def dkd_loss(
 
     Raises:
         UserError: sides of different batch sizes or numbers of columns, fewer than two columns, or a label that is
-            no column (looked at on the CPU alone).
+            no column (checked on the CPU alone).
 
     Paper:
         Zhao, Cui, Song, Qiu, Liang: Decoupled Knowledge Distillation, CVPR 2022, equation 7.
@@ -137,7 +137,7 @@ def dkd_loss(
     target = F.one_hot(labels, student.shape[1]).bool()
 
     def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of (target, the rest), and of the others among themselves (−inf-like at the target)."""
+        """Log-probabilities of (target, the rest), and of the others alone (far below all at the target)."""
         logits = logits / temperature
         others = torch.where(target, torch.finfo(logits.dtype).min / 4, logits)
         rest = others.logsumexp(1)
@@ -183,7 +183,7 @@ def stkd_loss(
 
     Raises:
         UserError: sides of different batch sizes or numbers of columns, fewer than two columns, or a label that is
-            no column (looked at on the CPU alone).
+            no column (checked on the CPU alone).
 
     Paper:
         Zhao, Gong, Sun, Dong, Yu: Similarity Transfer for Knowledge Distillation, arXiv 2103.10047, 2021. The formulas

@@ -1,4 +1,4 @@
-"""What a loss's signature says: what it reads, its options with their ranges and words, and what the caller fills in.
+"""The signature of a loss: its inputs, its options with their ranges and words, and what the caller fills in.
 
 - A **positional** parameter is read from the step; its name is one of ``gkd.losses.NEEDS``.
 - A **keyword-only** parameter is an option of the term, a number, a word or true/false; its range stands beside its
@@ -51,7 +51,7 @@ class Range:
     at_most: float | None = None
 
     def problem(self, name: str, value: float) -> str | None:
-        """Why a number is outside, or None."""
+        """Why a number is outside the range, or None."""
         if self.above is not None and not value > self.above:
             return f"{name}={value!r} is not above {self.above:g}"
         if self.at_least is not None and value < self.at_least:
@@ -80,7 +80,7 @@ class Option:
     """One option of a loss, as its signature states it.
 
     Attributes:
-        default: its value where a method says nothing; ``REQUIRED`` where the method must say it.
+        default: its value where a method does not set it; ``REQUIRED`` where the method must.
         kind: ``bool``, ``int``, ``float`` or ``str``.
         words: the allowed words of an option that takes one of them.
         bounds: the allowed numbers, where the signature states them.
@@ -98,7 +98,7 @@ class Option:
         return self.default is self.REQUIRED
 
     def problem(self, name: str, value: Any) -> str | None:
-        """Why a value is none of this option, or None: by its type, then by its range."""
+        """Why this option does not take a value, or None: by its type, then by its range."""
         if self.words:
             return None if value in self.words else unknown(name, str(value), self.words)
         if self.kind is bool:
@@ -113,7 +113,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Signature:
-    """The parameters of a loss: what it reads, in order; its options; the names of those that the caller fills."""
+    """The parameters of a loss: its inputs in order, its options, and those that the caller fills, by name."""
 
     needs: tuple[str, ...]
     options: Mapping[str, Option]
@@ -122,7 +122,7 @@ class Signature:
 
 @functools.cache
 def signature_of(function: Callable[..., Any]) -> Signature:
-    """What a function's signature says.
+    """The inputs, options and filled parameters of a function, read off its signature.
 
     Raises:
         UserError: a keyword-only parameter that is neither an option nor marked as filled by the caller.
@@ -149,7 +149,8 @@ def _option(name: str, hint: Any, default: Any) -> Option:
     if kind not in (bool, int, float, str):
         raise UserError(
             f"the keyword {name!r} is no option (a number, a word, true or false) and not marked as filled by the "
-            "caller; annotate it with gkd.losses.Mask, Weights or BankLabels, or give it a default such as 1.0."
+            "caller; annotate it with gkd.losses.Mask, Weights or BankLabels, or give it a default such as 1.0.",
+            code="not-an-option",
         )
     return Option(default, kind, words, ranges[0] if ranges else None)
 
@@ -174,8 +175,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 def _refuse(option: Option, name: str, value: Any) -> None:
     if option.words:
         if value not in option.words:
-            raise UserError(unknown(name, str(value), option.words))
+            raise UserError(unknown(name, str(value), option.words), code="unknown-option-value")
         return
     problem = number_problem(name, value, option.bounds or ANY_NUMBER)
     if problem is not None:
-        raise UserError(f"{problem}; choose another value.")
+        finite = number_problem(name, value, ANY_NUMBER) is None
+        raise UserError(
+            f"{problem}; choose another value.", code="option-out-of-range" if finite else "not-a-number"
+        )

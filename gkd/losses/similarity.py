@@ -211,7 +211,8 @@ def cc_neighbour_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, m
     if student_embedding.shape[1] != teacher_embedding.shape[1]:
         raise UserError(
             f"The student's embedding has {student_embedding.shape[1]} entries, the teacher's "
-            f"{teacher_embedding.shape[1]}; embed both to one width, or use 'cc', which compares kernels."
+            f"{teacher_embedding.shape[1]}; embed both to one width, or use 'cc', which compares kernels.",
+            code="other-widths",
         )
     delta = (upcast(student_embedding) - upcast(teacher_embedding.detach())).abs()
     delta = zero_unselected(delta, mask)
@@ -250,7 +251,7 @@ def ird_loss(
         teacher_embedding: ``[B, D_T]``.
         student_temperature: κ of the student, 0.2 in the paper.
         teacher_temperature: κ of the teacher, 0.01 in the paper: its nearest neighbours alone.
-        mask: Bool ``[B]``, the rows that count; the others are nobody's neighbours.
+        mask: Bool ``[B]``, the rows that count; the others are left out as neighbours too.
 
     Returns:
         A 0-dim tensor, float32 for half-precision embeddings.
@@ -309,7 +310,8 @@ def cosine_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, mask: M
         raise UserError(
             f"The student's embedding has {student_embedding.shape[1]} entries, the teacher's "
             f"{teacher_embedding.shape[1]}: directions are compared in one space; use networks of one width, or "
-            "'pkt', which compares similarities."
+            "'pkt', which compares similarities.",
+            code="other-widths",
         )
     student = unit_rows(upcast(zero_unselected(student_embedding, mask)))
     teacher = unit_rows(upcast(zero_unselected(teacher_embedding.detach(), mask)))
@@ -327,9 +329,10 @@ def coss_loss(
 
     Convention: the first mean runs over the selected rows, the second over the D columns, each of which holds the
     selected rows of the embedding as it is, not of unit length; so the value is in [0, 2 + 2 λ] and scales neither with
-    B nor with the length of either side, while a column says the less the fewer rows it has. The paper writes −cos in
-    place of 1 − cos, a constant apart. The teacher is a constant. A zero row or column has the cosine 0, with a finite
-    gradient. No row gives a zero that keeps the graph. The dimensions are compared one by one, so both sides have D.
+    B nor with the length of either side, while a column means less the fewer rows it has. The paper writes −cos in
+    place of 1 − cos; the two differ by a constant. The teacher is a constant. A zero row or column has the cosine 0,
+    with a finite gradient. No row gives a zero that keeps the graph. The dimensions are compared one by one, so
+    both sides have D.
 
     Args:
         student_embedding: ``[B, D]``, of the teacher's width.

@@ -60,7 +60,7 @@ def tuple_loss(
     mining: Mining = "semi-hard",
     mask: Mask = None,
 ) -> Tensor:
-    """Relationship matching: within tuples that the student finds hard, the teacher grades the members.
+    """Relationship matching: within tuples hard for the student, its similarities follow the teacher's.
 
     ``mean over (a, p) of KL( P_T(a,p) ‖ P_S(a,p) )`` with
     ``P_M(a,p) = softmax( [ −D_M[a,p], −D_M[a,n_1], …, −D_M[a,n_K] ] / τ )`` and D_M the Euclidean (not
@@ -127,11 +127,14 @@ def tuple_loss_and_count(
 ) -> tuple[Tensor, Tensor]:
     """`tuple_loss`, and how many tuples it is the mean of (0-dim int64).
 
-    A count of 0 says that the batch taught nothing: late in training a clustered embedding may have
+    A count of 0 means that the batch has no gradient: late in training a clustered embedding may have
     no semi-hard tuple. Arguments, errors and paper as for `tuple_loss`.
     """
     if not temperature >= MIN_TEMPERATURE:
-        raise UserError(f"The temperature is {temperature}; the tuple loss needs {MIN_TEMPERATURE} or more.")
+        raise UserError(
+            f"The temperature is {temperature}; the tuple loss needs {MIN_TEMPERATURE} or more.",
+            code="option-out-of-range",
+        )
     check_rows(student_embedding, teacher_embedding)
     check_rows(student_embedding, labels, "labels have")
     student = unit_rows(zero_unselected(student_embedding, mask).double())
@@ -178,7 +181,7 @@ class _Rows(NamedTuple):
 
 
 class _Pairs(NamedTuple):
-    """What an anchor and its r-th sample as the positive say about their tuple, ``[A, B]``."""
+    """The tuple of each anchor with its r-th sample as the positive, ``[A, B]``."""
 
     start: Tensor  # the negatives are columns start … stop − 1 that are negative; both ascend with r
     stop: Tensor
@@ -190,7 +193,7 @@ class _Pairs(NamedTuple):
 def _match(batch: _Batch, rule: _Rule, wants_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The mean KL, its gradient with respect to the student's unit rows, and the number of tuples."""
     size = batch.student.shape[0]
-    # Not an empty start: 0 · x is NaN for a non-finite embedding, which mining alone would hide.
+    # Not a plain zero: 0 · x is NaN for a non-finite embedding, which mining alone would hide.
     total = 0.0 * (batch.student.sum() + batch.teacher.sum())
     count = torch.zeros((), dtype=torch.int64, device=total.device)
     gradient = torch.zeros_like(batch.student)

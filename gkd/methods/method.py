@@ -13,7 +13,7 @@ from gkd.core.labels import LabelRelation
 from gkd.methods.stage import Stage
 from gkd.methods.terms import Term
 
-# What may follow an incremental step.
+# The rules that may run after an incremental step.
 Rule = Literal["align-weights", "fit-bias"]
 
 
@@ -23,8 +23,8 @@ class Growth(BaseModel):
     Attributes:
         new: the new columns start at ``random``, or ``imprint``-ed by the new classes' mean embeddings.
         old: whether the old columns are ``trained`` on or stay ``frozen`` (a cosine head's alone can).
-        extractor: whether the one extractor is ``kept``, or each step freezes those there are and ``expand``s the
-            network by a further one (``gkd.models.expanding``).
+        extractor: the one extractor is ``kept``, or each step freezes the extractors so far and ``expand``s
+            the network by a new one (``gkd.models.expanding``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,21 +43,22 @@ class Growth(BaseModel):
 
 
 class Method(BaseModel):
-    """A published (or our own) way to distil, as an ordered set of stages.
+    """A distillation method, published or our own, as an ordered set of stages.
 
     Attributes:
         name: the file's name under ``configs/methods``.
         paper: authors, title, venue, year.
         summary: one line for tables.
         stages: in the order in which they run.
-        network: options that the student's network has for this method where the experiment says no others.
-        exemplars: whether an incremental step is refused where no exemplar of an old class is kept.
+        network: the method's options of the student's network, where the experiment sets no others.
+        exemplars: whether the method needs exemplars: an incremental step without one of an old class is
+            refused.
         growth: how the student grows by the classes of an incremental step.
-        held_out: the share of an incremental step's exemplars, and as many images of each new class, that is kept
-            from training for a rule after it.
+        held_out: the share of an incremental step's exemplars, and as many images of each new class, that is
+            held out of training for a rule after it.
         after: rules after each incremental step (keys of ``gkd.incremental.head_rules.RULES``); other tasks have none.
-        judge: what answers for the student: its ``head``, or ``ncm``, the nearest class mean (in incremental steps
-            that of the exemplars); where no head is trained it is ``ncm`` in any case.
+        judge: the student's classifier when it is evaluated: its ``head``, or ``ncm``, the nearest class mean
+            (in incremental steps that of the exemplars); always ``ncm`` where no head is trained.
         sources: dotted path of a number -> where it is from (paper, code@commit, benchmark or ours).
     """
 
@@ -77,7 +78,7 @@ class Method(BaseModel):
 
     @model_validator(mode="after")
     def _what_must_come_first_does(self) -> Method:
-        """A term whose loss is prepared in an earlier stage finds it there, under its own name."""
+        """Refuses a term whose loss needs an earlier stage with the same term, where there is none."""
         earlier: list[Stage] = []
         for stage_name, stage in self.stages.items():
             for name, term in stage.terms.items():
@@ -94,7 +95,7 @@ class Method(BaseModel):
 
     @model_validator(mode="after")
     def _rules_have_images(self) -> Method:
-        """What a rule after a step is fitted on is held out."""
+        """Refuses the rule ``fit-bias`` without held-out images to fit it on."""
         if "fit-bias" in self.after and self.held_out == 0:
             raise ValueError(
                 "fit-bias is fitted on images kept from training; give their share, as in held_out: 0.1"
@@ -107,24 +108,24 @@ class Method(BaseModel):
 
     @property
     def trains_head(self) -> bool:
-        """Whether some term reads the student's logits or cosines; otherwise the head stays as it was drawn."""
+        """Whether a term reads the student's logits or cosines; otherwise the head keeps its random weights."""
         return bool({"student_logits", "student_cosines"} & set(self.needs))
 
     @property
     def judged_by_head(self) -> bool:
-        """Whether the student's head answers, rather than the nearest class mean."""
+        """Whether the student is evaluated by its head, rather than by the nearest class mean."""
         return self.trains_head and self.judge == "head"
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Everything that the method's losses read, in a fixed order."""
-        found = {
+        needs = {
             need for stage in self.stages.values() for term in stage.terms.values() for need in term.needs
         }
-        return tuple(sorted(found))
+        return tuple(sorted(needs))
 
     def epochs(self, total: int | None) -> dict[str, int]:
-        """How many epochs each stage runs: the published ones, or shares of a given total.
+        """The number of epochs of each stage: the published ones, or shares of a total.
 
         Raises:
             UserError: a total too small for the stages.
@@ -134,7 +135,8 @@ class Method(BaseModel):
         if total < len(self.stages):
             raise UserError(
                 f"run.epochs={total} leaves a stage of {self.name!r} without an epoch; use at least "
-                f"{len(self.stages)} for its stages {', '.join(self.stages)}."
+                f"{len(self.stages)} for its stages {', '.join(self.stages)}.",
+                code="too-few-epochs",
             )
         published = sum(stage.epochs for stage in self.stages.values())
         shares = {name: stage.share or stage.epochs / published for name, stage in self.stages.items()}
@@ -155,7 +157,7 @@ def _prepares(one: Term, other: Term, wanted: Mapping[str, Any]) -> bool:
 
 
 def refusal(method: Method, relation: LabelRelation | None) -> str | None:
-    """Why a method cannot work over a relation, or None where it can.
+    """The reason why a method cannot work over a relation; None where it can.
 
     Args:
         method: the method as resolved.
@@ -182,8 +184,10 @@ def refusal(method: Method, relation: LabelRelation | None) -> str | None:
 def require(
     method: Method, relation: LabelRelation | None, others: Callable[[], Mapping[str, Method]]
 ) -> None:
-    """Refuses a method that the relation denies, naming those of ``others`` that would work; read only then."""
+    """Refuses a method that cannot work over the relation, naming those of ``others`` (read only then) that can."""
     reason = refusal(method, relation)
     if reason is not None:
         fitting = sorted(name for name, other in others().items() if refusal(other, relation) is None)
-        raise UserError(f"{reason} Methods that work here: {', '.join(fitting)}.")
+        raise UserError(
+            f"{reason} Methods that work here: {', '.join(fitting)}.", code="method-not-applicable"
+        )

@@ -1,4 +1,4 @@
-"""Virtual samples: mixtures of the images of a batch, made in the step."""
+"""Mixup as data: how virtual samples are mixed from the images of a batch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Mixup(BaseModel):
     Attributes:
         images: how many images of the batch make one virtual sample.
         alpha: the weights come from Dirichlet(alpha, ...), for two images Beta(alpha, alpha).
-        weight: the first image's weight, fixed, the others sharing the rest (then alpha and per say nothing); None
-            draws all weights.
+        weight: the first image's weight, fixed, the others sharing the rest (alpha and per are then unused);
+            None draws all weights.
         per: one draw for the whole ``batch``, or one for each ``sample``.
         teacher: the target is the teacher's output for the ``mixed`` image, or its distributions for the images,
             ``interpolated`` with their weights.
@@ -33,10 +33,10 @@ class Mixup(BaseModel):
 
 
 def without_mixup(augment: str) -> tuple[str, Mixup | None]:
-    """An augmentation without its last link where that is ``mixup``, and how that mixes.
+    """Splits an augmentation into the part before a last link ``mixup``, and that link's options.
 
     Raises:
-        UserError: an option that mixup does not take so, or one out of range.
+        UserError: a last link of another form than mixup's, or an invalid option.
     """
     *before, last = augment.split("+")
     if not last.strip().startswith("mixup"):
@@ -44,12 +44,14 @@ def without_mixup(augment: str) -> tuple[str, Mixup | None]:
     name, options = parse_link(last)
     if name != "mixup" or options.keys() - {"alpha", "images"}:
         raise UserError(
-            f"The augmentation {last.strip()!r} is not of the form mixup or mixup(alpha=0.2, images=2)."
+            f"The augmentation {last.strip()!r} is not of the form mixup or mixup(alpha=0.2, images=2).",
+            code="augmentation-form",
         )
     try:
         return "+".join(before) or "none", Mixup.model_validate(options)
     except ValidationError as error:
         problem = error.errors()[0]
         raise UserError(
-            f"The augmentation {last.strip()!r}: {problem['loc'][0]}: {problem['msg']}."
+            f"The augmentation {last.strip()!r}: {problem['loc'][0]}: {problem['msg']}.",
+            code="invalid-option",
         ) from None

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, and optimisers described as data (``gkd.methods.optimiser_names`` finds their classes)."""
+"""Learning-rate schedules, and optimisers as data (``gkd.methods.optimiser_names`` finds their classes)."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Optimiser(BaseModel):
         name: ``sgd``, ``adamw``, a class of ``torch.optim`` such as ``RMSprop``, the name of a plug-in (entry-point
             group ``gkd.optimisers``), or your own ``pkg.module:name``.
         options: further keywords for it, such as ``{alpha: 0.95}``.
-        lr, weight_decay: of every optimiser; each parameter group scales them.
-        momentum, nesterov: of ``sgd`` alone; another optimiser has its like among its options.
-        betas: of ``adamw`` alone, likewise.
+        lr, weight_decay: passed to every optimiser; each parameter group scales them.
+        momentum, nesterov: passed to ``sgd`` alone; for another optimiser they go into ``options``.
+        betas: passed to ``adamw`` alone, likewise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,31 +67,31 @@ class Optimiser(BaseModel):
             raise ValueError(f"milestones must increase; got {list(self.milestones)}")
         try:
             check_optimiser_name(self.name)
-            known = torch_optimiser(self.name)
-            if known is not None:
-                check_options(self.name, known, self._settings, self.options)
+            factory = torch_optimiser(self.name)
+            if factory is not None:
+                check_options(self.name, factory, self._settings, self.options)
         except UserError as error:
             raise ValueError(str(error)) from None
         return self
 
     @property
     def torch_name(self) -> str:
-        """``sgd`` and ``adamw`` for torch's ``SGD`` and ``AdamW`` too, which read the same keys."""
+        """The name; ``sgd`` and ``adamw`` also for torch's ``SGD`` and ``AdamW``, which read the same keys."""
         return self.name.lower() if self.name.lower() in (SGD, ADAMW) else self.name
 
     @property
     def _settings(self) -> dict[str, Any]:
-        """The keys of the section that the optimiser takes as keywords, beside the options."""
+        """The keywords that the optimiser gets from keys of its section, beside the options."""
         shared: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.torch_name == SGD:
             return {**shared, "momentum": self.momentum, "nesterov": self.nesterov}
         return {**shared, "betas": self.betas} if self.torch_name == ADAMW else shared
 
     def check(self) -> None:
-        """Tries an optimiser that gkd does not know on two small tensors; imports it.
+        """Tries any optimiser but ``sgd`` and ``adamw`` on two small tensors; imports it.
 
         Raises:
-            UserError: it cannot be imported, refuses its options, or its state is none that a checkpoint can keep.
+            UserError: it cannot be imported, refuses its options, or has a state that no checkpoint can keep.
         """
         if needs_trial(self.name):
             try_optimiser(self.name, self._settings, self.options)

@@ -15,16 +15,16 @@ from gkd.core.plugins import entry_point_table, load_plugin, plugin
 from gkd.core.user_code import FORM, import_object, is_import_name, told
 
 GROUP = "gkd.optimisers"
-# The two that have keys of their own in the optimiser section.
+# The two optimisers with their own keys in the optimiser section: momentum and nesterov, and betas.
 SGD, ADAMW = "sgd", "adamw"
-_OURS: dict[str, type[torch.optim.Optimizer]] = {SGD: torch.optim.SGD, ADAMW: torch.optim.AdamW}
+_BUILT_IN: dict[str, type[torch.optim.Optimizer]] = {SGD: torch.optim.SGD, ADAMW: torch.optim.AdamW}
 _WHAT = "optimiser"
 
 
 def torch_optimiser(name: str) -> type[torch.optim.Optimizer] | None:
     """``sgd``, ``adamw`` or a class of ``torch.optim`` by its name there; None for any other name."""
-    if name in _OURS:
-        return _OURS[name]
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
     named = getattr(torch.optim, name, None)
     of_torch = isinstance(named, type) and issubclass(named, torch.optim.Optimizer)
     return named if of_torch and named is not torch.optim.Optimizer else None
@@ -32,37 +32,39 @@ def torch_optimiser(name: str) -> type[torch.optim.Optimizer] | None:
 
 def optimiser_names() -> list[str]:
     """``sgd``, ``adamw`` and the classes of ``torch.optim``; plug-ins are not among them."""
-    return [*_OURS, *sorted(name for name in dir(torch.optim) if torch_optimiser(name) is not None)]
+    return [*_BUILT_IN, *sorted(name for name in dir(torch.optim) if torch_optimiser(name) is not None)]
 
 
 def needs_trial(name: str) -> bool:
-    """Whether an optimiser is another than those two with which every run used to be trained."""
-    return name.lower() not in _OURS
+    """Whether an optimiser is tried before training: any but ``sgd`` and ``adamw``."""
+    return name.lower() not in _BUILT_IN
 
 
 def check_optimiser_name(name: str) -> None:
     """Raises a UserError for an unknown name; imports nothing."""
     if name in entry_point_table(GROUP):
-        plugin(GROUP, name, what=_WHAT, ours=optimiser_names())  # which refuses one that is called as torch's
+        plugin(GROUP, name, what=_WHAT, ours=optimiser_names())  # refuses one named as torch's
     elif torch_optimiser(name) is None and not is_import_name(name):
         allowed = [*optimiser_names(), *entry_point_table(GROUP)]
-        raise UserError(f"{unknown(_WHAT, name, allowed)} Or one of your own: {FORM}.")
+        raise UserError(
+            f"{unknown(_WHAT, name, allowed)} Or one of your own: {FORM}.", code="unknown-optimiser"
+        )
 
 
 def check_options(
     name: str, factory: Callable[..., Any], settings: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All keywords of an optimiser: the settings of the section and the options, as far as it takes them.
+    """All keywords for an optimiser: the settings of the section that it takes, and the options.
 
     Args:
-        name: of the optimiser, for the error.
+        name: the optimiser's name, for the error.
         factory: its class, or a function that makes one; it takes parameter groups and ``lr``.
         settings: keywords from keys of the ``optimiser`` section.
         options: further keywords.
 
     Raises:
-        UserError: an option that it does not take or that the section has a key for, no ``lr``, a weight decay where it
-            has none, or a step that needs a closure.
+        UserError: an option that it does not take or that is a key of the section, no ``lr``, a weight decay
+            that it does not take, or a step that needs a closure.
     """
     parameters = list(inspect.signature(factory).parameters.values())
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -72,27 +74,31 @@ def check_options(
         if key in settings or key == "params":
             raise UserError(
                 f"The optimiser {name!r}: {key!r} is no option but a key of the optimiser section itself; write "
-                f"optimiser.{key}."
+                f"optimiser.{key}.",
+                code="option-reserved",
             )
         if key not in takes and not any_keyword:
             raise UserError(
-                f"The optimiser {name!r}: {unknown('option', key, [t for t in takes if t not in settings])}"
+                f"The optimiser {name!r}: {unknown('option', key, [t for t in takes if t not in settings])}",
+                code="unknown-option",
             )
     step = getattr(factory, "step", None)
     closure = inspect.signature(step).parameters.get("closure") if step is not None else None
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise UserError(
             f"The optimiser {name!r} evaluates the loss several times a step, but gkd evaluates it once; take another, "
-            f"such as {ADAMW}."
+            f"such as {ADAMW}.",
+            code="needs-closure",
         )
     if "lr" not in takes and not any_keyword:
-        raise UserError(f"The optimiser {name!r} takes no lr, but every schedule sets one.")
+        raise UserError(f"The optimiser {name!r} takes no lr, but every schedule sets one.", code="no-lr")
     settings = dict(settings)
     if "weight_decay" not in takes and not any_keyword:
         if settings["weight_decay"] != 0:
             raise UserError(
                 f"The optimiser {name!r} has no weight decay, but optimiser.weight_decay is "
-                f"{settings['weight_decay']:g}; set optimiser.weight_decay=0."
+                f"{settings['weight_decay']:g}; set optimiser.weight_decay=0.",
+                code="no-weight-decay",
             )
         del settings["weight_decay"]
     return {**settings, **options}
@@ -101,7 +107,7 @@ def check_options(
 def build_optimiser(
     name: str, groups: Iterable[Mapping[str, Any]], settings: Mapping[str, Any], options: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
-    """An optimiser over parameter groups, each with its own share of ``lr`` and ``weight_decay``.
+    """Build an optimiser over parameter groups, each with its own multiples of ``lr`` and ``weight_decay``.
 
     Args:
         name: as :func:`check_optimiser_name` allows.
@@ -110,7 +116,7 @@ def build_optimiser(
         options: further keywords.
 
     Raises:
-        UserError: it cannot be imported, refuses its options or the parameters, or makes groups of its own.
+        UserError: it cannot be imported, refuses its options or the parameters, or replaces the groups.
     """
     factory = _factory(name)
     keywords = check_options(name, factory, settings, options)
@@ -129,35 +135,39 @@ def build_optimiser(
         raise
     except Exception as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in keywords.items())
-        raise UserError(f"The optimiser {name!r} cannot be built with {shown}: {told(error)}") from error
+        raise UserError(
+            f"The optimiser {name!r} cannot be built with {shown}: {told(error)}", code="build-failed"
+        ) from error
     if not isinstance(made, torch.optim.Optimizer):
         raise UserError(
-            f"The optimiser {name!r} gave a {type(made).__name__}; it must be a torch.optim.Optimizer."
+            f"The optimiser {name!r} gave a {type(made).__name__}; it must be a torch.optim.Optimizer.",
+            code="not-an-optimiser",
         )
     if not all("lr" in group and "lr_scale" in group for group in made.param_groups):
         raise UserError(
             f"The optimiser {name!r} makes parameter groups of its own, but it must keep those that gkd passes, with "
-            "their lr_scale and decay_scale."
+            "their lr_scale and decay_scale.",
+            code="other-parameter-groups",
         )
     return made
 
 
 def _factory(name: str) -> Callable[..., Any]:
-    """What makes an optimiser of that name; a plug-in or a user's own is imported."""
+    """The class or function that makes an optimiser of that name; a plug-in or a user's own is imported."""
     check_optimiser_name(name)
     if is_import_name(name):
         return import_object(name, what=_WHAT)
     if name in entry_point_table(GROUP):
         plugged: Callable[..., Any] = load_plugin(GROUP, name, what=_WHAT)
         return plugged
-    known = torch_optimiser(name)
-    if known is None:
-        raise UserError(unknown(_WHAT, name, optimiser_names()))
-    return known
+    factory = torch_optimiser(name)
+    if factory is None:
+        raise UserError(unknown(_WHAT, name, optimiser_names()), code="unknown-optimiser")
+    return factory
 
 
 def try_optimiser(name: str, settings: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Two steps on a small matrix and a small vector each, in two groups, and its state through a file and back.
+    """Try an optimiser: two steps on small matrices in two groups, then its state through a file and back.
 
     Raises:
         UserError: it cannot be built, a step fails, or its state is not of tensors and numbers alone.
@@ -175,7 +185,9 @@ def try_optimiser(name: str, settings: Mapping[str, Any], options: Mapping[str, 
                     weight.grad = torch.full_like(weight, 0.1)
                 optimiser.step()
         except Exception as error:
-            raise UserError(f"The optimiser {name!r} fails at a step: {told(error)}") from error
+            raise UserError(
+                f"The optimiser {name!r} fails at a step: {told(error)}", code="step-failed"
+            ) from error
         try:
             file = io.BytesIO()
             torch.save(optimiser.state_dict(), file)
@@ -184,5 +196,6 @@ def try_optimiser(name: str, settings: Mapping[str, Any], options: Mapping[str, 
         except Exception as error:
             raise UserError(
                 f"The optimiser {name!r} has a state that no checkpoint of gkd can keep, for it is not of tensors, "
-                f"numbers, strings, lists and dicts alone: {told(error)}"
+                f"numbers, strings, lists and dicts alone: {told(error)}",
+                code="state-unsavable",
             ) from error

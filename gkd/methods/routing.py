@@ -1,4 +1,4 @@
-"""Where the terms of a stage distil, sample by sample, as data."""
+"""Routing as data: which samples the terms of a stage distil at which spots."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from gkd.methods.terms import Term
 
 
 class Routing(BaseModel):
-    """Where the terms of a stage distil, sample by sample; ``spots: adaptive`` is short for ``{policy: adaptive}``.
+    """Which samples the terms of a stage distil at which spots.
+
+    ``spots: adaptive`` is short for ``spots: {policy: adaptive}``.
 
     Attributes:
-        policy: ``always`` distils every sample everywhere (no routing); ``adaptive`` where the policy says;
-            ``anti`` where it says not to; ``random`` where a coin says.
+        policy: ``always`` distils every sample at every spot (no routing); ``adaptive`` follows a trained
+            policy, ``anti`` its opposite, and ``random`` a fair coin.
         classify_weight: g, 1 or more: the cross-entropy of the spliced network counts g-fold while it is above the
             student's own, and 1/g-fold below.
         keep: share of each batch that the last gate should distil; each sample that is missing costs 1.
         temperature: of the Gumbel-softmax; it shapes the policy's gradient, not the choices.
-        initial_bias: what the policy adds to distilling at first; None is 10 for two networks of one family (then
-            nearly every gate starts on) and 0 for others. A family is a class of networks, of whatever depth and
-            width; the authors take 0 for resnet32x4 and resnet32 too.
+        initial_bias: added at the start to the policy's score for distilling; None is 10 for two networks of
+            one family (then nearly every gate starts on) and 0 for others. A family is a class of networks,
+            of whatever depth and width; the authors take 0 for resnet32x4 and resnet32 too.
         lr_scale, decay_scale: the policy's learning rate and weight decay as multiples of the stage's; the paper
             halves the rate and has a decay of 1e-3 beside the student's 5e-4.
     """
@@ -53,7 +55,7 @@ class Routing(BaseModel):
 
 
 def routing_problem(terms: Mapping[str, Term]) -> str | None:
-    """Why terms cannot be routed, as what follows the policy's name in a sentence, or None."""
+    """The reason why terms cannot be routed, a sentence whose subject is the policy; None where they can."""
     routed = {name: term for name, term in terms.items() if term.needs_teacher}
     if not routed:
         return "says where to distil, but no term of the stage reads a teacher; use spots: always"

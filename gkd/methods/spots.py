@@ -16,16 +16,16 @@ Spot = int | Literal["embedding", "logits"]
 SpotPair = tuple[Spot, Spot]
 
 
-# Spots that a loss may name by itself, as in ``student_embedding``.
+# Spots that are in the name of a loss's parameter, as in ``student_embedding``.
 SIDELESS_SPOTS: tuple[Literal["embedding", "logits"], ...] = ("embedding", "logits")
 
 
 class Spots(BaseModel):
     """Which of a network's outputs a loss on maps reads, on each side.
 
-    An integer counts the maps (-1 is the last before pooling); ``embedding`` and ``logits`` stand
-    for those. A list on each side pairs its entries one by one: the loss is summed over the pairs. A loss
-    on two maps of a network (``student_map_after``) reads each pair and the one that follows it.
+    An integer counts the maps (-1 is the last before pooling); ``embedding`` and ``logits`` are the outputs
+    of those names. A list on each side pairs its entries one by one: the loss is summed over the pairs. A
+    loss on two maps of a network (``student_map_after``) reads each pair and the one that follows it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +53,7 @@ class Spots(BaseModel):
 
 
 def output_at(features: Features | Shapes, spot: Spot) -> Any:
-    """The output that a spot names, or its shape."""
+    """The output at a spot, or its shape."""
     if spot == "embedding":
         return features.embedding
     if spot == "logits":
@@ -61,11 +61,13 @@ def output_at(features: Features | Shapes, spot: Spot) -> Any:
     if not features.maps:
         raise UserError(
             f"The spot {spot!r} is a map, but no module of the network is known to give one; name them in student.taps "
-            "or teacher.taps, as in 'taps: {maps: [layer1, layer2]}', or read 'embedding' or 'logits'."
+            "or teacher.taps, as in 'taps: {maps: [layer1, layer2]}', or read 'embedding' or 'logits'.",
+            code="no-map",
         )
     if not -len(features.maps) <= spot < len(features.maps):
         raise UserError(
             f"The spot {spot} is outside the network's {len(features.maps)} maps; "
-            f"use {-len(features.maps)} to {len(features.maps) - 1}, 'embedding' or 'logits'."
+            f"use {-len(features.maps)} to {len(features.maps) - 1}, 'embedding' or 'logits'.",
+            code="spot-out-of-range",
         )
     return features.maps[spot]

@@ -18,26 +18,26 @@ StageData = Literal["all", "balanced", "episodes", "held-out", "new", "seen", "b
 
 
 class Stage(BaseModel):
-    """One training phase: what is matched, on which data, by which part, from where.
+    """One training phase: its terms, optimiser, data, trained parts and start.
 
     Attributes:
         epochs: the published length; the unit of every schedule in the stage.
-        share: the stage's part of ``run.epochs`` where that is given; None is its part of the
+        share: the stage's share of ``run.epochs`` where that is set; None is its share of the
             method's published total.
-        train: the parts that get gradients: ``student``, ``head``, ``backbone``, ``adapters`` or a
+        train: the parts that are trained: ``student``, ``head``, ``backbone``, ``adapters`` or a
             module path of the student.
         data: ``all`` of the training images, class-``balanced`` batches of them, ``episodes`` of them (one a step,
-            whatever the run's batch size), or the ``held-out`` validation images. In an incremental step all are those
-            of its new classes and the exemplars of old ones; then there are also those of the ``new`` classes alone,
-            all images of the classes ``seen`` so far, and ``balanced-memory``: of each class as many as the one with
-            the fewest has.
+            whatever the run's batch size), or the ``held-out`` validation images. In an incremental step
+            ``all`` means the images of its new classes and the exemplars of old ones; further values there
+            are ``new``, the new classes alone, ``seen``, all images of the classes so far, and
+            ``balanced-memory``, from each class as many as the smallest has.
         images_per_class: k of the P x k batches where data is ``balanced``.
-        episodes: how they are made where data is ``episodes``.
-        start: the student at the beginning: ``last`` or ``best`` of the stage before, or ``initial``.
+        episodes: how episodes are drawn where data is ``episodes``.
+        start: the student's weights at the start: ``last`` or ``best`` of the previous stage, or ``initial``.
         mixup: how virtual samples are made, for terms with ``samples: virtual``.
-        select: what chooses the best epoch on validation: classifier ``accuracy`` or ``ncm``
-            (nearest class mean, where no head is trained).
-        spots: where the terms distil, sample by sample (``gkd.methods.routing.Routing``).
+        select: the accuracy that chooses the best epoch on validation: the classifier's (``accuracy``) or
+            that of ``ncm`` (nearest class mean, where no head is trained).
+        spots: which samples the terms distil at which spots (``gkd.methods.routing.Routing``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,14 +76,14 @@ class Stage(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _episodes_have_a_plan(cls, data: Any) -> Any:
-        """``data: episodes`` alone is those of the default plan."""
+        """``data: episodes`` alone uses the default plan."""
         if isinstance(data, Mapping) and data.get("data") == "episodes" and data.get("episodes") is None:
             data = {**data, "episodes": {}}
         return data
 
     @model_validator(mode="after")
     def _episodes_where_they_are_read(self) -> Stage:
-        """Terms within episodes need a stage on them, and so does a plan."""
+        """Refuses terms that read episodes, and a plan of them, where data is not ``episodes``."""
         if self.data == "episodes":
             return self
         if self.episodes is not None:
@@ -98,7 +98,7 @@ class Stage(BaseModel):
 
     @model_validator(mode="after")
     def _virtual_terms_can_be(self) -> Stage:
-        """Terms on virtual samples need mixup, and must not read what a mixture does not have."""
+        """Refuses terms on virtual samples without mixup, and inputs that a mixture does not have."""
         for name, term in self.terms.items():
             if term.samples == "clean":
                 continue
@@ -126,7 +126,7 @@ class Stage(BaseModel):
 
     @model_validator(mode="after")
     def _terms_can_be_routed(self) -> Stage:
-        """Routing needs terms at spots, all on the same samples, and a student that is trained."""
+        """Refuses routing unless its terms have spots and the same samples, and the student is trained."""
         if self.spots.policy == "always":
             return self
         problem = routing_problem(self.terms)

@@ -25,7 +25,7 @@ from gkd.methods.spots import SIDELESS_SPOTS, SpotPair, Spots
 
 
 class WeightSchedule(BaseModel):
-    """How a term's weight moves over its stage: a factor on ``weight``.
+    """A factor on a term's ``weight`` that changes over its stage.
 
     ``constant``: 1. ``linear``: rises from 0 to 1 over ``warmup_epochs``. ``exponential``:
     exp(-rate * epoch). Epochs are the method's own and rescale with the stage.
@@ -60,7 +60,7 @@ ClassScale = Literal["old-share", "new-share", "ucir", "podnet"]
 
 
 def class_scale(kind: ClassScale, num_old: int, num_new: int) -> float:
-    """How a term's weight follows the numbers of classes that the teacher has (old) and has not (new).
+    """The factor on a term's weight by the numbers of classes that the teacher has (old) and has not (new).
 
     ``old-share``: old / (old + new), and ``new-share``: new / (old + new), of BiC and WA; ``ucir``: √(old / new);
     ``podnet``: √((old + new) / new).
@@ -83,20 +83,21 @@ class Term(BaseModel):
     Attributes:
         loss: a name in ``gkd.losses.LOSSES``, one of an installed package, or ``pkg.module:name``.
         weight: multiplies the loss; 0 or more.
-        schedule: how the weight moves over the stage.
+        schedule: a factor on the weight that changes over the stage.
         scale: a factor on the weight by the numbers of old and new classes (`class_scale`), which incremental steps
-            change; without a teacher or a step before, every class is new.
+            change; without a teacher or a previous step, every class is new.
         at: the spots of a loss on maps.
         rows: over overlapping spaces, which rows a loss on the teacher's logits sees: ``known``
             (labels that the teacher has) or ``all``; None leaves it to the task.
         centres: class centres of the ``train`` set (computed once, in eval mode, over un-augmented
             images) or of each ``batch``.
-        confidence: weights each sample by how sure the teacher is in its own label space.
-        teacher: the name of the teacher that it reads, where a stage has several; None is the first.
+        confidence: weights each sample by the teacher's confidence in its own label space.
+        teacher: the name of the teacher that the term reads, where a stage has several; None is the first.
         samples: the ``clean`` images, or ``virtual`` samples that the stage's ``mixup`` makes of them.
-        head: whose logits a loss on logits and labels reads: the ``student``'s, or those of an ``auxiliary`` head over
-            what an incremental step added to the embedding, with one column for all old classes together and one for
-            each new class. The term owns that head; a first step goes without the term.
+        head: the head whose logits a loss on logits and labels reads: the ``student``'s, or an ``auxiliary``
+            one over the part that an incremental step added to the embedding, with one column for all old
+            classes together and one for each new class. The term owns that head; a first step goes without
+            the term.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -125,7 +126,7 @@ class Term(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _fits_its_loss(cls, data: Any, handler: ModelWrapValidatorHandler[Term]) -> Term:
-        """Holds the term against its loss beside pydantic's own checks, so that all mistakes come at once."""
+        """Checks the term against its loss beside pydantic's checks, so that all mistakes come at once."""
         mistakes = list(_mistakes(data, list(cls.model_fields))) if isinstance(data, Mapping) else []
         errors = [_detail(mistake, data) for mistake in mistakes]
         try:
@@ -145,17 +146,17 @@ class Term(BaseModel):
 
     @property
     def entry(self) -> Loss:
-        """The loss, as the registry has it."""
+        """The loss's entry in the registry."""
         return loss_entry(self.loss)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The loss's own keyword arguments, with its defaults where the method says nothing."""
+        """The loss's own keyword arguments, with its defaults where the method sets none."""
         return {**self.entry.options, **(self.model_extra or {})}
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the term reads: the loss's positional arguments."""
+        """The term's inputs: the names of the loss's positional arguments."""
         return self.entry.needs
 
     @property
@@ -164,12 +165,12 @@ class Term(BaseModel):
 
     @property
     def needs_new_classes(self) -> bool:
-        """Whether there must be a class that the teacher does not have."""
+        """Whether the term needs a class that the teacher does not have."""
         return "known" in self.needs or self.scale in ("ucir", "podnet") or self.head == "auxiliary"
 
     @property
     def readings(self) -> list[tuple[SpotPair, SpotPair]]:
-        """The (student, teacher) spots of each value that the term sums, and those that follow them."""
+        """The (student, teacher) spots of each value that the term sums, and the pair that follows."""
         pairs = self.at.pairs()
         if self.entry.reads_pairs_of_spots:
             return list(itertools.pairwise(pairs))
@@ -187,7 +188,7 @@ class Term(BaseModel):
 
     @property
     def teacher_maps(self) -> set[int]:
-        """The teacher's maps that the term reads, of the images as they are."""
+        """The teacher's maps of the clean images that the term reads."""
         reads = self.samples == "clean" and bool(self.entry.spot_needs)
         return {spot for _, spot in self.at.pairs() if reads and isinstance(spot, int)}
 
@@ -204,14 +205,14 @@ Check = Callable[[str, Loss, Mapping[str, Any]], Iterator[Mistake]]
 
 
 def _mistakes(data: Mapping[str, Any], keys: list[str]) -> Iterator[Mistake]:
-    """What is wrong with a term as a method writes it, beside the forms of its keys."""
+    """The mistakes in a term as a method writes it, except those of its keys' types."""
     name = data.get("loss")
     if not isinstance(name, str):
         return
     try:
         entry = loss_entry(name)
     except UserError:
-        return  # said of the key ``loss``
+        return  # reported for the key ``loss``
     options = [*_wrong_options(name, entry, data, keys)]
     yield from options or _refused_together(name, entry, data)
     for check in _CHECKS:
@@ -219,7 +220,7 @@ def _mistakes(data: Mapping[str, Any], keys: list[str]) -> Iterator[Mistake]:
 
 
 def _wrong_options(name: str, entry: Loss, data: Mapping[str, Any], keys: list[str]) -> Iterator[Mistake]:
-    """Options that the loss does not take or does not have, and values that they cannot have."""
+    """Options that the loss does not take, values out of range, and required options without a value."""
     for key in data.keys() - set(keys):
         option = entry.stated_options.get(key)
         if option is None:
@@ -291,7 +292,7 @@ _CHECKS: tuple[Check, ...] = (
 
 
 def _too_few_spots(term: Term) -> Iterator[Mistake]:
-    """A loss on a map and the one after it, with one spot."""
+    """A loss on pairs of successive spots, with one spot."""
     if term.entry.reads_pairs_of_spots and len(term.at.pairs()) < 2:
         yield (
             "at",
@@ -300,7 +301,7 @@ def _too_few_spots(term: Term) -> Iterator[Mistake]:
 
 
 def _detail(mistake: Mistake, data: Mapping[str, Any]) -> InitErrorDetails:
-    """A mistake as pydantic lists it."""
+    """A mistake in pydantic's form."""
     key, problem = mistake
     return InitErrorDetails(
         type="value_error", loc=(key,), input=data.get(key), ctx={"error": ValueError(problem)}

@@ -1,4 +1,4 @@
-"""How a student is judged."""
+"""Metrics of a student: its predictions and embeddings, with confidence intervals."""
 
 from gkd.metrics.by_name import METRICS, check_metric_name, check_metrics, compute_metrics
 from gkd.metrics.classification import (

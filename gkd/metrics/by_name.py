@@ -1,4 +1,4 @@
-"""Metrics that an experiment asks for by name (``evaluate.metrics``): ours, plug-ins, and a user's own.
+"""Metrics that an experiment asks for by name (``evaluate.metrics``): gkd's, plug-ins, and a user's own.
 
 A metric is a function of logits ``[N, C]``, labels ``[N]`` and the label relation (None where the run has no
 teacher) that gives one finite number.
@@ -57,10 +57,11 @@ METRICS: dict[str, Metric] = {
 def check_metric_name(name: str) -> None:
     """Raises a UserError for an unknown name; imports nothing."""
     if name in entry_point_table(GROUP):
-        plugin(GROUP, name, what=_WHAT, ours=METRICS)  # which refuses one that is called as ours
+        plugin(GROUP, name, what=_WHAT, ours=METRICS)  # refuses a plug-in of one of gkd's own names
     elif name not in METRICS and not is_import_name(name):
         raise UserError(
-            f"{unknown(_WHAT, name, [*METRICS, *entry_point_table(GROUP)])} Or one of your own: {FORM}."
+            f"{unknown(_WHAT, name, [*METRICS, *entry_point_table(GROUP)])} Or one of your own: {FORM}.",
+            code="unknown-metric",
         )
 
 
@@ -101,14 +102,19 @@ def _metric(name: str) -> Metric:
 
 def _value(name: str, logits: Tensor, labels: Tensor, relation: LabelRelation | None) -> float:
     metric = _metric(name)
-    given = f"logits {list(logits.shape)} and labels {list(labels.shape)}"
+    shapes = f"logits {list(logits.shape)} and labels {list(labels.shape)}"
     try:
         value = metric(logits.clone(), labels.clone(), relation)
         number = float(value)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"The metric {name!r} fails on {given}: {told(error)}") from error
+        raise UserError(
+            f"The metric {name!r} fails on {shapes}: {told(error)}", code="metric-fails"
+        ) from error
     if not math.isfinite(number):
-        raise UserError(f"The metric {name!r} gives {number} on {given}, where a finite number is expected.")
+        raise UserError(
+            f"The metric {name!r} gives {number} on {shapes}, where a finite number is expected.",
+            code="metric-not-finite",
+        )
     return number

@@ -1,4 +1,4 @@
-"""How good and how honest class scores are: accuracy, calibration, agreement, separation."""
+"""Metrics of class scores: accuracy, calibration, agreement, separation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a number is: over seeds, and paired over test images."""
+"""Confidence intervals: over seeds, over episodes, and paired over test images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def paired_bootstrap(
     """Difference in accuracy, paired over test images within each seed, with its interval.
 
     Each draw takes the test images with replacement, the same ones for both sides and all seeds,
-    so the interval speaks of the images; the spread over seeds is the table's ± column.
+    so the interval is over the choice of images; the spread over seeds is the table's ± column.
 
     Args:
         ours, theirs: one Bool ``[N]`` correctness array a seed, in the same order of seeds and images.

@@ -1,4 +1,4 @@
-"""Nearest class mean: what an embedding is worth without a trained head."""
+"""Nearest class mean: the accuracy of an embedding without a trained head."""
 
 from __future__ import annotations
 

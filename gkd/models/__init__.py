@@ -90,7 +90,7 @@ _COMMON_WRNS = ((16, 1), (16, 2), (40, 1), (40, 2), (28, 10))
 _WRN_NAME = re.compile(r"wrn_([1-9][0-9]*)_([1-9][0-9]*)")
 _WRN_PATTERN = "wrn_{depth}_{width} with depth = 6n + 4"
 
-# name -> a class with what the name says bound; it takes num_classes, in_channels and its options by keyword
+# name -> a class with its depth and widths bound; it takes num_classes, in_channels and options by keyword
 NETWORKS: dict[str, partial[Any]] = {
     **{name: partial(ResNet, depth, widths) for name, (depth, widths) in RESNETS.items()},
     **{f"wrn_{depth}_{width}": partial(WideResNet, depth, width) for depth, width in _COMMON_WRNS},
@@ -117,7 +117,7 @@ def network_names() -> list[str]:
 
 
 def network_summaries() -> dict[str, str]:
-    """``network_names`` with a line on each: the first of its class's docstring."""
+    """Each of ``network_names`` with the first line of its class's docstring."""
     classes = {name: network.func for name, network in NETWORKS.items()} | {_WRN_PATTERN: WideResNet}
     return {name: (inspect.getdoc(cls) or "").splitlines()[0] for name, cls in classes.items()}
 
@@ -135,16 +135,16 @@ def build_network(
     """A freshly initialised network that satisfies ``gkd.core.network.Network``.
 
     Args:
-        name: a key of ``NETWORKS``, ``wrn_{depth}_{width}`` with depth = 6n + 4, or a network from elsewhere
+        name: a key of ``NETWORKS``, ``wrn_{depth}_{width}`` with depth = 6n + 4, or an external network
             (``gkd.models.external.PATTERNS``, or the name of a plug-in: entry-point group ``gkd.networks``).
         num_classes: C, the columns of the logits.
         in_channels: channels of the images: 3 for colour, 1 for grey.
         taps: the modules to tap instead of the defaults (``gkd.models.taps.tapped``).
-        head: ``linear``, which is the network's own, ``cosine`` or ``proxy`` (``gkd.models.heads``).
+        head: ``linear`` (the network's default), ``cosine`` or ``proxy`` (``gkd.models.heads``).
         extractors: how many such networks stand side by side under one linear head, all but the last frozen
-            (``gkd.models.expanding``): to load what was expanded so often.
-        options: of gkd's networks the keyword parameters of the class, such as ``dropout`` of a wide residual
-            network; of others further keywords for what builds the network.
+            (``gkd.models.expanding``); above 1 to load the weights of an expanded network.
+        options: for gkd's networks keyword parameters of the class, such as ``dropout`` of a wide residual
+            network; for others further keywords of their factory.
 
     Raises:
         UserError: an unknown name, option or head, a wide network of another depth, a count below 1, a wrong tap, or a
@@ -153,7 +153,8 @@ def build_network(
     if num_classes < 1 or in_channels < 1:
         raise UserError(
             "A network needs num_classes and in_channels of 1 or more; "
-            f"{num_classes} and {in_channels} were given."
+            f"{num_classes} and {in_channels} were given.",
+            code="size-out-of-range",
         )
     _check_extractors(extractors)
     if extractors > 1:
@@ -177,7 +178,7 @@ def build_network(
 def check_network_name(name: str) -> None:
     """Raises a UserError for an unknown name or a wide network of a depth that is not 6n + 4."""
     if name in entry_point_table(GROUP):
-        plugin(GROUP, name, what="network", ours=NETWORKS)  # which refuses one that is called as ours
+        plugin(GROUP, name, what="network", ours=NETWORKS)  # refuses a name that gkd has too
     elif is_external(name):
         check_external_name(name)
     else:
@@ -185,7 +186,7 @@ def check_network_name(name: str) -> None:
 
 
 def check_network_options(name: str, options: Mapping[str, Any]) -> None:
-    """Raises a UserError for an unknown name, an option that its network has not, or a value of another type."""
+    """Raises a UserError for an unknown name, an option that the network lacks, or a wrong type."""
     options = dict(options)
     check_head_kind(options.pop("head", "linear"))
     _check_extractors(options.pop(EXTRACTORS, 1))
@@ -194,11 +195,14 @@ def check_network_options(name: str, options: Mapping[str, Any]) -> None:
 
 def _check_extractors(extractors: Any) -> None:
     if type(extractors) is not int or extractors < 1:
-        raise UserError(f"A network has 1 extractor or more, a whole number; {extractors!r} was given.")
+        raise UserError(
+            f"A network has 1 extractor or more, a whole number; {extractors!r} was given.",
+            code="extractors-out-of-range",
+        )
 
 
 def _factory(name: str) -> partial[Any]:
-    """What builds a network of gkd by name from ``num_classes``, ``in_channels`` and options."""
+    """The class behind a name of gkd's networks; it takes ``num_classes``, ``in_channels`` and options."""
     if name in NETWORKS:
         return NETWORKS[name]
     match = _WRN_NAME.fullmatch(name)
@@ -212,32 +216,35 @@ def _factory(name: str) -> partial[Any]:
         below = max(10, depth - (depth - 4) % 6)
         raise UserError(
             f"Network {name!r} has depth {depth}; a wide residual network has 6n + 4 layers, n of 1 or more. "
-            f"Use wrn_{below}_{width} or wrn_{below + 6}_{width}."
+            f"Use wrn_{below}_{width} or wrn_{below + 6}_{width}.",
+            code="depth-out-of-range",
         )
     return partial(WideResNet, depth, width)
 
 
 def _checked_options(name: str, factory: partial[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options as their annotated types."""
+    """The options, converted to the types of the class's annotations."""
     if not options:
         return {}
-    known = network_options(factory)
+    defaults = network_options(factory)
     types = get_type_hints(factory.func.__init__)
     checked = {}
     for option, value in options.items():
-        if option not in known:
-            reason = unknown("option", option, [*known, "head"])
+        if option not in defaults:
+            reason = unknown("option", option, [*defaults, "head"])
             raise UserError(f"Network {name!r}: {reason[0].lower()}{reason[1:]}", code="unknown-option")
         try:
             checked[option] = TypeAdapter(types[option]).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise UserError(f"Option {option!r} of network {name!r} is {value!r}: {reason}.") from None
+            raise UserError(
+                f"Option {option!r} of network {name!r} is {value!r}: {reason}.", code="invalid-option"
+            ) from None
     return checked
 
 
 def takes_option(name: str, option: str) -> bool:
-    """Whether a network has an option; of those from elsewhere the head alone is known to be one."""
+    """Whether a network has an option; an external network is only known to have ``head``."""
     return option == "head" or (not is_external(name) and option in network_options(_factory(name)))
 
 

@@ -1,4 +1,4 @@
-"""Whether the stages that were declared for a network are those of its forward pass."""
+"""Check that the stages declared for a network lead to the outputs of its forward pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOLERANCE = 1e-4  # of the largest value
 
 @torch.no_grad()
 def check_stages(network: nn.Module, image_shape: Sequence[int]) -> None:
-    """Refuses stages that lead elsewhere than ``features``, tried on one random image ``[C, H, W]`` in eval mode.
+    """Refuses stages with other outputs than ``features`` on one random image ``[C, H, W]`` in eval mode.
 
     Neither the network nor the global generator is touched.
 
@@ -33,24 +33,24 @@ def check_stages(network: nn.Module, image_shape: Sequence[int]) -> None:
     images = torch.randn(1, *image_shape, generator=generator).to(like)
     features = as_network(twin).features(images)
     chain = (*twin.stages(), twin.head)
-    found: list[Any] = [images]
+    outputs: list[Any] = [images]
     try:
         for part in chain:
-            found.append(part(found[-1]))
-    except Exception as error:  # whatever the modules say of what another module gives
-        found.append(error)
-    # Compared when all have run, so that a stage that overwrites its input in place shows.
+            outputs.append(part(outputs[-1]))
+    except Exception as error:  # any error of a module on another module's output
+        outputs.append(error)
+    # Compared when all have run, to notice a stage that overwrites its input in place.
     wanted = (*features.maps, features.embedding, features.logits)
-    for number, (ours, theirs) in enumerate(zip(found[1:], wanted, strict=False)):
-        difference = _difference(ours, theirs)
+    for number, (output, expected) in enumerate(zip(outputs[1:], wanted, strict=False)):
+        difference = _difference(output, expected)
         if difference:
-            raise UserError(f"{_stage_name(twin, number)} {difference}.")
+            raise UserError(f"{_stage_name(twin, number)} {difference}.", code="wrong-stages")
 
 
 def _with_drawn_vectors(network: nn.Module, generator: torch.Generator) -> nn.Module:
     """A copy in eval mode whose vectors (of BatchNorm, layer scales, biases) lie in 0.5 .. 1.5.
 
-    Many of them start at 0 or nearly so, and a block that the stages leave out would not show.
+    Many of them start at 0 or nearly so, and then a block that the stages leave out would change nothing.
     """
     twin = copy.deepcopy(network).eval()
     for parameter in twin.parameters():
@@ -60,7 +60,7 @@ def _with_drawn_vectors(network: nn.Module, generator: torch.Generator) -> nn.Mo
 
 
 def _stage_name(network: Any, number: int) -> str:
-    """What a sentence calls the stage with that number; the one after the last is the head."""
+    """The subject of an error about the stage of a number; the number after the last stage is the head."""
     if not isinstance(network, TappedNetwork):
         return f"Stage {number} of the {network_name(network)}"
     if number == len(network.stage_paths):
@@ -70,19 +70,19 @@ def _stage_name(network: Any, number: int) -> str:
     return f"taps.stages[{number}] of the {network_name(network)}, [{modules}], should lead to {ends[number]} and"
 
 
-def _difference(found: Any, wanted: Tensor) -> str:
-    """What is wrong with a stage's output, as the end of a sentence; empty where nothing is."""
+def _difference(output: Any, wanted: Tensor) -> str:
+    """How a stage's output differs from the wanted one, as the end of a sentence; empty where it does not."""
     advice = (
         "name all modules that a forward pass calls from one map to the next, and to the head, in their order"
     )
-    if isinstance(found, Exception):
-        return f"fails ({told(found).rstrip('.')}); {advice}"
-    shape = list(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
-    if wanted.dim() == 4 and (not isinstance(found, Tensor) or found.dim() != 4):
+    if isinstance(output, Exception):
+        return f"fails ({told(output).rstrip('.')}); {advice}"
+    shape = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    if wanted.dim() == 4 and (not isinstance(output, Tensor) or output.dim() != 4):
         return f"gives {shape}, where only a map [B, C, H, W] can be cut; tap other maps or drop taps.stages"
     if shape != list(wanted.shape):
         return f"gives {shape} instead of {list(wanted.shape)}; {advice}"
-    if (found - wanted).abs().max() > _TOLERANCE * wanted.abs().max():
+    if (output - wanted).abs().max() > _TOLERANCE * wanted.abs().max():
         return (
             f"gives other values than an uncut pass; {advice}, and cut where no function stands between them"
         )

@@ -1,4 +1,4 @@
-"""DropBlock: dropout of squares, for maps whose neighbours say the same."""
+"""DropBlock: dropout of squares, for maps whose neighbouring values are correlated."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class DropBlock(nn.Module):
 
         γ = r / b² · H · W / ((H − b + 1) · (W − b + 1))
 
-    so that about r of the values are dropped, a little less where squares overlap. What is left is scaled by the
-    kept fraction of the whole batch, as in MetaOptNet's code. Where the map is smaller than a square, the square is
-    cut to the map. Eval mode changes nothing, and its passes do not count; n is in the state dict.
+    so that about r of the values are dropped, a little less where squares overlap. The others are divided by
+    their fraction in the whole batch, as in MetaOptNet's code. Where the map is smaller than a square, the square
+    is cut to the map. Eval mode changes nothing, and its passes do not count; n is in the state dict.
 
     Args:
         rate: the rate after the warm-up, in [0, 1).
@@ -47,6 +47,6 @@ class DropBlock(nn.Module):
         gamma = rate * (height * width / (tall * wide * places))
         corners = torch.rand(batch, channels, height - tall + 1, width - wide + 1, device=x.device) < gamma
         padded = F.pad(corners.float(), (wide - 1, wide - 1, tall - 1, tall - 1))
-        kept = 1 - F.max_pool2d(padded, (tall, wide), stride=1).float()
-        scale = 1 / kept.mean().clamp(min=1 / kept.numel())  # nothing kept gives zeros, not NaN
-        return x * (kept * scale).to(x.dtype)
+        mask = 1 - F.max_pool2d(padded, (tall, wide), stride=1).float()
+        scale = 1 / mask.mean().clamp(min=1 / mask.numel())  # an empty mask gives zeros, not NaN
+        return x * (mask * scale).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Networks that grow an extractor a step: those of earlier steps are frozen, and one head reads them all."""
+"""Networks that gain an extractor each step: earlier ones are frozen, and one head reads all of them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from gkd.core.network import Features, as_network
 from gkd.core.tapped import TappedNetwork
 from gkd.models.heads import set_head
 
-EXTRACTORS = "extractors"  # the option under which a weight file tells their number
+EXTRACTORS = "extractors"  # the option that states their number in a weight file
 
 
 class ExpandedNetwork(nn.Module):
     """Extractors side by side under one linear head: DER's expandable representation, without its pruning.
 
-    The embedding is what all extractors give, one after the other, the newest last; the maps are the newest one's. All
-    but the newest are frozen for good: no stage trains them, and they stay in eval mode, so that neither a weight nor
-    a BatchNorm statistic of theirs moves.
+    The embedding concatenates those of all extractors, the newest last; the maps are those of the newest. All but
+    the newest are frozen for good: no stage trains them, and they stay in eval mode, so that neither weights nor
+    BatchNorm statistics of theirs change.
 
     Args:
         extractors: networks without their head (`expand`, `expanded`), all of the same width.
@@ -64,22 +64,22 @@ class ExpandedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, num_classes]`` of images ``[B, C, H, W]``."""
-        known = [extractor(images).detach() for extractor in self.frozen]
-        logits: Tensor = self.head(torch.cat([*known, self.extractors[-1](images)], 1))
+        earlier = [extractor(images).detach() for extractor in self.frozen]
+        logits: Tensor = self.head(torch.cat([*earlier, self.extractors[-1](images)], 1))
         return logits
 
     def features(self, images: Tensor) -> Features:
         """Logits, the whole embedding and the newest extractor's maps of one forward pass."""
-        known = [extractor(images).detach() for extractor in self.frozen]
+        earlier = [extractor(images).detach() for extractor in self.frozen]
         newest: Features = self.extractors[-1].features(images)  # type: ignore[operator]
-        embedding = torch.cat([*known, newest.logits], 1)  # without a head, what it would read comes out
+        embedding = torch.cat([*earlier, newest.logits], 1)  # without a head these are the embedding
         return Features(self.head(embedding), embedding, newest.maps)
 
 
 class AuxiliaryHead(nn.Linear):
     """A linear head with a column for all old classes together, the first, and one for each new class.
 
-    On the newest part of the embedding it makes that tell the new classes apart, and from the old ones.
+    It makes the newest part of the embedding separate the new classes from each other and from the old ones.
 
     Args:
         in_features: D, the newest part of the embedding.
@@ -99,7 +99,7 @@ class AuxiliaryHead(nn.Linear):
         self.register_buffer("columns", columns, persistent=False)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Logits in float32 also of half-precision embeddings."""
+        """Logits in the weight's dtype, float32, also of half-precision embeddings."""
         return super().forward(embedding.to(self.weight.dtype))
 
     def targets(self, labels: Tensor) -> Tensor:
@@ -111,10 +111,10 @@ class AuxiliaryHead(nn.Linear):
 
 @torch.no_grad()
 def expand(network: nn.Module, num_new: int) -> ExpandedNetwork:
-    """A network with a further extractor, and columns for further classes behind the old ones.
+    """A copy of a network with one more extractor, and with columns for new classes after the old ones.
 
     The new extractor starts as a copy of the newest. The old classes keep their weights for the old embedding and
-    their biases; all else of the head is drawn as a fresh head's, so that the old logits change by what the new
+    their biases; the rest of the head is initialised afresh, so that the old logits change by what the new
     extractor adds to them.
 
     Args:
@@ -140,7 +140,7 @@ def expand(network: nn.Module, num_new: int) -> ExpandedNetwork:
 
 
 def expanded(networks: Sequence[nn.Module]) -> ExpandedNetwork:
-    """Networks of one architecture as the extractors of one, to load weights into; their heads fall away.
+    """Networks of one architecture as the extractors of one, to load weights into; their heads are dropped.
 
     Raises:
         UserError: networks that cannot be expanded (`check_expandable`).
@@ -161,12 +161,14 @@ def check_expandable(network: nn.Module) -> None:
     if not isinstance(head, nn.Linear):
         raise UserError(
             f"The student's head is a {type(head).__name__}, but a method with growth: {{extractor: expand}} widens a "
-            "linear one; drop student.options.head."
+            "linear one; drop student.options.head.",
+            code="needs-linear-head",
         )
     if isinstance(network, TappedNetwork) and network.embedding is not None:
         raise UserError(
             "A method with growth: {extractor: expand} joins what the heads of the extractors read, but "
-            "student.taps.embedding names another embedding; drop it."
+            "student.taps.embedding names another embedding; drop it.",
+            code="needs-untapped-embedding",
         )
 
 
@@ -176,14 +178,14 @@ def num_extractors(network: nn.Module) -> int:
 
 
 def newest_part(network: nn.Module, embedding: Tensor) -> Tensor:
-    """What the last step added to the embedding: ``[B, K · D] -> [B, D]``; all of it where nothing was added."""
+    """The newest extractor's part of an embedding: ``[B, K · D] -> [B, D]``; all of it with one extractor."""
     return embedding[:, -network.newest_dim :] if isinstance(network, ExpandedNetwork) else embedding
 
 
 def newest_dim(network: nn.Module) -> int:
-    """The entries of `newest_part`."""
-    own = network if isinstance(network, ExpandedNetwork) else None
-    width: int = as_network(network).embedding_dim if own is None else own.newest_dim
+    """The width of `newest_part`."""
+    grown = network if isinstance(network, ExpandedNetwork) else None
+    width: int = as_network(network).embedding_dim if grown is None else grown.newest_dim
     return width
 
 
@@ -195,7 +197,7 @@ def frozen_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 
 def _without_head(network: nn.Module) -> nn.Module:
-    """The network itself, which now gives what its head read."""
+    """The network itself, its head replaced by the identity: it gives what its head read."""
     check_expandable(network)
     set_head(network, nn.Identity())
     return network

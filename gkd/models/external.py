@@ -1,4 +1,4 @@
-"""Networks from elsewhere, with random weights: torchvision's, timm's, plug-ins' and a user's own factory."""
+"""External networks, with random weights: of torchvision, timm, plug-ins, or a user's factory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gkd.core.errors import UserError, unknown
 from gkd.core.plugins import entry_point_table, load_plugin
 from gkd.core.user_code import FORM, call_factory, import_object, is_import_name
 
-GROUP = "gkd.networks"  # of entry points, each a factory as a user's own
-# What ``gkd ls networks`` prints beside the zoo's names.
+GROUP = "gkd.networks"  # of entry points; each is called like a user's factory
+# Printed by ``gkd ls networks`` beside the zoo's names.
 PATTERNS = {
     "torchvision/NAME": "a classifier of torchvision.models, such as torchvision/resnet18",
     "timm/NAME": "a network of timm.list_models(), such as timm/vit_tiny_patch16_224 (extra: timm)",
@@ -43,18 +43,19 @@ def check_external_name(name: str) -> None:
             close = difflib.get_close_matches(network, timm.list_models(), n=3, cutoff=0.5)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise UserError(
-                f"Unknown network {name!r}.{hint} Allowed: timm/ and a name of timm.list_models()."
+                f"Unknown network {name!r}.{hint} Allowed: timm/ and a name of timm.list_models().",
+                code="unknown-network",
             )
     elif library == "torchvision":
-        known = _torchvision_names()
-        if network not in known:
+        names = _torchvision_names()
+        if network not in names:
             raise UserError(
-                unknown("network", name, [f"torchvision/{known}" for known in known]), code="unknown-network"
+                unknown("network", name, [f"torchvision/{model}" for model in names]), code="unknown-network"
             )
 
 
 def build_external(name: str, *, num_classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
-    """The module behind a name, not yet tapped (``gkd.models.taps``).
+    """Build the module behind a name, not yet tapped (``gkd.models.taps``).
 
     Args:
         name: one of the ``PATTERNS``, or that of a plug-in.
@@ -63,35 +64,36 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
         options: further keywords for the factory, such as ``img_size``.
 
     Raises:
-        UserError: an unknown name, timm not installed, or what the factory does not take.
+        UserError: an unknown name, timm not installed, or arguments that the factory refuses.
     """
     check_external_name(name)
     library, _, network = name.partition("/")
-    given: dict[str, Any]
+    keywords: dict[str, Any]
     if library == "timm":
-        given = {"pretrained": False, "num_classes": num_classes, "in_chans": in_channels}
+        keywords = {"pretrained": False, "num_classes": num_classes, "in_chans": in_channels}
         factory = _named(_timm(name).create_model, network)
-        module = call_factory(factory, name=name, what="network", given=given, options=options)
+        module = call_factory(factory, name=name, what="network", given=keywords, options=options)
     elif library == "torchvision":
         from torchvision.models import get_model
 
         more = {**_TORCHVISION_DEFAULTS.get(network, {}), **options}
-        given = {"num_classes": num_classes, "weights": None}
+        keywords = {"num_classes": num_classes, "weights": None}
         module = call_factory(
-            _named(get_model, network), name=name, what="network", given=given, options=more
+            _named(get_model, network), name=name, what="network", given=keywords, options=more
         )
         if in_channels != 3:
             _change_in_channels(module, in_channels, name)
     else:
-        given = {"num_classes": num_classes, "in_channels": in_channels}
+        keywords = {"num_classes": num_classes, "in_channels": in_channels}
         if is_import_name(name):
             factory = import_object(name, what="network")
         else:
             factory = load_plugin(GROUP, name, what="network")
-        module = call_factory(factory, name=name, what="network", given=given, options=options)
+        module = call_factory(factory, name=name, what="network", given=keywords, options=options)
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"The network {name!r} gave a {type(module).__name__}; it must return a torch.nn.Module."
+            f"The network {name!r} gave a {type(module).__name__}; it must return a torch.nn.Module.",
+            code="not-a-network",
         )
     return module
 
@@ -104,7 +106,9 @@ def _timm(name: str) -> ModuleType:
     try:
         import timm
     except ImportError:
-        raise UserError(f"The network {name!r} needs timm: pip install 'gkd-torch[timm]'") from None
+        raise UserError(
+            f"The network {name!r} needs timm: pip install 'gkd-torch[timm]'", code="package-missing"
+        ) from None
     module: ModuleType = timm
     return module
 
@@ -118,15 +122,16 @@ def _torchvision_names() -> list[str]:
 def _change_in_channels(module: nn.Module, in_channels: int, name: str) -> None:
     """Changes the first convolution, which torchvision makes for three channels.
 
-    Its initial weights are summed over the channels for one channel, so that a grey
-    image gives what the colour network gives on it in all three; repeated and scaled by 3 / C for C of them.
+    For one channel the initial weights are summed over the channels, so that a grey image gives what the colour
+    network gives on it in all three; for C channels they are repeated and scaled by 3 / C.
     """
     convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
     first = next(convolutions, None)
     if first is None or first.in_channels != 3 or first.groups != 1:
         raise UserError(
             f"The network {name!r} takes images of three channels alone; set data.channels=3, which repeats a grey "
-            "image, or take another network."
+            "image, or take another network.",
+            code="other-channels",
         )
     weight = first.weight.detach()
     if in_channels == 1:

@@ -1,6 +1,7 @@
 """Backbones of few-shot learning: four convolutions, and ResNet-12 with DropBlock.
 
-ResNet12's module names and shapes are those of MetaOptNet's lineage (learn2learn's too, without its ``features.``).
+ResNet12's module names and shapes are those of MetaOptNet's lineage (and learn2learn's, but for its prefix
+``features.``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _SLOPE = 0.1  # of ResNet-12's leaky ReLUs
 
 
 class Embedding(nn.Module):
-    """The last map as a vector: its mean over space, or all its values.
+    """The embedding of the last map: its mean over space, or all its values as a vector.
 
     Args:
         pool: ``mean`` for maps of any size; ``flatten`` for those of one image size.
@@ -43,10 +44,13 @@ class Embedding(nn.Module):
     def __init__(self, pool: Pool, width: int, image_size: int) -> None:
         super().__init__()
         if pool not in ("flatten", "mean"):
-            raise UserError(f"pool is flatten or mean, not {pool!r}.")
+            raise UserError(f"pool is flatten or mean, not {pool!r}.", code="unknown-pool")
         self.side = image_size // 2**_HALVINGS
         if pool == "flatten" and self.side < 1:
-            raise UserError(f"image_size={image_size} leaves nothing after four halvings; give 16 or more.")
+            raise UserError(
+                f"image_size={image_size} leaves nothing after four halvings; give 16 or more.",
+                code="image-size-out-of-range",
+            )
         self.pool = pool
         self.image_size = image_size
         self.dim = width * self.side**2 if pool == "flatten" else width
@@ -60,7 +64,8 @@ class Embedding(nn.Module):
             raise UserError(
                 f"The images leave a last map of {height}×{width} and the head was built for {self.side}×{self.side} "
                 f"(image_size={self.image_size}); build the network with image_size set to the side of your images, "
-                "or with pool=mean, which takes any size."
+                "or with pool=mean, which takes any size.",
+                code="other-image-size",
             )
         return last.flatten(1)
 
@@ -90,7 +95,7 @@ class Conv4(nn.Module):
     """
 
     min_image_size = (
-        16  # three halvings leave 2×2 for the last BatchNorm: more than one value a channel at B = 1
+        16  # three halvings leave 2×2 for the last BatchNorm, which at B = 1 needs more than one value
     )
 
     def __init__(
@@ -104,7 +109,7 @@ class Conv4(nn.Module):
     ) -> None:
         super().__init__()
         if width < 1:
-            raise UserError(f"A Conv4 has a width of 1 or more, not {width}.")
+            raise UserError(f"A Conv4 has a width of 1 or more, not {width}.", code="width-out-of-range")
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.embed = Embedding(pool, width, image_size)
@@ -133,7 +138,7 @@ class Conv4(nn.Module):
         return _activated(self.layer1, images)
 
     def stages(self) -> Stages:
-        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        """Callables from images to each map, and from the last map to the embedding (``StagedNetwork``)."""
         later = (partial(_activated, layer) for layer in (self.layer2, self.layer3, self.layer4))
         return (self._first, *later, self.embed)
 
@@ -225,7 +230,7 @@ class ResNet12(nn.Module):
     """
 
     min_image_size = (
-        16  # three halvings leave 2×2 for the last BatchNorm: more than one value a channel at B = 1
+        16  # three halvings leave 2×2 for the last BatchNorm, which at B = 1 needs more than one value
     )
 
     def __init__(
@@ -241,11 +246,18 @@ class ResNet12(nn.Module):
     ) -> None:
         super().__init__()
         if len(widths) != 4:
-            raise UserError(f"Give four widths, of the four blocks; {len(widths)} were given.")
+            raise UserError(
+                f"Give four widths, of the four blocks; {len(widths)} were given.", code="not-four-widths"
+            )
         if not 0 <= drop_rate < 1:
-            raise UserError(f"drop_rate is a probability from 0 up to but not including 1, not {drop_rate}.")
+            raise UserError(
+                f"drop_rate is a probability from 0 up to but not including 1, not {drop_rate}.",
+                code="dropout-out-of-range",
+            )
         if block_size < 1:
-            raise UserError(f"block_size is a side of 1 pixel or more, not {block_size}.")
+            raise UserError(
+                f"block_size is a side of 1 pixel or more, not {block_size}.", code="block-size-out-of-range"
+            )
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.embed = Embedding(pool, widths[-1], image_size)
@@ -274,7 +286,7 @@ class ResNet12(nn.Module):
         return first
 
     def stages(self) -> Stages:
-        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        """Callables from images to each map, and from the last map to the embedding (``StagedNetwork``)."""
         return (self._first, self.layer2, self.layer3, self.layer4, self.embed)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Heads: what leads from an embedding to logits, by kind, and how each grows by classes.
+"""Heads, which map an embedding to logits: their kinds, and how they grow by classes.
 
 A head is a module ``[B, D] -> [B, C]`` with ``in_features`` D and ``out_features`` C. The cosine kinds also have
 ``cosines`` (their class scores before the scale) and ``scale``, which losses may read.
@@ -116,7 +116,7 @@ def new_head(kind: HeadKind, in_features: int, num_classes: int) -> Head:
 
 
 def check_head_kind(kind: Any) -> None:
-    """Raises a UserError for what is no kind of head."""
+    """Raises a UserError for an unknown kind of head."""
     if kind not in HEAD_KINDS:
         raise UserError(unknown("head", str(kind), HEAD_KINDS), code="unknown-head")
 
@@ -129,7 +129,7 @@ def grow(
     init: Literal["random", "imprint"] = "random",
     means: Tensor | None = None,
 ) -> Head:
-    """A head with further classes behind the old ones, whose rows, and so whose logits, are kept.
+    """A copy of a head with new classes after the old ones, whose rows, and so whose logits, stay the same.
 
     Args:
         head: an ``nn.Linear``, `CosineHead` or `ProxyHead`; it is not changed.
@@ -151,28 +151,35 @@ def grow(
     """
     if not isinstance(head, Head):
         raise UserError(
-            f"A {type(head).__name__} is no head that can grow; use a network whose head is linear, cosine or proxy."
+            f"A {type(head).__name__} is no head that can grow; "
+            "use a network whose head is linear, cosine or proxy.",
+            code="not-a-head",
         )
     _check_sizes(num_new=num_new)
     num_old, rows = head.out_features, means
     shape = (num_new, *head.weight.shape[1:])
     if init == "imprint":
         if means is None or means.shape != shape:
-            given = "none" if means is None else str(list(means.shape))
-            raise UserError(f"Imprinting needs means of {list(shape)}, one a new class; {given} were given.")
+            shown = "none" if means is None else str(list(means.shape))
+            raise UserError(
+                f"Imprinting needs means of {list(shape)}, one a new class; {shown} were given.",
+                code="other-shapes",
+            )
         length = torch.linalg.vector_norm(head.weight, dim=-1).mean()
         units = unit_rows(means.to(head.weight).flatten(0, -2))
         if not units.any(1).all():
             raise UserError(
-                "Imprinting needs a direction for every new class, but a mean is zero; give each class images."
+                "Imprinting needs a direction for every new class, but a mean is zero; "
+                "give each class images.",
+                code="zero-mean",
             )
         rows = length * units.view(shape)
     grown = _sized(head, num_old + num_new).to(head.weight)
     for name, parameter in grown.named_parameters():
         old = head.get_parameter(name)
         parameter.requires_grad_(old.requires_grad)
-        kept = parameter[: len(old)] if old.dim() else parameter
-        kept.copy_(old)
+        old_rows = parameter[: len(old)] if old.dim() else parameter
+        old_rows.copy_(old)
     if init == "imprint":
         assert rows is not None
         grown.weight[num_old:] = rows
@@ -204,7 +211,8 @@ def put_head(network: nn.Module, head: Head) -> None:
     if head.in_features != old.in_features:
         raise UserError(
             f"The head reads embeddings of {head.in_features} entries, the network's have {old.in_features}; build it "
-            "for the network's embedding_dim."
+            "for the network's embedding_dim.",
+            code="other-embedding-dim",
         )
     set_head(network, head)
     network.num_classes = head.out_features  # type: ignore[assignment]
@@ -220,7 +228,8 @@ def set_head(network: nn.Module, module: nn.Module) -> None:
     paths = [path for path, part in root.named_modules() if part is network.head]
     if not paths:
         raise UserError(
-            f"The head of a {type(root).__name__} is none of its modules, so it cannot be replaced."
+            f"The head of a {type(root).__name__} is none of its modules, so it cannot be replaced.",
+            code="not-a-module",
         )
     parent, _, name = paths[0].rpartition(".")
     setattr(root.get_submodule(parent), name, module)
@@ -245,7 +254,7 @@ def grow_head(
     init: Literal["random", "imprint"] = "random",
     means: Tensor | None = None,
 ) -> None:
-    """`grow` and `put_head` in one: the network has ``num_new`` further classes, and its old logits."""
+    """Extend a network's head by ``num_new`` classes (`grow`, `put_head`); its old logits stay the same."""
     head: Any = network.head
     put_head(network, grow(head, num_new, init=init, means=means))
 
@@ -271,7 +280,9 @@ def class_proxies(embedding: Tensor, *, num_proxies: int = 10, seed: int = 0) ->
 
     if len(embedding) < num_proxies:
         raise UserError(
-            f"A class of {len(embedding)} images has no {num_proxies} proxies; use init='random', or a head with fewer."
+            f"A class of {len(embedding)} images has no {num_proxies} proxies; "
+            "use init='random', or a head with fewer.",
+            code="too-few-images",
         )
     rows = unit_rows(embedding.detach().float()).cpu().numpy()
     centres = KMeans(num_proxies, n_init=10, random_state=seed).fit(rows).cluster_centers_
@@ -281,4 +292,6 @@ def class_proxies(embedding: Tensor, *, num_proxies: int = 10, seed: int = 0) ->
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
-            raise UserError(f"{name}={size} is below 1; a head has that many or more.")
+            raise UserError(
+                f"{name}={size} is below 1; a head has that many or more.", code="size-out-of-range"
+            )

@@ -1,4 +1,4 @@
-"""What the networks share: the refusal of images that do not fit, pooling, stages, and the taps of a stage."""
+"""Shared by the networks: the check of images, convolutions, pooling, and passes that collect the maps."""
 
 from __future__ import annotations
 
@@ -32,18 +32,21 @@ def check_images(images: Tensor, in_channels: int, min_size: int) -> None:
     if images.dim() != 4:
         raise UserError(
             f"Images have shape {list(images.shape)}; give a batch [B, {in_channels}, H, W] "
-            "(images.unsqueeze(0) makes one image a batch)."
+            "(images.unsqueeze(0) makes one image a batch).",
+            code="not-a-batch",
         )
     channels, height, width = images.shape[1:]
     if channels != in_channels:
         raise UserError(
             f"Images have {channels} channels and the network was built for {in_channels}; "
-            f"build it with in_channels={channels} or convert the images."
+            f"build it with in_channels={channels} or convert the images.",
+            code="other-channels",
         )
     if height < min_size or width < min_size:
         raise UserError(
             f"Images of {height}×{width} pixels are too small for this network: height and width must be at "
-            f"least {min_size}; resize the images, or choose a network that halves them less often."
+            f"least {min_size}; resize the images, or choose a network that halves them less often.",
+            code="images-too-small",
         )
 
 
@@ -78,7 +81,7 @@ def kaiming_over_fan_out(network: nn.Module) -> None:
 
 
 def features_of(stages: Stages, head: nn.Module, images: Tensor) -> Features:
-    """One forward pass through a network's stages and head, and what it passes by."""
+    """Logits, embedding and maps of one forward pass through a network's stages and head."""
     *between, last = stages
     x, maps = images, []
     for stage in between:
@@ -94,7 +97,7 @@ def preact_features_of(stages: Stages, head: nn.Module, images: Tensor) -> Featu
     Args:
         stages: those between the first and the last are sequences of blocks that end in a ReLU and have
             ``before_relu``; a block whose ``relu`` is false has none.
-        head: leads from the embedding to the logits.
+        head: maps the embedding to the logits.
         images: ``[B, C, H, W]``.
     """
     first, *between, last = stages
@@ -109,18 +112,18 @@ def preact_features_of(stages: Stages, head: nn.Module, images: Tensor) -> Featu
 
 
 def cut(blocks: Iterable[nn.Module], ends: Sequence[int]) -> Stages:
-    """Blocks in a row as stages, which end with the blocks of these positions."""
+    """Consecutive blocks as stages; each stage ends with the block at one of the positions ``ends``."""
     return tuple(partial(through, part) for part in parts(tuple(blocks), ends))
 
 
 def parts(row: Sequence[T], ends: Sequence[int]) -> list[Sequence[T]]:
-    """A row in parts, which end with the entries of these positions; what follows the last falls away."""
+    """A sequence in parts that end at the positions ``ends``; entries after the last of them are dropped."""
     begins = (0, *(end + 1 for end in ends[:-1]))
     return [row[begin : end + 1] for begin, end in zip(begins, ends, strict=True)]
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
-    """Channel shuffle: channel i of group g goes to position i · groups + g. ``[B, C, H, W]`` stays that.
+    """Channel shuffle: channel i of group g goes to position i · groups + g, in ``[B, C, H, W]``.
 
     Raises:
         RuntimeError: ``groups`` does not divide C.

@@ -1,4 +1,4 @@
-"""Load a network from a weight file: the one place where a file's header, its tensors and a network meet."""
+"""Load a network from a weight file: read its header, build the network, load its tensors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from gkd.models.cut_check import check_stages
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import load_weights, read_weights
 
-# What build_network is told by name, so that no option may be called so.
+# Parameters of build_network that an option must not be named after.
 _NOT_OPTIONS = {"name", "num_classes", "in_channels", "taps"}
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network with the weights of a file, on the CPU and in train mode, and what the file says of it."""
+    """A network with the weights of a file, on the CPU and in train mode, and the file's metadata."""
 
     network: nn.Module
     metadata: WeightMetadata
@@ -42,24 +42,24 @@ def load_network(
     image_shape: Sequence[int] | None = None,
     section: str = "",
 ) -> Loaded:
-    """Builds a network as a weight file and the caller say, and loads the weights strictly.
+    """Builds a network from the header of a weight file and the arguments, and loads the weights strictly.
 
-    What the caller leaves out is taken from the file's header; what both say must agree. A torch file has no header.
+    Arguments left out are taken from the header; the others must agree with it. A torch file has no header.
 
     Args:
         path: a .safetensors file or a state dict that torch wrote.
         network: the name for ``build_network``. A header's ``pkg.module:factory`` is not imported unless it is
             repeated here.
-        num_classes: columns of the logits; that of ``classes`` where they are given.
-        in_channels: channels of the images; that of ``image_shape`` where it is given, and 3 where nothing says it.
-        options: what else builds the network; empty takes that of the file.
+        num_classes: columns of the logits; by default as many as ``classes``.
+        in_channels: channels of the images; by default those of ``image_shape``, of the file, or 3.
+        options: further keywords of ``build_network``; empty takes those of the file.
         taps: the modules to tap; ``{}`` for the defaults of the network's family.
-        classes: the names that the columns must have, in that order, where the file says them.
+        classes: the names of the columns, in order; a file that states its classes must have the same.
         image_shape: ``(C, H, W)`` of an image on which a tapped network is tried.
         section: the config section that errors name, such as ``student``.
 
     Raises:
-        UserError: a missing or unreadable file, too little said, a contradiction, or weights of another network.
+        UserError: a missing or unreadable file, too few or contradictory facts, or another network.
     """
     path = Path(path)
     tensors, header = read_weights(path)
@@ -79,7 +79,8 @@ def load_network(
     if classes is not None and metadata.classes not in (None, tuple(classes)):
         raise UserError(
             f"{_file(path, section)} has the columns {', '.join(metadata.classes or ())}, but the classes are "
-            f"{', '.join(classes)}; give the file's, in that order."
+            f"{', '.join(classes)}; give the file's, in that order.",
+            code="other-classes",
         )
     return Loaded(built, metadata)
 
@@ -93,7 +94,7 @@ def build_for_images(
     options: Mapping[str, Any],
     taps: Mapping[str, Any],
 ) -> nn.Module:
-    """``build_network``; a tapped network has been tried on one image, where the images' ``(C, H, W)`` is known.
+    """Build a network, and try a tapped one on one image, where the images' shape ``(C, H, W)`` is known.
 
     Raises:
         UserError: options or taps that the network does not have, or images that it cannot take.
@@ -109,16 +110,16 @@ def build_for_images(
 def options_as_trained(
     metadata: WeightMetadata, path: Path, network: str, options: Mapping[str, Any], section: str = ""
 ) -> dict[str, Any]:
-    """The options that weights were trained with: those stated, or those that their file says.
+    """The options that weights were trained with: the stated ones, or else those of their file.
 
     Args:
-        metadata: the file's.
-        path: the file.
-        network, options: what is stated; no options take those of the file.
+        metadata: of the weight file.
+        path: of the weight file, for errors.
+        network, options: as the user states them; empty options take those of the file.
         section: the config section that errors name.
 
     Raises:
-        UserError: the file says another network or other options.
+        UserError: the file states another network or other options.
     """
     if metadata.network is None:
         return dict(options)
@@ -126,35 +127,44 @@ def options_as_trained(
     if metadata.network != network:
         raise UserError(
             f"{_file(path, section)} was trained as {metadata.network!r}, but {prefix}network is {network!r}; set "
-            f"{prefix}network={metadata.network}."
+            f"{prefix}network={metadata.network}.",
+            code="other-network",
         )
-    # What is stated need not count the extractors, which steps add.
+    # Stated options need not include the number of extractors, which grows by the step.
     stated = {key: value for key, value in metadata.options.items() if key != EXTRACTORS}
     if dict(options) not in ({}, stated, metadata.options):
         raise UserError(
             f"{_file(path, section)} was trained with the options {json.dumps(metadata.options)}, but "
-            f"{prefix}options is {json.dumps(dict(options))}; drop {prefix}options, which takes those of the file."
+            f"{prefix}options is {json.dumps(dict(options))}; drop {prefix}options, which takes those of the file.",
+            code="other-options",
         )
     not_options = _NOT_OPTIONS & metadata.options.keys()
     if not_options:
-        raise UserError(f"{path} says that its options hold {min(not_options)!r}, which gkd gives itself.")
+        raise UserError(
+            f"{path} says that its options hold {min(not_options)!r}, which gkd gives itself.",
+            code="option-reserved",
+        )
     return metadata.options
 
 
 def _file(path: Path, section: str) -> str:
-    """A weight file as errors name it."""
+    """The name of a weight file in errors."""
     return f"{section}.checkpoint {path}" if section else f"The checkpoint {path}"
 
 
 def _named(metadata: WeightMetadata, path: Path) -> str:
-    """The network's name in the header, where it imports nothing."""
+    """The network's name in the header; one that would import code is refused."""
     name = metadata.network
     if name is None:
-        raise UserError(f"The checkpoint {path} does not say its network; give network, such as 'resnet8'.")
+        raise UserError(
+            f"The checkpoint {path} does not say its network; give network, such as 'resnet8'.",
+            code="network-missing",
+        )
     if is_import_name(name):
         raise UserError(
             f"The checkpoint {path} says that its network is {name!r}, and to import a module is to run it; if you "
-            f"trust it, give network={name!r}."
+            f"trust it, give network={name!r}.",
+            code="untrusted-import",
         )
     return name
 
@@ -162,21 +172,25 @@ def _named(metadata: WeightMetadata, path: Path) -> str:
 def _num_classes(
     metadata: WeightMetadata, path: Path, num_classes: int | None, classes: Sequence[str] | None
 ) -> int:
-    """The columns of the logits, by what is stated before what the file says."""
+    """The columns of the logits: as stated, or else as in the file."""
     if num_classes is not None and classes is not None and num_classes != len(classes):
         raise UserError(
-            f"num_classes is {num_classes}, but classes are {len(classes)}; leave num_classes out."
+            f"num_classes is {num_classes}, but classes are {len(classes)}; leave num_classes out.",
+            code="classes-disagree",
         )
     names = classes or metadata.classes
     if num_classes is not None:
         return num_classes
     if names is None:
-        raise UserError(f"The checkpoint {path} does not say its classes; give num_classes or classes.")
+        raise UserError(
+            f"The checkpoint {path} does not say its classes; give num_classes or classes.",
+            code="classes-missing",
+        )
     return len(names)
 
 
 def _in_channels(metadata: WeightMetadata, in_channels: int | None, shape: Sequence[int] | None) -> int:
-    """The channels of the images, by what is stated before what the file says."""
+    """The channels of the images: as stated, of the image shape, of the file's mean, or 3."""
     if in_channels is not None:
         return in_channels
     if shape is not None:

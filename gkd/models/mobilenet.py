@@ -44,7 +44,10 @@ _TAPPED_BLOCKS = (2, 4, 10, 12)
 
 def _check_width(width: float) -> None:
     if not width >= 0.1:
-        raise UserError(f"A MobileNet has a width of 0.1 or more, such as 0.25, 0.5 or 1, not {width}.")
+        raise UserError(
+            f"A MobileNet has a width of 0.1 or more, such as 0.25, 0.5 or 1, not {width}.",
+            code="width-out-of-range",
+        )
 
 
 class InvertedResidual(nn.Module):
@@ -131,7 +134,7 @@ class MobileNetV2(nn.Module):
         return pool(self.conv2(last))
 
     def stages(self) -> Stages:
-        """What leads from the images to each map, and from the last one, by ``conv2``, to the embedding."""
+        """Callables from images to each map, and from the last map, by ``conv2``, to the embedding."""
         return (self._stem, *cut(self.blocks, _TAPPED_STAGES), self._embed)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -222,7 +225,7 @@ class MobileNet(nn.Module):
         return F.relu(self.bn1(self.conv1(images)))
 
     def stages(self) -> Stages:
-        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        """Callables from images to each map, and from the last map to the embedding (``StagedNetwork``)."""
         return (self._stem, *cut(self.layers, _TAPPED_BLOCKS), pool)
 
     def forward(self, images: Tensor) -> Tensor:

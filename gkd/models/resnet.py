@@ -95,9 +95,7 @@ class ResNet(nn.Module):
         UserError: a depth that is not 6n + 2, or other than four widths.
     """
 
-    min_image_size = (
-        8  # two halvings leave 2×2: more than one value a channel, which BatchNorm needs at B = 1
-    )
+    min_image_size = 8  # two halvings leave 2×2: at B = 1 BatchNorm needs more than one value a channel
 
     def __init__(
         self,
@@ -111,10 +109,14 @@ class ResNet(nn.Module):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise UserError(
-                f"A residual network has a depth of 6n + 2 (8, 14, 20, 32, 56, ...), not {depth}."
+                f"A residual network has a depth of 6n + 2 (8, 14, 20, 32, 56, ...), not {depth}.",
+                code="depth-out-of-range",
             )
         if len(widths) != 4:
-            raise UserError(f"Give four widths, of the stem and the three stages; {len(widths)} were given.")
+            raise UserError(
+                f"Give four widths, of the stem and the three stages; {len(widths)} were given.",
+                code="not-four-widths",
+            )
         num_blocks = (depth - 2) // 6
         stem, first, second, third = widths
         self.num_classes = num_classes
@@ -139,7 +141,7 @@ class ResNet(nn.Module):
         return F.relu(self.bn1(self.conv1(images)))
 
     def stages(self) -> Stages:
-        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        """Callables from images to each map, and from the last map to the embedding (``StagedNetwork``)."""
         return (self._stem, self.layer1, self.layer2, self.layer3, pool)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -112,7 +112,10 @@ class ImageNetResNet(nn.Module):
     def __init__(self, depth: int, *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
         if depth not in _NUM_BLOCKS:
-            raise UserError(f"ImageNet's residual networks have a depth of 18, 34 or 50 here, not {depth}.")
+            raise UserError(
+                f"ImageNet's residual networks have a depth of 18, 34 or 50 here, not {depth}.",
+                code="depth-out-of-range",
+            )
         block = Bottleneck if depth == 50 else BasicBlock
         self.num_classes = num_classes
         self.in_channels = in_channels
@@ -140,7 +143,7 @@ class ImageNetResNet(nn.Module):
         return F.relu(self.bn1(self.conv1(images)))
 
     def stages(self) -> Stages:
-        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        """Callables from images to each map, and from the last map to the embedding (``StagedNetwork``)."""
         return (self._stem, self.layer1, self.layer2, self.layer3, self.layer4, pool)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -39,16 +39,16 @@ class GroupedBlock(nn.Module):
 
     def __init__(self, in_width: int, out_width: int, stride: int) -> None:
         super().__init__()
-        own = out_width - in_width if stride == 2 else out_width  # the input brings the rest
-        hidden = own // 4
+        branch_width = out_width - in_width if stride == 2 else out_width  # the input is the rest
+        hidden = branch_width // 4
         self.stride = stride
         self.groups = 1 if in_width == _STEM else _V1_GROUPS  # the paper does not group 24 channels
         self.conv1 = conv1x1(in_width, hidden, groups=self.groups)
         self.bn1 = nn.BatchNorm2d(hidden)
         self.conv2 = depthwise3x3(hidden, stride)
         self.bn2 = nn.BatchNorm2d(hidden)
-        self.conv3 = conv1x1(hidden, own, groups=_V1_GROUPS)
-        self.bn3 = nn.BatchNorm2d(own)
+        self.conv3 = conv1x1(hidden, branch_width, groups=_V1_GROUPS)
+        self.bn3 = nn.BatchNorm2d(branch_width)
 
     def before_relu(self, x: Tensor) -> Tensor:
         """The block's output before its last ReLU."""
@@ -101,7 +101,7 @@ class ShuffleNetV1(nn.Module):
         return F.relu(self.bn1(self.conv1(images)))
 
     def stages(self) -> Stages:
-        """What leads from the images to each map, and from the last one to the embedding (``StagedNetwork``)."""
+        """Callables from images to each map, and from the last map to the embedding (``StagedNetwork``)."""
         return (self._stem, self.layer1, self.layer2, self.layer3, pool)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -141,15 +141,15 @@ class SplitBlock(nn.Module):
         self.bn3 = nn.BatchNorm2d(half)
 
     def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The kept half, and the other one before its last ReLU."""
-        kept, other = x.chunk(2, dim=1)
+        """The half that passes unchanged, and the other one before its last ReLU."""
+        unchanged, other = x.chunk(2, dim=1)
         other = F.relu(self.bn1(self.conv1(other)))
         other = self.bn2(self.conv2(other))
-        return kept, self.bn3(self.conv3(other))
+        return unchanged, self.bn3(self.conv3(other))
 
     def forward(self, x: Tensor) -> Tensor:
-        kept, before = self.halves(x)
-        return shuffle(torch.cat([kept, F.relu(before)], dim=1), 2)
+        unchanged, before = self.halves(x)
+        return shuffle(torch.cat([unchanged, F.relu(before)], dim=1), 2)
 
 
 class HalvingBlock(nn.Module):
@@ -223,7 +223,7 @@ class ShuffleNetV2(nn.Module):
         return pool(F.relu(self.bn2(self.conv2(last))))
 
     def stages(self) -> Stages:
-        """What leads from the images to each map, and from the last one, by ``conv2``, to the embedding."""
+        """Callables from images to each map, and from the last map, by ``conv2``, to the embedding."""
         return (self._stem, self.layer1, self.layer2, self.layer3, self._embed)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -250,8 +250,8 @@ class ShuffleNetV2(nn.Module):
         maps = [x]
         for stage in (self.layer1, self.layer2, self.layer3):
             *blocks, last = stage
-            kept, before = last.halves(through(blocks, x))  # type: ignore[operator]
-            maps.append(torch.cat([kept, before], dim=1))
-            x = shuffle(torch.cat([kept, F.relu(before)], dim=1), 2)
+            unchanged, before = last.halves(through(blocks, x))  # type: ignore[operator]
+            maps.append(torch.cat([unchanged, before], dim=1))
+            x = shuffle(torch.cat([unchanged, F.relu(before)], dim=1), 2)
         embedding = self._embed(x)
         return Features(self.linear(embedding), embedding, tuple(maps))

@@ -1,4 +1,4 @@
-"""Which modules of a network to tap where the user does not say: the families of torchvision and timm."""
+"""Tap a network's modules, by default those of its family in torchvision or timm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gkd.core.tapped import Tap, TappedNetwork
 from gkd.models.layers import parts
 
 _LAYERS = ("layer1", "layer2", "layer3", "layer4")
-# The stem where its output is a map of its own, and the ends of the stages; the first row that a network has.
+# The stem, where its output is a separate map, and the stage ends; the first row that a network has counts.
 _STAGES = (
     ("relu", *_LAYERS),  # ResNet, ResNeXt, Wide ResNet
     _LAYERS,
@@ -40,14 +40,14 @@ _DEPTHS = 4  # how many blocks of equal width are tapped
 
 
 def tapped(module: nn.Module, *, name: str, num_classes: int, taps: Mapping[str, Any] | None = None) -> Any:
-    """A gkd network as it is, any other module tapped.
+    """A gkd network unchanged where no taps are given, any other module tapped.
 
     Args:
         module: maps images ``[B, C, H, W]`` to logits ``[B, num_classes]``.
-        name: what the config calls the network, for errors.
-        num_classes: C, by which the head is found: the last linear layer with so many outputs.
+        name: the network's name in the config, for errors.
+        num_classes: C; the head is by default the last linear layer with C outputs.
         taps: ``maps`` (paths, or mappings with the fields of ``Tap``), ``head``, ``embedding`` and ``stages`` (lists of
-            paths); what is left out has the default of the network's family, which for maps and stages may be none.
+            paths); the default is that of the network's family, for maps and stages perhaps none.
 
     Raises:
         UserError: a wrong path, or no head to be found.
@@ -65,7 +65,8 @@ def tapped(module: nn.Module, *, name: str, num_classes: int, taps: Mapping[str,
     if network.num_classes != num_classes:
         raise UserError(
             f"The network {name!r} has {network.num_classes} outputs for {num_classes} classes; its factory must give "
-            "it num_classes of them, and taps.head, where it is given, must name the last nn.Linear."
+            "it num_classes of them, and taps.head, where it is given, must name the last nn.Linear.",
+            code="other-classes",
         )
     return network
 
@@ -81,8 +82,8 @@ def tap(
     """Any module from images to logits as a gkd network, which also gives an embedding and maps.
 
     Args:
-        module: maps images ``[B, C, H, W]`` to logits; its own state dict stays what it is.
-        head: path of the last linear layer; None takes the last one that there is.
+        module: maps images ``[B, C, H, W]`` to logits; its state dict is unchanged.
+        head: path of the last linear layer; None takes the last one.
         maps: the modules whose outputs are activation maps, shallow to deep; None takes those of the network's family
             (torchvision, timm), which may be none.
         embedding: the module whose output is the embedding; None is the input of the head.
@@ -96,7 +97,8 @@ def tap(
     if path is None:
         raise UserError(
             f"The {type(module).__name__} has no nn.Linear to take as its head; name the last layer: "
-            "tap(network, head='classifier.1')."
+            "tap(network, head='classifier.1').",
+            code="no-head",
         )
     taps = (
         default_maps(module)
@@ -128,7 +130,7 @@ def default_maps(module: nn.Module) -> list[Tap]:
 
 
 def default_stages(module: nn.Module, maps: Sequence[str], head: str) -> list[Sequence[str]]:
-    """The modules that lead to each map and on to the head; none where that is not known of the class.
+    """The modules that lead to each map and on to the head; none where the class is not in ``_CHAINS``.
 
     Args:
         module: the network.
@@ -155,7 +157,7 @@ def _by_timm(module: nn.Module) -> list[Tap]:
     paths = [str(entry["module"]) for entry in entries]
     if len(set(paths)) < len(paths):
         return []  # several features of one module, which a hook cannot tell apart
-    # Of one or none the tokens' number tells: a network may add its class token behind the tapped blocks.
+    # One prefix token or none is read off the number of tokens: a class token may join after the tapped blocks.
     prefix = getattr(module, "num_prefix_tokens", 0)
     layout: Any = "nhwc" if getattr(module, "output_fmt", None) == "NHWC" else None
     if len({(entry.get("num_chs"), entry.get("reduction")) for entry in entries}) == 1:
@@ -184,7 +186,7 @@ def _depths(paths: Sequence[str]) -> list[str]:
 
 
 def _stage_ends(sequence: nn.Module) -> list[int]:
-    """Of modules in a row (VGG, MobileNet, EfficientNet, ConvNeXt): those before a stride, and the last."""
+    """Positions before a stride in a sequence (VGG, MobileNet, EfficientNet, ConvNeXt), and the last one."""
     strides = [any(_halves(part) for part in child.modules()) for child in sequence.children()]
     following = [*strides[1:], not strides[-1] if strides else False]
     return [number for number, ends in enumerate(following) if ends]
@@ -196,7 +198,7 @@ def _halves(part: nn.Module) -> bool:
 
 
 def _head(module: nn.Module, name: str, num_classes: int) -> str:
-    """The path of the last linear layer with a column a class."""
+    """The path of the last linear layer with one output per class."""
     linear = [
         path
         for path, part in module.named_modules()
@@ -205,7 +207,8 @@ def _head(module: nn.Module, name: str, num_classes: int) -> str:
     if not linear:
         raise UserError(
             f"The network {name!r} has no nn.Linear with {num_classes} outputs to take as its head; name the head "
-            "with taps.head (student.taps or teacher.taps), or take another network."
+            "with taps.head (student.taps or teacher.taps), or take another network.",
+            code="no-head",
         )
     return linear[-1]
 

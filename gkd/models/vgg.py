@@ -24,13 +24,13 @@ _NUM_CONVOLUTIONS = {
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
-# From this side on the fourth map is halved before the last block too: images have 64 pixels, for H // 2 // 2 // 2 is
-# H // 8, which is 8 or more where H is 64 or more.
+# Side from which the fourth map is halved before the last block: that of images of 64 pixels, for
+# H // 2 // 2 // 2 = H // 8 is 8 or more where H is 64 or more.
 _FOURTH_POOL_FROM = 8
 
 
 def _block(in_width: int, width: int, num_convolutions: int) -> nn.Sequential:
-    """conv-BN-ReLU as often as asked, without the last ReLU: the network applies it, after the tap."""
+    """``num_convolutions`` times conv-BN-ReLU, without the last ReLU, which follows the tap."""
     layers: list[nn.Module] = []
     for _ in range(num_convolutions):
         layers += [nn.Conv2d(in_width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
@@ -57,15 +57,13 @@ class VGG(nn.Module):
         UserError: another depth.
     """
 
-    min_image_size = (
-        16  # three halvings leave 2×2: more than one value a channel, which BatchNorm needs at B = 1
-    )
+    min_image_size = 16  # three halvings leave 2×2: at B = 1 BatchNorm needs more than one value a channel
 
     def __init__(self, depth: int, *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
         if depth not in _NUM_CONVOLUTIONS:
             allowed = ", ".join(map(str, _NUM_CONVOLUTIONS))
-            raise UserError(f"A VGG has one of the depths {allowed}, not {depth}.")
+            raise UserError(f"A VGG has one of the depths {allowed}, not {depth}.", code="depth-out-of-range")
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.embedding_dim = _WIDTHS[-1]
@@ -99,7 +97,7 @@ class VGG(nn.Module):
         return F.relu(self._before_relu(index, x))
 
     def stages(self) -> Stages:
-        """What leads from the images to each map, by the pooling before it, and from the last to the embedding."""
+        """Callables from images to each map, by the pooling before it, and from the last map to the embedding."""
         return (*(partial(self._map, index) for index in range(len(_WIDTHS))), pool)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -91,9 +91,7 @@ class WideResNet(nn.Module):
         UserError: a depth that is not 6n + 4, a width below 1, or a dropout outside [0, 1).
     """
 
-    min_image_size = (
-        8  # two halvings leave 2×2: more than one value a channel, which BatchNorm needs at B = 1
-    )
+    min_image_size = 8  # two halvings leave 2×2: at B = 1 BatchNorm needs more than one value a channel
 
     def __init__(
         self, depth: int, width: int, *, num_classes: int, in_channels: int = 3, dropout: float = 0.0
@@ -101,12 +99,18 @@ class WideResNet(nn.Module):
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
             raise UserError(
-                f"A wide residual network has a depth of 6n + 4 (10, 16, 22, 28, 34, 40, ...), not {depth}."
+                f"A wide residual network has a depth of 6n + 4 (10, 16, 22, 28, 34, 40, ...), not {depth}.",
+                code="depth-out-of-range",
             )
         if width < 1:
-            raise UserError(f"A wide residual network has a width of 1 or more, not {width}.")
+            raise UserError(
+                f"A wide residual network has a width of 1 or more, not {width}.", code="width-out-of-range"
+            )
         if not 0 <= dropout < 1:
-            raise UserError(f"dropout is a probability from 0 up to but not including 1, not {dropout}.")
+            raise UserError(
+                f"dropout is a probability from 0 up to but not including 1, not {dropout}.",
+                code="dropout-out-of-range",
+            )
         num_blocks = (depth - 4) // 6
         self.num_classes = num_classes
         self.in_channels = in_channels
@@ -137,7 +141,7 @@ class WideResNet(nn.Module):
         return pool(F.relu(self.bn1(last)))
 
     def stages(self) -> Stages:
-        """What leads from the images to each map, and from the last one, by its BatchNorm, to the embedding."""
+        """Callables from images to each map, and from the last map, by its BatchNorm, to the embedding."""
         return (self._stem, self.block1, self.block2, self.block3, self._embed)
 
     def forward(self, images: Tensor) -> Tensor:

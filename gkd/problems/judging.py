@@ -1,4 +1,4 @@
-"""Judging: how a problem's student is judged, between epochs and at the end. A task may bring a way of its own."""
+"""Judging: how a problem's student is judged, between epochs and at the end; a task may extend it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Verdict:
 
 
 class Judging:
-    """Judging by the classes of the problem alone; the base of other ways.
+    """Judging by accuracy over the problem's classes; the base of a task's other ways of judging.
 
     Attributes:
         kind: of the run's results; it chooses the table (``gkd.report.tables``).
@@ -73,7 +73,7 @@ class Judging:
         return induced_logits(F.normalize(embedding, dim=1), centres)
 
     def before_training(self, outputs: Outputs, images: Source) -> dict[str, Tensor]:
-        """Name -> Bool ``[N]``: which test images something gets right by the student that training starts from."""
+        """Classifier -> Bool ``[N]``: the test images it gets right on the embedding that training starts from."""
         return {}
 
     def judge(self, outputs: Outputs, images: Source) -> Verdict:
@@ -81,7 +81,7 @@ class Judging:
         return Verdict()
 
     def save(self, folder: Path, verdicts: Mapping[str, Verdict]) -> None:
-        """Writes what tables compare later into a run's folder.
+        """Writes further results, which tables compare later, into a run's folder.
 
         Args:
             folder: the run's.

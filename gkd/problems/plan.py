@@ -1,4 +1,4 @@
-"""Plan: what an experiment states that a problem may refuse, without the config."""
+"""Plan: the part of an experiment that a problem checks, apart from the config."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PlannedNetwork:
 
     Attributes:
         network: its name.
-        options: keywords for what builds it.
+        options: keyword arguments that it is built with.
         checkpoint: the weights that it starts from.
         pretrained: whether another run trains it first.
     """
@@ -29,7 +29,7 @@ class PlannedNetwork:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment wants to do with a problem.
+    """The method and the networks that an experiment applies to a problem.
 
     Attributes:
         task: the task's name.

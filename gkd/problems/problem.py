@@ -1,4 +1,4 @@
-"""Problem: one distillation to solve, whose classes, on which images, judged in which way."""
+"""Problem: one distillation to solve: the classes and images of both sides, and how the student is judged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Problem", "Source"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One distillation to solve: whose classes, which images, between whom.
+    """One distillation to solve: the classes and images of teacher and student.
 
     A task whose problems need more extends it, as ``gkd.incremental.problem`` does.
 
@@ -32,9 +32,9 @@ class Problem:
         teacher: images over the teacher's classes, where a teacher is trained here.
         student: images over the student's classes.
         rows: which rows a loss on the teacher's logits sees where the method does not say.
-        measured: the images that normalise the input where data.mean is not given; None takes all training images of
-            the data, which classes that are kept apart must not be among.
-        leak: classes kept from training that the teacher knows all the same, as ``allow_leak`` has it.
+        measured: the images whose mean and std normalise the input where data.mean is not given, for data with classes
+            kept from training; None takes all training images.
+        leak: classes kept from training that the teacher knows, which ``task.allow_leak`` permits.
         judging: how the student is judged.
     """
 
@@ -79,7 +79,7 @@ class Problem:
         return replace(self, relation=relation)
 
     def check(self, plan: Plan) -> None:
-        """Refuses what cannot be done with the problem, before anything is built.
+        """Refuses a plan that the problem does not allow, before anything is built.
 
         Raises:
             UserError: a method with rules for incremental steps; a subclass has others.
@@ -88,18 +88,19 @@ class Problem:
         if method.after:
             raise UserError(
                 f"The method {method.name!r} ends every incremental step by {' and '.join(method.after)}, but the task "
-                f"{plan.task} has no steps; use task.name=incremental, or do without by method.after=[]."
+                f"{plan.task} has no steps; use task.name=incremental, or do without by method.after=[].",
+                code="needs-steps",
             )
 
     def check_student(self, student: nn.Module, method: Method) -> None:
-        """Refuses a student, as it is built, with which a problem that follows would fail; here none follows."""
+        """Refuses a newly built student with which a later problem would fail; here there is no later one."""
 
     def finished(self, folder: Path) -> Self:
         """The problem as a finished run left it in its folder, to judge its student again."""
         return self
 
     def facts(self) -> dict[str, str]:
-        """Lines for a dry run: a word of up to nine letters -> what there is."""
+        """Lines for a dry run: a label of up to nine letters -> its text."""
         parts = {"train": self.student.train, "validation": self.student.validation}
         counts = ", ".join(f"{len(images)} {part}" for part, images in parts.items())
         shape = "x".join(map(str, self.student.train.image_shape))

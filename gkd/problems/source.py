@@ -36,6 +36,7 @@ class Source:
         if not any(name in self.test.space for name in space):
             raise UserError(
                 f"The test images of {self.test.name} are of other classes than its training images, which is "
-                "few-shot data; this task tests on the classes that it trains on, so use other data."
+                "few-shot data; this task tests on the classes that it trains on, so use other data.",
+                code="other-test-classes",
             )
         return Source(self.train.restrict(space), self.validation.restrict(space), self.test.restrict(space))

@@ -1,4 +1,4 @@
-"""Between whom: what a task adapter is, what it yields, and how adapters are found."""
+"""Task adapters: their base class, their options, and the registry that finds them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GROUP = "gkd.tasks"
 TASKS: dict[str, EntryPoint] = {name: points[0] for name, points in entry_point_table(GROUP).items()}
 
 
-# The task that trains one network over given classes: a teacher, or what is judged by a weight file alone.
+# The task that trains one network over given classes: a teacher, or one judged from its weight file alone.
 PLAIN = "standard"
 
 
@@ -38,7 +38,7 @@ class TaskOptions(BaseModel):
 
 
 class Task:
-    """Base of task adapters: which classes and images each side has, and how what follows from them is solved.
+    """Base of task adapters: which classes and images each side has, and how the problems are solved.
 
     An adapter has ``Options``, ``spaces`` and ``problems``; the rest has defaults.
 
@@ -49,7 +49,7 @@ class Task:
         solver: solves all problems of a run, from a ``gkd.experiment.solve.Job``; None solves the one problem that
             there is (``gkd.experiment.solve.solve_problem``). ``gkd.incremental.sequence.solve_sequence`` solves one
             after the other, each student starting from the one before.
-        trials: what a dry run tries, from a ``gkd.experiment.prepare.Prepared``; None tries the problem's stages.
+        trials: yields a dry run's trials, from a ``gkd.experiment.prepare.Prepared``; None tries the problem's stages.
     """
 
     Options: ClassVar[type[TaskOptions]]
@@ -74,7 +74,7 @@ class Task:
         return None
 
     def for_judging(self) -> TaskOptions:
-        """The options without what concerns the teacher, to judge a finished run's student where that is gone."""
+        """The options without what concerns the teacher, to judge a finished run's student where it is gone."""
         options: TaskOptions = self.options
         return options
 
@@ -98,7 +98,8 @@ def task_of(options: TaskOptions) -> Task:
     if not issubclass(adapter, Task):
         raise UserError(
             f"The task {options.name} is {adapter.__module__}.{adapter.__qualname__}, which does not extend "
-            "gkd.problems.task.Task; let it do so, or use an adapter of this version of gkd."
+            "gkd.problems.task.Task; let it do so, or use an adapter of this version of gkd.",
+            code="not-a-task",
         )
     task: Task = adapter(options)
     return task
@@ -110,7 +111,7 @@ def students_teach(name: str) -> bool:
 
 
 def plain_task(classes: Iterable[str] | None = None) -> dict[str, Any]:
-    """The task section of a run that trains or judges one network over some classes; None is all of the data's."""
+    """The task section of a run that trains or judges one network over some classes; None takes all of the data's."""
     names: Sequence[str] | None = None if classes is None else list(classes)
     section: dict[str, Any] = task_class(PLAIN).section(names)
     return section

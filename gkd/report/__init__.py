@@ -1,1 +1,1 @@
-"""Reports: the table of a grid."""
+"""Tables and plots of runs and grids."""

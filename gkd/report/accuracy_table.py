@@ -46,9 +46,9 @@ class AccuracyRow:
     """A method under one label relation, over its seeds; accuracies in percent.
 
     Attributes:
-        axes, label, relation, overlap: which row it is.
+        axes, label, relation, overlap: identify the row.
         teacher, teacher_induced: the teacher's accuracy, and that of the classifier that its embedding induces.
-        reported: which student the row is about.
+        reported: the student that the row is about, of the last or best epoch.
         mean, std: its accuracy over seeds.
         other, other_std: that of the other student.
         n, seeds: the seeds.
@@ -56,10 +56,10 @@ class AccuracyRow:
         ece, agreement: means; None where nothing was measured.
         leak: novel classes that the teacher was trained on.
         seconds, images_per_second: of training, means.
-        empty_batches: ``stage/term`` -> batches that held nothing for the term.
+        empty_batches: ``stage/term`` -> batches without a sample for the term.
         metrics: name -> mean of the metrics that the experiment adds.
         baseline: the baseline's accuracy on the same seeds; None where it has none of them.
-        compared: the difference to it; None of the baseline.
+        compared: the difference to it; None for the baseline.
     """
 
     axes: dict[str, JsonValue]
@@ -117,9 +117,9 @@ def table_rows(
 
     Args:
         cells: finished cells of a grid.
-        absent: denied rows; they stand in the table with a reason and no numbers.
+        absent: rows that the label relation denies; the table has them with a reason and no numbers.
         baseline: the label that others are compared with.
-        report: which student the row is about.
+        report: the student that the rows are about, of the last or best epoch.
         order: the labels in the order of the config.
     """
     groups: dict[tuple[str, str], list[Cell]] = {}
@@ -137,8 +137,8 @@ def table_rows(
 
 def _row(group: list[Cell], base: list[Cell], baseline: str, report: Which) -> AccuracyRow:
     group = sorted(group, key=lambda cell: cell.seed)
-    first, alone = group[0], {cell.seed: cell for cell in base}
-    pairs = [(cell, alone[cell.seed]) for cell in group if cell.seed in alone]
+    first, base_of = group[0], {cell.seed: cell for cell in base}
+    pairs = [(cell, base_of[cell.seed]) for cell in group if cell.seed in base_of]
     accuracies = [cell.judged(report).accuracy for cell in group]
     teachers = [cell.teacher for cell in group if cell.teacher is not None]
     mean, std = mean_std(accuracies)
@@ -173,7 +173,7 @@ def _row(group: list[Cell], base: list[Cell], baseline: str, report: Which) -> A
 
 
 def _compared(pairs: Sequence[tuple[Cell, Cell]], report: Which) -> Comparison:
-    """The difference of cells to the baseline's of the same seeds."""
+    """The difference of cells to the baseline's cells of the same seeds."""
     right, base_right = ([pair[side].correct.student(report) for pair in pairs] for side in (0, 1))
     difference, low, high = paired_bootstrap(right, base_right)
     gains = [cell.judged(report).accuracy - base.judged(report).accuracy for cell, base in pairs]
@@ -181,7 +181,7 @@ def _compared(pairs: Sequence[tuple[Cell, Cell]], report: Which) -> Comparison:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Over what was measured; None where nothing was."""
+    """Mean of the measured values; None where nothing was measured."""
     measured = [value for value in values if value is not None]
     return mean_std(measured)[0] if measured else None
 
@@ -191,7 +191,7 @@ def _within(bounds: tuple[float, float] | None, lowest: float, highest: float) -
 
 
 def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: Sequence[str]) -> str:
-    """The table as Markdown, with what its columns mean below it."""
+    """The table as Markdown, with a legend of its columns below it."""
     numbered = [row for row in rows if isinstance(row, AccuracyRow)]
     absent = [row for row in rows if isinstance(row, AbsentCell)]
     varied = varied_axes(rows, axes)

@@ -9,7 +9,7 @@ from gkd.storage.judged import Judged
 
 
 def mean_metrics(judged: Sequence[Judged]) -> dict[str, float]:
-    """Name -> mean of each metric that experiments add, over those that have it."""
+    """Name -> mean of each metric that experiments add, over the networks that have it."""
     names = dict.fromkeys(name for each in judged for name in each.metrics)
     return {
         name: mean_std([each.metrics[name] for each in judged if name in each.metrics])[0] for name in names
@@ -17,7 +17,7 @@ def mean_metrics(judged: Sequence[Judged]) -> dict[str, float]:
 
 
 def metric_content(metrics: Mapping[str, float]) -> dict[str, object]:
-    """Added metrics as columns of ``table.json`` and ``table.csv``; no name of theirs hides one of the table's."""
+    """Added metrics as columns of ``table.json`` and ``table.csv``, under a prefix of their own."""
     return {f"metric/{name}": value for name, value in metrics.items()}
 
 
@@ -27,5 +27,5 @@ def metric_names(rows: Iterable[Mapping[str, float]]) -> list[str]:
 
 
 def metric_legend(names: Sequence[str]) -> str:
-    """What the added columns mean, after the rest of a legend; empty where there are none."""
+    """The end of a legend, on the added columns; empty where there are none."""
     return f" {', '.join(names)}: of the same student, mean over seeds." if names else ""

@@ -38,8 +38,8 @@ class SettingResult:
 
     Attributes:
         accuracy, interval: mean over seeds and episodes, and half the width of its 95 % interval over episodes.
-        std: over seeds; None of one.
-        difference, difference_interval: to the baseline on the same episodes; None where there is none on the same.
+        std: over seeds; None with one seed.
+        difference, difference_interval: to the baseline on the same episodes, else None.
     """
 
     accuracy: float
@@ -61,13 +61,13 @@ class FewShotRow:
     """A method, or the teacher alone, by one classifier, over its seeds.
 
     Attributes:
-        axes, label, classifier: which row it is.
+        axes, label, classifier: identify the row.
         settings: setting -> the numbers.
         n, seeds: the seeds.
         leak: novel classes that the teacher was trained on.
-        reported: which network the row is about.
+        reported: the network that the row is about.
         relation: the kind of the label relation.
-        base, seconds: test accuracy on the base classes, and of training; None of the teacher.
+        base, seconds: test accuracy on the base classes, and of training; None for the teacher.
         metrics: name -> mean of the metrics that the experiment adds.
     """
 
@@ -109,21 +109,21 @@ def few_shot_rows(
     report: Literal["last", "best"],
     order: Sequence[str],
 ) -> list[FewShotRow | AbsentCell]:
-    """One row per (axes, label, classifier), after one of the teacher alone.
+    """One row per (axes, label, classifier); for each axes first the teacher alone.
 
     Args:
         cells: finished cells of a grid, with their ``episodes``.
-        absent: denied rows; they stand in the table with a reason and no numbers.
+        absent: rows that the label relation denies; the table has them with a reason and no numbers.
         baseline: the label that others are compared with, episode by episode, within each seed.
-        report: which student the row is about.
+        report: the student that the rows are about, of the last or best epoch.
         order: the labels in the order of the config.
     """
     rows: list[FewShotRow | AbsentCell] = []
     for axes in dict.fromkeys([*(str(cell.axes) for cell in cells), *(str(cell.axes) for cell in absent)]):
         here = [cell for cell in cells if str(cell.axes) == axes]
         base = [cell for cell in here if cell.label == baseline]
-        taught = [cell for cell in here if _answers(cell, _TEACHER)]
-        rows += _rows(taught[:1], base, _TEACHER, _TEACHER, baseline)
+        with_teacher = [cell for cell in here if _answers(cell, _TEACHER)]
+        rows += _rows(with_teacher[:1], base, _TEACHER, _TEACHER, baseline)
         for label in order:
             rows += _rows([cell for cell in here if cell.label == label], base, label, report, baseline)
             rows += [cell for cell in absent if (str(cell.axes), cell.label) == (axes, label)]
@@ -131,7 +131,7 @@ def few_shot_rows(
 
 
 def _answers(cell: Cell, who: Who) -> PackedEpisodes:
-    """A network's answers to the episodes; none where it was not asked."""
+    """A network's packed answers to the episodes; empty where it was not judged on them."""
     if cell.episodes is None:
         return {}
     packed = {"last": cell.episodes.last, "best": cell.episodes.best, "teacher": cell.episodes.teacher}[who]
@@ -151,7 +151,7 @@ class _Run:
         return cls(unpacked(packed), {setting: answers.drawn for setting, answers in packed.items()})
 
     def same(self, other: _Run, setting: str, classifier: str) -> bool:
-        """Whether another run asked this classifier the same episodes of a setting."""
+        """Whether another run judged this classifier on the same episodes of a setting."""
         if classifier not in other.accuracies.get(setting, {}):
             return False
         if len(other.accuracies[setting][classifier]) != len(self.accuracies[setting][classifier]):
@@ -206,7 +206,7 @@ def _compared(
 
 
 def few_shot_markdown(rows: Sequence[FewShotRow | AbsentCell], *, baseline: str, axes: Sequence[str]) -> str:
-    """The table as Markdown, with what its columns mean below it."""
+    """The table as Markdown, with a legend of its columns below it."""
     varied = varied_axes(rows, axes)
     numbered = [row for row in rows if isinstance(row, FewShotRow)]
     settings = list(dict.fromkeys(setting for row in numbered for setting in row.settings))
@@ -220,17 +220,17 @@ def few_shot_markdown(rows: Sequence[FewShotRow | AbsentCell], *, baseline: str,
         lines.append(line + _numbers(row, settings, added) if isinstance(row, FewShotRow) else line)
     notes = leak_notes([row.leak for row in numbered])
     notes += [absent_note(row) for row in rows if isinstance(row, AbsentCell)]
-    which: Who = next((row.reported for row in numbered if row.label != _TEACHER), "last")
-    legend = _legend(which, baseline) + metric_legend(added)
+    reported: Who = next((row.reported for row in numbered if row.label != _TEACHER), "last")
+    legend = _legend(reported, baseline) + metric_legend(added)
     return Table([*head, "base classes", *added, "n", "s"], lines, notes, legend).text()
 
 
 def _numbers(row: FewShotRow, settings: Sequence[str], added: Sequence[str]) -> list[str]:
-    """A row's classifier and numbers; none in a setting that it was not asked."""
+    """A row's classifier and numbers; ``NONE`` in a setting that it was not judged in."""
     cells = [row.classifier]
     for setting in settings:
         result = row.settings.get(setting)
-        if result is None:  # an axis of the grid, or the row itself, asks for others
+        if result is None:  # an axis of the grid, or the row itself, has other settings
             cells += [NONE, NONE]
             continue
         cells.append(spread(result.accuracy, result.interval))
@@ -240,9 +240,9 @@ def _numbers(row: FewShotRow, settings: Sequence[str], added: Sequence[str]) -> 
     return [*cells, str(row.n), number(row.seconds, ".1f")]
 
 
-def _legend(which: Who, baseline: str) -> str:
+def _legend(reported: Who, baseline: str) -> str:
     return (
-        f"Accuracy in percent on episodes of novel classes, of the student of the {which} epoch, averaged over n "
+        f"Accuracy in percent on episodes of novel classes, of the student of the {reported} epoch, averaged over n "
         "seeds; ± is the half width of the 95 % interval over episodes (Student's t). "
         f"Δ: difference to the {baseline} on the same episodes, paired within each seed; – where it was judged on "
         "others or by other classifiers. Both speak of other episodes of these classes, not of other classes or other "

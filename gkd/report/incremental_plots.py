@@ -1,4 +1,4 @@
-"""Plots of incremental runs; matplotlib (extra ``report``) is imported when one is drawn, see `plots.can_plot`."""
+"""Plots of incremental runs; drawing imports matplotlib (extra ``report``), see `run_plots.can_plot`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ class Curve:
         if not self.accuracies or any(len(run) != len(self.num_classes) for run in self.accuracies):
             raise UserError(
                 f"The curve {self.name!r} has {len(self.num_classes)} steps and runs of "
-                f"{[len(run) for run in self.accuracies]}; give at least one run, with an accuracy for each step."
+                f"{[len(run) for run in self.accuracies]}; give at least one run, with an accuracy for each step.",
+                code="other-steps",
             )
 
 
 def plot_curves(curves: Sequence[Curve], path: Path, *, title: str = "") -> Path:
-    """Accuracy on the classes seen so far against their number, several runs in one picture.
+    """Plots the accuracy on the classes seen so far against their number, several runs in one picture.
 
     The legend gives each curve's average incremental accuracy, first step included.
 
@@ -60,7 +61,9 @@ def plot_curves(curves: Sequence[Curve], path: Path, *, title: str = "") -> Path
     from matplotlib.figure import Figure  # no pyplot: no window system, no global state
 
     if not curves:
-        raise UserError("A plot of incremental runs needs at least one of them; none was given.")
+        raise UserError(
+            "A plot of incremental runs needs at least one of them; none was given.", code="no-curves"
+        )
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for curve, marker in zip(curves, itertools.cycle("os^vDPX"), strict=False):
@@ -83,7 +86,7 @@ def _draw_curve(axes: Any, curve: Curve, marker: str) -> None:
     label = f"{curve.name}: {fmean(averages):.1f}"
     if len(averages) > 1:
         label += f" ± {stdev(averages):.1f} ({len(averages)} runs)"
-    if math.isnan(fmean(averages)):  # a run that began later than its scenario has no average
+    if math.isnan(fmean(averages)):  # a run that starts at a later step has no average
         label = curve.name
     few = len(steps) <= 2 * _MOST_NUMBERS
     (line,) = axes.plot(
@@ -97,12 +100,12 @@ def _draw_curve(axes: Any, curve: Curve, marker: str) -> None:
 
 
 def plot_matrix(matrix: Tensor, num_classes: Sequence[int], path: Path, *, title: str = "") -> Path:
-    """The accuracy matrix as a heat map: a row for each step that was trained, a column for each step's classes.
+    """Plots the accuracy matrix as a heat map: a row for each trained step, a column for each step's classes.
 
     Args:
-        matrix: float64 ``[T, K]`` in percent (see `gkd.incremental.accuracy_matrix`); what was not measured stays
-            blank.
-        num_classes: K numbers of classes, those that each step brings.
+        matrix: float64 ``[T, K]`` in percent (see `gkd.incremental.accuracy_matrix`); cells without a
+            measurement stay blank.
+        num_classes: the number of classes that each of the K steps brings.
         path: of the PNG to write.
         title: above the axes.
 
@@ -116,10 +119,10 @@ def plot_matrix(matrix: Tensor, num_classes: Sequence[int], path: Path, *, title
 
 
 def plot_matrices(matrices: Sequence[tuple[str, Tensor, Sequence[int]]], path: Path) -> Path:
-    """Accuracy matrices of several runs side by side, on one scale.
+    """Plots accuracy matrices of several runs side by side, on one scale.
 
     Args:
-        matrices: of each run its title, its matrix and the numbers of its steps' classes, as for `plot_matrix`.
+        matrices: (title, matrix, num_classes) of each run, as `plot_matrix` takes them.
         path: of the PNG to write.
 
     Returns:
@@ -131,12 +134,15 @@ def plot_matrices(matrices: Sequence[tuple[str, Tensor, Sequence[int]]], path: P
     from matplotlib.figure import Figure  # no pyplot: no window system, no global state
 
     if not matrices:
-        raise UserError("A plot of accuracy matrices needs at least one of them; none was given.")
+        raise UserError(
+            "A plot of accuracy matrices needs at least one of them; none was given.", code="no-matrices"
+        )
     for _, matrix, num_classes in matrices:
         if len(num_classes) != matrix.shape[1]:
             raise UserError(
                 f"The accuracy matrix has {matrix.shape[1]} steps, but {len(num_classes)} numbers of classes were "
-                "given; give one for each step."
+                "given; give one for each step.",
+                code="other-steps",
             )
     across = min(len(matrices), _MATRICES_ACROSS)
     down = math.ceil(len(matrices) / across)
@@ -178,6 +184,6 @@ def _draw_matrix(axes: Any, matrix: Tensor, num_classes: Sequence[int], title: s
 
 
 def _label_steps(axis: Any, labels: list[str]) -> None:
-    """As many labels as fit, evenly, from the first on."""
+    """Sets as many tick labels as fit, evenly spaced from the first on."""
     every = math.ceil(len(labels) / (2 * _MOST_NUMBERS))
     axis.set_ticks(range(0, len(labels), every), labels[::every])

@@ -41,7 +41,7 @@ _NAMES = {
 }
 
 
-_ANSWERS = ("classifier", "ncm")  # those that have a row each
+_ANSWERS = ("classifier", "ncm")  # the classifiers that have a row of their own
 
 
 # Column -> the number of a run's summary.
@@ -58,7 +58,7 @@ _COLUMNS = {
 def plot_run(folder: Path) -> Path:
     """Draws ``curves.png``, the accuracy against the number of classes, and ``matrix.png`` into a run folder.
 
-    The matrix is that of what answers for the method: the head, or for iCaRL the nearest exemplar mean.
+    The matrix is that of the method's classifier: the head, or for iCaRL the nearest exemplar mean.
 
     Returns:
         The path of the former.
@@ -85,7 +85,7 @@ def plot_run(folder: Path) -> Path:
 
 
 def plot_cells(cells: Sequence[Cell], folder: Path) -> Path | None:
-    """Draws a grid's methods, each the mean over its seeds, by what answers for it.
+    """Draws a grid's methods, each as the mean over its seeds, with the method's own classifier.
 
     ``curves.png`` has their curves over each other, ``matrices.png`` their accuracy matrices side by side.
 
@@ -119,7 +119,7 @@ def _numbers(values: Sequence[float | None]) -> list[float]:
 
 
 def step_table(matrices: Matrices, result: IncrementalResult) -> list[str]:
-    """A line for each step of a run: classes, accuracy on all of them so far, exemplars, seconds."""
+    """A text line for each step of a run: classes so far, accuracy on all of them, exemplars, seconds."""
     by_answer = {name: matrices.by_answer[name] for name in _NAMES if name in matrices.by_answer}
     lines = ["step  classes  " + "  ".join(_NAMES[name] for name in by_answer) + "  exemplars  s"]
     seen = list(accumulate(matrices.num_classes))
@@ -140,12 +140,12 @@ def step_table(matrices: Matrices, result: IncrementalResult) -> list[str]:
 
 @dataclass(frozen=True)
 class IncrementalRow:
-    """A method by what answers for its students, over its seeds.
+    """A method by one classifier (the head or the nearest exemplar mean), over its seeds.
 
     Attributes:
-        axes, label, relation, answers: which row it is.
+        axes, label, relation, answers: identify the row; ``answers`` names the classifier.
         n, seeds: the seeds.
-        judged: whether this is what answers for the method.
+        judged: whether this is the method's own classifier.
         numbers: name -> mean and std over seeds of ``gkd.incremental.accuracy_matrix.incremental_summary``.
         seconds: of training, mean.
         metrics: name -> mean of the metrics that the experiment adds.
@@ -181,12 +181,12 @@ def incremental_rows(
     report: str,
     order: Sequence[str],
 ) -> list[IncrementalRow | AbsentCell]:
-    """One row per (axes, label) and per what answers, the head and the nearest exemplar mean.
+    """One row per (axes, label, classifier), the head and the nearest exemplar mean.
 
     Args:
         cells: finished cells of a grid, with their ``matrix``.
-        absent: denied rows; they stand in the table with a reason and no numbers.
-        baseline, report: as other tables take them; every row is about the last epoch of each step.
+        absent: rows that the label relation denies; the table has them with a reason and no numbers.
+        baseline, report: unused; the other tables read them. Every row is about the last epoch of each step.
         order: the labels in the order of the config.
     """
     rows: list[IncrementalRow | AbsentCell] = []
@@ -199,7 +199,7 @@ def incremental_rows(
 
 
 def _rows(group: Sequence[Cell], answers: str) -> list[IncrementalRow]:
-    """The row of the cells that were answered so; none where no cell was."""
+    """The row of one classifier over the group's seeds; empty where no cell has its answers."""
     runs = [
         (cell, cell.matrix.by_answer[answers].summary)
         for cell in group
@@ -225,7 +225,7 @@ def _rows(group: Sequence[Cell], answers: str) -> list[IncrementalRow]:
 
 
 def _mean_std(values: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """Over what was measured."""
+    """Mean and std of the measured values; None where nothing was measured."""
     measured = [value for value in values if value is not None]
     return mean_std(measured) if measured else (None, None)
 
@@ -233,7 +233,7 @@ def _mean_std(values: Sequence[float | None]) -> tuple[float | None, float | Non
 def incremental_markdown(
     rows: Sequence[IncrementalRow | AbsentCell], *, baseline: str, axes: Sequence[str]
 ) -> str:
-    """The table as Markdown, with what its columns mean below it."""
+    """The table as Markdown, with a legend of its columns below it."""
     varied = varied_axes(rows, axes)
     added = metric_names(row.metrics for row in rows if isinstance(row, IncrementalRow))
     lines = []
@@ -256,7 +256,7 @@ def incremental_markdown(
 
 
 def _cells(row: IncrementalRow, added: Sequence[str]) -> list[str]:
-    """What answers in a row, and its numbers."""
+    """The name of a row's classifier, and its numbers."""
     named = _NAMES[row.answers] + (" (the method's)" if row.judged and row.answers == "ncm" else "")
     numbers = [spread(*row.numbers[key]) for key in _COLUMNS.values()]
     numbers += [number(row.metrics.get(name), ".4g") for name in added]

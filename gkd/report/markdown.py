@@ -1,4 +1,4 @@
-"""Markdown of a grid's table: its skeleton, and how numbers and notes stand in it."""
+"""Markdown of a grid's table: the layout, and the format of its numbers and notes."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Table:
     Attributes:
         head: the names of the columns.
         rows: the cells of each row; those that a row lacks at its end are filled with ``NONE``.
-        notes: sentences below the table, each said once.
-        legend: what the columns mean.
+        notes: sentences below the table; a repeated one is dropped.
+        legend: the meaning of the columns.
         legend_first: whether the legend stands before the notes.
     """
 
@@ -78,27 +78,27 @@ def axis_values(row: Row, axes: Sequence[str]) -> list[str]:
 
 
 def number(value: float | None, form: str = ".2f") -> str:
-    """A number with two decimals, or as ``form`` says."""
+    """A number with two decimals, or in the format ``form``; ``NONE`` for None."""
     return NONE if value is None else f"{value:{form}}"
 
 
 def spread(mean: float | None, half: float | None, form: str = ".2f") -> str:
-    """A mean with what it varies by, where that is known."""
+    """``mean ± half``, or the mean alone where ``half`` is None."""
     return number(mean, form) if half is None else f"{number(mean, form)} ± {half:.2f}"
 
 
 def interval(bounds: Sequence[float] | None, form: str) -> str:
-    """The two ends of an interval."""
+    """The two ends of an interval; ``NONE`` for None."""
     return NONE if bounds is None else f"[{bounds[0]:{form}}, {bounds[1]:{form}}]"
 
 
 def absent_note(cell: AbsentCell) -> str:
-    """Why a denied row has no numbers."""
+    """The note that says why a row has no numbers."""
     return f"{cell.label} is absent: {cell.absent}"
 
 
 def leak_notes(leaks: Sequence[Sequence[str]]) -> list[str]:
-    """Says which novel classes the teachers were trained on, from the leak of each row."""
+    """The note on novel classes that teachers were trained on, from each row's leak; empty without one."""
     names = sorted({name for leak in leaks for name in leak})
     return [f"**Leak**: {leak_sentence(names)}"] if names else []
 

@@ -29,12 +29,12 @@ _MOST_NAMES = 40  # class names that still fit under the axis
 
 
 def can_plot() -> bool:
-    """Whether matplotlib is there."""
+    """Whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 def plot_routing(folder: Path) -> Path:
-    """Where a run distilled: the share of samples at each spot over the epochs, and of each class in the last one.
+    """Plots the share of samples distilled at each spot, over the epochs and for each class in the last one.
 
     Args:
         folder: a run folder with ``metrics.jsonl`` and ``routing.json``.
@@ -60,9 +60,9 @@ def plot_routing(folder: Path) -> Path:
 
 
 def _draw_epochs(axes: Any, records: list[dict[str, Any]], last: list[str]) -> None:
-    """A line a spot, those of the last stage first; broken where a stage ends: the next one has a policy of its own."""
-    known = (key for record in records for key in record if key.startswith("share/"))
-    names = dict.fromkeys([*(f"share/{name}" for name in last), *known])
+    """Draws a line for each spot, the last stage's first; broken between stages, whose policies differ."""
+    share_keys = (key for record in records for key in record if key.startswith("share/"))
+    names = dict.fromkeys([*(f"share/{name}" for name in last), *share_keys])
     starts = [i for i, r in enumerate(records) if i == 0 or r["stage"] != records[i - 1]["stage"]]
     for name, marker in zip(names, itertools.cycle("os^vDPX"), strict=False):
         shares = [100 * record[name] if name in record else math.nan for record in records]
@@ -88,7 +88,7 @@ def _draw_epochs(axes: Any, records: list[dict[str, Any]], last: list[str]) -> N
 
 
 def _draw_classes(axes: Any, last: dict[str, Any]) -> None:
-    """A heat map with a row a spot; classes from the most to the least distilled on average."""
+    """Draws a heat map with a row for each spot; classes from the most to the least distilled on average."""
     names, shares = list(last["shares"]), list(last["shares"].values())
     means = [
         fmean([share for share in of_class if share is not None] or [0.0])
@@ -113,7 +113,7 @@ def _draw_classes(axes: Any, last: dict[str, Any]) -> None:
 
 
 def plot_few_shot(folder: Path) -> Path:
-    """Accuracy per shot of a run's last student, and of its teacher, with 95 % intervals over episodes.
+    """Plots accuracy per shot of a run's last student, and of its teacher, with 95 % intervals over episodes.
 
     Args:
         folder: a run folder with ``episodes.json``.
@@ -141,7 +141,7 @@ def plot_few_shot(folder: Path) -> Path:
 
 
 def _draw_shots(axes: Any, accuracies: dict[str, dict[str, Tensor]], way: str, who: str, style: str) -> None:
-    """A line a classifier."""
+    """Draws a line for each classifier: accuracy against the number of shots."""
     chosen = {
         int(setting.partition(" ")[2].removesuffix("-shot")): of_setting
         for setting, of_setting in accuracies.items()
@@ -149,8 +149,8 @@ def _draw_shots(axes: Any, accuracies: dict[str, dict[str, Tensor]], way: str, w
     }
     shots = sorted(chosen)
     for number, classifier in enumerate(chosen[shots[0]]):
-        found = [mean_interval(chosen[count][classifier]) for count in shots]
-        means, halves = zip(*found, strict=True)
+        intervals = [mean_interval(chosen[count][classifier]) for count in shots]
+        means, halves = zip(*intervals, strict=True)
         axes.errorbar(
             shots,
             means,

@@ -1,4 +1,4 @@
-"""TABLES: the kind of a grid's results -> what makes its table and draws its plots."""
+"""TABLES and PLOTS: the kind of a grid's results -> the functions that make its table and draw its plots."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gkd.storage.run_results import AbsentCell, Cell
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What a grid asks of its table.
+    """Options of a grid's table.
 
     Attributes:
         baseline: the label that others are compared with.
-        report: which student the rows are about.
+        report: the student that the rows are about, of the last or best epoch.
         order: the labels in the order of the config.
         axes: dotted keys of the grid's other axes.
     """
@@ -51,7 +51,7 @@ def few_shot_table(cells: Sequence[Cell], absent: Sequence[AbsentCell], options:
 
 
 def incremental_table(cells: Sequence[Cell], absent: Sequence[AbsentCell], options: TableOptions) -> Made:
-    """Numbers read off the accuracy matrices."""
+    """Average accuracies and forgetting of incremental runs, from their accuracy matrices."""
     rows = incremental_rows(
         cells, absent, baseline=options.baseline, report=options.report, order=options.order
     )
@@ -70,11 +70,11 @@ TABLES: dict[str, MakeTable] = {
     INCREMENTAL: incremental_table,
 }
 
-# Kind -> what draws its cells into a folder, where matplotlib is there.
+# Kind -> draws its cells into a folder; called only where matplotlib is installed.
 PLOTS: dict[str, Callable[[Sequence[Cell], Path], Path | None]] = {INCREMENTAL: plot_cells}
 
 
 def kind_of_cells(cells: Sequence[Cell]) -> str:
-    """The kind of cells that have a table of their own and are all of one kind; else ``ACCURACY``, which all have."""
+    """The cells' kind where all share one that is in ``TABLES``; else ``ACCURACY``, which all cells have."""
     kinds = {cell.kind for cell in cells}
     return kinds.pop() if len(kinds) == 1 and kinds <= TABLES.keys() else ACCURACY

@@ -1,1 +1,1 @@
-"""Files: weights, checkpoints, JSON, the names in a run folder."""
+"""Files: weights, checkpoints, JSON records, and the names in a run folder."""

@@ -86,7 +86,7 @@ def save_checkpoint(
         shutil.rmtree(parent / f".{number:09d}.old.tmp", ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise UserError(write_failure(parent, error)) from None
+        raise UserError(write_failure(parent, error), code="write-failed") from None
     # Checkpoints above this one are damaged: the run went back to one before them.
     good = [folder for folder in _numbered(parent) if int(folder.name) <= number][-_KEEP:]
     for folder in _numbered(parent):
@@ -111,7 +111,7 @@ def latest_checkpoint(parent: Path) -> Checkpoint | None:
                 if name.endswith(".safetensors")
             }
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-        except UserError:  # files with the right sums that cannot be read: no damage that an older one mends
+        except UserError:  # unreadable with the right sums is no damage: an older checkpoint is no better
             raise
         except (OSError, ValueError, KeyError, TypeError):
             continue

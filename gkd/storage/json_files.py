@@ -13,7 +13,7 @@ from gkd.core.errors import UserError
 
 
 def write_json(path: Path, content: object) -> None:
-    """JSON written aside and renamed, so that a reader never sees half of it."""
+    """Write JSON aside and rename it, so that a reader never sees half of it."""
     aside = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,11 +21,11 @@ def write_json(path: Path, content: object) -> None:
         os.replace(aside, path)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise UserError(write_failure(path, error)) from None
+        raise UserError(write_failure(path, error), code="write-failed") from None
 
 
 def read_json(path: Path, *, keys: Iterable[str]) -> dict[str, Any]:
-    """What ``write_json`` wrote: a mapping with at least these keys.
+    """Read a file of ``write_json``: a mapping with at least these keys.
 
     Raises:
         UserError: the file was cut short or changed by something else.
@@ -41,10 +41,14 @@ def read_json(path: Path, *, keys: Iterable[str]) -> dict[str, Any]:
 
 def damaged(path: Path) -> UserError:
     """The error for a file that was cut short or changed by something else."""
-    return UserError(f"{path} is damaged. Remove it, and repeat the command that made it, to make it anew.")
+    return UserError(
+        f"{path} is damaged. Remove it, and repeat the command that made it, to make it anew.",
+        code="file-unreadable",
+    )
 
 
 def write_failure(path: Path, error: Exception) -> str:
+    """The sentence for a file or folder that cannot be written."""
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
     reason = "no space left on the device" if full else " ".join(str(error).split())
     return (

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gkd.storage.run_files import FROZEN, unpack
 
-RECORD = ConfigDict(frozen=True, extra="allow")  # what a later version adds is kept, and written again
+RECORD = ConfigDict(frozen=True, extra="allow")  # keys that a later version adds are read, and written again
 
 
 class EpisodeAccuracy(BaseModel):
@@ -34,9 +34,9 @@ class PackedSetting(BaseModel):
     """The answers to the episodes of one setting.
 
     Attributes:
-        queries: how many queries an episode asks, of all its ways together.
+        queries: the number of queries in an episode, of all its ways together.
         right: classifier -> the number of right answers in each episode, packed by ``gkd.few_shot.judging.packed``.
-        drawn: the name of the episodes; None in files from before they had one.
+        drawn: a checksum of the episodes; None in early files.
     """
 
     model_config = RECORD
@@ -74,9 +74,9 @@ class Judged(BaseModel):
         nll: negative log-likelihood in nats; None where no head answers.
         agreement: percentage of images on which the teacher gives the same class; None where they share none.
         few_shot: accuracy on the novel episodes.
-        to_teacher: its differences to the teacher's on the same episodes.
+        to_teacher: the differences to the teacher's accuracy on the same episodes.
         epoch: the epoch that validation chose; None of the last one.
-        validation: what that epoch had on the validation images.
+        validation: the metric of that epoch on the validation images.
         metrics: name -> value of the metrics that the experiment adds.
     """
 
@@ -120,7 +120,7 @@ class TeacherResult(BaseModel):
         }
 
 
-CONFIDENCE_AUC = "confidence_auc/"  # before a kind of confidence, among the keys of a teacher's results
+CONFIDENCE_AUC = "confidence_auc/"  # key prefix in a teacher's results, before a kind of confidence
 
 
 class RelationFacts(BaseModel):
@@ -136,7 +136,7 @@ class RelationFacts(BaseModel):
 
 
 class Correctness(BaseModel):
-    """Which test images networks get right, each as packed by ``gkd.storage.run_files.pack``.
+    """Which test images each network gets right, packed by ``gkd.storage.run_files.pack``.
 
     Attributes:
         count: how many test images there are.

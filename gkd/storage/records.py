@@ -1,4 +1,4 @@
-"""Records: results as JSON files, each with the version of its form and its kind; one way to write and to read them."""
+"""Records: results as JSON files, each with its kind and the version of its format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from gkd.core.errors import UserError
 from gkd.storage.json_files import damaged, read_json, write_json
 
-VERSION = 1  # of the form of summaries and cells; a file that states none is of this form
+VERSION = 1  # of the format of summaries and cells; a file without a version is of this one
 
 
 # Kinds of results. Each has a table in `gkd.report.tables`; a task may state another one.
@@ -34,21 +34,22 @@ def write_record(path: Path, record: BaseModel) -> None:
 
 
 def read_record(path: Path, form: type[Record]) -> Record:
-    """Reads what ``write_record`` wrote, now or in an earlier version of gkd.
+    """Reads a file of ``write_record``, of this or an earlier version of gkd.
 
     Args:
         path: of the file.
         form: the class of the record.
 
     Raises:
-        UserError: a damaged file, or one that a later version of gkd wrote in another form.
+        UserError: a damaged file, or one in a later format.
     """
     content = read_json(path, keys=())
     version = content.get("version", VERSION)
     if isinstance(version, int) and version > VERSION:
         raise UserError(
             f"{path} is of version {version}, and this gkd reads results up to version {VERSION}; "
-            "read it with the gkd that wrote it, or a later one."
+            "read it with the gkd that wrote it, or a later one.",
+            code="later-version",
         )
     try:
         return form.model_validate(content)
@@ -59,7 +60,7 @@ def read_record(path: Path, form: type[Record]) -> Record:
 def with_kind(content: object) -> object:
     """The content of a summary or a cell with its ``version`` and ``kind``, which early files do not state.
 
-    Only here is a kind read off the sections that are present.
+    No other place infers a kind from the sections that are present.
     """
     if not isinstance(content, Mapping):
         return content

@@ -5,32 +5,14 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-EPISODES = "episodes.json"  # in a run folder: what each network got right on each novel episode
-
-
-MATRIX = "matrix.json"  # in a run folder: the accuracy matrices and what is read off them
-
-
+EPISODES = "episodes.json"  # in a run folder: the right answers of each network on each novel episode
+MATRIX = "matrix.json"  # in a run folder: the accuracy matrices and the numbers derived from them
 STEPS = "steps"  # in a run folder: a folder for each step, named by its number from 1
-
-
-PROBLEMS = (
-    "problems"  # in the folder of a run of several problems: a folder for each, named by its number from 1
-)
-
-
+PROBLEMS = "problems"  # in the folder of a run of several problems: a folder for each, numbered from 1
 ROUTING = "routing.json"  # in a run folder: where routed distillation took place
-
-
-SUMMARY = "summary.json"  # in a run folder and in that of a step: its results; what has it is finished
-
-
+SUMMARY = "summary.json"  # in a run's or a step's folder: its results, written when it has finished
 CORRECT = "correct.json"  # in a run folder: which test images its students get right
-
-
 FROZEN = "frozen "  # before a classifier's name: its answers on the embedding that the student starts from
-
-
 WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}
 
 

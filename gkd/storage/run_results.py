@@ -1,4 +1,4 @@
-"""Results of a run: its summary, and the cell of a grid that is made of it."""
+"""Results of a run: its summary, and the cell of a grid that is made from it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gkd.storage.step_results import IncrementalResult, Matrices
 
 
 class Results(BaseModel):
-    """What a run's summary and a grid's cell both say.
+    """The fields that a run's summary and a grid's cell share.
 
     Attributes:
-        version: of the form of the file, see ``gkd.storage.records.VERSION``.
+        version: of the file's format, see ``gkd.storage.records.VERSION``.
         kind: of the results; it chooses the table.
         config, identity, method, seed: which run it is.
         relation: between the teacher's classes and the student's.
@@ -69,7 +69,7 @@ class RunSummary(Results):
     """``summary.json`` of a finished run.
 
     Attributes:
-        judged_by: what answers for the student.
+        judged_by: the classifier that is judged: the head, or the nearest class mean.
         note: what ``last`` and ``best`` mean.
         bookkeeping_seconds: of an incremental run, for evaluation and memory.
         command: the command line.
@@ -100,7 +100,7 @@ class Cell(Results):
 
 
 class AbsentCell(BaseModel):
-    """A row that the label relation denies.
+    """A row of a table that the label relation rules out.
 
     Attributes:
         label, axes: as of a cell.
@@ -116,7 +116,7 @@ class AbsentCell(BaseModel):
     absent: str
 
     def content(self) -> dict[str, object]:
-        """The row by column, as the files of a table have it."""
+        """The row as column -> value, as in the files of a table."""
         return dict(content_of(self))
 
 
@@ -129,10 +129,10 @@ def cell_of(
     episodes: EpisodeAnswers | None = None,
     matrix: Matrices | None = None,
 ) -> Cell:
-    """The cell of a finished run; what a task adds to the summary under keys of its own comes along."""
-    own = RunSummary.model_fields.keys() - Results.model_fields.keys()
+    """The cell of a finished run, with the extra keys that a task adds to the summary."""
+    summary_only = RunSummary.model_fields.keys() - Results.model_fields.keys()
     content: dict[str, object] = {"version": VERSION, "label": label, "axes": axes, "correct": correct}
-    content |= {name: value for name, value in summary if name in summary.model_fields_set - own}
+    content |= {name: value for name, value in summary if name in summary.model_fields_set - summary_only}
     content |= summary.model_extra or {}
     content |= {"episodes": episodes} if episodes is not None else {}
     content |= {"matrix": matrix} if matrix is not None else {}

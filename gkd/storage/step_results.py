@@ -12,7 +12,7 @@ from gkd.storage.records import INCREMENTAL, VERSION
 
 
 class WeightsFile(BaseModel):
-    """A weight file: where it is, from the run's folder or that of all runs, and its checksum."""
+    """A weight file: its path, relative to the run's folder or to that of all runs, and its checksum."""
 
     model_config = RECORD
 
@@ -31,7 +31,7 @@ class GivenModel(BaseModel):
 
 
 class Chosen(BaseModel):
-    """The epoch that validation chose, of a step on the way: its student leads nowhere and is not judged."""
+    """The epoch that validation chose in a step before the last, whose chosen student is not judged."""
 
     model_config = RECORD
 
@@ -47,8 +47,8 @@ class StepResult(BaseModel):
         teacher: the weights of the model of the step before; None of the first.
         teacher_hash: the hash of the teacher's state; None where the method needs none.
         given: the weights of the step's own model, where it is given and not trained.
-        rules: rule -> the numbers that it found.
-        memory: how many exemplars are kept after it.
+        rules: rule -> the numbers that it reports.
+        memory: the number of exemplars after it.
         last: its student on all classes so far.
         seconds, bookkeeping_seconds: of training; of evaluation and memory.
     """
@@ -67,22 +67,21 @@ class StepResult(BaseModel):
 
 
 class StepSummary(StepResult):
-    """``summary.json`` of a finished step, by which it is finished.
+    """``summary.json`` of a finished step; a step without it is unfinished.
 
     Attributes:
         version, kind: as of a run's summary.
         classes: the classes that the step brings.
-        hashes: ``before``, ``last`` and of the final step ``best`` -> hash of a state; empty in files from before they
-            had them.
-        head_accuracy: of a given model: accuracy in percent of its head.
+        hashes: ``before``, ``last`` and of the final step ``best`` -> hash of a state; empty in early files.
+        head_accuracy: of a given model: the accuracy of its head in percent.
         epochs: stage -> its epochs.
         images: how many images training has seen.
-        best: the student that validation chose; of a step on the way the epoch alone; None of a given model.
-        rows: what answers -> the step's row of its accuracy matrix.
+        best: the student that validation chose; before the last step its epoch alone; None of a given model.
+        rows: classifier -> the step's row of its accuracy matrix.
         test_images: of each step's classes, 0 for those to come.
         correct: ``last`` and ``best`` -> which test images are answered right, packed.
         empty_batches: as of a run's summary.
-        parameters: of the student; None in files from before they had it.
+        parameters: of the student; None in early files.
     """
 
     version: int = VERSION
@@ -100,18 +99,18 @@ class StepSummary(StepResult):
     parameters: int | None = None
 
     def result(self) -> StepResult:
-        """The part that the run's summary has."""
+        """The part that goes into the run's summary."""
         return StepResult.model_validate(
             self.model_dump(include=set(StepResult.model_fields), exclude_unset=True)
         )
 
 
 class IncrementalResult(BaseModel):
-    """What a run's summary says of its steps.
+    """The steps in a run's summary.
 
     Attributes:
-        answers: what answers for the method, a key of ``Matrices.by_answer``.
-        summary: the numbers read off its matrix.
+        answers: the classifier that is judged, a key of ``Matrices.by_answer``.
+        summary: the numbers derived from its matrix.
         steps: one entry a step.
     """
 
@@ -154,10 +153,10 @@ class Matrices(BaseModel):
 
     @classmethod
     def of(cls, facts: Mapping[str, object], by_answer: Mapping[str, AnswerMatrix]) -> Matrices:
-        """From the facts about the steps, by their keys, and the matrices."""
+        """From the fields about the steps and the matrix of each classifier."""
         return cls.model_validate({**facts, **by_answer})
 
     @property
     def by_answer(self) -> dict[str, AnswerMatrix]:
-        """What answers -> its matrix: ``classifier``, ``ncm`` (nearest mean of the exemplars), each ``_task_aware``."""
+        """Classifier -> matrix: ``classifier`` (head), ``ncm`` (nearest exemplar mean), each ``_task_aware``."""
         return {"classifier": self.classifier, **self.__pydantic_extra__}

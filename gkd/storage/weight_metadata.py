@@ -1,6 +1,6 @@
-"""The header of a weight file: what it says of its network, written and read in one place.
+"""Metadata of a network in the header of its weight file.
 
-What a header says is never believed to import anything.
+Reading a header imports nothing, whatever names it holds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _A_RUNS_FILE = "the weight files of gkd's runs do"
 
 @dataclass(frozen=True)
 class WeightMetadata:
-    """What a weight file says of its network; None or empty where it says nothing.
+    """Metadata of the network in a weight file; None or empty where the file states nothing.
 
     Attributes:
         network: the name that builds it.
@@ -27,7 +27,7 @@ class WeightMetadata:
         mean, std: of its input, one number a channel, in [0, 1] pixel units.
         image_shape: ``(C, H, W)`` of the images that it was trained on.
         method: the name of the method that trained it.
-        options, taps: what it was built with.
+        options, taps: that it was built with.
         test_accuracy: in percent, as its run measured it.
     """
 
@@ -52,7 +52,7 @@ class WeightMetadata:
 
     @classmethod
     def from_header(cls, header: Mapping[str, str], path: Path) -> WeightMetadata:
-        """The metadata in the strings of ``read_header``; entries of other names are passed over.
+        """The metadata in the strings of ``read_header``; entries of other names are ignored.
 
         Raises:
             UserError: an entry that is not what gkd writes there; ``path`` names its file.
@@ -68,40 +68,43 @@ class WeightMetadata:
             except ValueError as error:
                 raise UserError(
                     f"What {path} says of its {key} cannot be read ({error}); the file was changed by something "
-                    "else, or another program uses that name."
+                    "else, or another program uses that name.",
+                    code="header-unreadable",
                 ) from None
         return cls(**values)
 
     def to_header(self) -> dict[str, str]:
-        """The strings of ``from_header``, without those that would say nothing."""
+        """The strings that ``from_header`` reads, without empty entries."""
         values = {key: getattr(self, key) for key in _WRITERS}
         return {key: _WRITERS[key](value) for key, value in values.items() if value not in (None, {})}
 
     def absent(self) -> list[str]:
-        """Which of the names that ``complete`` needs have no value."""
+        """The names of the values that ``complete`` needs and that are missing."""
         return [key for key in _NEEDED if getattr(self, key) is None]
 
     def complete(self, path: Path, remedy: str = _A_RUNS_FILE) -> CompleteMetadata:
-        """The same with all that feeds the network, as every run writes it.
+        """The entries that build and feed the network, as every run writes them, none missing.
 
         Args:
             path: the file, for the error.
-            remedy: the end of the error: which files say all.
+            remedy: the end of the error: which files have them all.
 
         Raises:
-            UserError: a value that is not there.
+            UserError: a missing value.
         """
         network, classes, mean, std, image_shape = (
             self.network, self.classes, self.mean, self.std, self.image_shape
         )  # fmt: skip
         if network is None or classes is None or mean is None or std is None or image_shape is None:
-            raise UserError(f"{path} does not say its {', '.join(self.absent())}; {remedy}.")
+            raise UserError(
+                f"{path} does not say its {', '.join(self.absent())}; {remedy}.", code="metadata-missing"
+            )
         return CompleteMetadata(network, classes, mean, std, image_shape)
 
 
 @dataclass(frozen=True)
 class CompleteMetadata:
-    """What builds and feeds a network, with no gaps; the fields of ``WeightMetadata``."""
+    """The fields of ``WeightMetadata`` that build and feed a network, none missing."""
 
     network: str
     classes: tuple[str, ...]

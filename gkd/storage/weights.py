@@ -45,7 +45,7 @@ def save_weights(
         os.replace(aside, path)
     except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
-        raise UserError(write_failure(path, error)) from None
+        raise UserError(write_failure(path, error), code="write-failed") from None
 
 
 def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -63,10 +63,10 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a state dict and its header from safetensors, or from a torch file read with weights_only.
 
-    Files may hold the state dict itself or, torch's, have it under ``model`` or ``state_dict``; ``load_weights``
-    knows what may stand before its names. Of other objects only an ``argparse.Namespace``, in which training
-    scripts keep their arguments, is read, and thrown away: it is a container of attributes, and none of its code
-    runs when it is made.
+    A file may hold the state dict itself or, as a torch file, have it under ``model`` or ``state_dict``;
+    ``load_weights`` removes prefixes of its names. Of other objects only an ``argparse.Namespace``, in which
+    training scripts keep their arguments, is read, and thrown away: it is a container of attributes, and none of
+    its code runs when it is made.
 
     Raises:
         UserError: a missing, unreadable or unsafe file.
@@ -77,11 +77,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that torch did not write; the error says it
+            warnings.simplefilter("ignore")  # of pickles that torch did not write; the error names them
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"The checkpoint {path} cannot be read as plain weights: {_unreadable(error)}"
+            f"The checkpoint {path} cannot be read as plain weights: {_unreadable(error)}",
+            code="checkpoint-unreadable",
         ) from None
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -92,7 +93,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
     ):
         raise UserError(
-            f"The checkpoint {path} holds no state dict: not bare, and not under 'model' or 'state_dict'."
+            f"The checkpoint {path} holds no state dict: not bare, and not under 'model' or 'state_dict'.",
+            code="no-state-dict",
         )
     return content, {}
 
@@ -113,22 +115,26 @@ def read_header(path: Path) -> dict[str, str]:
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(
-            f"The checkpoint {path} does not exist; give the path of a .safetensors or .pth file."
+            f"The checkpoint {path} does not exist; give the path of a .safetensors or .pth file.",
+            code="checkpoint-missing",
         )
 
 
 @contextmanager
 def _safetensors(path: Path, framework: str = "pt") -> Iterator[Any]:
-    """An open safetensors file, whose tensors are read when they are asked for; its errors as a sentence."""
+    """An open safetensors file, whose tensors are read on demand; its errors become a ``UserError``."""
     try:
         with safe_open(path, framework=framework) as file:
             yield file
     except SafetensorError as error:
-        raise UserError(f"The checkpoint {path} is not a readable safetensors file ({error}).") from None
+        raise UserError(
+            f"The checkpoint {path} is not a readable safetensors file ({error}).",
+            code="checkpoint-unreadable",
+        ) from None
 
 
 def _unreadable(error: Exception) -> str:
-    """Why torch could not read a file: what in it is more than tensors, or that it is cut short or none."""
+    """Why torch could not read a file, as the end of a sentence: other objects than tensors, or damage."""
     reason = " ".join(str(error).split())
     named = re.search(r"GLOBAL (\S+)", reason) or re.search(r"Unsupported class (\S+)", reason)
     if named is not None:
@@ -144,14 +150,14 @@ def _unreadable(error: Exception) -> str:
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str, path: Path) -> None:
     """Load a state dict strictly, but for ``num_batches_tracked``, which old files lack.
 
-    Where the names are not the network's own, a ``module.`` or ``module.student.`` before them (the layouts of the
-    CIFAR benchmark) is taken off, and wide residual networks in torchdistill's layout are renamed.
+    Where the names are not the network's, a prefix ``module.`` or ``module.student.`` (the layouts of the
+    CIFAR benchmark) is removed, and wide residual networks in torchdistill's layout are renamed.
 
     Raises:
         UserError: weights of another network or of another class count.
     """
     state = network.state_dict()
-    if not tensors.keys() <= state.keys():  # a network's own part may be called "module" too
+    if not tensors.keys() <= state.keys():  # a part of the network may be called "module" too
         tensors = _from_torchdistill(_without_prefix(tensors), state)
     missing = [key for key in state if key not in tensors and not key.endswith("num_batches_tracked")]
     surplus = [key for key in tensors if key not in state]
@@ -159,7 +165,8 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str
         example = f"{missing[0]!r} is missing" if missing else f"{surplus[0]!r} is not part of it"
         raise UserError(
             f"The checkpoint {path} holds another network than {name} ({example}; "
-            f"{len(missing)} missing, {len(surplus)} surplus entries); name the network it was trained as."
+            f"{len(missing)} missing, {len(surplus)} surplus entries); name the network it was trained as.",
+            code="other-network",
         )
     wrong = [key for key, tensor in tensors.items() if tensor.shape != state[key].shape]
     if wrong:
@@ -167,24 +174,27 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str
         if set(wrong) <= head and all(tensors[key].shape[1:] == state[key].shape[1:] for key in wrong):
             raise UserError(
                 f"The checkpoint {path} holds {len(tensors[wrong[0]])} classes ({wrong[0]!r}), the task has "
-                f"{len(state[wrong[0]])}; give the network the classes that it was trained on, or other weights."
+                f"{len(state[wrong[0]])}; give the network the classes that it was trained on, or other weights.",
+                code="other-classes",
             )
         key = wrong[0]
         raise UserError(
             f"The checkpoint {path} holds another network than {name}: {key!r} is {list(tensors[key].shape)} there "
-            f"and {list(state[key].shape)} here; name the network, and its options, as it was trained."
+            f"and {list(state[key].shape)} here; name the network, and its options, as it was trained.",
+            code="other-network",
         )
     for key, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise UserError(
                 f"The checkpoint {path} holds values that are not finite in {key!r}: what trained it had diverged; "
-                "use an earlier one."
+                "use an earlier one.",
+                code="weights-not-finite",
             )
     network.load_state_dict({**state, **tensors})
 
 
 def load_body(network: nn.Module, path: Path, *, name: str) -> None:
-    """Load all of a weight file but the head, which keeps the values that it has.
+    """Load all of a weight file but the head, whose values stay the same.
 
     Raises:
         UserError: weights of another network.
@@ -196,7 +206,7 @@ def load_body(network: nn.Module, path: Path, *, name: str) -> None:
 
 
 def _without_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The student's entries of a wrapped distiller, those of a wrapped network, or all."""
+    """The tensors without a wrapper's prefix: of a wrapped distiller the student's alone, else all."""
     for prefix in ("module.student.", "module."):
         if any(name.startswith(prefix) for name in tensors):
             return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -204,7 +214,7 @@ def _without_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def _from_torchdistill(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """torchdistill's names of a wide residual network as ours, where that makes them this network's."""
+    """torchdistill's names of a wide residual network as gkd's, where ``state`` then has them all."""
     renamed = {}
     for key, tensor in tensors.items():
         key = re.sub(r"^layer(\d)\.", r"block\1.layer.", key)
@@ -213,7 +223,7 @@ def _from_torchdistill(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor
 
 
 def _head_entries(network: nn.Module, state: Mapping[str, Tensor]) -> set[str]:
-    """The names of the head's entries in a state dict, whatever wraps the network."""
+    """The names of the head's entries in a state dict, found by memory, so with any wrapper's prefix."""
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Module):
         return set()

@@ -1,1 +1,1 @@
-"""The training loop and what it reads: settings, meter, predictions."""
+"""The training loop, with its settings, stages, meter and predictions."""

@@ -1,4 +1,4 @@
-"""What runs share in memory: data sets, teachers' predictions and teachers' outputs on augmented views."""
+"""In-memory caches that runs share: data sets, teachers' predictions and their outputs on augmented views."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ V = TypeVar("V")
 
 
 class Recent(Generic[V]):
-    """The values that were asked for last, by key.
+    """The most recently used values, by key.
 
     Args:
-        most: how many are held.
+        most: the number of values that are held.
     """
 
     def __init__(self, most: int) -> None:
@@ -28,7 +28,7 @@ class Recent(Generic[V]):
         return len(self._values)
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
-        """The value of a key, made where it is not held; the one that was asked for longest ago gives way."""
+        """The value of a key, made where it is not held; the least recently used one gives way."""
         value = self._values.pop(key) if key in self._values else make()
         while len(self._values) >= self._most:
             self._values.pop(next(iter(self._values)))
@@ -37,15 +37,15 @@ class Recent(Generic[V]):
 
 
 class Caches:
-    """What a command computes once for all its runs; the memory is free when the object is.
+    """Results that a command computes once for all its runs; their memory is freed with the object.
 
     A command makes one and hands it down: the cells of a grid share one, and a run that is handed none makes its own.
 
     Attributes:
         sources: data sets by their config section.
         predictions: a teacher's logits and embedding, by the teacher and the images.
-        views: a teacher's outputs on augmented views, by all that decides them; the largest of the three
-            (``Settings.cache_bytes``).
+        views: a teacher's outputs on augmented views, by everything that they depend on; the largest of the
+            three (``Settings.cache_bytes``).
     """
 
     def __init__(self) -> None:

@@ -11,24 +11,29 @@ from gkd.core.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes a GPU where there is one."""
+    """The device of ``run.device``; ``auto`` takes a GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"run.device={name!r} is no device; use auto, cpu, cuda or cuda:N.") from None
+        raise UserError(
+            f"run.device={name!r} is no device; use auto, cpu, cuda or cuda:N.", code="unknown-device"
+        ) from None
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"run.device={name!r} is not supported; use auto, cpu, cuda or cuda:N.")
+        raise UserError(
+            f"run.device={name!r} is not supported; use auto, cpu, cuda or cuda:N.", code="unsupported-device"
+        )
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            f"run.device={name!r} was asked for, but this torch sees no GPU; use run.device=auto."
+            f"run.device={name!r} was asked for, but this torch sees no GPU; use run.device=auto.",
+            code="no-gpu",
         )
     return device
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """``auto`` takes bf16 where the device has instructions for it, float32 elsewhere."""
+    """The dtype of ``run.precision``; ``auto`` takes bf16 where the device supports it, else float32."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32
     if device.type == "cuda":
@@ -38,7 +43,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def use_threads(threads: int | None) -> int:
-    """Sets torch's CPU threads once: as asked, OMP_NUM_THREADS, or allowed CPUs // local ranks."""
+    """Sets torch's CPU threads: ``threads``, else OMP_NUM_THREADS, else allowed CPUs // local ranks."""
     if threads is None:
         threads = int(os.environ.get("OMP_NUM_THREADS") or available_cpus())
     torch.set_num_threads(threads)

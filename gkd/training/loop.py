@@ -133,7 +133,7 @@ def _train_stage(
 
 
 def _write_routing(run: StageRun, folder: Path) -> None:
-    """``routing.json``, where a stage is routed: where each class was distilled in the epoch that has just ended."""
+    """Writes a routed stage's ``routing.json``: each class's share at each spot in the epoch just ended."""
     router = run.distiller.router
     if router is None:
         return
@@ -149,7 +149,7 @@ def _write_routing(run: StageRun, folder: Path) -> None:
 def _train_epoch(
     run: StageRun, checkpoints: Path | None, reporter: Reporter, interrupt: Interrupt, total_steps: int
 ) -> float:
-    """The steps of what is left of an epoch: forward, backward, step. Returns the last learning rate."""
+    """Runs the remaining steps of an epoch: forward, backward, step. Returns the last learning rate."""
     position = run.position
     lr = 0.0
     run.distiller.train()
@@ -180,7 +180,8 @@ def _step(run: StageRun, batch: Batch, progress: float) -> tuple[dict[str, Tenso
     if not losses["loss"].requires_grad:
         raise UserError(
             f"The stage {run.name!r} trains {', '.join(stage.train)}, but none of its terms reaches that; "
-            "add a term that does, or train another part."
+            "add a term that does, or train another part.",
+            code="part-not-reached",
         )
     optimiser.zero_grad(set_to_none=True)
     losses["loss"].backward()
@@ -217,7 +218,7 @@ def one_step(
 
 
 def _stage_seed(seed: int, stage: int) -> int:
-    """Model-side randomness (dropout, negatives) of a stage; data and order have their own."""
+    """The seed of a stage's model-side randomness (dropout, negatives); data and order have other seeds."""
     return (seed * 1_000_003 + stage * 7_919 + 1) % 2**63
 
 

@@ -49,7 +49,8 @@ class Meter:
             step, position = divmod(latched, len(self.names))
             raise Diverged(
                 f"{self.names[position]} became non-finite at step {step}; no such state was saved. "
-                "Lower optimiser.lr or the term's weight, or set optimiser.clip_norm."
+                "Lower optimiser.lr or the term's weight, or set optimiser.clip_norm.",
+                code="loss-not-finite",
             )
 
     def read(self) -> dict[str, float]:

@@ -45,17 +45,17 @@ def predict(
 
 
 def teacher_predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
-    """``predict`` for a teacher: the pixels that it sees, under its own normalisation."""
+    """``predict`` for a teacher: on the pixels that it sees, under its own normalisation."""
     return predict(teacher, images.as_teacher_sees, settings, mean=teacher.mean, std=teacher.std)
 
 
 def student_outputs(student: nn.Module, settings: Settings) -> Outputs:
-    """``predict`` of a student under its input normalisation, as judging asks for it."""
+    """``predict`` of a student under its input normalisation, as the function that judging calls."""
     return partial(predict, student, settings=settings)
 
 
 def train_centres(teacher: Teacher, images: ImageSet, settings: Settings) -> Tensor:
-    """``[C, D_T]`` centres of the student's classes in the teacher's embedding: once, un-augmented."""
+    """``[C, D_T]`` centres of the student's classes in the teacher's embedding of the un-augmented images."""
     _, embedding = teacher_predictions(teacher, images, settings)
     centres, _ = class_centres(embedding, images.labels.cpu(), len(images.space))
     return centres

@@ -1,4 +1,4 @@
-"""What a run says while it goes: a bar on a terminal, plain lines elsewhere, and metrics.jsonl."""
+"""The progress of a run on the console: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 
 class Reporter:
-    """Shows progress: a bar on a terminal, a plain line now and then elsewhere.
+    """Shows progress: a bar on a terminal, a plain line every few seconds elsewhere.
 
     Args:
         console: where to write.
-        title: names the run.
+        title: the name of the run.
         every: seconds between plain lines.
     """
 
@@ -44,12 +44,12 @@ class Reporter:
             self._bar.stop()
 
     def step(self, done: int, total: int) -> None:
-        """One step of the run is done; cheap enough for every step."""
+        """Shows that ``done`` of ``total`` steps are done; cheap enough to call at every step."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total)
 
     def epoch(self, record: Mapping[str, Any], *, last: bool) -> None:
-        """One epoch is done; ``record`` is its line of metrics.jsonl."""
+        """Shows a finished epoch; ``record`` is its line of metrics.jsonl."""
         note = f"{record['stage']} {record['epoch']}/{record['epochs']}  loss {record['loss']:.4f}"
         note += "".join(
             f"  {name.removeprefix('validation/')} {record[name]:.2f}"

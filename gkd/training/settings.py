@@ -1,4 +1,4 @@
-"""Settings: how a student is trained and judged, whatever the method."""
+"""Settings of training and evaluation that every method shares."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from gkd.training.caches import Caches
 
 @dataclass(frozen=True)
 class Settings:
-    """How a student is trained, whatever the method: data handling, precision, cadence.
+    """How a student is trained, whatever the method: data, precision, evaluation and checkpoint intervals.
 
     Attributes:
         augment: of the student's images (``gkd.data.augmentation``).
         teacher_augment: of the teacher's; None is the same.
-        own_draws: whether the teacher's augmentation draws numbers of its own.
+        own_draws: whether the teacher's augmentation draws random numbers apart from the student's.
         images_per_class: K of class-balanced batches in stages on all images; None shuffles.
         mean, std: per-channel statistics of the student's input, in [0, 1] pixel units.
         dtype: float32, or bfloat16 for autocast; losses stay in float32 either way.
         evaluate_every: epochs between validations; the last epoch of a stage is always validated.
         checkpoint_seconds: at most this much work is lost when the process is killed.
         views: V augmented views an image, whose teacher outputs are kept; None augments anew every epoch.
-        cache_bytes: what the kept teacher outputs may take.
-        caches: where they are kept; what shares it computes them once.
+        cache_bytes: the most that the kept teacher outputs may take.
+        caches: where they are kept; runs that share it compute them once.
     """
 
     seed: int

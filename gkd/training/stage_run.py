@@ -118,7 +118,7 @@ class StageRun:
         return self.teacher_views.epoch(epoch, start, spots, self.batches)
 
     def inherit(self, before: StageRun) -> None:
-        """Takes over what the stage before trained in the adapters of the same terms at the same spots."""
+        """Takes over the previous stage's trained adapters of the same terms at the same spots."""
         for name, adapter in self.distiller.adapters.items():
             term, other = self.stage.terms[name], before.stage.terms.get(name)
             if other is None or (term.loss, term.at, term.head) != (other.loss, other.at, other.head):
@@ -131,7 +131,7 @@ class StageRun:
                 adapter.load_state_dict(state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continues where the checkpoint was written, to the bit."""
+        """Restores the state that the checkpoint holds; training continues bit for bit."""
         self.distiller.load_state_dict(checkpoint.weights["distiller"])
         self.best = checkpoint.weights["best"]
         self.optimiser.load_state_dict(checkpoint.state["optimiser"])
@@ -147,7 +147,8 @@ class StageRun:
             if not bool(torch.isfinite(values).all()):
                 raise Diverged(
                     f"{name} became non-finite in stage {self.name!r} before step {self.position.global_step}; "
-                    "no such state was saved. Lower optimiser.lr or set optimiser.clip_norm."
+                    "no such state was saved. Lower optimiser.lr or set optimiser.clip_norm.",
+                    code="weights-not-finite",
                 )
         if parent is None:
             return

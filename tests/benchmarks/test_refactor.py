@@ -112,6 +112,19 @@ def test_an_outcome_differs_where_it_does(script, outcome, tmp_path, other, wher
     assert found[0].startswith(where[0])
 
 
+def test_only_what_is_new_by_default_may_be_more(outcome, tmp_path):
+    summary, config = tmp_path / "summary.json", tmp_path / "config.yaml"
+    summary.write_text('{"last": {"version": 1}, "seconds": 1}')
+    config.write_text("lr: 0.1  # override lr=0.1\n")
+    before = [outcome.file_hash(path) for path in (summary, config)]
+    summary.write_text('{"kind": "accuracy", "version": 1, "seconds": 2, "last": {"version": 1}}')
+    config.write_text("lr: 0.1  # override lr=0.1\n  options: {}  # default\n")
+    assert [outcome.file_hash(path) for path in (summary, config)] == before
+    summary.write_text('{"last": {"version": 2}}')
+    config.write_text("lr: 0.1  # override lr=0.1\n  options: {eps: 1}  # experiment\n")
+    assert not set(before) & {outcome.file_hash(path) for path in (summary, config)}
+
+
 def test_another_run_folder_is_a_difference(script, outcome, tmp_path):
     """A folder's name holds the identity: under another one no run of before would be found again."""
     write_run(tmp_path / "before" / "runs" / "sp-1" / "seed0")

@@ -14,7 +14,7 @@ from tests.cli_helpers import gkd, start
 
 # Long enough to be killed in the middle, with a checkpoint after every step.
 WORDS = (
-    "run", "quickstart", "method=refilled", "run.epochs=60", "teacher.train.epochs=1", "evaluate.every=5",
+    "run", "quickstart", "method=refilled", "run.epochs=24", "teacher.train.epochs=1", "evaluate.every=5",
     "data.per_class=20", "run.threads=1", "run.precision=float32",
 )  # fmt: skip
 

@@ -91,15 +91,15 @@ def test_what_trains_no_head_is_chosen_by_its_embedding(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("total", [2, 3, 7, 24, 101, 240])
-def test_stages_share_a_total_exactly(name: str, total: int) -> None:
+def test_stages_share_a_total_exactly(name: str) -> None:
     method = METHODS[name]
-    epochs = method.epochs(total)
-    assert list(epochs) == list(method.stages)
-    assert sum(epochs.values()) == total
-    assert all(length >= 1 for length in epochs.values())
-    if {"embedding", "classifier"} <= epochs.keys():  # half each, to the rounding of one boundary
-        assert abs(epochs["embedding"] - epochs["classifier"]) <= 1
+    for total in (2, 3, 7, 24, 101, 240):
+        epochs = method.epochs(total)
+        assert list(epochs) == list(method.stages)
+        assert sum(epochs.values()) == total
+        assert all(length >= 1 for length in epochs.values()), total
+        if {"embedding", "classifier"} <= epochs.keys():  # half each, to the rounding of one boundary
+            assert abs(epochs["embedding"] - epochs["classifier"]) <= 1
 
 
 def test_without_a_total_stages_run_as_published() -> None:
@@ -166,11 +166,10 @@ def denied(name: str, relation: str) -> bool:
     return name in ON_LOGITS and relation in ("one shared", "disjoint")
 
 
-@pytest.mark.parametrize("relation", RELATIONS)
 @pytest.mark.parametrize("name", METHODS)
-def test_what_a_relation_denies(name: str, relation: str) -> None:
-    reason = refusal(METHODS[name], RELATIONS[relation])
-    assert (reason is not None) == denied(name, relation)
+def test_what_a_relation_denies(name: str) -> None:
+    found = {relation for relation in RELATIONS if refusal(METHODS[name], RELATIONS[relation]) is not None}
+    assert found == {relation for relation in RELATIONS if denied(name, relation)}
 
 
 def test_a_refusal_says_why_and_what_would_work() -> None:

@@ -1,10 +1,10 @@
 """Augmentation of a whole batch on its device, as pure functions, by names that can be chained.
 
-An augmentation maps uint8 images to uint8 images of the same shape. What it draws comes from
+An augmentation maps uint8 images to uint8 images of the same shape. Its random numbers come from
 :func:`gkd.data.addressed_random.uniform`, keyed by each sample's number, so a sample's crop does not depend on the
 batch it is in.
 
-``crop-flip+cutout(size=0.25)`` is a chain: what :func:`augmentation` reads, names joined by ``+``, each with its
+``crop-flip+cutout(size=0.25)`` is a chain, as :func:`augmentation` reads it: names joined by ``+``, each with its
 own options. The border that a crop can show is black: zeros are put around the *pixels*, before normalisation,
 as torchvision's RandomCrop does on a PIL image; after normalisation they are -mean/std, not 0.
 """
@@ -26,13 +26,13 @@ from gkd.data.addressed_random import uniform
 from gkd.data.augment.rand_augment import rand_augment
 from gkd.data.augment.resized_crop import random_resized_crop
 
-# The numbers that one view of a sample draws; those of the other augmentations stand in their own files.
-# "crop" and "crop-flip" share theirs: with one seed they crop alike.
+# The draw numbers of one view of a sample; those of the other augmentations are in their own files.
+# "crop" and "crop-flip" use the same ones: with one seed they crop alike.
 _DRAW_TOP, _DRAW_LEFT, _DRAW_FLIP, _DRAW_CUT_TOP, _DRAW_CUT_LEFT = range(5)
 
 
 class Augmentation(Protocol):
-    """What an augmentation is called with, besides options of its own.
+    """The signature of an augmentation, besides its options.
 
     Args:
         images: uint8 ``[B, C, H, W]``.
@@ -108,7 +108,7 @@ STEPS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-# what a chain may name: its steps, in order; options go to the first
+# name in a chain -> its steps, in order; options go to the first step
 AUGMENTATIONS: dict[str, tuple[str, ...]] = {
     "none": (),
     **{name: (name,) for name in STEPS},
@@ -117,7 +117,7 @@ AUGMENTATIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-# option -> what it may be, in words, and the test
+# option -> its range in words, and the test
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "size": ("a share of the shorter side in (0, 1]", lambda value: 0 < value <= 1),
     "min_area": ("a share of the image's area in (0, 1]", lambda value: 0 < value <= 1),
@@ -156,13 +156,13 @@ class Chain:
 
     @property
     def resized_crop(self) -> Step | None:
-        """The chain's first step where that is a random resized crop, which whole images on disk are cut by."""
+        """The first step if it is a random resized crop, by which images on disk are cut when read; else None."""
         first = self.steps[:1]
         return first[0] if first and first[0].name == "random-resized-crop" else None
 
 
 def augmentation(text: str) -> Chain:
-    """The augmentation that a config names.
+    """Parse a chain of augmentations, as a config names it.
 
     Args:
         text: names of :data:`AUGMENTATIONS` joined by ``+``, each perhaps with options: ``crop-flip``,
@@ -177,7 +177,8 @@ def augmentation(text: str) -> Chain:
         if name == "mixup":
             raise UserError(
                 f"The augmentation {text!r} has mixup, which mixes labels too; it comes last in data.augment and "
-                "nowhere else, as in crop-flip+mixup."
+                "nowhere else, as in crop-flip+mixup.",
+                code="mixup-not-last",
             )
         if name not in AUGMENTATIONS:
             raise UserError(unknown("augmentation", name, AUGMENTATIONS), code="unknown-augmentation")
@@ -186,30 +187,33 @@ def augmentation(text: str) -> Chain:
         steps += [Step(each, options if each == names[0] else {}) for each in names]
     if any(step.name == "random-resized-crop" for step in steps[1:]):
         raise UserError(
-            f"The augmentation {text!r} crops and resizes after another step; put random-resized-crop first."
+            f"The augmentation {text!r} crops and resizes after another step; put random-resized-crop first.",
+            code="resized-crop-not-first",
         )
     return Chain(tuple(steps))
 
 
 def augmentation_summaries() -> dict[str, str]:
-    """Every name that a chain may hold, with a line on what it does and its options."""
-    found = {}
+    """A one-line description of every name of a chain, with its options' defaults."""
+    summaries = {}
     for name, steps in AUGMENTATIONS.items():
         texts = [(inspect.getdoc(STEPS[step]) or "").splitlines()[0] for step in steps]
         about = texts[0] if len(steps) == 1 else ", then ".join(steps) or "The images as they are."
         options = {key: value for step in steps[:1] for key, value in _options(step).items()}
         shown = ", ".join(f"{key}={value:.3g}" for key, value in options.items())
-        found[name] = f"{about} ({shown})" if shown else about
+        summaries[name] = f"{about} ({shown})" if shown else about
     # Not a step: gkd.methods.mixup.without_mixup takes it off, because labels are mixed as well.
-    found["mixup"] = "Last in a chain: every term is on mixtures of images and of labels. (alpha=1, images=2)"
-    return found
+    summaries["mixup"] = (
+        "Last in a chain: every term is on mixtures of images and of labels. (alpha=1, images=2)"
+    )
+    return summaries
 
 
 def parse_link(link: str) -> tuple[str, dict[str, float]]:
-    """``name(option=number, ...)`` as the name and its options.
+    """Parse ``name(option=number, ...)`` into the name and its options.
 
     Raises:
-        UserError: another form.
+        UserError: a text of another form.
     """
     match = _LINK.fullmatch(link)
     pairs = [part.partition("=") for part in (match[2] or "").split(",") if part.strip()] if match else []
@@ -220,19 +224,26 @@ def parse_link(link: str) -> tuple[str, dict[str, float]]:
     if match is None:
         raise UserError(
             f"The augmentation {link!r} is not of the form name or name(option=number), such as "
-            "crop-flip+cutout(size=0.25)."
+            "crop-flip+cutout(size=0.25).",
+            code="augmentation-form",
         )
     return match[1], {key: int(value) if value.is_integer() else value for key, value in options.items()}
 
 
 def _check_options(name: str, steps: tuple[str, ...], options: Mapping[str, Any]) -> None:
-    known = _options(steps[0]) if steps else {}
+    defaults = _options(steps[0]) if steps else {}
     for key, value in options.items():
-        if key not in known:
-            raise UserError(unknown(f"option of the augmentation {name!r}", key, known or ["(it has none)"]))
+        if key not in defaults:
+            raise UserError(
+                unknown(f"option of the augmentation {name!r}", key, defaults or ["(it has none)"]),
+                code="unknown-option",
+            )
         words, fits = _RANGES[key]
         if not fits(value):
-            raise UserError(f"The augmentation {name!r} has {key}={value:g}, which is not {words}.")
+            raise UserError(
+                f"The augmentation {name!r} has {key}={value:g}, which is not {words}.",
+                code="option-out-of-range",
+            )
 
 
 def _options(step: str) -> dict[str, Any]:

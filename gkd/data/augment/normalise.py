@@ -1,4 +1,4 @@
-"""Normalisation of whole batches on their device, and the numbers that it takes."""
+"""Normalisation of whole batches on their device, and the channel statistics for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gkd.data.images import ImageSet
 
-_SAMPLED = 5000  # streamed images that stand for all
+_SAMPLED = 5000  # streamed images from which the statistics are computed
 
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -57,8 +57,8 @@ def normalise(
 def channel_statistics(images: ImageSet) -> Statistics:
     """Mean and standard deviation of each channel over all pixels of a set, in units of [0, 1].
 
-    Exact: from a histogram of the 256 values. Of images that are streamed from disk, 5,000 spread evenly over the
-    set stand for all. The deviation is the population's; a constant channel gets 1 in place of 0, so that it
+    Exact: from a histogram of the 256 values. Of images streamed from disk at most 5,000 are read, spread
+    evenly over the set. The deviation is the population's; a constant channel gets 1 in place of 0, so that it
     normalises to zero.
 
     Returns:
@@ -78,7 +78,7 @@ def channel_statistics(images: ImageSet) -> Statistics:
 
 
 def _pixels_of(images: ImageSet) -> Iterator[Tensor]:
-    """uint8 ``[B, C, H, W]``, a part of the set at a time."""
+    """Yield the pixels in parts, uint8 ``[B, C, H, W]``."""
     if isinstance(images.images, Tensor):
         yield from images.images.split(4096)
         return

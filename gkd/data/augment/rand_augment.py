@@ -1,4 +1,4 @@
-"""RandAugment on a batch: every image its own operations, each computed once for all images that drew it."""
+"""RandAugment on a batch: every image draws its operations, each computed once for all images that drew it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from gkd.data.addressed_random import uniform
 from gkd.data.image_operations import image_operations
 
-_FIRST_DRAW = 64  # and two numbers an operation from there on
+_FIRST_DRAW = 64  # the first draw number; each operation takes two
 
 
 _LEVELS = 30  # the largest magnitude
@@ -69,8 +69,8 @@ def rand_augment(
     """RandAugment: some of 14 operations one after the other, drawn for each image, all of one strength.
 
     The operations, their strengths at ``magnitude`` of 30 and their defaults are those of torchvision's
-    RandAugment (nearest neighbours, black where nothing is). Which image drew what is read on the host
-    once an operation; on a GPU that waits for the device. Cubuk et al., CVPR Workshops 2020, arXiv 1909.13719.
+    RandAugment (nearest neighbours, black outside the image). Each of the ``ops`` rounds reads its draws on the
+    host, which waits for a GPU. Cubuk et al., CVPR Workshops 2020, arXiv 1909.13719.
     """
     names = list(_OPERATIONS)
     result = images.clone()
@@ -78,7 +78,7 @@ def rand_augment(
         draws = [
             uniform(seed, stage, epoch, index, view=view, draw=_FIRST_DRAW + 2 * number + i) for i in (0, 1)
         ]
-        # One number says which operation and with which sign: images with the same one are computed together.
+        # One code for operation and sign: images with the same code are computed together.
         chosen = 2 * (draws[0] * len(names)).long() + (draws[1] < 0.5)
         for code in chosen.unique().tolist():
             signed, operation = _OPERATIONS[names[code // 2]]

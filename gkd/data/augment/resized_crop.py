@@ -13,7 +13,7 @@ from gkd.data.addressed_random import uniform
 _ATTEMPTS = 10
 
 
-_FIRST_DRAW = 32  # and 2 · _ATTEMPTS + 2 numbers from there on
+_FIRST_DRAW = 32  # the first of 2 · _ATTEMPTS + 2 draw numbers
 
 
 def random_resized_crop(
@@ -76,9 +76,9 @@ def random_boxes(
     heights = torch.round((area * height * width / ratio).sqrt())
     fits = (widths >= 1) & (heights >= 1) & (widths <= width) & (heights <= height)
     # The largest centred box: the image's own ratio, brought into the range.
-    own = (width / height).clamp(1 / max_ratio, max_ratio)
-    box_width = torch.minimum(width, torch.round(height * own)).clamp(min=1)
-    box_height = torch.minimum(height, torch.round(width / own)).clamp(min=1)
+    centred_ratio = (width / height).clamp(1 / max_ratio, max_ratio)
+    box_width = torch.minimum(width, torch.round(height * centred_ratio)).clamp(min=1)
+    box_height = torch.minimum(height, torch.round(width / centred_ratio)).clamp(min=1)
     first = fits.double().argmax(0, keepdim=True)  # argmax gives the first of equals
     some = fits.any(0)
     box_width = torch.where(some, widths.gather(0, first)[0], box_width)

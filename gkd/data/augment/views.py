@@ -1,4 +1,4 @@
-"""What student and teacher see of the same samples: pixels, augmentation, normalisation."""
+"""The student's and the teacher's views of the same samples: pixels, augmentation, normalisation."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gkd.data.images import ImageSet, Pixels
 
 @dataclass(frozen=True)
 class Look:
-    """How one side sees the samples.
+    """Augmentation and normalisation of the samples for one side, student or teacher.
 
     Attributes:
         mean, std: its normalisation, one number a channel (see :func:`gkd.data.augment.normalise.normalise`).
-        augment: what :func:`gkd.data.augment.chain.augmentation` reads.
+        augment: a chain, as :func:`gkd.data.augment.chain.augmentation` reads it.
         own_draws: draws other random numbers than the student, so that the two crops differ.
     """
 
@@ -43,17 +43,21 @@ class _Side:
             if len(values) != pixels.shape[1]:
                 raise UserError(
                     f"The {who}'s {what} has {len(values)} numbers but its images have {pixels.shape[1]} channels; "
-                    "give one number per channel."
+                    "give one number per channel.",
+                    code="other-channels",
                 )
         if min(look.std) <= 0:
-            raise UserError(f"The {who}'s std {tuple(look.std)} holds a number that is not above 0.")
+            raise UserError(
+                f"The {who}'s std {tuple(look.std)} holds a number that is not above 0.",
+                code="std-out-of-range",
+            )
         self.pixels, self.look, self.device = pixels, look, device
         self.memory_format = memory_format
         self.chain = augmentation(look.augment)
         self.statistics = per_channel(look.mean, device), per_channel(look.std, device)
 
     def augmented(self, chunks: Sequence[Tensor], address: Mapping[str, int]) -> Iterator[Tensor]:
-        """uint8 ``[B, C, H, W]`` on the device for one index after the other."""
+        """Yield the augmented uint8 ``[B, C, H, W]`` on the device for each index of ``chunks``."""
         if self.look.own_draws:
             address = {**address, "view": -1 - address["view"]}
         if isinstance(self.pixels, Tensor):
@@ -61,7 +65,7 @@ class _Side:
                 yield self.chain(self.pixels[index].to(self.device), index.to(self.device), **address)
             return
         chain, boxes = self.chain, None
-        if chain.resized_crop is not None:  # the workers cut it out of the whole image
+        if chain.resized_crop is not None:  # the workers cut the boxes out of the whole images
             boxes = partial(random_boxes, **{**address, **chain.resized_crop.options})  # type: ignore[arg-type]
             chain = Chain(chain.steps[1:])
         for index, pixels in zip(chunks, self.pixels.stream(chunks, boxes), strict=True):
@@ -72,7 +76,7 @@ class _Side:
 
 
 class Sides:
-    """Student and teacher, side by side; the teacher apart only where it sees something else."""
+    """Batches for student and teacher; the teacher has a view only where it differs from the student's."""
 
     def __init__(
         self,
@@ -93,13 +97,13 @@ class Sides:
             self.shared = self.shared and teacher.augment == student.augment
 
     def batches(self, chunks: Sequence[Tensor], address: Mapping[str, int]) -> Iterator[Batch]:
-        """The batches of the samples that ``chunks`` name."""
-        theirs = None
+        """Yield one batch for each index of ``chunks``."""
+        teacher_pixels = None
         if self.teacher is not None and not self.shared:
-            theirs = self.teacher.augmented(chunks, address)
+            teacher_pixels = self.teacher.augmented(chunks, address)
         for index, pixels in zip(chunks, self.student.augmented(chunks, address), strict=True):
             view = None
             if self.teacher is not None:
-                view = self.teacher.normalised(pixels if theirs is None else next(theirs))
+                view = self.teacher.normalised(pixels if teacher_pixels is None else next(teacher_pixels))
             labels = self.labels[index].to(self.device)
             yield Batch(self.student.normalised(pixels), labels, index.to(self.device), view)

@@ -38,7 +38,7 @@ class Reader(Protocol):
 
 def _conform(pixels: Tensor, channels: int | None, image_size: int | None) -> Tensor:
     """uint8 ``[N, C, H, W]`` with the asked-for channels and square size."""
-    Form(channels, image_size)  # refuses what no image can have
+    Form(channels, image_size)  # refuses values that no image can have
     if channels == 3 and pixels.shape[1] == 1:
         pixels = pixels.expand(-1, 3, -1, -1).contiguous()
     elif channels == 1 and pixels.shape[1] == 3:
@@ -65,8 +65,8 @@ def read_digits(
 ) -> ImageSet:
     """scikit-learn's handwritten digits: 1,797 grey images of 8×8, classes "0" to "9".
 
-    They come with scikit-learn, so ``root`` and ``download`` play no part. The values 0 to 16 are scaled to
-    0 to 255. The data has no split of its own: 540 of the images, the same share of each class, are the
+    They come with scikit-learn, so ``root`` and ``download`` are ignored. The values 0 to 16 are scaled to
+    0 to 255. The data is published without a split: 540 of the images, the same share of each class, are the
     test images, 1,257 the training images, the same for every seed.
     """
     from sklearn.datasets import load_digits
@@ -89,7 +89,7 @@ def read_digits(
     )
 
 
-# What one of torchvision's data sets holds: uint8 [N, C, H, W], int64 [N], class names, file names or None.
+# The content of a torchvision data set: uint8 [N, C, H, W], int64 [N], class names, file names or None.
 _Content = tuple[Tensor, Tensor, list[str], tuple[str, ...] | None]
 
 
@@ -101,7 +101,7 @@ def _in_memory(data: Any) -> _Content:
 
 
 def _digits(data: Any) -> _Content:
-    """MNIST under the class names of every other set of digits, so that label spaces meet by name."""
+    """MNIST with the class names of the other digit data sets, so that classes match by name."""
     pixels, labels, _, _ = _in_memory(data)
     return pixels, labels, DIGITS, None
 
@@ -135,14 +135,14 @@ def _from_torchvision(
     arguments: Callable[[Split], dict[str, Any]] = _train,
     content: Callable[[Any], _Content] = _in_memory,
 ) -> Reader:
-    """The reader of a data set that torchvision downloads and checks.
+    """Make the reader of a data set that torchvision downloads and checks.
 
     Args:
-        name: under which gkd knows it.
-        class_name: torchvision's.
+        name: gkd's name of the data set.
+        class_name: its class in ``torchvision.datasets``.
         about: the data set in a sentence.
-        arguments: how the class is told the split.
-        content: what to take from its instance.
+        arguments: from a split to arguments of the class.
+        content: reads an instance of the class.
     """
 
     def read(
@@ -168,11 +168,13 @@ def _from_torchvision(
             if download:
                 raise UserError(
                     f"{name} could not be downloaded to {folder} ({error}); check the network, or put "
-                    "torchvision's files there by hand."
+                    "torchvision's files there by hand.",
+                    code="download-failed",
                 ) from error
             raise UserError(
                 f"{name} is not, or not whole, in {folder}; set data.download to true, or data.root to the "
-                "folder that holds torchvision's files."
+                "folder that holds torchvision's files.",
+                code="data-set-missing",
             ) from error
         return ImageSet(
             _conform(pixels, channels, image_size), labels, LabelSpace(classes), files=files, name=name
@@ -182,7 +184,7 @@ def _from_torchvision(
     return read
 
 
-BUNDLED = ("digits",)  # those that need no file
+BUNDLED = ("digits",)  # data sets that need no file
 
 ARRAYS: dict[str, Reader] = {
     "digits": read_digits,

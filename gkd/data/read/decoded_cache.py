@@ -1,4 +1,4 @@
-"""Decoded image sets on disk: written as a whole, checked when read, never executed."""
+"""Decoded image sets on disk: written as a whole, checked when read, without pickled code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gkd.data.images import ImageSet
 
 
 def cache_folder() -> Path:
-    """Where gkd keeps what it can make again: ``GKD_CACHE`` or ``~/.cache/gkd``."""
+    """The folder of gkd's caches and downloads: ``GKD_CACHE`` or ``~/.cache/gkd``."""
     return Path(os.environ.get("GKD_CACHE") or Path.home() / ".cache" / "gkd").expanduser()
 
 
@@ -55,7 +55,7 @@ def read_cached(key: str, name: str) -> ImageSet | None:
 
 
 def write_cached(key: str, images: ImageSet) -> None:
-    """Keeps an image set under ``key``; where the disk refuses, a warning says so and the run goes on."""
+    """Caches an image set under ``key``; if it cannot be written, only warns."""
     about = json.dumps({"classes": images.space.names, "files": images.files})
     metadata = {"about": about, "checksum": _checksum(images, about)}
     assert isinstance(images.images, Tensor), "images on disk are not cached"
@@ -64,7 +64,7 @@ def write_cached(key: str, images: ImageSet) -> None:
 
 
 def read_fact(key: str) -> str | None:
-    """The short text kept under ``key``, or None where there is none or its file is damaged."""
+    """The word cached under ``key``, or None where there is none or its file is damaged."""
     try:
         text, checksum = (cache_folder() / f"{key}.txt").read_text(encoding="ascii").split()
     except (OSError, ValueError):
@@ -73,7 +73,7 @@ def read_fact(key: str) -> str | None:
 
 
 def write_fact(key: str, text: str) -> None:
-    """Keeps an ASCII word under ``key``, as :func:`write_cached` keeps images."""
+    """Caches an ASCII word under ``key``; if it cannot be written, only warns."""
     content = f"{text} {_fact_checksum(key, text)}\n"
     _keep(f"{key}.txt", lambda path: path.write_text(content, encoding="ascii"))
 
@@ -84,7 +84,7 @@ def _fact_checksum(key: str, text: str) -> str:
 
 def _keep(file_name: str, write: Callable[[Path], object]) -> None:
     # Written beside its place and renamed: another process sees the whole file or none, and two processes
-    # that make the same file at once do not meet.
+    # that make the same file at once do not collide.
     folder = cache_folder()
     temporary = folder / f".{file_name}-{secrets.token_hex(4)}.part"
     try:

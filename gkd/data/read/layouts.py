@@ -1,8 +1,8 @@
-"""The layouts in which image files come, by data set: each turns a directory or a zip into a Listing.
+"""Layouts of image files by data set: each turns a directory or a zip into a Listing.
 
 Class folders are here, well-known data sets in :mod:`gkd.data.read.published_layouts`. A layout opens no image. All of
-them pass over hidden files and files that are not images, read a directory and a zip alike, and also where
-everything is packed in one folder more.
+them skip hidden files and files that are not images, read a directory and a zip alike, and allow one enclosing
+folder around everything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gkd.data.image_files import Source, Tree, is_image, open_source, tree_of
 from gkd.data.read.listing import Listing, content_fingerprint, listing_from
 from gkd.data.read.published_layouts import PUBLISHED
 
-# Lists the files of an open source; a UserError says what is wrong with them.
+# Lists the files of an open source; raises a UserError where they are not in the layout.
 Layout = Callable[[Source], Listing]
 
 
@@ -32,20 +32,21 @@ def scan_folder(source: Source) -> Listing:
     """Your own images: a directory or zip of SPLIT/CLASS/FILE at ``root``.
 
     SPLIT is ``train``, ``test`` and ``val`` (the validation split beside ``test``, the test split without
-    it). Files may lie deeper below their class. Classes are in the order of their names, the files of a
-    class in the order of theirs. Splits without a common class (few-shot data) each have their own classes.
+    it). Files may lie deeper below their class. Classes, and the files of a class, are sorted by name. Splits
+    without a common class (few-shot data) each have their own classes.
 
     Raises:
         UserError: no such folders, a class without images, or in the training or the test split only.
     """
     tree = tree_of(source, _SPLITS)
-    found = _class_files(tree)
-    splits = _with_test({split: found[split] for split in _SPLITS if found.get(split)})
+    folders = _class_files(tree)
+    splits = _with_test({split: folders[split] for split in _SPLITS if folders.get(split)})
     if not splits:
         flat = f"{len(tree.stamps)} files without a folder" if tree.stamps else "nothing"
         raise UserError(
             f"{tree.label} has no folder 'train', 'test' or 'val' with class folders in it (found: "
-            f"{', '.join(sorted(found)[:10]) or flat}); arrange the images as SPLIT/CLASS/FILE."
+            f"{', '.join(sorted(folders)[:10]) or flat}); arrange the images as SPLIT/CLASS/FILE.",
+            code="split-folders-missing",
         )
     ordered = {split: {name: classes[name] for name in sorted(classes)} for split, classes in splits.items()}
     return listing_from(tree, ordered, hint="add images or remove the class folder")
@@ -55,33 +56,35 @@ def scan_step_folders(source: Source) -> Listing:
     """Images that arrive in steps: a directory or zip of STEP/SPLIT/CLASS/FILE at ``root``.
 
     Each step is a folder as `folder` reads it, and its classes are named STEP/CLASS. Steps are in the order of
-    their names, where numbers count as numbers (2 before 10), and the classes of a step in the order of theirs.
+    their names, where numbers count as numbers (2 before 10), and the classes of a step are sorted by name.
 
     Raises:
         UserError: no such folders, or a class without images, or in the training or the test split only.
     """
     paths = [path.split("/") for path, _ in source.entries()]
-    steps = {here for parts in paths for here, split in pairwise(parts[:-1]) if split in _SPLITS}
+    steps = {step for parts in paths for step, split in pairwise(parts[:-1]) if split in _SPLITS}
     tree = tree_of(source, sorted(steps))
     ordered: dict[str, _Classes] = {}
     tops = sorted({path.split("/", 1)[0] for path in tree.stamps})
     for step in sorted(tops, key=_by_number):  # a stable sort, for names such as 2 and 02
         inside = _class_files(tree, f"{step}/")
-        found = {split: files for split, files in inside.items() if split in _SPLITS}
-        if steps and not found and tree.under(f"{step}/"):
+        split_folders = {split: files for split, files in inside.items() if split in _SPLITS}
+        if steps and not split_folders and tree.under(f"{step}/"):
             raise UserError(
                 f"The step '{step}' of {tree.label} has no folder 'train', 'test' or 'val' (found: "
                 f"{', '.join(sorted(inside)[:10]) or 'images alone'}); arrange its images as STEP/SPLIT/CLASS/FILE, or "
-                "remove it."
+                "remove it.",
+                code="split-folders-missing",
             )
-        for split, classes in _with_test(found).items():
+        for split, classes in _with_test(split_folders).items():
             ordered.setdefault(split, {}).update(
                 {f"{step}/{name}": classes[name] for name in sorted(classes)}
             )
     if not any(ordered.values()):
         raise UserError(
             f"{tree.label} has no folders of steps with 'train', 'test' or 'val' in them (found: {tree.shown}); "
-            "arrange the images as STEP/SPLIT/CLASS/FILE."
+            "arrange the images as STEP/SPLIT/CLASS/FILE.",
+            code="step-folders-missing",
         )
     return listing_from(tree, ordered, hint="add images or remove the class folder")
 
@@ -93,26 +96,26 @@ def _by_number(name: str) -> tuple[tuple[int, str], ...]:
 
 
 def _class_files(tree: Tree, below: str = "") -> dict[str, _Classes]:
-    """Split -> class -> its images, of the folders at the top, or of those ``below`` a folder (``"1/"``)."""
-    found: dict[str, _Classes] = {}
+    """Images as split -> class -> paths, from the folders at the top or those ``below`` a folder (``"1/"``)."""
+    folders: dict[str, _Classes] = {}
     for path in tree.stamps:
         if not path.startswith(below):
             continue
         parts = path.removeprefix(below).split("/")
         if len(parts) == 2:  # a file beside the classes, or the split's own entry
-            found.setdefault(parts[0], {})
+            folders.setdefault(parts[0], {})
         elif len(parts) > 2:
-            files = found.setdefault(parts[0], {}).setdefault(parts[1], [])
+            files = folders.setdefault(parts[0], {}).setdefault(parts[1], [])
             if is_image(path):
                 files.append(path)
-    return found
+    return folders
 
 
-def _with_test(found: dict[str, _Classes]) -> dict[str, _Classes]:
-    """``val`` as the validation split beside ``test``, and as the test split without it."""
-    splits = {split: found[split] for split in ("train", "test") if found.get(split)}
-    if found.get("val"):
-        splits["validation" if "test" in splits else "test"] = found["val"]
+def _with_test(folders: dict[str, _Classes]) -> dict[str, _Classes]:
+    """Name the splits: ``val`` is the validation split beside ``test``, and the test split without it."""
+    splits = {split: folders[split] for split in ("train", "test") if folders.get(split)}
+    if folders.get("val"):
+        splits["validation" if "test" in splits else "test"] = folders["val"]
     return splits
 
 
@@ -120,14 +123,14 @@ LAYOUTS: dict[str, Layout] = {"folder": scan_folder, "step-folders": scan_step_f
 
 
 def scan(name: str, source: Source) -> Listing:
-    """The listing of a file-based data set from its open source; the names are those of :data:`LAYOUTS`."""
+    """List a file-based data set from its open source; ``name`` is a key of :data:`LAYOUTS`."""
     if name not in LAYOUTS:
         raise UserError(unknown("file-based data set", name, LAYOUTS), code="unknown-file-based-data-set")
     return LAYOUTS[name](source)
 
 
 def listing_of(name: str, root: Path) -> Listing:
-    """What a file-based data set holds, before a pixel is decoded.
+    """List the files, classes and splits of a file-based data set; decodes no image.
 
     Args:
         name: a key of :data:`LAYOUTS`.
@@ -141,7 +144,7 @@ def listing_of(name: str, root: Path) -> Listing:
 
 
 def fingerprint(root: Path, name: str = "folder") -> str:
-    """64 hex digits that name the images of a file-based data set, and their classes, by content.
+    """64 hex digits that identify the images and classes of a file-based data set by content.
 
     See :func:`gkd.data.read.listing.content_fingerprint`.
 

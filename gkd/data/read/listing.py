@@ -40,7 +40,7 @@ _DECODED_AT_ONCE = 256
 _NAMED = 20  # damaged files that one message names
 
 
-# The folders whose name says the split of what is in them.
+# split -> the folder names that imply it
 _FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test", "val")}
 
 
@@ -61,13 +61,13 @@ class SplitListing:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a data set of image files holds, known without opening an image.
+    """The files of a data set by split and class, listed without opening an image.
 
     Attributes:
         label: where it is, for messages.
         splits: ``"train"``, ``"validation"``, ``"test"`` -> its files; only those that are there.
-        prefix: the folder common to all, taken off in the file names that are shown.
-        stamp: 64 hex digits over paths, splits, classes and the files' stamps: they name the cache.
+        prefix: the folder common to all files, left out of the names that are shown.
+        stamp: 64 hex digits over paths, splits, classes and the files' stamps: the key of the cache.
     """
 
     label: str
@@ -76,10 +76,13 @@ class Listing:
     stamp: str
 
     def split(self, split: Split) -> SplitListing:
-        """One split's files; a UserError where it is not there."""
+        """The files of one split; a UserError where the data has no such split."""
         if split not in self.splits:
             there = " and ".join(f"'{name}'" for name in self.splits)
-            raise UserError(f"{self.label} has no images of the split '{split}', only of {there}; add them.")
+            raise UserError(
+                f"{self.label} has no images of the split '{split}', only of {there}; add them.",
+                code="split-missing",
+            )
         return self.splits[split]
 
     def shown(self, path: str) -> str:
@@ -94,19 +97,19 @@ class Listing:
 
 
 def listing_from(tree: Tree, splits: Mapping[str, Mapping[str, Sequence[str]]], *, hint: str) -> Listing:
-    """A listing, checked.
+    """Make a listing and check its classes.
 
     Args:
-        tree: what the layout read.
+        tree: the files of the data set.
         splits: split -> class, in the order of the columns -> its files' paths below ``tree.prefix``. Splits
-            and the files of a class are put in order here.
-        hint: what to do about a class without an image, for its message.
+            and the files of a class are sorted here.
+        hint: the advice in the message about a class without an image.
 
     Raises:
         UserError: a class without an image, or one that only the training or only the test split has while
             they share others (splits without a common class are few-shot data).
     """
-    found: dict[str, SplitListing] = {}
+    listed: dict[str, SplitListing] = {}
     digest = hashlib.sha256()
     for split in (name for name in ("train", "validation", "test") if name in splits):
         classes = splits[split]
@@ -114,17 +117,18 @@ def listing_from(tree: Tree, splits: Mapping[str, Mapping[str, Sequence[str]]], 
             if not files:
                 raise UserError(
                     f"The class '{name}' of the {split} split of {tree.label} has no image "
-                    f"({', '.join(EXTENSIONS)}); {hint}."
+                    f"({', '.join(EXTENSIONS)}); {hint}.",
+                    code="class-without-images",
                 )
         rows = [(column, path) for column, name in enumerate(classes) for path in sorted(classes[name])]
         names = tuple(classes)
         for column, path in rows:
             about = f"{split}\0{names[column]}\0{tree.prefix}{path}\0{tree.stamps[path]}\n"
             digest.update(about.encode("utf-8", "surrogateescape"))
-        found[split] = SplitListing(
+        listed[split] = SplitListing(
             tuple(tree.prefix + path for _, path in rows), tuple(column for column, _ in rows), names
         )
-    listing = Listing(tree.label, found, tree.prefix, digest.hexdigest())
+    listing = Listing(tree.label, listed, tree.prefix, digest.hexdigest())
     _check_classes(listing)
     return listing
 
@@ -138,35 +142,36 @@ def _check_classes(listing: Listing) -> None:
         here, there = ("train", "test") if name in train else ("test", "train")
         raise UserError(
             f"The class '{name}' of {listing.label} has images in the {here} split but not in the {there} split; "
-            "give both splits the same classes, or wholly different ones for few-shot episodes."
+            "give both splits the same classes, or wholly different ones for few-shot episodes.",
+            code="class-in-one-split",
         )
 
 
 def content_fingerprint(source: Source, listing: Listing) -> str:
-    """64 hex digits that name the images of a listing, and their classes, by content.
+    """64 hex digits that identify the images and classes of a listing by content.
 
     SHA-256 over relative path, size and CRC-32 of every image of every split, and over its split and class
-    where they do not stand in its path; so a directory and a zip of it have the same one. A zip is judged by
-    its central directory; the files of a directory are read once, and the answer is kept in the cache while
-    their sizes and modification times stay.
+    where the path does not give them; so a directory and a zip of it have the same fingerprint. Of a zip only the
+    central directory is read; the files of a directory are read once, and the result is cached while their sizes
+    and modification times stay.
     """
     key = f"fingerprint-{listing.stamp[:32]}"
-    known = read_fact(key)
-    if known is not None:
-        return known
+    cached = read_fact(key)
+    if cached is not None:
+        return cached
     digest = hashlib.sha256()
     for path, split, name in sorted((path, split, name) for split, name, path in listing.rows()):
         relative = listing.shown(path)
         folder, _, rest = relative.partition("/")
-        said = folder in _FOLDERS[split] and rest.startswith(f"{name}/")
-        about = relative if said else f"{relative}\0{split}\0{name}"
+        in_path = folder in _FOLDERS[split] and rest.startswith(f"{name}/")
+        about = relative if in_path else f"{relative}\0{split}\0{name}"
         digest.update(about.encode("utf-8", "surrogateescape") + f"\0{source.checksum(path)}\n".encode())
     write_fact(key, digest.hexdigest())
     return digest.hexdigest()
 
 
 def first_file(listing: Listing) -> str:
-    """The file that the others are compared with, where their size and channels are to be the same."""
+    """The first file of a listing, with whose size and channels those of the others are compared."""
     return next(iter(listing.splits.values())).files[0]
 
 
@@ -182,18 +187,20 @@ def check_like(image: np.ndarray, path: str, first: np.ndarray, first_path: str,
         grey, colour = (path, first_path) if image.ndim == 2 else (first_path, path)
         raise UserError(
             f"The image '{grey}' in {label} is grey where '{colour}' is in colour; set data.channels=3 (grey is "
-            "then R = G = B) or data.channels=1 (all become grey)."
+            "then R = G = B) or data.channels=1 (all become grey).",
+            code="mixed-channels",
         )
     if image.shape[:2] != first.shape[:2]:
         height, width = image.shape[:2]
         raise UserError(
             f"The image '{path}' in {label} is {height}×{width} (height×width) where '{first_path}' is "
-            f"{first.shape[0]}×{first.shape[1]}; make them one size or set data.image_size."
+            f"{first.shape[0]}×{first.shape[1]}; make them one size or set data.image_size.",
+            code="mixed-image-sizes",
         )
 
 
 def _first(source: Source, paths: Sequence[str], form: Form) -> np.ndarray:
-    """The first image that can be decoded; a single pixel where none can, which ``_decode_all`` then says."""
+    """The first image that can be decoded; a single pixel where none can, which ``_decode_all`` reports."""
     for path in paths:
         with contextlib.suppress(UserError):
             return decode(source, path, form)
@@ -233,7 +240,9 @@ def _decode_all(source: Source, paths: Sequence[str], first_path: str, form: For
     if damaged:
         more = [f"and {len(damaged) - _NAMED} more"] if len(damaged) > _NAMED else []
         lines = "\n  ".join([*map(str, damaged[:_NAMED]), *more])
-        raise UserError(f"{len(damaged)} images in {source.label} cannot be decoded:\n  {lines}")
+        raise UserError(
+            f"{len(damaged)} images in {source.label} cannot be decoded:\n  {lines}", code="image-unreadable"
+        )
     return decoded
 
 
@@ -245,16 +254,16 @@ def load_split(
     *,
     name: str = "images",
 ) -> ImageSet:
-    """One split of a listing, decoded, or from the cache where it was decoded before.
+    """Load one split of a listing: decode its images, or read them from the cache.
 
-    Training and test split are decoded together, so that what is wrong with either is said at the start.
+    Training and test split are decoded together, so that an error in either is raised at the start.
 
     Args:
         source: where the listing's files are, open.
         listing: of a layout.
         split: one of its splits.
-        form: what the images are brought to. Without channels they have to be all grey (or 1 bit) or all colour,
-            without a size of one size.
+        form: channels and size of the result. Without channels all images have to be grey (or 1 bit) or all colour,
+            without a size all of one size.
         name: of the set, for messages.
 
     Raises:
@@ -264,8 +273,8 @@ def load_split(
     listing.split(split)
 
     def key(part: str) -> str:
-        what = (_CACHE_FORMAT, listing.stamp, form, part)
-        return f"images-{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}"
+        identity = (_CACHE_FORMAT, listing.stamp, form, part)
+        return f"images-{hashlib.sha256(repr(identity).encode()).hexdigest()[:32]}"
 
     cached = read_cached(key(split), name)
     if cached is not None:
@@ -302,7 +311,7 @@ def stream_split(
 
     Args:
         source, listing, split, name: as of :func:`load_split`.
-        form: likewise, but no channels are 3, because the files are not opened to see.
+        form: likewise, but None channels mean 3, because the files are not opened to look.
         root: where the source is, for the worker processes.
         workers: processes that decode.
     """
@@ -324,13 +333,13 @@ def stream_split(
 
 
 def decoded_bytes(source: Source, listing: Listing, form: Form) -> int:
-    """What the images of all splits take in memory, going by the first one's size where none is given."""
+    """Bytes of the decoded images of all splits, by the size of the first image where ``form`` has none."""
     height, width = _size(source, listing, form)
     return sum(len(part.files) for part in listing.splits.values()) * (form.channels or 3) * height * width
 
 
 def _size(source: Source, listing: Listing, form: Form) -> tuple[int, int]:
-    """Height and width as given, or of the first image that can be decoded."""
+    """Height and width of ``form``, or of the first image that can be decoded."""
     if form.image_size is not None:
         return form.image_size, form.image_size
     for part in listing.splits.values():
@@ -338,4 +347,4 @@ def _size(source: Source, listing: Listing, form: Form) -> tuple[int, int]:
             with contextlib.suppress(UserError):
                 image = open_image(source, path, None)
                 return image.height, image.width
-    return 1, 1  # no image can be decoded, which whoever reads them says
+    return 1, 1  # no image can be decoded: reading them raises the error

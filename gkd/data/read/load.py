@@ -20,14 +20,14 @@ from gkd.data.read.torch_dataset import from_dataset
 
 # Every data set by name: those that come as arrays, and those that are image files in some layout.
 DATASETS: Mapping[str, Reader | Layout] = {**ARRAYS, **LAYOUTS}
-GROUP = "gkd.datasets"  # of entry points, each a factory as a user's own
+GROUP = "gkd.datasets"  # of entry points; each is a factory, as a ``pkg.module:factory`` is
 _WHAT = "data set"
 
 
 def check_dataset_name(name: str) -> None:
     """Raises a UserError for a name that is in no table and not ``pkg.module:factory``; imports nothing."""
     if name in entry_point_table(GROUP):
-        plugin(GROUP, name, what=_WHAT, ours=DATASETS)  # which refuses one that is called as ours
+        plugin(GROUP, name, what=_WHAT, ours=DATASETS)  # refuses the name of a built-in data set
     elif name not in DATASETS and not is_import_name(name):
         allowed = [*DATASETS, *entry_point_table(GROUP)]
         raise UserError(
@@ -36,9 +36,9 @@ def check_dataset_name(name: str) -> None:
 
 
 def why_unread(name: str, root: Path | None) -> str | None:
-    """Why a data set's classes cannot be looked at now, though it may be read when a run starts; None if they can.
+    """The reason why a data set's classes cannot be read before a run starts; None where they can.
 
-    Image files stand at their root or do not; of arrays gkd brings some itself, and others may have to be downloaded.
+    Image files have to be at their root; arrays are bundled, or may have to be downloaded.
     """
     if name in LAYOUTS:
         return f"the images are not there ({root})" if root is None or not root.exists() else None
@@ -57,7 +57,7 @@ def load_images(
     memory_gb: float = math.inf,
     workers: int = 0,
 ) -> ImageSet:
-    """One split of a data set by name.
+    """Load one split of a data set by name.
 
     Args:
         name: a key of :data:`DATASETS`, or a factory: a plug-in's name or your own ``pkg.module:factory``, imported
@@ -87,21 +87,29 @@ def load_images(
     if name in LAYOUTS:
         if root is None:
             what = " of SPLIT/CLASS/FILE" if name == "folder" else " of its files"
-            raise UserError(f"The data {name!r} needs data.root: the path of a zip or a folder{what}.")
+            raise UserError(
+                f"The data {name!r} needs data.root: the path of a zip or a folder{what}.",
+                code="needs-data-root",
+            )
         form = Form(channels, image_size, fit)
         with closing(open_source(root)) as source:
             return _read_files(source, name, split, root, form, memory_gb, workers)
     if fit != "stretch":
-        raise UserError(f"fit={fit} is for image files; {name} comes as arrays, so leave it out.")
+        raise UserError(
+            f"fit={fit} is for image files; {name} comes as arrays, so leave it out.",
+            code="needs-image-files",
+        )
     if name not in ARRAYS:
-        given = {"split": split, "root": root}
+        arguments = {"split": split, "root": root}
         factory = (
             import_object(name, what=_WHAT) if is_import_name(name) else load_plugin(GROUP, name, what=_WHAT)
         )
-        dataset = call_factory(factory, name=name, what=_WHAT, given=given, options={})
+        dataset = call_factory(factory, name=name, what=_WHAT, given=arguments, options={})
         return from_dataset(dataset, channels=channels, image_size=image_size, fit=fit, name=name)
     if split == "validation":
-        raise UserError(f"{name} has no validation split of its own; use 'train' or 'test'.")
+        raise UserError(
+            f"{name} has no validation split of its own; use 'train' or 'test'.", code="split-missing"
+        )
     return ARRAYS[name](split, root=root, download=download, channels=channels, image_size=image_size)
 
 
@@ -114,7 +122,7 @@ def _read_files(
     memory_gb: float,
     workers: int,
 ) -> ImageSet:
-    """The images of a split, in memory where those of all splits fit there."""
+    """Load a split into memory if all splits together fit there; stream it from disk otherwise."""
     shown = root.stem if name == "folder" else name
     listing = scan(name, source)
     if decoded_bytes(source, listing, form) <= memory_gb * 2**30:

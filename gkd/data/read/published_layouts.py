@@ -1,7 +1,7 @@
 """The layouts in which well-known data sets are published, read as they are unpacked.
 
-Where text files say the classes and splits, they are checked against the images both ways: a line without a
-file and an image without a line are refused, because either means a list or a download that is not whole.
+Text files that list classes and splits are checked against the images both ways: a line without a file and
+an image without a line are refused, because either means that a list or a download is incomplete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WHOLE = "fetch the data set again, or take the class out of its lists"
 
 
 class _Assignment:
-    """Which split and class each image has, each image once."""
+    """The split and class of every image, each image once."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -28,49 +28,58 @@ class _Assignment:
         """Declares a split's classes, in the order of their columns."""
         self.splits[split] = {name: [] for name in names}
 
-    def add(self, path: str, split: str, name: str, said_by: str) -> None:
-        """Puts an image in a class; ``said_by`` is the text file that says so."""
+    def add(self, path: str, split: str, name: str, list_file: str) -> None:
+        """Puts an image in a class; ``list_file`` is the text file that lists it."""
         label = self.tree.label
         if path not in self.tree.stamps:
             raise UserError(
-                f"'{said_by}' in {label} names the image '{path}', which is not there; fetch the images again, "
-                "or take the line out."
+                f"'{list_file}' in {label} names the image '{path}', which is not there; fetch the images again, "
+                "or take the line out.",
+                code="image-missing",
             )
         if path in self._seen:
             raise UserError(
                 f"The image '{path}' in {label} is listed twice, as {self._seen[path]} and as '{name}' of "
-                f"{split} ('{said_by}'); keep one line."
+                f"{split} ('{list_file}'); keep one line.",
+                code="image-twice",
             )
         if name not in self.splits[split]:
             raise UserError(
-                f"'{said_by}' in {label} gives the image '{path}' the class '{name}', which is none of the "
-                f"{len(self.splits[split])} classes; correct the line or fetch the lists again."
+                f"'{list_file}' in {label} gives the image '{path}' the class '{name}', which is none of the "
+                f"{len(self.splits[split])} classes; correct the line or fetch the lists again.",
+                code="unknown-class",
             )
         self._seen[path] = f"'{name}' of {split}"
         self.splits[split][name].append(path)
 
     def listing(self, folder: str, lists: str) -> Listing:
-        """The listing, once no image below ``folder`` is left out; ``lists`` names the text files."""
+        """Make the listing; refuses an image below ``folder`` that was not added. ``lists`` names the text files."""
         for path in self.tree.under(folder):
             if path not in self._seen:
                 raise UserError(
                     f"The image '{path}' in {self.tree.label} stands in none of its lists ({lists}), so its class "
-                    "is not known; fetch the lists again, or remove it."
+                    "is not known; fetch the lists again, or remove it.",
+                    code="image-not-listed",
                 )
         return listing_from(self.tree, self.splits, hint=_WHOLE)
 
 
 def _numbered(tree: Tree, path: str, what: str) -> dict[str, str]:
-    """A file of lines ``NUMBER VALUE`` as number -> value."""
-    found: dict[str, str] = {}
+    """Read a file of lines ``NUMBER VALUE`` as number -> value."""
+    values: dict[str, str] = {}
     for line in tree.text(path, what):
         number, _, value = line.strip().partition(" ")
         if not number.isdecimal() or not value.strip():
-            raise UserError(f"'{path}' in {tree.label} has the line {line!r}; each is 'NUMBER VALUE'.")
-        if number in found:
-            raise UserError(f"'{path}' in {tree.label} has two lines for {number}; keep one.")
-        found[number] = value.strip()
-    return found
+            raise UserError(
+                f"'{path}' in {tree.label} has the line {line!r}; each is 'NUMBER VALUE'.",
+                code="list-line-form",
+            )
+        if number in values:
+            raise UserError(
+                f"'{path}' in {tree.label} has two lines for {number}; keep one.", code="number-twice"
+            )
+        values[number] = value.strip()
+    return values
 
 
 def scan_cub200(source: Source) -> Listing:
@@ -92,23 +101,27 @@ def scan_cub200(source: Source) -> Listing:
         for path, values in (("image_class_labels.txt", labels), ("train_test_split.txt", sides)):
             if number not in values:
                 raise UserError(
-                    f"'{path}' in {tree.label} has no line for image {number} ('{file}'); fetch it again."
+                    f"'{path}' in {tree.label} has no line for image {number} ('{file}'); fetch it again.",
+                    code="line-missing",
                 )
         if labels[number] not in classes:
             raise UserError(
                 f"'image_class_labels.txt' in {tree.label} gives image {number} ('{file}') the class "
-                f"{labels[number]}, which is not in 'classes.txt'; fetch the lists again."
+                f"{labels[number]}, which is not in 'classes.txt'; fetch the lists again.",
+                code="unknown-class",
             )
         if sides[number] not in ("0", "1"):
             raise UserError(
                 f"'train_test_split.txt' in {tree.label} says {sides[number]!r} of image {number} ('{file}'); "
-                "1 is training, 0 is test."
+                "1 is training, 0 is test.",
+                code="unknown-split",
             )
         name = classes[labels[number]]
         if not file.startswith(f"{name}/"):
             raise UserError(
                 f"'image_class_labels.txt' in {tree.label} gives image {number} the class '{name}', but it lies in "
-                f"'{file}'; fetch the lists again."
+                f"'{file}'; fetch the lists again.",
+                code="class-and-folder-differ",
             )
         split = "train" if sides[number] == "1" else "test"
         assigned.add(f"images/{file}", split, name, "images.txt")
@@ -121,16 +134,17 @@ def _cinic10(source: Source, splits: dict[str, str]) -> Listing:
         if not tree.under(f"{folder}/"):
             raise UserError(
                 f"{tree.label} has no images in a folder '{folder}' (found: {tree.shown}); CINIC-10 is "
-                "train/CLASS/FILE, valid/CLASS/FILE and test/CLASS/FILE."
+                "train/CLASS/FILE, valid/CLASS/FILE and test/CLASS/FILE.",
+                code="split-folders-missing",
             )
     names = {path.split("/")[1] for path in tree.stamps if path.count("/") >= 2}
-    found: dict[str, dict[str, list[str]]] = {}
+    files: dict[str, dict[str, list[str]]] = {}
     for folder, split in splits.items():
-        classes = found.setdefault(split, {name: [] for name in sorted(names)})
+        classes = files.setdefault(split, {name: [] for name in sorted(names)})
         for path in tree.under(f"{folder}/"):
             if path.count("/") >= 2:
                 classes[path.split("/")[1]].append(path)
-    return listing_from(tree, found, hint=_WHOLE)
+    return listing_from(tree, files, hint=_WHOLE)
 
 
 def scan_cinic10(source: Source) -> Listing:
@@ -148,7 +162,7 @@ def scan_cinic10_train_valid(source: Source) -> Listing:
 
 
 def _dtd(fold: int) -> Callable[[Source], Listing]:
-    """The layout of one of DTD's ten folds."""
+    """Make the layout of one of DTD's ten folds."""
 
     def scan(source: Source) -> Listing:
         tree = tree_of(source, ("labels", "images"))
@@ -181,7 +195,7 @@ def scan_tiny_imagenet(source: Source) -> Listing:
 
     As published: ``train/WNID/images/*.JPEG``, ``val/images/*.JPEG`` with ``val/val_annotations.txt``, and
     ``wnids.txt``. The labelled ``val`` images are the test split; those of ``test`` have no labels and are
-    passed over. Class names are WordNet ids in sorted order (as class folders are), with or without
+    skipped. Class names are WordNet ids in sorted order (as class folders are), with or without
     ``words.txt``. Some of the images are grey: set ``data.channels: 3``.
     """
     tree = tree_of(source, ("wnids.txt", "train"))
@@ -194,7 +208,8 @@ def scan_tiny_imagenet(source: Source) -> Listing:
             if name not in assigned.splits["train"]:
                 raise UserError(
                     f"The image '{path}' in {tree.label} is of '{name}', which is not in 'wnids.txt'; correct "
-                    "that file or remove the folder."
+                    "that file or remove the folder.",
+                    code="unknown-class",
                 )
             assigned.add(path, "train", name, "wnids.txt")
     annotations = "val/val_annotations.txt"
@@ -203,14 +218,15 @@ def scan_tiny_imagenet(source: Source) -> Listing:
         file, *rest = line.split()
         if not rest:
             raise UserError(
-                f"'{annotations}' in {tree.label} has the line {line!r}; each is 'FILE WNID ...'."
+                f"'{annotations}' in {tree.label} has the line {line!r}; each is 'FILE WNID ...'.",
+                code="list-line-form",
             )
         assigned.add(f"val/images/{file}", "test", rest[0], annotations)
     return assigned.listing("val/", annotations)
 
 
 def _rows(tree: Tree, path: str) -> Iterator[tuple[str, str]]:
-    """(filename, label) of a CSV with these columns."""
+    """Yield the (filename, label) of a CSV with these columns."""
     reader = csv.DictReader(tree.text(path, "one of mini-ImageNet's lists of filename,label"))
     columns = [(name or "").strip() for name in reader.fieldnames or ()]
     reader.fieldnames = columns
@@ -218,14 +234,16 @@ def _rows(tree: Tree, path: str) -> Iterator[tuple[str, str]]:
         if needed not in columns:
             raise UserError(
                 f"'{path}' in {tree.label} has no column '{needed}' in its first line (found: "
-                f"{', '.join(columns) or 'nothing'}); mini-ImageNet's lists have filename,label."
+                f"{', '.join(columns) or 'nothing'}); mini-ImageNet's lists have filename,label.",
+                code="column-missing",
             )
     for row in reader:
         file, label = ((row[column] or "").strip() for column in ("filename", "label"))
         if not file or not label:
             raise UserError(
                 f"'{path}' in {tree.label} has a row without a filename or a label (row {reader.line_num}); "
-                "complete it or take it out."
+                "complete it or take it out.",
+                code="value-missing",
             )
         yield file, label
 
@@ -248,7 +266,8 @@ def scan_mini_imagenet(source: Source) -> Listing:
             if owner.setdefault(label, path) != path:
                 raise UserError(
                     f"The class '{label}' stands in '{owner[label]}' and in '{path}' of {tree.label}; "
-                    "mini-ImageNet's splits share no class, so fetch the lists again."
+                    "mini-ImageNet's splits share no class, so fetch the lists again.",
+                    code="class-in-two-splits",
                 )
             assigned.add(f"images/{file}", split, label, path)
     return assigned.listing("images/", "train.csv, val.csv, test.csv")

@@ -43,7 +43,7 @@ def from_dataset(
         channels: 1 or 3; None keeps the data's own, and refuses grey images among colour ones.
         image_size: pixels of a square to which every image is resized (antialiased bilinear); None asks for
             images of one size.
-        fit: whether to ``stretch`` images to the square or to ``crop`` it out of their middle.
+        fit: ``stretch`` images to the square, or ``crop`` it out of their middle.
         name: of the data set, for messages.
 
     Raises:
@@ -61,14 +61,20 @@ def from_dataset(
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"Item {i} of {name} cannot be read: {told(error)}") from error
+            raise UserError(
+                f"Item {i} of {name} cannot be read: {told(error)}", code="item-unreadable"
+            ) from error
         if not isinstance(item, (tuple, list)) or len(item) < 2:
-            raise UserError(f"Item {i} of {name} is a {type(item).__name__}; it has to be (image, label).")
+            raise UserError(
+                f"Item {i} of {name} is a {type(item).__name__}; it has to be (image, label).",
+                code="not-a-pair",
+            )
         label = _plain(item[1])
         if label not in (labels[i], columns[i], names[columns[i]]):
             raise UserError(
                 f"Item {i} of {name} has the label {label!r}, but the data set's list of labels says {labels[i]!r}; "
-                "make them agree."
+                "make them agree.",
+                code="other-labels",
             )
         image = _pixels(item[0], form, f"item {i}", name)
         if decoded is None:
@@ -91,29 +97,32 @@ def _labels(dataset: Any, name: str) -> list[Any]:
         count = len(dataset)
     except TypeError:
         raise UserError(
-            f"{name} is a {type(dataset).__name__} without a length; give a map-style data set with len() and [i]."
+            f"{name} is a {type(dataset).__name__} without a length; give a map-style data set with len() and [i].",
+            code="length-missing",
         ) from None
     for attribute in _WHERE:
-        found = getattr(dataset, attribute, None)
-        if found is not None:
+        listed = getattr(dataset, attribute, None)
+        if listed is not None:
             break
     else:
         raise UserError(
             f"{name} is a {type(dataset).__name__} without labels; give it .targets, .labels or get_labels(), the "
-            "label of each item."
+            "label of each item.",
+            code="labels-missing",
         )
-    labels = [_plain(label) for label in (found() if callable(found) else found)]
+    labels = [_plain(label) for label in (listed() if callable(listed) else listed)]
     if len(labels) != count:
         raise UserError(
-            f"{name} has {count} items, but {len(labels)} labels in {attribute}; make them agree."
+            f"{name} has {count} items, but {len(labels)} labels in {attribute}; make them agree.",
+            code="other-label-count",
         )
     if not labels:
-        raise UserError(f"{name} has no item.")
+        raise UserError(f"{name} has no item.", code="no-images")
     return labels
 
 
 def _plain(label: Any) -> Any:
-    """A label without its tensor or array."""
+    """A label as a plain value: the content of a tensor or array."""
     if isinstance(label, (Tensor, np.ndarray, np.generic)):
         return label.tolist() if label.ndim == 0 else label.reshape(-1).tolist()
     return label
@@ -125,18 +134,22 @@ def _columns(labels: list[Any], classes: Any, name: str) -> tuple[list[str], lis
     if kinds not in ({int}, {str}):
         shown = " and ".join(sorted(kind.__name__ for kind in kinds))
         raise UserError(
-            f"The labels of {name} are of type {shown}; they have to be all integers or all names."
+            f"The labels of {name} are of type {shown}; they have to be all integers or all names.",
+            code="label-types",
         )
-    known = sorted(set(labels))
-    names = [str(entry) for entry in (known if classes is None else classes)]
-    keys: Sequence[Any] = known if classes is None else names if kinds == {str} else range(len(names))
+    distinct = sorted(set(labels))
+    names = [str(entry) for entry in (distinct if classes is None else classes)]
+    keys: Sequence[Any] = distinct if classes is None else names if kinds == {str} else range(len(names))
     column = {key: i for i, key in enumerate(keys)}
-    for label in known:
+    for label in distinct:
         if label not in column:
             what = (
                 f"names of the {len(names)} classes" if kinds == {str} else f"columns 0 to {len(names) - 1}"
             )
-            raise UserError(f"{name} has the label {label!r}, which is none of the {what}; correct either.")
+            raise UserError(
+                f"{name} has the label {label!r}, which is none of the {what}; correct either.",
+                code="unknown-label",
+            )
     return names, [column[label] for label in labels]
 
 
@@ -149,7 +162,9 @@ def _pixels(image: Any, form: Form, item: str, name: str) -> np.ndarray:
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"The image of {item} in {name} has {error}.") from None
+        raise UserError(
+            f"The image of {item} in {name} has {error}.", code="unsupported-image-mode"
+        ) from None
 
 
 def _array(image: Any, item: str, name: str) -> np.ndarray:
@@ -157,7 +172,8 @@ def _array(image: Any, item: str, name: str) -> np.ndarray:
     if not isinstance(image, (Tensor, np.ndarray)):
         raise UserError(
             f"The image of {item} in {name} is a {type(image).__name__}; give PIL images, uint8 pixels, or floats "
-            "in [0, 1] as ToTensor makes them."
+            "in [0, 1] as ToTensor makes them.",
+            code="not-an-image",
         )
     places_of_c = (0, -1) if isinstance(image, Tensor) else (-1, 0)
     if isinstance(image, Tensor):
@@ -171,18 +187,21 @@ def _array(image: Any, item: str, name: str) -> np.ndarray:
         values = values[..., 0] if values.shape[-1] == 1 else values
     if not (values.ndim == 2 or (values.ndim == 3 and values.shape[-1] == 3)) or 0 in shape:
         raise UserError(
-            f"The image of {item} in {name} has the shape {shape}; give [H, W], [H, W, C] or [C, H, W], C of 1 or 3."
+            f"The image of {item} in {name} has the shape {shape}; give [H, W], [H, W, C] or [C, H, W], C of 1 or 3.",
+            code="image-shape",
         )
     if np.issubdtype(values.dtype, np.floating):
         low, high = float(values.min()), float(values.max())
         if not (low >= 0 and high <= 1):  # NaN fails it too
             raise UserError(
                 f"The image of {item} in {name} has values from {low:g} to {high:g}, outside [0, 1]: normalised or "
-                "scaled already; leave Normalize out, because gkd normalises itself (data.mean, data.std)."
+                "scaled already; leave Normalize out, because gkd normalises itself (data.mean, data.std).",
+                code="pixels-out-of-range",
             )
         values = np.rint(values * 255).astype(np.uint8)
     if values.dtype != np.uint8:
         raise UserError(
-            f"The image of {item} in {name} has the type {values.dtype}; give uint8 pixels or floats in [0, 1]."
+            f"The image of {item} in {name} has the type {values.dtype}; give uint8 pixels or floats in [0, 1].",
+            code="pixel-type",
         )
     return np.ascontiguousarray(values)
