@@ -150,18 +150,23 @@ def cells(args: argparse.Namespace) -> list[Cell]:
             plain = FORMS.get(loss, {}).get(form)
             reason = why_skipped(plain, batch, width, before) if plain else None
             task = (measure_cell, loss, form, batch, width, args.repeats, args.device)
-            measured = {"skipped": reason} if reason else in_fresh_process(*task, threads=args.threads)
+            measured = {"skipped": reason} if reason else _measured(args, *task)
             before.append({"loss": loss, "form": form, "width": width, "batch": batch, **measured})
             print(f"{loss} {form} D={width} B={batch}: {show(measured)}", file=sys.stderr)
         done += before
     return done
 
 
+def _measured(args: argparse.Namespace, function: Callable[..., Cell], *more: Any) -> Cell:
+    """A cell from a fresh process; a trial only shows that everything runs, for which this one will do."""
+    return function(*more) if args.quick else in_fresh_process(function, *more, threads=args.threads)
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     start = time.monotonic()
     measured = cells(args)
     print("steps ...", file=sys.stderr)
-    step = in_fresh_process(steps, args.step_batch, args.rounds, args.device, threads=args.threads)
+    step = _measured(args, steps, args.step_batch, args.rounds, args.device)
     result = {
         **facts(args),
         "device": args.device,

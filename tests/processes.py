@@ -14,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["gkd.cli", "gkd.commands.compare", "torch._dynamo", "matplotlib.pyplot"])
+_SERVER.set_forkserver_preload(
+    ["gkd.cli.compare", "gkd.cli.run", "torch._dynamo", "matplotlib.pyplot", "sklearn.datasets"]
+)
 
 
 class Child:
@@ -64,7 +66,7 @@ def _child(body: Callable[..., object], arguments: tuple[str, ...], cwd: str, sa
     sys.exit(body(*arguments))
 
 
-def script(path: str, *arguments: str) -> None:
+def python_file(path: str, *arguments: str) -> None:
     """A Python file as the main program, with its own folder first on the path."""
     sys.argv = [path, *arguments]
     sys.path.insert(0, os.path.dirname(path))

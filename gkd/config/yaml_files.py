@@ -10,8 +10,11 @@ import yaml
 
 from gkd.core.errors import UserError
 
+# libyaml's parser where PyYAML was built with it: ten times as fast, and a config is several files.
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-class _Loader(yaml.SafeLoader):
+
+class _Loader(_SafeLoader):  # type: ignore[misc]
     """YAML 1.1 in which ``1e-3`` is a number and a key that appears twice is an error."""
 
 

@@ -2,12 +2,12 @@
 
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.processes import Child, python_file
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 WAYS = [
@@ -42,10 +42,21 @@ def test_the_committed_result_has_every_way_and_reaches_what_is_asked_for(script
 
 def test_it_runs(tmp_path):
     out = tmp_path / "episodes.json"
-    command = [sys.executable, str(FOLDER / "episodes.py"), "--episodes", "64", "--peer-episodes", "4"]
-    command += ["--repeats", "1", "--threads", "1", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent)
-    assert done.returncode == 0, done.stderr
+    words = [
+        "--episodes",
+        "64",
+        "--peer-episodes",
+        "4",
+        "--repeats",
+        "1",
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+    ]
+    trial = Child(python_file, str(FOLDER / "episodes.py"), *words, cwd=FOLDER.parent)
+    _, errors = trial.communicate()
+    assert trial.returncode == 0, errors
     result = json.loads(out.read_text())
     assert [(row["classifier"], row["how"]) for row in result["rows"]] == WAYS
     assert all(row["seconds_per_episode"] > 0 for row in result["rows"])

@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 
 from gkd.config.shipped import shipped_methods
 from gkd.losses import LOSSES
+from tests.processes import Child, python_file
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -18,10 +17,22 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmark") / "losses.json"
-    command = [sys.executable, str(FOLDER / "losses.py"), "--quick", "--repeats", "1", "--rounds", "1"]
-    command += ["--threads", "1", "--device", "cpu", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent)
-    assert done.returncode == 0, done.stderr
+    words = [
+        "--quick",
+        "--repeats",
+        "1",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+    ]
+    trial = Child(python_file, str(FOLDER / "losses.py"), *words, cwd=FOLDER.parent)
+    _, errors = trial.communicate()
+    assert trial.returncode == 0, errors
     return json.loads(out.read_text()) | {"table": out.with_suffix(".md").read_text()}
 
 

@@ -206,7 +206,8 @@ def test_every_shipped_config_validates(name):
 
 RELATIONS = {0: "same", 2: "overlapping", 5: "disjoint"}  # by task.shift
 SHIFTS = pytest.mark.parametrize("shift", list(RELATIONS), ids=RELATIONS.get)
-METHODS = pytest.mark.parametrize("method", sorted(shipped_methods()))
+SHIPPED = shipped_methods()
+METHODS = pytest.mark.parametrize("method", sorted(SHIPPED))
 IN_EVERY_RELATION = ("kd", "refilled", "crd")  # logits; stages that compare embeddings; banks of samples
 # Some compare networks of equal widths alone; published episodes need more classes and images than quickstart has, and
 # Adam a lower rate.
@@ -218,7 +219,7 @@ ADAPTED = {
 
 def refused(method, shift):
     """Whether a method cannot work: logits of disjoint classes, losses on new classes without any, or rules."""
-    of_steps = bool(shipped_methods()[method].after)
+    of_steps = bool(SHIPPED[method].after)
     return of_steps or (method in ON_LOGITS and shift == 5) or (method in ON_NEW_CLASSES and shift == 0)
 
 
@@ -237,7 +238,7 @@ def train(method, shift, *overrides):
 
 def cells():
     """Method and shift: each method over overlapping classes, three in every relation, and what must be refused."""
-    every = ((method, shift) for method in sorted(shipped_methods()) for shift in RELATIONS)
+    every = ((method, shift) for method in sorted(SHIPPED) for shift in RELATIONS)
     return [
         pytest.param(method, shift, id=f"{method}-{RELATIONS[shift]}")
         for method, shift in every
@@ -263,7 +264,7 @@ def test_every_method_trains_where_its_needs_allow_and_is_refused_elsewhere(
 @SHIFTS
 @METHODS
 def test_every_method_trains_two_epochs_of_every_stage(method, shift, tmp_path):
-    stages = list(shipped_methods()[method].stages.values())
+    stages = list(SHIPPED[method].stages.values())
     more = ["data.per_class=null", "data.batch_size=64"]
     if method in IN_EPISODES:  # enough of them that the loss falls
         more.append("method.stages.episodes.episodes={ways: 4, shots: 5, queries: 10, per_epoch: 30}")
@@ -281,5 +282,5 @@ def test_every_method_trains_two_epochs_of_every_stage(method, shift, tmp_path):
 
 def even(method):
     """Overrides that give every stage of a method the same share of the epochs."""
-    stages = shipped_methods()[method].stages
+    stages = SHIPPED[method].stages
     return [f"method.stages.{name}.share={1 / len(stages)}" for name in stages]

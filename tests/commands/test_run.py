@@ -12,9 +12,9 @@ from gkd.storage.run_files import pack, unpack
 from gkd.storage.weights import read_weights
 from tests.cli_helpers import gkd, start
 
-# Long enough to be killed in the middle, with a checkpoint after every step.
+# Long enough to be killed in the middle, with a checkpoint every few steps.
 WORDS = (
-    "run", "quickstart", "method=refilled", "run.epochs=24", "teacher.train.epochs=1", "evaluate.every=5",
+    "run", "quickstart", "method=refilled", "run.epochs=16", "teacher.train.epochs=1", "evaluate.every=5",
     "data.per_class=20", "run.threads=1", "run.precision=float32",
 )  # fmt: skip
 
@@ -61,7 +61,7 @@ def uninterrupted(tmp_path_factory) -> dict[str, str]:
 # In the embedding stage the routed run below is killed too.
 @pytest.mark.parametrize("stage", [pytest.param("embedding", marks=pytest.mark.full), "classifier"])
 def test_killed_in_a_stage_the_same_command_ends_with_the_same_bits(stage, uninterrupted, tmp_path):
-    words = (*WORDS, "run.checkpoint_seconds=0")
+    words = (*WORDS, "run.checkpoint_seconds=0.1")
     process = start(*words, cwd=tmp_path)
     wait_for_stage(tmp_path, stage, process)
     process.send_signal(signal.SIGKILL)
@@ -76,7 +76,7 @@ def test_killed_in_a_stage_the_same_command_ends_with_the_same_bits(stage, unint
 def test_killed_while_a_policy_routes_the_same_command_ends_with_the_same_bits(tmp_path):
     """The policy, its optimiser state, its generator and the counts of the epoch go on."""
     spots = "{policy: adaptive, initial_bias: 0.0}"
-    words = (*WORDS, f"method.stages.embedding.spots={spots}", "run.checkpoint_seconds=0")
+    words = (*WORDS, f"method.stages.embedding.spots={spots}", "run.checkpoint_seconds=0.1")
     found = []
     for name in ("whole", "killed"):
         folder = tmp_path / name
@@ -115,7 +115,7 @@ def test_ctrl_c_saves_and_exits_with_130(uninterrupted, tmp_path):
 
 def test_another_machine_is_refused_unless_allowed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    process = start(*WORDS, "run.checkpoint_seconds=0", cwd=tmp_path)
+    process = start(*WORDS, "run.checkpoint_seconds=0.1", cwd=tmp_path)
     wait_for_stage(tmp_path, "embedding", process)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -43,7 +43,8 @@ def test_every_valid_combination_equals_the_loops(affinity: Affinity, normalisat
     student, teacher = random(1, 5, 4), random(2, 5, 6)
     distances = [distance for *names, distance in VALID if names == [affinity, normalisation]]
     assert distances
-    for distance, diagonal in itertools.product(distances, (True, False)):
+    # The diagonal is taken out before anything is compared: once for each affinity and normalisation will do.
+    for distance, diagonal in [(distances[0], False), *((each, True) for each in distances)]:
         options = {"affinity": affinity, "normalisation": normalisation, "distance": distance}
         more = {**options, "diagonal": diagonal, "temperature": 5.0}
         leaf, plain = student.clone().requires_grad_(), student.clone().requires_grad_()

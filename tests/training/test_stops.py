@@ -21,6 +21,12 @@ from gkd.training.caches import Caches
 from gkd.training.interrupt import Interrupted
 from tests.training_helpers import EAGER, EPOCHS, SETTINGS, STEPS, TOTAL, Trainer, method_of, same
 
+
+def signalling(number: int, stop: int) -> Callable[[int], object]:
+    """What raises a signal after a step."""
+    return lambda done: signal.raise_signal(number) if done == stop else None
+
+
 # A foreign optimiser: steps by the sign of a running mean of the gradients, which is its state.
 SIGN = """
 import torch
@@ -40,29 +46,25 @@ class Sign(torch.optim.Optimizer):
 
 
 @pytest.mark.parametrize("views", [None, 2])
-@pytest.mark.parametrize("stop", [1, STEPS, STEPS + 2, 2 * STEPS, 3 * STEPS - 1, TOTAL])
 def test_a_signal_and_a_second_start_change_no_bit(
-    trainer: Callable[..., Trainer], stop: int, views: int | None
+    trainer: Callable[..., Trainer], views: int | None
 ) -> None:
     """In either stage, within an epoch, between epochs, between stages, and at the very end."""
     settings, method = replace(SETTINGS, views=views), load_method("refilled")
     whole = trainer("whole").fit(method, EPOCHS, settings=settings)
     handler = signal.getsignal(signal.SIGINT)
-    run = trainer("stopped")
-    with pytest.raises(Interrupted, match="everything is saved"):
-        run.fit(
-            method, EPOCHS, settings=settings,
-            at=lambda done: signal.raise_signal(signal.SIGINT) if done == stop else None,
-        )  # fmt: skip
-    assert signal.getsignal(signal.SIGINT) is handler
-    found = latest_checkpoint(run.folder / "checkpoints")
-    assert found is not None
-    assert found.facts["global_step"] == stop
-    settings = replace(settings, caches=Caches())  # as in a new process
-    torch.rand(7)
-    rest = run.fit(method, EPOCHS, settings=settings)
-    assert rest.steps == TOTAL - stop
-    assert same(whole, rest)
+    for stop in (1, STEPS, STEPS + 2, 2 * STEPS, 3 * STEPS - 1, TOTAL):
+        run = trainer(f"stopped at {stop}")
+        with pytest.raises(Interrupted, match="everything is saved"):
+            run.fit(method, EPOCHS, settings=settings, at=signalling(signal.SIGINT, stop))
+        assert signal.getsignal(signal.SIGINT) is handler
+        found = latest_checkpoint(run.folder / "checkpoints")
+        assert found is not None
+        assert found.facts["global_step"] == stop
+        torch.rand(7)
+        rest = run.fit(method, EPOCHS, settings=replace(settings, caches=Caches()))  # as in a new process
+        assert rest.steps == TOTAL - stop
+        assert same(whole, rest), stop
 
 
 @pytest.mark.parametrize("name", ["AdamW", "plain_sign:Sign"])
@@ -75,17 +77,14 @@ def test_any_optimiser_goes_on_after_a_stop(
     whole = trainer("whole").fit(method, {"one": 2})
     run = trainer("stopped")
     with pytest.raises(Interrupted):
-        run.fit(method, {"one": 2}, at=lambda done: signal.raise_signal(signal.SIGINT) if done == 5 else None)
+        run.fit(method, {"one": 2}, at=signalling(signal.SIGINT, 5))
     rest = run.fit(method, {"one": 2})
     assert rest.steps == 2 * STEPS - 5
     assert same(whole, rest)
 
 
 @pytest.mark.parametrize("views", [None, 2])
-@pytest.mark.parametrize("stop", [5, 8, 11, 14, 17])
-def test_episodic_training_goes_on_after_a_stop(
-    trainer: Callable[..., Trainer], stop: int, views: int | None
-) -> None:
+def test_episodic_training_goes_on_after_a_stop(trainer: Callable[..., Trainer], views: int | None) -> None:
     """Within an epoch of episodes, between epochs, and in a stage on shuffled images before them."""
     episodes = {"ways": 2, "shots": 1, "queries": 2, "per_epoch": 6}
     terms: dict[str, Any] = {"prototype": {}, "episode_induced": {}, "tuples": {"weight": 10}}
@@ -98,37 +97,32 @@ def test_episodic_training_goes_on_after_a_stop(
     whole = trainer("whole").fit(method, epochs, settings=settings)
     assert whole.steps == 2 * STEPS + 2 * 6
     assert whole.position.images == 2 * 32 + 2 * 6 * 6
-    run = trainer("stopped")
-    with pytest.raises(Interrupted):
-        run.fit(
-            method, epochs, settings=settings,
-            at=lambda done: signal.raise_signal(signal.SIGTERM) if done == stop else None,
-        )  # fmt: skip
-    settings = replace(settings, caches=Caches())  # as in a new process
-    torch.manual_seed(123)
-    rest = run.fit(method, epochs, settings=settings)
-    assert rest.steps == whole.steps - stop
-    assert same(whole, rest)
+    for stop in (5, 8, 11, 14, 17):
+        run = trainer(f"stopped at {stop}")
+        with pytest.raises(Interrupted):
+            run.fit(method, epochs, settings=settings, at=signalling(signal.SIGTERM, stop))
+        torch.manual_seed(123)
+        rest = run.fit(method, epochs, settings=replace(settings, caches=Caches()))  # as in a new process
+        assert rest.steps == whole.steps - stop
+        assert same(whole, rest), stop
 
 
-@pytest.mark.parametrize("stop", [3, STEPS + 1, 2 * STEPS + 2])
-def test_a_death_without_warning_costs_only_what_was_not_saved(
-    trainer: Callable[..., Trainer], stop: int
-) -> None:
+def test_a_death_without_warning_costs_only_what_was_not_saved(trainer: Callable[..., Trainer]) -> None:
     method = load_method("refilled")
     whole = trainer("whole").fit(method, EPOCHS)
-    run = trainer("killed")
+    for stop in (3, STEPS + 1, 2 * STEPS + 2):
+        run = trainer(f"killed at {stop}")
 
-    def die(done: int) -> None:
-        if done == stop:
-            raise RuntimeError("killed")
+        def die(done: int, stop: int = stop) -> None:
+            if done == stop:
+                raise RuntimeError("killed")
 
-    with pytest.raises(RuntimeError, match="killed"):
-        run.fit(method, EPOCHS, settings=EAGER, at=die)
-    damaged = latest_checkpoint(run.folder / "checkpoints")
-    assert damaged is not None
-    (damaged.folder / "state.pt").write_bytes(b"half")  # the disk took the newest one along
-    assert same(whole, run.fit(method, EPOCHS))
+        with pytest.raises(RuntimeError, match="killed"):
+            run.fit(method, EPOCHS, settings=EAGER, at=die)
+        damaged = latest_checkpoint(run.folder / "checkpoints")
+        assert damaged is not None
+        (damaged.folder / "state.pt").write_bytes(b"half")  # the disk took the newest one along
+        assert same(whole, run.fit(method, EPOCHS)), stop
 
 
 class Dropping(ResNet):
@@ -150,10 +144,7 @@ def test_the_students_own_randomness_and_the_optimisers_state_go_on(trainer: Cal
     whole = trainer("whole").fit(method, {"one": 2}, student=student())
     run = trainer("stopped")
     with pytest.raises(Interrupted):
-        run.fit(
-            method, {"one": 2}, student=student(),
-            at=lambda done: signal.raise_signal(signal.SIGTERM) if done == 3 else None,
-        )  # fmt: skip
+        run.fit(method, {"one": 2}, student=student(), at=signalling(signal.SIGTERM, 3))
     torch.manual_seed(123)
     assert same(whole, run.fit(method, {"one": 2}, student=student()))
 
@@ -170,19 +161,13 @@ def test_banks_variances_and_virtual_samples_go_on_after_a_stop(trainer: Callabl
     whole = trainer("whole").fit(method, {"one": 2})
     run = trainer("stopped")
     with pytest.raises(Interrupted):
-        run.fit(
-            method, {"one": 2},
-            at=lambda done: signal.raise_signal(signal.SIGTERM) if done == 3 else None,
-        )  # fmt: skip
+        run.fit(method, {"one": 2}, at=signalling(signal.SIGTERM, 3))
     torch.manual_seed(123)
     assert same(whole, run.fit(method, {"one": 2}))
 
 
 @pytest.mark.parametrize("policy", ["adaptive", "random"])
-@pytest.mark.parametrize("stop", [3, STEPS, STEPS + 1])
-def test_a_policy_and_its_generator_go_on_after_a_stop(
-    trainer: Callable[..., Trainer], stop: int, policy: str
-) -> None:
+def test_a_policy_and_its_generator_go_on_after_a_stop(trainer: Callable[..., Trainer], policy: str) -> None:
     terms = {
         "cross_entropy": {},
         "at": {"at": {"student": [1, 3], "teacher": [1, 3]}, "weight": 10},
@@ -197,13 +182,13 @@ def test_a_policy_and_its_generator_go_on_after_a_stop(
     method = Method.model_validate({"name": "m", "paper": "ours", "summary": "", "stages": {"one": stage}})
     whole = trainer("whole").fit(method, {"one": 3})
     assert len({record["share/map1"] for record in whole.records}) > 1
-    run = trainer("stopped")
-    with pytest.raises(Interrupted):
-        run.fit(
-            method, {"one": 3},
-            at=lambda done: signal.raise_signal(signal.SIGTERM) if done == stop else None,
-        )  # fmt: skip
-    torch.manual_seed(123)
-    assert same(whole, run.fit(method, {"one": 3}))
-    shares = [(run.folder.parent / name / "routing.json").read_text() for name in ("whole", "stopped")]
-    assert shares[0] == shares[1]
+    for stop in (3, STEPS, STEPS + 1):
+        run = trainer(f"stopped at {stop}")
+        with pytest.raises(Interrupted):
+            run.fit(method, {"one": 3}, at=signalling(signal.SIGTERM, stop))
+        torch.manual_seed(123)
+        assert same(whole, run.fit(method, {"one": 3})), stop
+        shares = [
+            (folder / "routing.json").read_text() for folder in (run.folder, run.folder.parent / "whole")
+        ]
+        assert shares[0] == shares[1]
