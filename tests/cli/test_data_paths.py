@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from gkd.config.load import load
-from gkd.core.errors import UserError
 from gkd.models import build_network
 from gkd.storage.weights import read_weights
 from tests.cli_helpers import FAST, gkd, start, write_photos
+from tests.refusals import refused
 
 PHOTOS = (
     "run", "cross_task/photos", "data.root=photos.zip", "data.batch_size=6",
@@ -128,19 +128,19 @@ def test_a_mixed_augmentation_makes_every_term_virtual(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "augment", "sentence"),
+    ("method", "augment", "code"),
     [
-        ("refilled", "crop-flip+mixup", "reads labels of one image a row"),
-        ("kd", "crop-flip+mixup(beta=2)", "is not of the form mixup or mixup"),
-        ("kd", "crop-flip+mixup(alpha=0)", "alpha: Input should be greater than 0"),
-        ("kd", "mixup+crop-flip", "it comes last in data.augment and nowhere else"),
-        ("mixup", "crop-flip+mixup(alpha=0.1)", "drop one of them, as in data.augment=crop-flip"),
-        ("crd", "crop-flip+mixup", "reads index of one image a row"),
-        ("kd", "crop-flop", "Did you mean 'crop-flip'"),
+        ("refilled", "crop-flip+mixup", "invalid-config"),
+        ("kd", "crop-flip+mixup(beta=2)", "invalid-config"),
+        ("kd", "crop-flip+mixup(alpha=0)", "invalid-config"),
+        ("kd", "mixup+crop-flip", "invalid-config"),
+        ("mixup", "crop-flip+mixup(alpha=0.1)", "mixup-twice"),
+        ("crd", "crop-flip+mixup", "invalid-config"),
+        ("kd", "crop-flop", "invalid-config"),
     ],
 )
-def test_a_mixture_that_cannot_be_is_refused(method, augment, sentence):
-    with pytest.raises(UserError, match=sentence.replace("(", r"\(")):
+def test_a_mixture_that_cannot_be_is_refused(method, augment, code):
+    with refused(code):
         load("cross_task/photos", [f"method={method}", f"data.augment={augment}"])
 
 
@@ -218,7 +218,7 @@ def test_a_teacher_is_judged_when_it_is_loaded(capsys, tmp_path):
     resolved = load("cross_task/photos", [*words[2:], "teacher.expect=12"])
     assert resolved.experiment.teacher.expect == "12 ± 0.5"
     assert resolved.identity == load("cross_task/photos", words[2:]).identity
-    with pytest.raises(UserError, match=r"teacher.expect: 'good' is not an accuracy in percent"):
+    with refused("invalid-config"):
         load("cross_task/photos", ["teacher.expect=good"])
 
 
@@ -263,7 +263,7 @@ def test_a_grid_names_the_row_that_cannot_be(capsys):
 
 
 def test_an_option_without_its_space_is_refused():
-    with pytest.raises(UserError, match=r"'img_size:32' is no name of an option; a space follows the colon"):
+    with refused("invalid-config"):
         load(
             "cross_task/photos",
             ["student.network=timm/vit_tiny_patch16_224", "student.options={img_size:32}"],

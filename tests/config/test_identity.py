@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from gkd.config.load import load
-from gkd.core.errors import UserError
 from gkd.data import fingerprint
 from tests.config_helpers import tiny
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,7 @@ def test_a_factorys_data_are_known_by_where_they_are() -> None:
 
 
 def test_a_fingerprint_is_for_image_files() -> None:
-    with pytest.raises(
-        UserError, match=r"fingerprint is for data sets of image files such as 'folder', not for 'digits'"
-    ):
+    with refused("invalid-config"):
         tiny(f"data.fingerprint={'ab' * 32}")
 
 

@@ -15,6 +15,7 @@ from gkd.config.shipped import shipped_configs, shipped_methods
 from gkd.config.yaml_files import parse_yaml
 from gkd.core.errors import UserError
 from tests.config_helpers import TINY, tiny
+from tests.refusals import refused
 
 CONFIGS = shipped_configs()
 Write = Callable[..., Path]
@@ -49,31 +50,31 @@ def test_a_number_in_scientific_notation_is_a_number() -> None:
 
 def test_a_key_that_appears_twice_is_refused(write: Write) -> None:
     path = write("twice", "task: {name: standard}\ndata:\n  name: digits\n  views: 2\n  name: cifar10\n")
-    with pytest.raises(UserError, match="the key 'name' appears twice"):
+    with refused("invalid-yaml"):
         load(path)
 
 
 def test_a_duplicate_key_is_found_by_file_and_line(write: Write) -> None:
     path = write("twice", "task: {name: standard}\ndata:\n  name: digits\n  views: 2\n  name: cifar10\n")
-    with pytest.raises(UserError, match=re.escape(str(path)) + r".*line 5") as caught:
+    with refused("invalid-yaml") as caught:
         load(path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "code"),
     [
-        (b"task: [", "is not valid YAML"),
-        (b"- 1", "holds list where sections such as task and data are expected"),
-        (b"", "holds NoneType"),
-        (b"\xff\xfe\x00\x80", "cannot be read|is not"),
+        (b"task: [", "invalid-yaml"),
+        (b"- 1", "not-a-mapping"),
+        (b"", "not-a-mapping"),
+        (b"\xff\xfe\x00\x80", "config-unreadable"),
     ],
     ids=["broken", "list", "empty", "binary"],
 )
-def test_a_file_that_is_no_experiment_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_no_experiment_is_said(tmp_path: Path, content: bytes, code: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=message):
+    with refused(code):
         load(path)
 
 
@@ -141,36 +142,36 @@ def test_an_unknown_network_is_refused_with_the_other_mistakes(side: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("sections", "message"),
+    ("sections", "code"),
     [
-        ({"task": {"name": "cross_tsk"}}, "task.name: Unknown task 'cross_tsk'. Did you mean 'cross_task'?"),
-        ({"task": "standard"}, "task is a section; write 'task: {name: standard}'"),
+        ({"task": {"name": "cross_tsk"}}, "unknown-task"),
+        ({"task": "standard"}, "not-a-section"),
         (
             {"task": {"size": 5}},
-            "task.name is missing; allowed: cross_task, few_shot, incremental, middle",
+            "task-name-missing",
         ),
-        ({"method": "refiled"}, "Unknown method 'refiled'. Did you mean 'refilled'?"),
-        ({"method": {}}, "the experiment names no method"),
-        ({"method": ["kd"]}, "method is a name or a section"),
-        ({"optimiser": "sgd"}, "optimiser a section of keys such as lr"),
-        ({"task": {"name": ["standard"]}}, "task.name"),
+        ({"method": "refiled"}, "unknown-method"),
+        ({"method": {}}, "method-missing"),
+        ({"method": ["kd"]}, "not-a-section"),
+        ({"optimiser": "sgd"}, "not-a-section"),
+        ({"task": {"name": ["standard"]}}, "unknown-task"),
     ],
 )
-def test_what_the_rest_hangs_on_is_checked_first(sections: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=re.escape(message)):
+def test_what_the_rest_hangs_on_is_checked_first(sections: dict[str, Any], code: str) -> None:
+    with refused(code):
         tiny(**sections)
 
 
 @pytest.mark.parametrize("override", ["run.seed", "=1", "run seed=1", ".run=1", "a..b=1"])
 def test_an_override_of_another_form_is_refused(override: str) -> None:
-    with pytest.raises(UserError, match=r"is not of the form a.b=c, such as run.seed=1"):
+    with refused("override-form"):
         tiny(override)
 
 
 def test_an_unknown_config_lists_those_that_are_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Unknown config 'quickstar'. Did you mean 'quickstart'\?"):
+    with refused("unknown-config"):
         load("quickstar")
-    with pytest.raises(UserError, match=r"does not exist; give a path or one of: .*quickstart"):
+    with refused("config-missing"):
         load(tmp_path / "absent.yaml")
 
 
@@ -271,22 +272,18 @@ def test_spots_say_where_they_come_from_and_name_the_run() -> None:
 
 
 def test_what_cannot_be_routed_is_one_sentence_with_its_path() -> None:
-    with pytest.raises(
-        UserError, match=r"method\.stages\.classifier: .* the term 'induced' .* declare spots: always"
-    ):
+    with refused("invalid-config"):
         tiny("method.spots=adaptive")
     assert tiny("method.spots=adaptive", "method.stages.classifier.spots=always")
-    with pytest.raises(UserError, match=r"method\.stages\.distil\.spots\.policy: .* 'always', 'adaptive'"):
+    with refused("invalid-config"):
         tiny("method=sp", "method.spots=often")
-    with pytest.raises(UserError, match=r"method\.spots=\[1\] is no policy"):
+    with refused("not-a-policy"):
         tiny("method=sp", "method.spots=[1]")
-    with pytest.raises(
-        UserError, match=r"no stage of 'student' trains a student by a term that reads a teacher"
-    ):
+    with refused("needs-teacher-term"):
         tiny("method=student", "method.spots=adaptive")
     for overrides in (["method.spots.policy.x=1"], ["method.spots={keep: {}}"], ["method.spots.polcy=anti"],
                       ["method.spots=adaptve"], ["method.spots.keep=0.9"]):  # fmt: skip
-        with pytest.raises(UserError, match=r"method\.stages\.distil\.spots"):
+        with refused("invalid-config"):
             tiny("method=sp", *overrides)
 
 
@@ -294,7 +291,7 @@ def test_extends_goes_one_level_deep(write: Write) -> None:
     write("first", TINY)
     write("second", {"extends": "first"})
     third = write("third", {"extends": "second"})
-    with pytest.raises(UserError, match="extends 'second', which extends another file"):
+    with refused("nested-extends"):
         load(third)
     assert load(write("other", {"extends": "quickstart"})).experiment.task.size == 5
 
@@ -334,17 +331,15 @@ def test_optimiser_keys_of_a_lower_layer_reach_stages_of_a_higher_one(write: Wri
 
 
 def test_a_mistake_in_one_stage_names_that_stage() -> None:
-    with pytest.raises(UserError, match=r"^tiny: method\.stages\.embedding\.optimiser\.lr: "):
+    with refused("invalid-config"):
         tiny("method.stages.embedding.optimiser.lr=x")
-    with pytest.raises(UserError, match=r"^tiny: optimiser\.milestones\.0: ") as told:
+    with refused("invalid-config") as told:
         tiny("optimiser.milestones=[a]")
     assert "\n" not in str(told.value)
 
 
 def test_a_wrong_optimiser_key_is_told_once() -> None:
-    with pytest.raises(
-        UserError, match=r"^tiny: optimiser\.lrr: Unknown key 'lrr'. Did you mean 'lr'"
-    ) as told:
+    with refused("invalid-config") as told:
         tiny("optimiser.lrr=1")
     assert "\n" not in str(told.value)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 import torch
 
-from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet
 from gkd.data.rotations import unturned, with_rotations
+from tests.refusals import refused
 
 
 def test_every_class_stands_four_times(make_set: Callable[..., ImageSet]) -> None:
@@ -33,8 +32,8 @@ def test_a_name_says_its_class() -> None:
 
 
 def test_what_cannot_be_turned(make_set: Callable[..., ImageSet]) -> None:
-    with pytest.raises(UserError, match="already has turned classes"):
+    with refused("rotations-twice"):
         with_rotations(with_rotations(make_set("ab", 6)))
     wide = ImageSet(torch.zeros(2, 1, 4, 6, dtype=torch.uint8), torch.tensor([0, 1]), LabelSpace("ab"))
-    with pytest.raises(UserError, match="square"):
+    with refused("images-not-square"):
         with_rotations(wide)

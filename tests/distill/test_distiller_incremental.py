@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from gkd.core.batch import Batch
-from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.distill.distiller import Distiller
 from gkd.distill.side import TeacherSide
@@ -31,6 +30,7 @@ from gkd.methods.terms import Term
 from gkd.models import ExpandedNetwork, build_network, expand, frozen_parameters, grow_head
 from gkd.problems.problem import Problem
 from gkd.training.loop import check_method
+from tests.refusals import refused
 
 MakeBatch = Callable[..., Batch]
 OLD, ALL = LabelSpace("abc"), LabelSpace("abcde")
@@ -214,15 +214,12 @@ def test_an_auxiliary_head_reads_mixtures_and_a_plain_students_whole_embedding(m
 
 def test_cosines_of_a_linear_head_are_refused(make_problem: Callable[..., Problem]) -> None:
     student, teacher = step()
-    sentence = (
-        "The term 'far' reads the head's cosines, but the student's head is a Linear; build the student with"
-    )
     term: dict[str, Any] = {"loss": "margin_ranking"}
-    with pytest.raises(UserError, match=sentence):
+    with refused("needs-cosine-head"):
         Distiller(student, TeacherSide(teacher, LabelRelation(OLD, ALL)), {"far": Term(**term)})
     stages = {"train": {"epochs": 1, "terms": {"far": term}}}
     method = Method.model_validate({"name": "m", "paper": "none", "summary": "s", "stages": stages})
-    with pytest.raises(UserError, match=sentence):
+    with refused("needs-cosine-head"):
         check_method(method, student, teacher, make_problem("abc", "abcde"))
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from gkd.core.batch import Batch
-from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.distill.distiller import Distiller
 from gkd.distill.mixing import draw_mixture, interpolated_logits, mix_batch
@@ -23,6 +22,7 @@ from gkd.methods.mixup import Mixup
 from gkd.methods.terms import Term
 from gkd.models import build_network
 from tests.distill.exact_networks import exact_pair
+from tests.refusals import refused
 
 MakeTeacher = Callable[..., Teacher]
 
@@ -108,7 +108,7 @@ def test_interpolation_is_at_the_losses_own_temperature(
 
 def test_virtual_samples_need_mixup(student: nn.Module) -> None:
     terms = {"hard": Term(loss="cross_entropy", samples="virtual")}
-    with pytest.raises(UserError, match="'hard' is on virtual samples, but no mixup"):
+    with refused("needs-mixup"):
         Distiller(student, None, terms)
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.tapped import output_shapes
 from gkd.distill.router import Router
@@ -19,6 +18,7 @@ from gkd.distill.teacher import Teacher
 from gkd.methods.routing import Routing
 from gkd.models import build_network
 from tests.distill.routed import network, pictures, router_of, teacher_of
+from tests.refusals import refused
 
 MakeTeacher = Callable[..., Teacher]
 
@@ -112,12 +112,12 @@ def test_spots_must_not_cross() -> None:
     shapes = (output_shapes(network("resnet8"), (3, 32, 32)),) * 2
     assert ordered_spots([(3, 3), (-1, -1), (1, 2)], shapes) == [(1, 2), (3, 3)]
     for pairs in ([(1, 2), (2, 1)], [(1, 2), (2, 2)], [(1, "embedding"), (2, 3)]):
-        with pytest.raises(UserError, match="cross or meet: each must be deeper"):
+        with refused("spots-cross"):
             ordered_spots(pairs, shapes)
         assert len(ordered_spots(pairs, shapes, crossing=True)) == 2  # where nothing is spliced
-    with pytest.raises(UserError, match=r"embedding-logits and logits \(where the spliced networks end\)"):
+    with refused("spots-cross"):
         ordered_spots([("embedding", "logits"), ("logits", "logits")], shapes)
-    with pytest.raises(UserError, match="The spot 4 is outside the network's 4 maps"):
+    with refused("spot-out-of-range"):
         ordered_spots([(4, 3)], shapes)
     assert [spot_name(pair) for pair in [(2, 2), (2, 3), ("logits", "logits")]] == [
         "map2",
@@ -148,7 +148,7 @@ def test_logits_that_the_head_does_not_give_are_refused(make_teacher: MakeTeache
     network, teacher = TwoHeads(), make_teacher("abc")
     shapes = (output_shapes(network, (1, 8, 8)), output_shapes(teacher.network, (1, 8, 8)))
     relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
-    with pytest.raises(UserError, match=r"student.*stages"):
+    with refused("stages-missing"):
         Router(network, teacher, [("embedding", "embedding")], Routing(policy="adaptive"), shapes, relation)
 
 
@@ -170,7 +170,7 @@ def test_a_network_without_stages_is_refused(make_teacher: MakeTeacher) -> None:
     whole, teacher = Whole(), make_teacher("abc")
     shapes = (output_shapes(whole, (1, 8, 8)), output_shapes(teacher.network, (1, 8, 8)))
     relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
-    with pytest.raises(UserError, match=r"student.*stages"):
+    with refused("stages-missing"):
         Router(whole, teacher, [(1, 1)], Routing(policy="adaptive"), shapes, relation)
     # Beyond the maps nothing needs to be cut.
     router = Router(

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gkd.core.errors import UserError
 from gkd.data import Batches, ImageSet, Look
 from gkd.distill.teacher import Teacher
 from gkd.distill.teacher_views import TeacherViews
+from tests.refusals import refused
 
 MakeTeacher = Callable[..., Teacher]
 
@@ -92,5 +92,5 @@ def test_outputs_beyond_the_limit_are_refused(
     batches = make_batches()
     size = 20 * (3 + 64) * 4  # images x (logits and embedding) x bytes
     list(views_of(make_teacher("abc"), limit=2 * size).epoch(0, 0, (), batches))
-    with pytest.raises(UserError, match=r"data.views=2 would keep .* use fewer views or raise run.cache_gb"):
+    with refused("cache-too-small"):
         list(views_of(make_teacher("abc"), limit=2 * size - 1).epoch(0, 0, (), batches))

@@ -11,13 +11,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from gkd.config.load import load
-from gkd.core.errors import UserError
 from gkd.experiment.prepare import prepare
 from gkd.experiment.results import weight_metadata
 from gkd.experiment.sources import load_source
 from gkd.experiment.teachers import load_teacher, teacher_experiment
 from gkd.models import build_network
 from gkd.training.device import choose_dtype
+from tests.refusals import refused
 
 
 def write_zip(path: Path, names: list[str]) -> Path:
@@ -58,19 +58,17 @@ def test_per_class_draws_by_seed_from_what_validation_leaves():
 
 
 def test_episodes_that_the_images_cannot_fill_are_refused_before_training():
-    with pytest.raises(UserError, match=r"20-way episodes need as many classes, but digits has 5; use fewer"):
+    with refused("too-few-classes"):
         prepare(load("quickstart", ["method=protonet"]))
     few = ["method=refilled_episodic", "method.stages.episodes.episodes={ways: 5, shots: 2, queries: 4}"]
-    with pytest.raises(
-        UserError, match="2 shots and 4 queries take 6 images of a class, but the class '0' of"
-    ):
+    with refused("too-few-images"):
         prepare(load("quickstart", few))
     prepare(load("quickstart", [*few, "data.per_class=6"]))
 
 
 def test_statistics_that_do_not_fit_the_channels_are_refused():
     words = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]"]
-    with pytest.raises(UserError, match=r"data.mean has 3 numbers but the images have 1 channels"):
+    with refused("other-channels"):
         prepare(load("quickstart", words))
     # Those given are the student's: a teacher that sees other channels has its own.
     prepared = prepare(load("quickstart", [*words, "data.channels=3", "data.teacher_view.channels=1"]))
@@ -93,10 +91,10 @@ def test_what_the_teacher_sees_is_said_once_and_by_its_size(tmp_path):
     words = ["data.name=folder", f"data.root={root}", data, "data.validation={per_class: 2}"]
     words += ["task.size=null", "task.shift=0", "data.per_class=null", "method=sp"]
     for view in ("null", "{draws: own}", "{augment: none}"):
-        with pytest.raises(UserError, match="say what the teacher sees"):
+        with refused("other-image-size"):
             prepare(load("quickstart", [*words, f"data.teacher_view={view}"]))
     prepare(load("quickstart", [*words, "data.teacher_view={image_size: 8}"]))
-    with pytest.raises(UserError, match=r"teacher\.data: teacher_view says what the teacher sees"):
+    with refused("invalid-config"):
         load("quickstart", [*words, "teacher.data.teacher_view={image_size: 8}"])
 
 
@@ -138,9 +136,7 @@ def test_a_teacher_is_built_with_the_options_that_its_file_says(tmp_path):
         assert len(teacher.network.maps) == 2
         assert teacher.network.embedding_dim == 24
     other = [VIT, "teacher.options={img_size: 8, patch_size: 2}"]
-    with pytest.raises(
-        UserError, match=r"trained with the options .* drop teacher.options, which takes those"
-    ):
+    with refused("other-options"):
         load_teacher(prepare(load("quickstart", other)), path)
 
 
@@ -177,33 +173,33 @@ def test_a_weight_file_says_all_that_builds_its_network_again():
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "code"),
     [
-        (["student.network=timm/vit_tiny_patch16_224"], "cannot take images of 1×8×8"),
-        (["student.taps={maps: [layer9]}"], r"Unknown module path 'layer9'. Did you mean 'layer\d'"),
+        (["student.network=timm/vit_tiny_patch16_224"], "images-not-taken"),
+        (["student.taps={maps: [layer9]}"], "unknown-module-path"),
         (
             ["student.options={num_classes: 3}"],
-            "student.options: gkd itself gives the network its 'num_classes'",
+            "invalid-config",
         ),
-        (["student.taps={map: [layer1]}"], r"student.taps.map: Unknown key 'map'. Did you mean 'maps'\?"),
-        (["student.taps={maps: [{path: layer1, layout: chw}]}"], "student.taps.maps"),
-        (["student.taps={maps: [layer1], stages: [[conv1]]}"], "taps.stages has 1 lists for 1 maps; give 2"),
-        (["student.taps={stages: [conv1, layer1]}"], "student.taps.stages"),
+        (["student.taps={map: [layer1]}"], "invalid-config"),
+        (["student.taps={maps: [{path: layer1, layout: chw}]}"], "invalid-config"),
+        (["student.taps={maps: [layer1], stages: [[conv1]]}"], "wrong-number-of-stages"),
+        (["student.taps={stages: [conv1, layer1]}"], "invalid-config"),
         (
             [
                 "student.network=torchvision/resnet18",
                 "student.taps={maps: [layer1], stages: [[conv1, layer1], []]}",
             ],
-            r"taps.stages\[0\] of the ResNet, \[conv1, layer1\], should lead to the map 'layer1' and gives",
+            "wrong-stages",
         ),
         (
             ["student.network=timm/vit_tiny_path16_224"],
-            r"student.network: Unknown network .*vit_tiny_patch16_224",
+            "invalid-config",
         ),
     ],
 )
-def test_a_network_that_does_not_fit_is_refused_before_training(words, message):
-    with pytest.raises(UserError, match=message):
+def test_a_network_that_does_not_fit_is_refused_before_training(words, code):
+    with refused(code):
         prepare(load("quickstart", words))
 
 
@@ -212,7 +208,7 @@ def test_a_checkpoint_of_other_classes_is_refused(tmp_path):
     path = tmp_path / "teacher.safetensors"
     network = build_network(prepared.experiment.teacher.network, num_classes=5, in_channels=1)
     save_file(network.state_dict(), path, {"classes": json.dumps(["5", "6", "7", "8", "9"])})
-    with pytest.raises(UserError, match="choose the task's teacher classes to match"):
+    with refused("other-classes"):
         load_teacher(prepared, path)
 
 
@@ -251,7 +247,7 @@ def test_a_checkpoint_of_another_checksum_is_refused(tmp_path):
     path = tmp_path / "teacher.safetensors"
     save_file(build_network("resnet8", num_classes=5, in_channels=1).state_dict(), path)
     words = ["teacher.network=resnet8", f"teacher.checkpoint={path}", f"teacher.sha256={'ab' * 32}"]
-    with pytest.raises(UserError, match="has the checksum"):
+    with refused("other-checksum"):
         load_teacher(prepare(load("quickstart", words)), path)
 
 
@@ -260,7 +256,5 @@ def test_images_of_another_fingerprint_are_refused(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"never decoded")
     words = ["data.name=folder", f"data.root={tmp_path}", f"data.fingerprint={'ab' * 32}"]
-    with pytest.raises(
-        UserError, match=r"are not those of data.fingerprint abababababab.*set data.fingerprint=[0-9a-f]{64}"
-    ):
+    with refused("other-images"):
         prepare(load("quickstart", words))

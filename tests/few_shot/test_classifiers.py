@@ -11,7 +11,6 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.core.errors import UserError
 from gkd.data.episodes import Episodes, draw_episodes
 from gkd.few_shot.classifiers import (
     CLASSIFIERS,
@@ -26,6 +25,7 @@ from gkd.few_shot.classifiers import (
     scikit_svm,
 )
 from gkd.metrics.intervals import mean_interval
+from tests.refusals import refused
 
 
 def embeddings(
@@ -124,7 +124,7 @@ def test_a_ways_permutation_permutes_the_scores(classifier: str) -> None:
 
 def test_an_unknown_classifier_is_named() -> None:
     rows, episodes = drawn(1, 2)
-    with pytest.raises(UserError, match="nearest-mean"):
+    with refused("unknown-classifier"):
         episode_accuracies(rows, episodes.support, episodes.query, "nearest-men")
 
 

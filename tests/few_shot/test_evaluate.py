@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from gkd.core.errors import UserError
 from gkd.data.episodes import draw_episodes
 from gkd.few_shot.classifiers import episode_accuracies
 from gkd.few_shot.evaluate import evaluate_episodes
 from gkd.metrics.intervals import mean_interval
 from gkd.models import build_network
+from tests.refusals import refused
 
 IMAGES = torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 6
@@ -49,13 +48,13 @@ def test_a_network_gives_its_embedding_in_eval_mode_and_keeps_its_modes() -> Non
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match="use shuffle=False"):
+    with refused("shuffled-images"):
         evaluate_episodes(encode, DataLoader(TensorDataset(IMAGES), shuffle=True), EPISODES)
-    with pytest.raises(UserError, match="but 10 were given"):
+    with refused("too-few-images"):
         evaluate_episodes(encode, IMAGES[:10], EPISODES)
-    with pytest.raises(UserError, match=r"gives \[60, 1, 8, 8\], but an embedding is \[B, D\]"):
+    with refused("not-an-embedding"):
         evaluate_episodes(nn.Identity(), IMAGES, EPISODES)
-    with pytest.raises(UserError, match="Did you mean 'ridge'"):
+    with refused("unknown-classifier"):
         evaluate_episodes(encode, IMAGES, EPISODES, classifiers=("rigde",))
-    with pytest.raises(UserError, match="no image to embed"):
+    with refused("no-images"):
         evaluate_episodes(encode, [], EPISODES)

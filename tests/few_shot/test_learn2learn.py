@@ -23,7 +23,6 @@ from learn2learn.data.transforms import (
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from gkd.core.errors import UserError
 from gkd.data.episodes import draw_episodes
 from gkd.few_shot.classifiers import cosine_mean, nearest_mean
 from gkd.few_shot.learn2learn import (
@@ -31,6 +30,7 @@ from gkd.few_shot.learn2learn import (
     taskset_episodes,
     taskset_images,
 )
+from tests.refusals import refused
 
 CLASSES, EACH = 8, 20
 Steps = Callable[[Any, int, int], list[Any]]
@@ -182,36 +182,36 @@ def test_images_are_read_once_with_the_labels_as_names() -> None:
     assert torch.equal(images.images, (expected * 255).round().to(torch.uint8))
 
 
-def refused(
-    text: str, steps: Any = None, labels: Tensor | None = None, tasks: int = -1, **options: Any
+def task_refused(
+    code: str, steps: Any = None, labels: Tensor | None = None, tasks: int = -1, **options: Any
 ) -> None:
     dataset = meta(labels_of())
     taskset = Taskset(dataset, (steps or (lambda d: fused(d, 4, 7)))(dataset), num_tasks=tasks)
     given = {"shots": 2, "queries": 5, "count": 3, "seed": 0, **options}
-    with pytest.raises(UserError, match=text):
+    with refused(code):
         taskset_episodes(taskset, columns_of(labels_of()) if labels is None else labels, **given)
 
 
 def test_what_is_no_episode_is_refused() -> None:
-    refused("tasks have 28 samples; each needs 8 samples of each class", queries=6)
-    refused("A task has more samples of one class than of another", queries=12)
-    refused(
-        "holds a sample twice; draw without replacement",
+    task_refused("other-task-size", queries=6)
+    task_refused("uneven-classes", queries=12)
+    task_refused(
+        "sample-twice",
         lambda d: [FusedNWaysKShots(d, 4, 7, replacement=True)],
     )
-    refused("cannot draw a task: ValueError.*Use fewer ways", lambda d: fused(d, 9, 7))
-    refused("cannot draw a task: ValueError.*or fewer samples", lambda d: fused(d, 4, 21))
-    refused("say how many episodes", count=None)
-    refused("has 2 tasks; 3 episodes cannot be taken", tasks=2)
-    refused("numbers 160 samples, but there are labels of 5", labels=torch.arange(5))
-    refused("put samples into different classes", labels=columns_of(labels_of()).roll(1))
-    refused("put samples into different classes", labels=columns_of(labels_of()) // 2)
+    task_refused("undrawable-task", lambda d: fused(d, 9, 7))
+    task_refused("undrawable-task", lambda d: fused(d, 4, 21))
+    task_refused("needs-count", count=None)
+    task_refused("count-out-of-range", tasks=2)
+    task_refused("other-label-count", labels=torch.arange(5))
+    task_refused("other-classes", labels=columns_of(labels_of()).roll(1))
+    task_refused("other-classes", labels=columns_of(labels_of()) // 2)
 
 
 def test_transforms_of_images_are_refused_by_name() -> None:
     rotation = learn2learn.vision.transforms.RandomClassRotation
-    refused(
-        r"changes the images of a task \(RandomClassRotation\)",
+    task_refused(
+        "changed-images",
         lambda d: [*fused(d, 4, 7), rotation(d, [0, 90])],
     )
 

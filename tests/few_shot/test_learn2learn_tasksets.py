@@ -16,12 +16,12 @@ import torch
 import torchvision
 from PIL import Image
 
-from gkd.core.errors import UserError
 from gkd.data.episodes import Episodes
 from gkd.few_shot.learn2learn import (
     TASKSETS,
     learn2learn_episodes,
 )
+from tests.refusals import refused
 
 
 def pixels(seed: int, size: int = 8) -> np.ndarray:
@@ -111,7 +111,7 @@ def test_cifarfs_has_class_names_and_a_class_in_two_splits_is_refused(tmp_path: 
     write_cifarfs(
         other, {"train": ["ant", "bee", "fox"], "validation": ["dog", "eel"], "test": ["fox", "gnu"]}
     )
-    with pytest.raises(UserError, match=r"cifarfs shares 1 classes between test and train \(fox\)"):
+    with refused("shared-classes"):
         named("cifarfs", other)
     assert len(named("cifarfs", other, allow_leak=True)[0]) == 12
     assert len(named("cifarfs", other, split="validation")[1]) == 4
@@ -122,7 +122,7 @@ def test_omniglots_splits_share_their_classes(tmp_path: Path, monkeypatch: pytes
     write = learn2learn.data.FilteredMetaDataset.__init__
     present = lambda self, whole, labels: write(self, whole, [k for k in labels if k < 24])  # noqa: E731
     monkeypatch.setattr(learn2learn.data.FilteredMetaDataset, "__init__", present)  # of its 1,623 characters
-    with pytest.raises(UserError, match="omniglot shares 24 classes between test and train"):
+    with refused("shared-classes"):
         named("omniglot", tmp_path)
     images, episodes = named("omniglot", tmp_path, allow_leak=True, count=100)
     assert images.images.shape == (144, 1, 28, 28)
@@ -136,14 +136,14 @@ def test_a_named_taskset_without_its_files_downloads_nothing(
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a download was tried"))
     assert list(TASKSETS) == list(learn2learn.vision.benchmarks.list_tasksets())
     for name in TASKSETS:
-        with pytest.raises(UserError, match=f"learn2learn's {name} needs .* let learn2learn.*download it"):
+        with refused("data-file-missing"):
             named(name, tmp_path)
-    with pytest.raises(UserError, match="Did you mean 'cifarfs'"):
+    with refused("unknown-taskset"):
         named("cifar-fs", tmp_path)
-    with pytest.raises(UserError, match="Unknown split 'val'"):
+    with refused("unknown-split"):
         named("fc100", tmp_path, split="val")
     (tmp_path / "cifarfs").mkdir()
-    with pytest.raises(UserError, match="learn2learn cannot read cifarfs in"):
+    with refused("taskset-unreadable"):
         named("cifarfs", tmp_path)
 
 

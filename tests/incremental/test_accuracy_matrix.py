@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from gkd.core.errors import UserError
 from gkd.incremental.accuracy_matrix import (
     accuracies_on_seen,
     accuracy_matrix,
@@ -28,6 +27,7 @@ from gkd.incremental.accuracy_matrix import (
     task_agnostic,
     task_aware,
 )
+from tests.refusals import refused
 
 # The accuracies of a run of three steps, by hand.
 MATRIX = accuracy_matrix([[80], [90, 70], [60, 75, 85]])
@@ -98,7 +98,7 @@ def test_a_step_that_gained_is_negative_unless_the_best_is_ever() -> None:
     assert forgetting(gained) == -10
     assert forgetting(gained, variant="best-ever") == 0
     assert backward_transfer(gained) == 10
-    with pytest.raises(UserError, match=r"variant of forgetting 'best'\. Did you mean 'best-ever'"):
+    with refused("unknown-variant-of-forgetting"):
         forgetting(gained, variant="best")
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.core.errors import UserError
 from gkd.losses import tuple_loss, tuple_loss_and_count, tuples
+from tests.refusals import refused
 
 from .references import kl, mean, random
 from .references.refilled import mined, tuple_reference, tuples_of
@@ -238,7 +238,7 @@ def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch: pytest.Monkey
 
 def test_what_is_refused() -> None:
     student, labels = clustered(6, 2, seed=1)
-    with pytest.raises(UserError, match=r"Unknown mining 'semihard'\. Did you mean 'semi-hard'\?"):
+    with refused("unknown-option-value"):
         tuple_loss(student, student, labels, mining="semihard")
-    with pytest.raises(UserError, match=r"needs 0\.003 or more"):
+    with refused("option-out-of-range"):
         tuple_loss(student, student, labels, temperature=0.001)

@@ -11,9 +11,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from gkd.core.errors import UserError
 from gkd.methods.optimiser import Optimiser
 from gkd.methods.optimiser_names import optimiser_names
+from tests.refusals import refused
 
 MODULE = """
 import torch
@@ -99,21 +99,21 @@ def test_a_config_is_refused_by_the_optimisers_own_signature(section: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "options", "code"),
     [
-        ("absent_module:make", {}, "there is no module 'absent_module'"),
-        ("made_optimisers:make", {"beta": 1}, "Unknown option 'beta'.* Allowed: nesterov"),
-        ("made_optimisers:WithObject", {}, "a state that no checkpoint of gkd can keep"),
-        ("made_optimisers:Failing", {}, "fails at a step: RuntimeError: no dense gradients"),
-        ("made_optimisers:own_groups", {}, "must keep those that gkd passes"),
-        ("made_optimisers:nothing", {}, "gave a int; it must be a torch.optim.Optimizer"),
-        ("RMSprop", {"alpha": -1}, "cannot be built with .*alpha=-1: ValueError"),
+        ("absent_module:make", {}, "module-missing"),
+        ("made_optimisers:make", {"beta": 1}, "unknown-option"),
+        ("made_optimisers:WithObject", {}, "state-unsavable"),
+        ("made_optimisers:Failing", {}, "step-failed"),
+        ("made_optimisers:own_groups", {}, "other-parameter-groups"),
+        ("made_optimisers:nothing", {}, "not-an-optimiser"),
+        ("RMSprop", {"alpha": -1}, "build-failed"),
     ],
 )
 def test_a_trial_before_training_refuses_in_one_sentence(
-    name: str, options: dict[str, Any], message: str
+    name: str, options: dict[str, Any], code: str
 ) -> None:
-    with pytest.raises(UserError, match=message) as caught:
+    with refused(code) as caught:
         Optimiser(name=name, options=options).check()
     assert "\n" not in str(caught.value)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from gkd.core.errors import UserError
 from gkd.core.network import Features
 from gkd.core.tapped import Shapes
 from gkd.methods.spots import Spots, output_at
+from tests.refusals import refused
 
 FEATURES = Features(torch.zeros(2, 3), torch.ones(2, 4), (torch.zeros(2, 5, 6, 6), torch.zeros(2, 7, 3, 3)))
 
@@ -29,5 +29,5 @@ def test_a_spot_names_an_output_or_its_shape() -> None:
     assert output_at(FEATURES, "embedding") is FEATURES.embedding
     assert output_at(FEATURES, -1) is FEATURES.maps[1]
     assert output_at(Shapes((3,), (4,), ((5, 6, 6),)), 0) == (5, 6, 6)
-    with pytest.raises(UserError, match="The spot 2 is outside the network's 2 maps; use -2 to 1"):
+    with refused("spot-out-of-range"):
         output_at(FEATURES, 2)

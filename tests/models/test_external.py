@@ -13,7 +13,6 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from gkd.core.errors import UserError
 from gkd.core.network import Network
 from gkd.core.tapped import TappedNetwork, as_staged, output_shapes
 from gkd.distill.distiller import Distiller
@@ -21,6 +20,7 @@ from gkd.methods.terms import Term
 from gkd.models import build_network
 from gkd.models.cut_check import check_stages
 from gkd.models.taps import default_maps
+from tests.refusals import refused
 
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 8, "num_heads": 2}
 SWIN = {"img_size": 32, "window_size": 4, "embed_dim": 8, "depths": (1, 1, 1), "num_heads": (1, 1, 1)}
@@ -153,40 +153,40 @@ def test_a_grey_image_is_the_same_image_in_three_channels(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "options", "code"),
     [
-        ("timm/vit_tiny_patch_224", {}, "Unknown network .* Did you mean vit_tiny_patch16_224"),
-        ("torchvision/resnet81", {}, r"Unknown network .* Did you mean 'torchvision/resnet18'\?"),
-        ("torchvision/resnet18", {"widht": 2}, "takes no options?;? 'widht'"),
-        ("timm/resnet10t", {"widht": 2}, "takes no options?;? 'widht'"),
-        ("timm/resnet10t", {"pretrained": True}, "gkd itself gives 'pretrained'; drop that option"),
-        ("resnet8", {"widht": 2}, "unknown option 'widht'"),
-        ("torchvision/squeezenet1_0", {}, "has no nn.Linear with 5 outputs to take as its head"),
+        ("timm/vit_tiny_patch_224", {}, "unknown-network"),
+        ("torchvision/resnet81", {}, "unknown-network"),
+        ("torchvision/resnet18", {"widht": 2}, "unknown-option"),
+        ("timm/resnet10t", {"widht": 2}, "unknown-option"),
+        ("timm/resnet10t", {"pretrained": True}, "option-reserved"),
+        ("resnet8", {"widht": 2}, "unknown-option"),
+        ("torchvision/squeezenet1_0", {}, "no-head"),
     ],
 )
-def test_what_a_library_does_not_have_is_a_sentence(name: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_what_a_library_does_not_have_is_a_sentence(name: str, options: dict[str, Any], code: str) -> None:
+    with refused(code):
         build_network(name, num_classes=5, **options)
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "shape", "message"),
+    ("name", "options", "shape", "code"),
     [
-        ("timm/vit_tiny_patch16_224", VIT, (1, 8, 8), r"cannot take images of 1×8×8 .*AssertionError: Input"),
-        ("timm/resnet10t", {}, (3, 32, 32), "cannot take images of 3×32×32"),
-        ("torchvision/alexnet", {}, (1, 16, 16), "The AlexNet cannot take images of 1×16×16"),
+        ("timm/vit_tiny_patch16_224", VIT, (1, 8, 8), "images-not-taken"),
+        ("timm/resnet10t", {}, (3, 32, 32), "images-not-taken"),
+        ("torchvision/alexnet", {}, (1, 16, 16), "images-not-taken"),
     ],
 )
 def test_images_that_a_network_cannot_take_are_a_sentence(
-    name: str, options: dict[str, Any], shape: tuple[int, ...], message: str
+    name: str, options: dict[str, Any], shape: tuple[int, ...], code: str
 ) -> None:
-    with pytest.raises(UserError, match=message):
+    with refused(code):
         output_shapes(build_network(name, num_classes=5, in_channels=1, **options), shape)
 
 
 def test_without_timm_the_sentence_has_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=r"needs timm: pip install 'gkd-torch\[timm\]'"):
+    with refused("package-missing"):
         build_network("timm/resnet18", num_classes=5)
 
 
@@ -240,7 +240,7 @@ def test_own_taps_win_over_the_family() -> None:
     shapes = output_shapes(network, (3, 64, 64))
     assert shapes.maps == ((128, 8, 8), (256, 4, 4))
     assert shapes.embedding == (512,)
-    with pytest.raises(UserError, match=r"Unknown module path 'layre2'. Did you mean 'layer2'\?"):
+    with refused("unknown-module-path"):
         build_network("torchvision/resnet18", num_classes=5, taps={"maps": ["layre2"]})
     ours = build_network("resnet8", num_classes=5, taps={"maps": ["layer1"]})
     assert len(ours.features(torch.zeros(1, 3, 8, 8)).maps) == 1
@@ -285,22 +285,22 @@ def test_where_the_stages_are_not_known_they_are_asked_for(
     name: str, options: dict[str, Any], taps: dict[str, Any]
 ) -> None:
     network = build_network(name, num_classes=5, in_channels=1, taps=taps, **options)
-    with pytest.raises(UserError, match=r"The teacher's \w+ is not cut into stages.* teacher.taps.stages"):
+    with refused("stages-missing"):
         as_staged(network, "teacher")
 
 
 @pytest.mark.parametrize(
-    ("name", "taps", "message"),
+    ("name", "taps", "code"),
     [
-        ("deaf", {}, "has 3 outputs for 5 classes; its factory must give it num_classes"),
-        ("nothing", {}, "gave a NoneType; it must return a torch.nn.Module"),
-        ("plain", {"head": "2"}, "has 4 outputs for 5 classes"),
+        ("deaf", {}, "other-classes"),
+        ("nothing", {}, "not-a-network"),
+        ("plain", {"head": "2"}, "other-classes"),
     ],
 )
 def test_a_factory_that_gives_something_else_is_refused(
-    own: str, name: str, taps: dict[str, Any], message: str
+    own: str, name: str, taps: dict[str, Any], code: str
 ) -> None:
-    with pytest.raises(UserError, match=message):
+    with refused(code):
         build_network(f"{own}:{name}", num_classes=5, taps=taps)
 
 

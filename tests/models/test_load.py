@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from gkd.core.errors import UserError
 from gkd.core.tapped import TappedNetwork
 from gkd.models import build_network, num_extractors
 from gkd.models.load import load_network
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import save_weights, state_hash
+from tests.refusals import refused
 
 SAYS_ALL = WeightMetadata(
     network="wrn_10_1", classes=("cat", "dog"), mean=(0.5,), std=(0.5,), image_shape=(1, 8, 8),
@@ -65,43 +65,43 @@ def test_a_file_that_says_nothing_is_built_as_the_caller_states(bare: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("stated", "message"),
+    ("stated", "code"),
     [
-        ({"network": "resnet8"}, "^The checkpoint .* was trained as 'wrn_10_1', but network is 'resnet8'; set net"),
-        ({"network": "resnet8", "section": "student"}, "^student.checkpoint .*; set student.network=wrn_10_1"),
-        ({"options": {"dropout": 0.2}}, r"was trained with the options \{.*but options is \{.*; drop options"),
-        ({"classes": ["dog", "cat"]}, "has the columns cat, dog, but the classes are dog, cat"),
-        ({"num_classes": 3}, "holds 2 classes"),
-        ({"num_classes": 3, "classes": ["cat", "dog"]}, "num_classes is 3, but classes are 2"),
-        ({"in_channels": 3}, "holds another network than wrn_10_1"),
+        ({"network": "resnet8"}, "other-network"),
+        ({"network": "resnet8", "section": "student"}, "other-network"),
+        ({"options": {"dropout": 0.2}}, "other-options"),
+        ({"classes": ["dog", "cat"]}, "other-classes"),
+        ({"num_classes": 3}, "other-classes"),
+        ({"num_classes": 3, "classes": ["cat", "dog"]}, "classes-disagree"),
+        ({"in_channels": 3}, "other-network"),
     ],
 )  # fmt: skip
-def test_a_contradiction_is_refused(saved: Path, stated: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_a_contradiction_is_refused(saved: Path, stated: dict[str, Any], code: str) -> None:
+    with refused(code):
         load_network(saved, **{"taps": {}, **stated})
 
 
 def test_what_nobody_says_is_asked_for(bare: Path) -> None:
-    with pytest.raises(UserError, match="does not say its network; give network"):
+    with refused("network-missing"):
         load_network(bare)
-    with pytest.raises(UserError, match="does not say its classes; give num_classes or classes"):
+    with refused("classes-missing"):
         load_network(bare, network="resnet8")
 
 
 @pytest.mark.parametrize(
-    ("entry", "message"),
+    ("entry", "code"),
     [
         (
             {"network": "os:abort"},
-            "to import a module is to run it; if you trust it, give network='os:abort'",
+            "untrusted-import",
         ),
-        ({"options": json.dumps({"num_classes": 9})}, "hold 'num_classes', which gkd gives itself"),
+        ({"options": json.dumps({"num_classes": 9})}, "option-reserved"),
     ],
 )
 def test_a_header_imports_nothing_and_names_no_argument(
-    saved: Path, tmp_path: Path, entry: dict[str, str], message: str
+    saved: Path, tmp_path: Path, entry: dict[str, str], code: str
 ) -> None:
     path = tmp_path / "other.safetensors"
     save_weights(path, {"w": torch.zeros(1)}, SAYS_ALL.to_header() | entry)
-    with pytest.raises(UserError, match=message):
+    with refused(code):
         load_network(path, taps={})

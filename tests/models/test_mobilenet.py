@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gkd.core.errors import UserError
 from gkd.models import MobileNet, MobileNetV2, build_network, count_parameters
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize(
@@ -46,5 +46,5 @@ def test_version_2_starts_as_the_authors_code_does() -> None:
 @pytest.mark.parametrize("network", [MobileNet, MobileNetV2])
 @pytest.mark.parametrize("width", [0, -1, 0.05, float("nan")])
 def test_a_width_below_a_tenth_is_refused(network: type, width: float) -> None:
-    with pytest.raises(UserError, match=r"width of 0\.1 or more"):
+    with refused("width-out-of-range"):
         network(width, num_classes=3)

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from torch import nn
 
-from gkd.core.errors import UserError
 from gkd.models import (
     NETWORKS,
     build_network,
@@ -15,33 +14,34 @@ from gkd.models import (
     network_options,
     network_summaries,
 )
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "options", "code"),
     [
         (
             "wrn_10_1",
             {"droput": 0.3},
-            r"'wrn_10_1': unknown option 'droput'. Did you mean 'dropout'.*Allowed: dropout",
+            "unknown-option",
         ),
-        ("conv4_64", {"size": 32}, "Allowed: head, image_size, pool"),
-        ("vgg8", {"dropout": 0.3}, "'vgg8': unknown option 'dropout'. Allowed: head"),
-        ("resnet8", {"depth": 14}, "'resnet8': unknown option 'depth'. Allowed: head, last_relu"),
-        ("resnet8", {"last_relu": "half"}, "'last_relu' of network 'resnet8' is 'half'"),
+        ("conv4_64", {"size": 32}, "unknown-option"),
+        ("vgg8", {"dropout": 0.3}, "unknown-option"),
+        ("resnet8", {"depth": 14}, "unknown-option"),
+        ("resnet8", {"last_relu": "half"}, "invalid-option"),
         (
             "resnet8",
             {"head": "cosin"},
-            r"Unknown head 'cosin'. Did you mean 'cosine'\? Allowed: cosine, linear, proxy",
+            "unknown-head",
         ),
-        ("wrn_10_1", {"dropout": "much"}, "'dropout' of network 'wrn_10_1' is 'much'"),
-        ("conv4_64", {"pool": "max"}, "'pool' of network 'conv4_64' is 'max': .*'flatten' or 'mean'"),
+        ("wrn_10_1", {"dropout": "much"}, "invalid-option"),
+        ("conv4_64", {"pool": "max"}, "invalid-option"),
     ],
 )
-def test_options_that_a_network_has_not_are_refused(name: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_options_that_a_network_has_not_are_refused(name: str, options: dict[str, Any], code: str) -> None:
+    with refused(code):
         build_network(name, num_classes=4, **options)
-    with pytest.raises(UserError, match=message):
+    with refused(code):
         check_network_options(name, options)
 
 
@@ -54,24 +54,24 @@ def test_options_reach_the_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "code"),
     [
-        ("resnet_20", r"Unknown network 'resnet_20'\. Did you mean 'resnet20'\? Allowed: .*resnet8x4"),
-        ("WRN_40_2", r"Did you mean 'wrn_40_2'\? Allowed: .*wrn_\{depth\}_\{width\}"),
-        ("wrn_16_0", "Unknown network"),
-        ("wrn_16_02", "Unknown network"),
-        ("wrn_17_2", "depth 17.*6n \\+ 4.*Use wrn_16_2 or wrn_22_2"),
-        ("wrn_4_1", "depth 4.*Use wrn_10_1 or wrn_16_1"),
+        ("resnet_20", "unknown-network"),
+        ("WRN_40_2", "unknown-network"),
+        ("wrn_16_0", "unknown-network"),
+        ("wrn_16_02", "unknown-network"),
+        ("wrn_17_2", "depth-out-of-range"),
+        ("wrn_4_1", "depth-out-of-range"),
     ],
 )
-def test_an_unknown_name_says_what_is_allowed(name: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_an_unknown_name_says_what_is_allowed(name: str, code: str) -> None:
+    with refused(code):
         build_network(name, num_classes=4)
 
 
 @pytest.mark.parametrize(("num_classes", "in_channels"), [(0, 3), (10, 0)])
 def test_counts_below_1_are_refused(num_classes: int, in_channels: int) -> None:
-    with pytest.raises(UserError, match="1 or more"):
+    with refused("size-out-of-range"):
         build_network("resnet8", num_classes=num_classes, in_channels=in_channels)
 
 

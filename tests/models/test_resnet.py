@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gkd.core.errors import UserError
 from gkd.models import ResNet, build_network, count_parameters
 from tests.network_helpers import Weights, assert_equals, batch_norm
+from tests.refusals import refused
 
 # 100 classes: (parameters, state-dict entries) of RepDistiller's networks
 COUNTS = {
@@ -82,10 +82,10 @@ def test_initialisation_is_kaiming_over_the_fan_out() -> None:
 
 @pytest.mark.parametrize("depth", [2, 7, 18, 101])
 def test_a_depth_that_is_not_6n_plus_2_is_refused(depth: int) -> None:
-    with pytest.raises(UserError, match=rf"6n \+ 2 .*not {depth}"):
+    with refused("depth-out-of-range"):
         ResNet(depth, (16, 16, 32, 64), num_classes=10)
 
 
 def test_other_than_four_widths_are_refused() -> None:
-    with pytest.raises(UserError, match="four widths"):
+    with refused("not-four-widths"):
         ResNet(8, (16, 32, 64), num_classes=10)

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gkd.core.errors import UserError
 from gkd.models import ImageNetResNet
 from gkd.models.resnet_imagenet import Bottleneck
 from tests.network_helpers import batch_norm, fixed_images, fixed_weights
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -34,5 +34,5 @@ def test_starts_as_the_authors_code_does() -> None:
 
 
 def test_another_depth_is_refused() -> None:
-    with pytest.raises(UserError, match="18, 34 or 50 here, not 101"):
+    with refused("depth-out-of-range"):
         ImageNetResNet(101, num_classes=3)

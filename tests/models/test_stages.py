@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gkd.core.errors import UserError
 from gkd.core.network import StagedNetwork
 from gkd.core.tapped import as_staged
 from gkd.models import NETWORKS, build_network
 from tests.models.test_models import FAMILIES, seeded, small_images
+from tests.refusals import refused
 
 # Smaller relatives where a network by name is slow; its stages are the same code.
 NAMES = [name for name in NETWORKS if name != "wrn_28_10"] + ["wrn_10_3"]
@@ -80,7 +80,7 @@ def test_a_map_goes_on_from_any_stage_in_train_mode_too(family: str) -> None:
 def test_the_first_stage_refuses_images_that_do_not_fit(family: str) -> None:
     with torch.device("meta"):
         network = FAMILIES[family](num_classes=4)
-        with pytest.raises(UserError, match="give a batch"):
+        with refused("not-a-batch"):
             network.stages()[0](torch.empty(3, 64, 64))
 
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gkd.core.errors import UserError
 from gkd.models import WideResNet, build_network, count_parameters
 from tests.network_helpers import Weights, assert_equals, batch_norm
+from tests.refusals import refused
 
 # 100 classes: (parameters, state-dict entries); the 28_10 parameters are torchdistill's
 COUNTS = {
@@ -92,16 +92,16 @@ def test_dropout_acts_in_train_mode_only_and_adds_no_entry() -> None:
 
 @pytest.mark.parametrize("depth", [4, 8, 17, 39])
 def test_a_depth_that_is_not_6n_plus_4_is_refused(depth: int) -> None:
-    with pytest.raises(UserError, match=rf"6n \+ 4 .*not {depth}"):
+    with refused("depth-out-of-range"):
         WideResNet(depth, 1, num_classes=10)
 
 
 def test_a_width_below_1_is_refused() -> None:
-    with pytest.raises(UserError, match="width of 1 or more, not 0"):
+    with refused("width-out-of-range"):
         WideResNet(10, 0, num_classes=10)
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, 1.5])
 def test_a_dropout_that_is_no_probability_is_refused(dropout: float) -> None:
-    with pytest.raises(UserError, match="dropout"):
+    with refused("dropout-out-of-range"):
         WideResNet(10, 1, num_classes=10, dropout=dropout)

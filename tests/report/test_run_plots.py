@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from gkd.core.errors import UserError
 from gkd.report import run_plots as plots
+from tests.refusals import refused
 
 
 def write(folder: Path, classes: list[str], shares: dict[str, list[float | None]], epochs: int = 3) -> None:
@@ -75,5 +75,5 @@ def test_many_classes_have_no_names(tmp_path: Path) -> None:
 def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
     write(tmp_path, ["a"], {"logits": [0.5]})
     (tmp_path / "routing.json").write_text("{")
-    with pytest.raises(UserError, match=r"routing\.json"):
+    with refused("file-unreadable"):
         plots.plot_routing(tmp_path)

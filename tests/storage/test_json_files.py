@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gkd.core.errors import UserError
 from gkd.storage.json_files import write_json
+from tests.refusals import refused
 
 
 def test_json_is_written_as_a_whole(
@@ -20,6 +20,6 @@ def test_json_is_written_as_a_whole(
     assert json.loads(path.read_text()) == {"a": 1}
     assert listing(path.parent) == ["summary.json"]
     monkeypatch.setattr("gkd.storage.json_files.os.replace", full_disk)
-    with pytest.raises(UserError, match="no space left"):
+    with refused("write-failed"):
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}

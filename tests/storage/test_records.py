@@ -10,7 +10,6 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from gkd.core.errors import UserError
 from gkd.storage.judged import Correctness, EpisodeAnswers
 from gkd.storage.records import (
     ACCURACY,
@@ -23,6 +22,7 @@ from gkd.storage.records import (
 )
 from gkd.storage.run_results import AbsentCell, Cell, Results, RunSummary, cell_of
 from gkd.storage.step_results import Matrices, StepSummary
+from tests.refusals import refused
 from tests.result_helpers import results
 
 COMMITTED = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
@@ -135,9 +135,7 @@ def _correct(content: dict[str, object]) -> Correctness:
 def test_a_file_of_a_later_version_is_refused_by_name(form: type[Results], tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps({"version": VERSION + 1, "anything": "else"}))
-    with pytest.raises(
-        UserError, match=r"results.json is of version 2, and this gkd reads results up to version 1"
-    ):
+    with refused("later-version"):
         read_record(path, form)
 
 
@@ -146,7 +144,7 @@ def test_a_file_of_a_later_version_is_refused_by_name(form: type[Results], tmp_p
 def test_a_damaged_file_is_one_sentence(form: type[Results], content: str, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=r"results.json is damaged. Remove it"):
+    with refused("file-unreadable"):
         read_record(path, form)
 
 

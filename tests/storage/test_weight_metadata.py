@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gkd.core.errors import UserError
 from gkd.models import build_network
 from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
 from gkd.storage.weights import read_header
 from tests.cli_helpers import FAST, gkd
+from tests.refusals import refused
 
 HEADER = {
     "network": "resnet8", "classes": '["0", "1"]', "mean": "0.1,0.2", "std": "1.0,2.0", "image_shape": "2,8,9",
@@ -37,7 +37,7 @@ def test_what_feeds_a_network_must_all_be_there() -> None:
     assert complete == CompleteMetadata("resnet8", ("0", "1"), (0.1, 0.2), (1.0, 2.0), (2, 8, 9))
     part = WeightMetadata(network="resnet8", mean=(0.5,), std=(0.5,))
     assert part.absent() == ["classes", "image_shape"]
-    with pytest.raises(UserError, match=r"^f does not say its classes, image_shape; take another\.$"):
+    with refused("metadata-missing"):
         part.complete(Path("f"), "take another")
 
 
@@ -53,10 +53,10 @@ def test_the_header_of_a_file_is_read_without_its_tensors(tmp_path: Path) -> Non
     assert WeightMetadata.read(path).classes == ("0", "1")
     (tmp_path / "w.pth").write_text("no weights")
     assert WeightMetadata.read(tmp_path / "w.pth") == WeightMetadata()
-    with pytest.raises(UserError, match="does not exist; give the path"):
+    with refused("checkpoint-missing"):
         WeightMetadata.read(tmp_path / "absent.pth")
     os.truncate(path, 100)
-    with pytest.raises(UserError, match="is not a readable safetensors file"):
+    with refused("checkpoint-unreadable"):
         WeightMetadata.read(path)
 
 
@@ -68,7 +68,7 @@ NONSENSE = [
 
 @pytest.mark.parametrize(("key", "text"), NONSENSE)
 def test_nonsense_is_a_sentence(key: str, text: str) -> None:
-    with pytest.raises(UserError, match=f"^What f says of its {key} cannot be read"):
+    with refused("header-unreadable"):
         WeightMetadata.from_header({**HEADER, key: text}, Path("f"))
 
 

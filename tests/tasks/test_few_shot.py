@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from gkd.config.load import load
 from gkd.config.schema import Data, Validation
-from gkd.core.errors import UserError
 from gkd.data import ImageSet, channel_statistics
 from gkd.data.rotations import with_rotations
 from gkd.experiment.sources import load_source
@@ -25,6 +24,7 @@ from gkd.problems.task import TASKS
 from gkd.tasks.few_shot import FewShotOptions, FewShotTask
 from gkd.training import stage_run
 from tests.cli_helpers import gkd
+from tests.refusals import refused
 
 FEW = {"count": 6, "validation": 4, "ways": 2, "shots": [1, 2], "queries": 3}
 
@@ -142,32 +142,32 @@ def test_no_support_image_is_a_query_and_every_sample_is_of_its_class(source: So
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "code"),
     [
-        ({"base": ["a", "b"], "novel": ["b", "c"]}, "base and the novel classes share 1 (b)"),
+        ({"base": ["a", "b"], "novel": ["b", "c"]}, "shared-classes"),
         (
             {"base": ["a", "b"], "validation": ["c", "d"], "novel": ["d", "e"]},
-            "validation and the novel classes share",
+            "shared-classes",
         ),
-        ({"base": 8, "novel": 4}, "asks for 8 + 0 + 4 classes, but the data has 10"),
-        ({}, "has the same classes to train and to test on"),
+        ({"base": 8, "novel": 4}, "too-few-classes"),
+        ({}, "novel-classes-missing"),
         (
             {"base": 5, "novel": 2, "episodes": {**FEW, "ways": 3}},
-            "novel classes: 3-way episodes need as many classes",
+            "too-few-classes",
         ),
         (
             {"base": 5, "novel": 5, "episodes": {**FEW, "queries": 50}},
-            "2 shots and 50 queries need 52 images",
+            "too-few-images",
         ),
     ],
 )
-def test_splits_and_episodes_that_cannot_be(source: Source, options: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence.replace("(", r"\(").replace(")", r"\)").replace("+", r"\+")):
+def test_splits_and_episodes_that_cannot_be(source: Source, options: dict[str, Any], code: str) -> None:
+    with refused(code):
         problem(source, **options)
 
 
 def test_classes_of_data_that_is_split_already(apart: Source) -> None:
-    with pytest.raises(UserError, match=r"leave out task\.base and task\.novel"):
+    with refused("novel-classes-twice"):
         problem(apart, base=2, novel=2)
 
 
@@ -190,7 +190,7 @@ def test_options_that_contradict_each_other(options: dict[str, Any], sentence: s
 
 def test_a_teacher_of_novel_classes_is_a_leak(source: Source) -> None:
     options = {"base": 5, "novel": 3, "teacher_classes": ["a", "b", "g"]}
-    with pytest.raises(UserError, match=r"knows 1 of the 3 novel classes \(g\)"):
+    with refused("leaked-classes"):
         problem(source, **options)
     assert problem(source, **options, allow_leak=True).leak == ("g",)
     aliases = {"base": 5, "novel": 3, "teacher_classes": ["a", "b", "j"], "aliases": {"c": "j"}}
@@ -200,14 +200,12 @@ def test_a_teacher_of_novel_classes_is_a_leak(source: Source) -> None:
 def test_a_rotation_of_what_the_teacher_knows_is_a_leak(source: Source) -> None:
     turned = Source(*map(with_rotations, (source.train, source.validation, source.test)))
     novel = [f"{name} turned by 90" for name in "fgh"]
-    with pytest.raises(UserError, match=r"knows 1 of the 3 novel classes \(g\)"):
+    with refused("leaked-classes"):
         problem(turned, base=list("abcde"), novel=novel, teacher_classes=["a", "b", "g"])
 
 
 def test_a_papers_split_of_other_data_is_refused(source: Source) -> None:
-    with pytest.raises(
-        UserError, match=r"cifar_fs names 64 classes to train on, but the data lacks 64 of them"
-    ):
+    with refused("class-missing"):
         problem(source, split="cifar_fs")
 
 
@@ -299,9 +297,9 @@ def test_learn2learn_can_be_the_source_of_episodes(source: Source, tmp_path: Pat
     assert set(found.judging.novel.images.space) == set("uvwc")
     assert [setting for setting, _ in found.judging.novel.settings()] == ["2-way 1-shot", "2-way 2-shot"]
     assert set(found.student.train.space) == {"a", "b"}
-    with pytest.raises(UserError, match=r"cifarfs are 3×8×8 and those of data\.name 1×8×8"):
+    with refused("other-image-shape"):
         problem(source, base=["a", "b"], novel=["c", "d"], episodes=drawn)
-    with pytest.raises(UserError, match=r"base and the novel classes share 1 \(c\)"):
+    with refused("shared-classes"):
         problem(coloured, base=["b", "c"], novel=["d", "e"], episodes=drawn)
 
 
@@ -326,7 +324,7 @@ def test_classes_that_cannot_be_told_from_the_base_classes_are_a_leak(
     theirs = (images.novel.images, images.novel.episodes[0])
     monkeypatch.setattr("gkd.tasks.few_shot.learn2learn_episodes", lambda *_, **__: theirs)
     drawn = {**FEW, "source": "learn2learn", "taskset": "fc100", "root": "x"}
-    with pytest.raises(UserError, match="nobody can tell whether training has seen them"):
+    with refused("nameless-classes"):
         problem(source, base=5, novel=5, episodes=drawn)
     found = problem(source, base=5, novel=5, episodes=drawn, allow_leak=True)
     assert found.leak == ("perhaps all of learn2learn's fc100",)

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from gkd.core.class_orders import class_split
-from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet
 from gkd.problems.problem import Problem, Source
@@ -19,6 +18,7 @@ from gkd.problems.task import TASKS
 from gkd.storage.weights import read_weights
 from gkd.tasks.middle_shot import MiddleShotOptions, MiddleShotTask
 from tests.cli_helpers import gkd
+from tests.refusals import refused
 
 OPTIONS: dict[str, Any] = {
     "base": 5,
@@ -94,7 +94,7 @@ def test_a_seed_is_a_task(source: Source) -> None:
         problem(source, seed=1).student.train.fingerprint()
         != problem(source, seed=2).student.train.fingerprint()
     )
-    with pytest.raises(UserError, match=r"run\.seed=4 is no task: there are 4"):
+    with refused("seed-out-of-range"):
         problem(source, seed=4)
 
 

@@ -13,12 +13,12 @@ import torch
 import gkd.training.loop
 import gkd.training.stage_run
 from gkd.config.shipped import load_method
-from gkd.core.errors import UserError
 from gkd.methods.method import Method
 from gkd.storage.weights import copy_state
 from gkd.training.interrupt import Interrupted
 from gkd.training.loop import one_step
 from gkd.training.stage_run import Position, State
+from tests.refusals import refused
 from tests.training_helpers import SETTINGS, STEPS, Trainer, method_of
 
 
@@ -35,7 +35,7 @@ def test_a_stage_that_has_nothing_to_train_is_refused(trainer: Callable[..., Tra
     """The tuples' loss does not reach the head, so such a stage is a mistake in the config."""
     content = method_of(tuples={}).model_dump()
     content["stages"]["one"]["train"] = ["head"]
-    with pytest.raises(UserError, match="'one'"):
+    with refused("part-not-reached"):
         trainer().fit(Method.model_validate(content), {"one": 1})
 
 
@@ -91,7 +91,7 @@ def test_a_term_that_does_not_fit_is_refused_before_the_first_stage(trainer: Cal
     for stage in content["stages"].values():
         stage["terms"]["ft"]["at"] = {"student": 8, "teacher": -1}
     run = trainer()
-    with pytest.raises(UserError, match="The spot 8 is outside the network's 4 maps"):
+    with refused("spot-out-of-range"):
         run.fit(Method.model_validate(content), {"paraphraser": 1, "distil": 1})
     assert not list(run.folder.iterdir())
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from gkd.core.errors import UserError
 from gkd.data import AUGMENTATIONS, ImageSet, augmentation, uniform
+from tests.refusals import refused
 
 Make = Callable[..., ImageSet]
 
@@ -139,23 +138,23 @@ def test_links_of_a_chain_come_in_order_and_take_their_own_options(make_images: 
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "code"),
     [
-        ("crop-flop", "Unknown augmentation 'crop-flop'. Did you mean 'crop-flip'"),
-        ("cutout(side=3)", "Unknown option of the augmentation 'cutout' 'side'"),
-        ("crop-flip(size=3)", "has none"),
-        ("cutout(size=0)", "size=0, which is not a share of the shorter side"),
-        ("random-resized-crop-flip(min_area=2)", "min_area=2, which is not a share of the image's area"),
-        ("random-resized-crop(max_ratio=0.5)", "max_ratio=0.5, which is not a ratio"),
-        ("rand-augment(ops=1.5)", "ops=1.5, which is not a number of operations"),
-        ("rand-augment(magnitude=31)", "magnitude=31, which is not a whole number from 0 to 30"),
-        ("crop-flip+random-resized-crop", "put random-resized-crop first"),
-        ("cutout(size)", "is not of the form"),
-        ("cutout(size=big)", "is not of the form"),
-        ("crop-flip+", "is not of the form"),
-        ("Crop Flip", "is not of the form"),
+        ("crop-flop", "unknown-augmentation"),
+        ("cutout(side=3)", "unknown-option"),
+        ("crop-flip(size=3)", "unknown-option"),
+        ("cutout(size=0)", "option-out-of-range"),
+        ("random-resized-crop-flip(min_area=2)", "option-out-of-range"),
+        ("random-resized-crop(max_ratio=0.5)", "option-out-of-range"),
+        ("rand-augment(ops=1.5)", "option-out-of-range"),
+        ("rand-augment(magnitude=31)", "option-out-of-range"),
+        ("crop-flip+random-resized-crop", "resized-crop-not-first"),
+        ("cutout(size)", "augmentation-form"),
+        ("cutout(size=big)", "augmentation-form"),
+        ("crop-flip+", "augmentation-form"),
+        ("Crop Flip", "augmentation-form"),
     ],
 )
-def test_what_is_no_augmentation_is_refused(text: str, sentence: str) -> None:
-    with pytest.raises(UserError, match=re.escape(sentence)):
+def test_what_is_no_augmentation_is_refused(text: str, code: str) -> None:
+    with refused(code):
         augmentation(text)
