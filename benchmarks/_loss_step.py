@@ -69,7 +69,7 @@ def steps(batch: int, rounds: int, device_name: str) -> Cell:
     for number in range(rounds + 1):
         for turn in turns:
             seconds = step.seconds(turn)
-            if number > 0:  # the first round warms up
+            if number > 0 or rounds == 0:  # the first round warms up, unless it is the only one
                 taken[turn].append(seconds)
     low, bare, high = statistics.quantiles(taken.pop(None), n=4)
     medians = {loss: statistics.median(times) for loss, times in taken.items() if loss is not None}

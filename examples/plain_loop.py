@@ -20,7 +20,8 @@ def train(network: nn.Module, head: nn.Module, count: int, weight: float) -> flo
     for _ in range(100):
         embedding = network(images[:count])
         loss = F.cross_entropy(head(embedding), labels[:count])
-        loss = loss + weight * pkt_loss(embedding, teacher(images[:count]).detach())
+        if weight:
+            loss = loss + weight * pkt_loss(embedding, teacher(images[:count]).detach())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -155,14 +155,11 @@ def build_optimiser(
 def _factory(name: str) -> Callable[..., Any]:
     """The class or function that makes an optimiser of that name; a plug-in or a user's own is imported."""
     check_optimiser_name(name)
-    if is_import_name(name):
-        return import_object(name, what=_WHAT)
-    if name in entry_point_table(GROUP):
-        plugged: Callable[..., Any] = load_plugin(GROUP, name, what=_WHAT)
-        return plugged
-    factory = torch_optimiser(name)
+    factory: Callable[..., Any] | None = torch_optimiser(name)
     if factory is None:
-        raise UserError(unknown(_WHAT, name, optimiser_names()), code="unknown-optimiser")
+        factory = (
+            import_object(name, what=_WHAT) if is_import_name(name) else load_plugin(GROUP, name, what=_WHAT)
+        )
     return factory
 
 

@@ -174,19 +174,13 @@ class IncrementalRow:
 
 
 def incremental_rows(
-    cells: Sequence[Cell],
-    absent: Sequence[AbsentCell],
-    *,
-    baseline: str,
-    report: str,
-    order: Sequence[str],
+    cells: Sequence[Cell], absent: Sequence[AbsentCell], *, order: Sequence[str]
 ) -> list[IncrementalRow | AbsentCell]:
-    """One row per (axes, label, classifier), the head and the nearest exemplar mean.
+    """One row per (axes, label, classifier), the head and the nearest exemplar mean, of each step's last epoch.
 
     Args:
         cells: finished cells of a grid, with their ``matrix``.
         absent: rows that the label relation denies; the table has them with a reason and no numbers.
-        baseline, report: unused; the other tables read them. Every row is about the last epoch of each step.
         order: the labels in the order of the config.
     """
     rows: list[IncrementalRow | AbsentCell] = []

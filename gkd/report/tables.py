@@ -52,9 +52,7 @@ def few_shot_table(cells: Sequence[Cell], absent: Sequence[AbsentCell], options:
 
 def incremental_table(cells: Sequence[Cell], absent: Sequence[AbsentCell], options: TableOptions) -> Made:
     """Average accuracies and forgetting of incremental runs, from their accuracy matrices."""
-    rows = incremental_rows(
-        cells, absent, baseline=options.baseline, report=options.report, order=options.order
-    )
+    rows = incremental_rows(cells, absent, order=options.order)
     return rows, incremental_markdown(rows, baseline=options.baseline, axes=options.axes)
 
 

@@ -6,6 +6,7 @@ Reading a header imports nothing, whatever names it holds.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,10 @@ def _mapping(text: str) -> dict[str, Any]:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split(",")))
+    numbers = tuple(map(float, text.split(",")))
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{text[:60]!r} is not finite")
+    return numbers
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -20,9 +20,9 @@ def result(tmp_path_factory):
     words = [
         "--quick",
         "--repeats",
-        "1",
+        "0",
         "--rounds",
-        "1",
+        "0",
         "--threads",
         "1",
         "--device",

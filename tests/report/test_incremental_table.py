@@ -54,9 +54,7 @@ def cells(tmp_path: Path) -> list[Cell]:
 
 def test_a_row_a_method_and_what_answers(cells: list[Cell]) -> None:
     denied = AbsentCell(label="kd", axes={}, relation="overlapping", absent="because")
-    rows = incremental_rows(
-        cells, [denied], baseline="replay", report="last", order=["icarl", "replay", "kd"]
-    )
+    rows = incremental_rows(cells, [denied], order=["icarl", "replay", "kd"])
     assert [(row.label, getattr(row, "answers", None), getattr(row, "judged", None)) for row in rows] == [
         ("icarl", "classifier", False),
         ("icarl", "ncm", True),

@@ -61,7 +61,8 @@ def test_the_header_of_a_file_is_read_without_its_tensors(tmp_path: Path) -> Non
 
 
 NONSENSE = [
-    ("classes", "cat, dog"), ("classes", "[1, 2]"), ("classes", "[]"), ("mean", "grey"), ("std", ""),
+    ("classes", "cat, dog"), ("classes", "[1, 2]"), ("classes", "[]"), ("mean", "grey"), ("mean", "0.5,nan"),
+    ("std", ""),
     ("image_shape", "3,8"), ("image_shape", "3,0,8"), ("options", "[1]"), ("taps", "{"), ("test_accuracy", "good"),
 ]  # fmt: skip
 
