@@ -1,1 +1,1 @@
-"""Between whom: the task adapters. Installed as ``gkd.tasks`` and found by entry point."""
+"""The task adapters: between whom a method distils. Installed as ``gkd.tasks`` and found by entry point."""

@@ -256,7 +256,7 @@ def of_classes(source: Source, space: LabelSpace) -> Source:
 
 
 def check_apart(parts: dict[str, LabelSpace | None]) -> None:
-    """Refuses parts that share a class, or rotations of one."""
+    """Refuse parts that share a class, or rotations of one."""
     sets = {part: {unturned(name) for name in space} for part, space in parts.items() if space is not None}
     names = list(sets)
     for i, one in enumerate(names):

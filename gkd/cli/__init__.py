@@ -31,7 +31,7 @@ def verbs() -> dict[str, ModuleType]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb.
+    """Run a verb.
 
     Returns:
         The exit code: 0, 2 for bad input (one sentence on stderr), 130 after Ctrl-C (all is saved).

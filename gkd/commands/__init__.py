@@ -1,1 +1,1 @@
-"""What each verb does, callable from Python."""
+"""The work of each verb, callable from Python."""

@@ -154,7 +154,7 @@ def _changes(row: MethodRow) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a grid's cells and table go.
+    """The folders of a grid's cells and of its table.
 
     The cells and the table that the file states go to ``compare.results``, which may be committed. What
     overrides make of the grid, other cells or a part of the table, stays beside the runs.
@@ -214,7 +214,7 @@ class Solved:
 
 
 def _check_steps(to_run: Sequence[Place], caches: Caches) -> None:
-    """Refuses an incremental row that cannot be trained, before the rows above it have trained for hours."""
+    """Refuse an incremental row that cannot be trained, before the rows above it have trained for hours."""
     checked = set()
     for cell in to_run:
         experiment = cell.resolved.experiment
@@ -230,7 +230,7 @@ def _check_steps(to_run: Sequence[Place], caches: Caches) -> None:
 
 
 def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Solved:
-    """Runs what is missing of a grid, or with ``finished_only`` reads what is there and runs nothing."""
+    """Run what is missing of a grid, or with ``finished_only`` read what is there and run nothing."""
     grid = list(cells(resolved))
     where, caches = places(resolved, grid), Caches()  # one for all cells
     solved = Solved(table=where.table)
@@ -273,7 +273,7 @@ def _can_add_metrics(there: Cell, cell: Place) -> bool:
 
 
 def _run_cell(cell: Place, console: Console, counted: str, caches: Caches) -> tuple[Cell, bool]:
-    """Runs a cell, or reads its finished run; the cell, and whether it was trained now."""
+    """Run a cell, or read its finished run; the cell, and whether it was trained now."""
     if not console.is_terminal:
         name = cell.file_name.removesuffix(".json")
         console.print(f"{counted} {name}", markup=False, highlight=False)
@@ -318,7 +318,7 @@ class Compared:
 
 
 def compare(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Compared:
-    """Solves a grid as ``solve`` does, and writes its table and, where matplotlib is there, its plots."""
+    """Solve a grid as ``solve`` does, and write its table and, where matplotlib is there, its plots."""
     asked = section(resolved)
     solved = solve(resolved, console, finished_only=finished_only)
     rows, text = make_table(asked, solved)

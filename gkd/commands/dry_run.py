@@ -21,7 +21,7 @@ from gkd.training.stage_run import Position
 
 
 def dry_run(resolved: Resolved, console: Console) -> None:
-    """Builds everything, runs one batch forward and backward a stage, and says what a run would cost."""
+    """Build everything, run one batch forward and backward a stage, and say what a run would cost."""
     threads = use_threads(resolved.experiment.run.threads)
     prepared = prepare(resolved)
     trials = type(prepared.task).trials

@@ -33,7 +33,7 @@ from gkd.training.device import use_threads
 def run(
     resolved: Resolved, console: Console, *, wait: bool = False, caches: Caches | None = None
 ) -> tuple[RunSummary, bool]:
-    """Runs an experiment to its end, or continues it, or reports it where it is finished.
+    """Run an experiment to its end, or continue it, or report it where it is finished.
 
     Args:
         resolved: the experiment.
@@ -132,7 +132,7 @@ def add_metrics(summary: RunSummary, folder: Path, resolved: Resolved) -> RunSum
 
 
 def _plot(folder: Path, console: Console) -> None:
-    """Draws what a run's files show, where it has not been drawn yet."""
+    """Draw what a run's files show, where it has not been drawn yet."""
     for content, plot, draw in (
         (ROUTING, ROUTING_PLOT, plot_routing),
         (EPISODES, FEW_SHOT_PLOT, plot_few_shot),

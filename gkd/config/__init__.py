@@ -1,1 +1,1 @@
-"""From YAML layers to a validated experiment."""
+"""Layers of YAML, merged into a validated experiment."""

@@ -76,7 +76,7 @@ def terms_with_defaults(method: Method) -> Iterator[tuple[str, str, dict[str, An
 
 
 def _name_images(section: dict[str, Any]) -> None:
-    """Replaces the path of images by their fingerprint, or by its last part where there are none."""
+    """Replace the path of images by their fingerprint, or by its last part where there are none."""
     if "root" not in section or section["name"] not in DATASETS:  # what a factory finds there is not known
         return
     root = Path(section.pop("root"))
@@ -85,7 +85,7 @@ def _name_images(section: dict[str, Any]) -> None:
 
 
 def _name_weights(section: dict[str, Any]) -> None:
-    """Replaces the path of a weight file by its checksum, or by its name where there is no such file."""
+    """Replace the path of a weight file by its checksum, or by its name where there is no such file."""
     pinned = section.pop("sha256", None)
     if "checkpoint" in section:
         path = Path(section["checkpoint"])
@@ -104,7 +104,7 @@ _sha256 = lru_cache(maxsize=8)(sha256)
 
 
 def forget_files() -> None:
-    """Forgets fingerprints and checksums, because image folders and weight files may have changed."""
+    """Forget fingerprints and checksums, because image folders and weight files may have changed."""
     _fingerprint.cache_clear()
     _sha256.cache_clear()
 

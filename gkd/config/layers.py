@@ -84,7 +84,7 @@ def about_method(layers: Sequence[Layer], chosen: ChosenMethod) -> Iterator[tupl
 def merge(
     target: dict[str, Any], layer: Mapping[str, Any], label: str, origins: dict[str, str], prefix: str = ""
 ) -> None:
-    """Merges mappings key by key; anything else replaces."""
+    """Merge mappings key by key; anything else replaces."""
     for key, value in layer.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -104,7 +104,7 @@ def set_dotted(content: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def forget_other_networks(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Drops options and taps that lower layers set for a network which this layer replaces by another."""
+    """Drop options and taps that lower layers set for a network which this layer replaces by another."""
     for side in ("student", "teacher"):
         below, above = merged.get(side), layer.get(side)
         named = above.get("network") if isinstance(above, Mapping) else None
@@ -113,14 +113,14 @@ def forget_other_networks(merged: dict[str, Any], layer: Mapping[str, Any]) -> N
 
 
 def spread(merged: dict[str, Any], stage: str, optimiser: Mapping[str, Any], origins: dict[str, str]) -> None:
-    """Copies keys of the ``optimiser`` section into a stage, each with its origin."""
+    """Copy keys of the ``optimiser`` section into a stage, each with its origin."""
     for key, value in optimiser.items():
         content = {"method": {"stages": {stage: {"optimiser": {key: value}}}}}
         merge(merged, content, origins.get(f"optimiser.{key}", "default"), origins)
 
 
 def mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
-    """Gives every term ``samples: virtual`` where ``data.augment`` ends in mixup and the term sets no samples."""
+    """Give every term ``samples: virtual`` where ``data.augment`` ends in mixup and the term sets no samples."""
     data, stages = merged.get("data"), merged["method"].get("stages")
     augment = data.get("augment") if isinstance(data, Mapping) else None
     if not isinstance(augment, str) or not isinstance(stages, Mapping):
@@ -150,7 +150,7 @@ def mix_every_stage(merged: dict[str, Any], origins: dict[str, str]) -> None:
 
 
 def give_network_options(merged: dict[str, Any], origins: dict[str, str], *, teacher: bool) -> None:
-    """Gives the student the options in ``method.network`` that no layer sets and its network takes.
+    """Give the student the options in ``method.network`` that no layer sets and its network takes.
 
     Args:
         teacher: gives them to the teacher too, out of which the student grows, where it is the same network and has
@@ -197,7 +197,7 @@ class Spots:
         self.stages_with_spots: set[str] = set()  # those with a section ``spots`` of their own
 
     def say(self, label: str, method: dict[str, Any]) -> None:
-        """Moves ``spots`` out of a layer's method, and notes which stages have a section of their own."""
+        """Move ``spots`` out of a layer's method, and note which stages have a section of their own."""
         spots = method.pop("spots", {})
         if not isinstance(spots, Mapping):
             raise UserError(
@@ -215,13 +215,13 @@ class Spots:
     def reach(
         self, merged: dict[str, Any], stage: str, origins: dict[str, str], only: str | None = None
     ) -> None:
-        """Writes the ``method.spots`` of all layers into a stage, or those of the layer ``only``."""
+        """Write the ``method.spots`` of all layers into a stage, or those of the layer ``only``."""
         for label, spots in self.shared:
             if only in (None, label):
                 merge(merged, {"method": {"stages": {stage: {"spots": spots}}}}, label, origins)
 
     def settle(self, merged: dict[str, Any], origins: dict[str, str]) -> None:
-        """Drops ``method.spots`` from stages without a term that reads a teacher, and keys that the policy ignores.
+        """Drop ``method.spots`` from stages without a term that reads a teacher, and keys that the policy ignores.
 
         Raises:
             UserError: no stage has such a term.

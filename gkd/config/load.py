@@ -27,7 +27,7 @@ def load(
     from_run: bool = False,
     vouched: frozenset[str] = frozenset(),
 ) -> Resolved:
-    """Reads an experiment file, merges its layers and validates the result.
+    """Read an experiment file, merge its layers and validate the result.
 
     Args:
         config: a path, or the name of a shipped config such as ``quickstart``.

@@ -139,7 +139,7 @@ def override_layers(overrides: Sequence[str]) -> list[Layer]:
 
 
 def resolve(name: str, layers: Sequence[Layer], trusted: frozenset[str] | None = None) -> Resolved:
-    """Merges layers, lowest first, and validates; optimiser keys reach every stage in layer order.
+    """Merge layers, lowest first, and validate; optimiser keys reach every stage in layer order.
 
     Args:
         name: the config's name.

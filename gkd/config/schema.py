@@ -128,7 +128,7 @@ def _expected(text: Any) -> Any:
 
 
 class Side(Section):
-    """What student and teacher have in common: how the network is built."""
+    """The fields that student and teacher have in common: how the network is built."""
 
     network: NetworkName
     options: NetworkOptions = Field(default={})

@@ -37,7 +37,7 @@ def named_in(contents: Iterable[Any]) -> frozenset[str]:
 
 
 def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> None:
-    """Refuses a config that names a module to import, or files to unpickle, which no trusted layer names.
+    """Refuse a config that names a module to import, or files to unpickle, which no trusted layer names.
 
     Args:
         merged: the config's sections.
@@ -63,7 +63,7 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
 
 
 def check_name(name: object, key: str, trusted: frozenset[str]) -> None:
-    """Refuses one ``pkg.module:name`` that is not among the trusted ones; any other value passes."""
+    """Refuse one ``pkg.module:name`` that is not among the trusted ones; any other value passes."""
     if is_import_name(name) and name not in trusted:
         raise UserError(
             f"{key} is {name!r} in a run folder or a weight file, and to import a module is to run it; if you trust "

@@ -22,9 +22,9 @@ class UserError(ValueError):
         self.code = code
 
 
-def unknown(what: str, given: str, allowed: Iterable[str]) -> str:
+def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     """The sentence for an unknown name: the name, the closest match, and the valid names."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"Unknown {what} {given!r}.{hint} Allowed: {', '.join(names)}."
+    return f"Unknown {what} {name!r}.{hint} Allowed: {', '.join(names)}."

@@ -50,7 +50,7 @@ Held = TypeVar("Held", bound=nn.Module)
 
 
 class Unregistered(Generic[Held]):
-    """Holds a module without registering it as a sub-module.
+    """A module that is held without being registered as a sub-module.
 
     As an attribute of an ``nn.Module`` it keeps the held module out of that module's state dict, parameters,
     ``train()``, ``to()`` and DDP.
@@ -77,14 +77,14 @@ class StagedNetwork(Network, Protocol):
 
 
 def through(stages: Iterable[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
-    """Calls stages or modules one after the other on a tensor; without any, returns it unchanged."""
+    """Call stages or modules one after the other on a tensor; without any, return it unchanged."""
     for stage in stages:
         x = stage(x)
     return x
 
 
 def as_network(module: nn.Module) -> Any:
-    """Returns a module that is a gkd network as it is, and refuses any other.
+    """Return a module that is a gkd network as it is, and refuse any other.
 
     Raises:
         UserError: it lacks ``features``, ``head``, ``num_classes`` or ``embedding_dim``.

@@ -18,7 +18,7 @@ from gkd.core.user_code import told
 
 
 def as_staged(module: nn.Module, side: str) -> Any:
-    """Returns a module that can be cut into stages as it is, and refuses any other.
+    """Return a module that can be cut into stages as it is, and refuse any other.
 
     Args:
         module: the network of a side.
@@ -210,12 +210,12 @@ class TappedNetwork(nn.Module):
         return self.module.get_submodule(self.head_path)
 
     def tap_head(self) -> None:
-        """Taps the head's input where that is the embedding; call it again after replacing the head."""
+        """Tap the head's input where that is the embedding; call it again after replacing the head."""
         if self.embedding is None:
             self.head.register_forward_pre_hook(self._keep_input)
 
     def _check_declared(self) -> None:
-        """Refuses stages of another number than the maps need, and maps of a layout that cannot be cut."""
+        """Refuse stages of another number than the maps need, and maps of a layout that cannot be cut."""
         count, wanted = len(self.stage_paths), len(self.maps) + 1
         if count != wanted:
             raise UserError(

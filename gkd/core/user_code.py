@@ -87,21 +87,26 @@ def import_attribute(name: str, *, what: str) -> Any:
 
 
 def call_factory(
-    factory: Callable[..., Any], *, name: str, what: str, given: Mapping[str, Any], options: Mapping[str, Any]
+    factory: Callable[..., Any],
+    *,
+    name: str,
+    what: str,
+    arguments: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> Any:
-    """Call ``factory(**given, **options)``: gkd's own keywords, and the config's options.
+    """Call ``factory(**arguments, **options)``: gkd's own keywords, and the config's options.
 
     Raises:
         UserError: an option that the factory does not take, one that gkd gives itself, or a factory that
             fails.
     """
     for key in options:
-        if key in given:
+        if key in arguments:
             raise UserError(
                 f"The {what} {name!r}: gkd itself gives {key!r}; drop that option.", code="option-reserved"
             )
     try:
-        return factory(**given, **options)
+        return factory(**arguments, **options)
     except UserError:
         raise
     except Exception as error:
@@ -112,14 +117,14 @@ def call_factory(
             raise UserError(
                 f"The {what} {name!r} {about} {refused[1]!r} ({told(error)})", code=code
             ) from error
-        shown = ", ".join(f"{key}={value!r}" for key, value in {**given, **options}.items())
+        shown = ", ".join(f"{key}={value!r}" for key, value in {**arguments, **options}.items())
         raise UserError(
             f"The {what} {name!r} cannot be built with {shown}: {told(error)}", code="build-failed"
         ) from error
 
 
 def told(error: BaseException) -> str:
-    """Describes an exception in a sentence: its type, first line, and the file and line that raised it."""
+    """Describe an exception in a sentence: its type, first line, and the file and line that raised it."""
     lines = str(error).strip().splitlines()
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

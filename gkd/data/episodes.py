@@ -65,7 +65,7 @@ class Episodes:
         return Episodes(index, self.classes, shots)
 
     def save(self, path: Path) -> None:
-        """Writes the episodes as safetensors."""
+        """Write the episodes as safetensors."""
         save_file(
             {"index": self.index.contiguous(), "classes": self.classes.contiguous()},
             path,
@@ -102,7 +102,7 @@ def draw_episodes(
     seed: int,
     classes: Sequence[str] | None = None,
 ) -> Episodes:
-    """Draws episodes: classes uniformly without replacement, then samples of each without replacement.
+    """Draw episodes: classes uniformly without replacement, then samples of each without replacement.
 
     A pure function of its arguments, on every machine: its own generator draws float64 numbers on the CPU, and all
     that follows is exact. The first n episodes of a longer draw are not those of a shorter one.

@@ -27,7 +27,7 @@ from gkd.models import AuxiliaryHead, frozen_parameters, newest_dim
 
 
 class Distiller(nn.Module):
-    """Computes the losses between student and teachers in one stage; it never steps an optimiser.
+    """The losses between student and teachers in one stage; it never steps an optimiser.
 
     Args:
         student: the network that is trained.
@@ -121,7 +121,7 @@ class Distiller(nn.Module):
         return term.teacher or self.side_names[0]
 
     def _check(self, name: str, term: Term) -> None:
-        """Refuses a term that reads what its side, the student or the stage does not have."""
+        """Refuse a term that reads what its side, the student or the stage does not have."""
         reader = self._readers[name]
         side = self.sides[reader] if reader else None
         if side is not None and "centres" in term.needs and term.centres == "train" and side.centres is None:
@@ -225,11 +225,11 @@ class Distiller(nn.Module):
         )
 
     def set_epoch(self, epoch: float) -> None:
-        """Sets the epoch of the weight schedules; ``epoch`` is fractional, in the method's own epochs."""
+        """Set the epoch of the weight schedules; ``epoch`` is fractional, in the method's own epochs."""
         self.epoch = epoch
 
     def train(self, mode: bool = True) -> Distiller:
-        """Sets train mode except for frozen modules, so that a frozen BatchNorm keeps its statistics."""
+        """Set train mode except for frozen modules, so that a frozen BatchNorm keeps its statistics."""
         super().train(mode)
         for module in self.student.modules():
             parameters = list(module.parameters(recurse=False))
@@ -238,7 +238,7 @@ class Distiller(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Computes one step's losses.
+        """Compute one step's losses.
 
         Returns:
             ``loss``: the weighted sum, with graph, plus ``loss/routing`` where a policy is trained;
@@ -321,7 +321,7 @@ class Distiller(nn.Module):
         reading: tuple[SpotPair, SpotPair],
         decision: Decision | None,
     ) -> Tensor | None:
-        """Restricts the mask in ``filled`` to rows distilled at the spots; returns their share of its rows."""
+        """Restrict the mask in ``filled`` to rows distilled at the spots; return their share of its rows."""
         if decision is None or self.router is None or not term.needs_teacher:
             return None
         spots = set(reading) if term.entry.spot_needs else set(term.spot_pairs)

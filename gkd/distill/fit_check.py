@@ -31,7 +31,7 @@ def both_shapes(
 def check_terms(
     terms: Mapping[str, Term], student: Shapes, teachers: Mapping[str, Shapes], train_labels: Tensor | None
 ) -> None:
-    """Refuses terms that do not fit the shapes of the networks' outputs, or the labels."""
+    """Refuse terms that do not fit the shapes of the networks' outputs, or the labels."""
     for name, term in terms.items():
         if term.needs_teacher and not teachers:
             raise UserError(
@@ -46,7 +46,7 @@ def check_terms(
 
 
 def check_head(name: str, term: Term, student: nn.Module) -> None:
-    """Refuses a term that reads the head's cosines where the head has none."""
+    """Refuse a term that reads the head's cosines where the head has none."""
     head = as_network(student).head
     if any(NEEDS[need].cosine_head for need in term.needs) and not hasattr(head, "cosines"):
         raise UserError(
@@ -63,7 +63,7 @@ def _try_reading(
     teachers: Mapping[str, Shapes],
     train_labels: Tensor | None,
 ) -> None:
-    """Builds a term's module, or calls its function on zeros, to raise errors early; discards the result."""
+    """Build a term's module, or call its function on zeros, to raise errors early; discard the result."""
     if term.entry.module is not None:
         if term.entry.takes_labels and train_labels is None:
             return

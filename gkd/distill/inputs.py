@@ -306,7 +306,7 @@ PROVIDERS: dict[str, Provider] = {
 
 
 def add_provider(name: str, need: Need, provider: Provider) -> None:
-    """Adds an input that losses can read by naming it as a positional parameter.
+    """Add an input that losses can read by naming it as a positional parameter.
 
     Args:
         name: the parameter's name.

@@ -46,7 +46,7 @@ class Decision:
 
 
 class Router(nn.Module):
-    """Computes the gates of a stage, and the loss of their policy.
+    """The gates of a stage, and the loss of their policy.
 
     ``names`` has a short name for each spot: ``map2``, ``map2-map3`` where the sides differ, ``embedding``, ``logits``;
     ``logits-gate`` where no term distils at the logits.
@@ -131,22 +131,22 @@ class Router(nn.Module):
         # In this order a gate is exactly 0 or 1, and a spliced output exactly that of one side.
         return hard + (soft[..., 0] - soft[..., 0].detach())
 
-    def loss(self, routed: Tensor, own: Tensor, labels: Tensor, gates: Tensor) -> Tensor:
+    def loss(self, routed: Tensor, plain: Tensor, labels: Tensor, gates: Tensor) -> Tensor:
         """The policy's loss: the spliced network's weighted cross-entropy, and a penalty on too few open gates.
 
         Args:
-            routed, own: logits ``[B, C]`` of the spliced network and of the student.
+            routed, plain: logits ``[B, C]`` of the spliced network and of the student.
             labels: as in ``forward``.
             gates: ``[B, S]``; the last column counts for the penalty.
         """
-        spliced, alone = F.cross_entropy(routed, labels), F.cross_entropy(own, labels)
+        spliced, alone = F.cross_entropy(routed, labels), F.cross_entropy(plain, labels)
         g = self.options.classify_weight
         factor = 1.0 + (g - 1.0) * (spliced > alone) + (1.0 / g - 1.0) * (spliced < alone)
         missing = self.options.keep * len(labels) - gates[:, -1].sum()
         return factor.detach() * spliced + missing.clamp_min(0)
 
     def _decided(self, gates: Tensor, labels: Tensor, loss: Tensor | None) -> Decision:
-        """Adds the gates to the counts by class that ``take_shares`` reports."""
+        """Add the gates to the counts by class that ``take_shares`` reports."""
         with torch.no_grad():
             classes = torch.arange(len(self.seen), device=labels.device)
             members = (labels.unsqueeze(1) == classes if labels.dim() == 1 else labels).to(torch.float64)

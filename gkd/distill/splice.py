@@ -119,7 +119,7 @@ class Splice(nn.Module):
         return through(self._chains[1][before + 1 : _position(spot, self._shapes[1]) + 1], grafted)
 
     def _follow_student(self) -> None:
-        """Points the copy at the student's memory, which changes when the student moves to another device."""
+        """Point the copy at the student's memory, which changes when the student moves to another device."""
         student, reader = self._student.module, self._reader.module
         for tensors in (nn.Module.parameters, nn.Module.buffers):
             for source, target in zip(tensors(student), tensors(reader), strict=True):
@@ -127,7 +127,7 @@ class Splice(nn.Module):
 
 
 class _Hint(nn.Module):
-    """Maps an output of one network to the shape of the other's: a ``Regressor`` for any two sizes of maps.
+    """A map from an output of one network to the shape of the other's: a ``Regressor`` for any two sizes of maps.
 
     The paper's pairs have equal sizes, or one twice the other; other maps are pooled (or repeated) to the size first.
     """

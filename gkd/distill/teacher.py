@@ -14,7 +14,7 @@ from gkd.storage.weights import state_hash
 
 
 class Teacher(nn.Module):
-    """Wraps a network so that it cannot change: eval mode for good, no gradient, no optimiser.
+    """A network that cannot change: eval mode for good, no gradient, no optimiser.
 
     Args:
         network: a trained gkd network (or a ``TappedNetwork``).
@@ -58,7 +58,7 @@ class Teacher(nn.Module):
         super().train(False)
 
     def train(self, mode: bool = True) -> Teacher:
-        """Does nothing: the teacher stays in eval mode when a parent module changes its own."""
+        """Do nothing: the teacher stays in eval mode when a parent module changes its own."""
         return self
 
     def state_hash(self) -> str:

@@ -1,1 +1,1 @@
-"""From a validated experiment to a run: sources, networks, teachers, judging, the run folder."""
+"""Build and solve the runs of a validated experiment: sources, networks, teachers, judging, the run folder."""

@@ -24,7 +24,7 @@ def plan_of(experiment: schema.Experiment) -> Plan:
 
 
 def check_teacher_images(experiment: schema.Experiment, problem: Problem) -> None:
-    """Refuses to show a teacher images unlike its own, unless the experiment says how they are adapted."""
+    """Refuse to show a teacher images unlike its own, unless the experiment says how they are adapted."""
     if experiment.teacher is None or experiment.teacher.data is None or not experiment.method.needs_teacher:
         return
     trained_on, seen = problem.teacher.train, problem.student.train.as_teacher_sees

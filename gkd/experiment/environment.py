@@ -1,4 +1,4 @@
-"""What a result depends on besides its config: versions, machine, commit, command."""
+"""The environment that a result depends on besides its config: versions, machine, commit, command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PACKAGES = ("torch", "torchvision", "numpy")
 
 
 class Environment(TypedDict):
-    """What a result depends on besides its config, as it goes into env.json and the summary."""
+    """The environment that a result depends on, as it goes into env.json and the summary."""
 
     versions: dict[str, str]
     threads: int

@@ -63,7 +63,7 @@ def with_verdict(judged: Judged, verdict: Verdict, teacher: Verdict | None = Non
 
 
 def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path) -> str:
-    """Judges a loaded teacher on its own classes; a line with its accuracy.
+    """Judge a loaded teacher on its own classes; a line with its accuracy.
 
     Raises:
         UserError: another accuracy than the experiment expects.
@@ -78,7 +78,7 @@ def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path) -> str
 
 
 def check_expected(options: schema.Teacher, accuracy: float, told: str) -> None:
-    """Refuses an accuracy in percent that is not what the experiment expects; ``told`` begins the sentence."""
+    """Refuse an accuracy in percent that is not what the experiment expects; ``told`` begins the sentence."""
     if options.expect is None:
         return
     expected, tolerance = map(float, options.expect.split("±"))
@@ -139,5 +139,5 @@ def rounded(value: None) -> None: ...
 @overload
 def rounded(value: float | None) -> float | None: ...
 def rounded(value: float | None) -> float | None:
-    """To four decimals, as summaries keep numbers."""
+    """Round to four decimals, as summaries keep numbers."""
     return None if value is None else round(value, 4)

@@ -1,4 +1,4 @@
-"""From a student or teacher section to its network."""
+"""Build the network of a student or teacher section."""
 
 from __future__ import annotations
 

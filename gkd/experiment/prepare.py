@@ -1,4 +1,4 @@
-"""From a validated experiment to the objects of a run: problem, student, settings."""
+"""Build the objects of a run from a validated experiment: problem, student, settings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Prepared:
 
 
 def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = None) -> Prepared:
-    """Reads the data, lets the task select classes, checks the method's needs, builds the student.
+    """Read the data, let the task select classes, check the method's needs, build the student.
 
     Args:
         resolved: the experiment.

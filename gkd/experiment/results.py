@@ -86,7 +86,7 @@ class Trained:
 
 
 def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> RunSummary:
-    """Judges last and best on test, once; writes the students, their correctness and the summary.
+    """Judge last and best on test, once; write the students, their correctness and the summary.
 
     Args:
         folder: the run's.

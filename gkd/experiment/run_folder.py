@@ -63,7 +63,7 @@ _MUST_STAY: tuple[Literal["versions", "threads", "device"], ...] = ("versions", 
 
 
 def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
-    """Writes config.yaml, command.txt and env.json; refuses to resume a run on a machine that has changed."""
+    """Write config.yaml, command.txt and env.json; refuse to resume a run on a machine that has changed."""
     resolved, settings = prepared.resolved, prepared.settings
     env = environment(threads, settings.device, settings.dtype)
     path = folder / "env.json"
@@ -86,7 +86,7 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
 
 @contextmanager
 def locked(folder: Path, waiting: Console | None) -> Iterator[None]:
-    """Locks the run folder; where another process has it, refuses, or waits and prints so on the console."""
+    """Lock the run folder; where another process has it, refuse, or wait and print so on the console."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")

@@ -48,7 +48,7 @@ class Job:
 
     @contextmanager
     def begun(self) -> Iterator[RunSummary | None]:
-        """Locks the run's folder and writes the files that describe the run.
+        """Lock the run's folder and write the files that describe the run.
 
         Yields:
             None, or the summary where another process has finished the run meanwhile.
@@ -60,7 +60,7 @@ class Job:
             yield done
 
     def say(self, line: str) -> None:
-        """Prints a line as it is."""
+        """Print a line as it is."""
         self.console.print(line, markup=False, highlight=False)
 
     def reporter(self, about: str = "") -> Reporter:
@@ -87,7 +87,7 @@ def describe_images(images: ImageSet) -> str:
 
 
 def solve_problem(job: Job) -> tuple[RunSummary, bool]:
-    """Trains the student of a task's one problem and judges it; the summary, and whether it was trained now.
+    """Train the student of a task's one problem and judge it; the summary, and whether it was trained now.
 
     Raises:
         UserError: bad input, a full disk, a changed machine.
@@ -134,7 +134,7 @@ def teacher_weights(job: Job) -> Path | None:
 
 
 def start_from_pretrained(job: Job) -> None:
-    """Lets the student start from the run that trains it on the base classes, where the experiment says so."""
+    """Let the student start from the run that trains it on the base classes, where the experiment says so."""
     section = job.prepared.experiment.student
     if section.pretrain is None:
         return

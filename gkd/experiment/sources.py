@@ -1,4 +1,4 @@
-"""From a data section to its images: training, validation and test, and their statistics."""
+"""Read the images of a data section: training, validation and test, and their statistics."""
 
 from __future__ import annotations
 

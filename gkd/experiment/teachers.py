@@ -1,4 +1,4 @@
-"""From an experiment to its teacher: loaded from a file, or the run that trains it."""
+"""An experiment's teacher: loaded from a file, or the run that trains it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a dry run tries: a method on untrained networks, at one problem."""
+"""The trial of a dry run: a method on untrained networks, at one problem."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ CENTRED = "centred"  # the nearest mean of ``centred`` embeddings, which needs t
 
 
 def known_classifiers(names: tuple[str, ...], *more: str) -> tuple[str, ...]:
-    """Returns the names; a ValueError where one is neither a key of ``CLASSIFIERS`` nor one of ``more``."""
+    """Return the names; a ValueError where one is neither a key of ``CLASSIFIERS`` nor one of ``more``."""
     for name in names:
         if name not in (*CLASSIFIERS, *more):
             raise ValueError(unknown("classifier", name, (*CLASSIFIERS, *more)))

@@ -40,7 +40,7 @@ class EpisodeSet:
     shots: tuple[int, ...]
 
     def settings(self) -> Iterator[tuple[str, Episodes]]:
-        """Yields ``("5-way 1-shot", its episodes)``: one number of ways after another, with all shots."""
+        """Yield ``("5-way 1-shot", its episodes)``: one number of ways after another, with all shots."""
         for drawn in self.episodes:
             for shots in self.shots:
                 yield f"{drawn.ways}-way {shots}-shot", drawn.with_shots(shots)
@@ -91,12 +91,12 @@ def summarised(accuracies: Accuracies) -> EpisodeAccuracies:
     }
 
 
-def paired(ours: Accuracies, theirs: Accuracies) -> EpisodeAccuracies:
-    """The differences ``ours - theirs`` on the same episodes, in points, in the form of ``summarised``."""
+def paired(method: Accuracies, baseline: Accuracies) -> EpisodeAccuracies:
+    """The differences ``method - baseline`` on the same episodes, in points, in the form of ``summarised``."""
     return summarised(
         {
-            setting: {name: values - theirs[setting][name] for name, values in of_setting.items()}
-            for setting, of_setting in ours.items()
+            setting: {name: values - baseline[setting][name] for name, values in of_setting.items()}
+            for setting, of_setting in method.items()
         }
     )
 

@@ -222,7 +222,7 @@ def _library() -> Any:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds the global generators, from which learn2learn and its transforms draw, and puts them back."""
+    """Seed the global generators, from which learn2learn and its transforms draw, and put them back."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     torch_state = torch.default_generator.get_state()
     random.seed(seed)
@@ -298,7 +298,7 @@ def _drawable(taskset: Any, source: Any) -> set[Any]:
 
 
 def _refuse_leak(name: str, split: str, tasksets: dict[str, Any]) -> None:
-    """Refuses a split that shares classes with another one."""
+    """Refuse a split that shares classes with another one."""
     for other in SPLITS:
         shared = [] if other == split else shared_classes(tasksets[split], tasksets[other])
         if shared:
@@ -311,7 +311,7 @@ def _refuse_leak(name: str, split: str, tasksets: dict[str, Any]) -> None:
 
 
 def _checked(labels: Tensor, source: Any) -> Tensor:
-    """Returns the labels; refuses labels that divide the samples into other classes than learn2learn's."""
+    """Return the labels; refuse labels that divide the samples into other classes than learn2learn's."""
     if len(labels) != len(source):
         raise UserError(
             f"The taskset numbers {len(source)} samples, but there are labels of {len(labels)}.",
@@ -341,7 +341,7 @@ def _task(taskset: Any, number: int) -> list[Any]:
 
 
 def _refuse_changed_images(taskset: Any, task: list[Any]) -> None:
-    """Refuses transforms that do more to a sample than to load and to relabel it."""
+    """Refuse transforms that do more to a sample than to load and to relabel it."""
     transforms = _library().data.transforms
     harmless = (transforms.LoadData, transforms.RemapLabels)
     steps = _steps(taskset)

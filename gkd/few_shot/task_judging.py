@@ -59,7 +59,7 @@ class EpisodeJudging(Judging):
         return EpisodeVerdict(accuracies=_accuracies(outputs, images, self.novel, self.classifiers))
 
     def save(self, folder: Path, verdicts: Mapping[str, Verdict]) -> None:
-        """Writes the novel episodes, and each network's number of right answers to each of them."""
+        """Write the novel episodes, and each network's number of right answers to each of them."""
         queries = {setting: drawn.ways * drawn.queries for setting, drawn in self.novel.settings()}
         for drawn in self.novel.episodes:
             drawn.save(folder / f"episodes-{drawn.ways}-way.safetensors")

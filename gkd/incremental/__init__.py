@@ -28,7 +28,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name when it is first used, so that importing one module of the package does not import all."""
+    """Import a name when it is first used, so that importing one module of the package does not import all."""
     if name not in _PLACES:
         raise AttributeError(f"module 'gkd.incremental' has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)

@@ -16,7 +16,7 @@ from gkd.problems.plan import Plan, PlannedNetwork
 
 
 def check_growth(method: Method, step: Step, student: nn.Module) -> None:
-    """Refuses a student with which a later step would fail, before the first one is trained.
+    """Refuse a student with which a later step would fail, before the first one is trained.
 
     Args:
         method: says how the student grows, and what follows a step.
@@ -43,7 +43,7 @@ def check_growth(method: Method, step: Step, student: nn.Module) -> None:
 
 
 def check_incremental(plan: Plan, step: Step) -> None:
-    """Refuses a plan that an incremental run cannot follow."""
+    """Refuse a plan that an incremental run cannot follow."""
     method = plan.method
     if (method.exemplars or not method.judged_by_head) and not step.remembers():
         why = "rehearses" if method.exemplars else "is judged by the nearest class mean of"
@@ -90,7 +90,7 @@ def check_incremental(plan: Plan, step: Step) -> None:
 
 
 def check_first_model(plan: Plan, step: Step) -> None:
-    """Refuses a student that cannot grow out of the first model, as far as the plan states that model."""
+    """Refuse a student that cannot grow out of the first model, as far as the plan states that model."""
     teacher, student = plan.teacher, plan.student
     if teacher is None or step.fresh:
         return

@@ -54,7 +54,7 @@ def _with_old_classes(prepared: Prepared, problem: IncrementalProblem) -> Trial:
     before = build_side(experiment.teacher or experiment.student, len(space), images)
     if experiment.teacher is not None and experiment.teacher.checkpoint is not None:
         weights = experiment.teacher.checkpoint
-        before = _given_network(prepared.with_problem(problem), experiment.teacher, weights)
+        before = _load_given_model(prepared.with_problem(problem), experiment.teacher, weights)
     teacher = Teacher(before, space, mean=settings.mean, std=settings.std)
     for network in (student, teacher):
         network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -69,11 +69,11 @@ def _with_old_classes(prepared: Prepared, problem: IncrementalProblem) -> Trial:
     )
 
 
-def _given_network(prepared: Prepared, teacher: schema.Teacher, weights: Path) -> nn.Module:
-    """Loads the given model; refuses one that this run cannot start from."""
+def _load_given_model(prepared: Prepared, teacher: schema.Teacher, weights: Path) -> nn.Module:
+    """Load the given model; refuse one that this run cannot start from."""
     step = as_incremental(prepared.problem).step
     check_checksum(teacher, weights)
-    before = Before(weights, given=True)
+    before = Before(weights, is_given=True)
     if not step.fresh:  # refuses a model that the student cannot grow out of
         network = network_of_step(prepared, before)
         grow_student(network, step, prepared.experiment.method.growth, prepared.settings)

@@ -119,7 +119,7 @@ def correct_bias(logits: Tensor, num_old: int, alpha: float, beta: float) -> Ten
 
 @torch.no_grad()
 def fold_bias(head: nn.Module, num_old: int, alpha: float, beta: float) -> None:
-    """Writes a bias correction into a linear head, so that the network gives corrected logits by itself.
+    """Write a bias correction into a linear head, so that the network gives corrected logits by itself.
 
     The new rows of the weight are multiplied by α, their biases become ``α b + β``. So the next step's teacher is
     corrected, as BiC wants it.
@@ -138,7 +138,7 @@ def _corrected(logits: Tensor, num_old: int, alpha: float | Tensor, beta: float 
 
 
 def check_rules(names: Iterable[str], head: nn.Module) -> None:
-    """Refuses rules that a head cannot follow, before it is trained.
+    """Refuse rules that a head cannot follow, before it is trained.
 
     Raises:
         UserError: a head that is not linear, or one without biases for ``fit-bias``.

@@ -44,7 +44,7 @@ from gkd.storage.weights import save_weights, state_hash
 
 
 def solve_steps(job: Job) -> tuple[RunSummary, bool]:
-    """Solves every unfinished step in order; returns the summary, and whether anything was trained.
+    """Solve every unfinished step in order; return the summary, and whether anything was trained.
 
     Raises:
         UserError: bad input; a given model of other classes, or one that the student cannot grow out of.
@@ -61,7 +61,7 @@ def solve_steps(job: Job) -> tuple[RunSummary, bool]:
 
 
 def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
-    """Solves every step, and sums them up; ``first_model`` is the weight file of the experiment's teacher."""
+    """Solve every step, and sum them up; ``first_model`` is the weight file of the experiment's teacher."""
     prepared = job.prepared
     done: list[Done] = []
     for each in prepared.sides.problems():
@@ -75,7 +75,7 @@ def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
         before = done[-1] if done else None
         finished = read_step(step_folder, problem.step, before, model, job.console)
         if finished is None and model is not None:
-            finished = _judge_given(prepared, model, step_folder)
+            finished = _judge_given_model(prepared, model, step_folder)
         elif finished is None:
             finished = _solve(job, prepared, before, step_folder)
         done.append(finished)
@@ -84,7 +84,7 @@ def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
 
 
 def _say_what_is_not_learnt(job: Job, problem: IncrementalProblem) -> None:
-    """Prints a note where the memory holds every image or a step brings one class."""
+    """Print a note where the memory holds every image or a step brings one class."""
     step, method = problem.step, job.prepared.experiment.method
     most, least = int(step.images.class_counts().max()), step.rehearsal.per_class(sum(map(len, step.steps)))
     if least >= most:
@@ -99,12 +99,12 @@ def _say_what_is_not_learnt(job: Job, problem: IncrementalProblem) -> None:
         )
 
 
-def _judge_given(prepared: Prepared, model: Path, step_folder: Path) -> Done:
-    """Judges the model that is given for a step, and chooses its exemplars."""
+def _judge_given_model(prepared: Prepared, model: Path, step_folder: Path) -> Done:
+    """Judge the model that is given for a step, and choose its exemplars."""
     problem, settings = as_incremental(prepared.problem), prepared.settings
     step, options, method = problem.step, teacher_section(prepared.experiment), prepared.experiment.method
     check_checksum(options, model)
-    before = Before(model, given=True)
+    before = Before(model, is_given=True)
     network = old_network(prepared, before, len(step.seen))
     check_columns(model, step.seen.names)
     started = time.monotonic()
@@ -143,7 +143,7 @@ def _judge(prepared: Prepared, problem: IncrementalProblem, scores: Tensor) -> J
 
 
 def _solve(job: Job, prepared: Prepared, before: Done | None, step_folder: Path) -> Done:
-    """Trains a step whose starting network and teacher are read from files, and writes its results."""
+    """Train a step whose starting network and teacher are read from files, and write its results."""
     experiment, step = prepared.experiment, as_incremental(prepared.problem).step
     with job.reporter(f"step {step.number + 1}/{len(step.steps)}") as reporter:
         started = time.monotonic()
@@ -164,7 +164,7 @@ def _solve(job: Job, prepared: Prepared, before: Done | None, step_folder: Path)
 
 
 def _keep(prepared: Prepared, learnt: Learnt, before: Done | None, step_folder: Path, seconds: float) -> Done:
-    """Judges a step's student and writes it with its exemplars and summary.
+    """Judge a step's student and write it with its exemplars and summary.
 
     ``seconds`` is the bookkeeping time already spent on the step.
     """
@@ -213,6 +213,6 @@ def _keep(prepared: Prepared, learnt: Learnt, before: Done | None, step_folder: 
 
 
 def _save(prepared: Prepared, student: nn.Module, step_folder: Path, which: str, judged: Judged) -> None:
-    """Writes a step's student, the last or the best, with its accuracy."""
+    """Write a step's student, the last or the best, with its accuracy."""
     metadata = replace(weight_metadata(prepared, student), test_accuracy=judged.accuracy)
     save_weights(step_folder / WEIGHTS[which], student.state_dict(), metadata.to_header())

@@ -21,7 +21,7 @@ from gkd.storage.step_results import AnswerMatrix, Matrices, StepSummary
 
 
 def write_matrices(folder: Path, steps: Steps, done: Sequence[StepSummary]) -> Matrices:
-    """Writes ``matrix.json`` of the steps that are finished.
+    """Write ``matrix.json`` of the steps that are finished.
 
     A forward transfer is not measured: a student has no columns for classes to come.
 
@@ -58,13 +58,13 @@ def write_matrices(folder: Path, steps: Steps, done: Sequence[StepSummary]) -> M
 def _summary(matrix: Tensor, counts: Tensor, first: int) -> dict[str, float | None]:
     """The summary of one matrix; all classes of a given first model count as one step."""
     if first:
-        of_given = matrix[first:, : first + 1] * counts[: first + 1] / counts[: first + 1].sum()
-        matrix = torch.cat([of_given.sum(1, keepdim=True), matrix[first:, first + 1 :]], 1)
+        of_first = matrix[first:, : first + 1] * counts[: first + 1] / counts[: first + 1].sum()
+        matrix = torch.cat([of_first.sum(1, keepdim=True), matrix[first:, first + 1 :]], 1)
         counts = torch.cat([counts[: first + 1].sum().view(1), counts[first + 1 :]])
     rounded = incremental_summary(matrix, counts)
     return {name: None if value is None else round(value, 4) for name, value in rounded.items()}
 
 
 def read_matrices(folder: Path) -> Matrices:
-    """Reads ``matrix.json`` of a run folder; a UserError where it is damaged."""
+    """Read ``matrix.json`` of a run folder; a UserError where it is damaged."""
     return read_record(folder / MATRIX, Matrices)

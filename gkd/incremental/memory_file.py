@@ -13,7 +13,7 @@ MEMORY = "memory.json"
 
 
 def write_memory(step_folder: Path, memory: Memory, step: Step) -> None:
-    """Writes the exemplars, with the fingerprint of the images that their numbers refer to."""
+    """Write the exemplars, with the fingerprint of the images that their numbers refer to."""
     content = {"images": step.images.fingerprint(), "exemplars": memory.as_lists()}
     write_json(step_folder / MEMORY, content)
 

@@ -25,17 +25,17 @@ class Before:
 
     Attributes:
         weights: its weight file.
-        given: whether it is the experiment's teacher, built by the teacher section, not a student of this run.
+        is_given: whether it is the experiment's teacher, built by the teacher section, not a student of this run.
     """
 
     weights: Path
-    given: bool = False
+    is_given: bool = False
 
 
 def old_network(prepared: Prepared, before: Before, num_classes: int) -> nn.Module:
     """Load the previous step's network as it was saved, on the run's device."""
     experiment, settings = prepared.experiment, prepared.settings
-    section = teacher_section(experiment) if before.given else experiment.student
+    section = teacher_section(experiment) if before.is_given else experiment.student
     metadata = WeightMetadata.read(before.weights)
     options_of(section, metadata, before.weights)  # reports another network before other classes
     if metadata.classes is not None and len(metadata.classes) != num_classes:
@@ -51,7 +51,7 @@ def old_network(prepared: Prepared, before: Before, num_classes: int) -> nn.Modu
 def input_statistics(prepared: Prepared, before: Before) -> dict[str, tuple[float, ...]]:
     """Input ``mean`` and ``std`` of the previous step's model."""
     settings = prepared.settings
-    if not before.given:
+    if not before.is_given:
         return {"mean": settings.mean, "std": settings.std}
     options = teacher_section(prepared.experiment)
     metadata = WeightMetadata.read(before.weights)
@@ -112,7 +112,7 @@ def network_of_step(prepared: Prepared, before: Before | None) -> nn.Module:
         student = build_side(experiment.student, len(step.seen), prepared.problem.student.train)
         return student.to(settings.device, memory_format=torch.channels_last)
     network = old_network(prepared, before, step.num_old)
-    if before.given:
+    if before.is_given:
         check_given_model(prepared, before, step)
         check_columns(before.weights, step.seen.names[: step.num_old])
     return network
@@ -126,7 +126,7 @@ def step_teacher(prepared: Prepared, before: Before) -> tuple[Teacher | None, Pr
     settings, problem = prepared.settings, as_incremental(prepared.problem)
     if not prepared.experiment.method.needs_teacher:
         return None, prepared
-    if before.given:
+    if before.is_given:
         return load_teacher(prepared, before.weights)
     if not problem.step.fresh:
         return None, prepared

@@ -35,7 +35,7 @@ from gkd.training.predictions import student_outputs
 
 
 def solve_sequence(job: Job) -> tuple[RunSummary, bool]:
-    """Solves one problem after the other; returns the summary, and whether anything was trained.
+    """Solve one problem after the other; return the summary, and whether anything was trained.
 
     The first student is taught by the experiment's teacher, where it has one; each later one by the student before, of
     which it starts as a copy.
@@ -80,7 +80,7 @@ def _taught(problem: Problem, space: LabelSpace) -> Problem:
 
 
 def _solve(job: Job, prepared: Prepared, teacher: Teacher | None, folder: Path) -> RunSummary:
-    """Trains the student on one problem, or reads its finished run; leaves the student in its last state."""
+    """Train the student on one problem, or read its finished run; leave the student in its last state."""
     problem, student, settings = prepared.problem, prepared.student, prepared.settings
     done = finished(folder)
     if done is None:
@@ -101,7 +101,7 @@ def _solve(job: Job, prepared: Prepared, teacher: Teacher | None, folder: Path) 
 def _summarise(
     job: Job, prepared: Prepared, solved: Sequence[tuple[Problem, RunSummary]], last_folder: Path
 ) -> RunSummary:
-    """Writes the run's own results: the last problem's, with accuracies on the test images of all of them."""
+    """Write the run's own results: the last problem's, with accuracies on the test images of all of them."""
     by_head = prepared.experiment.method.judged_by_head
     outputs = student_outputs(prepared.student, prepared.settings)
     accuracies = {}

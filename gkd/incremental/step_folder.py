@@ -46,7 +46,7 @@ def hashes_of(student: nn.Module, before: Done | None) -> dict[str, str | None]:
 
 
 def keep_step(step_folder: Path, model: Before, memory: Memory, step: Step, summary: StepSummary) -> Done:
-    """Writes the exemplars and the summary of a finished step; the summary last, for with it the step is finished."""
+    """Write the exemplars and the summary of a finished step; the summary last, for with it the step is finished."""
     write_memory(step_folder, memory, step)
     write_record(step_folder / SUMMARY, summary)
     return Done(model, memory, summary)
@@ -55,7 +55,7 @@ def keep_step(step_folder: Path, model: Before, memory: Memory, step: Step, summ
 def read_step(
     step_folder: Path, step: Step, before: Done | None, model: Path | None, console: Console
 ) -> Done | None:
-    """Reads a finished step from its folder.
+    """Read a finished step from its folder.
 
     Args:
         step_folder: the step's folder.
@@ -84,7 +84,7 @@ def read_step(
             )
         if not (step_folder / MEMORY).is_file():
             raise UserError(f"{step_folder / MEMORY}, its exemplars, is gone", code="memory-missing")
-        done = Done(Before(weights, given=model is not None), read_memory(step_folder, step), summary)
+        done = Done(Before(weights, is_given=model is not None), read_memory(step_folder, step), summary)
     except UserError as error:
         console.print(
             f"note      step {step.number + 1} is finished again, for its files have changed: {error}",
@@ -104,7 +104,7 @@ def read_step(
 
 
 def _check_students(step_folder: Path, summary: StepSummary) -> None:
-    """Refuses weight files that are not those that the step wrote."""
+    """Refuse weight files that are not those that the step wrote."""
     for which, expected in summary.hashes.items():
         if which in WEIGHTS and tensors_hash(read_weights(step_folder / WEIGHTS[which])[0]) != expected:
             raise UserError(

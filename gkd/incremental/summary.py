@@ -19,7 +19,7 @@ from gkd.storage.weights import read_weights, save_weights
 def summarise_steps(
     folder: Path, prepared: Prepared, steps: Sequence[StepSummary], matrices: Matrices, threads: int
 ) -> RunSummary:
-    """Sums up an incremental run whose steps are all finished: the last student, its correctness and the summary.
+    """Sum up an incremental run whose steps are all finished: the last student, its correctness and the summary.
 
     Args:
         folder: the run's, which holds the folders of its steps.

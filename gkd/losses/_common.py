@@ -29,7 +29,7 @@ def self_products(rows: Tensor) -> Tensor:
 
 
 def check_rows(student: Tensor, other: Tensor, whose: str = "teacher's") -> None:
-    """Refuses sides that do not hold the same samples."""
+    """Refuse sides that do not hold the same samples."""
     if student.shape[0] != other.shape[0]:
         raise UserError(
             f"The student's batch has {student.shape[0]} rows, the {whose} {other.shape[0]}; "
@@ -88,7 +88,7 @@ def columns_of(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def check_range(name: str, numbers: Tensor, count: int, why: str) -> None:
-    """Refuses numbers ``[B]`` outside ``0 .. count − 1``, where looking costs no synchronisation."""
+    """Refuse numbers ``[B]`` outside ``0 .. count − 1``, where looking costs no synchronisation."""
     checkable = numbers.device.type == "cpu" and not torch.compiler.is_compiling()
     if checkable and len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < count:
         raise UserError(

@@ -343,7 +343,7 @@ class CRDQueueLoss(nn.Module):
 
     @torch.no_grad()
     def _enqueue(self, student: Tensor, teacher: Tensor, labels: Tensor, mask: Tensor | None) -> None:
-        """Puts the selected rows of a batch over the oldest places."""
+        """Put the selected rows of a batch over the oldest places."""
         size = len(self.queue_labels)
         student, teacher, labels = student[:size], teacher[:size], labels[:size]
         mask = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask[:size]

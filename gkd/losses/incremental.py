@@ -247,7 +247,7 @@ def nca_loss(
 
 
 def _check_known(known: Tensor, logits: Tensor) -> None:
-    """Refuses a ``known`` that has not one entry for each of the logits' columns."""
+    """Refuse a ``known`` that has not one entry for each of the logits' columns."""
     if known.shape != logits.shape[1:]:
         raise UserError(
             f"known is {list(known.shape)}, but the logits have {logits.shape[1]} columns; give one truth value a "

@@ -240,7 +240,7 @@ def pod_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> 
 
 
 def check_map(maps: Tensor) -> None:
-    """Refuses a tensor that is not ``[B, C, H, W]``."""
+    """Refuse a tensor that is not ``[B, C, H, W]``."""
     if maps.dim() != 4:
         raise UserError(
             f"A loss on maps got a tensor of shape {list(maps.shape)}; it reads maps of [B, C, H, W], so name a spot "

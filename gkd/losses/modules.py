@@ -383,7 +383,7 @@ class CCNeighbourLoss(nn.Module):
 
 
 def check_shapes(loss: str, student: Sequence[int], teacher: Sequence[int]) -> None:
-    """Refuses shapes of one sample that are not maps ``(C, H, W)``."""
+    """Refuse shapes of one sample that are not maps ``(C, H, W)``."""
     for side, shape in (("student", student), ("teacher", teacher)):
         if len(shape) != 3:
             raise UserError(

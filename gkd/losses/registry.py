@@ -133,7 +133,7 @@ class Loss:
     def build(
         self, shapes: Sequence[tuple[int, ...]], options: Mapping[str, Any], labels: Tensor | None
     ) -> nn.Module:
-        """Builds the module for the shapes of one sample on both sides.
+        """Build the module for the shapes of one sample on both sides.
 
         Args:
             shapes: the student's and the teacher's.
@@ -149,7 +149,7 @@ LOSSES: dict[str, Loss] = {}  # gkd's own; filled by the decorators below when `
 
 
 def loss(name: str, *, paper: str, **facts: Any) -> Callable[[Function], Function]:
-    """Registers a function as the loss of a name.
+    """Register a function as the loss of a name.
 
     Args:
         name: what a method calls it.
@@ -168,7 +168,7 @@ def loss(name: str, *, paper: str, **facts: Any) -> Callable[[Function], Functio
 def module_loss(
     name: str, function: Callable[..., Tensor], *, paper: str, **facts: Any
 ) -> Callable[[Module], Module]:
-    """Registers a module, which owns parameters or state around a function, as the loss of a name."""
+    """Register a module, which owns parameters or state around a function, as the loss of a name."""
 
     def register(module: Module) -> Module:
         module.__init__ = checked(module.__init__)  # type: ignore[method-assign]
@@ -179,7 +179,7 @@ def module_loss(
 
 
 def counted_form(name: str) -> Callable[[Counted], Counted]:
-    """Registers the form of a loss that also returns the count that it is the mean over."""
+    """Register the form of a loss that also returns the count that it is the mean over."""
 
     def register(function: Counted) -> Counted:
         called = checked(function)

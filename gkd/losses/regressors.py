@@ -15,7 +15,7 @@ __all__ = ["Regressor"]
 
 
 class Regressor(nn.Module):
-    """Brings a student's output to its teacher's shape: one convolution or linear layer, BatchNorm, ReLU.
+    """A student's output in its teacher's shape: by one convolution or linear layer, BatchNorm, ReLU.
 
     Maps: 3x3 with stride 2 where the student's is exactly twice as large, a transposed 4x4 with stride 2 where it
     is half as large, else a valid convolution (a transposed one upwards) of kernel 1 + the difference. Embeddings:

@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 
 class Filled(Enum):
-    """Marks a parameter that the caller fills, per batch or per run; no option of a term."""
+    """The mark of a parameter that the caller fills, per batch or per run; no option of a term."""
 
     MASK = "the rows that count"
     WEIGHTS = "the weight of each row"
@@ -156,7 +156,7 @@ def _option(name: str, hint: Any, default: Any) -> Option:
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function refuse options outside the ranges and words that its signature states."""
+    """Make a function refuse options outside the ranges and words that its signature states."""
     options = signature_of(function).options
     stated = {name: option for name, option in options.items() if option.words or option.bounds}
     if not stated:

@@ -78,7 +78,7 @@ class Method(BaseModel):
 
     @model_validator(mode="after")
     def _what_must_come_first_does(self) -> Method:
-        """Refuses a term whose loss needs an earlier stage with the same term, where there is none."""
+        """Refuse a term whose loss needs an earlier stage with the same term, where there is none."""
         earlier: list[Stage] = []
         for stage_name, stage in self.stages.items():
             for name, term in stage.terms.items():
@@ -95,7 +95,7 @@ class Method(BaseModel):
 
     @model_validator(mode="after")
     def _rules_have_images(self) -> Method:
-        """Refuses the rule ``fit-bias`` without held-out images to fit it on."""
+        """Refuse the rule ``fit-bias`` without held-out images to fit it on."""
         if "fit-bias" in self.after and self.held_out == 0:
             raise ValueError(
                 "fit-bias is fitted on images kept from training; give their share, as in held_out: 0.1"
@@ -184,7 +184,7 @@ def refusal(method: Method, relation: LabelRelation | None) -> str | None:
 def require(
     method: Method, relation: LabelRelation | None, others: Callable[[], Mapping[str, Method]]
 ) -> None:
-    """Refuses a method that cannot work over the relation, naming those of ``others`` (read only then) that can."""
+    """Refuse a method that cannot work over the relation, naming those of ``others`` (read only then) that can."""
     reason = refusal(method, relation)
     if reason is not None:
         fitting = sorted(name for name, other in others().items() if refusal(other, relation) is None)

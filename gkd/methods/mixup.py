@@ -33,7 +33,7 @@ class Mixup(BaseModel):
 
 
 def without_mixup(augment: str) -> tuple[str, Mixup | None]:
-    """Splits an augmentation into the part before a last link ``mixup``, and that link's options.
+    """Split an augmentation into the part before a last link ``mixup``, and that link's options.
 
     Raises:
         UserError: a last link of another form than mixup's, or an invalid option.

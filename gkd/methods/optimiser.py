@@ -88,7 +88,7 @@ class Optimiser(BaseModel):
         return {**shared, "betas": self.betas} if self.torch_name == ADAMW else shared
 
     def check(self) -> None:
-        """Tries any optimiser but ``sgd`` and ``adamw`` on two small tensors; imports it.
+        """Try any optimiser but ``sgd`` and ``adamw`` on two small tensors; import it.
 
         Raises:
             UserError: it cannot be imported, refuses its options, or has a state that no checkpoint can keep.
@@ -130,7 +130,7 @@ class Optimiser(BaseModel):
         return build_optimiser(self.name, groups, self._settings, self.options)
 
     def set_lr(self, optimiser: torch.optim.Optimizer, progress: float, epochs: float) -> float:
-        """Writes the learning rate of this point into every group; returns the unscaled one."""
+        """Write the learning rate of this point into every group; return the unscaled one."""
         lr = self.lr * self.lr_factor(progress, epochs)
         for group in optimiser.param_groups:
             group["lr"] = lr * group["lr_scale"]
@@ -138,5 +138,5 @@ class Optimiser(BaseModel):
 
 
 def _cosine(done: float) -> float:
-    """Falls from 1 to 0 as ``done`` goes from 0 to 1."""
+    """A factor that falls from 1 to 0 as ``done`` goes from 0 to 1."""
     return 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0)))

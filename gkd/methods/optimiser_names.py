@@ -41,7 +41,7 @@ def needs_trial(name: str) -> bool:
 
 
 def check_optimiser_name(name: str) -> None:
-    """Raises a UserError for an unknown name; imports nothing."""
+    """Raise a UserError for an unknown name; import nothing."""
     if name in entry_point_table(GROUP):
         plugin(GROUP, name, what=_WHAT, ours=optimiser_names())  # refuses one named as torch's
     elif torch_optimiser(name) is None and not is_import_name(name):

@@ -83,7 +83,7 @@ class Stage(BaseModel):
 
     @model_validator(mode="after")
     def _episodes_where_they_are_read(self) -> Stage:
-        """Refuses terms that read episodes, and a plan of them, where data is not ``episodes``."""
+        """Refuse terms that read episodes, and a plan of them, where data is not ``episodes``."""
         if self.data == "episodes":
             return self
         if self.episodes is not None:
@@ -98,7 +98,7 @@ class Stage(BaseModel):
 
     @model_validator(mode="after")
     def _virtual_terms_can_be(self) -> Stage:
-        """Refuses terms on virtual samples without mixup, and inputs that a mixture does not have."""
+        """Refuse terms on virtual samples without mixup, and inputs that a mixture does not have."""
         for name, term in self.terms.items():
             if term.samples == "clean":
                 continue
@@ -126,7 +126,7 @@ class Stage(BaseModel):
 
     @model_validator(mode="after")
     def _terms_can_be_routed(self) -> Stage:
-        """Refuses routing unless its terms have spots and the same samples, and the student is trained."""
+        """Refuse routing unless its terms have spots and the same samples, and the student is trained."""
         if self.spots.policy == "always":
             return self
         problem = routing_problem(self.terms)

@@ -126,7 +126,7 @@ class Term(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _fits_its_loss(cls, data: Any, handler: ModelWrapValidatorHandler[Term]) -> Term:
-        """Checks the term against its loss beside pydantic's checks, so that all mistakes come at once."""
+        """Check the term against its loss beside pydantic's checks, so that all mistakes come at once."""
         mistakes = list(_mistakes(data, list(cls.model_fields))) if isinstance(data, Mapping) else []
         errors = [_detail(mistake, data) for mistake in mistakes]
         try:

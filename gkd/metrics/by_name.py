@@ -55,7 +55,7 @@ METRICS: dict[str, Metric] = {
 
 
 def check_metric_name(name: str) -> None:
-    """Raises a UserError for an unknown name; imports nothing."""
+    """Raise a UserError for an unknown name; import nothing."""
     if name in entry_point_table(GROUP):
         plugin(GROUP, name, what=_WHAT, ours=METRICS)  # refuses a plug-in of one of gkd's own names
     elif name not in METRICS and not is_import_name(name):
@@ -83,7 +83,7 @@ def compute_metrics(
 
 
 def check_metrics(names: Sequence[str], num_classes: int, relation: LabelRelation | None) -> None:
-    """Tries metrics on two random images a class, before anything is trained; errors as of :func:`compute_metrics`."""
+    """Try metrics on two random images a class, before anything is trained; errors as of :func:`compute_metrics`."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(num_classes).repeat(2)
     logits = torch.randn(len(labels), num_classes, generator=generator)

@@ -27,8 +27,8 @@ def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, 
 
 
 def paired_bootstrap(
-    ours: Sequence[np.ndarray],
-    theirs: Sequence[np.ndarray],
+    method: Sequence[np.ndarray],
+    baseline: Sequence[np.ndarray],
     *,
     level: float = 0.95,
     draws: int = 2000,
@@ -40,13 +40,13 @@ def paired_bootstrap(
     so the interval is over the choice of images; the spread over seeds is the table's ± column.
 
     Args:
-        ours, theirs: one Bool ``[N]`` correctness array a seed, in the same order of seeds and images.
+        method, baseline: one Bool ``[N]`` correctness array a seed, in the same order of seeds and images.
 
     Returns:
         (difference, low, high) in percentage points.
     """
     # The mean over seeds of each image's difference is all that a draw of images needs.
-    gain = np.mean([a.astype(float) - b.astype(float) for a, b in zip(ours, theirs, strict=True)], axis=0)
+    gain = np.mean([a.astype(float) - b.astype(float) for a, b in zip(method, baseline, strict=True)], axis=0)
     generator = np.random.default_rng(seed)
     samples = np.array([gain[generator.integers(0, len(gain), len(gain))].mean() for _ in range(draws)])
     low, high = np.quantile(samples, [0.5 - level / 2, 0.5 + level / 2])

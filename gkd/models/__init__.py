@@ -176,7 +176,7 @@ def build_network(
 
 
 def check_network_name(name: str) -> None:
-    """Raises a UserError for an unknown name or a wide network of a depth that is not 6n + 4."""
+    """Raise a UserError for an unknown name or a wide network of a depth that is not 6n + 4."""
     if name in entry_point_table(GROUP):
         plugin(GROUP, name, what="network", ours=NETWORKS)  # refuses a name that gkd has too
     elif is_external(name):
@@ -186,7 +186,7 @@ def check_network_name(name: str) -> None:
 
 
 def check_network_options(name: str, options: Mapping[str, Any]) -> None:
-    """Raises a UserError for an unknown name, an option that the network lacks, or a wrong type."""
+    """Raise a UserError for an unknown name, an option that the network lacks, or a wrong type."""
     options = dict(options)
     check_head_kind(options.pop("head", "linear"))
     _check_extractors(options.pop(EXTRACTORS, 1))

@@ -19,7 +19,7 @@ _TOLERANCE = 1e-4  # of the largest value
 
 @torch.no_grad()
 def check_stages(network: nn.Module, image_shape: Sequence[int]) -> None:
-    """Refuses stages with other outputs than ``features`` on one random image ``[C, H, W]`` in eval mode.
+    """Refuse stages with other outputs than ``features`` on one random image ``[C, H, W]`` in eval mode.
 
     Neither the network nor the global generator is touched.
 

@@ -10,7 +10,7 @@ _WARM_UP = 40_000  # training steps after which the full rate is dropped; MetaOp
 
 
 class DropBlock(nn.Module):
-    """Drops squares of a map in train mode, more of them from step to step (Ghiasi, Lin, Le, NeurIPS 2018).
+    """Dropout of squares of a map in train mode, more of them from step to step (Ghiasi, Lin, Le, NeurIPS 2018).
 
     At training step n = 1, 2, ... the rate is r = rate · min(1, n / 40000). Each place where a square of b × b fits
     into a channel's map of H × W begins a dropped square with probability::

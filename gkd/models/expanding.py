@@ -152,7 +152,7 @@ def expanded(networks: Sequence[nn.Module]) -> ExpandedNetwork:
 
 
 def check_expandable(network: nn.Module) -> None:
-    """Refuses a network that cannot be given a further extractor.
+    """Refuse a network that cannot be given a further extractor.
 
     Raises:
         UserError: a head that is not linear, or a tapped embedding that is not what the head reads.

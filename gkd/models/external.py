@@ -35,7 +35,7 @@ def is_external(name: str) -> bool:
 
 
 def check_external_name(name: str) -> None:
-    """Raises a UserError for a name that torchvision or timm does not have; a user's module is not imported."""
+    """Raise a UserError for a name that torchvision or timm does not have; a user's module is not imported."""
     library, _, network = name.partition("/")
     if library == "timm":
         timm = _timm(name)
@@ -72,14 +72,14 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
     if library == "timm":
         keywords = {"pretrained": False, "num_classes": num_classes, "in_chans": in_channels}
         factory = _named(_timm(name).create_model, network)
-        module = call_factory(factory, name=name, what="network", given=keywords, options=options)
+        module = call_factory(factory, name=name, what="network", arguments=keywords, options=options)
     elif library == "torchvision":
         from torchvision.models import get_model
 
         more = {**_TORCHVISION_DEFAULTS.get(network, {}), **options}
         keywords = {"num_classes": num_classes, "weights": None}
         module = call_factory(
-            _named(get_model, network), name=name, what="network", given=keywords, options=more
+            _named(get_model, network), name=name, what="network", arguments=keywords, options=more
         )
         if in_channels != 3:
             _change_in_channels(module, in_channels, name)
@@ -89,7 +89,7 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
             factory = import_object(name, what="network")
         else:
             factory = load_plugin(GROUP, name, what="network")
-        module = call_factory(factory, name=name, what="network", given=keywords, options=options)
+        module = call_factory(factory, name=name, what="network", arguments=keywords, options=options)
     if not isinstance(module, nn.Module):
         raise UserError(
             f"The network {name!r} gave a {type(module).__name__}; it must return a torch.nn.Module.",
@@ -120,7 +120,7 @@ def _torchvision_names() -> list[str]:
 
 
 def _change_in_channels(module: nn.Module, in_channels: int, name: str) -> None:
-    """Changes the first convolution, which torchvision makes for three channels.
+    """Change the first convolution, which torchvision makes for three channels.
 
     For one channel the initial weights are summed over the channels, so that a grey image gives what the colour
     network gives on it in all three; for C channels they are repeated and scaled by 3 / C.

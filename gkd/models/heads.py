@@ -116,7 +116,7 @@ def new_head(kind: HeadKind, in_features: int, num_classes: int) -> Head:
 
 
 def check_head_kind(kind: Any) -> None:
-    """Raises a UserError for an unknown kind of head."""
+    """Raise a UserError for an unknown kind of head."""
     if kind not in HEAD_KINDS:
         raise UserError(unknown("head", str(kind), HEAD_KINDS), code="unknown-head")
 
@@ -198,7 +198,7 @@ def _sized(head: Head, num_classes: int) -> Head:
 
 
 def put_head(network: nn.Module, head: Head) -> None:
-    """Puts a head in the place of the network's, under the same name, and updates ``num_classes``.
+    """Put a head in the place of the network's, under the same name, and update ``num_classes``.
 
     Args:
         network: a gkd network or a tapped one; it is changed.
@@ -219,7 +219,7 @@ def put_head(network: nn.Module, head: Head) -> None:
 
 
 def set_head(network: nn.Module, module: nn.Module) -> None:
-    """Puts any module in the place of a network's head, under the same name.
+    """Put any module in the place of a network's head, under the same name.
 
     Raises:
         UserError: a network whose head is none of its modules.
@@ -238,7 +238,7 @@ def set_head(network: nn.Module, module: nn.Module) -> None:
 
 
 def replace_head(network: nn.Module, kind: HeadKind) -> None:
-    """Gives a network a freshly initialised head of a kind, for the same classes and under the same name.
+    """Give a network a freshly initialised head of a kind, for the same classes and under the same name.
 
     Raises:
         UserError: an unknown kind, or a network whose head is none of its modules.

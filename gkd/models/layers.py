@@ -71,7 +71,7 @@ def depthwise3x3(width: int, stride: int) -> nn.Conv2d:
 
 
 def kaiming_over_fan_out(network: nn.Module) -> None:
-    """Draws every convolution's weight from N(0, 2 / (k² · out)); He et al., 2015, over the fan out.
+    """Draw every convolution's weight from N(0, 2 / (k² · out)); He et al., 2015, over the fan out.
 
     BatchNorm starts at 1 and 0 by itself.
     """

@@ -42,7 +42,7 @@ def load_network(
     image_shape: Sequence[int] | None = None,
     section: str = "",
 ) -> Loaded:
-    """Builds a network from the header of a weight file and the arguments, and loads the weights strictly.
+    """Build a network from the header of a weight file and the arguments, and load the weights strictly.
 
     Arguments left out are taken from the header; the others must agree with it. A torch file has no header.
 

@@ -125,7 +125,7 @@ class ShuffleNetV1(nn.Module):
 
 
 class SplitBlock(nn.Module):
-    """Keeps one half of the channels; the other: 1×1 conv-BN-ReLU, 3×3 depthwise conv-BN, 1×1 conv-BN-ReLU; shuffle.
+    """One half of the channels kept; the other: 1×1 conv-BN-ReLU, 3×3 depthwise conv-BN, 1×1 conv-BN-ReLU; shuffle.
 
     Shapes: ``[B, width, H, W] -> [B, width, H, W]``.
     """

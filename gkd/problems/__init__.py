@@ -1,1 +1,1 @@
-"""Between whom: problems, class selections, and the task protocol."""
+"""Problems (between whom a method distils), class selections, and the base of a task."""

@@ -81,7 +81,7 @@ class Judging:
         return Verdict()
 
     def save(self, folder: Path, verdicts: Mapping[str, Verdict]) -> None:
-        """Writes further results, which tables compare later, into a run's folder.
+        """Write further results, which tables compare later, into a run's folder.
 
         Args:
             folder: the run's.

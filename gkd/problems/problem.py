@@ -79,7 +79,7 @@ class Problem:
         return replace(self, relation=relation)
 
     def check(self, plan: Plan) -> None:
-        """Refuses a plan that the problem does not allow, before anything is built.
+        """Refuse a plan that the problem does not allow, before anything is built.
 
         Raises:
             UserError: a method with rules for incremental steps; a subclass has others.
@@ -93,7 +93,7 @@ class Problem:
             )
 
     def check_student(self, student: nn.Module, method: Method) -> None:
-        """Refuses a newly built student with which a later problem would fail; here there is no later one."""
+        """Refuse a newly built student with which a later problem would fail; here there is no later one."""
 
     def finished(self, folder: Path) -> Self:
         """The problem as a finished run left it in its folder, to judge its student again."""

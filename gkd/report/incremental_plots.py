@@ -43,7 +43,7 @@ class Curve:
 
 
 def plot_curves(curves: Sequence[Curve], path: Path, *, title: str = "") -> Path:
-    """Plots the accuracy on the classes seen so far against their number, several runs in one picture.
+    """Plot the accuracy on the classes seen so far against their number, several runs in one picture.
 
     The legend gives each curve's average incremental accuracy, first step included.
 
@@ -100,7 +100,7 @@ def _draw_curve(axes: Any, curve: Curve, marker: str) -> None:
 
 
 def plot_matrix(matrix: Tensor, num_classes: Sequence[int], path: Path, *, title: str = "") -> Path:
-    """Plots the accuracy matrix as a heat map: a row for each trained step, a column for each step's classes.
+    """Plot the accuracy matrix as a heat map: a row for each trained step, a column for each step's classes.
 
     Args:
         matrix: float64 ``[T, K]`` in percent (see `gkd.incremental.accuracy_matrix`); cells without a
@@ -119,7 +119,7 @@ def plot_matrix(matrix: Tensor, num_classes: Sequence[int], path: Path, *, title
 
 
 def plot_matrices(matrices: Sequence[tuple[str, Tensor, Sequence[int]]], path: Path) -> Path:
-    """Plots accuracy matrices of several runs side by side, on one scale.
+    """Plot accuracy matrices of several runs side by side, on one scale.
 
     Args:
         matrices: (title, matrix, num_classes) of each run, as `plot_matrix` takes them.
@@ -184,6 +184,6 @@ def _draw_matrix(axes: Any, matrix: Tensor, num_classes: Sequence[int], title: s
 
 
 def _label_steps(axis: Any, labels: list[str]) -> None:
-    """Sets as many tick labels as fit, evenly spaced from the first on."""
+    """Set as many tick labels as fit, evenly spaced from the first on."""
     every = math.ceil(len(labels) / (2 * _MOST_NUMBERS))
     axis.set_ticks(range(0, len(labels), every), labels[::every])

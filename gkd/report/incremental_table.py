@@ -56,7 +56,7 @@ _COLUMNS = {
 
 
 def plot_run(folder: Path) -> Path:
-    """Draws ``curves.png``, the accuracy against the number of classes, and ``matrix.png`` into a run folder.
+    """Draw ``curves.png``, the accuracy against the number of classes, and ``matrix.png`` into a run folder.
 
     The matrix is that of the method's classifier: the head, or for iCaRL the nearest exemplar mean.
 
@@ -85,7 +85,7 @@ def plot_run(folder: Path) -> Path:
 
 
 def plot_cells(cells: Sequence[Cell], folder: Path) -> Path | None:
-    """Draws a grid's methods, each as the mean over its seeds, with the method's own classifier.
+    """Draw a grid's methods, each as the mean over its seeds, with the method's own classifier.
 
     ``curves.png`` has their curves over each other, ``matrices.png`` their accuracy matrices side by side.
 

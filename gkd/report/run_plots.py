@@ -34,7 +34,7 @@ def can_plot() -> bool:
 
 
 def plot_routing(folder: Path) -> Path:
-    """Plots the share of samples distilled at each spot, over the epochs and for each class in the last one.
+    """Plot the share of samples distilled at each spot, over the epochs and for each class in the last one.
 
     Args:
         folder: a run folder with ``metrics.jsonl`` and ``routing.json``.
@@ -60,7 +60,7 @@ def plot_routing(folder: Path) -> Path:
 
 
 def _draw_epochs(axes: Any, records: list[dict[str, Any]], last: list[str]) -> None:
-    """Draws a line for each spot, the last stage's first; broken between stages, whose policies differ."""
+    """Draw a line for each spot, the last stage's first; broken between stages, whose policies differ."""
     share_keys = (key for record in records for key in record if key.startswith("share/"))
     names = dict.fromkeys([*(f"share/{name}" for name in last), *share_keys])
     starts = [i for i, r in enumerate(records) if i == 0 or r["stage"] != records[i - 1]["stage"]]
@@ -88,7 +88,7 @@ def _draw_epochs(axes: Any, records: list[dict[str, Any]], last: list[str]) -> N
 
 
 def _draw_classes(axes: Any, last: dict[str, Any]) -> None:
-    """Draws a heat map with a row for each spot; classes from the most to the least distilled on average."""
+    """Draw a heat map with a row for each spot; classes from the most to the least distilled on average."""
     names, shares = list(last["shares"]), list(last["shares"].values())
     means = [
         fmean([share for share in of_class if share is not None] or [0.0])
@@ -113,7 +113,7 @@ def _draw_classes(axes: Any, last: dict[str, Any]) -> None:
 
 
 def plot_few_shot(folder: Path) -> Path:
-    """Plots accuracy per shot of a run's last student, and of its teacher, with 95 % intervals over episodes.
+    """Plot accuracy per shot of a run's last student, and of its teacher, with 95 % intervals over episodes.
 
     Args:
         folder: a run folder with ``episodes.json``.
@@ -141,7 +141,7 @@ def plot_few_shot(folder: Path) -> Path:
 
 
 def _draw_shots(axes: Any, accuracies: dict[str, dict[str, Tensor]], way: str, who: str, style: str) -> None:
-    """Draws a line for each classifier: accuracy against the number of shots."""
+    """Draw a line for each classifier: accuracy against the number of shots."""
     chosen = {
         int(setting.partition(" ")[2].removesuffix("-shot")): of_setting
         for setting, of_setting in accuracies.items()

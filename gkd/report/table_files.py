@@ -25,7 +25,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def write_table(folder: Path, rows: Sequence[Row], text: str, *, command: str) -> None:
-    """Writes ``table.md``, ``table.csv`` and ``table.json`` into a folder."""
+    """Write ``table.md``, ``table.csv`` and ``table.json`` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.md").write_text(f"{text}\nRegenerate with `{command}`.\n")
     (folder / "table.csv").write_text(to_csv(rows))

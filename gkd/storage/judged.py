@@ -152,7 +152,7 @@ class Correctness(BaseModel):
 
     @classmethod
     def of(cls, count: int, packed: Mapping[str, str]) -> Correctness:
-        """From packed texts by name: ``last``, ``best`` and those that begin with ``FROZEN``."""
+        """Make it of packed texts by name: ``last``, ``best`` and those that begin with ``FROZEN``."""
         return cls.model_validate({"count": count, **packed})
 
     @property

@@ -29,12 +29,12 @@ def content_of(record: BaseModel) -> dict[str, JsonValue]:
 
 
 def write_record(path: Path, record: BaseModel) -> None:
-    """Writes a record as a JSON file."""
+    """Write a record as a JSON file."""
     write_json(path, content_of(record))
 
 
 def read_record(path: Path, form: type[Record]) -> Record:
-    """Reads a file of ``write_record``, of this or an earlier version of gkd.
+    """Read a file of ``write_record``, of this or an earlier version of gkd.
 
     Args:
         path: of the file.

@@ -153,7 +153,7 @@ class Matrices(BaseModel):
 
     @classmethod
     def of(cls, facts: Mapping[str, object], by_answer: Mapping[str, AnswerMatrix]) -> Matrices:
-        """From the fields about the steps and the matrix of each classifier."""
+        """Make them of the fields about the steps and the matrix of each classifier."""
         return cls.model_validate({**facts, **by_answer})
 
     @property

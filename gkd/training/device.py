@@ -43,7 +43,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def use_threads(threads: int | None) -> int:
-    """Sets torch's CPU threads: ``threads``, else OMP_NUM_THREADS, else allowed CPUs // local ranks."""
+    """Set torch's CPU threads: ``threads``, else OMP_NUM_THREADS, else allowed CPUs // local ranks."""
     if threads is None:
         threads = int(os.environ.get("OMP_NUM_THREADS") or available_cpus())
     torch.set_num_threads(threads)

@@ -40,7 +40,7 @@ def fit(
     folder: Path | None,
     reporter: Reporter,
 ) -> tuple[State, State, Position]:
-    """Trains a student through a method's stages, from the last checkpoint in ``folder`` if any.
+    """Train a student through a method's stages, from the last checkpoint in ``folder`` if any.
 
     Args:
         student: freshly built from the seed; trained in place.
@@ -133,7 +133,7 @@ def _train_stage(
 
 
 def _write_routing(run: StageRun, folder: Path) -> None:
-    """Writes a routed stage's ``routing.json``: each class's share at each spot in the epoch just ended."""
+    """Write a routed stage's ``routing.json``: each class's share at each spot in the epoch just ended."""
     router = run.distiller.router
     if router is None:
         return
@@ -149,7 +149,7 @@ def _write_routing(run: StageRun, folder: Path) -> None:
 def _train_epoch(
     run: StageRun, checkpoints: Path | None, reporter: Reporter, interrupt: Interrupt, total_steps: int
 ) -> float:
-    """Runs the remaining steps of an epoch: forward, backward, step. Returns the last learning rate."""
+    """Run the remaining steps of an epoch: forward, backward, step; return the last learning rate."""
     position = run.position
     lr = 0.0
     run.distiller.train()
@@ -201,7 +201,7 @@ def one_step(
     settings: Settings,
     position: Position,
 ) -> tuple[float, float, int]:
-    """Tries a stage on one batch: forward, backward, optimiser step, twice (the first warms up).
+    """Try a stage on one batch: forward, backward, optimiser step, twice (the first warms up).
 
     Returns:
         Seconds of the second step, its loss, and the steps of an epoch.
@@ -223,7 +223,7 @@ def _stage_seed(seed: int, stage: int) -> int:
 
 
 def check_method(method: Method, student: nn.Module, teacher: Teacher | None, problem: Problem) -> None:
-    """Refuses a method that does not fit the networks' outputs or the labels, before anything is trained.
+    """Refuse a method that does not fit the networks' outputs or the labels, before anything is trained.
 
     Raises:
         UserError: no teacher for a term that reads one, a head without the cosines that a term reads, a spot that a

@@ -30,7 +30,7 @@ class Meter:
         self._latch = torch.full((), -1, dtype=torch.int64, device=device)
 
     def add(self, losses: Mapping[str, Tensor], step: int) -> None:
-        """Adds one step's 0-dim values; ``step`` is the global step that the latch reports."""
+        """Add one step's 0-dim values; ``step`` is the global step that the latch reports."""
         if not self.names:
             # Terms before their sum, so that the latch names the term that broke first.
             self.names = sorted(losses, key=lambda name: (name == "loss", name))
@@ -43,7 +43,7 @@ class Meter:
         self.count += 1
 
     def check(self) -> None:
-        """Raises Diverged where a value was not finite; waits for the device."""
+        """Raise Diverged where a value was not finite; wait for the device."""
         latched = int(self._latch)
         if latched >= 0:
             step, position = divmod(latched, len(self.names))
@@ -77,7 +77,7 @@ class MetricsFile:
         self.path = path
 
     def cut_back(self, step: int) -> None:
-        """Removes every record after the global step, and a last line that a kill left half-written."""
+        """Remove every record after the global step, and a last line that a kill left half-written."""
         lines = [json.dumps(record) for record in self.read() if record["step"] <= step]
         aside = self.path.with_name(f".{self.path.name}.tmp")
         aside.write_text("".join(f"{line}\n" for line in lines))

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 
 class Reporter:
-    """Shows progress: a bar on a terminal, a plain line every few seconds elsewhere.
+    """Progress as a user sees it: a bar on a terminal, a plain line every few seconds elsewhere.
 
     Args:
         console: where to write.
@@ -44,12 +44,12 @@ class Reporter:
             self._bar.stop()
 
     def step(self, done: int, total: int) -> None:
-        """Shows that ``done`` of ``total`` steps are done; cheap enough to call at every step."""
+        """Show that ``done`` of ``total`` steps are done; cheap enough to call at every step."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total)
 
     def epoch(self, record: Mapping[str, Any], *, last: bool) -> None:
-        """Shows a finished epoch; ``record`` is its line of metrics.jsonl."""
+        """Show a finished epoch; ``record`` is its line of metrics.jsonl."""
         note = f"{record['stage']} {record['epoch']}/{record['epochs']}  loss {record['loss']:.4f}"
         note += "".join(
             f"  {name.removeprefix('validation/')} {record[name]:.2f}"

@@ -29,7 +29,7 @@ State = dict[str, Tensor]
 
 @dataclass
 class Position:
-    """Where a run is: counted in whole stages, epochs of the stage and steps of the epoch."""
+    """The position of a run: counted in whole stages, epochs of the stage and steps of the epoch."""
 
     stage: int = 0
     epoch: int = 0
@@ -104,7 +104,7 @@ class StageRun:
         return time.monotonic() - self.saved > self.settings.checkpoint_seconds
 
     def spend(self) -> None:
-        """Adds the training time since the clock was read to the position."""
+        """Add the training time since the clock was read to the position."""
         now = time.monotonic()
         self.position.seconds += now - self.clock
         self.clock = now
@@ -118,7 +118,7 @@ class StageRun:
         return self.teacher_views.epoch(epoch, start, spots, self.batches)
 
     def inherit(self, before: StageRun) -> None:
-        """Takes over the previous stage's trained adapters of the same terms at the same spots."""
+        """Take over the previous stage's trained adapters of the same terms at the same spots."""
         for name, adapter in self.distiller.adapters.items():
             term, other = self.stage.terms[name], before.stage.terms.get(name)
             if other is None or (term.loss, term.at, term.head) != (other.loss, other.at, other.head):
@@ -131,7 +131,7 @@ class StageRun:
                 adapter.load_state_dict(state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restores the state that the checkpoint holds; training continues bit for bit."""
+        """Restore the state that the checkpoint holds; training continues bit for bit."""
         self.distiller.load_state_dict(checkpoint.weights["distiller"])
         self.best = checkpoint.weights["best"]
         self.optimiser.load_state_dict(checkpoint.state["optimiser"])
@@ -141,7 +141,7 @@ class StageRun:
             torch.cuda.set_rng_state(checkpoint.state["generators"]["device"])
 
     def save(self, parent: Path | None) -> None:
-        """Writes a checkpoint of this moment, where there is a folder; refuses where anything is not finite."""
+        """Write a checkpoint of this moment, where there is a folder; refuse where anything is not finite."""
         self.meter.check()
         for name, values in self.distiller.state_dict().items():
             if not bool(torch.isfinite(values).all()):

@@ -78,7 +78,7 @@ def test_what_cannot_be_imported_is_a_sentence(name: str, code: str) -> None:
 def test_what_a_factory_raises_is_a_sentence() -> None:
     factory = import_object("imported_here:breaks", what="network")
     with refused("build-failed") as e:
-        call_factory(factory, name="x", what="network", given={"num_classes": 2}, options={})
+        call_factory(factory, name="x", what="network", arguments={"num_classes": 2}, options={})
     assert "\n" not in str(e.value)
     with refused("keyword-missing"):
-        call_factory(lambda: 0, name="x", what="network", given={"num_classes": 2}, options={})
+        call_factory(lambda: 0, name="x", what="network", arguments={"num_classes": 2}, options={})

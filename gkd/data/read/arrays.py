@@ -23,7 +23,7 @@ DIGITS = [str(digit) for digit in range(10)]
 
 
 class Reader(Protocol):
-    """Reads one split of a data set; the arguments are those of :func:`gkd.data.load_images`."""
+    """A reader of one split of a data set; the arguments are those of :func:`gkd.data.load_images`."""
 
     def __call__(
         self,

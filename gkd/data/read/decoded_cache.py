@@ -55,7 +55,7 @@ def read_cached(key: str, name: str) -> ImageSet | None:
 
 
 def write_cached(key: str, images: ImageSet) -> None:
-    """Caches an image set under ``key``; if it cannot be written, only warns."""
+    """Cache an image set under ``key``; if it cannot be written, only warn."""
     about = json.dumps({"classes": images.space.names, "files": images.files})
     metadata = {"about": about, "checksum": _checksum(images, about)}
     assert isinstance(images.images, Tensor), "images on disk are not cached"
@@ -73,7 +73,7 @@ def read_fact(key: str) -> str | None:
 
 
 def write_fact(key: str, text: str) -> None:
-    """Caches an ASCII word under ``key``; if it cannot be written, only warns."""
+    """Cache an ASCII word under ``key``; if it cannot be written, only warn."""
     content = f"{text} {_fact_checksum(key, text)}\n"
     _keep(f"{key}.txt", lambda path: path.write_text(content, encoding="ascii"))
 

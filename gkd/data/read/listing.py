@@ -176,7 +176,7 @@ def first_file(listing: Listing) -> str:
 
 
 def check_like(image: np.ndarray, path: str, first: np.ndarray, first_path: str, label: str) -> None:
-    """Refuses an image of another size or other channels than the first.
+    """Refuse an image of another size or other channels than the first.
 
     Args:
         image, first: uint8 ``[H, W]`` or ``[H, W, 3]``, as :func:`gkd.data.image_files.decode` gives them.

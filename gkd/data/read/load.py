@@ -25,7 +25,7 @@ _WHAT = "data set"
 
 
 def check_dataset_name(name: str) -> None:
-    """Raises a UserError for a name that is in no table and not ``pkg.module:factory``; imports nothing."""
+    """Raise a UserError for a name that is in no table and not ``pkg.module:factory``; import nothing."""
     if name in entry_point_table(GROUP):
         plugin(GROUP, name, what=_WHAT, ours=DATASETS)  # refuses the name of a built-in data set
     elif name not in DATASETS and not is_import_name(name):
@@ -104,7 +104,7 @@ def load_images(
         factory = (
             import_object(name, what=_WHAT) if is_import_name(name) else load_plugin(GROUP, name, what=_WHAT)
         )
-        dataset = call_factory(factory, name=name, what=_WHAT, given=arguments, options={})
+        dataset = call_factory(factory, name=name, what=_WHAT, arguments=arguments, options={})
         return from_dataset(dataset, channels=channels, image_size=image_size, fit=fit, name=name)
     if split == "validation":
         raise UserError(

@@ -25,11 +25,11 @@ class _Assignment:
         self._seen: dict[str, str] = {}
 
     def classes(self, split: str, names: list[str]) -> None:
-        """Declares a split's classes, in the order of their columns."""
+        """Declare a split's classes, in the order of their columns."""
         self.splits[split] = {name: [] for name in names}
 
     def add(self, path: str, split: str, name: str, list_file: str) -> None:
-        """Puts an image in a class; ``list_file`` is the text file that lists it."""
+        """Put an image in a class; ``list_file`` is the text file that lists it."""
         label = self.tree.label
         if path not in self.tree.stamps:
             raise UserError(

@@ -29,7 +29,7 @@ def from_dataset(
     fit: Fit = "stretch",
     name: str = "dataset",
 ) -> ImageSet:
-    """Reads every item of a data set once, in order, into memory.
+    """Read every item of a data set once, in order, into memory.
 
     Args:
         dataset: has ``len()``, items that begin with (image, label), and the labels of all items in
