@@ -29,6 +29,7 @@ _PASSING = tuple(
         r"Error while \w+ header: [^).;]*": "Error while …",
         r"Did you mean \S+ or .*?\?": "Did you mean …?",
         r"Allowed: (?:[^,]+, ){8,}.+?\.(?= |$)": "Allowed: ….",
+        r"Methods that work here: .+?\.(?= |$)": "Methods that work here: ….",
     }.items()
 )
 

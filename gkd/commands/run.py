@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from gkd.commands.evaluate import evaluate_run
+from gkd.config.identity import forget_files
 from gkd.config.layers import Layer
 from gkd.config.load import load
 from gkd.config.resolve import Resolved, override_layers, resolve
@@ -86,22 +87,32 @@ def run_config(config: str | Path | Mapping[str, Any], **overrides: Any) -> Outc
     """
     words = [f"{key}={json.dumps(value)}" for key, value in _dotted(overrides)]
     if isinstance(config, Mapping):
+        forget_files()
         resolved = resolve("experiment", [Layer("experiment", dict(config)), *override_layers(words)])
     else:
         resolved = load(config, words)
     summary, _ = run(resolved, Console(quiet=True))
     folder, section = run_folder(resolved), resolved.experiment.student
     loaded = {which: load_network(folder / file, network=section.network) for which, file in WEIGHTS.items()}
-    judged = {"test/last": summary.last.accuracy, "test/best": summary.best.accuracy}
     metadata = loaded["last"].metadata
     return Outcome(
         student=loaded["last"].network.eval(),
         best=loaded["best"].network.eval(),
-        metrics=judged,
+        metrics=_metrics(summary),
         mean=metadata.mean or (),
         std=metadata.std or (),
         folder=folder,
     )
+
+
+def _metrics(summary: RunSummary) -> dict[str, float]:
+    """The numbers of an ``Outcome``: those of ``fit``, and the run's own ``evaluate.metrics``."""
+    best = {"validation": summary.best.validation, "epoch": summary.best.epoch}
+    metrics = {name: float(value) for name, value in best.items() if value is not None}
+    for which, judged in (("last", summary.last), ("best", summary.best)):
+        metrics[f"test/{which}"] = judged.accuracy
+        metrics |= {f"test/{which}/{name}": value for name, value in judged.metrics.items()}
+    return metrics
 
 
 def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -78,6 +78,8 @@ def _plugin_file(name: str, shipped: Mapping[str, Path]) -> Path:
     where = f"The method {name!r} of the package {distribution(point)}"
     try:
         spec = find_spec(point.value)
+    except UserError:
+        raise  # what a parent package itself does with gkd
     except Exception as error:
         raise UserError(
             f"{where}: {point.value} cannot be found: {told(error)}", code="plugin-package-missing"

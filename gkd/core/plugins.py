@@ -60,6 +60,8 @@ def load_plugin(group: str, name: str, *, what: str, ours: Container[str] = ()) 
     point = plugin(group, name, what=what, ours=ours)
     try:
         return point.load()
+    except UserError:
+        raise  # what the module itself does with gkd
     except Exception as error:
         raise UserError(
             f"The {what} {name!r} of the package {distribution(point)} cannot be imported from {point.value}: "

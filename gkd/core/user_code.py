@@ -67,6 +67,8 @@ def import_attribute(name: str, *, what: str) -> Any:
     importlib.invalidate_caches()  # the file may have been written by this very process
     try:
         module: Any = importlib.import_module(module_name)
+    except UserError:
+        raise  # what the module itself does with gkd
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and _is_part(error.name, module_name):
             raise UserError(

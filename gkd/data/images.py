@@ -35,7 +35,7 @@ class ImageSet:
             it sees ``images``.
 
     Raises:
-        ValueError: shapes or dtypes other than these.
+        UserError: shapes or dtypes other than these.
     """
 
     images: Pixels
@@ -50,15 +50,23 @@ class ImageSet:
             if not isinstance(pixels, Tensor):
                 continue
             if pixels.dtype != torch.uint8 or pixels.dim() != 4:
-                raise ValueError(
-                    f"images must be uint8 [N, C, H, W], not {pixels.dtype} {list(pixels.shape)}"
+                raise UserError(
+                    f"The images of {self.name} are {pixels.dtype} {list(pixels.shape)}; give uint8 [N, C, H, W] from "
+                    "0 to 255.",
+                    code="not-pixels",
                 )
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(f"labels must be int64 [N], not {self.labels.dtype} {list(self.labels.shape)}")
-        if self.files is not None and len(self.files) != len(self.images):
-            raise ValueError(f"{len(self.files)} file names for {len(self.images)} images")
-        if self.teacher_images is not None and len(self.teacher_images) != len(self.images):
-            raise ValueError(f"{len(self.teacher_images)} teacher images for {len(self.images)} images")
+            raise UserError(
+                f"The labels of the {len(self.images)} images of {self.name} are {self.labels.dtype} "
+                f"{list(self.labels.shape)}; give int64 [N], a label for each.",
+                code="not-labels",
+            )
+        for what, parts in (("file names", self.files), ("teacher images", self.teacher_images)):
+            if parts is not None and len(parts) != len(self.images):
+                raise UserError(
+                    f"{self.name} has {len(self.images)} images and {len(parts)} {what}; give one for each.",
+                    code="other-count",
+                )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.network import Network
 from gkd.data import ImageSet, from_dataset, split_validation
 from gkd.distill.teacher import Teacher
+from gkd.experiment.environment import environment
 from gkd.experiment.judge import judge
 from gkd.experiment.sources import rounded_statistics
 from gkd.methods.method import Method, require
@@ -29,7 +31,10 @@ from gkd.methods.optimiser import Optimiser
 from gkd.methods.stage import Stage
 from gkd.methods.terms import Term
 from gkd.models.taps import tap
+from gkd.problems.plan import Plan, PlannedNetwork
 from gkd.problems.problem import Problem, Source
+from gkd.storage.json_files import read_json, write_json
+from gkd.storage.run_files import FIT
 from gkd.training.device import choose_device, choose_dtype
 from gkd.training.loop import fit as train
 from gkd.training.predictions import student_outputs
@@ -47,7 +52,8 @@ class Outcome:
         student: the network of the last epoch, in eval mode on the CPU or the training device.
         best: that of the epoch which validation chose.
         metrics: ``last`` and ``best`` accuracy in percent on the test images (``test/last``, ``test/best``), where
-            there are any; ``validation``, the best value there; ``epoch``, its epoch.
+            there are any, and of a config's ``evaluate.metrics`` (``test/last/NAME``); ``validation``, the best value
+            there; ``epoch``, its epoch.
         mean, std: the input normalisation that the networks were trained under, per channel, in [0, 1] pixel units.
         folder: where the run is saved; None where nothing was written.
     """
@@ -97,8 +103,9 @@ def fit(
         augment: as ``data.augment`` in a config, such as ``crop-flip``.
         optimiser: keys of every stage's optimiser, such as ``{"lr": 0.01}``.
         device, precision: as ``run.device`` and ``run.precision`` in a config.
-        folder: where checkpoints and ``metrics.jsonl`` go, so that the same call continues what was interrupted;
-            None writes nothing.
+        folder: where checkpoints and ``metrics.jsonl`` go, so that the same call continues what was interrupted,
+            from the weights there, whatever the student starts from; a call with other arguments is refused. None
+            writes nothing.
 
     Raises:
         UserError: images, networks or a method that do not fit each other; nothing was trained.
@@ -119,14 +126,18 @@ def fit(
     require(plan, None if guide is None else relation, shipped_methods)
     images = Source(train_images, chosen, judged)
     problem = Problem("student", relation, images, images)
-    size = data.batch_size if batch_size is None and isinstance(data, DataLoader) else batch_size
+    problem.check(Plan("gkd.fit", plan, PlannedNetwork(type(student).__name__)))
+    if batch_size is None:
+        batch_size = (data.batch_size if isinstance(data, DataLoader) else None) or 64
     settings = settings_for(
-        mean, std, seed=seed, batch_size=size or 64, augment=augment, device=device, precision=precision
+        mean, std, seed=seed, batch_size=batch_size, augment=augment, device=device, precision=precision
     )
     network.to(settings.device, memory_format=torch.channels_last)
     if guide is not None:
         guide.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     target = None if folder is None else Path(folder)
+    if target is not None:
+        _begin(target, _facts(network, guide, problem, plan, plan.epochs(epochs), settings))
     with Reporter(Console(quiet=True), "fit") as reporter:
         last, best, position = train(
             network, guide, problem, plan, plan.epochs(epochs), settings, target, reporter
@@ -143,6 +154,50 @@ def fit(
     return Outcome(networks["last"], networks["best"], metrics, mean, std, target)
 
 
+def _facts(
+    student: nn.Module,
+    teacher: Teacher | None,
+    problem: Problem,
+    method: Method,
+    epochs: Mapping[str, int],
+    settings: Settings,
+) -> dict[str, Any]:
+    """Everything that the bits of a run depend on, but for the student's weights, by the name of its argument."""
+    machine = environment(torch.get_num_threads(), settings.device, settings.dtype)
+    shapes = [(name, list(value.shape)) for name, value in student.state_dict().items()]
+    return {
+        "student": _short_hash(repr(shapes)),
+        "teacher": None if teacher is None else _short_hash(teacher.outputs_key()),
+        "data": problem.student.train.fingerprint(),
+        "validation": problem.student.validation.fingerprint(),
+        "method": _short_hash(method.model_dump_json()),
+        "epochs": dict(epochs),
+        "seed": settings.seed,
+        "batch_size": settings.batch_size,
+        "augment": settings.augment,
+        **{key: machine[key] for key in ("versions", "threads", "device", "precision")},
+    }
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _begin(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Note what a run depends on in its folder, or refuse to continue one there that depends on something else."""
+    path = folder / FIT
+    if path.is_file():
+        held = read_json(path, keys=facts)
+        others = [name for name, value in facts.items() if held[name] != value]
+        if others:
+            raise UserError(
+                f"{folder} holds a run that differs from this call in {', '.join(others)}; repeat the call that began "
+                "it, or give another folder.",
+                code="other-run",
+            )
+    write_json(path, facts)
+
+
 def settings_for(
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -153,7 +208,16 @@ def settings_for(
     device: str,
     precision: str,
 ) -> Settings:
-    """Training settings with this normalisation of the input; the other arguments are those of `fit`."""
+    """Training settings with this normalisation of the input; the other arguments are those of `fit`.
+
+    Raises:
+        UserError: a number out of range, or a device or precision that there is not.
+    """
+    for name, number, least in (("seed", seed, 0), ("batch_size", batch_size, 1)):
+        if number < least:
+            raise UserError(
+                f"{name}={number} is out of range; use {least} or more.", code="number-out-of-range"
+            )
     place = choose_device(device)
     return Settings(
         seed=seed, batch_size=batch_size, augment=augment, mean=mean, std=std, device=place,
@@ -165,13 +229,14 @@ def image_set(data: Images, name: str) -> ImageSet:
     """Images in any form that ``fit`` takes, as an ImageSet.
 
     Raises:
-        UserError: no such data set, or one whose items change from one reading to the next.
+        UserError: no data set of images and labels, or one whose items change from one reading to the next.
     """
     if isinstance(data, ImageSet):
         return data
     dataset: Any = data.dataset if isinstance(data, DataLoader) else data
     for number in range(min(len(dataset), 4) if hasattr(dataset, "__len__") else 0):
-        if not _equal(dataset[number][0], dataset[number][0]):
+        first, again = dataset[number], dataset[number]
+        if isinstance(first, (tuple, list)) and first and not _equal(first[0], again[0]):
             raise UserError(
                 f"Item {number} of {name} is another image each time it is read; leave random transforms out, and "
                 "augment by augment='crop-flip' or another name of `gkd ls augmentations`.",
@@ -193,7 +258,10 @@ def method_of(
     elif not isinstance(method, Method):
         if epochs is None:
             raise UserError("Terms alone say no length; give epochs.", code="epochs-missing")
-        stage = Stage(epochs=epochs, terms=dict(method))
+        try:
+            stage = Stage(epochs=epochs, terms=dict(method))
+        except ValidationError as error:
+            raise UserError(sentences(error, Stage, "method"), code="invalid-method") from None
         method = Method(name="terms", paper="", summary="terms of the caller's", stages={"distil": stage})
     if not optimiser:
         return method

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gkd.core.errors import UserError
 from gkd.distill.teacher import Teacher
 from gkd.incremental.answers import Answers, step_answers
 from gkd.incremental.growing import frozen_columns, grow_student, put_back
@@ -93,8 +94,8 @@ def train_step(
         teacher: of the classes before; None takes a copy of the network as it was before it grew.
 
     Raises:
-        ValueError: a step that starts afresh, by a method that needs a teacher, without one.
-        UserError: a student that cannot grow, or a term that does not fit the networks.
+        UserError: a step that starts afresh, by a method that needs a teacher, without one; a student that
+            cannot grow, or a term that does not fit the networks.
         Interrupted: a signal asked to stop; everything is saved.
     """
     started = time.monotonic()
@@ -107,7 +108,11 @@ def train_step(
     if not method.needs_teacher:
         teacher = None
     elif teacher is None and step.fresh:
-        raise ValueError("a step that starts afresh needs its teacher")
+        raise UserError(
+            f"The student of step {step.number + 1} is a new network, which is taught by the one before; give it as "
+            "the teacher.",
+            code="needs-teacher",
+        )
     elif teacher is None:
         teacher = _copy_as_teacher(network, problem, settings)
     student = network if first or step.fresh else grow_student(network, problem.step, method.growth, settings)

@@ -53,6 +53,14 @@ def exemplars_per_class(
     return memory_total // num_classes if memory_total is not None else memory_per_class or 0
 
 
+def check_selection(name: str) -> None:
+    """Raise a UserError for a name that is not in ``SELECTIONS``."""
+    if name not in SELECTIONS:
+        raise UserError(
+            unknown("selection of exemplars", name, SELECTIONS), code="unknown-selection-of-exemplars"
+        )
+
+
 @dataclass(frozen=True)
 class Memory:
     """Exemplars of the classes seen so far.
@@ -157,10 +165,7 @@ def choose_exemplars(
         UserError: an unknown selection, a class without an image, or embeddings that are not finite.
         ValueError: a selection that needs embeddings without them, or not one for each sample.
     """
-    if selection not in SELECTIONS:
-        raise UserError(
-            unknown("selection of exemplars", selection, SELECTIONS), code="unknown-selection-of-exemplars"
-        )
+    check_selection(selection)
     samples = torch.arange(len(images)) if samples is None else samples.cpu()
     rows_of = torch.empty(0) if embedding is None else embedding
     if selection != "random" and len(rows_of) != len(samples):

@@ -10,7 +10,7 @@ from torch import Tensor
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet
-from gkd.incremental.memory import Memory, choose_exemplars, exemplars_per_class, samples_of
+from gkd.incremental.memory import Memory, check_selection, choose_exemplars, exemplars_per_class, samples_of
 from gkd.incremental.scenario import Steps, seen_classes
 
 
@@ -22,11 +22,18 @@ class Rehearsal:
         memory_total, memory_per_class: the budget, one of them (``gkd.incremental.memory.exemplars_per_class``) or
             none.
         selection: ``herding``, ``closest`` or ``random``.
+
+    Raises:
+        UserError: both budgets, one below 1, or an unknown selection.
     """
 
     memory_total: int | None = None
     memory_per_class: int | None = None
     selection: str = "herding"
+
+    def __post_init__(self) -> None:
+        check_selection(self.selection)
+        self.per_class(1)
 
     def per_class(self, num_classes: int) -> int:
         """Exemplars of each class when so many have been seen; 0 without a memory."""
@@ -50,6 +57,9 @@ class Step:
         base_epochs: epochs of step 0 instead of ``run.epochs``.
         memory: exemplars of the classes of the steps before.
         held_out: int64 ``[n]``, numbers of images that no stage trains on (`hold_out`).
+
+    Raises:
+        UserError: a number that is none of the steps'.
     """
 
     number: int
@@ -61,6 +71,13 @@ class Step:
     base_epochs: int | None = None
     memory: Memory = field(default_factory=lambda: Memory({}))
     held_out: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number < len(self.steps):
+            raise UserError(
+                f"There is no step {self.number} among {len(self.steps)}, which are numbered from 0.",
+                code="no-such-step",
+            )
 
     @property
     def new(self) -> tuple[str, ...]:

@@ -87,8 +87,9 @@ class Problem:
         method = plan.method
         if method.after:
             raise UserError(
-                f"The method {method.name!r} ends every incremental step by {' and '.join(method.after)}, but the task "
-                f"{plan.task} has no steps; use task.name=incremental, or do without by method.after=[].",
+                f"The method {method.name!r} ends every incremental step by {' and '.join(method.after)}, but "
+                f"{plan.task} has no steps; use a task that has (from Python: gkd.incremental.learn_step), or do "
+                "without by method.after=[].",
                 code="needs-steps",
             )
 

@@ -9,6 +9,7 @@ EPISODES = "episodes.json"  # in a run folder: the right answers of each network
 MATRIX = "matrix.json"  # in a run folder: the accuracy matrices and the numbers derived from them
 STEPS = "steps"  # in a run folder: a folder for each step, named by its number from 1
 PROBLEMS = "problems"  # in the folder of a run of several problems: a folder for each, numbered from 1
+FIT = "fit.json"  # in the folder of a run from Python: what its bits depend on
 ROUTING = "routing.json"  # in a run folder: where routed distillation took place
 SUMMARY = "summary.json"  # in a run's or a step's folder: its results, written when it has finished
 CORRECT = "correct.json"  # in a run folder: which test images its students get right

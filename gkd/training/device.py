@@ -7,7 +7,7 @@ import os
 import torch
 
 from gkd.core.cpus import available_cpus
-from gkd.core.errors import UserError
+from gkd.core.errors import UserError, unknown
 
 
 def choose_device(name: str) -> torch.device:
@@ -34,8 +34,11 @@ def choose_device(name: str) -> torch.device:
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The dtype of ``run.precision``; ``auto`` takes bf16 where the device supports it, else float32."""
+    dtypes = {"float32": torch.float32, "bf16": torch.bfloat16}
+    if precision in dtypes:
+        return dtypes[precision]
     if precision != "auto":
-        return torch.bfloat16 if precision == "bf16" else torch.float32
+        raise UserError(unknown("precision", precision, ["auto", *dtypes]), code="unknown-precision")
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -27,6 +27,9 @@ def _modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "imported_here.py").write_text(MODULE)
     (tmp_path / "breaks_at_once.py").write_text("import math\n1 / 0\n")
+    (tmp_path / "refused_by_gkd.py").write_text(
+        "import gkd.distill.inputs as i\ni.add_provider('labels', None, None)\n"
+    )
     (tmp_path / "needs_more.py").write_text("import a_module_that_is_nowhere\n")
 
 
@@ -66,6 +69,7 @@ def test_the_form_of_a_name(name: object, expected: bool) -> None:
             "breaks_at_once:make",
             "import-failed",
         ),
+        ("refused_by_gkd:make", "provider-twice"),
         ("imported_here:Nestet", "unknown-name"),
         ("imported_here:NUMBER", "not-a-callable"),
     ],

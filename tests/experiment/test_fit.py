@@ -87,6 +87,24 @@ def test_a_folder_keeps_what_was_done(make_set: MakeSet, tmp_path: Path) -> None
     assert same(whole.student, written.student)
 
 
+def test_a_folder_is_continued_by_the_call_that_began_it_alone(make_set: MakeSet, tmp_path: Path) -> None:
+    train, folder = make_set(NAMES, 64), tmp_path / "run"
+    guided = {"method": "kd", "teacher": network(1), "folder": folder, **WORDS}
+    whole = gkd.fit(network(), train, **guided)
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    wide = build_network("resnet8x4", num_classes=len(NAMES), in_channels=1)
+    others = [
+        {"seed": 1}, {"epochs": 5}, {"batch_size": 8}, {"augment": "crop-flip"}, {"optimiser": {"lr": 0.01}},
+        {"method": "student"}, {"teacher": network(2)}, {"data": make_set(NAMES, 63)}, {"student": wide},
+        {"validation": make_set(NAMES, 12, seed=4)}, {"precision": "bf16"},
+    ]  # fmt: skip
+    for other in others:
+        with refused("other-run"):
+            gkd.fit(**{"student": network(), "data": train, **guided, **other})
+    assert kept == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert same(whole.student, gkd.fit(network(), train, **guided, test=make_set(NAMES, 9)).student)
+
+
 def test_terms_are_a_method_of_one_stage(make_set: MakeSet) -> None:
     train = make_set(NAMES, 64)
     terms = {"cross_entropy": gkd.Term(loss="cross_entropy"), "pkt": gkd.Term(loss="pkt", weight=10)}
@@ -116,6 +134,17 @@ def test_mistakes_are_named(make_set: MakeSet) -> None:
         gkd.fit(network(), train, "sp", **WORDS)
     with refused("other-classes"):
         gkd.fit(network(), make_set(NAMES[:3], 30), "student", **WORDS)
+    with refused("needs-steps"):
+        gkd.fit(network(), train, "wa", teacher=network(1), **WORDS)
+    for words in ({"seed": -1}, {"batch_size": 0}):
+        with refused("number-out-of-range"):
+            gkd.fit(network(), train, "student", **{**WORDS, **words})
+    with refused("unknown-precision"):
+        gkd.fit(network(), train, "student", **{**WORDS, "precision": "fp8"})
+    with refused("invalid-method"):
+        gkd.fit(network(), train, {"kd": "x"}, **WORDS)  # type: ignore[dict-item]
+    with refused("labels-missing"):
+        gkd.fit(network(), [1, 2, 3], "student", **WORDS)  # type: ignore[arg-type]
     with refused("invalid-optimiser"):
         gkd.fit(network(), train, "student", **{**WORDS, "optimiser": {"lrr": 1}})
     with pytest.raises(ValueError, match="Did you mean 'refilled'"):  # a UserError is one
@@ -129,7 +158,7 @@ def test_run_is_gkd_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert first.folder is not None
     assert first.folder.name == "seed3"
     assert not first.student.training
-    assert set(first.metrics) == {"test/last", "test/best"}
+    assert set(first.metrics) == {"validation", "epoch", "test/last", "test/best"}
     with refused("invalid-config"):
         gkd.run("quickstart", run={"epoch": 2})
     sections = {

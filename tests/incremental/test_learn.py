@@ -1,4 +1,4 @@
-"""train_step from Python: networks, images and options, no config and no folder."""
+"""train_step from Python: networks, images and options, no config and no folder; a method without its teacher."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from gkd.config.shipped import load_method
+from gkd.config.shipped import load_method, shipped_methods
 from gkd.data import ImageSet
-from gkd.incremental.learn import Learnt, train_step
+from gkd.incremental.learn import Learnt, train_step, without_teacher
 from gkd.incremental.memory import Memory
-from gkd.incremental.problem import IncrementalProblem, as_incremental, step_problems
+from gkd.incremental.problem import IncrementalProblem, step_problems
 from gkd.incremental.scenario import class_steps
 from gkd.incremental.step import Rehearsal
 from gkd.models import build_network
-from gkd.problems.problem import Problem, Source
+from gkd.problems.problem import Source
 from gkd.training.progress import Reporter
 from gkd.training.settings import Settings
+from tests.config_helpers import IN_EPISODES, two_stages
+from tests.refusals import refused
 
+METHODS = shipped_methods()
 SETTINGS = Settings(
     seed=0, batch_size=16, augment="none", mean=(0.5,), std=(0.25,), device=torch.device("cpu"),
     dtype=torch.float32,
@@ -70,10 +73,36 @@ def test_three_steps_from_python(steps: list[IncrementalProblem]) -> None:
 
 def test_a_step_that_starts_afresh_wants_its_teacher(steps: list[IncrementalProblem]) -> None:
     fresh = replace(steps[1], step=replace(steps[1].step, fresh=True))
-    with pytest.raises(ValueError, match="starts afresh needs its teacher"):
+    with refused("needs-teacher"):
         learn(fresh, network(4), "lwf")
 
 
-def test_another_problem_is_no_step(make_problem: Callable[..., Problem]) -> None:
-    with pytest.raises(TypeError, match="no incremental step"):
-        as_incremental(make_problem("ab", "ab"))
+@pytest.mark.parametrize("name", METHODS)
+def test_what_remains_of_a_method_without_a_teacher(name: str) -> None:
+    method = METHODS[name]
+    first = without_teacher(method)
+    assert not first.needs_teacher
+    assert first.trains_head or name in IN_EPISODES
+    for stage_name, stage in first.stages.items():
+        whole = method.stages[stage_name]
+        assert stage.optimiser == whole.optimiser
+        assert stage.data != "balanced-memory"
+        kept = {
+            key: term
+            for key, term in whole.terms.items()
+            if not term.needs_teacher and term.head != "auxiliary"
+        }
+        assert stage.terms == (kept or stage.terms)
+    if not method.needs_teacher and name != "der":
+        assert first.stages == method.stages
+
+
+def test_a_first_step_is_cross_entropy_where_nothing_else_remains() -> None:
+    alone = two_stages(terms={"sp": {}})
+    alone = alone.model_copy(update={"stages": {"two": alone.stages["two"]}})
+    (stage,) = without_teacher(alone).stages.values()
+    assert [term.loss for term in stage.terms.values()] == ["cross_entropy"]
+    assert list(without_teacher(METHODS["podnet"]).stages) == ["distil"]
+    assert list(without_teacher(METHODS["podnet"]).stages["distil"].terms) == ["nca"]
+    assert list(without_teacher(METHODS["refilled"]).stages) == ["classifier"]
+    assert list(without_teacher(METHODS["der"]).stages["expand"].terms) == ["cross_entropy"]

@@ -57,6 +57,17 @@ def test_a_model_that_was_given_has_exemplars_of_all_its_classes(images: ImageSe
     assert {name: len(samples) for name, samples in memory.exemplars.items()} == {"a": 3, "b": 3, "c": 3}
 
 
+def test_mistakes_are_named(images: ImageSet) -> None:
+    with refused("no-such-step"):
+        Step(3, STEPS, images)
+    with refused("budgets-not-together"):
+        Rehearsal(memory_total=10, memory_per_class=2)
+    with refused("memory-out-of-range"):
+        Rehearsal(memory_per_class=0)
+    with refused("unknown-selection-of-exemplars"):
+        Rehearsal(memory_total=10, selection="x")
+
+
 def test_without_a_budget_nothing_is_remembered(images: ImageSet) -> None:
     assert len(after(0, images, Rehearsal())) == 0
 
