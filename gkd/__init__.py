@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 from gkd.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from gkd import data as data
+    from gkd import incremental as incremental
+    from gkd import losses as losses
+    from gkd import metrics as metrics
+    from gkd import models as models
     from gkd.commands.run import run_config as run
     from gkd.core.batch import Batch
     from gkd.core.errors import UserError

@@ -15,6 +15,7 @@ from gkd.data.episodes import draw_episodes
 from gkd.few_shot.classifiers import CENTRED, known_classifiers
 from gkd.few_shot.judging import MOST_QUERIES, EpisodeSet
 from gkd.few_shot.learn2learn import NAMELESS, TASKSETS, learn2learn_episodes
+from gkd.few_shot.problem import FewShotProblem
 from gkd.few_shot.task_judging import EpisodeJudging
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task
@@ -139,7 +140,7 @@ class FewShotTask(Task):
         chosen = self._drawn(held_out, options.validation, options.ways[:1], "validation classes")
         judging = EpisodeJudging(novel, chosen, options.classifiers)
         of_teacher = of_classes(teacher, relation.teacher)
-        yield Problem(
+        yield FewShotProblem(
             "student", relation, of_teacher, base, measured=base.train, judging=judging, leak=leaked
         )
 

@@ -15,6 +15,7 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import ImageSet, gather
 from gkd.data.episodes import draw_episodes
 from gkd.few_shot.classifiers import known_classifiers
+from gkd.few_shot.problem import FewShotProblem
 from gkd.few_shot.task_judging import FrozenClassifiers
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task
@@ -97,7 +98,7 @@ class MiddleShotTask(Task):
         of_teacher = of_classes(teacher, relation.teacher)
         measured = student.train.restrict(relation.student)
         judging = FrozenClassifiers(options.frozen)
-        yield Problem(
+        yield FewShotProblem(
             "student", of_task, of_teacher, of_student, measured=measured, judging=judging, leak=leaked
         )
 

@@ -23,7 +23,7 @@ class Standard(Task):
     """One problem over one label space."""
 
     Options = StandardOptions
-    teacher_classes_key = "task.classes"
+    teacher_classes_key = "task.classes, or with task.name=cross_task in task.teacher_classes"
 
     def __init__(self, options: StandardOptions) -> None:
         self.options = options

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -18,6 +19,7 @@ from gkd.incremental.matrix_file import read_matrices
 from gkd.report.incremental_table import step_table
 from gkd.report.markdown import leak_sentence, number
 from gkd.storage.judged import Judged, TeacherResult
+from gkd.storage.records import INCREMENTAL
 from gkd.storage.run_results import RunSummary
 
 HELP = "run an experiment, or continue it, or report it where it is finished"
@@ -46,12 +48,9 @@ def _report(resolved: Resolved, summary: RunSummary, fresh: bool) -> str:
     """Lines on a finished run: its results, its speed and its folder."""
     folder = run_folder(resolved)
     speed = f"speed     {summary.images_per_second:.0f} images/s, {summary.seconds:.1f} s of training"
-    if summary.incremental is not None:
-        results = step_table(read_matrices(folder), summary.incremental)
-        if summary.bookkeeping_seconds is not None:
-            speed += f", {summary.bookkeeping_seconds:.1f} s of evaluation and memory"
-    else:
-        results = _results(summary)
+    if summary.bookkeeping_seconds is not None:
+        speed += f", {summary.bookkeeping_seconds:.1f} s of evaluation and memory"
+    results = _RESULTS.get(summary.kind, _results)(summary, folder)
     return "\n".join(
         [
             f"{title(resolved)}: {'finished' if fresh else 'was finished before, nothing was trained'}",
@@ -62,7 +61,12 @@ def _report(resolved: Resolved, summary: RunSummary, fresh: bool) -> str:
     )
 
 
-def _results(summary: RunSummary) -> list[str]:
+def _results_of_steps(summary: RunSummary, folder: Path) -> list[str]:
+    """Lines on the steps of an incremental run."""
+    return [] if summary.incremental is None else step_table(read_matrices(folder), summary.incremental)
+
+
+def _results(summary: RunSummary, folder: Path) -> list[str]:
     """Lines on the label relation, the teacher and the students."""
     relation = summary.relation
     lines = [
@@ -85,6 +89,10 @@ def _results(summary: RunSummary) -> list[str]:
     return lines
 
 
+# Kind of results -> lines about them, where they are not those of `_results`.
+_RESULTS: dict[str, Callable[[RunSummary, Path], list[str]]] = {INCREMENTAL: _results_of_steps}
+
+
 def _teacher_lines(teacher: TeacherResult) -> list[str]:
     induced = number(teacher.induced_accuracy)
     lines = [
@@ -99,7 +107,7 @@ def _teacher_lines(teacher: TeacherResult) -> list[str]:
 
 
 def leak_lines(leak: Sequence[str]) -> list[str]:
-    """A line on the novel classes that a teacher was trained on (``task.allow_leak``); none without such."""
+    """A line on the novel classes that a teacher was trained on; none without such."""
     return [f"leak      {leak_sentence(leak)}"] if leak else []
 
 

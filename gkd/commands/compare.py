@@ -214,7 +214,7 @@ class Solved:
 
 
 def _check_steps(to_run: Sequence[Place], caches: Caches) -> None:
-    """Refuse an incremental row that cannot be trained, before the rows above it have trained for hours."""
+    """Refuse a row of several steps that cannot be trained, before the rows above it have trained for hours."""
     checked = set()
     for cell in to_run:
         experiment = cell.resolved.experiment

@@ -55,8 +55,14 @@ def judge(
 
 
 def with_verdict(judged: Judged, verdict: Verdict, teacher: Verdict | None = None) -> Judged:
-    """A student's results with those of the task's own judging, and of their comparison with the teacher's."""
+    """A student's results with those of the task's own judging, and of their comparison with the teacher's.
+
+    Raises:
+        UserError: a metric of the task's that is not finite.
+    """
     results = verdict.results(teacher)
+    for name, value in verdict.metrics.items():
+        metrics.check_finite(name, value, "the test images")
     if verdict.metrics:
         results["metrics"] = {**judged.metrics, **verdict.metrics}
     return judged.model_copy(update=results)

@@ -48,7 +48,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Prepare
             raise UserError(
                 f"teacher.checkpoint {checkpoint} knows {len(space)} classes, but the task gives the teacher "
                 f"{len(expected)}, of which it knows {len(expected & set(space))}; choose the task's teacher classes "
-                f"to match, in {prepared.task.teacher_classes_key}, or with the task cross_task: [{shown}].",
+                f"to match, in {prepared.task.teacher_classes_key}: [{shown}].",
                 code="other-classes",
             )
     network = load_network(options, checkpoint, problem.student.train.as_teacher_sees, len(space)).network
@@ -130,7 +130,7 @@ def pretraining_experiment(prepared: Prepared, training: schema.TeacherTraining)
     if task is None:
         raise UserError(
             f"student.pretrain trains on the base classes, but the task {experiment.task.name} has none (or names "
-            "teacher_classes of its own); use middle_shot, or student.checkpoint.",
+            "the teacher's own classes); use a task that has, or student.checkpoint.",
             code="no-base-classes",
         )
     data = experiment.data.model_copy(update=dict.fromkeys(_STUDENTS_ALONE))

@@ -15,7 +15,7 @@ from gkd.few_shot.classifiers import CENTRED, episode_correct
 from gkd.few_shot.judging import Accuracies, EpisodeSet, packed, paired, summarised
 from gkd.problems.judging import Judging, Outputs, Verdict
 from gkd.problems.source import Source
-from gkd.storage.judged import EpisodeAnswers
+from gkd.storage.judged import EpisodeAnswers, VerdictFields
 from gkd.storage.records import FEW_SHOT, write_record
 from gkd.storage.run_files import EPISODES
 
@@ -26,8 +26,8 @@ class EpisodeVerdict(Verdict):
 
     accuracies: Accuracies = field(default_factory=dict)
 
-    def results(self, teacher: Verdict | None = None) -> dict[str, object]:
-        results: dict[str, object] = {**super().results(), "few_shot": summarised(self.accuracies)}
+    def results(self, teacher: Verdict | None = None) -> VerdictFields:
+        results: VerdictFields = {**super().results(), "few_shot": summarised(self.accuracies)}
         if isinstance(teacher, EpisodeVerdict):
             results["to_teacher"] = paired(self.accuracies, teacher.accuracies)
         return results

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gkd.core.errors import UserError
 from gkd.methods.optimiser_names import (
     ADAMW,
     SGD,
@@ -65,13 +64,10 @@ class Optimiser(BaseModel):
             raise ValueError(f"betas lie in [0, 1); got {list(self.betas)}")
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"milestones must increase; got {list(self.milestones)}")
-        try:
-            check_optimiser_name(self.name)
-            factory = torch_optimiser(self.name)
-            if factory is not None:
-                check_options(self.name, factory, self._settings, self.options)
-        except UserError as error:
-            raise ValueError(str(error)) from None
+        check_optimiser_name(self.name)
+        factory = torch_optimiser(self.name)
+        if factory is not None:
+            check_options(self.name, factory, self._settings, self.options)
         return self
 
     @property

@@ -117,10 +117,7 @@ class Term(BaseModel):
     @field_validator("loss")
     @classmethod
     def _the_loss_exists(cls, loss: str) -> str:
-        try:
-            loss_entry(loss)
-        except UserError as error:
-            raise ValueError(str(error)) from None
+        loss_entry(loss)
         return loss
 
     @model_validator(mode="wrap")

@@ -1,6 +1,6 @@
 """Metrics of a student: its predictions and embeddings, with confidence intervals."""
 
-from gkd.metrics.by_name import METRICS, check_metric_name, check_metrics, compute_metrics
+from gkd.metrics.by_name import METRICS, check_finite, check_metric_name, check_metrics, compute_metrics
 from gkd.metrics.classification import (
     accuracy,
     agreement,
@@ -19,6 +19,7 @@ __all__ = [
     "METRICS",
     "accuracy",
     "agreement",
+    "check_finite",
     "check_metric_name",
     "check_metrics",
     "compute_metrics",

@@ -90,6 +90,15 @@ def check_metrics(names: Sequence[str], num_classes: int, relation: LabelRelatio
     compute_metrics(names, logits, labels, relation)
 
 
+def check_finite(name: str, number: float, of: str) -> None:
+    """Raise a UserError where a metric ``of`` something is not a finite number."""
+    if not math.isfinite(number):
+        raise UserError(
+            f"The metric {name!r} gives {number} on {of}, where a finite number is expected.",
+            code="metric-not-finite",
+        )
+
+
 def _metric(name: str) -> Metric:
     check_metric_name(name)
     if is_import_name(name):
@@ -112,9 +121,5 @@ def _value(name: str, logits: Tensor, labels: Tensor, relation: LabelRelation | 
         raise UserError(
             f"The metric {name!r} fails on {shapes}: {told(error)}", code="metric-fails"
         ) from error
-    if not math.isfinite(number):
-        raise UserError(
-            f"The metric {name!r} gives {number} on {shapes}, where a finite number is expected.",
-            code="metric-not-finite",
-        )
+    check_finite(name, number, shapes)
     return number

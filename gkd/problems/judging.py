@@ -14,6 +14,7 @@ from gkd.core.class_means import class_centres, induced_logits
 from gkd.data import ImageSet
 from gkd.metrics import accuracy, ncm_accuracy
 from gkd.problems.source import Source
+from gkd.storage.judged import VerdictFields
 from gkd.storage.records import ACCURACY
 
 # A network over image sets: logits [N, C] and embedding [N, D] in float32 on the CPU, un-augmented.
@@ -30,8 +31,8 @@ class Verdict:
 
     metrics: Mapping[str, float] = field(default_factory=dict)
 
-    def results(self, teacher: Verdict | None = None) -> dict[str, object]:
-        """Fields of ``gkd.storage.judged.Judged``, and those that compare it with the teacher's verdict."""
+    def results(self, teacher: Verdict | None = None) -> VerdictFields:
+        """The results, and those that compare them with the teacher's verdict."""
         return {"metrics": dict(self.metrics)} if self.metrics else {}
 
 

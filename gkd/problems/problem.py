@@ -32,9 +32,6 @@ class Problem:
         teacher: images over the teacher's classes, where a teacher is trained here.
         student: images over the student's classes.
         rows: which rows a loss on the teacher's logits sees where the method does not say.
-        measured: the images whose mean and std normalise the input where data.mean is not given, for data with classes
-            kept from training; None takes all training images.
-        leak: classes kept from training that the teacher knows, which ``task.allow_leak`` permits.
         judging: how the student is judged.
     """
 
@@ -43,9 +40,17 @@ class Problem:
     teacher: Source
     student: Source
     rows: Literal["known", "all"] = "known"
-    measured: ImageSet | None = None
-    leak: tuple[str, ...] = ()
     judging: Judging = BY_CLASSES
+
+    @property
+    def measured(self) -> ImageSet | None:
+        """The images whose mean and std normalise the input where data.mean is not given; None: all to train on."""
+        return None
+
+    @property
+    def leak(self) -> tuple[str, ...]:
+        """Classes kept from training that the teacher knows."""
+        return ()
 
     @property
     def old_classes(self) -> tuple[str, ...]:

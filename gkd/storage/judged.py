@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypedDict
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -91,6 +92,14 @@ class Judged(BaseModel):
     epoch: int | None = None
     validation: float | None = None
     metrics: dict[str, float] = {}
+
+
+class VerdictFields(TypedDict, total=False):
+    """The fields of ``Judged`` that a task's own judging fills in."""
+
+    few_shot: EpisodeAccuracies
+    to_teacher: EpisodeAccuracies
+    metrics: dict[str, float]
 
 
 class TeacherResult(BaseModel):
