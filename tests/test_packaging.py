@@ -1,6 +1,7 @@
 """The wheel holds the tree, no more and no less, and works outside the clone."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -60,21 +61,13 @@ def test_the_wheel_holds_exactly_the_tree(wheel):
 
 
 @pytest.mark.full
-def test_the_wheel_runs_outside_the_clone(wheel, tmp_path):
-    site, work = tmp_path / "site", tmp_path / "work"
+def test_the_wheel_runs_outside_the_clone_and_so_does_the_plug_in_beside_it(wheel, tmp_path):
+    site, work, plugin = tmp_path / "site", tmp_path / "work", tmp_path / "plugin"
     work.mkdir()
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        str(site),
-        str(wheel),
-    ]
-    subprocess.run(install, check=True, capture_output=True)
+    shutil.copytree(ROOT / "examples" / "plugin", plugin)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    for package in (wheel, plugin):
+        subprocess.run([*pip, str(site), str(package)], check=True, capture_output=True)
     env = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
 
     def call(*words: str) -> str:
@@ -87,6 +80,10 @@ def test_the_wheel_runs_outside_the_clone(wheel, tmp_path):
     assert "quickstart" in call(sys.executable, gkd, "ls")
     words = ("quickstart", "method=sp", "run.epochs=2", "teacher.train.epochs=1")
     assert "test accuracy" in call(sys.executable, gkd, "run", *words)
+    words = ("run.epochs=2", "teacher.train.epochs=2", "run.threads=1")
+    printed = call(sys.executable, gkd, "run", str(plugin / "stripes.yaml"), *words)
+    assert "in_the_dark" in printed
+    call(sys.executable, "-c", f"import gkd_example.task as t; assert t.__file__.startswith({str(site)!r})")
 
 
 def test_no_package_of_ours_lands_beside_gkd():

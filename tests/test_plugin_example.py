@@ -1,8 +1,6 @@
-"""The example package: its parts beside gkd's by name, offered as if it were installed, and installed."""
+"""The example package: its parts beside gkd's by name, offered as if it were installed."""
 
 import json
-import os
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -97,24 +95,3 @@ def test_a_name_of_gkds_is_refused_when_it_is_used(offer, capsys):
         assert gkd("validate", CONFIG, words) == 2
         error = capsys.readouterr().err
         assert f"{name!r} is gkd's, and the package" in error
-
-
-@pytest.mark.full
-def test_it_works_where_it_is_installed(tmp_path):
-    """Installed into a folder of its own that is put on the path, as beside an installed gkd."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
-    copy = tmp_path / "source"
-    subprocess.run(["cp", "-r", str(FOLDER), str(copy)], check=True)
-    place = tmp_path / "installed"
-    subprocess.run([*pip, "--no-build-isolation", "--target", str(place), str(copy)], check=True)
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys; from gkd.cli import main; sys.exit(main(sys.argv[1:]))", "run",
-         CONFIG, *SHORT],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(place)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert list((tmp_path / "runs" / "stripes").rglob("summary.json"))
