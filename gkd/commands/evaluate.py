@@ -179,11 +179,11 @@ def final_problem(
         overrides: ``a.b=c`` over its config.
         vouched: modules that the user has named elsewhere.
     """
-    # The student's checkpoint and its teacher are not needed any more, and may be gone.
+    # The student's checkpoint, its teacher and its losses are not needed any more, and may be gone.
     read = partial(load, folder / "config.yaml", from_run=True, vouched=vouched)
     method = read(overrides).experiment.method
-    words = [*overrides, "student.checkpoint=null", "teacher=null", "method=student"]
-    resolved = read(words)
+    others = [word for word in overrides if not word.startswith(("method=", "method.", "optimiser."))]
+    resolved = read([*others, "student.checkpoint=null", "teacher=null", "method=student"])
     experiment = resolved.experiment
     task = task_of(experiment.task).for_judging()
     alone = replace(resolved, experiment=experiment.model_copy(update={"task": task}))

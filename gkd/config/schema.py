@@ -205,6 +205,11 @@ class Evaluate(Section):
     batch_size: int = Field(default=512, ge=1)
     metrics: tuple[str, ...] = ()
 
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _one_metric(cls, metrics: Any) -> Any:
+        return (metrics,) if isinstance(metrics, str) else metrics
+
     @field_validator("metrics")
     @classmethod
     def _known_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:

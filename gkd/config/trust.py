@@ -48,9 +48,12 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
     """
     if trusted is None:
         return
-    for dotted, value in _leaves(merged):
-        if not f"{dotted}.".startswith(tuple(f"{key}." for key in _NO_NAMES)):
-            check_name(value, dotted, trusted)
+    named = {
+        (dotted, value)
+        for dotted, value in _leaves(merged)
+        if is_import_name(value) and not f"{dotted}.".startswith(tuple(f"{key}." for key in _NO_NAMES))
+    }
+    _check_names(sorted(named), trusted)
     values = dict(_leaves(merged))
     for option in _unpickled(merged.get("task")):
         key = f"task.{option}"
@@ -64,10 +67,18 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
 
 def check_name(name: object, key: str, trusted: frozenset[str]) -> None:
     """Refuse one ``pkg.module:name`` that is not among the trusted ones; any other value passes."""
-    if is_import_name(name) and name not in trusted:
+    if is_import_name(name):
+        _check_names([(key, str(name))], trusted)
+
+
+def _check_names(named: Iterable[tuple[str, str]], trusted: frozenset[str]) -> None:
+    others = [(key, name) for key, name in named if name not in trusted]
+    if others:
+        stated = " and ".join(f"{key} is {name!r}" for key, name in others)
+        words = " ".join(f"{key}={name}" for key, name in others)
         raise UserError(
-            f"{key} is {name!r} in a run folder or a weight file, and to import a module is to run it; if you trust "
-            f"it, name it on the command line: {key}={name}",
+            f"{stated} in a run folder or a weight file, and to import a module is to run it; if you trust it, name it "
+            f"on the command line: {words} (of gkd predict after --set)",
             code="untrusted-import",
         )
 

@@ -91,8 +91,8 @@ def as_network(module: nn.Module) -> Any:
     """
     if not isinstance(module, Network):
         raise UserError(
-            f"A {type(module).__name__} does not say what its features are; wrap it: "
-            "gkd.core.tapped.TappedNetwork(module, head=..., maps=[...]).",
+            f"A {type(module).__name__} does not say what its features are; wrap it: gkd.tap(module, maps=[...]), with "
+            "the paths of its maps where a loss reads any.",
             code="not-a-network",
         )
     return module

@@ -17,7 +17,7 @@ from typing import Any
 
 from gkd.core.errors import UserError, unknown
 
-FORM = "pkg.module:factory"
+FORM = "pkg.module:name"
 
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")

@@ -293,12 +293,12 @@ class Distiller(nn.Module):
             share = self._narrow(filled, term, spots, decision)
             entry = term.entry
             if entry.module is not None:
-                value = modules[number](*inputs, **filled)  # type: ignore[index]
+                value = entry.call(modules[number], inputs, filled)  # type: ignore[index]
             elif entry.counted is not None:
-                value, count = entry.counted(*inputs, **term.options, **filled)
+                value, count = entry.call(entry.counted, inputs, {**term.options, **filled})
                 counts.append(count)
             else:
-                value = entry.function(*inputs, **term.options, **filled)
+                value = entry.call(entry.function, inputs, {**term.options, **filled})
             parts.append(value if share is None else share.to(value.dtype) * value)
         return _sum(parts), counts
 

@@ -76,7 +76,7 @@ def _try_reading(
             shapes = _teacher_of(term, teachers) if facts.from_teacher else student
             pair = reading[1] if facts.after else reading[0]
             inputs.append(torch.zeros(2, *output_at(shapes, pair[int(facts.from_teacher)])))
-        term.entry.function(*inputs, **term.options)
+        term.entry.call(term.entry.function, inputs, term.options)
 
 
 def shapes_of_pair(

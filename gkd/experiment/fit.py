@@ -115,8 +115,8 @@ def fit(
     if validation is None:
         train_images, chosen = split_validation(train_images, fraction=0.1, seed=0)
     else:
-        chosen = image_set(validation, "validation").restrict(train_images.space)
-    judged = chosen if test is None else image_set(test, "test").restrict(train_images.space)
+        chosen = _like(train_images, image_set(validation, "validation"), "validation")
+    judged = chosen if test is None else _like(train_images, image_set(test, "test"), "test")
     network = _as_network(student, len(train_images.space))
     mean, std = rounded_statistics(train_images)
     guide = None
@@ -213,16 +213,38 @@ def settings_for(
     Raises:
         UserError: a number out of range, or a device or precision that there is not.
     """
-    for name, number, least in (("seed", seed, 0), ("batch_size", batch_size, 1)):
-        if number < least:
-            raise UserError(
-                f"{name}={number} is out of range; use {least} or more.", code="number-out-of-range"
-            )
+    _check_whole("seed", seed, 0)
+    _check_whole("batch_size", batch_size, 2)
     place = choose_device(device)
     return Settings(
         seed=seed, batch_size=batch_size, augment=augment, mean=mean, std=std, device=place,
         dtype=choose_dtype(precision, place),
     )  # fmt: skip
+
+
+def _check_whole(name: str, number: int, least: int) -> None:
+    if not isinstance(number, int) or number < least:
+        raise UserError(
+            f"{name}={number!r} is no whole number of {least} or more; give one.", code="number-out-of-range"
+        )
+
+
+def _like(train: ImageSet, images: ImageSet, name: str) -> ImageSet:
+    """Further images with the columns of the training images; refused where they cannot have them."""
+    if images.image_shape != train.image_shape:
+        raise UserError(
+            f"The images of {name} are {list(images.image_shape)}, those to train on {list(train.image_shape)}; give "
+            "all in one shape [C, H, W].",
+            code="other-image-shape",
+        )
+    missing = [label for label in train.space if label not in images.space]
+    if missing:
+        raise UserError(
+            f"{name} has no image of {len(missing)} of the {len(train.space)} classes to train on "
+            f"({', '.join(missing[:10])}); give some of each.",
+            code="class-without-images",
+        )
+    return images.restrict(train.space)
 
 
 def image_set(data: Images, name: str) -> ImageSet:
@@ -253,6 +275,13 @@ def method_of(
     method: str | Method | Mapping[str, Term], epochs: int | None, optimiser: Mapping[str, Any]
 ) -> Method:
     """The method of that name, with those terms, or as it is; with these keys in every stage's optimiser."""
+    if epochs is not None:
+        _check_whole("epochs", epochs, 1)
+    if not isinstance(optimiser, Mapping):
+        raise UserError(
+            f"optimiser is a {type(optimiser).__name__}; give its keys, such as {{'name': 'AdamW', 'lr': 0.001}}.",
+            code="invalid-optimiser",
+        )
     if isinstance(method, str):
         method = load_method(method)
     elif not isinstance(method, Method):
@@ -277,6 +306,11 @@ def method_of(
 
 def _as_network(module: nn.Module, num_classes: int) -> Any:
     """A gkd network as it is, any other module tapped; refused where it has another number of columns."""
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"The student is a {type(module).__name__}; give a torch.nn.Module from images to logits.",
+            code="not-a-module",
+        )
     network = module if isinstance(module, Network) else tap(module)
     if network.num_classes != num_classes:
         raise UserError(

@@ -13,11 +13,13 @@ signature (``gkd.losses.signature``); a :class:`Loss` in its place states what a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError, unknown
@@ -48,6 +50,7 @@ class Loss:
         takes_mixed_labels: whether ``labels`` may be a distribution over classes.
         prepared_by: the options that a term of the same name must have in an earlier stage, for some options; None
             where nothing must come first.
+        foreign: the name of a third party's loss; None of gkd's own.
     """
 
     function: Callable[..., Tensor]
@@ -57,6 +60,7 @@ class Loss:
     module: type[nn.Module] | None = None
     takes_mixed_labels: bool = False
     prepared_by: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
+    foreign: str | None = None
 
     @property
     def public_name(self) -> str:
@@ -139,12 +143,54 @@ class Loss:
             shapes: the student's and the teacher's.
             options: the hyper-parameters.
             labels: int64 ``[N]``, the training set's labels, where the module is built from them.
+
+        Raises:
+            UserError: a third party's module that fails.
         """
         assert self.module is not None, f"{self.public_name} owns nothing"
         more = {self._construction.filled[Filled.BANK_LABELS]: labels} if self.takes_labels else {}
-        return self.module(*(shapes if self.built_from_shapes else ()), **options, **more)
+        with self._told(f"cannot be built for {' and '.join(map(str, shapes))}"):
+            return self.module(*(shapes if self.built_from_shapes else ()), **options, **more)
+
+    def call(self, form: Callable[..., Any], inputs: Sequence[Tensor], options: Mapping[str, Any]) -> Any:
+        """Call a form of the loss: its function, its counted one, or the module that was built.
+
+        A third party's loss reads float32 where the step computes in half precision, as those of gkd make it.
+
+        Raises:
+            UserError: a third party's loss that fails, or gives something else than a 0-dim tensor.
+        """
+        if self.foreign is None:
+            return form(*inputs, **options)
+        shapes = ", ".join(f"{n} {list(x.shape)}" for n, x in zip(self.needs, inputs, strict=True))
+        with self._told(f"fails on {shapes}"):
+            value = form(*(x.float() if x.dtype in _HALF else x for x in inputs), **options)
+        for part in value if form is self.counted else (value,):
+            if not isinstance(part, Tensor) or part.dim() > 0:
+                what = (
+                    f"a tensor {list(part.shape)}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
+                )
+                raise UserError(
+                    f"The loss {self.foreign!r} gives {what} on {shapes}; let it give a 0-dim tensor, the mean over "
+                    "the batch.",
+                    code="not-a-scalar",
+                )
+        return value
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Turn what a third party's code raises into one sentence."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if self.foreign is None:
+                raise
+            raise UserError(f"The loss {self.foreign!r} {what}: {told(error)}", code="loss-fails") from error
 
 
+_HALF = (torch.bfloat16, torch.float16)
 LOSSES: dict[str, Loss] = {}  # gkd's own; filled by the decorators below when ``gkd.losses`` is imported
 
 
@@ -203,7 +249,7 @@ def loss_entry(name: str) -> Loss:
         plugin(GROUP, name, what="loss", ours=LOSSES)  # refuses a plug-in of one of gkd's own names
     entry = LOSSES.get(name) or _FOREIGN.get(name)
     if entry is None:
-        entry = _FOREIGN[name] = _as_loss(_foreign_object(name), name)
+        entry = _FOREIGN[name] = replace(_as_loss(_foreign_object(name), name), foreign=name)
     return entry
 
 

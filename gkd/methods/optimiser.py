@@ -58,8 +58,6 @@ class Optimiser(BaseModel):
     def _fits_together(self) -> Optimiser:
         if self.schedule == "multi-step" and not self.milestones:
             raise ValueError("the multi-step schedule needs milestones, such as [150, 180, 210]")
-        if self.nesterov and (self.torch_name != SGD or self.momentum == 0):
-            raise ValueError("nesterov needs the optimiser sgd with a momentum above 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas lie in [0, 1); got {list(self.betas)}")
         if list(self.milestones) != sorted(self.milestones):
@@ -68,6 +66,10 @@ class Optimiser(BaseModel):
         factory = torch_optimiser(self.name)
         if factory is not None:
             check_options(self.name, factory, self._settings, self.options)
+        if self.nesterov and (self.torch_name != SGD or self.momentum == 0):
+            raise ValueError(
+                "nesterov needs the optimiser sgd with a momentum above 0; for another add optimiser.nesterov=false"
+            )
         return self
 
     @property

@@ -164,6 +164,27 @@ def test_named_on_the_command_line_it_is_built_with_its_options(forget: Forget) 
         prepare(load("mine.yaml", ["student.options.depe=1"]))
 
 
+def test_all_that_a_run_folder_names_is_told_at_once_and_judging_needs_no_loss(
+    forget: Forget, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own_losses.py").write_text(
+        "import torch\n\n"
+        "def size(student_embedding):\n    return student_embedding.square().mean()\n\n"
+        "def count(logits, labels, relation):\n    return len(labels)\n"
+    )
+    sections = Path("mine.yaml").read_text().replace("method: student\n", "method: kd\n")
+    Path("mine.yaml").write_text(f"{sections}evaluate: {{metrics: own_losses:count}}\n")
+    term = "method.stages.distil.terms.size.loss=own_losses:size"
+    assert gkd("run", "mine.yaml", *FAST[:2], term) == 0
+    capsys.readouterr()
+    assert gkd("eval", str(run_folder())) == 2
+    error = capsys.readouterr().err
+    words = error.partition("on the command line: ")[2].partition(" (of gkd predict")[0].split()
+    assert sorted(words) == ["evaluate.metrics=own_losses:count", term, "student.network=own_nets:small"]
+    assert gkd("eval", str(run_folder()), *words) == 0
+    assert "count" in capsys.readouterr().out
+
+
 def test_a_folder_that_learn2learn_unpickles_is_named_on_the_command_line() -> None:
     config = {"task": {"name": "few_shot", "episodes": {"source": "learn2learn", "root": "theirs"}}}
     check_trust(config, None)

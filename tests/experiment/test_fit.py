@@ -136,13 +136,23 @@ def test_mistakes_are_named(make_set: MakeSet) -> None:
         gkd.fit(network(), make_set(NAMES[:3], 30), "student", **WORDS)
     with refused("needs-steps"):
         gkd.fit(network(), train, "wa", teacher=network(1), **WORDS)
-    for words in ({"seed": -1}, {"batch_size": 0}):
+    for words in ({"seed": -1}, {"batch_size": 1}, {"batch_size": "8"}, {"epochs": 0}, {"epochs": "3"}):
         with refused("number-out-of-range"):
             gkd.fit(network(), train, "student", **{**WORDS, **words})
     with refused("unknown-precision"):
         gkd.fit(network(), train, "student", **{**WORDS, "precision": "fp8"})
     with refused("invalid-method"):
         gkd.fit(network(), train, {"kd": "x"}, **WORDS)  # type: ignore[dict-item]
+    larger = ImageSet(torch.zeros(8, 1, 9, 9, dtype=torch.uint8), torch.arange(8) % 4, train.space)
+    for part in ("validation", "test"):
+        with refused("other-image-shape"):
+            gkd.fit(network(), train, "student", **{part: larger}, **WORDS)
+        with refused("class-without-images"):
+            gkd.fit(network(), train, "student", **{part: make_set(NAMES[:3], 9)}, **WORDS)
+    with refused("not-a-module"):
+        gkd.fit(None, train, "student", **WORDS)  # type: ignore[arg-type]
+    with refused("invalid-optimiser"):
+        gkd.fit(network(), train, "student", **{**WORDS, "optimiser": "adamw"})
     with refused("labels-missing"):
         gkd.fit(network(), [1, 2, 3], "student", **WORDS)  # type: ignore[arg-type]
     with refused("invalid-optimiser"):

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from gkd.core.errors import UserError
 from gkd.losses import LOSSES, Loss, loss_entry, loss_names, registry
 from gkd.losses.signature import Filled
 from gkd.methods.terms import Term
@@ -48,6 +50,25 @@ class Bridge(nn.Module):
 
     def forward(self, student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Mask = None) -> Tensor:
         return (self.layer(student_embedding) - teacher_embedding).square().mean()
+
+
+def breaks(student_embedding: Tensor) -> Tensor:
+    raise RuntimeError("no such thing")
+
+
+def gives_a_vector(student_embedding: Tensor) -> Tensor:
+    return student_embedding.mean(1)
+
+
+def gives_a_number(student_embedding: Tensor) -> Tensor:
+    return 0.0
+
+
+class Unbuildable(nn.Module):
+    def __init__(self, student, teacher) -> None:
+        raise RuntimeError("no such thing")
+
+    def forward(self, student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor: ...
 
 
 def reads_nothing(*, rate: float = 1.0) -> Tensor: ...
@@ -124,6 +145,28 @@ def test_an_installed_package_adds_losses_by_entry_point(own: str, offer: Callab
     assert Term(loss="bridge").entry is bridge
     with refused("import-failed"):
         loss_entry("broken")
+
+
+@pytest.mark.parametrize(
+    ("loss", "code"),
+    [("breaks", "loss-fails"), ("gives_a_vector", "not-a-scalar"), ("gives_a_number", "not-a-scalar")],
+)
+def test_what_a_third_partys_loss_does_wrong_is_a_sentence(own: str, loss: str, code: str) -> None:
+    entry = loss_entry(f"{own}:{loss}")
+    with pytest.raises(UserError, match=rf"{loss}' .* student_embedding \[2, 3\]") as caught:
+        entry.call(entry.function, [torch.zeros(2, 3)], {})
+    assert caught.value.code == code
+    with pytest.raises(UserError, match=r"Unbuildable' cannot be built for \(3,\) and \(4,\): RuntimeError"):
+        loss_entry(f"{own}:Unbuildable").build([(3,), (4,)], {}, None)
+
+
+def test_a_third_partys_loss_reads_float32(own: str) -> None:
+    """Its module holds float32, and in training what it reads may be half."""
+    entry = loss_entry(f"{own}:Bridge")
+    module = entry.build([(3,), (4,)], {}, None)
+    halves = [torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(2, 4, dtype=torch.float16)]
+    value = entry.call(module, halves, {})
+    torch.testing.assert_close(value, module(*(half.float() for half in halves)))
 
 
 def test_nothing_is_imported_for_a_name_alone(own: str) -> None:

@@ -32,15 +32,10 @@ class TwoConvolutions(nn.Module):
 
     def __init__(self, num_classes, in_channels, width=16):
         super().__init__()
-        self.body = nn.Sequential(
-            *(nn.Conv2d(in_channels, width, 3, padding=1), nn.ReLU()),
-            *(
-                nn.Conv2d(width, width, 3, stride=2, padding=1),
-                nn.ReLU(),
-                nn.AdaptiveMaxPool2d(2),
-                nn.Flatten(),
-            ),
-        )
+        first = nn.Conv2d(in_channels, width, 3, padding=1)
+        second = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        pool = nn.Sequential(nn.AdaptiveMaxPool2d(2), nn.Flatten())
+        self.body = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), pool)
         self.fc = nn.Linear(4 * width, num_classes)
 
     def forward(self, x):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
@@ -33,7 +34,8 @@ def from_dataset(
 
     Args:
         dataset: has ``len()``, items that begin with (image, label), and the labels of all items in
-            ``.targets``, ``.labels`` or ``get_labels()``, as columns or as class names. An image is a PIL
+            ``.targets``, ``.labels`` or ``get_labels()``, as columns or as class names; or a ``TensorDataset`` of
+            images and labels, or a ``Subset`` of either. An image is a PIL
             image; uint8 pixels; or floats in [0, 1] (``ToTensor`` without ``Normalize``). Arrays and tensors
             are ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]`` with C of 1 or 3 (where both fit: a tensor is
             ``[C, H, W]``, an array ``[H, W, C]``). Random transforms would be frozen: leave them to
@@ -52,7 +54,7 @@ def from_dataset(
     """
     form = Form(channels, image_size, fit)
     labels = _labels(dataset, name)
-    names, columns = _columns(labels, getattr(dataset, "classes", None) if classes is None else classes, name)
+    names, columns = _columns(labels, _classes(dataset) if classes is None else classes, name)
     decoded: np.ndarray | None = None
     first = np.empty(0)
     for i in range(len(labels)):
@@ -91,6 +93,26 @@ def from_dataset(
     )
 
 
+def _classes(dataset: Any) -> Sequence[str] | None:
+    """The class names that a data set states, or the one that it is a subset of."""
+    stated: Sequence[str] | None = getattr(dataset, "classes", None)
+    return _classes(dataset.dataset) if stated is None and isinstance(dataset, Subset) else stated
+
+
+def _stated_labels(dataset: Any) -> list[Any] | None:
+    """The labels that a data set states, or the one that it is a subset of; None where it states none."""
+    for attribute in _WHERE:
+        listed = getattr(dataset, attribute, None)
+        if listed is not None:
+            return [_plain(label) for label in (listed() if callable(listed) else listed)]
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
+        return [_plain(label) for label in dataset.tensors[1]]
+    if isinstance(dataset, Subset):
+        whole = _stated_labels(dataset.dataset)
+        return None if whole is None else [whole[number] for number in dataset.indices]
+    return None
+
+
 def _labels(dataset: Any, name: str) -> list[Any]:
     """The label of each item, as plain integers or strings."""
     try:
@@ -100,20 +122,16 @@ def _labels(dataset: Any, name: str) -> list[Any]:
             f"{name} is a {type(dataset).__name__} without a length; give a map-style data set with len() and [i].",
             code="length-missing",
         ) from None
-    for attribute in _WHERE:
-        listed = getattr(dataset, attribute, None)
-        if listed is not None:
-            break
-    else:
+    labels = _stated_labels(dataset)
+    if labels is None:
         raise UserError(
             f"{name} is a {type(dataset).__name__} without labels; give it .targets, .labels or get_labels(), the "
             "label of each item.",
             code="labels-missing",
         )
-    labels = [_plain(label) for label in (listed() if callable(listed) else listed)]
     if len(labels) != count:
         raise UserError(
-            f"{name} has {count} items, but {len(labels)} labels in {attribute}; make them agree.",
+            f"{name} has {count} items, but states {len(labels)} labels; make them agree.",
             code="other-label-count",
         )
     if not labels:

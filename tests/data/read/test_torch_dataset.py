@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 from torchvision.transforms import functional as transforms
 
 from gkd.data import from_dataset, load_images
@@ -85,6 +85,18 @@ def test_labels_wherever_they_are(attribute: str, labels: Any) -> None:
     given = (lambda: labels) if attribute == "get_labels" else labels
     dataset = Own(FORMS["PIL"], labels, **{attribute: given})
     assert from_dataset(dataset).labels.tolist() == LABELS
+
+
+def test_labels_of_tensors_and_of_a_part() -> None:
+    tensors = TensorDataset(torch.from_numpy(PIXELS).permute(0, 3, 1, 2), torch.tensor(LABELS))
+    assert from_dataset(tensors).labels.tolist() == LABELS
+    named = Own(FORMS["PIL"], LABELS, targets=LABELS, classes=["x", "y", "z"])
+    for whole in (tensors, named):
+        part = from_dataset(Subset(whole, [4, 2, 3]))
+        assert [part.space.names[column] for column in part.labels.tolist()] == (
+            ["x", "y", "y"] if whole is named else ["0", "1", "1"]
+        )
+        assert torch.equal(part.images, from_dataset(whole).images[[4, 2, 3]])
 
 
 def test_class_names() -> None:
