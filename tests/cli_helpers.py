@@ -1,5 +1,6 @@
 """How tests call the command line: in this process, or as a real one that can be killed."""
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from tests.processes import Child, command_line
 
 # A run of about a second: few steps on digits, no teacher trained unless a test asks for one.
 FAST = ("run.epochs=4", "teacher.train.epochs=1", "evaluate.every=2", "run.threads=1")
+# A run like it on the photographs of `write_photos`, as photos.zip where it runs.
+PHOTOS = (
+    "run", "cross_task/photos", "data.root=photos.zip", "data.batch_size=6",
+    "data.image_size=null", "task.teacher_classes=null", "student.network=resnet8", "teacher.network=resnet8",
+    "teacher.train.batch_size=6", "optimiser.lr=0.01", *FAST,
+)  # fmt: skip
 
 
 def gkd(*words: str) -> int:
@@ -44,3 +51,11 @@ def write_photos(path: Path, *, corrupt: str | None = None, empty: str | None = 
                         Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(
                             out, "PNG"
                         )
+
+
+def summary_of(folder: Path) -> dict:
+    """The one finished run of the photographs under a folder."""
+    (path,) = (folder / "photos" if (folder / "photos").exists() else folder / "cross_task").rglob(
+        "summary.json"
+    )
+    return {**json.loads(path.read_text()), "folder": path.parent}

@@ -1,9 +1,14 @@
-"""A small experiment that tests of configs vary."""
+"""A small experiment and a small method that tests vary, and which methods are of which kind."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from gkd.config.layers import Layer
 from gkd.config.resolve import Resolved, resolve
+from gkd.methods.method import Method
+
+Write = Callable[..., Path]  # name, content -> the experiment's file, by the fixture of tests/config
 
 # The methods that compare logits class by class.
 ON_LOGITS = {
@@ -40,3 +45,9 @@ TINY: dict[str, Any] = {
 def tiny(*overrides: str, **sections: Any) -> Resolved:
     resolved = resolve("tiny", [Layer("experiment", {**TINY, **sections})])
     return resolved.with_overrides(overrides) if overrides else resolved
+
+
+def two_stages(**second: Any) -> Method:
+    stages = {name: {"epochs": 100, "terms": {"cross_entropy": {}}} for name in ("one", "two")}
+    stages["two"].update(second)
+    return Method.model_validate({"name": "m", "paper": "ours", "summary": "", "stages": stages})

@@ -11,6 +11,8 @@ from gkd.models import build_network
 Weights = dict[str, Tensor]
 # Images and weights -> logits, maps, pre-activation maps
 Reference = Callable[[Tensor, Weights], tuple[Tensor, list[Tensor], list[Tensor]]]
+# Options of a small vision transformer of timm, for images of 16 pixels.
+VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 8, "num_heads": 2}
 
 
 def batch_norm(x: Tensor, weights: Weights, name: str) -> Tensor:

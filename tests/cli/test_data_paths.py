@@ -1,6 +1,5 @@
 """What the data section makes of a run: streamed images, views for the teacher, mixup, balanced batches."""
 
-import json
 import pickle
 import signal
 import time
@@ -12,14 +11,8 @@ import torch
 from gkd.config.load import load
 from gkd.models import build_network
 from gkd.storage.weights import read_weights
-from tests.cli_helpers import FAST, gkd, start, write_photos
+from tests.cli_helpers import PHOTOS, gkd, start, summary_of, write_photos
 from tests.refusals import refused
-
-PHOTOS = (
-    "run", "cross_task/photos", "data.root=photos.zip", "data.batch_size=6",
-    "data.image_size=null", "task.teacher_classes=null", "student.network=resnet8", "teacher.network=resnet8",
-    "teacher.train.batch_size=6", "optimiser.lr=0.01", *FAST,
-)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -27,14 +20,6 @@ def photos(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / "photos.zip")
     return tmp_path / "photos.zip"
-
-
-def summary_of(folder: Path, **wanted: str) -> dict:
-    """The one finished run of the photographs under a folder."""
-    (path,) = (folder / "photos" if (folder / "photos").exists() else folder / "cross_task").rglob(
-        "summary.json"
-    )
-    return {**json.loads(path.read_text()), "folder": path.parent}
 
 
 def test_streamed_images_train_the_same_bits(capsys, tmp_path):
@@ -194,58 +179,6 @@ def test_sizes_are_adapted_only_where_the_experiment_says_how(two_sources, capsy
     for view in ("{image_size: 8}", "{image_size: 12}"):
         assert gkd(*words, f"data.teacher_view={view}") == 0
     assert gkd(*two_sources, "data.teacher_view={image_size: 12, channels: 1}") == 0
-
-
-def test_a_teacher_is_judged_when_it_is_loaded(capsys, tmp_path):
-    assert gkd(*PHOTOS, "run.out=first") == 0
-    told = next(
-        line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher   resnet8:")
-    )
-    assert "of the 18 test images of its 3 classes" in told
-    accuracy = summary_of(tmp_path / "first")["teacher"]["accuracy"]
-    (file,) = (tmp_path / "first" / "teachers").rglob("student.safetensors")
-    words = (*PHOTOS, f"teacher.checkpoint={file}", "run.out=second")
-    assert gkd(*words, "teacher.expect=99 ± 0.1") == 2
-    assert f"has {accuracy:.2f} % of the 18 test images" in capsys.readouterr().err
-    assert not list((tmp_path / "second").rglob("metrics.jsonl"))  # nothing was trained
-    assert gkd(*words, f"teacher.expect={accuracy:.2f} +- 0.3") == 0
-    assert f"(expected {accuracy:.2f} ± 0.3)" in capsys.readouterr().out
-    assert gkd(*words, "teacher.expect=99 ± 0.1") == 2  # also where the run is finished
-    assert (
-        f"its teacher had {accuracy:.2f} % on its own classes, but teacher.expect is"
-        in capsys.readouterr().err
-    )
-    resolved = load("cross_task/photos", [*words[2:], "teacher.expect=12"])
-    assert resolved.experiment.teacher.expect == "12 ± 0.5"
-    assert resolved.identity == load("cross_task/photos", words[2:]).identity
-    with refused("invalid-config"):
-        load("cross_task/photos", ["teacher.expect=good"])
-
-
-def test_eval_takes_any_weight_file(capsys, tmp_path):
-    assert gkd(*PHOTOS, "method=student", "run.out=out") == 0
-    summary = summary_of(tmp_path / "out")
-    file = summary["folder"] / "student.safetensors"
-    capsys.readouterr()
-    assert gkd("eval", str(file)) == 2
-    assert "name them, as in data.name=folder data.root=IMAGES.zip" in capsys.readouterr().err
-    data = ("data.name=folder", "data.root=photos.zip")
-    assert gkd("eval", str(file), *data) == 0
-    printed = capsys.readouterr().out
-    assert "resnet8, 3 classes, 18 test images" in printed
-    accuracy = summary["last"]["accuracy"]
-    assert f"accuracy {accuracy:.4g}" in printed
-    assert f"(the file says accuracy {accuracy:.4g})" in printed
-    # Without metadata everything is to be said; the classes are the data's.
-    bare = tmp_path / "bare.pth"
-    torch.save({"model": read_weights(file)[0]}, bare)
-    assert gkd("eval", str(bare), *data) == 2
-    assert "student.network: this key is missing" in capsys.readouterr().err
-    mean, std = (f"data.{key}=[{read_weights(file)[1][key]}]" for key in ("mean", "std"))
-    assert gkd("eval", str(bare), *data, "student.network=resnet8", mean, std) == 0
-    assert f"accuracy {accuracy:.4g}" in capsys.readouterr().out
-    assert gkd("eval", str(bare), *data, "student.network=resnet14") == 2
-    assert "holds another network than resnet14" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_finite_are_refused(capsys, tmp_path):

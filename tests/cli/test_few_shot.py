@@ -148,12 +148,3 @@ def test_eval_needs_nothing_of_a_teacher_of_other_data(capsys, tmp_path):
     capsys.readouterr()
     assert gkd("eval", str(run_folder("sp"))) == 0
     assert "5-way 1-shot: nearest-mean" in capsys.readouterr().out
-
-
-def test_a_dry_run_counts_the_pretraining(capsys):
-    assert (
-        gkd("run", "--dry-run", "few_shot/digits", "method=student", "student.pretrain.epochs=3", *FEW) == 0
-    )
-    printed = capsys.readouterr().out
-    assert "pretraining, train: loss" in printed
-    assert "x 3 epochs" in printed

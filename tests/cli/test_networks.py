@@ -52,24 +52,6 @@ def test_a_tapped_student_is_trained_judged_and_exported(tmp_path, capsys):
     )  # and teaches in turn
 
 
-def test_export_refuses_what_is_no_run(tmp_path, capsys):
-    assert gkd("export", str(tmp_path), "--format", "pt2") == 2
-    assert (
-        "holds no student.safetensors; gkd export takes the folder of a finished run"
-        in capsys.readouterr().err
-    )
-    assert gkd("export", "absent", "--format", "pt2") == 2
-    assert "does not exist" in capsys.readouterr().err
-    assert gkd("export", str(tmp_path), "--format", "h5") == 2
-
-
-def test_ls_names_the_patterns(capsys):
-    assert gkd("ls", "networks") == 0
-    printed = capsys.readouterr().out
-    for pattern in ("torchvision/NAME", "timm/NAME", "pkg.module:factory"):
-        assert pattern in printed
-
-
 def test_a_term_on_maps_names_the_taps_that_a_network_lacks(capsys):
     # Another network than the file's takes none of the file's options.
     words = ("teacher.network=timm/coat_tiny", "teacher.options={img_size: 32}", "data.image_size=32")
@@ -78,8 +60,3 @@ def test_a_term_on_maps_names_the_taps_that_a_network_lacks(capsys):
     assert "The spot -1 is a map, but no module of the network is known to give one" in error
     assert "student.taps or teacher.taps" in error
     assert not list(Path("runs").rglob("*.safetensors"))
-
-
-def test_a_dry_run_counts_a_network_from_elsewhere(capsys):
-    assert gkd("run", "standard/vit_teacher", "method=sp", "--dry-run") == 0
-    assert "teacher   timm/vit_tiny_patch16_224, " in capsys.readouterr().out

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from gkd.storage.run_files import pack, unpack
 from gkd.storage.weights import read_weights
 from tests.cli_helpers import gkd, start
 
@@ -138,13 +137,6 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path, monkeypatch, c
     assert still_running
     assert code == 2
     assert "Another process" in capsys.readouterr().err
-
-
-def test_packed_correctness_comes_back():
-    import torch
-
-    correct = torch.rand(37) < 0.5
-    assert (unpack(pack(correct), 37) == correct.numpy()).all()
 
 
 def test_two_seeds_at_once_share_one_teacher(tmp_path):

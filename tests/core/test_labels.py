@@ -1,12 +1,10 @@
-"""Label spaces, how two of them relate, and the selections of classes."""
+"""Label spaces, and how two of them relate."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
-from gkd.core.class_orders import class_order, fraction, window
 from gkd.core.labels import LabelRelation, LabelSpace
 from tests.refusals import refused
 
@@ -78,31 +76,6 @@ def test_a_wrong_alias_is_refused(aliases: dict[str, str], code: str) -> None:
         LabelRelation(teacher, student, aliases)
 
 
-@pytest.mark.parametrize(
-    ("shift", "kind", "shared"), [(0, "same", 4), (1, "overlapping", 3), (4, "disjoint", 0)]
-)
-def test_windows_overlap_in_size_minus_shift_classes(shift: int, kind: str, shared: int) -> None:
-    teacher = window(TEN, size=4, order="1993")
-    student = window(TEN, size=4, shift=shift, order="1993")
-    relation = LabelRelation(teacher, student)
-    assert (relation.kind, relation.num_shared, len(student)) == (kind, shared, 4)
-
-
-def test_a_numbered_order_is_numpys_legacy_permutation() -> None:
-    expected = np.random.RandomState(1993).permutation(10)
-    assert list(class_order(TEN, "1993")) == [f"c{column}" for column in expected]
-    assert class_order(TEN, "natural") == TEN
-
-
-def test_a_fraction_is_drawn_by_seed_and_keeps_the_order() -> None:
-    first = fraction(TEN, share=0.5, seed=1)
-    assert len(first) == 5
-    assert first == fraction(TEN, share=0.5, seed=1)
-    assert first != fraction(TEN, share=0.5, seed=2)
-    assert list(first) == sorted(first)
-    assert fraction(TEN, share=1.0, seed=3) == TEN
-
-
 def test_mistakes_are_named_with_a_remedy() -> None:
     with refused("class-twice"):
         LabelSpace(["a", "b", "a"])
@@ -112,9 +85,3 @@ def test_mistakes_are_named_with_a_remedy() -> None:
         LabelSpace(["automobile", "cat"]).column("automobil")
     with refused("class-out-of-range"):
         TEN.select([10])
-    with refused("window-out-of-range"):
-        window(TEN, size=5, shift=7)
-    with refused("fraction-out-of-range"):
-        fraction(TEN, share=0.01)
-    with refused("unknown-class-order"):
-        class_order(TEN, "random")

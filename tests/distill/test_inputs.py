@@ -49,10 +49,6 @@ def test_facts_and_functions_are_of_the_same_things() -> None:
         assert need.about
 
 
-def test_every_need_is_read_by_a_loss() -> None:
-    assert {need for loss in LOSSES.values() for need in loss.needs} == NEEDS.keys()
-
-
 def dimness(student_logits: Tensor, brightness: Tensor, *, mask: Mask = None) -> Tensor:
     """Large logits of bright images."""
     return (student_logits.mean(1) * brightness).mean()

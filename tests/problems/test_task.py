@@ -1,33 +1,10 @@
-"""The adapters: how they are found, which classes each side gets, and what they refuse."""
+"""The adapters: how they are found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import pytest
-import torch
-from pydantic import ValidationError
-
-from gkd.core.labels import LabelSpace
-from gkd.data import ImageSet
-from gkd.problems.classes import Classes
-from gkd.problems.problem import Source
 from gkd.problems.task import TASKS
-from gkd.tasks.cross_task import CrossTask, CrossTaskOptions
-from gkd.tasks.standard import Standard, StandardOptions
-from tests.refusals import refused
-
-SIX = LabelSpace("abcdef")
-
-
-@pytest.fixture
-def source(make_set: Callable[..., ImageSet]) -> Source:
-    return Source(make_set("abcdef", 24), make_set("abcdef", 12, seed=1), make_set("abcdef", 12, seed=2))
-
-
-def cross(**options: Any) -> CrossTask:
-    return CrossTask(CrossTaskOptions(**options))
+from gkd.tasks.cross_task import CrossTask
+from gkd.tasks.standard import Standard
 
 
 def test_adapters_are_found_by_entry_point() -> None:
@@ -35,105 +12,3 @@ def test_adapters_are_found_by_entry_point() -> None:
     for name, adapter in (("standard", Standard), ("cross_task", CrossTask)):
         assert TASKS[name].load() is adapter
         assert adapter.Options().name == name
-
-
-@pytest.mark.parametrize(
-    ("shift", "kind", "shared"), [(0, "same", 3), (2, "overlapping", 1), (3, "disjoint", 0)]
-)
-def test_windows_of_one_order_relate_by_their_shift(shift: int, kind: str, shared: int) -> None:
-    relation = cross(size=3, shift=shift).spaces(SIX, SIX)
-    assert (relation.kind, relation.num_shared) == (kind, shared)
-    assert relation.teacher == LabelSpace("abc")
-    assert list(relation.student) == list("abcdef")[shift : shift + 3]
-
-
-def test_a_window_follows_the_class_order() -> None:
-    natural, ordered = (cross(size=6, order=order).spaces(SIX, SIX).student for order in ("natural", "1993"))
-    assert set(natural) == set(ordered)
-    assert natural != ordered
-
-
-def test_explicit_selections_and_aliases() -> None:
-    task = cross(
-        teacher_classes={"names": ["d", "a"]}, student_classes={"indices": [0, 5]}, aliases={"f": "d"}
-    )
-    relation = task.spaces(SIX, SIX)
-    assert (list(relation.teacher), list(relation.student)) == (["d", "a"], ["a", "f"])
-    assert relation.kind == "same"
-    assert relation.teacher_index.tolist() == [1, 0]
-    assert cross().spaces(SIX, SIX).kind == "same"  # no selection takes every class
-
-
-def test_each_side_gets_the_images_of_its_classes_under_its_columns(source: Source) -> None:
-    (problem,) = cross(size=3, shift=2, order="1993").problems(source, source)
-    assert problem.rows == "known"
-    for side, space in (
-        (problem.teacher, problem.relation.teacher),
-        (problem.student, problem.relation.student),
-    ):
-        assert side.space == space
-        for images, before in (
-            (side.train, source.train), (side.validation, source.validation), (side.test, source.test)
-        ):  # fmt: skip
-            assert images.class_counts().tolist() == [len(before) // 6] * 3
-            for column, name in enumerate(space):
-                kept = images.images[images.labels == column]
-                assert torch.equal(kept, before.images[before.labels == before.space.column(name)])
-
-
-def test_standard_gives_both_sides_the_same_classes(source: Source) -> None:
-    (problem,) = Standard(StandardOptions(classes={"names": ["e", "b"]})).problems(source, source)
-    assert problem.relation.kind == "same"
-    assert list(problem.student.space) == list(problem.teacher.space) == ["e", "b"]
-    (whole,) = Standard(StandardOptions()).problems(source, source)
-    assert whole.student.space == SIX
-
-
-@pytest.mark.parametrize(
-    ("selection", "names"),
-    [
-        ({"names": ["c", "a"]}, "ca"),
-        ({"indices": [5, 0]}, "fa"),
-        ({"size": 2, "shift": 1}, "bc"),
-        ({"fraction": 1.0}, "abcdef"),
-    ],
-)
-def test_a_selection_of_classes(selection: dict[str, Any], names: str) -> None:
-    assert Classes(**selection).select(SIX) == LabelSpace(names)
-
-
-@pytest.mark.parametrize(
-    ("selection", "got"), [({}, "none"), ({"names": ["a"], "size": 2}, "names and size")]
-)
-def test_a_selection_is_made_in_one_way(selection: dict[str, Any], got: str) -> None:
-    with pytest.raises(ValidationError, match=f"exactly one of .*; got {got}"):
-        Classes(**selection)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"size": 3, "student_classes": {"size": 2}}, "give windows .* or teacher_classes .*, not both"),
-        ({"shift": 2}, "shift and order describe a window; give its size too"),
-        ({"order": "1993"}, "order"),  # without a size it would have no effect
-    ],
-)
-def test_options_that_contradict_or_do_nothing_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        CrossTaskOptions(**options)
-
-
-def test_an_order_may_be_written_as_a_number() -> None:
-    assert CrossTaskOptions(size=3, order=1993).order == "1993"  # type: ignore[arg-type]
-
-
-def test_classes_beyond_the_data_are_refused() -> None:
-    with refused("window-out-of-range"):
-        cross(size=4, shift=3).spaces(SIX, SIX)
-    with refused("unknown-class"):
-        cross(student_classes={"names": ["z"]}).spaces(SIX, SIX)
-
-
-def test_standard_refuses_two_data_sets_of_different_classes() -> None:
-    with refused("other-classes"):
-        Standard(StandardOptions()).spaces(SIX, LabelSpace("xyz"))

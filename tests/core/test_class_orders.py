@@ -1,14 +1,16 @@
-"""The class splits that ship: their sizes, and what they are splits of."""
+"""Orders and selections of classes; the class splits that ship: their sizes, and what they are splits of."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from gkd.core.class_orders import CLASS_SPLITS, class_order, class_split, window
-from gkd.core.labels import LabelSpace
+from gkd.core.class_orders import CLASS_SPLITS, class_order, class_split, fraction, window
+from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import class_split as exported
 from tests.refusals import refused
 
+TEN = LabelSpace([f"c{number}" for number in range(10)])
 # CIFAR-100's classes by superclass (Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html).
 SUPERCLASSES = {
     "aquatic_mammals": "beaver dolphin otter seal whale",
@@ -143,3 +145,35 @@ def test_both_traditions_of_cub_are_of_its_200_species() -> None:
     ]
     assert species[0] == species[1]
     assert class_split("cub_chen")["test"] != class_split("cub_meta_dataset")["test"]
+
+
+@pytest.mark.parametrize(
+    ("shift", "kind", "shared"), [(0, "same", 4), (1, "overlapping", 3), (4, "disjoint", 0)]
+)
+def test_windows_overlap_in_size_minus_shift_classes(shift: int, kind: str, shared: int) -> None:
+    teacher = window(TEN, size=4, order="1993")
+    student = window(TEN, size=4, shift=shift, order="1993")
+    relation = LabelRelation(teacher, student)
+    assert (relation.kind, relation.num_shared, len(student)) == (kind, shared, 4)
+
+
+def test_a_numbered_order_is_numpys_legacy_permutation() -> None:
+    expected = np.random.RandomState(1993).permutation(10)
+    assert list(class_order(TEN, "1993")) == [f"c{column}" for column in expected]
+    assert class_order(TEN, "natural") == TEN
+
+
+def test_a_fraction_is_drawn_by_seed_and_keeps_the_order() -> None:
+    first = fraction(TEN, share=0.5, seed=1)
+    assert len(first) == 5
+    assert first == fraction(TEN, share=0.5, seed=1)
+    assert first != fraction(TEN, share=0.5, seed=2)
+    assert list(first) == sorted(first)
+    assert fraction(TEN, share=1.0, seed=3) == TEN
+
+
+def test_selections_beyond_the_classes_are_refused() -> None:
+    with refused("window-out-of-range"):
+        window(TEN, size=5, shift=7)
+    with refused("fraction-out-of-range"):
+        fraction(TEN, share=0.01)

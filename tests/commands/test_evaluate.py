@@ -1,0 +1,36 @@
+"""gkd eval: any weight file, with or without what it says of itself."""
+
+from __future__ import annotations
+
+import torch
+
+from gkd.storage.weights import read_weights
+from tests.cli_helpers import PHOTOS, gkd, summary_of, write_photos
+
+
+def test_eval_takes_any_weight_file(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos.zip")
+    assert gkd(*PHOTOS, "method=student", "run.out=out") == 0
+    summary = summary_of(tmp_path / "out")
+    file = summary["folder"] / "student.safetensors"
+    capsys.readouterr()
+    assert gkd("eval", str(file)) == 2
+    assert "name them, as in data.name=folder data.root=IMAGES.zip" in capsys.readouterr().err
+    data = ("data.name=folder", "data.root=photos.zip")
+    assert gkd("eval", str(file), *data) == 0
+    printed = capsys.readouterr().out
+    assert "resnet8, 3 classes, 18 test images" in printed
+    accuracy = summary["last"]["accuracy"]
+    assert f"accuracy {accuracy:.4g}" in printed
+    assert f"(the file says accuracy {accuracy:.4g})" in printed
+    # Without metadata everything is to be said; the classes are the data's.
+    bare = tmp_path / "bare.pth"
+    torch.save({"model": read_weights(file)[0]}, bare)
+    assert gkd("eval", str(bare), *data) == 2
+    assert "student.network: this key is missing" in capsys.readouterr().err
+    mean, std = (f"data.{key}=[{read_weights(file)[1][key]}]" for key in ("mean", "std"))
+    assert gkd("eval", str(bare), *data, "student.network=resnet8", mean, std) == 0
+    assert f"accuracy {accuracy:.4g}" in capsys.readouterr().out
+    assert gkd("eval", str(bare), *data, "student.network=resnet14") == 2
+    assert "holds another network than resnet14" in capsys.readouterr().err

@@ -1,0 +1,96 @@
+"""Mistakes in a config: all at once, each with its path, and the closest match to what is unknown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gkd.core.errors import UserError
+from tests.config_helpers import tiny
+from tests.refusals import refused
+
+
+def mistakes(*overrides: str, **sections: Any) -> list[str]:
+    """The lines of the refusal: a mistake each, of the form ``a.b.c: what``."""
+    with pytest.raises(UserError) as caught:
+        tiny(*overrides, **sections)
+    lines = str(caught.value).splitlines()
+    return [line.removeprefix("tiny: ").strip() for line in (lines[1:] if len(lines) > 1 else lines)]
+
+
+def test_every_mistake_is_reported_at_once_with_its_path() -> None:
+    lines = mistakes(
+        "optimiser.lr=fast",
+        "run.epochs=0",
+        "student=resnet8",
+        "method.stages.embedding.terms.tuples.weight=-1",
+        "method.stages.classifier.start=lst",
+        "task.shift=-1",
+        "runn.seed=1",
+    )
+    paths = [line.split(": ")[0] for line in lines]
+    stages = "method.stages"
+    assert sorted(paths) == sorted(
+        [
+            "optimiser.lr", "run.epochs", "student",
+            f"{stages}.embedding.terms.tuples.weight", f"{stages}.classifier.start", "task.shift", "runn",
+        ]
+    )  # fmt: skip
+    assert any(line.endswith("got 'fast'.") for line in lines)
+
+
+def test_several_mistakes_in_one_section_are_reported_at_once() -> None:
+    lines = mistakes("data.name=digit", "data.augment=corp", "data.batch_size=0")
+    assert {line.split(": ")[0] for line in lines} == {"data.name", "data.augment", "data.batch_size"}
+
+
+def test_several_mistakes_in_one_term_are_reported_at_once() -> None:
+    term = "method.stages.embedding.terms.tuples"
+    text = "\n".join(mistakes(f"{term}.wieght=1", f"{term}.margn=1", f"{term}.rows=some"))
+    for name in ("wieght", "margn", "rows"):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "close"),
+    [
+        ("sudent.network=resnet8", "sudent", "student"),
+        ("data.batch_sise=3", "data.batch_sise", "batch_size"),
+        ("data.validation.per_clas=3", "data.validation.per_clas", "per_class"),
+        ("teacher.train.epoch=3", "teacher.train.epoch", "epochs"),
+        ("teacher.train.optimiser.lrr=3", "teacher.train.optimiser.lrr", "lr"),
+        ("method.stages.embedding.shre=1", "method.stages.embedding.shre", "share"),
+        ("method.stages.embedding.terms.tuples.margn=1", "method.stages.embedding.terms.tuples", "margin"),
+        ("optimiser.momentun=0", "optimiser.momentun", "momentum"),
+        ("task.shfit=1", "task.shfit", "shift"),
+        ("data.name=digit", "data", "digits"),
+        ("data.augment=corp", "data", "crop"),
+        ("run.precision=fp16", "run.precision", "bf16"),
+    ],
+)
+def test_an_unknown_key_or_name_meets_its_closest_match(override: str, path: str, close: str) -> None:
+    line = mistakes(override)[0]
+    assert line.startswith(path)
+    assert f"Did you mean {close!r}?" in line or f"'{close}'" in line
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_an_unknown_network_is_refused_with_the_other_mistakes(side: str) -> None:
+    lines = mistakes(f"{side}.network=resnet7", "run.seed=-1")
+    assert len(lines) == 2
+    assert any(line.startswith(f"{side}.network: ") and "resnet" in line for line in lines)
+
+
+def test_a_mistake_in_one_stage_names_that_stage() -> None:
+    with refused("invalid-config"):
+        tiny("method.stages.embedding.optimiser.lr=x")
+    with refused("invalid-config") as told:
+        tiny("optimiser.milestones=[a]")
+    assert "\n" not in str(told.value)
+
+
+def test_a_wrong_optimiser_key_is_told_once() -> None:
+    with refused("invalid-config") as told:
+        tiny("optimiser.lrr=1")
+    assert "\n" not in str(told.value)

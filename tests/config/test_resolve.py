@@ -1,0 +1,52 @@
+"""Resolving a config: what must be right first, overrides, and a file that resolves to itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from gkd.config.load import load
+from tests.config_helpers import Write, tiny
+from tests.refusals import refused
+
+
+@pytest.mark.parametrize(
+    ("sections", "code"),
+    [
+        ({"task": {"name": "cross_tsk"}}, "unknown-task"),
+        ({"task": "standard"}, "not-a-section"),
+        (
+            {"task": {"size": 5}},
+            "task-name-missing",
+        ),
+        ({"method": "refiled"}, "unknown-method"),
+        ({"method": {}}, "method-missing"),
+        ({"method": ["kd"]}, "not-a-section"),
+        ({"optimiser": "sgd"}, "not-a-section"),
+        ({"task": {"name": ["standard"]}}, "unknown-task"),
+    ],
+)
+def test_what_the_rest_hangs_on_is_checked_first(sections: dict[str, Any], code: str) -> None:
+    with refused(code):
+        tiny(**sections)
+
+
+@pytest.mark.parametrize("override", ["run.seed", "=1", "run seed=1", ".run=1", "a..b=1"])
+def test_an_override_of_another_form_is_refused(override: str) -> None:
+    with refused("override-form"):
+        tiny(override)
+
+
+def test_the_resolved_file_names_origins_and_sources_and_resolves_to_itself(write: Write) -> None:
+    resolved = tiny("optimiser.lr=0.1")
+    text = resolved.annotated_yaml()
+    assert "        lr: 0.1  # override optimiser.lr=0.1" in text
+    assert re.search(r"temperature: 4.0  # method refilled: code njulus/GKD", text)
+    assert "network: resnet8  # experiment" in text
+    assert "threads: null  # default" in text
+    again = load(write("again", text))
+    assert yaml.safe_load(again.annotated_yaml()) == yaml.safe_load(text)
+    assert again.identity == resolved.identity

@@ -1,0 +1,49 @@
+"""YAML as experiments write it: numbers, keys that appear twice, and files that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gkd.config.load import load
+from gkd.config.yaml_files import parse_yaml
+from tests.config_helpers import Write, tiny
+from tests.refusals import refused
+
+
+def test_a_number_in_scientific_notation_is_a_number() -> None:
+    text = "[1e-3, 5e-4, 1E3, -2e+1, .5e-2, 1.e2, 1e, e3, 1.5]"
+    assert parse_yaml(text, "x") == [0.001, 0.0005, 1000.0, -20.0, 0.005, 100.0, "1e", "e3", 1.5]
+    stage = tiny("optimiser.lr=1e-3").experiment.method.stages["embedding"]
+    assert stage.optimiser.lr == 0.001
+
+
+def test_a_key_that_appears_twice_is_refused(write: Write) -> None:
+    path = write("twice", "task: {name: standard}\ndata:\n  name: digits\n  views: 2\n  name: cifar10\n")
+    with refused("invalid-yaml"):
+        load(path)
+
+
+def test_a_duplicate_key_is_found_by_file_and_line(write: Write) -> None:
+    path = write("twice", "task: {name: standard}\ndata:\n  name: digits\n  views: 2\n  name: cifar10\n")
+    with refused("invalid-yaml") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"task: [", "invalid-yaml"),
+        (b"- 1", "not-a-mapping"),
+        (b"", "not-a-mapping"),
+        (b"\xff\xfe\x00\x80", "config-unreadable"),
+    ],
+    ids=["broken", "list", "empty", "binary"],
+)
+def test_a_file_that_is_no_experiment_is_said(tmp_path: Path, content: bytes, code: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with refused(code):
+        load(path)

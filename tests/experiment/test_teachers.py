@@ -1,0 +1,96 @@
+"""Teachers: which run trains one, and what a weight file says of its classes, options and checksum."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from gkd.config.load import load
+from gkd.experiment.prepare import prepare
+from gkd.experiment.teachers import load_teacher, teacher_experiment
+from gkd.models import build_network
+from tests.refusals import refused
+
+
+def test_a_shared_teacher_is_one_run_whatever_the_student():
+    variants = (["task.shift=5"], ["method=sp"], ["run.seed=4"], ["data.views=3"], ["data.per_class=9"])
+    base = teacher_experiment(prepare(load("quickstart"))).identity
+    assert {teacher_experiment(prepare(load("quickstart", words))).identity for words in variants} == {base}
+    assert teacher_experiment(prepare(load("quickstart", ["teacher.train.epochs=7"]))).identity != base
+
+
+def test_the_columns_of_a_checkpoint_are_those_that_it_says(tmp_path):
+    prepared = prepare(load("quickstart", ["task.shift=2"]))
+    path = tmp_path / "teacher.safetensors"
+    network = build_network(prepared.experiment.teacher.network, num_classes=5, in_channels=1)
+    save_file(network.state_dict(), path, {"classes": json.dumps(["4", "2", "0", "1", "3"])})
+    teacher, prepared = load_teacher(prepared, path)
+    problem = prepared.problem
+    assert teacher.space.names == ("4", "2", "0", "1", "3")
+    shared = [(problem.relation.student.names[s], teacher.space.names[t])
+              for s, t in zip(problem.relation.student_index, problem.relation.teacher_index, strict=True)]  # fmt: skip
+    assert shared == [("2", "2"), ("3", "3"), ("4", "4")]
+
+
+VIT = "teacher.network=timm/vit_tiny_patch16_224"
+OPTIONS = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+WITH_OPTIONS = f"teacher.options={json.dumps(OPTIONS)}"
+
+
+def vit_weights(path: Path, **metadata: str) -> Path:
+    network = build_network(VIT.split("=")[1], num_classes=5, in_channels=1, **OPTIONS)
+    save_file(network.state_dict(), path, {"network": VIT.split("=")[1], **metadata})
+    return path
+
+
+def test_a_teacher_is_built_with_the_options_that_its_file_says(tmp_path):
+    path = vit_weights(tmp_path / "vit.safetensors", options=json.dumps(OPTIONS))
+    for words in ([VIT], [VIT, WITH_OPTIONS]):
+        teacher, _ = load_teacher(prepare(load("quickstart", words)), path)
+        assert len(teacher.network.maps) == 2
+        assert teacher.network.embedding_dim == 24
+    other = [VIT, "teacher.options={img_size: 8, patch_size: 2}"]
+    with refused("other-options"):
+        load_teacher(prepare(load("quickstart", other)), path)
+
+
+def test_a_library_s_own_file_takes_the_options_of_the_config(tmp_path):
+    network = build_network(VIT.split("=")[1], num_classes=5, in_channels=1, **OPTIONS)
+    torch.save(network.state_dict(), tmp_path / "vit.pth")
+    teacher, _ = load_teacher(prepare(load("quickstart", [VIT, WITH_OPTIONS])), tmp_path / "vit.pth")
+    assert teacher.network.embedding_dim == 24
+
+
+def test_the_run_that_trains_a_teacher_builds_the_same_network():
+    words = [VIT, WITH_OPTIONS, "teacher.taps={head: head, maps: [blocks.0]}"]
+    student = teacher_experiment(prepare(load("quickstart", words))).experiment.student
+    assert student.options == OPTIONS
+    assert student.taps.head == "head"
+    other = [*words[:2], "teacher.taps={head: head, maps: [blocks.1]}"]
+    first, second = (teacher_experiment(prepare(load("quickstart", w))).identity for w in (words, other))
+    assert first == second  # which maps a loss reads later changes nothing of the teacher
+    cut = [
+        *words[:2],
+        "teacher.taps={head: head, maps: [blocks.0], stages: [[patch_embed, blocks.0], [norm]]}",
+    ]
+    assert teacher_experiment(prepare(load("quickstart", cut))).identity == first
+
+
+def test_a_checkpoint_of_other_classes_is_refused(tmp_path):
+    prepared = prepare(load("quickstart"))
+    path = tmp_path / "teacher.safetensors"
+    network = build_network(prepared.experiment.teacher.network, num_classes=5, in_channels=1)
+    save_file(network.state_dict(), path, {"classes": json.dumps(["5", "6", "7", "8", "9"])})
+    with refused("other-classes"):
+        load_teacher(prepared, path)
+
+
+def test_a_checkpoint_of_another_checksum_is_refused(tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    save_file(build_network("resnet8", num_classes=5, in_channels=1).state_dict(), path)
+    words = ["teacher.network=resnet8", f"teacher.checkpoint={path}", f"teacher.sha256={'ab' * 32}"]
+    with refused("other-checksum"):
+        load_teacher(prepare(load("quickstart", words)), path)
