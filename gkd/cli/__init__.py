@@ -83,5 +83,5 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         "config", metavar="CONFIG", help="a YAML file, or a shipped config's name (gkd ls configs)"
     )
     parser.add_argument(
-        "overrides", metavar="a.b=c", nargs="*", help="overrides, such as run.seed=1 method=sp"
+        "overrides", metavar="a.b=c", nargs="*", default=[], help="overrides, such as run.seed=1 method=sp"
     )

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         metavar="a.b=c",
         nargs="*",
+        default=[],
         help="overrides: for a run such as data.root=where/the/images/are/now; for a file data.name=cifar100 "
         "student.network=wrn_40_2",
     )

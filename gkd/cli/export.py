@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         metavar="a.b=c",
         nargs="*",
-        help="student.network=pkg.module:factory, where it is your own",
+        default=[],
+        help="student.network=pkg.module:name, where it is your own",
     )
     parser.add_argument("--format", choices=FORMATS, required=True, help="the file's format")
     parser.add_argument("--weights", choices=tuple(WEIGHTS), default="last", help="whose weights (last)")

@@ -80,7 +80,7 @@ def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) 
     Args:
         run: the folder or the file.
         which: ``last`` or ``best``, of a folder.
-        overrides: ``student.network=pkg.module:factory``, without which no module is imported on the file's word
+        overrides: ``student.network=pkg.module:name``, without which no module is imported on the file's word
             alone; ``data.image_size=N`` for a file that does not say how large its images are.
 
     Raises:

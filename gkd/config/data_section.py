@@ -57,7 +57,7 @@ class Data(Section):
 
     Attributes:
         name, root, download, channels, image_size: what to read (``gkd.data.load_images``). ``name`` may be
-            your own ``pkg.module:factory``; its root is then part of the run's name, for its content is not known.
+            your own ``pkg.module:name``; its root is then part of the run's name, for its content is not known.
         fit: how image files of other proportions become a square of ``image_size``: ``stretch``, or ``crop``: the
             shorter side to 8/7 of it, then the middle.
         fingerprint: of the images at ``root`` (``gkd.data.fingerprint``), verified when they are read. Without

@@ -1,4 +1,4 @@
-"""Import and call a user's own code by name, ``pkg.module:factory``, with one-sentence errors.
+"""Import and call a user's own code by name, ``pkg.module:name``, with one-sentence errors.
 
 Importing runs the module, so only names from the command line or the user's own config are imported
 (``gkd.config.trust``).
@@ -13,10 +13,12 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gkd.core.errors import UserError, unknown
 
+_GKD = Path(__file__).parents[1]
 FORM = "pkg.module:name"
 
 
@@ -24,12 +26,12 @@ _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*
 
 
 def is_import_name(name: object) -> bool:
-    """Whether a value has the form ``pkg.module:factory``."""
+    """Whether a value has the form ``pkg.module:name``."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def import_object(name: str, *, what: str) -> Callable[..., Any]:
-    """The callable behind ``pkg.module:factory``.
+    """The callable behind ``pkg.module:name``.
 
     Args:
         name: the module's dotted path, a colon, the callable's name in it.
@@ -82,7 +84,13 @@ def import_attribute(name: str, *, what: str) -> Any:
     value = module
     for part in path.split("."):
         if not hasattr(value, part):
-            public = [key for key in dir(value) if not key.startswith("_")]
+            public = [
+                key
+                for key, each in vars(value).items()
+                if not key.startswith("_")
+                and not isinstance(each, ModuleType)
+                and getattr(each, "__module__", module_name) == module_name
+            ]
             raise UserError(f"The {what} {name!r}: {unknown('name', part, public)}", code="unknown-name")
         value = getattr(value, part)
     return value
@@ -117,7 +125,7 @@ def call_factory(
             about = "takes no option" if refused[1] in options else "must take the keyword"
             code = "unknown-option" if refused[1] in options else "keyword-missing"
             raise UserError(
-                f"The {what} {name!r} {about} {refused[1]!r} ({told(error)})", code=code
+                f"The {what} {name!r} {about} {refused[1]!r}: {told(error)}", code=code
             ) from error
         shown = ", ".join(f"{key}={value!r}" for key, value in {**arguments, **options}.items())
         raise UserError(
@@ -126,9 +134,13 @@ def call_factory(
 
 
 def told(error: BaseException) -> str:
-    """Describe an exception in a sentence: its type, first line, and the file and line that raised it."""
+    """Describe an exception in a sentence: its type, first line, and the file and line that raised it, if not gkd's."""
     lines = str(error).strip().splitlines()
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not Path(frame.filename).is_relative_to(_GKD)
+    ]
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     text = f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
     return f"{text}{where}."

@@ -48,7 +48,7 @@ def load_network(
 
     Args:
         path: a .safetensors file or a state dict that torch wrote.
-        network: the name for ``build_network``. A header's ``pkg.module:factory`` is not imported unless it is
+        network: the name for ``build_network``. A header's ``pkg.module:name`` is not imported unless it is
             repeated here.
         num_classes: columns of the logits; by default as many as ``classes``.
         in_channels: channels of the images; by default those of ``image_shape``, of the file, or 3.

@@ -112,7 +112,7 @@ def test_it_builds_what_it_says() -> None:
         ({"milestones": [180, 150]}, r"milestones must increase; got \[180.0, 150.0\]"),
         ({"lr": 0}, "greater than 0"),
         ({"lr": math.nan}, "greater than 0"),
-        ({"name": "lion"}, "Unknown optimiser 'lion'.*Adam, AdamW, .*Or one of your own: pkg.module:factory"),
+        ({"name": "lion"}, "Unknown optimiser 'lion'.*Adam, AdamW, .*Or one of your own: pkg.module:name"),
         ({"nesterov": True, "momentum": 0}, "momentum"),
         ({"name": "adamw", "betas": [0.9, 1.5]}, "betas"),
     ],

@@ -20,12 +20,12 @@ from gkd.data.read.torch_dataset import from_dataset
 
 # Every data set by name: those that come as arrays, and those that are image files in some layout.
 DATASETS: Mapping[str, Reader | Layout] = {**ARRAYS, **LAYOUTS}
-GROUP = "gkd.datasets"  # of entry points; each is a factory, as a ``pkg.module:factory`` is
+GROUP = "gkd.datasets"  # of entry points; each is a factory, as a ``pkg.module:name`` is
 _WHAT = "data set"
 
 
 def check_dataset_name(name: str) -> None:
-    """Raise a UserError for a name that is in no table and not ``pkg.module:factory``; import nothing."""
+    """Raise a UserError for a name that is in no table and not ``pkg.module:name``; import nothing."""
     if name in entry_point_table(GROUP):
         plugin(GROUP, name, what=_WHAT, ours=DATASETS)  # refuses the name of a built-in data set
     elif name not in DATASETS and not is_import_name(name):
@@ -60,7 +60,7 @@ def load_images(
     """Load one split of a data set by name.
 
     Args:
-        name: a key of :data:`DATASETS`, or a factory: a plug-in's name or your own ``pkg.module:factory``, imported
+        name: a key of :data:`DATASETS`, or a factory: a plug-in's name or your own ``pkg.module:name``, imported
             and called as ``factory(split=split, root=root)`` for a data set that :func:`~gkd.data.from_dataset` takes.
         split: ``"train"`` or ``"test"``; ``"validation"`` where image files have such a split.
         root: for image files their directory or zip; for torchvision's data sets the folder of their files
