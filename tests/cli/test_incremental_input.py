@@ -96,7 +96,10 @@ def test_rules_after_steps_need_steps(method: str, config: str, refused: Refused
         "run", config, f"method={method}", *(words if config != "quickstart" else []), "--dry-run"
     )
     assert f"{method!r} ends every incremental step by" in error
-    assert "use task.name=incremental, or do without by method.after=[]" in error
+    assert (
+        "use a task that has (from Python: gkd.incremental.learn_step), or do without by method.after=[]"
+        in error
+    )
 
 
 def test_methods_that_would_work_have_no_rules_after_steps(refused: Refused) -> None:
@@ -164,7 +167,7 @@ def test_another_order_is_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         ([DIGITS, "compare.methods=[finetune, icarl]", "task.memory_per_class=null"], "icarl", "the task keeps none"),
         ([DIGITS, "compare.methods=[finetune, bic]", "task.memory_per_class=1"], "bic", "but a class has 1"),
-        (["quickstart", "compare.methods=[student, wa]"], "wa", "has no steps; use task.name=incremental"),
+        (["quickstart", "compare.methods=[student, wa]"], "wa", "has no steps; use a task that has"),
     ],
 )  # fmt: skip
 def test_a_grid_refuses_a_row_before_it_trains_those_above(

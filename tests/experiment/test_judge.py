@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from gkd.config.load import load
+from gkd.experiment.judge import with_verdict
+from gkd.problems.judging import Verdict
+from gkd.storage.judged import Judged
 from tests.cli_helpers import PHOTOS, gkd, summary_of, write_photos
 from tests.refusals import refused
 
@@ -33,3 +36,10 @@ def test_a_teacher_is_judged_when_it_is_loaded(capsys, tmp_path, monkeypatch):
     assert resolved.identity == load("cross_task/photos", words[2:]).identity
     with refused("invalid-config"):
         load("cross_task/photos", ["teacher.expect=good"])
+
+
+def test_the_numbers_of_a_tasks_own_judging_join_the_others_and_are_finite():
+    judged = Judged(accuracy=50.0, metrics={"macro_f1": 40.0})
+    assert with_verdict(judged, Verdict({"worst": 30.0})).metrics == {"macro_f1": 40.0, "worst": 30.0}
+    with refused("metric-not-finite"):
+        with_verdict(judged, Verdict({"worst": float("nan")}))
