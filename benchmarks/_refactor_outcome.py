@@ -14,8 +14,10 @@ from _refactor_halves import Cell, without_passing
 _READ = ("*.json", "*.jsonl", "config.yaml")
 _NOT_READ = ("env.json", "manifest.json")  # of the machine; of the files beside it
 # What the code after writes more than the code before, and may: what form a summary has, and what no run names of the
-# options that are new. A value that is not the default stays in the config with where it is from, and counts.
+# options that are new. A value that is not the default stays in the config with where it is from, and counts. Whom a
+# method credits is no setting.
 _FORM = ("version", "kind")
+_CREDIT = "paper: "
 _NEW_OPTIONS = ("options: {}  # default", "metrics: []  # default", "teacher: null  # default")
 
 
@@ -69,7 +71,8 @@ def file_hash(path: Path) -> str:
         said = {key: value for key, value in json.loads(text).items() if key not in _FORM}
         text = json.dumps(without_passing(said), sort_keys=True)
     elif path.name == "config.yaml":
-        text = "\n".join(line for line in text.splitlines() if line.strip() not in _NEW_OPTIONS)
+        lines = (line for line in text.splitlines() if not line.strip().startswith(_CREDIT))
+        text = "\n".join(line for line in lines if line.strip() not in _NEW_OPTIONS)
     elif path.suffix == ".json":
         text = json.dumps(without_passing(json.loads(text)), sort_keys=True)
     elif path.suffix == ".jsonl":

@@ -89,9 +89,10 @@ def fit(
 
     Args:
         student: a gkd network, or any module from images to logits (``gkd.tap`` names what it should read of it).
-        data: training images: an ``ImageSet``; a torch data set with labels in ``.targets`` or ``.labels``, whose
-            items are PIL images, uint8 pixels or floats in [0, 1]; or a DataLoader over one, of which the data set
-            and the batch size are taken: order and augmentation are gkd's, as functions of the seed.
+        data: training images: an ``ImageSet``; a torch data set that ``gkd.data.from_dataset`` takes (with labels in
+            ``.targets`` or ``.labels``, or a ``TensorDataset``), whose items are PIL images, uint8 pixels or floats
+            in [0, 1]; or a DataLoader over one, of which the data set and the batch size are taken: order and
+            augmentation are gkd's, as functions of the seed.
         method: the name of a shipped method, a ``Method``, or terms by name, which make one stage.
         teacher: a ``Teacher``, or a network whose columns are the student's classes where it has as many; None where
             the method reads none.
