@@ -115,10 +115,10 @@ def test_an_outcome_differs_where_it_does(script, outcome, tmp_path, other, wher
 def test_only_what_is_new_by_default_may_be_more(outcome, tmp_path):
     summary, config = tmp_path / "summary.json", tmp_path / "config.yaml"
     summary.write_text('{"last": {"version": 1}, "seconds": 1}')
-    config.write_text("lr: 0.1  # override lr=0.1\n")
+    config.write_text("lr: 0.1  # override lr=0.1\n  paper: A. B.\n")
     before = [outcome.file_hash(path) for path in (summary, config)]
     summary.write_text('{"kind": "accuracy", "version": 1, "seconds": 2, "last": {"version": 1}}')
-    config.write_text("lr: 0.1  # override lr=0.1\n  options: {}  # default\n")
+    config.write_text("lr: 0.1  # override lr=0.1\n  paper: ours, after A. B.\n  options: {}  # default\n")
     assert [outcome.file_hash(path) for path in (summary, config)] == before
     summary.write_text('{"last": {"version": 2}}')
     config.write_text("lr: 0.1  # override lr=0.1\n  options: {eps: 1}  # experiment\n")
@@ -234,3 +234,21 @@ def test_every_part_is_asked_for_by_name(script, capsys):
     with pytest.raises(SystemExit):
         script.arguments(["step", "--before", "a", "--work", "b"])
     assert script.arguments(["--before", "a", "--work", "b"]).parts == list(script.PARTS)
+
+
+def test_what_is_committed_is_whole_and_nothing_differs(script):
+    record = script.Record(COMMITTED)
+    said = script.verdict(record)
+    assert said == record.content["verdict"]
+    assert record.cells("bits", "before").keys() == importlib.import_module("_refactor_runs").RUNS.keys()
+    for side in ("before", "after"):
+        assert {part for part in script.PARTS if record.cells(part, side)} == set(script.PARTS)
+    assert all(said[part]["compared"] == said[part]["cells"] > 0 for part in script.COMPARED)
+    assert not script.differs(said)
+    ratios = [value for key, value in said["step"].items() if key != "start"]
+    assert ratios
+    assert all(each["low"] <= 1 <= each["high"] or each["high"] < 1.02 for each in ratios)
+    percent = {side: cell["percent"] for side, cell in said["coverage"]["coverage"].items()}
+    assert percent["after"] > percent["before"] - 1
+    assert (FOLDER / "results" / "refactor.md").read_text() == script.table(said) + "\n"
+    assert not any(place in COMMITTED.read_text() for place in ("/tmp/", "/work/", "/home/", "/root/"))
