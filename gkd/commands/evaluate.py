@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 
 from gkd.config.load import from_content, load
+from gkd.config.resolve import override_layers
+from gkd.config.trust import named_in
 from gkd.core.errors import UserError
 from gkd.experiment.judge import judge, with_verdict
 from gkd.experiment.networks import load_network
@@ -180,9 +183,10 @@ def final_problem(
         vouched: modules that the user has named elsewhere.
     """
     # The student's checkpoint, its teacher and its losses are not needed any more, and may be gone.
+    vouched |= named_in(layer.content for layer in override_layers(overrides))
     read = partial(load, folder / "config.yaml", from_run=True, vouched=vouched)
     method = read(overrides).experiment.method
-    others = [word for word in overrides if not word.startswith(("method=", "method.", "optimiser."))]
+    others = [word for word in overrides if re.split("[.=]", word)[0] not in ("method", "optimiser")]
     resolved = read([*others, "student.checkpoint=null", "teacher=null", "method=student"])
     experiment = resolved.experiment
     task = task_of(experiment.task).for_judging()

@@ -170,17 +170,21 @@ def test_all_that_a_run_folder_names_is_told_at_once_and_judging_needs_no_loss(
     Path("own_losses.py").write_text(
         "import torch\n\n"
         "def size(student_embedding):\n    return student_embedding.square().mean()\n\n"
-        "def count(logits, labels, relation):\n    return len(labels)\n"
+        "def count(logits, labels, relation):\n    return len(labels)\n\n"
+        "class Slow(torch.optim.SGD):\n    pass\n"
     )
     sections = Path("mine.yaml").read_text().replace("method: student\n", "method: kd\n")
     Path("mine.yaml").write_text(f"{sections}evaluate: {{metrics: own_losses:count}}\n")
     term = "method.stages.distil.terms.size.loss=own_losses:size"
-    assert gkd("run", "mine.yaml", *FAST[:2], term) == 0
+    optimiser = "optimiser.name=own_losses:Slow"
+    assert gkd("run", "mine.yaml", *FAST[:2], term, optimiser, "optimiser.nesterov=false") == 0
     capsys.readouterr()
     assert gkd("eval", str(run_folder())) == 2
     error = capsys.readouterr().err
-    words = error.partition("on the command line: ")[2].partition(" (of gkd predict")[0].split()
-    assert sorted(words) == ["evaluate.metrics=own_losses:count", term, "student.network=own_nets:small"]
+    words = error.partition("on the command line: ")[2].partition(" (with gkd predict")[0].split()
+    of_stage = f"method.stages.distil.{optimiser}"
+    named = ["evaluate.metrics=own_losses:count", of_stage, term, optimiser, "student.network=own_nets:small"]
+    assert sorted(words) == named
     assert gkd("eval", str(run_folder()), *words) == 0
     assert "count" in capsys.readouterr().out
 
