@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from gkd.data import ImageSet, from_dataset, split_validation
 from gkd.distill.teacher import Teacher
 from gkd.experiment.environment import environment
 from gkd.experiment.judge import judge
+from gkd.experiment.run_folder import locked
 from gkd.experiment.sources import rounded_statistics
 from gkd.methods.method import Method, require
 from gkd.methods.optimiser import Optimiser
@@ -33,6 +35,7 @@ from gkd.methods.terms import Term
 from gkd.models.taps import tap
 from gkd.problems.plan import Plan, PlannedNetwork
 from gkd.problems.problem import Problem, Source
+from gkd.storage.checkpoints import latest_checkpoint
 from gkd.storage.json_files import read_json, write_json
 from gkd.storage.run_files import FIT
 from gkd.training.device import choose_device, choose_dtype
@@ -137,9 +140,10 @@ def fit(
     if guide is not None:
         guide.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     target = None if folder is None else Path(folder)
-    if target is not None:
-        _begin(target, _facts(network, guide, problem, plan, plan.epochs(epochs), settings))
-    with Reporter(Console(quiet=True), "fit") as reporter:
+    alone = nullcontext() if target is None else locked(target, None)
+    with alone, Reporter(Console(quiet=True), "fit") as reporter:
+        if target is not None:
+            _begin(target, _facts(network, guide, problem, plan, plan.epochs(epochs), settings))
         last, best, position = train(
             network, guide, problem, plan, plan.epochs(epochs), settings, target, reporter
         )
@@ -187,7 +191,11 @@ def _short_hash(text: str) -> str:
 def _begin(folder: Path, facts: Mapping[str, Any]) -> None:
     """Note what a run depends on in its folder, or refuse to continue one there that depends on something else."""
     path = folder / FIT
-    if path.is_file():
+    if latest_checkpoint(folder / "checkpoints") is not None:  # before the first there is nothing to continue
+        if not path.is_file():
+            raise UserError(
+                f"{folder} holds a run that gkd.fit did not begin; give another folder.", code="other-run"
+            )
         held = read_json(path, keys=facts)
         others = [name for name, value in facts.items() if held[name] != value]
         if others:

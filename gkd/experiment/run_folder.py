@@ -92,7 +92,7 @@ def locked(folder: Path, waiting: Console | None) -> Iterator[None]:
         file = (folder / ".lock").open("w")
     except OSError as error:
         raise UserError(
-            f"The run folder {folder} cannot be made ({error.strerror}); change run.out.",
+            f"The run folder {folder} cannot be made ({error.strerror}); give another (run.out).",
             code="run-folder-unwritable",
         ) from None
     with file:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import gkd
 from gkd.data import ImageSet
+from gkd.experiment.run_folder import locked
 from gkd.models import build_network
 from tests.refusals import refused
 
@@ -103,6 +104,25 @@ def test_a_folder_is_continued_by_the_call_that_began_it_alone(make_set: MakeSet
             gkd.fit(**{"student": network(), "data": train, **guided, **other})
     assert kept == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert same(whole.student, gkd.fit(network(), train, **guided, test=make_set(NAMES, 9)).student)
+
+
+def test_a_call_that_is_refused_leaves_its_folder_to_the_next(make_set: MakeSet, tmp_path: Path) -> None:
+    train, folder = make_set(NAMES, 64), tmp_path / "run"
+    with refused("other-widths"):
+        wide = build_network("resnet8x4", num_classes=len(NAMES), in_channels=1)
+        gkd.fit(network(), train, "coss", teacher=wide, folder=folder, **WORDS)
+    gkd.fit(network(), train, "coss", teacher=network(1), folder=folder, **WORDS)
+    (folder / "fit.json").unlink()  # as in a folder of `gkd run`
+    with refused("other-run"):
+        gkd.fit(network(), train, "coss", teacher=network(1), folder=folder, **WORDS)
+    (tmp_path / "file").write_text("")
+    with refused("run-folder-unwritable"):
+        gkd.fit(network(), train, "student", folder=tmp_path / "file" / "run", **WORDS)
+
+
+def test_one_process_works_in_a_folder(make_set: MakeSet, tmp_path: Path) -> None:
+    with locked(tmp_path, None), refused("run-folder-busy"):
+        gkd.fit(network(), make_set(NAMES, 64), "student", folder=tmp_path, **WORDS)
 
 
 def test_terms_are_a_method_of_one_stage(make_set: MakeSet) -> None:
