@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 import struct
 from pathlib import Path
 
@@ -251,4 +252,4 @@ def test_what_is_committed_is_whole_and_nothing_differs(script):
     percent = {side: cell["percent"] for side, cell in said["coverage"]["coverage"].items()}
     assert percent["after"] > percent["before"] - 1
     assert (FOLDER / "results" / "refactor.md").read_text() == script.table(said) + "\n"
-    assert not any(place in COMMITTED.read_text() for place in ("/tmp/", "/work/", "/home/", "/root/"))
+    assert not re.search(r"(?<![\w.])/\w+/", COMMITTED.read_text())  # no absolute path, of whatever machine
