@@ -15,6 +15,7 @@ import gkd
 from gkd.data import ImageSet
 from gkd.experiment.run_folder import locked
 from gkd.models import build_network
+from tests.cli_helpers import write_photos
 from tests.refusals import refused
 
 NAMES = ("a", "b", "c", "d")
@@ -198,6 +199,24 @@ def test_run_is_gkd_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "method": "student",
         "run": {"epochs": 1, "threads": 1},
     }
-    outcome = gkd.run(sections, run={"precision": "float32"})
+    outcome = gkd.run(sections, run={"precision": "float32"}, evaluate={"metrics": ["macro_f1"]})
     assert len(outcome.mean) == 1
     assert outcome.metrics["test/last"] > 20
+    assert 0 < outcome.metrics["test/last/macro_f1"] < 100
+
+
+def test_run_looks_at_image_files_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one process, between two calls, the images of a folder may have changed."""
+    monkeypatch.chdir(tmp_path)
+    sections = {
+        "task": {"name": "standard"},
+        "data": {"name": "folder", "root": "photos.zip", "validation": {"per_class": 1}, "batch_size": 4},
+        "student": {"network": "resnet8"},
+        "method": "student",
+        "run": {"epochs": 1, "threads": 1},
+    }
+    folders = set()
+    for seed in (0, 1):
+        write_photos(tmp_path / "photos.zip", seed=seed)
+        folders.add(gkd.run(sections).folder)
+    assert len(folders) == 2
