@@ -86,10 +86,10 @@ def import_attribute(name: str, *, what: str) -> Any:
         if not hasattr(value, part):
             public = [
                 key
-                for key, each in vars(value).items()
+                for key in dir(value)
                 if not key.startswith("_")
-                and not isinstance(each, ModuleType)
-                and getattr(each, "__module__", module_name) == module_name
+                and not isinstance(getattr(value, key), ModuleType)
+                and getattr(getattr(value, key), "__module__", module_name) == module_name
             ]
             raise UserError(f"The {what} {name!r}: {unknown('name', part, public)}", code="unknown-name")
         value = getattr(value, part)

@@ -71,6 +71,7 @@ def test_the_form_of_a_name(name: object, expected: bool) -> None:
         ),
         ("refused_by_gkd:make", "provider-twice"),
         ("imported_here:Nestet", "unknown-name"),
+        ("imported_here:NUMBER.small", "unknown-name"),
         ("imported_here:NUMBER", "not-a-callable"),
     ],
 )
