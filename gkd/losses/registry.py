@@ -13,8 +13,7 @@ signature (``gkd.losses.signature``); a :class:`Loss` in its place states what a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -149,8 +148,14 @@ class Loss:
         """
         assert self.module is not None, f"{self.public_name} owns nothing"
         more = {self._construction.filled[Filled.BANK_LABELS]: labels} if self.takes_labels else {}
-        with self._told(f"cannot be built for {' and '.join(map(str, shapes))}"):
+        try:
             return self.module(*(shapes if self.built_from_shapes else ()), **options, **more)
+        except UserError:
+            raise
+        except Exception as error:
+            if self.foreign is None:
+                raise
+            raise self._failure(f"cannot be built for {' and '.join(map(str, shapes))}", error) from error
 
     def call(self, form: Callable[..., Any], inputs: Sequence[Tensor], options: Mapping[str, Any]) -> Any:
         """Call a form of the loss: its function, its counted one, or the module that was built.
@@ -162,32 +167,30 @@ class Loss:
         """
         if self.foreign is None:
             return form(*inputs, **options)
-        shapes = ", ".join(f"{n} {list(x.shape)}" for n, x in zip(self.needs, inputs, strict=True))
-        with self._told(f"fails on {shapes}"):
+        try:
             value = form(*(x.float() if x.dtype in _HALF else x for x in inputs), **options)
+        except UserError:
+            raise
+        except Exception as error:
+            raise self._failure(f"fails on {self._shapes(inputs)}", error) from error
         for part in value if form is self.counted else (value,):
             if not isinstance(part, Tensor) or part.dim() > 0:
                 what = (
                     f"a tensor {list(part.shape)}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
                 )
                 raise UserError(
-                    f"The loss {self.foreign!r} gives {what} on {shapes}; let it give a 0-dim tensor, the mean over "
-                    "the batch.",
+                    f"The loss {self.foreign!r} gives {what} on {self._shapes(inputs)}; let it give a 0-dim tensor, "
+                    "the mean over the batch.",
                     code="not-a-scalar",
                 )
         return value
 
-    @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Turn what a third party's code raises into one sentence."""
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:
-            if self.foreign is None:
-                raise
-            raise UserError(f"The loss {self.foreign!r} {what}: {told(error)}", code="loss-fails") from error
+    def _shapes(self, inputs: Sequence[Tensor]) -> str:
+        return ", ".join(f"{need} {list(each.shape)}" for need, each in zip(self.needs, inputs, strict=True))
+
+    def _failure(self, what: str, error: Exception) -> UserError:
+        """The sentence on a third party's code that fails."""
+        return UserError(f"The loss {self.foreign!r} {what}: {told(error)}", code="loss-fails")
 
 
 _HALF = (torch.bfloat16, torch.float16)
