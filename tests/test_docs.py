@@ -5,6 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+import gkd
 
 ROOT = Path(__file__).parent.parent
 _spec = importlib.util.spec_from_file_location("embed", ROOT / "docs" / "embed.py")
@@ -35,6 +39,29 @@ def test_the_readme_shows_the_quickstart():
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_page_names_a_machine_path(path):
     assert not re.search(r"(^|[\s`(])/(home|root|tmp|work|opt)/", path.read_text())
+
+
+def test_the_python_of_the_readme_runs(make_set, tmp_path, monkeypatch):
+    """On plain modules and few epochs; what it names is the reader's own."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    short = 'run={"seed": 1, "epochs": 2, "threads": 1}, **{"teacher.train.epochs": 1}'
+    for words, fewer in (("epochs=100", "epochs=2"), ('run={"seed": 1}', short)):
+        assert block.count(words) == 1
+        block = block.replace(words, fewer)
+    student, teacher = (
+        nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 4)) for width in (8, 16)
+    )
+    names = {
+        "student": student,
+        "teacher": teacher,
+        "images": make_set("abcd", 40),
+        "test_images": make_set("abcd", 12),
+    }
+    exec(block, names)
+    losses = names["distiller"](gkd.Batch(torch.rand(8, 1, 8, 8), torch.arange(8) % 4))
+    assert losses["loss"].requires_grad
+    assert names["outcome"].metrics["test/last"] > 0
 
 
 # What a stranger looks for: any of these files, reached from README.md over three links or fewer.
