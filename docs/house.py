@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("report", "tasks"),
     ("commands",),
     ("cli",),
-    ("gkd",),  # the roof: gkd/__init__.py, what `import gkd` offers
+    ("gkd",),  # the roof: what `import gkd` offers, and `python -m gkd`
 )
 FLOOR_OF = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
 
@@ -54,7 +54,7 @@ def modules() -> dict[str, Path]:
 def wing(module: str) -> str:
     """The wing that a module stands in; the roof for ``gkd`` itself."""
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "gkd"
+    return parts[1] if len(parts) > 1 and parts[1] != "__main__" else "gkd"
 
 
 def imports(known: dict[str, Path]) -> Iterator[Import]:

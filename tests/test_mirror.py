@@ -9,12 +9,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Module -> the test that runs it, where no test file is about it alone.
 TESTED_IN: dict[str, str] = {
+    "gkd/__main__.py": "tests/cli/test_arguments.py",
     "gkd/cli/compare.py": "tests/commands/test_compare.py",
     "gkd/cli/eval.py": "tests/commands/test_evaluate.py",
     "gkd/cli/predict.py": "tests/commands/test_predict.py",
     "gkd/cli/run.py": "tests/cli/test_verbs.py",
     "gkd/cli/show.py": "tests/cli/test_verbs.py",
     "gkd/cli/validate.py": "tests/cli/test_verbs.py",
+    "gkd/commands/choices.py": "tests/cli/test_arguments.py",
     "gkd/config/data_section.py": "tests/cli/test_data_paths.py",
     "gkd/config/schema.py": "tests/config/test_mistakes.py",
     "gkd/config/section.py": "tests/cli/test_bad_input.py",

@@ -55,7 +55,8 @@ def test_the_wheel_holds_exactly_the_tree(wheel):
         f"{target}/{path.relative_to(ROOT / folder)}"
         for folder, target in PLACES.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".yaml", ".csv", ".txt", ".typed") and "__pycache__" not in path.parts
+        if path.suffix in (".py", ".yaml", ".csv", ".json", ".txt", ".typed")
+        and "__pycache__" not in path.parts
     }
     assert inside == tree
 

@@ -6,16 +6,8 @@ import argparse
 
 from rich.console import Console
 
-from gkd.cli import add_config_arguments
 from gkd.commands.compare import compare
 from gkd.config.load import load
-
-HELP = "run what is missing of a config's grid and print its table"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config_arguments(parser)
-    parser.add_argument("--finished", action="store_true", help="table of the finished cells; run nothing")
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 
 from gkd.cli.run import few_shot_lines, leak_lines
 from gkd.commands.evaluate import evaluate_checkpoint, evaluate_run
 from gkd.storage.judged import Judged
-
-HELP = "judge a finished run's students, or the network in a weight file, on test images"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "path", metavar="RUN|FILE", type=Path, help="a run folder, or a .safetensors or .pth file"
-    )
-    parser.add_argument(
-        "overrides",
-        metavar="a.b=c",
-        nargs="*",
-        default=[],
-        help="overrides: for a run such as data.root=where/the/images/are/now; for a file data.name=cifar100 "
-        "student.network=wrn_40_2",
-    )
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:

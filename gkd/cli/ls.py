@@ -1,27 +1,21 @@
-"""gkd ls: list methods, losses and whatever else a config names."""
+"""gkd ls: list methods, losses and whatever else a config names, without importing any of it."""
 
 from __future__ import annotations
 
 import argparse
-import re
+import ast
+import json
+import shutil
+import textwrap
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
 
 from rich.console import Console
 
-from gkd.config.shipped import shipped_configs, shipped_methods, shipped_weights
+from gkd.cli.arguments import KINDS
 from gkd.core.plugins import distribution, entry_point_table
-from gkd.data import DATASETS
-from gkd.data.augment.chain import augmentation_summaries
-from gkd.losses import LOSSES, Loss
-from gkd.methods.optimiser_names import optimiser_names
-from gkd.metrics import METRICS
-from gkd.models import network_summaries
-from gkd.models.external import PATTERNS
-from gkd.problems.task import TASKS, task_class
 
-HELP = "list methods, losses, tasks, networks, data sets, optimisers, metrics, augmentations and configs"
-KINDS = (
-    "methods", "losses", "tasks", "networks", "data", "optimisers", "metrics", "augmentations", "configs",
-)  # fmt: skip
 # Kind -> the entry-point group in which other packages offer more of it.
 _GROUPS = {
     "methods": "gkd.methods",
@@ -34,20 +28,36 @@ _GROUPS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", nargs="?", choices=KINDS, help="what to list; all where it is left out")
-
-
 def main(arguments: argparse.Namespace, console: Console) -> int:
     for kind in [arguments.kind] if arguments.kind else KINDS:
         if arguments.kind is None:
             console.print(f"{kind}:", highlight=False)
-        entries = _entries(kind)
+        entries = own_names(kind)
         entries |= {name: about for name, about in _offered(kind).items() if name not in entries}
-        width = max(map(len, entries))
-        for name, about in entries.items():
-            console.print(f"  {name:{width}}  {about}".rstrip(), markup=False, highlight=False)
+        for line in _lines(entries, _text_width(console)):
+            console.print(line, markup=False, highlight=False)
     return 0
+
+
+def own_names(kind: str) -> dict[str, str]:
+    """gkd's own names of a kind, each with a line about it, from the file that docs/names.py writes."""
+    if kind == "optimisers":
+        return dict.fromkeys(["sgd", "adamw", *_torch_optimisers()], "")
+    text = resources.files("gkd.cli").joinpath("names.json").read_text(encoding="utf-8")
+    found: dict[str, str] = json.loads(text)[kind]
+    return found
+
+
+def _torch_optimisers() -> list[str]:
+    """The classes of ``torch.optim`` in the torch that is installed, read from its source."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return []
+    tree = ast.parse((Path(spec.origin).parent / "optim" / "__init__.py").read_text(encoding="utf-8"))
+    imported = (
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+    )
+    return sorted({name for name in imported if name[0].isupper() and name != "Optimizer"})
 
 
 def _offered(kind: str) -> dict[str, str]:
@@ -58,39 +68,20 @@ def _offered(kind: str) -> dict[str, str]:
     }
 
 
-def _entries(kind: str) -> dict[str, str]:
-    if kind == "methods":
-        return {name: f"{method.summary} [{method.paper}]" for name, method in shipped_methods().items()}
-    if kind == "losses":
-        weights = shipped_weights()
-        return {name: _about(loss, weights.get(name)) for name, loss in LOSSES.items()}
-    if kind == "tasks":
-        shipped = [name for name, point in TASKS.items() if point.value.startswith("gkd.")]
-        return {name: _first_line(task_class(name).__doc__) for name in shipped}
-    if kind == "networks":
-        return {**{name: _first_line(about) for name, about in network_summaries().items()}, **PATTERNS}
-    if kind == "data":
-        return {name: _first_line(reader.__doc__) for name, reader in DATASETS.items()}
-    if kind == "augmentations":
-        return augmentation_summaries()
-    if kind == "optimisers":
-        return dict.fromkeys(optimiser_names(), "")
-    if kind == "metrics":
-        return {name: _first_line(metric.__doc__) for name, metric in METRICS.items()}
-    about = {}
-    for name, path in shipped_configs().items():
-        first = path.read_text().splitlines()[0]
-        about[name] = first.removeprefix("#").strip() if first.startswith("#") else ""
-    return about
+def _text_width(console: Console) -> int | None:
+    """The columns of a terminal, 100 at most; None where the output is a file or a pipe."""
+    return min(shutil.get_terminal_size().columns, 100) if console.is_terminal else None
 
 
-def _about(loss: Loss, weight: tuple[float, str] | None) -> str:
-    """What a loss reads, the weight that a shipped method gives it, and its paper."""
-    weighted = f"; weight {weight[0]:g} in {weight[1]}" if weight else ""
-    return f"{', '.join(loss.needs)}{weighted} [{loss.paper}]"
-
-
-def _first_line(text: str | None) -> str:
-    """A docstring's first line, without its markup."""
-    line = text.strip().splitlines()[0] if text else ""
-    return re.sub(r":\w+:`([^`]*)`|``([^`]*)``", r"\1\2", line)
+def _lines(entries: dict[str, str], width: int | None) -> list[str]:
+    """A line a name, longer ones wrapped under their text where there is a width."""
+    left = max(map(len, entries), default=0)
+    lines = [f"  {name:{left}}  {about}".rstrip() for name, about in entries.items()]
+    if width is None:
+        return lines
+    indent = " " * min(left + 4, width // 2)
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(line, width, subsequent_indent=indent, drop_whitespace=True)
+    ]

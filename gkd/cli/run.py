@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gkd.cli import add_config_arguments
 from gkd.commands.dry_run import dry_run
 from gkd.commands.run import run
 from gkd.config.load import load
@@ -21,17 +20,6 @@ from gkd.report.markdown import leak_sentence, number
 from gkd.storage.judged import Judged, TeacherResult
 from gkd.storage.records import INCREMENTAL
 from gkd.storage.run_results import RunSummary
-
-HELP = "run an experiment, or continue it, or report it where it is finished"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config_arguments(parser)
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="build everything, run one batch forward and backward, train nothing",
-    )
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:

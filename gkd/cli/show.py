@@ -10,11 +10,6 @@ from gkd.config.shipped import load_method
 
 # The keys of a method that are for incremental steps.
 _OF_STEPS = ("network", "exemplars", "growth", "held_out", "after", "judge")
-HELP = "print a method: paper, stages, terms, weights, needs, and the source of each number"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a method (gkd ls methods)")
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:

@@ -6,7 +6,6 @@ import argparse
 
 from rich.console import Console
 
-from gkd.cli import add_config_arguments
 from gkd.commands import compare as grid
 from gkd.config.load import load
 from gkd.config.schema import Experiment
@@ -15,12 +14,6 @@ from gkd.data import why_unread
 from gkd.experiment.sides import sides_of
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
-
-HELP = "check a config and print it resolved, with the origin of each value"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config_arguments(parser)
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:

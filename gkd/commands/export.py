@@ -32,7 +32,6 @@ from gkd.storage.run_files import WEIGHTS
 from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
 from gkd.storage.weights import read_header, save_weights
 
-FORMATS = ("safetensors", "pt2", "onnx")
 TOLERANCE = 1e-4  # of a logit, or of the largest where that is above 1
 
 _OVERRIDES = ("student.network", "data.image_size")

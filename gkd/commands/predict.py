@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gkd.commands.choices import RECOGNISERS
 from gkd.commands.evaluate import final_answers, final_problem
 from gkd.config.load import load
 from gkd.config.schema import Experiment, Student
@@ -30,8 +31,6 @@ from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
 from gkd.training.device import choose_device, choose_dtype, use_threads
 from gkd.training.predictions import predict
 from gkd.training.settings import Settings
-
-RECOGNISERS = ("cosine", "nearest-mean", "logistic")
 
 _SCALE = 10.0  # of cosines, where Meta-Baseline (Chen et al., ICCV 2021) starts to learn it
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from gkd.config.layers import (
 )
 from gkd.config.method_files import method_content, place_method_files
 from gkd.config.mistakes import sentences
+from gkd.config.overrides import split_override
 from gkd.config.schema import Data, Experiment
 from gkd.config.trust import check_trust
 from gkd.config.yaml_files import parse_yaml
@@ -121,12 +121,13 @@ def override_layers(overrides: Sequence[str]) -> list[Layer]:
     """
     layers = []
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not re.fullmatch(r"[\w\-]+(\.[\w\-/]+)*", key):
+        parts = split_override(override)
+        if parts is None:
             raise UserError(
                 f"The override {override!r} is not of the form a.b=c, such as run.seed=1.",
                 code="override-form",
             )
+        key, value = parts
         content: dict[str, Any] = {}
         if not value.strip():
             raise UserError(

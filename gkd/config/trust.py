@@ -78,7 +78,7 @@ def _check_names(named: Iterable[tuple[str, str]], trusted: frozenset[str]) -> N
         words = " ".join(f"{key}={name}" for key, name in others)
         raise UserError(
             f"{stated} in a run folder or a weight file, and to import a module is to run it; if you trust it, name it "
-            f"on the command line: {words} (with gkd predict, each after --set)",
+            f"on the command line: {words}",
             code="untrusted-import",
         )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the command line knows the names below before it imports these
+    import numpy as np
+    from torch import Tensor
 
 EPISODES = "episodes.json"  # in a run folder: the right answers of each network on each novel episode
 MATRIX = "matrix.json"  # in a run folder: the accuracy matrices and the numbers derived from them
@@ -19,9 +22,13 @@ WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}
 
 def pack(correct: Tensor) -> str:
     """Bool ``[N]`` as hex, eight images a byte, most significant bit first."""
+    import numpy as np
+
     return np.packbits(correct.numpy()).tobytes().hex()
 
 
 def unpack(text: str, count: int) -> np.ndarray:
     """The Bool ``[count]`` array of ``pack``."""
+    import numpy as np
+
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=count).astype(bool)

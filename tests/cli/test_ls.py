@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import pty
+import re
+from pathlib import Path
+
+import pytest
+
+from gkd.cli.arguments import KINDS
+from gkd.cli.ls import own_names
+from gkd.methods.optimiser_names import optimiser_names
 from tests.cli_helpers import gkd
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_ls_names_the_patterns(capsys):
@@ -10,3 +24,44 @@ def test_ls_names_the_patterns(capsys):
     printed = capsys.readouterr().out
     for pattern in ("torchvision/NAME", "timm/NAME", "pkg.module:name"):
         assert pattern in printed
+
+
+def test_the_file_of_names_is_of_the_registries_as_they_are():
+    spec = importlib.util.spec_from_file_location("names", ROOT / "docs" / "names.py")
+    assert spec is not None
+    assert spec.loader is not None
+    names = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(names)
+    assert names.FILE.read_text() == names.content(), "run python docs/names.py"
+    assert set(json.loads(names.content())) == set(KINDS) - {"optimisers"}
+
+
+def test_the_optimisers_are_those_of_the_torch_that_is_installed():
+    assert list(own_names("optimisers")) == optimiser_names()
+
+
+def test_a_plug_in_is_listed_and_not_imported(capsys, offer):
+    for kind, group in (("methods", "gkd.methods"), ("data", "gkd.datasets"), ("tasks", "gkd.tasks")):
+        offer(group, ("of_a_stranger", "no_such_package:thing"))
+        assert gkd("ls", kind) == 0
+        assert re.search(r"of_a_stranger +no_such_package:thing of the package", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_lines_fit_the_terminal(columns, monkeypatch):
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("COLUMNS", str(columns))
+    before = os.dup(1)
+    os.dup2(theirs, 1)
+    try:
+        with open(1, "w", closefd=False) as out:
+            monkeypatch.setattr("sys.stdout", out)
+            assert gkd("ls", "tasks") == 0
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        os.close(theirs)
+    lines = os.read(ours, 100_000).decode().splitlines()
+    assert lines[0].startswith("  cross_task ")
+    assert max(map(len, lines)) <= min(columns, 100)
+    assert "different classes, and different data sets." in " ".join(" ".join(lines).split())

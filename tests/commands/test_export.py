@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 import gkd.commands.export
-from gkd.commands.export import FORMATS, export_student, load_student
+from gkd.commands.choices import FORMATS
+from gkd.commands.export import export_student, load_student
 from gkd.models import build_network
 from gkd.storage.weights import read_weights, save_weights
 from tests.refusals import refused

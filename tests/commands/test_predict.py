@@ -12,7 +12,8 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from gkd.commands.predict import RECOGNISERS, recognise, recognise_known
+from gkd.commands.choices import RECOGNISERS
+from gkd.commands.predict import recognise, recognise_known
 from gkd.config.load import load
 from gkd.data import load_images
 from gkd.experiment.prepare import prepare

@@ -1,0 +1,164 @@
+"""The arguments of every verb.
+
+What is imported here is light, so that ``--help``, ``--version`` and a mistyped flag are answered at once; a verb's own
+module, which imports torch, is imported when the verb is called.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gkd.commands.choices import FORMATS, RECOGNISERS
+from gkd.config.overrides import is_override
+from gkd.core.version import VERSION
+from gkd.storage.run_files import WEIGHTS
+
+# What `gkd ls` lists.
+KINDS = (
+    "methods", "losses", "tasks", "networks", "data", "optimisers", "metrics", "augmentations", "configs",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a verb is for, in a line, and a function that adds its arguments to a parser."""
+
+    help: str
+    add: Callable[[argparse.ArgumentParser], None]
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a call; ends the process with 0 for ``--help`` and ``--version``, with 2 for a wrong flag.
+
+    Returns:
+        ``verb``, and what the verb's parser names; ``overrides`` are a list wherever the verb takes any.
+    """
+    about = "gkd: generalised knowledge distillation across label spaces."
+    parser = argparse.ArgumentParser(prog="gkd", description=about)
+    parser.add_argument("--version", action="version", version=f"gkd {VERSION}")
+    commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in VERBS.items():
+        verb.add(commands.add_parser(name, help=verb.help, description=verb.help))
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse gives up on positionals that follow a flag; overrides and images may stand anywhere.
+    takes = next((name for name in ("images", "overrides") if hasattr(arguments, name)), None)
+    fitting = [word for word in rest if word[:1] != "-" and (takes == "images" or "=" in word)]
+    if rest and (takes is None or fitting != rest):
+        parser.error(f"unrecognised: {' '.join(rest)}")
+    if takes is not None:
+        setattr(arguments, takes, [*getattr(arguments, takes), *rest])
+    if takes == "images":
+        words = arguments.images
+        arguments.overrides = [*arguments.set, *filter(is_override, words)]
+        arguments.images = [Path(word) for word in words if not is_override(word)]
+    return arguments
+
+
+def _add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
+    parser.add_argument("overrides", metavar="a.b=c", nargs="*", default=[], help=f"overrides, {example}")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "config", metavar="CONFIG", help="a YAML file, or a shipped config's name (gkd ls configs)"
+    )
+    _add_overrides(parser, "such as run.seed=1 method=sp")
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights", choices=tuple(WEIGHTS), default="last", help="which of the run's students (last)"
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, run one batch forward and backward, train nothing",
+    )
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument("--finished", action="store_true", help="table of the finished cells; run nothing")
+
+
+def _add_ls(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", nargs="?", choices=KINDS, help="what to list; all where it is left out")
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a method (gkd ls methods)")
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path", metavar="RUN|FILE", type=Path, help="a run folder, or a .safetensors or .pth file"
+    )
+    _add_overrides(
+        parser,
+        "for a run such as data.root=where/the/images/are/now; for a file data.name=cifar100 student.network=wrn_40_2",
+    )
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a weight file that gkd wrote")
+    _add_overrides(parser, "such as student.network=pkg.module:name, where it is your own")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="the file's format")
+    _add_weights(parser)
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="where to; beside the weights where left out"
+    )
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument(
+        "images",
+        metavar="IMAGE|a.b=c",
+        nargs="+",
+        help="image files, and overrides such as student.network=pkg.module:name; what is a file there is an image",
+    )
+    parser.add_argument(
+        "--support",
+        metavar="DIR",
+        type=Path,
+        help="a folder or zip of CLASS/FILE; without it the classes are the run's own",
+    )
+    parser.add_argument(
+        "--classifier",
+        choices=RECOGNISERS,
+        help=f"of new classes, on the student's embedding ({RECOGNISERS[0]})",
+    )
+    _add_weights(parser)
+    # How predict took its overrides before it took them as every verb does.
+    parser.add_argument("--set", metavar="a.b=c", action="append", default=[], help=argparse.SUPPRESS)
+
+
+VERBS = {
+    "run": Verb("run an experiment, or continue it, or report it where it is finished", _add_run),
+    "compare": Verb("run what is missing of a config's grid and print its table", _add_compare),
+    "validate": Verb("check a config and print it resolved, with the origin of each value", _add_config),
+    "ls": Verb(
+        "list methods, losses, tasks, networks, data sets, optimisers, metrics, augmentations and configs",
+        _add_ls,
+    ),
+    "show": Verb(
+        "print a method: paper, stages, terms, weights, needs, and the source of each number", _add_show
+    ),
+    "eval": Verb(
+        "judge a finished run's students, or the network in a weight file, on test images", _add_eval
+    ),
+    "export": Verb(
+        "write a run's student, with its classes and input normalisation, for other programs", _add_export
+    ),
+    "predict": Verb(
+        "say the class of images, among the run's own or among new ones of which a folder holds a few images each",
+        _add_predict,
+    ),
+}
