@@ -7,7 +7,7 @@ import argparse
 from rich.console import Console
 
 from gkd.commands.export import export_student, load_student
-from gkd.experiment.run_folder import finished
+from gkd.storage.preprocessing import HEAD
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
@@ -19,10 +19,16 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         markup=False,
         highlight=False,
     )
-    summary = finished(arguments.run) if arguments.run.is_dir() else None
-    if summary is not None and summary.judged_by != "head":
+    if student.preprocessing.fit is None:
         console.print(
-            f"note      the run is judged by the {summary.judged_by}; the file's logits are the head's, "
+            f"note      {student.source} does not say how photographs of other sizes become its input; add "
+            "data.fit=stretch, or crop",
+            markup=False,
+            highlight=False,
+        )
+    if student.preprocessing.answers != HEAD:
+        console.print(
+            f"note      the run is judged by the {student.preprocessing.answers}; the file's logits are the head's, "
             "which answers otherwise",
             markup=False,
             highlight=False,

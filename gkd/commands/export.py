@@ -1,9 +1,10 @@
 """Export: a student with its class names and input normalisation, as one file that is checked by running it.
 
 All formats carry the same metadata, strings by name: ``network``, ``options``, ``classes`` (a JSON list in column
-order), ``mean``, ``std``, ``image_shape`` (C,H,W). Programs (pt2, ONNX) take float images ``[B, C, H, W]`` in [0, 1]
-and give logits ``[B, num_classes]``; the normalisation is inside. Nothing of the training is in the file: no teacher,
-no adapter.
+order), ``image_shape`` (C,H,W), and ``preprocessing`` (JSON: the steps from a photograph to the answer). Programs (pt2,
+ONNX) take float images ``[B, C, H, W]`` in [0, 1] and give logits ``[B, num_classes]``; the normalisation is inside, so
+``mean`` and ``std`` stand by themselves only in safetensors. Nothing of the training is in the file: no teacher, no
+adapter.
 """
 
 from __future__ import annotations
@@ -17,24 +18,27 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from gkd.config.resolve import override_layers
 from gkd.config.trust import check_name, named_in
+from gkd.config.yaml_files import read_yaml
 from gkd.core.errors import UserError, unknown
 from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.core.user_code import told
+from gkd.experiment.run_folder import finished
 from gkd.models.load import load_network
+from gkd.storage.preprocessing import HEAD, KEY, Fit, Preprocessing
 from gkd.storage.run_files import WEIGHTS
 from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
 from gkd.storage.weights import read_header, save_weights
 
 TOLERANCE = 1e-4  # of a logit, or of the largest where that is above 1
 
-_OVERRIDES = ("student.network", "data.image_size")
+_OVERRIDES = ("student.network", "data.image_size", "data.fit")
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,14 @@ class Student:
     Attributes:
         network: in eval mode, on the CPU, in float32.
         metadata: its classes, input normalisation and image shape.
-        header: the strings that go into the exported file: those of the weight file.
+        preprocessing: of photographs, and which classifier answers.
+        header: the strings that go into an exported weight file: those of the weight file.
         source: the weight file.
     """
 
     network: nn.Module
     metadata: CompleteMetadata
+    preprocessing: Preprocessing
     header: dict[str, str]
     source: Path
 
@@ -80,7 +86,8 @@ def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) 
         run: the folder or the file.
         which: ``last`` or ``best``, of a folder.
         overrides: ``student.network=pkg.module:name``, without which no module is imported on the file's word
-            alone; ``data.image_size=N`` for a file that does not say how large its images are.
+            alone; ``data.image_size=N`` and ``data.fit=stretch`` (or ``crop``) for a file that does not say how large
+            its images are, and how photographs become so.
 
     Raises:
         UserError: no such run or file, a file without metadata, or a network that cannot be built or fed.
@@ -115,7 +122,38 @@ def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) 
         path, network=name, in_channels=len(complete.mean), image_shape=complete.image_shape
     ).network
     output_shapes(network, complete.image_shape)
-    return Student(network.eval(), complete, header, path)
+    preprocessing = _preprocessing(metadata, run, path, stated.get("data.fit"))
+    header[KEY] = complete.described(preprocessing, inside=False)
+    return Student(network.eval(), complete, preprocessing, header, path)
+
+
+def _preprocessing(metadata: WeightMetadata, run: Path, path: Path, fit: str | None) -> Preprocessing:
+    """The preprocessing of a weight file; of one from before it was written there, as its run says.
+
+    Args:
+        metadata: of the file.
+        run: the run folder, or the file.
+        path: the file.
+        fit: as the user states it.
+
+    Raises:
+        UserError: an unknown ``fit``, or another than the file's.
+    """
+    found = metadata.preprocessing
+    if found is None:
+        config = run / "config.yaml"
+        data = read_yaml(config).get("data") if config.is_file() else None
+        summary = finished(run) if run.is_dir() else None
+        found = Preprocessing.of_former(data, HEAD if summary is None else summary.judged_by)
+    if fit is None or found.fit == fit:
+        return found
+    if fit not in get_args(Fit):
+        raise UserError(unknown("data.fit", fit, get_args(Fit)), code="unknown-fit")
+    if found.fit is not None:
+        raise UserError(
+            f"{path} was trained with data.fit={found.fit}, not with {fit}; drop data.fit.", code="other-fit"
+        )
+    return replace(found, fit=cast(Fit, fit))
 
 
 def _stated(overrides: Sequence[str]) -> dict[str, str]:
@@ -195,6 +233,12 @@ def _difference(student: Student, run: Callable[[Tensor], Tensor]) -> tuple[floa
     return largest, allowed
 
 
+def _program_header(student: Student) -> dict[str, str]:
+    """The strings that go into a program, which normalises by itself: so no bare ``mean`` and ``std``."""
+    header = {key: text for key, text in student.header.items() if key not in ("mean", "std")}
+    return header | {KEY: student.metadata.described(student.preprocessing, inside=True)}
+
+
 def _write_safetensors(student: Student, path: Path) -> None:
     save_weights(path, student.network.state_dict(), student.header)
 
@@ -207,7 +251,7 @@ def _run_safetensors(path: Path) -> Callable[[Tensor], Tensor]:
 def _write_pt2(student: Student, path: Path) -> None:
     images = torch.zeros(2, *student.metadata.image_shape)
     program = torch.export.export(Pixels(student).eval(), (images,), dynamic_shapes=_batch_of_any_size())
-    torch.export.save(program, path, extra_files=student.header)
+    torch.export.save(program, path, extra_files=_program_header(student))
 
 
 def _run_pt2(path: Path) -> Callable[[Tensor], Tensor]:
@@ -227,7 +271,7 @@ def _write_onnx(student: Student, path: Path) -> None:
     )
     if program is None:
         raise TypeError("torch.onnx gave no program")
-    program.model.metadata_props.update(student.header)
+    program.model.metadata_props.update(_program_header(student))
     program.save(path)
 
 

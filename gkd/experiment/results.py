@@ -25,6 +25,7 @@ from gkd.experiment.prepare import Prepared
 from gkd.models import EXTRACTORS, count_parameters, num_extractors
 from gkd.problems.judging import Verdict
 from gkd.storage.judged import Correctness, Judged, RelationFacts, TeacherResult
+from gkd.storage.preprocessing import CLASS_MEANS, HEAD, Preprocessing
 from gkd.storage.records import VERSION, write_record
 from gkd.storage.run_files import CORRECT, FROZEN, SUMMARY, WEIGHTS, pack
 from gkd.storage.run_results import RunSummary
@@ -102,7 +103,7 @@ def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> 
     summary = RunSummary(
         version=VERSION,
         kind=problem.judging.kind,
-        judged_by="head" if method.judged_by_head else "nearest class mean",
+        judged_by=HEAD if method.judged_by_head else CLASS_MEANS,
         epochs=prepared.epochs,
         note="last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
         last=judged["last"],
@@ -141,7 +142,7 @@ def _judged(
             agreement = rounded(metrics.agreement(logits, teacher_logits, prepared.problem.relation))
             judged[which] = judged[which].model_copy(update={"agreement": agreement})
         verdicts[which] = judging.judge(outputs, images)
-        metadata = weight_metadata(prepared)
+        metadata = weight_metadata(prepared, HEAD if method.judged_by_head else CLASS_MEANS)
         if method.judged_by_head:
             metadata = replace(metadata, test_accuracy=judged[which].accuracy)
         save_weights(folder / WEIGHTS[which], state, metadata.to_header())
@@ -155,11 +156,12 @@ def _judged(
     return judged, result, correct
 
 
-def weight_metadata(prepared: Prepared, student: nn.Module | None = None) -> WeightMetadata:
+def weight_metadata(prepared: Prepared, answers: str, student: nn.Module | None = None) -> WeightMetadata:
     """The metadata of a student's weight file: all that is needed to build the network and to feed it.
 
     Args:
         prepared: the experiment.
+        answers: the classifier that is judged.
         student: the network instead of the prepared one, which steps may have expanded.
     """
     settings, problem, section = prepared.settings, prepared.problem, prepared.experiment.student
@@ -175,6 +177,7 @@ def weight_metadata(prepared: Prepared, student: nn.Module | None = None) -> Wei
         method=prepared.experiment.method.name,
         options=section.options | ({EXTRACTORS: extractors} if extractors > 1 else {}),
         taps=section.taps.model_dump(mode="json", exclude_none=True),
+        preprocessing=Preprocessing(prepared.experiment.data.fit, "ignore", answers),
     )
 
 

@@ -36,6 +36,7 @@ from gkd.incremental.step_folder import Done, hashes_of, keep_step, named_weight
 from gkd.incremental.summary import summarise_steps
 from gkd.models import count_parameters
 from gkd.storage.judged import Judged
+from gkd.storage.preprocessing import EXEMPLAR_MEANS, HEAD
 from gkd.storage.records import INCREMENTAL, VERSION
 from gkd.storage.run_files import STEPS, WEIGHTS, pack
 from gkd.storage.run_results import RunSummary
@@ -214,5 +215,7 @@ def _keep(prepared: Prepared, learnt: Learnt, before: Done | None, step_folder: 
 
 def _save(prepared: Prepared, student: nn.Module, step_folder: Path, which: str, judged: Judged) -> None:
     """Write a step's student, the last or the best, with its accuracy."""
-    metadata = replace(weight_metadata(prepared, student), test_accuracy=judged.accuracy)
+    by_head = prepared.experiment.method.judged_by_head
+    metadata = weight_metadata(prepared, HEAD if by_head else EXEMPLAR_MEANS, student)
+    metadata = replace(metadata, test_accuracy=judged.accuracy)
     save_weights(step_folder / WEIGHTS[which], student.state_dict(), metadata.to_header())

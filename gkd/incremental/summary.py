@@ -9,6 +9,7 @@ from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import run_facts
 from gkd.models import count_parameters
 from gkd.storage.judged import Correctness, Judged, TeacherResult
+from gkd.storage.preprocessing import EXEMPLAR_MEANS, HEAD
 from gkd.storage.records import INCREMENTAL, VERSION, write_record
 from gkd.storage.run_files import CORRECT, STEPS, SUMMARY, WEIGHTS
 from gkd.storage.run_results import RunSummary
@@ -39,7 +40,7 @@ def summarise_steps(
     summary = RunSummary(
         version=VERSION,
         kind=INCREMENTAL,
-        judged_by="head" if by_head else "nearest class mean of the exemplars",
+        judged_by=HEAD if by_head else EXEMPLAR_MEANS,
         epochs=last.epochs,
         note="last: the last epoch of the last step; best: its epoch that validation chose; on all classes",
         last=last.last,

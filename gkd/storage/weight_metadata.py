@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gkd.core.errors import UserError
+from gkd.storage.preprocessing import KEY, Preprocessing
 from gkd.storage.weights import read_header
 
 _A_RUNS_FILE = "the weight files of gkd's runs do"
@@ -30,6 +31,7 @@ class WeightMetadata:
         method: the name of the method that trained it.
         options, taps: that it was built with.
         test_accuracy: in percent, as its run measured it.
+        preprocessing: of photographs, and which classifier answers.
     """
 
     network: str | None = None
@@ -41,6 +43,7 @@ class WeightMetadata:
     options: dict[str, Any] = field(default_factory=dict)
     taps: dict[str, Any] = field(default_factory=dict)
     test_accuracy: float | None = None
+    preprocessing: Preprocessing | None = None
 
     @classmethod
     def read(cls, path: Path) -> WeightMetadata:
@@ -77,7 +80,10 @@ class WeightMetadata:
     def to_header(self) -> dict[str, str]:
         """The strings that ``from_header`` reads, without empty entries."""
         values = {key: getattr(self, key) for key in _WRITERS}
-        return {key: _WRITERS[key](value) for key, value in values.items() if value not in (None, {})}
+        header = {key: _WRITERS[key](value) for key, value in values.items() if value not in (None, {})}
+        if self.preprocessing is not None and not self.absent():
+            header[KEY] = self.complete(Path()).described(self.preprocessing, inside=False)
+        return header
 
     def absent(self) -> list[str]:
         """The names of the values that ``complete`` needs and that are missing."""
@@ -112,6 +118,13 @@ class CompleteMetadata:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_shape: tuple[int, int, int]
+
+    def described(self, preprocessing: Preprocessing, *, inside: bool) -> str:
+        """``Preprocessing.describe`` for this network, as JSON."""
+        description = preprocessing.describe(
+            mean=self.mean, std=self.std, image_shape=self.image_shape, classes=self.classes, inside=inside
+        )
+        return json.dumps(description, allow_nan=False)
 
 
 _NEEDED = tuple(CompleteMetadata.__dataclass_fields__)
@@ -159,6 +172,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "options": _mapping,
     "taps": _mapping,
     "test_accuracy": float,
+    KEY: Preprocessing.parse,
 }
 _WRITERS: dict[str, Callable[[Any], str]] = {
     "network": str,

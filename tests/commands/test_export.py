@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import onnx
 import onnxruntime
@@ -17,7 +18,9 @@ import gkd.commands.export
 from gkd.commands.choices import FORMATS
 from gkd.commands.export import export_student, load_student
 from gkd.models import build_network
+from gkd.storage.preprocessing import Preprocessing
 from gkd.storage.weights import read_weights, save_weights
+from tests import cli_helpers
 from tests.refusals import refused
 
 VIT = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -110,18 +113,53 @@ def test_onnx_of_one_network_in_the_default_suite(tmp_path: Path) -> None:
         run(path, images), expected_logits(tmp_path / "student.safetensors", images), atol=1e-4, rtol=1e-4
     )
     facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    check_program(facts, fit=None)
+
+
+def check_program(facts: dict[str, str], fit: str | None) -> None:
+    """What a program says of itself: no mean and std to apply, for it has applied them."""
     assert json.loads(facts["classes"]) == ["cat", "dog", "owl"]
-    assert (facts["mean"], facts["std"], facts["network"]) == ("0.3", "0.2", "resnet8")
+    assert (facts["network"], facts["image_shape"]) == ("resnet8", "1,8,8")
+    assert facts.keys().isdisjoint({"mean", "std"})
+    assert Preprocessing.parse(facts["preprocessing"]).fit == fit
+    steps = json.loads(facts["preprocessing"])
+    normalisation = {
+        "where": "inside the file", "formula": "(pixel - mean) / std", "mean": [0.3], "std": [0.2]
+    }  # fmt: skip
+    assert (steps["input_size"], steps["normalisation"]) == ([1, 8, 8], normalisation)
 
 
 def test_the_file_says_what_feeds_it(tmp_path: Path) -> None:
-    student = load_student(saved(tmp_path))
+    student = load_student(saved(tmp_path), overrides=["data.fit=crop"])
     path, _ = export_student(student, "safetensors")
-    assert read_weights(path)[1] == student.header
-    program, _ = export_student(student, "pt2")
-    extra = dict.fromkeys(("network", "options", "classes", "mean", "std", "image_shape"), "")
+    header = read_weights(path)[1]
+    assert (header["mean"], header["std"]) == ("0.3", "0.2")
+    steps = json.loads(header["preprocessing"])
+    assert (steps["normalisation"]["where"], steps["crop"]) == (
+        "outside the file, before the network", {"rule": "center", "size": [8, 8]}
+    )  # fmt: skip
+    program, _ = export_student(load_student(path), "pt2")  # of the exported file: it knows how it is fed
+    extra = dict.fromkeys(("network", "classes", "image_shape", "preprocessing"), "")
     torch.export.load(program, extra_files=extra)
-    assert extra == {key: student.header[key] for key in extra}
+    check_program(extra, fit="crop")
+    with ZipFile(program) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(("/mean", "/std"))]
+    with refused("other-fit"):
+        load_student(path, overrides=["data.fit=stretch"])
+
+
+def test_a_run_from_before_its_weights_said_how_they_are_fed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--format", "safetensors")
+    saved(tmp_path)
+    assert cli_helpers.gkd("export", str(tmp_path / "student.safetensors"), *words) == 0
+    assert "does not say how photographs of other sizes become its input" in capsys.readouterr().out
+    for line, fit in (("fit: crop", "crop"), ("name: folder", "stretch")):
+        (tmp_path / "config.yaml").write_text(f"data: {{{line}}}")
+        assert load_student(tmp_path).preprocessing == Preprocessing(fit, "ignore", "head")
+    assert cli_helpers.gkd("export", str(tmp_path), *words) == 0
+    assert "note" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form != "onnx"])  # which is slow
@@ -171,6 +209,8 @@ def test_without_the_extra_the_sentence_has_the_line_that_installs_it(
         ({"image_shape": None}, [], "image-size-missing"),
         ({"mean": "grey"}, [], "header-unreadable"),
         ({}, ["data.image_size=big"], "image-size-out-of-range"),
+        ({}, ["data.fit=squeeze"], "unknown-fit"),
+        ({"preprocessing": '{"resize": {"rule": "zoom"}}'}, [], "header-unreadable"),
         ({}, ["student.network=resnet14"], "other-network"),
         ({}, ["student.netwrok=resnet8"], "unknown-override-of-gkd-export"),
         ({}, ["data.image_size=4"], "images-too-small"),

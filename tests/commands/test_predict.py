@@ -18,6 +18,7 @@ from gkd.config.load import load
 from gkd.data import load_images
 from gkd.experiment.prepare import prepare
 from gkd.storage.run_files import CORRECT, unpack
+from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import load_weights, read_weights
 from gkd.training.predictions import predict
 from tests.cli_helpers import gkd
@@ -152,6 +153,10 @@ def test_among_its_own_classes_a_run_answers_as_it_was_judged(
     assert [answer.name == name for answer, name in zip(answers, names, strict=True)] == right[:40].tolist()
     assert all(0 < answer.confidence <= 1 for answer in answers)
     assert {answer.image for answer in answers} == set(images)
+    written = WeightMetadata.read(path.with_name("student.safetensors")).preprocessing
+    assert written is not None
+    judged_by = json.loads(path.with_name("summary.json").read_text())["judged_by"]
+    assert (written.fit, written.answers) == ("stretch", judged_by)
     capsys.readouterr()
     assert gkd("predict", str(path.parent), str(images[0])) == 0
     assert capsys.readouterr().out.startswith(f"{images[0]}: {answers[0].name} (")

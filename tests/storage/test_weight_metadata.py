@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from gkd.models import build_network
+from gkd.storage.preprocessing import Preprocessing
 from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
 from gkd.storage.weights import read_header
 from tests.cli_helpers import FAST, gkd
@@ -20,13 +21,20 @@ HEADER = {
     "options": '{"a": 1}', "taps": '{"maps": ["x"]}', "method": "sp", "test_accuracy": "51.70",
     "recipe": "whatever else",
 }  # fmt: skip
+STEPS = json.dumps(
+    Preprocessing("crop", "apply", "a tree").describe(
+        mean=(0.1, 0.2), std=(1.0, 2.0), image_shape=(2, 8, 9), classes=("0", "1"), inside=False
+    )
+)
+HEADER["preprocessing"] = STEPS
 
 
 def test_every_entry_is_read_and_written_as_it_was() -> None:
     metadata = WeightMetadata.from_header(HEADER, Path("f"))
     assert metadata == WeightMetadata(
-        "resnet8", ("0", "1"), (0.1, 0.2), (1.0, 2.0), (2, 8, 9), "sp", {"a": 1}, {"maps": ["x"]}, 51.7
-    )
+        "resnet8", ("0", "1"), (0.1, 0.2), (1.0, 2.0), (2, 8, 9), "sp", {"a": 1}, {"maps": ["x"]}, 51.7,
+        Preprocessing("crop", "apply", "a tree"),
+    )  # fmt: skip
     assert metadata.to_header() == {key: text for key, text in HEADER.items() if key != "recipe"}
     assert WeightMetadata.from_header({}, Path("f")) == WeightMetadata()
     assert WeightMetadata().to_header() == {}
@@ -64,6 +72,7 @@ NONSENSE = [
     ("classes", "cat, dog"), ("classes", "[1, 2]"), ("classes", "[]"), ("mean", "grey"), ("mean", "0.5,nan"),
     ("std", ""),
     ("image_shape", "3,8"), ("image_shape", "3,0,8"), ("options", "[1]"), ("taps", "{"), ("test_accuracy", "good"),
+    ("preprocessing", "[]"), ("preprocessing", '{"resize": {"rule": "zoom"}}'),
 ]  # fmt: skip
 
 

@@ -1,0 +1,120 @@
+"""How a photograph becomes the input of a network, and what its output is: JSON that a file of a network carries.
+
+It is written for readers without gkd, in the words of torchvision and timm, its keys in the order of the steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+KEY = (
+    "preprocessing"  # in the header of a weight file, the extra files of a pt2, the metadata_props of an ONNX
+)
+
+# Which classifier answers, as summaries and files say it.
+HEAD, CLASS_MEANS, EXEMPLAR_MEANS = "head", "nearest class mean", "nearest class mean of the exemplars"
+
+Fit = Literal["stretch", "crop"]
+Exif = Literal["apply", "ignore"]
+
+_SHORTER = "shorter side"
+_CROP_SCALE = 8 / 7  # of the shorter side to the crop: 256 and 224, as ImageNet's networks are judged
+_ORDERS = {1: "L", 3: "RGB"}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The part of the preprocessing that a network's weights do not say by themselves.
+
+    Attributes:
+        fit: how photographs become squares, as ``data.fit``; None where nobody knows.
+        exif: whether they are turned as their EXIF orientation says; None where nobody knows.
+        answers: the classifier by which the run was judged: ``head``, or another over the embedding.
+    """
+
+    fit: Fit | None = None
+    exif: Exif | None = None
+    answers: str = HEAD
+
+    @classmethod
+    def of_former(cls, data: Any, answers: str) -> Preprocessing:
+        """That of a weight file from before it was written there.
+
+        Args:
+            data: the ``data`` section of its run's config; of a file without a run, None.
+            answers: the classifier by which the run was judged.
+        """
+        if not isinstance(data, Mapping):
+            return cls(answers=answers)
+        fit = data.get("fit", "stretch")
+        return cls(fit if fit in get_args(Fit) else None, "ignore", answers)
+
+    @classmethod
+    def parse(cls, text: str) -> Preprocessing:
+        """Read what ``describe`` wrote.
+
+        Raises:
+            ValueError: other text.
+        """
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError(f"{text[:60]!r} is no mapping")
+        resize = content.get("resize")
+        rule = resize.get("rule") if isinstance(resize, dict) else None
+        exif, answers = content.get("exif"), content.get("answers", HEAD)
+        known = rule in (None, "stretch", _SHORTER) and exif in (None, *get_args(Exif))
+        if not known or not isinstance(answers, str):
+            raise ValueError(f"{text[:60]!r} holds steps that gkd does not know")
+        return cls("crop" if rule == _SHORTER else rule, exif, answers)
+
+    def describe(
+        self,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        image_shape: Sequence[int],
+        classes: Sequence[str],
+        inside: bool,
+    ) -> dict[str, Any]:
+        """Every step from a photograph to the answer, as plain data for JSON.
+
+        Args:
+            mean, std: one number a channel, of pixels in [0, 1].
+            image_shape: ``(C, H, W)`` of the input.
+            classes: in the order of the columns.
+            inside: whether the file normalises, as a program does, or its reader has to, as for bare weights.
+        """
+        channels, height, width = image_shape
+        resize: dict[str, Any] | None = None
+        crop: dict[str, Any] | None = None
+        if self.fit == "stretch":
+            resize = {"rule": "stretch", "size": [height, width]}
+        elif self.fit == "crop":
+            resize = {"rule": _SHORTER, "size": round(height * _CROP_SCALE)}
+            crop = {"rule": "center", "size": [height, width]}
+        return {
+            "exif": self.exif,
+            "channel_order": _ORDERS.get(channels),
+            "alpha": "dropped",
+            "resize": resize,
+            "interpolation": "bilinear",
+            "antialias": True,
+            "crop": crop,
+            "pixel_range": [0.0, 1.0],
+            "normalisation": {
+                "where": "inside the file" if inside else "outside the file, before the network",
+                "formula": "(pixel - mean) / std",
+                "mean": list(mean),
+                "std": list(std),
+            },
+            "input_name": "images",
+            "input_size": [channels, height, width],
+            "layout": "NCHW",
+            "dtype": "float32",
+            "output": "logits of the head, one column a class",
+            "classes": list(classes),
+            "answers": self.answers,
+        }
