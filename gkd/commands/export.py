@@ -13,7 +13,6 @@ import contextlib
 import importlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +32,10 @@ from gkd.experiment.run_folder import finished
 from gkd.models.load import load_network
 from gkd.storage.preprocessing import HEAD, KEY, Fit, Preprocessing
 from gkd.storage.run_files import WEIGHTS
+from gkd.storage.safetensors_format import write_safetensors
 from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
-from gkd.storage.weights import read_header, save_weights
+from gkd.storage.weights import plain_tensors, read_header
+from gkd.storage.whole_files import write_whole
 
 TOLERANCE = 1e-4  # of a logit, or of the largest where that is above 1
 
@@ -193,9 +194,10 @@ def export_student(student: Student, form: str, out: Path | None = None) -> tupl
     if form == "onnx":
         _need_export_extra()
     path = out or student.source.parent / "export" / f"{student.source.stem}.{form}"
-    aside = path.with_name(f".{path.name}.tmp.{form}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    difference = 0.0
+
+    def write_and_check(aside: Path) -> None:
+        nonlocal difference
         with _quiet():
             write(student, aside)
             difference, allowed = _difference(student, run(aside))
@@ -205,15 +207,15 @@ def export_student(student: Student, form: str, out: Path | None = None) -> tupl
                 f"{allowed:.1e} is allowed; it was not kept.",
                 code="other-logits",
             )
-        os.replace(aside, path)
+
+    try:
+        write_whole(path, write_and_check, suffix=f".{form}")
     except (UserError, OSError):
         raise
     except Exception as error:  # an exporter's own complaint about the network
         raise UserError(
             f"{student.metadata.network} cannot be exported as {form}: {told(error)}", code="export-failed"
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
     return path, difference
 
 
@@ -240,7 +242,7 @@ def _program_header(student: Student) -> dict[str, str]:
 
 
 def _write_safetensors(student: Student, path: Path) -> None:
-    save_weights(path, student.network.state_dict(), student.header)
+    write_safetensors(path, plain_tensors(student.network.state_dict()), student.header)
 
 
 def _run_safetensors(path: Path) -> Callable[[Tensor], Tensor]:

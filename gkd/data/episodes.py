@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gkd.core.errors import UserError
+from gkd.storage.weights import save_weights
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,7 @@ class Episodes:
 
     def save(self, path: Path) -> None:
         """Write the episodes as safetensors."""
-        save_file(
-            {"index": self.index.contiguous(), "classes": self.classes.contiguous()},
-            path,
-            metadata={"shots": str(self.shots)},
-        )
+        save_weights(path, {"index": self.index, "classes": self.classes}, {"shots": str(self.shots)})
 
 
 def load_episodes(path: Path) -> Episodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from gkd.storage.json_files import read_json, write_json
 from gkd.storage.records import read_record
 from gkd.storage.run_files import CORRECT, MATRIX, PROBLEMS, STEPS, SUMMARY
 from gkd.storage.run_results import RunSummary
+from gkd.storage.whole_files import check_place, clear_strays, open_lock, write_text
 
 
 def run_folder(resolved: Resolved) -> Path:
@@ -79,17 +81,26 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
                     f"which can change its bits; restore {key}, or allow it with run.allow_changed=[{key}].",
                     code="machine-changed",
                 )
-    (folder / "config.yaml").write_text(f"# {resolved.name}\n{resolved.with_images_named().annotated_yaml()}")
-    (folder / "command.txt").write_text(command() + "\n")
+    write_text(folder / "config.yaml", f"# {resolved.name}\n{resolved.with_images_named().annotated_yaml()}")
+    write_text(folder / "command.txt", command() + "\n")
     write_json(path, env)
 
 
 @contextmanager
 def locked(folder: Path, waiting: Console | None) -> Iterator[None]:
-    """Lock the run folder; where another process has it, refuse, or wait and print so on the console."""
+    """Lock the run folder, and clear what killed writers left there.
+
+    Where another process has it, refuse, or wait and print so on the console.
+
+    Raises:
+        UserError: a folder that cannot be made or holds a link where gkd writes, or another process at work in it.
+    """
+    for name in ("checkpoints", STEPS, PROBLEMS):
+        if (folder / name).is_symlink():  # checkpoints are removed there, too
+            check_place(folder / name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
+        file = open_lock(folder / ".lock")
     except OSError as error:
         raise UserError(
             f"The run folder {folder} cannot be made ({error.strerror}); give another (run.out).",
@@ -105,4 +116,6 @@ def locked(folder: Path, waiting: Console | None) -> Iterator[None]:
                 ) from None
             waiting.print(f"waiting for the process that works in {folder}", markup=False, highlight=False)
             fcntl.flock(file, fcntl.LOCK_EX)
+        for inner, _, _ in os.walk(folder):
+            clear_strays(Path(inner))
         yield

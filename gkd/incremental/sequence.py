@@ -7,7 +7,6 @@ folder gets copies of the last problem's, and a summary with the last student's 
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from gkd.storage.records import write_record
 from gkd.storage.run_files import PROBLEMS, SUMMARY, WEIGHTS
 from gkd.storage.run_results import RunSummary
 from gkd.storage.weights import read_weights
+from gkd.storage.whole_files import copy_whole
 from gkd.training.loop import fit
 from gkd.training.predictions import student_outputs
 
@@ -112,7 +112,7 @@ def _summarise(
     accuracies["average_accuracy"] = rounded(fmean(accuracies.values()))
     for path in last_folder.iterdir():
         if path.is_file() and path.name != SUMMARY:
-            shutil.copyfile(path, job.folder / path.name)
+            copy_whole(path, job.folder / path.name)
     summary = solved[-1][1]
     last = summary.last.model_copy(update={"metrics": {**summary.last.metrics, **accuracies}})
     seconds = round(sum(each.seconds for _, each in solved), 2)

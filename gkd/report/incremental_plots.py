@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from gkd.core.errors import UserError
+from gkd.storage.whole_files import write_whole
 
 _MATRICES_ACROSS = 4
 _MOST_NUMBERS = 12  # steps whose accuracies still fit into the cells
@@ -75,7 +76,7 @@ def plot_curves(curves: Sequence[Curve], path: Path, *, title: str = "") -> Path
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, title="average incremental accuracy (%)")
-    figure.savefig(path, dpi=120)
+    write_whole(path, lambda aside: figure.savefig(aside, dpi=120))
     return path
 
 
@@ -158,7 +159,7 @@ def plot_matrices(matrices: Sequence[tuple[str, Tensor, Sequence[int]]], path: P
     figure.supxlabel("tested on the classes of step (+ how many)", fontsize="medium")
     figure.supylabel("after step (classes seen)", fontsize="medium")
     figure.colorbar(image, ax=grid, label="accuracy (%)", pad=0.02)
-    figure.savefig(path, dpi=120 if len(matrices) == 1 else 90)
+    write_whole(path, lambda aside: figure.savefig(aside, dpi=120 if len(matrices) == 1 else 90))
     return path
 
 

@@ -17,6 +17,7 @@ from gkd.storage.json_files import read_json
 from gkd.storage.judged import EpisodeAnswers
 from gkd.storage.records import read_record
 from gkd.storage.run_files import EPISODES, ROUTING
+from gkd.storage.whole_files import write_whole
 from gkd.training.meter import MetricsFile
 
 ROUTING_PLOT = "routing.png"
@@ -55,7 +56,7 @@ def plot_routing(folder: Path) -> Path:
     _draw_epochs(over_epochs, records, list(last["shares"]))
     _draw_classes(over_classes, last)
     path = folder / ROUTING_PLOT
-    figure.savefig(path, dpi=120)
+    write_whole(path, lambda aside: figure.savefig(aside, dpi=120))
     return path
 
 
@@ -136,7 +137,7 @@ def plot_few_shot(folder: Path) -> Path:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     path = folder / FEW_SHOT_PLOT
-    figure.savefig(path, dpi=120)
+    write_whole(path, lambda aside: figure.savefig(aside, dpi=120))
     return path
 
 

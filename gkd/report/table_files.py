@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gkd.report.markdown import Row
 from gkd.storage.json_files import write_json
+from gkd.storage.whole_files import write_text
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -26,7 +27,6 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def write_table(folder: Path, rows: Sequence[Row], text: str, *, command: str) -> None:
     """Write ``table.md``, ``table.csv`` and ``table.json`` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(f"{text}\nRegenerate with `{command}`.\n")
-    (folder / "table.csv").write_text(to_csv(rows))
+    write_text(folder / "table.md", f"{text}\nRegenerate with `{command}`.\n")
+    write_text(folder / "table.csv", to_csv(rows))
     write_json(folder / "table.json", {"command": command, "rows": [row.content() for row in rows]})

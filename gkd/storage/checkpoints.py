@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gkd.core.errors import UserError
-from gkd.storage.json_files import write_failure
+from gkd.storage.safetensors_format import write_safetensors
 from gkd.storage.weights import plain_tensors, read_weights, sha256
+from gkd.storage.whole_files import sync, write_failure
 
 _KEEP = 2
 
@@ -64,10 +63,10 @@ def save_checkpoint(
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for stale in parent.glob(".*.tmp"):  # what a kill left behind
-            shutil.rmtree(stale)
+            _remove(stale)
         aside.mkdir()
         for name, tensors in weights.items():
-            save_file(plain_tensors(tensors), aside / f"{name}.safetensors")
+            write_safetensors(aside / f"{name}.safetensors", plain_tensors(tensors), {})
         memory = io.BytesIO()  # torch's own writer reports a full disk as an internal error
         torch.save(dict(state), memory)
         (aside / "state.pt").write_bytes(memory.getvalue())
@@ -77,14 +76,14 @@ def save_checkpoint(
             json.dumps({**content, "sha256": _json_sha256(content)}, indent=1)
         )
         for path in aside.iterdir():
-            _sync(path)
-        _sync(aside)
+            sync(path)
+        sync(aside)
         if final.exists():  # the same step saved again, such as by Ctrl-C right after an epoch
             os.replace(final, parent / f".{number:09d}.old.tmp")
         os.replace(aside, final)
-        _sync(parent)
+        sync(parent)
         shutil.rmtree(parent / f".{number:09d}.old.tmp", ignore_errors=True)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise UserError(write_failure(parent, error), code="write-failed") from None
     # Checkpoints above this one are damaged: the run went back to one before them.
@@ -119,6 +118,14 @@ def latest_checkpoint(parent: Path) -> Checkpoint | None:
     return None
 
 
+def _remove(path: Path) -> None:
+    """Remove a folder with its content, a file, or a link but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _json_sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -127,11 +134,3 @@ def _numbered(parent: Path) -> list[Path]:
     if not parent.is_dir():
         return []
     return sorted(path for path in parent.iterdir() if path.name.isdecimal())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from gkd.core.errors import UserError
+from gkd.storage.whole_files import write_text
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON aside and rename it, so that a reader never sees half of it."""
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise UserError(write_failure(path, error), code="write-failed") from None
+    """Write JSON as ``write_whole`` does; a number that is not finite, which JSON has no word for, is a ValueError."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, *, keys: Iterable[str]) -> dict[str, Any]:
@@ -44,14 +36,4 @@ def damaged(path: Path) -> UserError:
     return UserError(
         f"{path} is damaged. Remove it, and repeat the command that made it, to make it anew.",
         code="file-unreadable",
-    )
-
-
-def write_failure(path: Path, error: Exception) -> str:
-    """The sentence for a file or folder that cannot be written."""
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    reason = "no space left on the device" if full else " ".join(str(error).split())
-    return (
-        f"Cannot write to {path}: {reason}; what was saved before is whole. "
-        "Free some space, or write elsewhere (run.out, or compare.results for tables), and repeat the command."
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,11 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError
-from gkd.storage.json_files import write_failure
+from gkd.storage.safetensors_format import write_safetensors
+from gkd.storage.whole_files import write_whole
 
 
 def state_hash(module: nn.Module) -> str:
@@ -38,14 +37,12 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 def save_weights(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a state dict as safetensors, aside and renamed; ``metadata`` becomes the header."""
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        save_file(plain_tensors(tensors), aside, metadata=dict(metadata) if metadata else None)
-        os.replace(aside, path)
-    except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
-        raise UserError(write_failure(path, error), code="write-failed") from None
+    """Write a state dict as safetensors, as ``write_whole`` does; ``metadata`` becomes the header.
+
+    Equal tensors and metadata are equal bytes.
+    """
+    plain = plain_tensors(tensors)
+    write_whole(path, lambda aside: write_safetensors(aside, plain, metadata or {}))
 
 
 def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

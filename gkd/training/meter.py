@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gkd.core.errors import UserError
+from gkd.storage.whole_files import append_text, write_text
 
 
 class Diverged(UserError):
@@ -79,13 +80,11 @@ class MetricsFile:
     def cut_back(self, step: int) -> None:
         """Remove every record after the global step, and a last line that a kill left half-written."""
         lines = [json.dumps(record) for record in self.read() if record["step"] <= step]
-        aside = self.path.with_name(f".{self.path.name}.tmp")
-        aside.write_text("".join(f"{line}\n" for line in lines))
-        aside.replace(self.path)
+        write_text(self.path, "".join(f"{line}\n" for line in lines))
 
     def add(self, record: Mapping[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        """Append a record; the file is synced, so that no checkpoint outlives the lines before it."""
+        append_text(self.path, json.dumps(record, allow_nan=False) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
         if not self.path.is_file():

@@ -234,24 +234,24 @@ def test_a_summary_of_another_kind_is_named(refused, tmp_path, capsys):
 
 def test_no_space_left_keeps_the_last_checkpoint(refused, tmp_path, monkeypatch):
     words = ("run", "quickstart", "method=student", *FAST, "run.checkpoint_seconds=0")
-    save, calls = weights.save_file, []
+    save, calls = weights.write_safetensors, []
 
-    def full_disk(tensors, path, metadata=None):
+    def full_disk(path, tensors, metadata):
         calls.append(path)
         if len(calls) > 6:  # the first checkpoints fit, the rest does not
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(tensors, path, metadata)
+        save(path, tensors, metadata)
 
     for module in (checkpoints, weights):
-        monkeypatch.setattr(module, "save_file", full_disk)
+        monkeypatch.setattr(module, "write_safetensors", full_disk)
     message = refused(*words)
     assert "no space left" in message
     whole = [checkpoints.latest_checkpoint(folder) for folder in tmp_path.rglob("checkpoints")]
     assert whole
     assert all(found is not None for found in whole)
-    assert not list(tmp_path.rglob(".*.tmp"))
+    assert not list(tmp_path.rglob(".*.tmp*"))
     for module in (checkpoints, weights):
-        monkeypatch.setattr(module, "save_file", save)
+        monkeypatch.setattr(module, "write_safetensors", save)
     assert gkd(*words) == 0  # with space again, the same command continues
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,14 @@ def test_a_file_that_gives_other_logits_is_not_kept(
         export_student(student, form, path)
     assert path.read_bytes() == b"the one before"
     assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, "student.safetensors"]
+
+
+def test_only_a_regular_file_is_exported_to(tmp_path: Path) -> None:
+    student, pipe = load_student(saved(tmp_path)), tmp_path / "device"
+    os.mkfifo(pipe)
+    with refused("not-a-regular-file"):
+        export_student(student, "safetensors", pipe)
+    assert pipe.is_fifo()
 
 
 def test_a_network_that_cannot_be_exported_is_a_sentence(

@@ -102,7 +102,7 @@ def test_damaged_ones_do_not_push_out_what_is_saved_after_them(tmp_path: Path) -
     assert newest(tmp_path) == 5
 
 
-@pytest.mark.parametrize("where", ["save_file", "torch.save", "_sync", "os.replace"])
+@pytest.mark.parametrize("where", ["write_safetensors", "torch.save", "sync", "os.replace"])
 def test_a_full_disk_leaves_the_checkpoint_before_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, listing: Any, full_disk: Any
 ) -> None:

@@ -19,7 +19,7 @@ def test_json_is_written_as_a_whole(
     write_json(path, {"a": 1})
     assert json.loads(path.read_text()) == {"a": 1}
     assert listing(path.parent) == ["summary.json"]
-    monkeypatch.setattr("gkd.storage.json_files.os.replace", full_disk)
+    monkeypatch.setattr("gkd.storage.whole_files.os.replace", full_disk)
     with refused("write-failed"):
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}

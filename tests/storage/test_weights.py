@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 import gkd.storage.weights
@@ -21,12 +20,9 @@ from tests.refusals import refused
 
 
 def test_a_student_that_cannot_be_written_is_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: Any, full_disk: Any
 ) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(gkd.storage.weights, "save_file", broken)
+    monkeypatch.setattr(gkd.storage.weights, "write_safetensors", full_disk)
     with refused("write-failed"):
         save_weights(tmp_path / "student.safetensors", {"w": torch.zeros(1)})
     assert listing(tmp_path) == []
@@ -74,6 +70,28 @@ def test_safetensors_keep_their_metadata(tmp_path: Path, listing: Any) -> None:
     assert metadata == {"classes": '["a"]'}
     assert torch.equal(tensors["w"], torch.ones(2, 4))
     assert listing(tmp_path) == ["student.safetensors"]
+
+
+def test_equal_weights_and_metadata_are_equal_bytes_in_the_mode_of_the_umask(tmp_path: Path) -> None:
+    facts = {
+        "network": "resnet8",
+        "mean": "0.5",
+        "std": "0.25",
+        "classes": '["a"]',
+        "method": "kd",
+        "options": "{}",
+    }
+    before = os.umask(0o022)
+    try:
+        for number in range(8):  # a writer that orders them at random is found out
+            save_weights(
+                tmp_path / f"{number}.safetensors", STATE, dict(sorted(facts.items(), reverse=number % 2))
+            )
+    finally:
+        os.umask(before)
+    files = sorted(tmp_path.iterdir())
+    assert len({path.read_bytes() for path in files}) == 1
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
 
 
 class Harm:

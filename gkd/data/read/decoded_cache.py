@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gkd.core.labels import LabelSpace
 from gkd.data.images import ImageSet
+from gkd.storage.safetensors_format import write_safetensors
 
 
 def cache_folder() -> Path:
@@ -60,7 +60,7 @@ def write_cached(key: str, images: ImageSet) -> None:
     metadata = {"about": about, "checksum": _checksum(images, about)}
     assert isinstance(images.images, Tensor), "images on disk are not cached"
     tensors = {"images": images.images, "labels": images.labels}
-    _keep(f"{key}.safetensors", lambda path: save_file(tensors, path, metadata))
+    _keep(f"{key}.safetensors", lambda path: write_safetensors(path, tensors, metadata))
 
 
 def read_fact(key: str) -> str | None:
