@@ -70,7 +70,7 @@ def check_place(path: Path) -> None:
     """
     try:
         mode = path.lstat().st_mode
-    except (OSError, ValueError):  # nothing there, or no path at all, which writing tells
+    except OSError:  # nothing there
         return
     if not stat.S_ISREG(mode):
         raise _not_regular(path, mode)
