@@ -54,6 +54,8 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         words = arguments.images
         arguments.overrides = [*arguments.set, *filter(is_override, words)]
         arguments.images = [Path(word) for word in words if not is_override(word)]
+        if not arguments.images:
+            parser.error("name an image too: gkd predict RUN IMAGE a.b=c")
     return arguments
 
 

@@ -7,6 +7,8 @@ folder whose files a task unpickles, which runs them too. A plug-in is an instal
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,14 +55,14 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
         for dotted, value in _leaves(merged)
         if is_import_name(value) and not f"{dotted}.".startswith(tuple(f"{key}." for key in _NO_NAMES))
     }
-    _check_names(sorted(named), trusted)
+    _check_names(sorted(named), trusted, merged)
     values = dict(_leaves(merged))
     for option in _unpickled(merged.get("task")):
         key = f"task.{option}"
         if values.get(key) is not None and _pair(key, values[key]) not in trusted:
             raise UserError(
                 f"{key} is {str(values[key])!r} in a run folder, and the task unpickles what it finds there, which is "
-                f"to run it; if you trust it, name it on the command line: {key}={values[key]}",
+                f"to run it; if you trust it, name it on the command line: {_word(key, str(values[key]))}",
                 code="untrusted-files",
             )
 
@@ -68,14 +70,16 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
 def check_name(name: object, key: str, trusted: frozenset[str]) -> None:
     """Refuse one ``pkg.module:name`` that is not among the trusted ones; any other value passes."""
     if is_import_name(name):
-        _check_names([(key, str(name))], trusted)
+        _check_names([(key, str(name))], trusted, {})
 
 
-def _check_names(named: Iterable[tuple[str, str]], trusted: frozenset[str]) -> None:
+def _check_names(
+    named: Iterable[tuple[str, str]], trusted: frozenset[str], merged: Mapping[str, Any]
+) -> None:
     others = [(key, name) for key, name in named if name not in trusted]
     if others:
         stated = " and ".join(f"{key} is {name!r}" for key, name in others)
-        words = " ".join(f"{key}={name}" for key, name in others)
+        words = " ".join(_vouching(others, merged))
         raise UserError(
             f"{stated} in a run folder or a weight file, and to import a module is to run it; if you trust it, name it "
             f"on the command line: {words}",
@@ -96,6 +100,28 @@ def _leaves(node: Any, dotted: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, dotted)
     else:
         yield dotted, node
+
+
+def _vouching(named: Iterable[tuple[str, str]], merged: Mapping[str, Any]) -> Iterator[str]:
+    """One override a name that vouches for it and leaves the config as it is, written as a shell takes it."""
+    keys: dict[str, list[str]] = {}
+    for key, name in named:
+        keys.setdefault(name, []).append(key)
+    for name, stated in keys.items():
+        # Not by the optimiser section where a stage states the name too: that section reaches every stage.
+        key = min(stated, key=lambda each: (each.startswith("optimiser."), len(each)))
+        node: Any = merged
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
+        if isinstance(node, Mapping):
+            below = {} if isinstance(node.get(name), Mapping) else node.get(name)
+            yield _word(key, f"{{{name}: {json.dumps(below)}}}")  # the name is a key there, such as a term's
+        else:
+            yield _word(key, json.dumps(node) if isinstance(node, (list, tuple)) else name)
+
+
+def _word(key: str, value: str) -> str:
+    return shlex.quote(f"{key}={value}")
 
 
 def _pair(dotted: str, value: Any) -> str:

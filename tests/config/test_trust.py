@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
+from gkd.config.layers import merge
 from gkd.config.load import load
+from gkd.config.resolve import override_layers
 from gkd.config.trust import check_trust, named_in
+from gkd.core.errors import UserError
 from gkd.experiment.prepare import prepare
 from tests.cli_helpers import FAST, gkd
 from tests.refusals import refused
@@ -181,9 +187,9 @@ def test_all_that_a_run_folder_names_is_told_at_once_and_judging_needs_no_loss(
     capsys.readouterr()
     assert gkd("eval", str(run_folder())) == 2
     error = capsys.readouterr().err
-    words = error.partition("on the command line: ")[2].partition(" (with gkd predict")[0].split()
+    words = shlex.split(error.partition("on the command line: ")[2])
     of_stage = f"method.stages.distil.{optimiser}"
-    named = ["evaluate.metrics=own_losses:count", of_stage, term, optimiser, "student.network=own_nets:small"]
+    named = ['evaluate.metrics=["own_losses:count"]', of_stage, term, "student.network=own_nets:small"]
     assert sorted(words) == named
     assert gkd("eval", str(run_folder()), *words) == 0
     assert "count" in capsys.readouterr().out
@@ -196,3 +202,81 @@ def test_a_folder_that_learn2learn_unpickles_is_named_on_the_command_line() -> N
     for trusted in (frozenset[str](), named_in([{"data": {"root": "other"}}])):
         with refused("untrusted-files"):
             check_trust(config, trusted)
+
+
+def test_a_class_that_is_called_like_a_module_keeps_its_place() -> None:
+    """In a list, or as the key of a text: the words that vouch for it change nothing."""
+    task = {"classes": ["ant", "wing:red"], "aliases": {"bee:big": "bee"}}
+    with pytest.raises(UserError) as caught:
+        check_trust({"task": task}, frozenset())
+    words = shlex.split(str(caught.value).rpartition("command line: ")[2])
+    merged: dict[str, Any] = {"task": {"classes": ["other"], "aliases": {"bee:big": "other"}}}
+    layers = override_layers(words)
+    for layer in layers:
+        merge(merged, layer.content, layer.label, {})
+    assert merged == {"task": task}
+    check_trust({"task": task}, named_in(layer.content for layer in layers))
+
+
+OF_ALL_KINDS = """
+import torch
+from torch import nn
+
+class Sgd(torch.optim.SGD):
+    pass
+
+def net(num_classes, in_channels):
+    layers = nn.Conv2d(in_channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(4, num_classes))
+
+def worst(logits, labels, relation):
+    return 1.0
+
+def loss(student_logits, labels):
+    return nn.functional.cross_entropy(student_logits, labels)
+"""
+OWN_EVERYTHING = """
+task: {name: standard}
+data: {name: digits, per_class: 2, batch_size: 10, augment: none}
+student: {network: "mine:net"}
+method:
+  name: student
+  stages: {train: {terms: {"mine:loss": {weight: 1}}, optimiser: {name: "mine:Sgd", nesterov: false}}}
+evaluate: {metrics: [macro_f1, "mine:worst"]}
+run: {epochs: 1, threads: 1}
+"""
+
+
+def test_the_words_of_the_refusal_are_taken_by_the_verb_that_printed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that is a value, an element of a list, a key; each once; after them the config is as it was."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("mine", None)
+    Path("mine.py").write_text(OF_ALL_KINDS)
+    Path("own.yaml").write_text(OWN_EVERYTHING)
+    assert gkd("run", "own.yaml") == 0
+    (folder,) = Path("runs/own").rglob("seed0")
+    Image.new("L", (8, 8)).save("a=b.png")
+    config = str(folder / "config.yaml")
+    words: list[str] = []
+    for call in (
+        ("predict", str(folder), "a=b.png"),
+        ("eval", str(folder)),
+        ("eval", str(folder / "student.safetensors"), "data.name=digits"),
+        ("export", str(folder), "--format", "safetensors"),
+        ("validate", config),
+        ("run", config, "--dry-run"),
+    ):
+        capsys.readouterr()
+        assert gkd(*call) == 2, call
+        words = shlex.split(capsys.readouterr().err.rpartition("name it on the command line: ")[2])
+        assert gkd(*call, *words) == 0, (call, words)
+    assert len(words) == 4
+    assert {word.split("=")[0] for word in words} == {
+        "student.network", "evaluate.metrics", "method.stages.train.terms", "method.stages.train.optimiser.name",
+    }  # fmt: skip
+    vouched, before = load(config, words), load("own.yaml")
+    assert vouched.identity == before.identity
+    assert vouched.experiment.evaluate == before.experiment.evaluate
