@@ -1,4 +1,4 @@
-"""Tables that the code writes: losses, affinity combinations, methods, data sets, networks."""
+"""Tables that the code writes: losses, affinity combinations, methods, data sets, networks, every key of a config."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import torch
+from reference import configuration
 
 from gkd.config.shipped import shipped_methods, shipped_weights
 from gkd.data import DATASETS, LAYOUTS
@@ -160,6 +161,7 @@ def augmentations() -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "losses": losses,
     "affinities": affinities,
+    "configuration": configuration,
     "methods": methods,
     "datasets": datasets,
     "augmentations": augmentations,

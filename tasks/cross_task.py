@@ -17,9 +17,12 @@ class CrossTaskOptions(TaskOptions):
     """Two windows over one class order, or an explicit selection for each side.
 
     Attributes:
-        order, size, shift: the teacher has ``order[0:size]``, the student
-            ``order[shift : shift + size]``: shift 0 is the same space, ``size`` is disjoint.
-        teacher_classes, student_classes: explicit selections instead; None takes every class.
+        order: the class order of the two windows: ``natural``, a number such as ``"1993"`` (the literature's shuffle)
+            or a name of ``gkd.core.class_orders.NAMED_ORDERS``.
+        size: the classes of each side: the teacher has ``order[0:size]``.
+        shift: the student has ``order[shift : shift + size]``: 0 is the same space, ``size`` is disjoint.
+        teacher_classes: the teacher's classes, where there are no windows; None takes every class of its data.
+        student_classes: the student's likewise.
         aliases: student name -> teacher name, for two data sets that name one class differently.
     """
 

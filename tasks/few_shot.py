@@ -59,12 +59,14 @@ class EpisodeOptions(BaseModel):
     Attributes:
         count: E, the episodes of the test for each number of ways.
         validation: E of those that choose the best epoch, by the first number of ways.
-        ways, shots: N and K, one or several; 1 and 5 shots are judged on the same classes and queries.
+        ways: N, the classes of an episode, one number or several.
+        shots: K, the support images of each class, one number or several, judged on the same classes and queries.
         queries: Q of each class.
         seed: of the draw; the same for all methods, seeds and teachers.
         classifiers: what answers the queries; the first chooses the epoch and leads tables.
-        source: what draws the novel episodes: gkd, or ``learn2learn``, whose ``taskset`` (``gkd.few_shot.learn2learn``)
-            at ``root`` has images of its own. learn2learn unpickles what it finds there: a folder that you trust.
+        source: what draws the novel episodes: gkd, or ``learn2learn``, whose ``taskset`` has images of its own.
+        taskset: of learn2learn (``gkd.few_shot.learn2learn.TASKSETS``).
+        root: the folder of the taskset. learn2learn unpickles what it finds there: a folder that you trust.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

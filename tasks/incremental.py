@@ -34,7 +34,8 @@ class IncrementalOptions(TaskOptions):
             for the run's own, a name of ``gkd.core.class_orders.NAMED_ORDERS``, or a list of all of them.
         steps: the classes of each step instead of base, increment and order; ``folders`` takes them from data
             with one folder for each step (``step-folders``).
-        memory_total, memory_per_class: exemplars of all classes together, or of each; one of them or none.
+        memory_total: exemplars of all classes together; this, ``memory_per_class`` or neither.
+        memory_per_class: exemplars of each class.
         selection: how exemplars are chosen: ``herding``, ``closest`` or ``random``.
         base_epochs: epochs of the first step, where its model is not given, instead of ``run.epochs``.
         start_from: the step, from 1, whose model is the experiment's teacher: a weight file, or one trained

@@ -32,8 +32,10 @@ class ClassSplitOptions(TaskOptions):
 
     Attributes:
         split: a class split by its paper's name (``gkd.core.class_orders``); None goes by the next three.
-        base, validation, novel: numbers of classes, taken one after the other from ``order``, or selections. All None:
-            the classes of the data's own training, validation and test images, where these share none.
+        base: the classes to train on: a number, taken first from ``order``, or a selection. Where base, validation and
+            novel are all None: those of the data's own training images, if its parts share no class.
+        validation: the classes to choose the best epoch on: a number, taken next, or a selection.
+        novel: the classes to test on, likewise.
         order: of the classes, for numbers. Rotations of one class stay together and count once.
         teacher_classes: where the teacher's are not the base classes.
         aliases: student name -> teacher name, for a teacher of another data set.

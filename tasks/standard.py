@@ -13,7 +13,11 @@ from gkd.problems.task import Task, TaskOptions
 
 
 class StandardOptions(TaskOptions):
-    """``classes`` selects some of the data's classes; None takes all, in their natural order."""
+    """The classes of both sides.
+
+    Attributes:
+        classes: some of the data's classes; None takes all, in their natural order. A list is names.
+    """
 
     name: Literal["standard"] = "standard"
     classes: Classes | None = None

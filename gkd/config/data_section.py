@@ -12,7 +12,14 @@ from gkd.methods.mixup import without_mixup
 
 
 class Validation(Section):
-    """The images that choose the best epoch; cut by seed before teacher and student are built."""
+    """The images that choose the best epoch; cut by seed before teacher and student are built.
+
+    Attributes:
+        per_class: how many of each class.
+        fraction: or which share of each class.
+        take: ``random`` ones, or the ``last`` of each class in the order of the files.
+        seed: of the draw.
+    """
 
     per_class: int | None = Field(default=None, ge=1)
     fraction: float | None = Field(default=None, gt=0, lt=1)
@@ -30,7 +37,8 @@ class TeacherView(Section):
     """The teacher's view of each of the student's samples, where it differs from the student's.
 
     Attributes:
-        image_size, channels: of the teacher's images; None is as the student's.
+        image_size: side of the teacher's images in pixels; None is as the student's.
+        channels: of the teacher's images; None is as the student's.
         augment: of the teacher's images, such as ``none`` for clean ones; None is as the student's.
         draws: whether its crops and flips are the ``same`` as the student's (of a larger image the same part, to a
             pixel), or its ``own``.
@@ -56,8 +64,12 @@ class Data(Section):
     """An image set, its validation split, its limits and how batches are made of it.
 
     Attributes:
-        name, root, download, channels, image_size: what to read (``gkd.data.load_images``). ``name`` may be
-            your own ``pkg.module:name``; its root is then part of the run's name, for its content is not known.
+        name: the data set (``gkd ls data``), or your own ``pkg.module:name``; its root is then part of the run's name,
+            for its content is not known.
+        root: where it lies: a folder or zip.
+        download: whether a set that torchvision offers is fetched where it is not there.
+        channels: 1 for grey, 3 for colour; None keeps the images' own.
+        image_size: side in pixels to which images are brought; None keeps their own, where all have one size.
         fit: how image files of other proportions become a square of ``image_size``: ``stretch``, or ``crop``: the
             shorter side to 8/7 of it, then the middle.
         fingerprint: of the images at ``root`` (``gkd.data.fingerprint``), verified when they are read. Without
@@ -66,6 +78,7 @@ class Data(Section):
         per_class: the student's training images a class; None takes all.
         subset_seed: draws those images; None draws them by ``run.seed``, anew for each seed.
         validation: the images that choose; drawn from those that no limit has taken.
+        batch_size: images a step, over all processes together.
         views: augmented views an image; the teacher's outputs on them are computed once and shared by
             epochs, stages, methods and (under one ``subset_seed``) seeds. None augments anew every epoch.
         images_per_class: K, for class-balanced batches of P = batch_size / K classes in stages on all images; None

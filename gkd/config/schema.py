@@ -69,7 +69,14 @@ NetworkOptions = Annotated[dict[str, Any], AfterValidator(_no_argument_of_gkd)]
 
 
 class MapTap(Section):
-    """A tapped module whose output's layout does not follow from its dimensions (``gkd.core.tapped.Tap``)."""
+    """A tapped module whose output's layout does not follow from its dimensions (``gkd.core.tapped.Tap``).
+
+    Attributes:
+        path: the module's.
+        layout: of its output: ``nchw``, ``nhwc`` or ``tokens`` ``[B, T, D]``; None sees it in the dimensions.
+        prefix_tokens: tokens before those of the image, such as a class token; None takes the first number that leaves
+            a square.
+    """
 
     path: str
     layout: Literal["nchw", "nhwc", "tokens"] | None = None
@@ -94,7 +101,15 @@ class Taps(Section):
 
 
 class TeacherTraining(Section):
-    """How a teacher is trained where no checkpoint is given: an ordinary run of a method without a teacher."""
+    """How a teacher is trained where no checkpoint is given: an ordinary run of a method without a teacher.
+
+    Attributes:
+        method: the name of the method.
+        epochs: of that run.
+        seed: of that run, whatever ``run.seed`` is, so that all students have one teacher.
+        optimiser: of every stage of it.
+        batch_size: images a step of it; None is as the student's.
+    """
 
     method: str = "student"
     epochs: int = Field(default=200, ge=1)
@@ -153,6 +168,7 @@ class Teacher(Side):
         expect: its test accuracy in percent, such as ``75.61 ± 0.3`` (± 0.5 where nothing is said); another one when
             it is loaded is refused.
         weights: which student of the training run becomes the teacher.
+        train: how it is trained where there is no checkpoint.
         data: another data set than the student's.
         mean, std: the teacher's input normalisation where its file does not say it.
     """
@@ -221,7 +237,21 @@ class Evaluate(Section):
 
 
 class Run(Section):
-    """Length, seed and machine of a run; only epochs, seed, precision and deterministic name it."""
+    """Length, seed and machine of a run; only epochs, seed, precision and deterministic name it.
+
+    Attributes:
+        epochs: of all stages together, in the method's proportions; None takes the published length.
+        seed: of initial weights, order, augmentation and adapters; each has its folder ``seedN`` under one identity.
+        precision: ``bf16`` where the machine has instructions for it (``auto``), or as said.
+        deterministic: torch's deterministic algorithms alone, for the same bits on CUDA.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or the accelerator where there is one (``auto``).
+        threads: of the CPU; None takes the allowed CPUs, shared among the processes of the machine.
+        out: the folder of all runs.
+        checkpoint_seconds: at most so much work is lost by a kill.
+        log_seconds: between two progress lines, where the output is no terminal.
+        cache_gb: memory for a teacher's outputs on the views of ``data.views``.
+        allow_changed: what may differ when an interrupted run goes on; its bits can then be others.
+    """
 
     epochs: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)

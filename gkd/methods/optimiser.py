@@ -31,9 +31,19 @@ class Optimiser(BaseModel):
         name: ``sgd``, ``adamw``, a class of ``torch.optim`` such as ``RMSprop``, the name of a plug-in (entry-point
             group ``gkd.optimisers``), or your own ``pkg.module:name``.
         options: further keywords for it, such as ``{alpha: 0.95}``.
-        lr, weight_decay: passed to every optimiser; each parameter group scales them.
-        momentum, nesterov: passed to ``sgd`` alone; for another optimiser they go into ``options``.
+        lr: the learning rate at its highest; each parameter group scales it.
+        momentum: passed to ``sgd`` alone; for another optimiser it goes into ``options``.
+        nesterov: likewise.
         betas: passed to ``adamw`` alone, likewise.
+        weight_decay: passed to every optimiser; each parameter group scales it.
+        schedule: of the learning rate over a stage.
+        milestones: epochs of the ``multi-step`` schedule.
+        gamma: the factor at each milestone.
+        final_factor: where the ``cosine`` and ``one-cycle`` schedules end, as a share of ``lr``.
+        warmup_epochs: in which the learning rate rises from 0, before any schedule.
+        warmup_share: the share of the stage in which ``one-cycle`` rises.
+        start_factor: where ``one-cycle`` begins, as a share of ``lr``.
+        clip_norm: the largest norm of the gradient; None does not clip.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -26,6 +26,10 @@ class Spots(BaseModel):
     An integer counts the maps (-1 is the last before pooling); ``embedding`` and ``logits`` are the outputs
     of those names. A list on each side pairs its entries one by one: the loss is summed over the pairs. A
     loss on two maps of a network (``student_map_after``) reads each pair and the one that follows it.
+
+    Attributes:
+        student: the student's spot, or a list of them.
+        teacher: the teacher's, as many.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

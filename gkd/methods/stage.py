@@ -24,6 +24,8 @@ class Stage(BaseModel):
         epochs: the published length; the unit of every schedule in the stage.
         share: the stage's share of ``run.epochs`` where that is set; None is its share of the
             method's published total.
+        terms: the weighted losses; a key that names a loss is that loss: ``kd: {weight: 0.9}``.
+        optimiser: and its learning-rate schedule.
         train: the parts that are trained: ``student``, ``head``, ``backbone``, ``adapters`` or a
             module path of the student.
         data: ``all`` of the training images, class-``balanced`` batches of them, ``episodes`` of them (one a step,

@@ -27,8 +27,13 @@ from gkd.methods.spots import SIDELESS_SPOTS, SpotPair, Spots
 class WeightSchedule(BaseModel):
     """A factor on a term's ``weight`` that changes over its stage.
 
-    ``constant``: 1. ``linear``: rises from 0 to 1 over ``warmup_epochs``. ``exponential``:
-    exp(-rate * epoch). Epochs are the method's own and rescale with the stage.
+    Epochs are the method's own and rescale with the stage.
+
+    Attributes:
+        kind: ``constant``: 1; ``linear``: rises from 0 to 1 over ``warmup_epochs``; ``exponential``:
+            exp(-rate * epoch), epochs in the method's own.
+        warmup_epochs: of ``linear``.
+        rate: of ``exponential``, an epoch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -19,8 +19,12 @@ class Classes(BaseModel):
     Attributes:
         names: class names, in column order.
         indices: positions in the data's natural (sorted) order.
-        size, shift, order: the window ``order[shift : shift + size]``.
-        fraction, seed: a random share of the classes.
+        size: the classes of the window ``order[shift : shift + size]``.
+        shift: where the window begins.
+        order: of all classes, for the window: ``natural``, a number such as ``"1993"`` or a name of
+            ``gkd.core.class_orders.NAMED_ORDERS``.
+        fraction: a random share of the classes.
+        seed: of that draw.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -28,6 +28,7 @@ class TaskOptions(BaseModel):
 
     Attributes:
         UNPICKLES: dotted keys of the options that name files whose content is unpickled, which is to run it.
+        name: the task.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
