@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gkd.models import build_network
 
@@ -13,6 +13,52 @@ Weights = dict[str, Tensor]
 Reference = Callable[[Tensor, Weights], tuple[Tensor, list[Tensor], list[Tensor]]]
 # Options of a small vision transformer of timm, for images of 16 pixels.
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 8, "num_heads": 2}
+
+
+class Behind(nn.Module):
+    """A small classifier with something behind its head ``fc``: what its logits are is said by ``kind``.
+
+    ``plain`` is the head's output alone. The others are built as published networks are: ``mean`` of two heads
+    (DeiT, LeViT), ``zero`` the same with a second head that starts at 0, ``scale`` a learnt factor that starts at 1
+    (CLIP's temperature), ``tokens`` the head of every place, averaged, ``plus`` the largest of an auxiliary head's
+    places (VOLO), ``function`` the head's weights without calling it, ``dropout`` behind the head, ``flatten``.
+    """
+
+    def __init__(self, kind: str = "plain", num_classes: int = 2, in_channels: int = 1) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv = nn.Conv2d(in_channels, 4, 3, padding=1)
+        self.other = nn.Linear(4, num_classes)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(4, num_classes)  # the last one, which is tapped
+        if kind == "zero":
+            nn.init.zeros_(self.other.weight)
+            nn.init.zeros_(self.other.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images).relu()
+        rows = maps.mean(dim=(2, 3))
+        if self.kind == "mean":
+            return (self.fc(rows) + self.other(rows)) / 2
+        if self.kind == "zero":
+            return self.fc(rows) + self.other(rows)
+        if self.kind == "scale":
+            return self.scale * self.fc(rows)
+        if self.kind == "tokens":
+            return self.fc(maps.flatten(2).transpose(1, 2)).mean(1)
+        if self.kind == "plus":
+            return self.fc(rows) + 0.5 * self.other(maps.flatten(2).transpose(1, 2)).max(1)[0]
+        if self.kind == "function":
+            return nn.functional.linear(rows, self.fc.weight, self.fc.bias)
+        if self.kind == "dropout":
+            return self.drop(self.fc(rows))
+        return self.fc(rows).flatten(1) if self.kind == "flatten" else self.fc(rows)
+
+
+def behind(num_classes: int, in_channels: int, kind: str = "plain") -> nn.Module:
+    """``Behind`` as a factory that a config may name."""
+    return Behind(kind, num_classes, in_channels)
 
 
 def batch_norm(x: Tensor, weights: Weights, name: str) -> Tensor:

@@ -9,7 +9,7 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import prove_teacher
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.run_folder import finished, run_folder
-from gkd.experiment.solve import title
+from gkd.experiment.solve import notes_on_heads, title
 from gkd.experiment.teachers import load_teacher, pretraining_experiment, random_teacher, teacher_experiment
 from gkd.experiment.trial import Trial, trial_of
 from gkd.models import count_parameters
@@ -26,9 +26,9 @@ def dry_run(resolved: Resolved, console: Console) -> None:
     prepared = prepare(resolved)
     trials = type(prepared.task).trials
     if trials is None:
-        prepared, teacher, tried, total = _one_problem(prepared)
+        prepared, taught_by, teacher, tried, total = _one_problem(prepared)
     else:
-        teacher, tried, total = [], [], 0.0
+        taught_by, teacher, tried, total = None, [], [], 0.0
         for trial in trials(prepared):
             lines, seconds = _try_stages(trial, prepared.settings)
             tried += [f"{trial.name}    {line}" for line in lines]
@@ -37,6 +37,7 @@ def dry_run(resolved: Resolved, console: Console) -> None:
             tried.append(
                 "teacher   not counted: the first model is trained once for all methods, if it is not there yet"
             )
+    notes = [f"note      {note}" for note in notes_on_heads(prepared, taught_by)]
     settings, folder = prepared.settings, run_folder(resolved)
     state = "finished already" if finished(folder) else f"about {total:.0f} s of training"
     lines = [
@@ -44,6 +45,7 @@ def dry_run(resolved: Resolved, console: Console) -> None:
         *(f"{word:<9} {text}" for word, text in prepared.problem.facts().items()),
         f"student   {resolved.experiment.student.network}, {count_parameters(prepared.student):,} parameters",
         *teacher,
+        *notes,
         f"machine   {settings.device}, {str(settings.dtype).removeprefix('torch.')}, {threads} threads",
         *tried,
         f"expected  {state}, in {folder}",
@@ -51,8 +53,8 @@ def dry_run(resolved: Resolved, console: Console) -> None:
     console.print("\n".join(lines), markup=False, highlight=False)
 
 
-def _one_problem(prepared: Prepared) -> tuple[Prepared, list[str], list[str], float]:
-    """The run with its teacher's classes, a line about the teacher, a line a stage, and the seconds of all stages."""
+def _one_problem(prepared: Prepared) -> tuple[Prepared, Teacher | None, list[str], list[str], float]:
+    """The run with its teacher's classes, the teacher, lines about it and each stage, and the seconds of all stages."""
     options, note, teacher = prepared.experiment.teacher, "", None
     before, total = _try_pretraining(prepared)
     if options is not None and prepared.experiment.method.needs_teacher:
@@ -72,7 +74,7 @@ def _one_problem(prepared: Prepared) -> tuple[Prepared, list[str], list[str], fl
             before, total = [*before, *(f"teacher, {line}" for line in lines)], total + seconds
     about = [] if teacher is None or options is None else [_about(teacher, options.network, note)]
     lines, seconds = _try_stages(trial_of(prepared, teacher), prepared.settings)
-    return prepared, about, [f"stage     {line}" for line in (*before, *lines)], total + seconds
+    return prepared, teacher, about, [f"stage     {line}" for line in (*before, *lines)], total + seconds
 
 
 def _about(teacher: Teacher, network: str, note: str) -> str:

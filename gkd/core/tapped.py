@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import Any, Literal
@@ -45,12 +45,17 @@ def network_name(network: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes of a network's ``Features`` for one sample, without the batch, and of its image."""
+    """The shapes of a network's ``Features`` for one sample, without the batch, and of its image.
+
+    Attributes:
+        left_out: number of a map -> why its default tap gives none (``TappedNetwork.left_out``).
+    """
 
     logits: tuple[int, ...]
     embedding: tuple[int, ...]
     maps: tuple[tuple[int, ...], ...]
     image: tuple[int, ...] = ()
+    left_out: Mapping[int, str] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -84,6 +89,7 @@ def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
         tuple(features.embedding.shape[1:]),
         tuple(tuple(values.shape[1:]) for values in features.maps),
         tuple(image_shape),
+        dict(network.left_out) if isinstance(network, TappedNetwork) else {},
     )
 
 
@@ -109,10 +115,14 @@ class Tap:
         Raises:
             UserError: the output has another layout, or its tokens make no grid.
         """
+        return _or_raise(self.map_or_reason(values, images))
+
+    def map_or_reason(self, values: Tensor, images: Tensor) -> Tensor | UserError:
+        """As ``as_map``, but the error is returned, not raised."""
         layout = self.layout or {3: "tokens", 4: "nchw"}.get(values.dim())
         if layout is None or values.dim() != (3 if layout == "tokens" else 4):
             wanted = layout or "map [B, C, H, W] and no tokens [B, N, D]"
-            raise UserError(
+            return UserError(
                 f"The tap {self.path!r} gives {list(values.shape)}, which is no {wanted}; tap another.",
                 code="not-a-map",
             )
@@ -120,22 +130,30 @@ class Tap:
             return values
         if layout == "nhwc":
             return values.permute(0, 3, 1, 2)
-        height, width = self._grid(values.shape[1], images.shape[-2], images.shape[-1])
-        return values[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
+        grid = self._grid(values.shape[1], images.shape[-2], images.shape[-1])
+        if isinstance(grid, UserError):
+            return grid
+        return values[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
 
-    def _grid(self, tokens: int, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the image's tokens, in the image's proportions."""
+    def _grid(self, tokens: int, height: int, width: int) -> tuple[int, int] | UserError:
+        """Rows and columns of the image's tokens, in the image's proportions; an error where there are none."""
         for prefix in range(tokens) if self.prefix_tokens is None else (self.prefix_tokens,):
             rows = round(math.sqrt(max(tokens - prefix, 0) * height / width))
             columns = round(rows * width / height)
             if rows * columns == tokens - prefix > 0:
                 return rows, columns
         after = "" if self.prefix_tokens is None else f" after {self.prefix_tokens} others"
-        raise UserError(
+        return UserError(
             f"The tap {self.path!r} gives {tokens} tokens, which make no grid of the proportions {height}:{width}"
             f"{after}; change its prefix_tokens or tap another module.",
             code="not-a-grid",
         )
+
+
+def _or_raise(found: Tensor | UserError) -> Tensor:
+    if isinstance(found, UserError):
+        raise found
+    return found
 
 
 _HEAD_INPUT = "input of the head"
@@ -158,6 +176,11 @@ class TappedNetwork(nn.Module):
             embedding, one list of paths more than ``maps``; the last may be empty: its result is flattened
             where that fits the head, else averaged over space. ``gkd.models.cut_check.check_stages`` tries
             them.
+        lenient: whether a map that its tap does not give is left out, where no stages need it: the defaults of a
+            network's family, which nobody may read.
+
+    Attributes:
+        left_out: number of a map that was left out in the last pass -> why; the map is then an empty tensor.
 
     Raises:
         UserError: a path names no sub-module, the head is no linear layer, or the stages are not one more than the
@@ -173,6 +196,7 @@ class TappedNetwork(nn.Module):
         maps: Sequence[str | Tap] = (),
         embedding: str | Tap | None = None,
         stages: Sequence[Sequence[str]] = (),
+        lenient: bool = False,
     ) -> None:
         super().__init__()
         self.module = module
@@ -198,8 +222,10 @@ class TappedNetwork(nn.Module):
         self.embedding_dim = head_module.in_features
         if self.stage_paths:
             self._check_declared()
+        self.lenient = lenient and not self.stage_paths
+        self.left_out: dict[int, str] = {}
         self._keeping = False  # whether the hooks keep outputs: in ``features``, not in a stage
-        self._taps: dict[str, Tensor] = {}
+        self._taps: dict[str, Any] = {}
         self._versions: dict[str, int] = {}  # of the tapped tensors when they were made
         for path in dict.fromkeys(tap.path for tap in taps):
             modules[path].register_forward_hook(partial(self._keep_output, path))
@@ -235,13 +261,9 @@ class TappedNetwork(nn.Module):
     def _keep_output(self, path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         if not self._keeping:
             return
-        if not isinstance(output, Tensor):
-            raise UserError(
-                f"The tap {path!r} gives a {type(output).__name__} and no tensor; tap another module.",
-                code="not-a-tensor",
-            )
         self._taps[path] = output
-        self._versions[path] = _version(output)
+        if isinstance(output, Tensor):
+            self._versions[path] = _version(output)
 
     def _keep_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if self._keeping:
@@ -263,16 +285,16 @@ class TappedNetwork(nn.Module):
         self._keeping = True
         try:
             logits = self._logits(images)
-            if self.embedding is None:
-                embedding = self._taps[_HEAD_INPUT]
-                if embedding.dim() == 4:
-                    embedding = embedding.mean(dim=(2, 3))
-            else:
-                embedding = self._tapped(self.embedding)
-                if embedding.dim() != 2:
-                    embedding = self.embedding.as_map(embedding, images).mean(dim=(2, 3))
-            maps = tuple(tap.as_map(self._tapped(tap), images) for tap in self.maps)
-            return Features(logits, embedding, maps)
+            embedding = self._embedding(images)
+            maps = []
+            for number, tap in enumerate(self.maps):
+                values = self._tapped(tap)
+                found = values if isinstance(values, UserError) else tap.map_or_reason(values, images)
+                if isinstance(found, UserError) and self.lenient:
+                    self.left_out[number] = str(found)
+                    found = embedding.new_empty(0)
+                maps.append(_or_raise(found))
+            return Features(logits, embedding, tuple(maps))
         finally:
             self._keeping = False
             self._taps.clear()  # keep no activation alive between calls
@@ -305,16 +327,41 @@ class TappedNetwork(nn.Module):
             )
         return logits
 
-    def _tapped(self, tap: Tap) -> Tensor:
-        """The output of a tap in this pass, as its hook kept it."""
-        if tap.path not in self._taps:
+    def _embedding(self, images: Tensor) -> Tensor:
+        """The embedding ``[B, D]`` of this pass; maps and tokens are averaged."""
+        if self.embedding is not None:
+            embedding = _or_raise(self._tapped(self.embedding))
+            return (
+                embedding
+                if embedding.dim() == 2
+                else self.embedding.as_map(embedding, images).mean(dim=(2, 3))
+            )
+        if _HEAD_INPUT not in self._taps:
             raise UserError(
+                f"The head {self.head_path!r} was not called in a forward pass, so its input, the embedding, is not "
+                "known; name the module that gives it in taps.embedding (student.taps or teacher.taps).",
+                code="head-not-called",
+            )
+        embedding = self._taps[_HEAD_INPUT]
+        if embedding.dim() == 4:
+            return embedding.mean(dim=(2, 3))
+        return embedding.mean(dim=1) if embedding.dim() == 3 else embedding
+
+    def _tapped(self, tap: Tap) -> Tensor | UserError:
+        """The output of a tap in this pass, as its hook kept it, or the error that says why there is none."""
+        if tap.path not in self._taps:
+            return UserError(
                 f"The tap {tap.path!r} was not called in a forward pass; tap another module.",
                 code="tap-not-called",
             )
         values = self._taps[tap.path]
+        if not isinstance(values, Tensor):
+            return UserError(
+                f"The tap {tap.path!r} gives a {type(values).__name__} and no tensor; tap another module.",
+                code="not-a-tensor",
+            )
         if _version(values) != self._versions[tap.path]:
-            raise UserError(
+            return UserError(
                 f"The output of the tap {tap.path!r} is overwritten in place by a module that follows, such as an "
                 "in-place ReLU; tap that one.",
                 code="tap-overwritten",

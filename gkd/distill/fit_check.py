@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError
 from gkd.core.network import as_network
-from gkd.core.tapped import Shapes, output_shapes
+from gkd.core.tapped import Shapes, network_name, output_shapes
 from gkd.distill.side import ONLY
 from gkd.distill.teacher import Teacher
 from gkd.losses.needs import NEEDS
+from gkd.methods.method import Method
 from gkd.methods.spots import SpotPair, output_at
 from gkd.methods.terms import Term
+from gkd.models.head_check import head_gives_logits
 
 
 def both_shapes(
@@ -54,6 +57,60 @@ def check_head(name: str, term: Term, student: nn.Module) -> None:
             "student with the option head: cosine, or head: proxy.",
             code="needs-cosine-head",
         )
+
+
+def head_notes(method: Method, student: Sided, teacher: Sided | None) -> list[str]:
+    """Sentences on the terms and stages that take a side's embedding for what its logits are made of, where it is not.
+
+    Such are terms on an embedding, among them a classifier that it induces, or on a head, and stages that train the
+    head alone.
+
+    Args:
+        method: its stages.
+        student, teacher: each network with the shape ``(C, H, W)`` of its images.
+    """
+    notes = []
+    sides: tuple[tuple[Sided | None, SideName], ...] = ((student, "student"), (teacher, "teacher"))
+    for side, name in sides:
+        readers = [] if side is None else _readers_of_embedding(method, name)
+        if side is not None and readers and not head_gives_logits(*side):
+            notes.append(
+                f"The logits of the {name}'s {network_name(side[0])} are not what its head makes of its embedding, "
+                f"which {', '.join(readers)} {'read' if len(readers) > 1 else 'reads'}: {_HEAD_WISE[name]}"
+            )
+    return notes
+
+
+# The network of a side and the shape (C, H, W) of its images.
+Sided = tuple[nn.Module, Sequence[int]]
+SideName = Literal["student", "teacher"]
+
+_HEAD_WISE = {
+    "student": "what is taught there reaches the logits in part alone.",
+    "teacher": "what it says there is not what its logits say.",
+}
+
+
+def _readers_of_embedding(method: Method, side: SideName) -> list[str]:
+    """The terms and stages that read or train a side's embedding or head by itself, as a sentence names them."""
+    readers = []
+    for stage_name, stage in method.stages.items():
+        for name, term in stage.terms.items():
+            spots = (
+                {pair[int(side == "teacher")] for pair in term.spot_pairs} if term.entry.spot_needs else set()
+            )
+            needs = _EMBEDDING_NEEDS[side] & set(term.needs)
+            if needs or "embedding" in spots or (side == "student" and term.head == "auxiliary"):
+                readers.append(f"the term {name!r} of stage {stage_name!r}")
+        if side == "student" and {"head", "backbone"} & set(stage.train):
+            readers.append(f"stage {stage_name!r}, which trains {', '.join(stage.train)} alone,")
+    return readers
+
+
+_EMBEDDING_NEEDS = {
+    "student": {"student_embedding", "student_cosines", "student_scale"},
+    "teacher": {"teacher_embedding", "centres"},
+}
 
 
 def _try_reading(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.network import Network
 from gkd.data import ImageSet, from_dataset, split_validation
+from gkd.distill.fit_check import head_notes
 from gkd.distill.teacher import Teacher
 from gkd.experiment.environment import environment
 from gkd.experiment.judge import judge
@@ -131,6 +133,9 @@ def fit(
     images = Source(train_images, chosen, judged)
     problem = Problem("student", relation, images, images)
     problem.check(Plan("gkd.fit", plan, PlannedNetwork(type(student).__name__)))
+    shape = train_images.image_shape
+    for note in head_notes(plan, (network, shape), None if guide is None else (guide.network, shape)):
+        warnings.warn(note, stacklevel=2)
     if batch_size is None:
         batch_size = (data.batch_size if isinstance(data, DataLoader) else None) or 64
     settings = settings_for(

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from gkd.config.resolve import Resolved
 from gkd.data import ImageSet, StreamedPixels
+from gkd.distill.fit_check import head_notes
 from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import prove_teacher
 from gkd.experiment.prepare import Prepared
@@ -95,6 +96,8 @@ def solve_problem(job: Job) -> tuple[RunSummary, bool]:
     """
     job.say(f"data      {describe_images(job.prepared.problem.student.train)}")
     teacher, prepared = obtain_teacher(job)
+    for note in notes_on_heads(prepared, teacher):
+        job.say(f"note      {note}")
     start_from_pretrained(job)
     problem, student, method = prepared.problem, prepared.student, prepared.experiment.method
     before = problem.judging.before_training(student_outputs(student, prepared.settings), problem.student)
@@ -107,6 +110,13 @@ def solve_problem(job: Job) -> tuple[RunSummary, bool]:
             )
         trained = Trained(teacher, last, best, position, before)
         return finish(job.folder, prepared, trained, job.threads), True
+
+
+def notes_on_heads(prepared: Prepared, teacher: Teacher | None = None) -> list[str]:
+    """``gkd.distill.fit_check.head_notes`` of a run and its teacher."""
+    images = prepared.problem.student.train
+    of_teacher = None if teacher is None else (teacher.network, images.as_teacher_sees.image_shape)
+    return head_notes(prepared.experiment.method, (prepared.student, images.image_shape), of_teacher)
 
 
 def obtain_teacher(job: Job) -> tuple[Teacher | None, Prepared]:

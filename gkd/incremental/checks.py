@@ -7,10 +7,12 @@ from torch import nn
 
 from gkd.core.errors import UserError
 from gkd.core.network import as_network
+from gkd.core.tapped import network_name
 from gkd.incremental.head_rules import check_rules
 from gkd.incremental.step import Step, num_held_out
 from gkd.methods.method import Method
 from gkd.models import EXTRACTORS, check_expandable
+from gkd.models.head_check import head_gives_logits
 from gkd.models.heads import CosineHead, grow
 from gkd.problems.plan import Plan, PlannedNetwork
 
@@ -24,9 +26,18 @@ def check_growth(method: Method, step: Step, student: nn.Module) -> None:
         student: as it is built for one.
 
     Raises:
-        UserError: a head that the method's rules do not fit or that cannot be frozen or grow.
+        UserError: a head that the method's rules do not fit or that cannot be frozen or grow, or a network whose
+            logits are not its head's of its embedding.
     """
     head = as_network(student).head
+    if (method.after or not step.fresh) and not head_gives_logits(student, step.images.image_shape):
+        raise UserError(
+            f"The logits of the {network_name(student)} are not what its head makes of its embedding (it has a second "
+            "head, something behind the head, or taps.embedding elsewhere), so new classes cannot be added by growing "
+            "that head, nor its weights be corrected after a step; take another student.network, or train a new one "
+            "in every step by task.fresh_student=true and a method without method.after.",
+            code="head-gives-not-the-logits",
+        )
     if method.growth.extractor == "expand":
         check_expandable(student)
     check_rules(method.after, head)

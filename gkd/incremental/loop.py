@@ -17,7 +17,7 @@ from gkd.experiment.judge import check_expected, judge, rounded
 from gkd.experiment.networks import teacher_section
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import empty_batches, weight_metadata
-from gkd.experiment.solve import Job, describe_images, teacher_weights
+from gkd.experiment.solve import Job, describe_images, notes_on_heads, teacher_weights
 from gkd.experiment.teachers import check_checksum
 from gkd.incremental.answers import step_answers
 from gkd.incremental.learn import Learnt, train_step
@@ -87,6 +87,8 @@ def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
 def _say_what_is_not_learnt(job: Job, problem: IncrementalProblem) -> None:
     """Print a note where the memory holds every image or a step brings one class."""
     step, method = problem.step, job.prepared.experiment.method
+    for note in notes_on_heads(job.prepared):  # where the student starts afresh; no other is let in
+        job.say(f"note      {note}")
     most, least = int(step.images.class_counts().max()), step.rehearsal.per_class(sum(map(len, step.steps)))
     if least >= most:
         job.say(

@@ -22,7 +22,7 @@ from gkd.experiment.judge import rounded
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import Trained, finish
 from gkd.experiment.run_folder import finished
-from gkd.experiment.solve import Job, describe_images, obtain_teacher, start_from_pretrained
+from gkd.experiment.solve import Job, describe_images, notes_on_heads, obtain_teacher, start_from_pretrained
 from gkd.incremental.learn import without_teacher
 from gkd.problems.problem import Problem
 from gkd.storage.records import write_record
@@ -46,6 +46,8 @@ def solve_sequence(job: Job) -> tuple[RunSummary, bool]:
     """
     job.say(f"data      {describe_images(job.prepared.problem.student.train)} in the first problem")
     teacher, prepared = obtain_teacher(job)
+    for note in notes_on_heads(prepared, teacher):
+        job.say(f"note      {note}")
     start_from_pretrained(job)
     with job.begun() as done:
         if done is not None:

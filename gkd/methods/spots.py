@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
+from torch import Tensor
 
 from gkd.core.errors import UserError
 from gkd.core.network import Features
@@ -74,4 +75,13 @@ def output_at(features: Features | Shapes, spot: Spot) -> Any:
             f"use {-len(features.maps)} to {len(features.maps) - 1}, 'embedding' or 'logits'.",
             code="spot-out-of-range",
         )
-    return features.maps[spot]
+    values = features.maps[spot]
+    reason = features.left_out.get(spot % len(features.maps)) if isinstance(features, Shapes) else None
+    if reason is not None or (isinstance(values, Tensor) and values.dim() == 1):
+        why = f"{reason} " if reason else ""
+        raise UserError(
+            f"The spot {spot} is a map that the network's default taps do not give. {why}Name its maps in "
+            "student.taps.maps or teacher.taps.maps, or read another spot, 'embedding' or 'logits'.",
+            code="no-map",
+        )
+    return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from gkd.core.errors import UserError
 from gkd.core.network import as_network
 from gkd.core.tapped import TappedNetwork, network_name
 from gkd.core.user_code import told
+from gkd.models.head_check import with_drawn_vectors
 
 _TOLERANCE = 1e-4  # of the largest value
 
@@ -28,7 +28,7 @@ def check_stages(network: nn.Module, image_shape: Sequence[int]) -> None:
             of the embedding.
     """
     generator = torch.Generator().manual_seed(0)
-    twin: Any = _with_drawn_vectors(network, generator)
+    twin: Any = with_drawn_vectors(network, generator)
     like = next(network.parameters())
     images = torch.randn(1, *image_shape, generator=generator).to(like)
     features = as_network(twin).features(images)
@@ -45,18 +45,6 @@ def check_stages(network: nn.Module, image_shape: Sequence[int]) -> None:
         difference = _difference(output, expected)
         if difference:
             raise UserError(f"{_stage_name(twin, number)} {difference}.", code="wrong-stages")
-
-
-def _with_drawn_vectors(network: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy in eval mode whose vectors (of BatchNorm, layer scales, biases) lie in 0.5 .. 1.5.
-
-    Many of them start at 0 or nearly so, and then a block that the stages leave out would change nothing.
-    """
-    twin = copy.deepcopy(network).eval()
-    for parameter in twin.parameters():
-        if parameter.numel() == max(parameter.shape, default=1):
-            parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
-    return twin
 
 
 def _stage_name(network: Any, number: int) -> str:

@@ -61,7 +61,9 @@ def tapped(module: nn.Module, *, name: str, num_classes: int, taps: Mapping[str,
         stages = taps.get("stages")
         if stages is None:
             stages = () if embedding else default_stages(module, [tap.path for tap in maps], head)
-        network = TappedNetwork(module, head=head, maps=maps, embedding=embedding, stages=stages)
+        network = TappedNetwork(
+            module, head=head, maps=maps, embedding=embedding, stages=stages, lenient="maps" not in taps
+        )
     if network.num_classes != num_classes:
         raise UserError(
             f"The network {name!r} has {network.num_classes} outputs for {num_classes} classes; its factory must give "
@@ -107,7 +109,9 @@ def tap(
     )
     if stages is None:
         stages = () if embedding else default_stages(module, [entry.path for entry in taps], path)
-    return TappedNetwork(module, head=path, maps=taps, embedding=embedding, stages=stages)
+    return TappedNetwork(
+        module, head=path, maps=taps, embedding=embedding, stages=stages, lenient=maps is None
+    )
 
 
 def default_maps(module: nn.Module) -> list[Tap]:
@@ -154,6 +158,8 @@ def _by_timm(module: nn.Module) -> list[Tap]:
         isinstance(e, Mapping) and "module" in e for e in entries
     ):
         return []
+    # An entry without a module is read by a rule of timm's own.
+    entries = [entry for entry in entries if entry["module"]]
     paths = [str(entry["module"]) for entry in entries]
     if len(set(paths)) < len(paths):
         return []  # several features of one module, which a hook cannot tell apart

@@ -60,3 +60,38 @@ def test_a_term_on_maps_names_the_taps_that_a_network_lacks(capsys):
     assert "The spot -1 is a map, but no module of the network is known to give one" in error
     assert "student.taps or teacher.taps" in error
     assert not list(Path("runs").rglob("*.safetensors"))
+
+
+BEHIND = ("student.network=tests.network_helpers:behind", "student.options={kind: mean}")
+
+
+def test_two_heads_are_not_grown_and_are_said_where_one_is_read(capsys):
+    steps = ("incremental/digits", "method=finetune", "run.threads=1", *BEHIND)
+    for verb in (["run"], ["run", "--dry-run"]):
+        assert gkd(*verb, *steps) == 2
+        assert "The logits of the Behind are not what its head makes" in capsys.readouterr().err
+    assert not Path("runs").exists()  # nothing was trained
+    words = ("standard/digits", "method=protonet", "teacher=null", "run.epochs=1", "run.threads=1", *BEHIND)
+    episodes = "method.stages.episodes.episodes={ways: 3, shots: 1, queries: 3, per_epoch: 2}"
+    note = "note      The logits of the student's Behind are not what its head makes of its embedding, which the term"
+    for verb in (["run"], ["run", "--dry-run"]):
+        assert gkd(*verb, *words, episodes) == 0
+        assert note in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.full
+def test_default_taps_that_fit_nothing_refuse_only_a_term_that_reads_them(capsys):
+    words = (
+        "standard/digits",
+        "teacher=null",
+        "run.epochs=1",
+        "run.threads=1",
+        "student.network=timm/selecsls42b",
+    )
+    assert gkd("run", *words, "method=student", "--dry-run", "data.image_size=32", "data.batch_size=4") == 0
+    words = (*words[:1], *words[2:], "teacher.network=resnet8", "data.image_size=32", "method=sp")
+    spots = "method.stages.distil.terms.sp.at={student: 1, teacher: 1}"
+    assert gkd("run", *words, spots) == 2
+    error = capsys.readouterr().err.replace("\n", " ")
+    assert "The spot 1 is a map that the network's default taps do not give" in error
+    assert "features.1" in error

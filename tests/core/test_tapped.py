@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from gkd.core.batch import Batch
 from gkd.core.network import Features, Network, StagedNetwork
-from gkd.core.tapped import Tap, TappedNetwork, as_staged
+from gkd.core.tapped import Tap, TappedNetwork, as_staged, output_shapes
+from gkd.methods.spots import output_at
+from tests.network_helpers import Behind
 from tests.refusals import refused
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
@@ -264,3 +266,52 @@ def test_the_teacher_sees_the_view_where_there_is_one() -> None:
     images, view = torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
     assert Batch(images, torch.zeros(1), torch.zeros(1)).teacher_images is images
     assert Batch(images, torch.zeros(1), torch.zeros(1), view).teacher_images is view
+
+
+@pytest.mark.parametrize(
+    ("paths", "code"),
+    [
+        (("unused", "relu"), "tap-not-called"),
+        (("conv", "relu"), "tap-overwritten"),
+        (("pool", "relu"), "not-a-tensor"),
+    ],
+)
+def test_a_default_tap_that_gives_no_map_is_left_out_until_a_term_asks(
+    paths: tuple[str, ...], code: str
+) -> None:
+    images = torch.zeros(2, 3, 4, 4)
+    with refused(code):
+        TappedNetwork(Awkward(), head="fc", maps=paths).features(images)
+    network = TappedNetwork(Awkward(), head="fc", maps=paths, lenient=True)
+    features = network.features(images)
+    assert features.logits.shape == (2, 2)
+    assert [tuple(values.shape) for values in features.maps] == [(0,), (2, 4, 4, 4)]
+    shapes = output_shapes(network, (3, 4, 4))
+    assert output_at(shapes, 1) == output_at(shapes, -1) == (4, 4, 4)  # the others keep their numbers
+    for asked in (shapes, features):
+        with refused("no-map"):
+            output_at(asked, 0)
+    with refused("no-map"):
+        output_at(shapes, -2)
+
+
+def test_stages_need_every_map_also_of_the_defaults() -> None:
+    stages = (("conv", "relu"), (), ("pool",))
+    network = TappedNetwork(Awkward(), head="fc", maps=("relu", "unused"), stages=stages, lenient=True)
+    with refused("tap-not-called"):
+        network.features(torch.zeros(2, 3, 4, 4))
+
+
+def test_a_head_that_is_not_called_has_no_input_to_tap() -> None:
+    network = TappedNetwork(Behind("function"), head="fc")
+    with refused("head-not-called"):
+        network.features(torch.zeros(2, 1, 4, 4))
+    named = TappedNetwork(Behind("function"), head="fc", embedding="conv")
+    assert named.features(torch.zeros(2, 1, 4, 4)).embedding.shape == (2, 4)
+
+
+def test_the_embedding_of_a_head_over_tokens_is_their_mean() -> None:
+    network = TappedNetwork(Behind("tokens"), head="fc").eval()
+    features = network.features(torch.randn(2, 1, 4, 4))
+    assert features.embedding.shape == (2, 4)
+    torch.testing.assert_close(network.head(features.embedding), features.logits)

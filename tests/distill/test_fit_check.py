@@ -9,15 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gkd.config.shipped import load_method
 from gkd.core.batch import Batch
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.tapped import output_shapes
 from gkd.distill.distiller import Distiller
-from gkd.distill.fit_check import both_shapes, check_terms
+from gkd.distill.fit_check import both_shapes, check_terms, head_notes
 from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
+from gkd.methods.method import Method
 from gkd.methods.terms import Term
 from gkd.models import build_network
+from gkd.models.taps import tap
+from tests.network_helpers import Behind
 from tests.refusals import refused
 
 MakeTeacher = Callable[..., Teacher]
@@ -91,3 +95,38 @@ def test_labels_without_a_negative_are_refused_before_a_step(
         refuse({"crd": Term(loss="crd")}, student, make_teacher("abc"), torch.zeros(4, dtype=torch.int64))
     with refused("needs-teacher"):
         refuse({"crd": Term(loss="crd")}, student, None, torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("method", "kinds", "said"),
+    [
+        ("kd", ("mean", "mean"), []),  # logits alone
+        ("sp", ("mean", "scale"), []),  # and maps
+        ("refilled", ("plain", "plain"), []),
+        ("refilled", ("mean", "plain"), ["student's Behind", "term 'tuples' of stage 'embedding' reads"]),
+        (
+            "refilled",
+            ("plain", "scale"),
+            ["teacher's Behind", "'tuples' of stage 'embedding', the term 'induced' of"],
+        ),
+        ("podnet", ("mean", "plain"), ["student's Behind", "stage 'balance', which trains head alone"]),
+        ("fitnet", ("mean", "mean"), []),
+    ],
+)
+def test_what_reads_an_embedding_that_the_logits_are_not_made_of_is_said(
+    method: str, kinds: tuple[str, str], said: list[str]
+) -> None:
+    student, teacher = ((tap(Behind(kind)), (1, 8, 8)) for kind in kinds)
+    notes = head_notes(load_method(method), student, teacher)
+    assert len(notes) == (1 if said else 0)
+    assert all(words in notes[0] for words in said)
+
+
+def test_an_embedding_at_a_spot_is_read_too() -> None:
+    at = {"student": "embedding", "teacher": "logits"}
+    stage = {"epochs": 1, "terms": {"hint": {"loss": "fitnet", "at": at}}}
+    method = Method.model_validate({"name": "m", "paper": "", "summary": "", "stages": {"one": stage}})
+    sides = ((tap(Behind("mean")), (1, 8, 8)), (tap(Behind("mean")), (1, 8, 8)))
+    (note,) = head_notes(method, *sides)
+    assert "student's Behind" in note
+    assert head_notes(method, sides[0], None) == [note]

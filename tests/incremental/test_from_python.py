@@ -12,6 +12,8 @@ import torch
 from gkd.data import ImageSet
 from gkd.incremental import Memory, Rehearsal, Step, StepOutcome, class_steps, learn_step
 from gkd.models import build_network
+from gkd.models.taps import tap
+from tests.network_helpers import Behind
 from tests.refusals import refused
 
 WORDS: dict[str, Any] = {
@@ -71,3 +73,28 @@ def test_mistakes_are_named(step: Step) -> None:
     fitting = build_network("resnet8", num_classes=2, in_channels=1)
     with refused("needs-memory"):
         learn_step(fitting, forgetful, "wa", **WORDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "taps", "method"),
+    [
+        ("mean", {}, "finetune"),
+        ("scale", {}, "finetune"),
+        ("plain", {"embedding": "conv", "maps": []}, "finetune"),  # averaged before the ReLU
+        ("mean", {}, "der"),  # whose head starts from the one head
+    ],
+)
+def test_a_head_that_does_not_give_the_logits_is_not_grown(
+    step: Step, kind: str, taps: dict[str, Any], method: str
+) -> None:
+    network = tap(Behind(kind), **taps)
+    with refused("head-gives-not-the-logits"):
+        learn_step(network, step, method, **WORDS)
+
+
+def test_a_network_that_starts_afresh_in_every_step_need_not_grow(step: Step) -> None:
+    network = tap(Behind("mean"))
+    learnt = learn_step(network, replace(step, fresh=True), "finetune", **{**WORDS, "epochs": 1})
+    assert learnt.student.num_classes == 2
+    with refused("head-gives-not-the-logits"):  # weight alignment changes the one head
+        learn_step(network, replace(step, fresh=True), "wa", **WORDS)

@@ -13,7 +13,7 @@ from gkd.core.network import Network
 from gkd.core.tapped import as_staged, output_shapes
 from gkd.models import build_network
 from gkd.models.cut_check import check_stages
-from gkd.models.taps import default_maps
+from gkd.models.taps import default_maps, tap, tapped
 from tests.network_helpers import VIT
 from tests.refusals import refused
 
@@ -130,3 +130,50 @@ def test_where_the_stages_are_not_known_they_are_asked_for(
 def test_a_network_of_no_known_family_has_no_maps() -> None:
     assert default_maps(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))) == []
     assert default_maps(torchvision.models.squeezenet1_0(weights=None)) != []
+
+
+class Listing(nn.Module):
+    """Named as a family's stages are, but one of them gives a list, as SelecSLS's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1, self.layer2, self.layer3 = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.layer2.register_forward_hook(lambda _module, _inputs, output: [output])
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.layer3(self.layer2(self.layer1(images))[0]).mean(dim=(2, 3)))
+
+
+def test_default_taps_that_give_no_map_are_left_out_and_a_users_own_are_refused() -> None:
+    for network in (tap(Listing()), tapped(Listing(), name="listing", num_classes=2)):
+        shapes = output_shapes(network, (3, 4, 4))
+        assert shapes.maps == ((3, 4, 4), (), (3, 4, 4))
+        assert "layer2" in shapes.left_out[1]
+    for network in (
+        tap(Listing(), maps=["layer2"]),
+        tapped(Listing(), name="l", num_classes=2, taps={"maps": ["layer2"]}),
+    ):
+        with refused("not-a-tensor"):
+            output_shapes(network, (3, 4, 4))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("name", "size", "maps"),
+    [
+        ("selecsls42b", 64, [(32, 32, 32), (), (), (), (1024, 2, 2), (1024, 1, 1)]),
+        ("coat_lite_tiny", 224, [()] * 4),
+        (
+            "tresnet_m",
+            64,
+            [(64, 16, 16), (128, 8, 8), (1024, 4, 4), (2048, 2, 2)],
+        ),  # an entry without a module
+    ],
+)
+def test_timms_networks_whose_features_are_no_maps_are_classifiers(
+    name: str, size: int, maps: list[tuple[int, ...]]
+) -> None:
+    shapes = output_shapes(build_network(f"timm/{name}", num_classes=5), (3, size, size))
+    assert shapes.logits == (5,)
+    assert list(shapes.maps) == maps
