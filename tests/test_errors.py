@@ -141,7 +141,7 @@ LOOKED_AT = {
     "gkd/models/cut_check.py": "kept as a difference and told with the stage's name",
     "gkd/models/head_check.py": "a head that cannot read the embedding does not give the logits of it",
     "gkd/storage/json_files.py": "json reads a text",
-    "gkd/storage/weights.py": "torch reads a file",
+    "gkd/storage/torch_files.py": "torch reads a file",
     "gkd/training/meter.py": "json reads a line",
 }
 WIDE = {"ValueError", "Exception", "BaseException"}

@@ -23,6 +23,8 @@ def _evaluate_file(arguments: argparse.Namespace, console: Console) -> None:
     result = evaluate_checkpoint(arguments.path, arguments.overrides)
     about = f"{result.network}, {result.classes} classes, {result.images} test images"
     console.print(f"{arguments.path.name}: {about}", markup=False, highlight=False)
+    for note in result.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     stated = "" if result.stated is None else f"  (the file says accuracy {result.stated:.4g})"
     console.print(_line(result.judged) + stated, highlight=False)
 

@@ -43,6 +43,7 @@ def dry_run(resolved: Resolved, console: Console) -> None:
     lines = [
         f"{title(resolved)} (dry run)",
         *(f"{word:<9} {text}" for word, text in prepared.problem.facts().items()),
+        *(f"note      {note}" for note in prepared.notes),
         f"student   {resolved.experiment.student.network}, {count_parameters(prepared.student):,} parameters",
         *teacher,
         *notes,

@@ -40,6 +40,7 @@ class FileEvaluation:
         classes, images: how many classes it has, and how many test images they have.
         stated: the test accuracy in percent that the file's metadata state; None where they state none.
         judged: the results.
+        notes: what a user should know of how the file was read.
     """
 
     network: str
@@ -47,6 +48,7 @@ class FileEvaluation:
     images: int
     stated: float | None
     judged: Judged
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
         path: a weight file in any format that ``read_weights`` takes. What its metadata say (network, classes, mean,
             std) need not be given.
         overrides: ``a.b=c`` over an experiment of the standard task, such as ``data.name=cifar100`` and
-            ``student.network=wrn_40_2``.
+            ``student.network=wrn_40_2``, or ``student.checkpoint_key=state_dict_ema`` for another entry of the file.
 
     Raises:
         UserError: no data set is named, or the file does not fit.
@@ -85,10 +87,16 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
             "data.root=IMAGES.zip.",
             code="no-data-set",
         )
-    prepared = prepare(from_content(path.name, _experiment_of(metadata), overrides))
+    content = _experiment_of(metadata)
+    content["student"]["checkpoint"] = str(path)  # so that an override may name an entry of it
+    resolved = from_content(path.name, content, overrides)
+    section = resolved.experiment.student
+    untrained = {"student": section.model_copy(update={"checkpoint": None})}
+    prepared = prepare(replace(resolved, experiment=resolved.experiment.model_copy(update=untrained)))
     use_threads(prepared.experiment.run.threads)
-    section, test = prepared.experiment.student, prepared.problem.student.test
-    network = load_network(section, path, test, len(test.space)).network
+    test = prepared.problem.student.test
+    loaded = load_network(section, path, test, len(test.space))
+    network = loaded.network
     network.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     logits, _ = predict(network, test, prepared.settings)
     return FileEvaluation(
@@ -96,6 +104,7 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
         classes=len(test.space),
         images=len(test),
         stated=metadata.test_accuracy,
+        notes=loaded.notes,
         judged=judge(
             logits,
             test.labels.cpu(),
@@ -187,7 +196,9 @@ def final_problem(
     read = partial(load, folder / "config.yaml", from_run=True, vouched=vouched)
     method = read(overrides).experiment.method
     others = [word for word in overrides if re.split("[.=]", word)[0] not in ("method", "optimiser")]
-    resolved = read([*others, "student.checkpoint=null", "teacher=null", "method=student"])
+    resolved = read(
+        [*others, "student.checkpoint=null", "student.checkpoint_key=null", "teacher=null", "method=student"]
+    )
     experiment = resolved.experiment
     task = task_of(experiment.task).for_judging()
     alone = replace(resolved, experiment=experiment.model_copy(update={"task": task}))

@@ -149,6 +149,15 @@ class Side(Section):
     options: NetworkOptions = Field(default={})
     taps: Taps = Taps()
     checkpoint: HomePath | None = None
+    checkpoint_key: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _key_of_a_file(self) -> Self:
+        if self.checkpoint_key is not None and self.checkpoint is None:
+            raise ValueError(
+                "checkpoint_key names an entry of the checkpoint, and none is given; give it, or drop it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
@@ -162,6 +171,8 @@ class Teacher(Side):
 
     Attributes:
         network, checkpoint: what to build, and the weights to load; without them it is trained.
+        checkpoint_key: the entry of the file that holds them, such as ``state_dict_ema`` or ``model.student``;
+            None takes the one that fits, the averaged weights before those that were averaged.
         options: further keywords for what builds the network, such as ``img_size: 32``.
         taps: the modules to tap instead of the family's defaults.
         sha256: the checkpoint's checksum, verified when it is loaded.
@@ -193,7 +204,7 @@ class Student(Side):
     """The student's network and, where it does not start from random weights, its checkpoint.
 
     Attributes:
-        network, options, taps, checkpoint: as in ``Teacher``.
+        network, options, taps, checkpoint, checkpoint_key: as in ``Teacher``.
         pretrain: trains it on the base classes of a middle-shot task first, for all runs that start there; all but
             the head is taken.
     """

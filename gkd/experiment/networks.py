@@ -57,14 +57,22 @@ def build_side(
     )
 
 
-def load_network(section: Section, weights: Path, images: ImageSet, num_classes: int | None = None) -> Loaded:
+def load_network(
+    section: Section,
+    weights: Path,
+    images: ImageSet,
+    num_classes: int | None = None,
+    *,
+    head: load.HeadOf = "file",
+) -> Loaded:
     """The network that a section names with the weights of a file, and the file's metadata.
 
     Args:
         section: the student's or the teacher's; without options it takes those of the file.
-        weights: the file, whatever the section's checkpoint.
+        weights: the file; where it is the section's checkpoint, the section's key says which entry of it.
         images: whose channels and size the network must take.
         num_classes: columns of the logits; as many as the file says classes where left out.
+        head: whose head the network has (``gkd.models.load.load_network``).
 
     Raises:
         UserError: a missing or unreadable file, or one of another network than the section says.
@@ -77,6 +85,8 @@ def load_network(section: Section, weights: Path, images: ImageSet, num_classes:
         options=section.options,
         taps=section.taps.model_dump(exclude_none=True),
         image_shape=images.image_shape,
+        checkpoint_key=section.checkpoint_key if weights == section.checkpoint else None,
+        head=head,
         section=_name_of(section),
     )
 
@@ -90,22 +100,28 @@ def options_of(section: Section, metadata: WeightMetadata, weights: Path) -> dic
     return load.options_as_trained(metadata, weights, section.network, section.options, _name_of(section))
 
 
-def build_student(experiment: schema.Experiment, problem: Problem) -> nn.Module:
-    """The student: freshly initialised, or as its checkpoint left it."""
+def build_student(experiment: schema.Experiment, problem: Problem) -> tuple[nn.Module, tuple[str, ...]]:
+    """The student, freshly initialised or as its checkpoint left it, and notes on how that file was read.
+
+    Of a checkpoint over other classes the body is loaded and the head is new.
+
+    Raises:
+        UserError: weights of another network, or of the same classes in another order.
+    """
     section, space, images = experiment.student, problem.student.space, problem.student.train
     path = section.checkpoint
     if path is None:
-        student: nn.Module = build_side(section, len(space), images)
-        return student
-    loaded = load_network(section, path, images, len(space))
-    columns = loaded.metadata.classes
-    if columns is not None and columns != space.names:
+        return build_side(section, len(space), images), ()
+    columns = WeightMetadata.read(path).classes
+    if columns is not None and columns != space.names and set(columns) == set(space):
         raise UserError(
             f"student.checkpoint {path} has the columns {', '.join(columns)}, but the task gives the student "
-            f"{', '.join(space)}; choose the task's classes to match, in that order.",
+            f"{', '.join(space)}: the same classes; choose the task's in that order.",
             code="other-classes",
         )
-    return loaded.network
+    same = columns is None or columns == space.names
+    loaded = load_network(section, path, images, len(space), head="either" if same else "new")
+    return loaded.network, loaded.notes
 
 
 def _name_of(section: Section) -> str:

@@ -33,6 +33,7 @@ class Prepared:
         student: the network to train.
         settings: how it is trained, whatever the method.
         epochs: stage -> its epochs.
+        notes: what a user should know of how the weight files were read, a sentence each.
     """
 
     resolved: Resolved
@@ -41,6 +42,7 @@ class Prepared:
     student: nn.Module
     settings: Settings
     epochs: dict[str, int]
+    notes: tuple[str, ...] = ()
 
     @property
     def experiment(self) -> schema.Experiment:
@@ -71,7 +73,7 @@ def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = 
     problem = sides.last_problem() if final else sides.first_problem()
     check_metrics(experiment.evaluate.metrics, len(problem.student.space), problem.relation)
     torch.manual_seed(experiment.run.seed)
-    student = build_student(experiment, problem)
+    student, notes = build_student(experiment, problem)
     problem.check_student(student, experiment.method)
     settings = _settings(experiment, problem, caches)
     for stage in experiment.method.stages.values():
@@ -82,7 +84,7 @@ def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = 
             check_episodes(problem.student.train, stage.episodes)
     student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     epochs = experiment.method.epochs(experiment.run.epochs)
-    return Prepared(resolved, sides, problem, student, settings, epochs)
+    return Prepared(resolved, sides, problem, student, settings, epochs, notes)
 
 
 def _settings(experiment: schema.Experiment, problem: Problem, caches: Caches) -> Settings:

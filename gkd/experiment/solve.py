@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import Trained, finish
 from gkd.experiment.run_folder import describe_run, finished, locked
 from gkd.experiment.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
+from gkd.models.load import load_body
 from gkd.storage.run_files import WEIGHTS
 from gkd.storage.run_results import RunSummary
-from gkd.storage.weights import load_body
 from gkd.training.loop import fit
 from gkd.training.predictions import student_outputs
 from gkd.training.progress import Reporter
@@ -63,6 +63,11 @@ class Job:
     def say(self, line: str) -> None:
         """Print a line as it is."""
         self.console.print(line, markup=False, highlight=False)
+
+    def note(self, notes: Iterable[str]) -> None:
+        """Print what a user should know, a line each."""
+        for note in notes:
+            self.say(f"note      {note}")
 
     def reporter(self, about: str = "") -> Reporter:
         """Progress lines that begin with the run's title and ``about``."""
@@ -124,8 +129,10 @@ def obtain_teacher(job: Job) -> tuple[Teacher | None, Prepared]:
     prepared = job.prepared
     checkpoint = teacher_weights(job)
     if checkpoint is None:
+        job.note(prepared.notes)
         return None, prepared
     teacher, prepared = load_teacher(prepared, checkpoint)
+    job.note(prepared.notes)
     job.say(prove_teacher(teacher, prepared, checkpoint))
     return teacher, prepared
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,16 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Prepare
                 f"to match, in {prepared.task.teacher_classes_key}: [{shown}].",
                 code="other-classes",
             )
-    network = load_network(options, checkpoint, problem.student.train.as_teacher_sees, len(space)).network
+    loaded = load_network(options, checkpoint, problem.student.train.as_teacher_sees, len(space))
     mean, std = options.mean or metadata.mean, options.std or metadata.std
     if mean is None or std is None:
         measured = _statistics_of_teacher(prepared)
         mean, std = mean or measured[0], std or measured[1]
     built_as = f"{options.network} {built_with} {options.taps}"
-    teacher = Teacher(network, space, mean=mean, std=std, built_as=built_as)
+    teacher = Teacher(loaded.network, space, mean=mean, std=std, built_as=built_as)
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     relation = LabelRelation(space, problem.relation.student, problem.relation.aliases)
+    prepared = replace(prepared, notes=(*prepared.notes, *loaded.notes))
     return teacher, prepared.with_problem(problem.with_relation(relation))
 
 

@@ -28,7 +28,7 @@ from gkd.incremental.previous_model import (
     check_columns,
     input_statistics,
     network_of_step,
-    old_network,
+    old_model,
     step_teacher,
 )
 from gkd.incremental.problem import IncrementalProblem, as_incremental
@@ -76,7 +76,7 @@ def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
         before = done[-1] if done else None
         finished = read_step(step_folder, problem.step, before, model, job.console)
         if finished is None and model is not None:
-            finished = _judge_given_model(prepared, model, step_folder)
+            finished = _judge_given_model(job, prepared, model, step_folder)
         elif finished is None:
             finished = _solve(job, prepared, before, step_folder)
         done.append(finished)
@@ -102,13 +102,15 @@ def _say_what_is_not_learnt(job: Job, problem: IncrementalProblem) -> None:
         )
 
 
-def _judge_given_model(prepared: Prepared, model: Path, step_folder: Path) -> Done:
+def _judge_given_model(job: Job, prepared: Prepared, model: Path, step_folder: Path) -> Done:
     """Judge the model that is given for a step, and choose its exemplars."""
     problem, settings = as_incremental(prepared.problem), prepared.settings
     step, options, method = problem.step, teacher_section(prepared.experiment), prepared.experiment.method
     check_checksum(options, model)
     before = Before(model, is_given=True)
-    network = old_network(prepared, before, len(step.seen))
+    loaded = old_model(prepared, before, len(step.seen))
+    network = loaded.network
+    job.note(loaded.notes)
     check_columns(model, step.seen.names)
     started = time.monotonic()
     statistics = input_statistics(prepared, before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from gkd.experiment.teachers import load_teacher
 from gkd.incremental.problem import as_incremental
 from gkd.incremental.step import Step
 from gkd.models import EXTRACTORS
+from gkd.models.load import Loaded
 from gkd.storage.weight_metadata import WeightMetadata
 
 
@@ -34,6 +35,11 @@ class Before:
 
 def old_network(prepared: Prepared, before: Before, num_classes: int) -> nn.Module:
     """Load the previous step's network as it was saved, on the run's device."""
+    return old_model(prepared, before, num_classes).network
+
+
+def old_model(prepared: Prepared, before: Before, num_classes: int) -> Loaded:
+    """Load the previous step's network as it was saved, on the run's device, with its file's metadata and notes."""
     experiment, settings = prepared.experiment, prepared.settings
     section = teacher_section(experiment) if before.is_given else experiment.student
     metadata = WeightMetadata.read(before.weights)
@@ -44,8 +50,9 @@ def old_network(prepared: Prepared, before: Before, num_classes: int) -> nn.Modu
             "choose task.base and task.start_from to fit it.",
             code="other-classes",
         )
-    network = load_network(section, before.weights, prepared.problem.student.train, num_classes).network
-    return network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loaded = load_network(section, before.weights, prepared.problem.student.train, num_classes)
+    network = loaded.network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return replace(loaded, network=network)
 
 
 def input_statistics(prepared: Prepared, before: Before) -> dict[str, tuple[float, ...]]:

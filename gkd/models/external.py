@@ -98,6 +98,17 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
     return module
 
 
+def library_names(name: str) -> set[str]:
+    """The names in the state dict of a library's default construction, where gkd's leaves branches out; else none."""
+    library, _, network = name.partition("/")
+    if library != "torchvision" or network not in _TORCHVISION_DEFAULTS:
+        return set()
+    from torchvision.models import get_model
+
+    with torch.device("meta"):
+        return set(get_model(network, weights=None, aux_logits=True, init_weights=False).state_dict())
+
+
 def _named(create: Any, network: str) -> Any:
     return lambda **options: create(network, **options)
 

@@ -6,28 +6,39 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from gkd.core.errors import UserError
 from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.core.user_code import is_import_name
 from gkd.models import EXTRACTORS, build_network
 from gkd.models.cut_check import check_stages
+from gkd.models.weight_causes import Loading, converted, misfit, two_columns
+from gkd.models.weight_match import Fit, Level, fits, former_place, head_entries
 from gkd.storage.weight_metadata import WeightMetadata
-from gkd.storage.weights import load_weights, read_weights
+from gkd.storage.weight_sets import WeightFile, is_averaged, listed, preferred
+from gkd.storage.weights import read_weight_file
 
+HeadOf = Literal["file", "either", "new"]
 # Parameters of build_network that an option must not be named after.
 _NOT_OPTIONS = {"name", "num_classes", "in_channels", "taps"}
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network with the weights of a file, on the CPU and in train mode, and the file's metadata."""
+    """A network with the weights of a file, on the CPU and in train mode.
+
+    Attributes:
+        network: the network.
+        metadata: of the file.
+        notes: what a user should know of how the file was read, a sentence each.
+    """
 
     network: nn.Module
     metadata: WeightMetadata
+    notes: tuple[str, ...] = ()
 
 
 def load_network(
@@ -40,6 +51,8 @@ def load_network(
     taps: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
     image_shape: Sequence[int] | None = None,
+    checkpoint_key: str | None = None,
+    head: HeadOf = "file",
     section: str = "",
 ) -> Loaded:
     """Build a network from the header of a weight file and the arguments, and load the weights strictly.
@@ -56,14 +69,17 @@ def load_network(
         taps: the modules to tap; ``{}`` for the defaults of the network's family.
         classes: the names of the columns, in order; a file that states its classes must have the same.
         image_shape: ``(C, H, W)`` of an image on which a tapped network is tried.
+        checkpoint_key: the entry of the file that holds the weights, such as ``state_dict_ema`` or ``model.student``;
+            None takes the one that fits, or of trained and averaged weights of the same network the averaged ones.
+        head: whose head the network has: ``file``; ``either``: a new one where the file's is of other classes; ``new``.
         section: the config section that errors name, such as ``student``.
 
     Raises:
         UserError: a missing or unreadable file, too few or contradictory facts, or another network.
     """
     path = Path(path)
-    tensors, header = read_weights(path)
-    metadata = WeightMetadata.from_header(header, path)
+    file = read_weight_file(path)
+    metadata = WeightMetadata.from_header(file.header, path)
     name = network or _named(metadata, path)
     built_with = options_as_trained(metadata, path, name, options or {}, section)
     shape = image_shape or metadata.image_shape
@@ -75,14 +91,125 @@ def load_network(
         options=built_with,
         taps=metadata.taps if taps is None else taps,
     )
-    load_weights(built, tensors, name=name, path=path)
+    notes = put_weights(
+        built, file, Loading(path, name, section, shape, metadata), checkpoint_key=checkpoint_key, head=head
+    )
     if classes is not None and metadata.classes not in (None, tuple(classes)):
         raise UserError(
             f"{_file(path, section)} has the columns {', '.join(metadata.classes or ())}, but the classes are "
             f"{', '.join(classes)}; give the file's, in that order.",
             code="other-classes",
         )
-    return Loaded(built, metadata)
+    return Loaded(built, metadata, notes)
+
+
+def put_weights(
+    network: nn.Module,
+    file: WeightFile,
+    loading: Loading,
+    *,
+    checkpoint_key: str | None = None,
+    head: HeadOf = "file",
+) -> tuple[str, ...]:
+    """Load the weights of a file that fit a network, under whatever key and prefix they stand.
+
+    Args:
+        network: the network.
+        file: what was read of the file.
+        loading: what errors and notes say of it.
+        checkpoint_key, head: as of ``load_network``.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        UserError: weights of another network, of another class count, several that fit, or values that are none.
+    """
+    fit, notes = _chosen(network, file, loading, checkpoint_key, head)
+    state = network.state_dict()
+    tensors = dict(fit.tensors)
+    if head == "new" or fit.level == Level.BODY:
+        heads = head_entries(network, state)
+        theirs = next((tensors[key] for key in fit.wrong), None)
+        tensors = {key: tensor for key, tensor in tensors.items() if key not in heads}
+        notes.append(_new_head(theirs, fit, state, heads, loading))
+    if fit.left_out:
+        parts = dict.fromkeys(name.partition(".")[0] for name in fit.left_out)
+        notes.append(f"{loading.file}: {listed(list(parts))} left out, which {loading.name} does not use")
+    plain = {key: converted(key, tensor, state[key], loading) for key, tensor in tensors.items()}
+    network.load_state_dict({**state, **plain})
+    return tuple(notes)
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str, path: Path) -> None:
+    """Load a state dict, its names perhaps behind a wrapper's, without ``num_batches_tracked`` where it is an old one.
+
+    Raises:
+        UserError: weights of another network or of another class count, or values that are none.
+    """
+    put_weights(network, WeightFile(path, {}, {"": dict(tensors)}, ""), Loading(path, name))
+
+
+def load_body(network: nn.Module, path: Path, *, name: str) -> None:
+    """Load all of a weight file but the head, whose values stay the same.
+
+    Raises:
+        UserError: weights of another network.
+    """
+    put_weights(network, read_weight_file(path), Loading(path, name), head="new")
+
+
+def _chosen(
+    network: nn.Module, file: WeightFile, loading: Loading, key: str | None, head: HeadOf
+) -> tuple[Fit, list[str]]:
+    """The weights of a file that fit best, and a note where others fit as well."""
+    option = loading.option("checkpoint_key")
+    sets, former = file.sets, None
+    if key is not None:
+        sets = {key: file.under(key, option)}
+    elif file.former is not None:
+        former = former_place(file.sets[file.former], network, file.former)
+    candidates = fits(network, loading.name, sets)
+    needed = {"file": (Level.ALL,), "either": (Level.ALL, Level.BODY), "new": (Level.ALL, Level.BODY)}[head]
+    fitting = [fit for fit in candidates if fit.level == max(candidates, key=lambda fit: fit.level).level]
+    if fitting[0].level not in needed:
+        nearest = next((fit for fit in fitting if fit.key == former), fitting[0])
+        if fitting[0].level == Level.NOT:
+            nearest = min(fitting, key=lambda fit: len(fit.missing) + len(fit.surplus))
+        raise misfit(network, nearest, loading, list(sets))
+    keys = [fit.key for fit in fitting]
+    taken = preferred(keys, former)
+    if taken is None:
+        raise UserError(
+            f"{loading.file} holds several networks that are {loading.name}, under {listed(keys)}; say which: "
+            f"{option}={keys[0]}.",
+            code="several-weights",
+        )
+    fit = next(fit for fit in fitting if fit.key == taken)
+    file.check(fit.tensors)
+    others = [key for key in keys if key != taken]
+    if not others:
+        return fit, []
+    averaged = ", the averaged weights," if is_averaged(taken) else ""
+    return fit, [
+        f"{loading.file}: takes {taken or 'the bare names'}{averaged} and not {listed(others)}, which would fit too; "
+        f"to choose: {option}={others[0]}"
+    ]
+
+
+def _new_head(
+    theirs: Tensor | None, fit: Fit, state: Mapping[str, Tensor], head: set[str], loading: Loading
+) -> str:
+    """The note that a network's head is not the file's."""
+    why = "its columns are other classes than the task's"
+    if theirs is not None and theirs.dim() > 0:
+        why = f"it has {len(theirs)} classes, and the task {len(state[fit.wrong[0]])}"
+    elif head <= set(fit.missing):
+        why = "it has no head of this kind"
+    note = f"{loading.file}: {why}; the body is loaded, the head is new"
+    if theirs is not None and len(theirs) == 1 and len(state[fit.wrong[0]]) == 2:
+        note += f". To keep its one output, {two_columns(fit.wrong[0])}".removesuffix(".")
+    return note
 
 
 def build_for_images(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +14,8 @@ from torch import Tensor, nn
 
 from gkd.core.errors import UserError
 from gkd.storage.safetensors_format import write_safetensors
+from gkd.storage.torch_files import read_torch_file
+from gkd.storage.weight_sets import WeightFile, former_key, listed, weight_sets
 from gkd.storage.whole_files import write_whole
 
 
@@ -57,43 +56,45 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_weights(path: Path, key: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a state dict and its header from safetensors, or from a torch file read with weights_only.
 
-    A file may hold the state dict itself or, as a torch file, have it under ``model`` or ``state_dict``;
-    ``load_weights`` removes prefixes of its names. Of other objects only an ``argparse.Namespace``, in which
-    training scripts keep their arguments, is read, and thrown away: it is a container of attributes, and none of
-    its code runs when it is made.
+    Args:
+        path: the file.
+        key: the entry of a torch file, such as ``state_dict_ema`` or ``model.student``; None takes the one there is,
+            or of two that are the same network's, trained and averaged, the averaged one.
 
     Raises:
-        UserError: a missing, unreadable or unsafe file.
+        UserError: a missing, unreadable or unsafe file, or several sets of weights of which none is named.
+    """
+    file = read_weight_file(path)
+    return (file.default() if key is None else file.under(key)), dict(file.header)
+
+
+def read_weight_file(path: Path) -> WeightFile:
+    """Read all sets of weights in a file.
+
+    Raises:
+        UserError: a missing, unreadable or unsafe file, or one without any.
     """
     _check_file(path)
     if path.suffix == ".safetensors":
         with _safetensors(path) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that torch did not write; the error names them
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+            header = dict(file.metadata() or {})
+            content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return WeightFile(path, header, {"": content}, "")
+    content = read_torch_file(path)
+    sets = weight_sets(content)
+    if not sets:
+        held = f"a {type(content).__name__}"
+        if isinstance(content, dict):
+            held = f"the entries {listed([str(key) for key in content])}" if content else "nothing"
         raise UserError(
-            f"The checkpoint {path} cannot be read as plain weights: {_unreadable(error)}",
-            code="checkpoint-unreadable",
-        ) from None
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
-    ):
-        raise UserError(
-            f"The checkpoint {path} holds no state dict: not bare, and not under 'model' or 'state_dict'.",
+            f"The checkpoint {path} holds no state dict, which maps names to tensors: it holds {held}; save it by "
+            "torch.save(model.state_dict(), FILE).",
             code="no-state-dict",
         )
-    return content, {}
+    return WeightFile(path, {}, sets, former_key(content))
 
 
 def read_header(path: Path) -> dict[str, str]:
@@ -123,109 +124,11 @@ def _safetensors(path: Path, framework: str = "pt") -> Iterator[Any]:
     try:
         with safe_open(path, framework=framework) as file:
             yield file
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:  # a type that this torch lacks
         raise UserError(
             f"The checkpoint {path} is not a readable safetensors file ({error}).",
             code="checkpoint-unreadable",
         ) from None
-
-
-def _unreadable(error: Exception) -> str:
-    """Why torch could not read a file, as the end of a sentence: other objects than tensors, or damage."""
-    reason = " ".join(str(error).split())
-    named = re.search(r"GLOBAL (\S+)", reason) or re.search(r"Unsupported class (\S+)", reason)
-    if named is not None:
-        return (
-            f"it holds {named[1]}, and to load such an object can run code; save the state dict alone, as in "
-            "torch.save(model.state_dict(), FILE)."
-        )
-    if "weights_only" in reason:
-        return "it is a pickle of something else than weights; save the state dict alone by torch.save."
-    return f"it is cut short, or is no file of torch.save ({reason[:120] or type(error).__name__})."
-
-
-def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str, path: Path) -> None:
-    """Load a state dict strictly, but for ``num_batches_tracked``, which old files lack.
-
-    Where the names are not the network's, a prefix ``module.`` or ``module.student.`` (the layouts of the
-    CIFAR benchmark) is removed, and wide residual networks in torchdistill's layout are renamed.
-
-    Raises:
-        UserError: weights of another network or of another class count.
-    """
-    state = network.state_dict()
-    if not tensors.keys() <= state.keys():  # a part of the network may be called "module" too
-        tensors = _from_torchdistill(_without_prefix(tensors), state)
-    missing = [key for key in state if key not in tensors and not key.endswith("num_batches_tracked")]
-    surplus = [key for key in tensors if key not in state]
-    if missing or surplus:
-        example = f"{missing[0]!r} is missing" if missing else f"{surplus[0]!r} is not part of it"
-        raise UserError(
-            f"The checkpoint {path} holds another network than {name} ({example}; "
-            f"{len(missing)} missing, {len(surplus)} surplus entries); name the network it was trained as.",
-            code="other-network",
-        )
-    wrong = [key for key, tensor in tensors.items() if tensor.shape != state[key].shape]
-    if wrong:
-        head = _head_entries(network, state)
-        if set(wrong) <= head and all(tensors[key].shape[1:] == state[key].shape[1:] for key in wrong):
-            raise UserError(
-                f"The checkpoint {path} holds {len(tensors[wrong[0]])} classes ({wrong[0]!r}), the task has "
-                f"{len(state[wrong[0]])}; give the network the classes that it was trained on, or other weights.",
-                code="other-classes",
-            )
-        key = wrong[0]
-        raise UserError(
-            f"The checkpoint {path} holds another network than {name}: {key!r} is {list(tensors[key].shape)} there "
-            f"and {list(state[key].shape)} here; name the network, and its options, as it was trained.",
-            code="other-network",
-        )
-    for key, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise UserError(
-                f"The checkpoint {path} holds values that are not finite in {key!r}: what trained it had diverged; "
-                "use an earlier one.",
-                code="weights-not-finite",
-            )
-    network.load_state_dict({**state, **tensors})
-
-
-def load_body(network: nn.Module, path: Path, *, name: str) -> None:
-    """Load all of a weight file but the head, whose values stay the same.
-
-    Raises:
-        UserError: weights of another network.
-    """
-    tensors, _ = read_weights(path)
-    state = network.state_dict()
-    head = {key: state[key] for key in _head_entries(network, state)}
-    load_weights(network, {**tensors, **head}, name=name, path=path)
-
-
-def _without_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The tensors without a wrapper's prefix: of a wrapped distiller the student's alone, else all."""
-    for prefix in ("module.student.", "module."):
-        if any(name.startswith(prefix) for name in tensors):
-            return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    return tensors
-
-
-def _from_torchdistill(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """torchdistill's names of a wide residual network as gkd's, where ``state`` then has them all."""
-    renamed = {}
-    for key, tensor in tensors.items():
-        key = re.sub(r"^layer(\d)\.", r"block\1.layer.", key)
-        renamed[key.replace(".shortcut.0.", ".convShortcut.")] = tensor
-    return renamed if renamed.keys() <= state.keys() else tensors
-
-
-def _head_entries(network: nn.Module, state: Mapping[str, Tensor]) -> set[str]:
-    """The names of the head's entries in a state dict, found by memory, so with any wrapper's prefix."""
-    head = getattr(network, "head", None)
-    if not isinstance(head, nn.Module):
-        return set()
-    places = {tensor.data_ptr() for tensor in head.state_dict().values()}
-    return {key for key, tensor in state.items() if tensor.data_ptr() in places}
 
 
 def copy_state(module: nn.Module) -> dict[str, Tensor]:

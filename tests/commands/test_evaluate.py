@@ -34,3 +34,16 @@ def test_eval_takes_any_weight_file(capsys, tmp_path, monkeypatch):
     assert f"accuracy {accuracy:.4g}" in capsys.readouterr().out
     assert gkd("eval", str(bare), *data, "student.network=resnet14") == 2
     assert "holds another network than resnet14" in capsys.readouterr().err
+    # Two sets of weights: the averaged ones are judged, which is said; a key chooses.
+    weights = read_weights(file)[0]
+    spoilt = {name: tensor * 0 for name, tensor in weights.items()}
+    torch.save({"model": spoilt, "model_ema": {f"module.{n}": t for n, t in weights.items()}}, bare)
+    words = ("eval", str(bare), *data, "student.network=resnet8", mean, std)
+    assert gkd(*words) == 0
+    printed = capsys.readouterr().out
+    assert f"accuracy {accuracy:.4g}" in printed
+    assert "takes model_ema.module, the averaged weights, and not model, which would fit too" in printed
+    assert gkd(*words, "student.checkpoint_key=model") == 0
+    assert "accuracy 33.33" in capsys.readouterr().out
+    assert gkd(*words, "student.checkpoint_key=net") == 2
+    assert "no weights under student.checkpoint_key=net; it has: model, model_ema" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def test_a_file_that_says_nothing_is_built_as_the_caller_states(bare: Path) -> N
         ({"classes": ["dog", "cat"]}, "other-classes"),
         ({"num_classes": 3}, "other-classes"),
         ({"num_classes": 3, "classes": ["cat", "dog"]}, "classes-disagree"),
-        ({"in_channels": 3}, "other-network"),
+        ({"in_channels": 3}, "other-channels"),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_refused(saved: Path, stated: dict[str, Any], code: str) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import gkd.storage.weights
 from gkd.models import build_network
-from gkd.storage.weights import copy_state, load_body, load_weights, read_weights, save_weights, state_hash
+from gkd.models.load import load_body, load_weights
+from gkd.storage.weights import copy_state, read_weights, save_weights, state_hash
 from tests.refusals import refused
 
 
@@ -257,7 +258,7 @@ def test_weights_of_another_network_are_refused(network: str, classes: int, code
 
 def test_weights_of_another_shape_are_refused() -> None:
     tensors = copy_state(build_network("resnet8", num_classes=3, in_channels=3))
-    with refused("other-network"):
+    with refused("other-channels"):
         loaded(tensors)
 
 
