@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from gkd.cli.arguments import parsed
 from gkd.core.errors import UserError
+from gkd.core.text import for_terminal
 from gkd.training.interrupt import Interrupted
 
 
@@ -32,16 +33,20 @@ def _guarded(body: Callable[[], int]) -> int:
     try:
         return body()
     except UserError as error:
-        print(f"gkd: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
     except Interrupted as stop:
-        print(f"gkd: {stop}; repeat the command to continue.", file=sys.stderr)
+        _complain(f"{stop}; repeat the command to continue.")
         return 130
     except KeyboardInterrupt:
-        print("gkd: stopped at once; repeat the command to continue from what was saved.", file=sys.stderr)
+        _complain("stopped at once; repeat the command to continue from what was saved.")
         return 130
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        print(f"gkd: {error.strerror}: {error.filename or 'device'}; mend that and repeat.", file=sys.stderr)
+        _complain(f"{error.strerror}: {error.filename or 'device'}; mend that and repeat.")
         return 2
+
+
+def _complain(sentence: str) -> None:
+    print(for_terminal(f"gkd: {sentence}", sys.stderr.encoding), file=sys.stderr)

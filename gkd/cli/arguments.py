@@ -7,12 +7,15 @@ module, which imports torch, is imported when the verb is called.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from gkd.commands.choices import FORMATS, RECOGNISERS
 from gkd.config.overrides import is_override
+from gkd.core.text import for_terminal
 from gkd.core.version import VERSION
 from gkd.storage.run_files import WEIGHTS
 
@@ -20,6 +23,13 @@ from gkd.storage.run_files import WEIGHTS
 KINDS = (
     "methods", "losses", "tasks", "networks", "data", "optimisers", "metrics", "augmentations", "configs",
 )  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its messages repeat what was typed, which a shell may have taken from the names of files."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(for_terminal(message, sys.stderr.encoding))
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         ``verb``, and what the verb's parser names; ``overrides`` are a list wherever the verb takes any.
     """
     about = "gkd: generalised knowledge distillation across label spaces."
-    parser = argparse.ArgumentParser(prog="gkd", description=about)
+    parser = _Parser(prog="gkd", description=about)
     parser.add_argument("--version", action="version", version=f"gkd {VERSION}")
     commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():

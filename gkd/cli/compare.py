@@ -8,18 +8,15 @@ from rich.console import Console
 
 from gkd.commands.compare import compare
 from gkd.config.load import load
+from gkd.core.text import say
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
     resolved = load(arguments.config, arguments.overrides)
     compared = compare(resolved, console, finished_only=arguments.finished)
     solved = compared.solved
-    console.print(compared.text, markup=False, highlight=False)
+    say(console, compared.text)
     state = f"{solved.trained} cells trained now" if solved.trained else "nothing was trained"
     state += f", {solved.missing} missing" if solved.missing else ""
-    console.print(
-        f"{len(solved.cells)} cells, {state}. Table: {solved.table / 'table.md'}",
-        markup=False,
-        highlight=False,
-    )
+    say(console, f"{len(solved.cells)} cells, {state}. Table: {solved.table / 'table.md'}")
     return 0

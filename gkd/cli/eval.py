@@ -8,6 +8,7 @@ from rich.console import Console
 
 from gkd.cli.run import few_shot_lines, leak_lines
 from gkd.commands.evaluate import evaluate_checkpoint, evaluate_run
+from gkd.core.text import say, visible
 from gkd.storage.judged import Judged
 
 
@@ -22,22 +23,22 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
 def _evaluate_file(arguments: argparse.Namespace, console: Console) -> None:
     result = evaluate_checkpoint(arguments.path, arguments.overrides)
     about = f"{result.network}, {result.classes} classes, {result.images} test images"
-    console.print(f"{arguments.path.name}: {about}", markup=False, highlight=False)
+    say(console, f"{visible(arguments.path.name)}: {visible(about)}")
     for note in result.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        say(console, note)
     stated = "" if result.stated is None else f"  (the file says accuracy {result.stated:.4g})"
-    console.print(_line(result.judged) + stated, highlight=False)
+    say(console, _line(result.judged) + stated)
 
 
 def _evaluate_run(arguments: argparse.Namespace, console: Console) -> None:
     result = evaluate_run(arguments.path, arguments.overrides)
-    console.print(f"{result.config} {result.method} seed {result.seed}", highlight=False)
+    say(console, visible(f"{result.config} {result.method} seed {result.seed}"))
     for line in leak_lines(result.leak):
-        console.print(line, markup=False, highlight=False)
+        say(console, line)
     for which, judged in result.judged.items():
-        console.print(f"{which:5}{_line(judged)}", highlight=False)
+        say(console, f"{which:5}{_line(judged)}")
         for line in few_shot_lines(judged):
-            console.print(line, highlight=False)
+            say(console, line)
 
 
 def _line(judged: Judged) -> str:

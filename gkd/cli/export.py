@@ -7,30 +7,28 @@ import argparse
 from rich.console import Console
 
 from gkd.commands.export import export_student, load_student
+from gkd.core.text import say
 from gkd.storage.preprocessing import HEAD
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
     student = load_student(arguments.run, arguments.weights, arguments.overrides)
     path, difference = export_student(student, arguments.format, arguments.out)
-    console.print(
+    say(
+        console,
         f"{path}: {path.stat().st_size:,} bytes, {student.metadata.network}, {len(student.metadata.classes)} classes; "
         f"read back, its logits differ by {difference:.1e} at most",
-        markup=False,
-        highlight=False,
     )
     if student.preprocessing.fit is None:
-        console.print(
+        say(
+            console,
             f"note      {student.source} does not say how photographs of other sizes become its input; add "
             "data.fit=stretch, or crop",
-            markup=False,
-            highlight=False,
         )
     if student.preprocessing.answers != HEAD:
-        console.print(
+        say(
+            console,
             f"note      the run is judged by the {student.preprocessing.answers}; the file's logits are the head's, "
             "which answers otherwise",
-            markup=False,
-            highlight=False,
         )
     return 0

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from gkd.cli.arguments import KINDS
 from gkd.core.plugins import distribution, entry_point_table
+from gkd.core.text import say
 
 # Kind -> the entry-point group in which other packages offer more of it.
 _GROUPS = {
@@ -31,11 +32,11 @@ _GROUPS = {
 def main(arguments: argparse.Namespace, console: Console) -> int:
     for kind in [arguments.kind] if arguments.kind else KINDS:
         if arguments.kind is None:
-            console.print(f"{kind}:", highlight=False)
+            say(console, f"{kind}:")
         entries = own_names(kind)
         entries |= {name: about for name, about in _offered(kind).items() if name not in entries}
         for line in _lines(entries, _text_width(console)):
-            console.print(line, markup=False, highlight=False)
+            say(console, line)
     return 0
 
 

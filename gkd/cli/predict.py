@@ -9,6 +9,7 @@ from rich.console import Console
 from gkd.commands.choices import RECOGNISERS
 from gkd.commands.predict import recognise, recognise_known
 from gkd.core.errors import UserError
+from gkd.core.text import say, visible
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
@@ -27,7 +28,5 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     else:
         answers = recognise_known(arguments.run, arguments.images, **which)
     for answer in answers:
-        console.print(
-            f"{answer.image}: {answer.name} ({answer.confidence:.1%})", markup=False, highlight=False
-        )
+        say(console, f"{visible(str(answer.image))}: {visible(answer.name)} ({answer.confidence:.1%})")
     return 0

@@ -12,6 +12,7 @@ from gkd.commands.dry_run import dry_run
 from gkd.commands.run import run
 from gkd.config.load import load
 from gkd.config.resolve import Resolved
+from gkd.core.text import say
 from gkd.experiment.run_folder import run_folder
 from gkd.experiment.solve import title
 from gkd.incremental.matrix_file import read_matrices
@@ -28,7 +29,7 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         dry_run(resolved, console)
         return 0
     summary, fresh = run(resolved, console)
-    console.print(_report(resolved, summary, fresh), markup=False, highlight=False)
+    say(console, _report(resolved, summary, fresh))
     return 0
 
 

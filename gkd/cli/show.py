@@ -7,6 +7,7 @@ import argparse
 from rich.console import Console
 
 from gkd.config.shipped import load_method
+from gkd.core.text import say
 
 # The keys of a method that are for incremental steps.
 _OF_STEPS = ("network", "exemplars", "growth", "held_out", "after", "judge")
@@ -49,5 +50,5 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
                 lines.append("    " + ", ".join(f"{key} {value}" for key, value in wiring.items()))
             lines.append(f"    {term.entry.paper}")
     lines += ["sources:", *(f"  {path}: {source}" for path, source in method.sources.items())]
-    console.print("\n".join(lines), markup=False, highlight=False)
+    say(console, "\n".join(lines))
     return 0

@@ -10,6 +10,7 @@ from gkd.commands import compare as grid
 from gkd.config.load import load
 from gkd.config.schema import Experiment
 from gkd.core.errors import UserError
+from gkd.core.text import say
 from gkd.data import why_unread
 from gkd.experiment.sides import sides_of
 from gkd.methods.method import refusal
@@ -20,10 +21,10 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     resolved = load(arguments.config, arguments.overrides)
     experiment = resolved.experiment
     for line in _about_the_relation(experiment):
-        console.print(f"# {line}", markup=False, highlight=False)
+        say(console, f"# {line}")
     if experiment.compare is not None:
-        console.print(f"# a grid of {grid.count(experiment.compare)} cells", markup=False, highlight=False)
-    console.print(resolved.annotated_yaml(), end="", markup=False, highlight=False)
+        say(console, f"# a grid of {grid.count(experiment.compare)} cells")
+    say(console, resolved.annotated_yaml(), end="")
     return 0
 
 

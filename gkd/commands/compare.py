@@ -18,9 +18,10 @@ from gkd.config.resolve import Resolved
 from gkd.config.schema import Compare, MethodRow
 from gkd.config.shipped import load_method
 from gkd.core.errors import UserError, unknown
+from gkd.core.text import say
 from gkd.experiment.environment import command
 from gkd.experiment.prepare import prepare
-from gkd.experiment.run_folder import finished, run_folder, slug
+from gkd.experiment.run_folder import config_folder, finished, run_folder, slug
 from gkd.experiment.sides import sides_of
 from gkd.incremental.matrix_file import read_matrices
 from gkd.methods.method import refusal
@@ -179,7 +180,7 @@ def places(resolved: Resolved, grid: Sequence[Place]) -> Places:
         grid: its cells.
     """
     compare = section(resolved)
-    scratch = resolved.experiment.run.out / resolved.name / "-".join(["table", *slug(resolved.overrides)])
+    scratch = config_folder(resolved) / "-".join(["table", *slug(resolved.overrides)])
     if compare.results is None:
         return Places(scratch, scratch, None, scratch)
     try:
@@ -276,7 +277,7 @@ def _run_cell(cell: Place, console: Console, counted: str, caches: Caches) -> tu
     """Run a cell, or read its finished run; the cell, and whether it was trained now."""
     if not console.is_terminal:
         name = cell.file_name.removesuffix(".json")
-        console.print(f"{counted} {name}", markup=False, highlight=False)
+        say(console, f"{counted} {name}")
     summary, fresh = run(cell.resolved, console, caches=caches)
     folder = run_folder(cell.resolved)
     finished_cell = cell_of(

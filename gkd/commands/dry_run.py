@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from gkd.config.resolve import Resolved
+from gkd.core.text import say
 from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import prove_teacher
 from gkd.experiment.prepare import Prepared, prepare
@@ -51,7 +52,7 @@ def dry_run(resolved: Resolved, console: Console) -> None:
         *tried,
         f"expected  {state}, in {folder}",
     ]
-    console.print("\n".join(lines), markup=False, highlight=False)
+    say(console, "\n".join(lines))
 
 
 def _one_problem(prepared: Prepared) -> tuple[Prepared, Teacher | None, list[str], list[str], float]:

@@ -20,6 +20,7 @@ from gkd.config.schema import Experiment, Student
 from gkd.core.class_means import class_means
 from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelSpace
+from gkd.core.text import decoded
 from gkd.data import ImageSet
 from gkd.data.image_files import Form, decode, is_image, open_source, tree_of
 from gkd.experiment.networks import load_network
@@ -203,7 +204,9 @@ def _support_images(root: Path, form: Form) -> ImageSet:
         rows = [(column, path) for column, name in enumerate(sorted(files)) for path in sorted(files[name])]
         pixels = [_pixels(decode(source, path, form)) for _, path in rows]
     labels = torch.tensor([column for column, _ in rows])
-    return ImageSet(torch.stack(pixels), labels, LabelSpace(sorted(files)), name=str(root))
+    return ImageSet(
+        torch.stack(pixels), labels, LabelSpace([decoded(name) for name in sorted(files)]), name=str(root)
+    )
 
 
 def _query_images(paths: Sequence[Path], form: Form) -> ImageSet:

@@ -16,6 +16,7 @@ from gkd.config.layers import Layer
 from gkd.config.load import load
 from gkd.config.resolve import Resolved, override_layers, resolve
 from gkd.config.trust import named_in
+from gkd.core.text import say
 from gkd.experiment.fit import Outcome
 from gkd.experiment.judge import check_expected
 from gkd.experiment.prepare import prepare
@@ -154,4 +155,4 @@ def _plot(folder: Path, console: Console) -> None:
         shown = "no plot: matplotlib is missing; pip install 'gkd-torch[report]' and repeat the command"
         if can_plot():
             shown = f"plot      {draw(folder)}"
-        console.print(shown, markup=False, highlight=False, soft_wrap=True)
+        say(console, shown)

@@ -32,6 +32,7 @@ from gkd.config.schema import Data, Experiment
 from gkd.config.trust import check_trust
 from gkd.config.yaml_files import parse_yaml
 from gkd.core.errors import UserError, unknown
+from gkd.core.text import visible
 from gkd.data import LAYOUTS
 from gkd.problems.task import TASKS, students_teach, task_class
 
@@ -103,13 +104,24 @@ class Resolved:
                     origin = origins.get(dotted, "default")
                     if source and origin.startswith("method "):
                         origin = f"{origin}: {source}"
-                    yield f"{pad}{shown}: {text}  # {origin}"
+                    yield f"{pad}{shown}: {text}  # {visible(origin)}"
 
         return "\n".join(lines(content, "", 0)) + "\n"
 
 
+class _OneLine(yaml.SafeDumper):
+    """A text that plain YAML would write in several lines stands in double quotes, with escapes."""
+
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        style = None if text.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_OneLine.add_representer(str, _OneLine.represent_str)
+
+
 def _one_line(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    text = yaml.dump(value, Dumper=_OneLine, default_flow_style=True, width=10**9, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

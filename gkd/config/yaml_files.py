@@ -47,6 +47,11 @@ def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML text into plain data."""
     try:
         return yaml.load(text, Loader=_Loader)
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where} has bytes that are no UTF-8; rename what it names, or link to it by a name of letters.",
+            code="not-utf-8",
+        ) from None
     except yaml.YAMLError as error:
         sentence = f"{where} is not valid YAML: {' '.join(str(error).split())}"
         raise UserError(sentence, code="invalid-yaml") from None

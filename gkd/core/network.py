@@ -96,3 +96,15 @@ def as_network(module: nn.Module) -> Any:
             code="not-a-network",
         )
     return module
+
+
+_TAKEN = frozenset(
+    [*dir(nn.ModuleDict), *vars(nn.ModuleDict())]
+)  # names of its own, such as keys and training
+
+
+def module_key(name: str) -> str:
+    """The key of a ``torch.nn.ModuleDict`` for any name, also for one that torch refuses; two names have two keys."""
+    if name and "." not in name and not name.startswith("=") and name not in _TAKEN:
+        return name
+    return "=" + name.replace("%", "%25").replace(".", "%2E")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gkd.core.batch import Batch
 from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelSpace
-from gkd.core.network import as_network
+from gkd.core.network import as_network, module_key
 from gkd.core.tapped import Shapes, TappedNetwork, output_shapes
 from gkd.distill.fit_check import check_head, check_terms, shapes_of_pair
 from gkd.distill.inputs import Outputs, Reading, reads_clean, run_networks
@@ -162,8 +162,9 @@ class Distiller(nn.Module):
         if student is not None:
             check_terms(self.terms, student, teachers, train_labels)
         for name, term in self.terms.items():
+            key = module_key(name)
             if term.head == "auxiliary":
-                adapters[name] = nn.ModuleList([AuxiliaryHead(newest_dim(self.student), self.known)])
+                adapters[key] = nn.ModuleList([AuxiliaryHead(newest_dim(self.student), self.known)])
             if term.entry.module is None:
                 continue
             if student is None and term.entry.built_from_shapes:
@@ -176,7 +177,7 @@ class Distiller(nn.Module):
                     f"The term {name!r} keeps memory banks; give train_labels, one a sample.",
                     code="needs-train-labels",
                 )
-            adapters[name] = nn.ModuleList(
+            adapters[key] = nn.ModuleList(
                 term.entry.build(
                     shapes_of_pair(term, pair, student, teachers) if student else (),
                     term.options,
@@ -275,7 +276,7 @@ class Distiller(nn.Module):
         teacher_name = reader or (self.side_names[0] if self.side_names else None)
         side = self.sides[teacher_name] if teacher_name else None
         known_columns = self.known if side is None else side.known
-        modules = self.adapters[name] if name in self.adapters else None  # noqa: SIM401 -- a ModuleDict has no get
+        modules = dict(self.adapters.items()).get(module_key(name))
         auxiliary = modules[0] if isinstance(modules, nn.ModuleList) and term.head == "auxiliary" else None
         parts, counts = [], []
         for number, spots in enumerate(term.readings):

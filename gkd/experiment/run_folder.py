@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from rich.console import Console
 from gkd.config.identity import NO_EFFECT
 from gkd.config.resolve import Resolved
 from gkd.core.errors import UserError
+from gkd.core.text import LONGEST_FILE_NAME, for_file_name, say, visible
 from gkd.experiment.environment import command, environment
 from gkd.experiment.prepare import Prepared
 from gkd.storage.checkpoints import latest_checkpoint
@@ -32,11 +34,17 @@ def run_folder(resolved: Resolved) -> Path:
     it for the reader.
     """
     experiment = resolved.experiment
-    parent = experiment.run.out / resolved.name
-    for same in sorted(parent.glob(f"{experiment.method.name}*-{resolved.identity}")):
+    parent = config_folder(resolved)
+    ending = "-".join([*slug(resolved.overrides, "compare"), resolved.identity])
+    method = for_file_name(experiment.method.name, LONGEST_FILE_NAME - len(ending) - 1)
+    for same in sorted(parent.glob(f"{glob.escape(method)}*-{resolved.identity}")):
         return same / f"seed{experiment.run.seed}"  # the same run, reached by other overrides
-    parts = [experiment.method.name, *slug(resolved.overrides, "compare"), resolved.identity]
-    return parent / "-".join(parts) / f"seed{experiment.run.seed}"
+    return parent / f"{method}-{ending}" / f"seed{experiment.run.seed}"
+
+
+def config_folder(resolved: Resolved) -> Path:
+    """``out/<config>``, the folder of all runs and tables of a config; a shipped one's name has folders in it."""
+    return resolved.experiment.run.out.joinpath(*map(for_file_name, resolved.name.split("/")))
 
 
 def slug(overrides: Sequence[str], *hidden_sections: str) -> list[str]:
@@ -81,8 +89,9 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
                     f"which can change its bits; restore {key}, or allow it with run.allow_changed=[{key}].",
                     code="machine-changed",
                 )
-    write_text(folder / "config.yaml", f"# {resolved.name}\n{resolved.with_images_named().annotated_yaml()}")
-    write_text(folder / "command.txt", command() + "\n")
+    about = visible(resolved.name)
+    write_text(folder / "config.yaml", f"# {about}\n{resolved.with_images_named().annotated_yaml()}")
+    write_text(folder / "command.txt", visible(command()) + "\n")
     write_json(path, env)
 
 
@@ -114,7 +123,7 @@ def locked(folder: Path, waiting: Console | None) -> Iterator[None]:
                 raise UserError(
                     f"Another process is working in {folder}; wait for it.", code="run-folder-busy"
                 ) from None
-            waiting.print(f"waiting for the process that works in {folder}", markup=False, highlight=False)
+            say(waiting, f"waiting for the process that works in {folder}")
             fcntl.flock(file, fcntl.LOCK_EX)
         for inner, _, _ in os.walk(folder):
             clear_strays(Path(inner))

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gkd.config.resolve import Resolved
+from gkd.core.text import say, visible
 from gkd.data import ImageSet, StreamedPixels
 from gkd.distill.fit_check import head_notes
 from gkd.distill.teacher import Teacher
@@ -62,7 +63,7 @@ class Job:
 
     def say(self, line: str) -> None:
         """Print a line as it is."""
-        self.console.print(line, markup=False, highlight=False)
+        say(self.console, line)
 
     def note(self, notes: Iterable[str]) -> None:
         """Print what a user should know, a line each."""
@@ -79,7 +80,7 @@ class Job:
 def title(resolved: Resolved) -> str:
     """The name of a run in logs."""
     experiment = resolved.experiment
-    return f"{resolved.name} {experiment.method.name} seed {experiment.run.seed}"
+    return visible(f"{resolved.name} {experiment.method.name} seed {experiment.run.seed}")
 
 
 def describe_images(images: ImageSet) -> str:

@@ -9,6 +9,7 @@ from rich.console import Console
 from torch import nn
 
 from gkd.core.errors import UserError
+from gkd.core.text import say
 from gkd.incremental.memory import Memory
 from gkd.incremental.memory_file import MEMORY, read_memory, write_memory
 from gkd.incremental.previous_model import Before
@@ -86,10 +87,9 @@ def read_step(
             raise UserError(f"{step_folder / MEMORY}, its exemplars, is gone", code="memory-missing")
         done = Done(Before(weights, is_given=model is not None), read_memory(step_folder, step), summary)
     except UserError as error:
-        console.print(
+        say(
+            console,
             f"note      step {step.number + 1} is finished again, for its files have changed: {error}",
-            markup=False,
-            highlight=False,
         )
         return None
     learnt_from = summary.hashes.get("before")

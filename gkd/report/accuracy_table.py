@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from gkd.core.text import for_markdown
 from gkd.metrics import mean_std, paired_bootstrap, t_interval
 from gkd.report.added_metrics import mean_metrics, metric_content, metric_legend, metric_names
 from gkd.report.markdown import (
@@ -194,18 +195,21 @@ def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: S
     """The table as Markdown, with a legend of its columns below it."""
     numbered = [row for row in rows if isinstance(row, AccuracyRow)]
     absent = [row for row in rows if isinstance(row, AbsentCell)]
-    varied = varied_axes(rows, axes)
+    varied, baseline = varied_axes(rows, axes), for_markdown(baseline)
     report: Which = numbered[0].reported if numbered else "last"
     several = max((row.n for row in numbered), default=0) >= 5  # enough for intervals over seeds
     added = metric_names(row.metrics for row in numbered)
     head = ["relation", *axis_names(varied), "method", "teacher", "induced", f"{baseline} alone", "distilled"]
     head += [*(["mean [over seeds]"] if several else []), _OTHER[report], f"Δ to {baseline} [over images]"]
-    head += [*(["Δ [over seeds]"] if several else []), *added, "n", "s"]
+    head += [*(["Δ [over seeds]"] if several else []), *map(for_markdown, added), "n", "s"]
     lines = []
     for row in rows:
-        line = [row.relation, *axis_values(row, varied), row.label]
+        line = [row.relation, *axis_values(row, varied), for_markdown(row.label)]
         lines.append(line + _numbers(row, several, added) if isinstance(row, AccuracyRow) else line)
-    notes = [f"{row.label} is absent where the classes are {row.relation}: {row.absent}" for row in absent]
+    notes = [
+        f"{for_markdown(row.label)} is absent where the classes are {row.relation}: {for_markdown(row.absent)}"
+        for row in absent
+    ]
     notes += leak_notes([row.leak for row in numbered])
     legend = _legend(report, baseline) + metric_legend(added)
     return Table(head, lines, notes, legend, legend_first=True).text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from gkd.core.text import for_markdown
 from gkd.metrics import mean_std
 from gkd.storage.judged import Judged
 
@@ -28,4 +29,4 @@ def metric_names(rows: Iterable[Mapping[str, float]]) -> list[str]:
 
 def metric_legend(names: Sequence[str]) -> str:
     """The end of a legend, on the added columns; empty where there are none."""
-    return f" {', '.join(names)}: of the same student, mean over seeds." if names else ""
+    return f" {', '.join(map(for_markdown, names))}: of the same student, mean over seeds." if names else ""

@@ -10,6 +10,7 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
+from gkd.core.text import for_markdown
 from gkd.few_shot.judging import Accuracies, unpacked
 from gkd.metrics import mean_std
 from gkd.metrics.intervals import mean_interval
@@ -207,7 +208,7 @@ def _compared(
 
 def few_shot_markdown(rows: Sequence[FewShotRow | AbsentCell], *, baseline: str, axes: Sequence[str]) -> str:
     """The table as Markdown, with a legend of its columns below it."""
-    varied = varied_axes(rows, axes)
+    varied, baseline = varied_axes(rows, axes), for_markdown(baseline)
     numbered = [row for row in rows if isinstance(row, FewShotRow)]
     settings = list(dict.fromkeys(setting for row in numbered for setting in row.settings))
     added = metric_names(row.metrics for row in numbered)
@@ -216,18 +217,18 @@ def few_shot_markdown(rows: Sequence[FewShotRow | AbsentCell], *, baseline: str,
         head += [setting, f"Δ to {baseline}"]
     lines = []
     for row in rows:
-        line = [*axis_values(row, varied), row.label]
+        line = [*axis_values(row, varied), for_markdown(row.label)]
         lines.append(line + _numbers(row, settings, added) if isinstance(row, FewShotRow) else line)
     notes = leak_notes([row.leak for row in numbered])
     notes += [absent_note(row) for row in rows if isinstance(row, AbsentCell)]
     reported: Who = next((row.reported for row in numbered if row.label != _TEACHER), "last")
     legend = _legend(reported, baseline) + metric_legend(added)
-    return Table([*head, "base classes", *added, "n", "s"], lines, notes, legend).text()
+    return Table([*head, "base classes", *map(for_markdown, added), "n", "s"], lines, notes, legend).text()
 
 
 def _numbers(row: FewShotRow, settings: Sequence[str], added: Sequence[str]) -> list[str]:
     """A row's classifier and numbers; ``NONE`` in a setting that it was not judged in."""
-    cells = [row.classifier]
+    cells = [for_markdown(row.classifier)]
     for setting in settings:
         result = row.settings.get(setting)
         if result is None:  # an axis of the grid, or the row itself, has other settings

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from gkd.core.errors import UserError
+from gkd.core.text import for_plot
 from gkd.storage.whole_files import write_whole
 
 _MATRICES_ACROSS = 4
@@ -69,7 +70,9 @@ def plot_curves(curves: Sequence[Curve], path: Path, *, title: str = "") -> Path
     axes = figure.subplots()
     for curve, marker in zip(curves, itertools.cycle("os^vDPX"), strict=False):
         _draw_curve(axes, curve, marker)
-    axes.set(xlabel="number of classes", ylabel="accuracy on the classes seen so far (%)", title=title)
+    axes.set(
+        xlabel="number of classes", ylabel="accuracy on the classes seen so far (%)", title=for_plot(title)
+    )
     ticks = sorted({number for curve in curves for number in curve.num_classes})
     if len(ticks) <= _MOST_NUMBERS:
         axes.set_xticks(ticks)
@@ -84,11 +87,12 @@ def _draw_curve(axes: Any, curve: Curve, marker: str) -> None:
     steps = list(zip(*curve.accuracies, strict=True))
     means = [fmean(step) for step in steps]
     averages = [fmean(run) for run in curve.accuracies]
-    label = f"{curve.name}: {fmean(averages):.1f}"
+    name = for_plot(curve.name)
+    label = f"{name}: {fmean(averages):.1f}"
     if len(averages) > 1:
         label += f" ± {stdev(averages):.1f} ({len(averages)} runs)"
     if math.isnan(fmean(averages)):  # a run that starts at a later step has no average
-        label = curve.name
+        label = name
     few = len(steps) <= 2 * _MOST_NUMBERS
     (line,) = axes.plot(
         curve.num_classes, means, marker=marker if few else None, markersize=5, alpha=0.9, label=label
@@ -171,7 +175,7 @@ def _draw_matrix(axes: Any, matrix: Tensor, num_classes: Sequence[int], title: s
     seen = list(itertools.accumulate(num_classes))
     _label_steps(axes.xaxis, [f"{k + 1}\n+{count}" for k, count in enumerate(num_classes)])
     _label_steps(axes.yaxis, [f"{t + 1} ({seen[t]})" for t in range(rows)])
-    axes.set_title(title)
+    axes.set_title(for_plot(title))
     axes.spines[:].set_visible(False)
     if max(rows, columns) <= _MOST_NUMBERS:
         for t, k in itertools.product(range(rows), range(columns)):

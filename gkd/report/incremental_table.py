@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import JsonValue
 
+from gkd.core.text import for_markdown
 from gkd.incremental.accuracy_matrix import accuracy_matrix
 from gkd.incremental.matrix_file import read_matrices
 from gkd.metrics import mean_std
@@ -232,7 +233,7 @@ def incremental_markdown(
     added = metric_names(row.metrics for row in rows if isinstance(row, IncrementalRow))
     lines = []
     for row in rows:
-        line = [*axis_values(row, varied), row.label]
+        line = [*axis_values(row, varied), for_markdown(row.label)]
         lines.append(line + _cells(row, added) if isinstance(row, IncrementalRow) else line)
     legend = (
         "Test accuracy in percent, mean ± std over n seeds, of the student of each step's last epoch. average: the "
@@ -242,7 +243,7 @@ def incremental_markdown(
         "s: training seconds of all steps; a first model that is given or shared is not among them."
     )
     return Table(
-        head=[*axis_names(varied), "method", "answered by", *_COLUMNS, *added, "n", "s"],
+        head=[*axis_names(varied), "method", "answered by", *_COLUMNS, *map(for_markdown, added), "n", "s"],
         rows=lines,
         notes=[absent_note(row) for row in rows if isinstance(row, AbsentCell)],
         legend=legend + metric_legend(added),

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
+from gkd.core.text import for_markdown
 from gkd.storage.run_results import AbsentCell
 
 NONE = "–"  # where there is no number
@@ -69,12 +70,12 @@ def varied_axes(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
 
 def axis_names(axes: Sequence[str]) -> list[str]:
     """The axes as heads of columns: the last part of each dotted key."""
-    return [axis.rsplit(".", 1)[-1] for axis in axes]
+    return [for_markdown(axis.rsplit(".", 1)[-1]) for axis in axes]
 
 
 def axis_values(row: Row, axes: Sequence[str]) -> list[str]:
     """The row's values of these axes."""
-    return [str(row.axes.get(axis)) for axis in axes]
+    return [for_markdown(str(row.axes.get(axis))) for axis in axes]
 
 
 def number(value: float | None, form: str = ".2f") -> str:
@@ -94,13 +95,13 @@ def interval(bounds: Sequence[float] | None, form: str) -> str:
 
 def absent_note(cell: AbsentCell) -> str:
     """The note that says why a row has no numbers."""
-    return f"{cell.label} is absent: {cell.absent}"
+    return f"{for_markdown(cell.label)} is absent: {for_markdown(cell.absent)}"
 
 
 def leak_notes(leaks: Sequence[Sequence[str]]) -> list[str]:
     """The note on novel classes that teachers were trained on, from each row's leak; empty without one."""
     names = sorted({name for leak in leaks for name in leak})
-    return [f"**Leak**: {leak_sentence(names)}"] if names else []
+    return [f"**Leak**: {for_markdown(leak_sentence(names))}"] if names else []
 
 
 def leak_sentence(names: Sequence[str]) -> str:

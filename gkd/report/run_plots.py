@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gkd.core.text import for_plot
 from gkd.few_shot.judging import unpacked
 from gkd.metrics.intervals import mean_interval
 from gkd.storage.json_files import read_json
@@ -76,11 +77,11 @@ def _draw_epochs(axes: Any, records: list[dict[str, Any]], last: list[str]) -> N
                 markersize=4,
                 alpha=0.8,
                 color=line.get_color() if line else None,
-                label=None if line else name.removeprefix("share/"),
+                label=None if line else for_plot(name.removeprefix("share/")),
             )
     for start in starts if len(starts) > 1 else ():
         axes.axvline(start + 0.5, color="grey", linewidth=0.8)
-        axes.text(start + 0.6, 4, records[start]["stage"], color="grey")
+        axes.text(start + 0.6, 4, for_plot(records[start]["stage"]), color="grey")
     axes.set(xlabel="epoch of routed training", ylabel="gates on (% of samples)", ylim=(-3, 103))
     axes.set_title("Samples distilled at each spot (student-teacher)")
     axes.grid(alpha=0.3)
@@ -103,13 +104,16 @@ def _draw_classes(axes: Any, last: dict[str, Any]) -> None:
         vmax=100,
         interpolation="nearest",
     )
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), map(for_plot, names))
     if len(order) <= _MOST_NAMES:
         axes.set_xticks(
-            range(len(order)), [last["classes"][column] for column in order], rotation=90, fontsize=7
+            range(len(order)),
+            [for_plot(last["classes"][column]) for column in order],
+            rotation=90,
+            fontsize=7,
         )
     axes.set_xlabel(f"{len(order)} classes, from the most to the least distilled")
-    axes.set_title(f"By class, epoch {last['epoch']} of stage {last['stage']!r}")
+    axes.set_title(f"By class, epoch {last['epoch']} of stage '{for_plot(last['stage'])}'")
     axes.figure.colorbar(image, ax=axes, label="gates on (%)", pad=0.01)
 
 
@@ -133,7 +137,7 @@ def plot_few_shot(folder: Path) -> Path:
         for who, packed, style in (("student", answers.last, "-"), ("teacher", answers.teacher, "--")):
             if packed is not None:
                 _draw_shots(axes, unpacked(packed), way, who, style)
-        axes.set(xlabel="shots", ylabel="accuracy on novel classes (%)", title=f"{way} episodes")
+        axes.set(xlabel="shots", ylabel="accuracy on novel classes (%)", title=f"{for_plot(way)} episodes")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     path = folder / FEW_SHOT_PLOT
@@ -159,7 +163,7 @@ def _draw_shots(axes: Any, accuracies: dict[str, dict[str, Tensor]], way: str, w
             fmt=f"o{style}",
             color=f"C{number}",
             capsize=3,
-            label=f"{who}, {classifier}",
+            label=f"{who}, {for_plot(classifier)}",
         )
     axes.set_xticks(shots, [str(count) for count in shots])
     axes.minorticks_off()

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from gkd.core.text import code_in_markdown, for_csv
 from gkd.report.markdown import Row
 from gkd.storage.json_files import write_json
 from gkd.storage.whole_files import write_text
@@ -19,14 +20,15 @@ def to_csv(rows: Sequence[Row]) -> str:
     keys = list(dict.fromkeys(key for row in contents for key in row if key not in ("axes", "empty_batches")))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*axes, *keys])
+    writer.writerow(map(for_csv, [*axes, *keys]))
     for row, content in zip(rows, contents, strict=True):
-        writer.writerow([*(row.axes.get(axis) for axis in axes), *(content.get(key) for key in keys)])
+        cells = [*(row.axes.get(axis) for axis in axes), *(content.get(key) for key in keys)]
+        writer.writerow(map(for_csv, cells))
     return out.getvalue()
 
 
 def write_table(folder: Path, rows: Sequence[Row], text: str, *, command: str) -> None:
     """Write ``table.md``, ``table.csv`` and ``table.json`` into a folder."""
-    write_text(folder / "table.md", f"{text}\nRegenerate with `{command}`.\n")
+    write_text(folder / "table.md", f"{text}\nRegenerate with {code_in_markdown(command)}.\n")
     write_text(folder / "table.csv", to_csv(rows))
     write_json(folder / "table.json", {"command": command, "rows": [row.content() for row in rows]})

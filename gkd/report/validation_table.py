@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from pydantic import JsonValue
 
+from gkd.core.text import for_markdown
 from gkd.metrics import mean_std
 from gkd.report.markdown import Table, axis_names, axis_values, leak_notes, spread
 from gkd.storage.run_results import Cell
@@ -61,7 +62,7 @@ def validation_markdown(rows: Sequence[ValidationRow], *, axes: Sequence[str]) -
             [
                 row.relation,
                 *axis_values(row, axes),
-                row.label,
+                for_markdown(row.label),
                 spread(row.validation, row.std),
                 str(row.n),
                 f"{row.seconds:.1f}",

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from gkd.core.text import for_terminal, say, visible
+
 
 class Reporter:
     """Progress as a user sees it: a bar on a terminal, a plain line every few seconds elsewhere.
@@ -32,11 +34,14 @@ class Reporter:
     def __enter__(self) -> Reporter:
         if self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
-            )  # fmt: skip
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task(self.title, total=None, note="")
+            self._task = self._bar.add_task(self._shown(self.title), total=None, note="")
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -57,9 +62,10 @@ class Reporter:
             if name.startswith("validation/")
         )
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, note=note)
+            self._bar.update(self._task, note=self._shown(note))
         elif last or time.monotonic() - self._said >= self.every:
             self._said = time.monotonic()
-            self.console.print(
-                f"{self.title}  {note}  {self._said - self._started:.0f} s", soft_wrap=True, highlight=False
-            )
+            say(self.console, f"{visible(self.title)}  {visible(note)}  {self._said - self._started:.0f} s")
+
+    def _shown(self, text: str) -> str:
+        return for_terminal(visible(text), self.console.encoding)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gkd.core.batch import Batch
+from gkd.core.network import module_key
 from gkd.data import Batches, Look
 from gkd.distill.distiller import Distiller
 from gkd.distill.side import TeacherSide, View
@@ -119,13 +120,18 @@ class StageRun:
 
     def inherit(self, before: StageRun) -> None:
         """Take over the previous stage's trained adapters of the same terms at the same spots."""
-        for name, adapter in self.distiller.adapters.items():
-            term, other = self.stage.terms[name], before.stage.terms.get(name)
-            if other is None or (term.loss, term.at, term.head) != (other.loss, other.at, other.head):
+        adapters, earlier = dict(self.distiller.adapters.items()), dict(before.distiller.adapters.items())
+        for name, term in self.stage.terms.items():
+            key, other = module_key(name), before.stage.terms.get(name)
+            if (
+                key not in adapters
+                or other is None
+                or (term.loss, term.at, term.head) != (other.loss, other.at, other.head)
+            ):
                 continue
             if term.entry.takes_labels and self.stage.data != before.stage.data:
                 continue  # banks of other samples
-            state = before.distiller.adapters[name].state_dict()
+            adapter, state = adapters[key], earlier[key].state_dict()
             shapes = {key: values.shape for key, values in adapter.state_dict().items()}
             if {key: values.shape for key, values in state.items()} == shapes:
                 adapter.load_state_dict(state)

@@ -47,3 +47,8 @@ def test_a_file_that_is_no_experiment_is_said(tmp_path: Path, content: bytes, co
     path.write_bytes(content)
     with refused(code):
         load(path)
+
+
+def test_an_override_that_is_no_text_is_refused() -> None:
+    with refused("not-utf-8"):
+        tiny("data.root=caf\udce9")

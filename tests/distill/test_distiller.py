@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gkd.core.batch import Batch
 from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.core.network import module_key
 from gkd.distill.distiller import Distiller, weighted_sum
 from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
@@ -221,3 +222,19 @@ def test_what_a_module_is_built_from_must_be_given(student: nn.Module, make_teac
         with_adapters(student, make_teacher("abc"), image_shape=None)
     with refused("needs-train-labels"):
         with_adapters(student, make_teacher("abc"), train_labels=None)
+
+
+def test_a_term_that_owns_parameters_may_have_any_name(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    relation, losses = LabelRelation(LabelSpace("abc"), LabelSpace("abc")), {}
+    names = ["hint", "keys", "training", "a.b", "a%2Eb", "=keys", ""]
+    for name in names:
+        torch.manual_seed(0)
+        terms = {name: Term(loss="fitnet", at={"student": 1, "teacher": 2})}  # type: ignore[arg-type]
+        side = TeacherSide(make_teacher("abc"), relation)
+        distiller = Distiller(student, side, terms, image_shape=(1, 8, 8)).eval()
+        losses[name] = distiller(make_batch(3))[f"loss/{name}"].item()
+    assert losses == dict.fromkeys(names, losses["hint"])
+    assert len({module_key(name) for name in names}) == len(names)
+    assert module_key("hint") == "hint"  # as in the checkpoints of earlier versions

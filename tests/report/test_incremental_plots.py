@@ -112,3 +112,13 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
         plot_matrices([], tmp_path / "matrices.png")
     with refused("other-steps"):
         plot_matrix(MATRIX, [50, 10], tmp_path / "matrix.png")
+
+
+def test_nasty_names_are_drawn_as_they_are(tmp_path: Path, drawn: list[Axes]) -> None:
+    names = [r"$\frac{1}$", "_hidden", "\x1b[2J", "$cat$"]
+    curves = [Curve(name, [10, 20], [[90, 70]]) for name in names]
+    plot_curves(curves, tmp_path / "curves.png", title=names[0])
+    plot_matrices([(name, MATRIX, [1, 1, 1]) for name in names], tmp_path / "matrices.png")
+    legend = [text.get_text() for text in drawn[0].figure.legends[0].get_texts()]
+    assert legend == [r"\$\frac{1}\$: 80.0", " _hidden: 80.0", r"\x1b[2J: 80.0", r"\$cat\$: 80.0"]
+    assert [axes.get_title() for axes in drawn[1:5]] == [r"\$\frac{1}\$", " _hidden", r"\x1b[2J", r"\$cat\$"]

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from gkd.report import run_plots as plots
+from tests.nasty_names import NASTY
 from tests.refusals import refused
 
 
@@ -77,3 +78,12 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "routing.json").write_text("{")
     with refused("file-unreadable"):
         plots.plot_routing(tmp_path)
+
+
+def test_classes_stages_and_spots_of_nasty_names_are_drawn(tmp_path: Path) -> None:
+    classes = list(NASTY.values())
+    write(tmp_path, classes, {r"$\frac{1}$": [0.5] * len(classes), "_hidden": [0.5] * len(classes)})
+    for name in ("metrics.jsonl", "routing.json"):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace('"stage": "s"', r'"stage": "$\\frac{1}$"'))
+    assert plots.plot_routing(tmp_path).read_bytes().startswith(b"\x89PNG")

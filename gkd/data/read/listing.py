@@ -23,6 +23,7 @@ import torch
 from gkd.core.cpus import available_cpus
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
+from gkd.core.text import decoded
 from gkd.data.image_files import EXTENSIONS, Form, Source, Tree, decode, open_image
 from gkd.data.images import ImageSet
 from gkd.data.read.decoded_cache import read_cached, read_fact, write_cached, write_fact
@@ -126,7 +127,9 @@ def listing_from(tree: Tree, splits: Mapping[str, Mapping[str, Sequence[str]]], 
             about = f"{split}\0{names[column]}\0{tree.prefix}{path}\0{tree.stamps[path]}\n"
             digest.update(about.encode("utf-8", "surrogateescape"))
         listed[split] = SplitListing(
-            tuple(tree.prefix + path for _, path in rows), tuple(column for column, _ in rows), names
+            tuple(tree.prefix + path for _, path in rows),
+            tuple(column for column, _ in rows),
+            tuple(map(decoded, names)),
         )
     listing = Listing(tree.label, listed, tree.prefix, digest.hexdigest())
     _check_classes(listing)
@@ -163,7 +166,7 @@ def content_fingerprint(source: Source, listing: Listing) -> str:
     for path, split, name in sorted((path, split, name) for split, name, path in listing.rows()):
         relative = listing.shown(path)
         folder, _, rest = relative.partition("/")
-        in_path = folder in _FOLDERS[split] and rest.startswith(f"{name}/")
+        in_path = folder in _FOLDERS[split] and decoded(rest).startswith(f"{name}/")
         about = relative if in_path else f"{relative}\0{split}\0{name}"
         digest.update(about.encode("utf-8", "surrogateescape") + f"\0{source.checksum(path)}\n".encode())
     write_fact(key, digest.hexdigest())

@@ -13,6 +13,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
+from gkd.core.text import decoded
 from gkd.core.user_code import told
 from gkd.data.image_files import Fit, Form, pixels_of
 from gkd.data.images import ImageSet
@@ -168,7 +169,7 @@ def _columns(labels: list[Any], classes: Any, name: str) -> tuple[list[str], lis
                 f"{name} has the label {label!r}, which is none of the {what}; correct either.",
                 code="unknown-label",
             )
-    return names, [column[label] for label in labels]
+    return [decoded(each) for each in names], [column[label] for label in labels]
 
 
 def _pixels(image: Any, form: Form, item: str, name: str) -> np.ndarray:

@@ -1,0 +1,37 @@
+"""Names as an enemy or an accident would give them, for every test of a place where names from outside are shown."""
+
+from __future__ import annotations
+
+NASTY = {
+    "an escape that clears the screen": "\x1b[2Jcat",
+    "an escape that sets the window's title": "\x1b]0;owned\x07cat",
+    "a C1 control": "\x9b31mcat",
+    "a mark that turns the reading direction": "cat\u202egnp.exe",
+    "a line break": "cat\nRESULT 100 %",
+    "a carriage return": "cat\rdog",
+    "a separator of lines": "cat\u2028dog",
+    "no character at all": "a\0b",
+    "bytes that are no UTF-8": "caf\udce9",
+    "rich's markup": "[bold]cat[/bold]",
+    "the end of markup that never began": "[/x]",
+    "an emoji's name": ":cat:",
+    "a column of a table": "cat | dog",
+    "a backtick": "ca`t",
+    "a link": "[cat](http://localhost/x)",
+    "a tag": "<img src=x>",
+    "an entity": "&lt;cat&gt;",
+    "a backslash before a bar": "cat\\|dog",
+    "a formula of a spreadsheet": "=1+2",
+    "a call of a spreadsheet": "@SUM(A1)",
+    "a minus that is no number": "-cat",
+    "a formula of mathematics": r"$\frac{1}$",
+    "two dollars": "$cat$",
+    "a dollar behind a backslash": r"\$cat$",
+    "an underscore in front": "_cat",
+    "the folder above": "..",
+    "the folder itself": ".",
+    "a path": "../../cat",
+    "nothing": "",
+    "a very long name": "cat" * 2000,
+    "letters of other scripts": "猫 кот گربه‌ها",
+}
