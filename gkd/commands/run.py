@@ -94,7 +94,10 @@ def run_config(config: str | Path | Mapping[str, Any], **overrides: Any) -> Outc
         resolved = load(config, words)
     summary, _ = run(resolved, Console(quiet=True))
     folder, section = run_folder(resolved), resolved.experiment.student
-    loaded = {which: load_network(folder / file, network=section.network) for which, file in WEIGHTS.items()}
+    loaded = {
+        which: load_network(folder / file, network=section.network, options=section.options)
+        for which, file in WEIGHTS.items()
+    }
     metadata = loaded["last"].metadata
     return Outcome(
         student=loaded["last"].network.eval(),

@@ -15,8 +15,12 @@ from typing import Any
 
 from gkd.core.errors import UserError
 from gkd.core.user_code import is_import_name
+from gkd.models.foreign_options import refused_options
 from gkd.problems.task import TASKS, task_class
 
+_OPTIONS = (
+    ".options."  # of a network: what trusted layers state of them, numbers too, is vouched for with its key
+)
 # Sections that hold text, and a grid, whose cells are checked one by one.
 _NO_NAMES = ("method.paper", "method.summary", "method.sources", "compare")
 
@@ -33,7 +37,7 @@ def named_in(contents: Iterable[Any]) -> frozenset[str]:
         for dotted, value in _leaves(content):
             if is_import_name(value):
                 names.add(value)
-            if isinstance(value, (str, Path)):
+            if isinstance(value, (str, Path)) or _OPTIONS in f".{dotted}":
                 names.add(_pair(dotted, value))
     return frozenset(names)
 
@@ -56,6 +60,7 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
         if is_import_name(value) and not f"{dotted}.".startswith(tuple(f"{key}." for key in _NO_NAMES))
     }
     _check_names(sorted(named), trusted, merged)
+    _check_options(merged, trusted)
     values = dict(_leaves(merged))
     for option in _unpickled(merged.get("task")):
         key = f"task.{option}"
@@ -65,6 +70,26 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
                 f"to run it; if you trust it, name it on the command line: {_word(key, str(values[key]))}",
                 code="untrusted-files",
             )
+
+
+def _check_options(merged: Mapping[str, Any], trusted: frozenset[str]) -> None:
+    """Refuse options of a network that name what its factory would open, where no trusted layer states them."""
+    for side in ("student", "teacher"):
+        section = merged.get(side)
+        network, options = (
+            (section.get("network"), section.get("options")) if isinstance(section, Mapping) else (0, 0)
+        )
+        if not isinstance(network, str) or not isinstance(options, Mapping):
+            continue  # which the schema says
+        for name, value in refused_options(network, options):
+            key = f"{side}.options.{name}"
+            if any(_pair(dotted, leaf) not in trusted for dotted, leaf in _leaves(value, key)):
+                raise UserError(
+                    f"{key} is {json.dumps(value)} in a run folder or a weight file, and what builds {network} may "
+                    f"open or run what it names; if you trust it, name it on the command line: "
+                    f"{_word(key, value if isinstance(value, str) else json.dumps(value))}",
+                    code="untrusted-options",
+                )
 
 
 def check_name(name: object, key: str, trusted: frozenset[str]) -> None:

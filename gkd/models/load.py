@@ -15,6 +15,7 @@ from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.core.user_code import is_import_name
 from gkd.models import EXTRACTORS, build_network
 from gkd.models.cut_check import check_stages
+from gkd.models.foreign_options import refused_options
 from gkd.models.weight_causes import Loading, converted, misfit, two_columns
 from gkd.models.weight_match import Fit, Level, fits, former_place, head_entries
 from gkd.storage.weight_metadata import WeightMetadata
@@ -246,7 +247,7 @@ def options_as_trained(
         section: the config section that errors name.
 
     Raises:
-        UserError: the file states another network or other options.
+        UserError: the file states another network or other options, or ones that only the user may state.
     """
     if metadata.network is None:
         return dict(options)
@@ -270,6 +271,13 @@ def options_as_trained(
         raise UserError(
             f"{path} says that its options hold {min(not_options)!r}, which gkd gives itself.",
             code="option-reserved",
+        )
+    refused = {} if options else dict(refused_options(network, metadata.options))
+    if refused:
+        raise UserError(
+            f"{path} says that its network is built with {json.dumps(refused)}, and what builds it may open or run "
+            f"what that names; if you trust it, state its options yourself: {prefix}options={json.dumps(metadata.options)}.",
+            code="untrusted-options",
         )
     return metadata.options
 

@@ -280,3 +280,31 @@ def test_the_words_of_the_refusal_are_taken_by_the_verb_that_printed_it(
     vouched, before = load(config, words), load("own.yaml")
     assert vouched.identity == before.identity
     assert vouched.experiment.evaluate == before.experiment.evaluate
+
+
+def test_options_that_name_a_file_are_taken_from_the_users_own_config_alone(tmp_path: Path) -> None:
+    """``timm.create_model`` would open it; numbers and words are taken from a run folder too."""
+    content = """
+task: {name: standard}
+data: {name: digits}
+teacher: {network: timm/resnet10t, options: {pretrained_cfg: {file: evil.pth}, drop_rate: 0.1}}
+student: {network: timm/resnet10t, options: {checkpoint_path: evil.pth, global_pool: avg}}
+method: student
+"""
+    (tmp_path / "mine.yaml").write_text(content)
+    assert load(tmp_path / "mine.yaml").experiment.student.options["checkpoint_path"] == "evil.pth"
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(content)
+    (folder / "env.json").write_text("{}")
+    with refused("untrusted-options"):
+        load(folder / "config.yaml")
+    student = "student.options.checkpoint_path=evil.pth"
+    with refused("untrusted-options"):
+        load(folder / "config.yaml", ["teacher=null"])
+    with refused("untrusted-options"):
+        load(folder / "config.yaml", [student])  # the teacher's is not vouched for by it
+    resolved = load(folder / "config.yaml", [student, "teacher=null"])
+    assert resolved.experiment.student.options == {"checkpoint_path": "evil.pth", "global_pool": "avg"}
+    teacher = "teacher.options.pretrained_cfg={file: evil.pth}"
+    assert load(folder / "config.yaml", [student, teacher]).experiment.teacher is not None
