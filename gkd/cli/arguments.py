@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from gkd.commands.choices import FORMATS, RECOGNISERS
+from gkd.commands.choices import ANSWER_FORMATS, FORMATS, RECOGNISERS
 from gkd.config.overrides import is_override
 from gkd.core.text import for_terminal
 from gkd.core.version import VERSION
@@ -65,7 +65,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.overrides = [*arguments.set, *filter(is_override, words)]
         arguments.images = [Path(word) for word in words if not is_override(word)]
         if not arguments.images:
-            parser.error("name an image too: gkd predict RUN IMAGE a.b=c")
+            parser.error("name an image, a folder or a zip too: gkd predict RUN IMAGE a.b=c")
     return arguments
 
 
@@ -84,6 +84,12 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", choices=tuple(WEIGHTS), default="last", help="which of the run's students (last)"
     )
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -129,12 +135,18 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument(
+        "run",
+        metavar="RUN|FILE",
+        type=Path,
+        help="the folder of a finished run, or a weight file that gkd wrote",
+    )
     parser.add_argument(
         "images",
         metavar="IMAGE|a.b=c",
         nargs="+",
-        help="image files, and overrides such as student.network=pkg.module:name; what is a file there is an image",
+        help="image files, folders or zips of them, and overrides such as student.network=pkg.module:name; what is a "
+        "file there is an image",
     )
     parser.add_argument(
         "--support",
@@ -148,6 +160,15 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         help=f"of new classes, on the student's embedding ({RECOGNISERS[0]})",
     )
     _add_weights(parser)
+    parser.add_argument(
+        "--top", metavar="K", type=_at_least_one, default=1, help="the K likeliest classes of each image (1)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=ANSWER_FORMATS,
+        default=ANSWER_FORMATS[0],
+        help=f"of the answers ({ANSWER_FORMATS[0]})",
+    )
     # How predict took its overrides before it took them as every verb does.
     parser.add_argument("--set", metavar="a.b=c", action="append", default=[], help=argparse.SUPPRESS)
 

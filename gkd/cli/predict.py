@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
 from gkd.commands.choices import RECOGNISERS
-from gkd.commands.predict import recognise, recognise_known
+from gkd.commands.predict import Answer, judged_otherwise, recognise, recognise_known
 from gkd.core.errors import UserError
-from gkd.core.text import say, visible
+from gkd.core.text import decoded, for_csv, for_terminal, say, visible
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
-    which = {"weights": arguments.weights, "overrides": arguments.overrides}
+    which = {"weights": arguments.weights, "overrides": arguments.overrides, "top": arguments.top}
     if arguments.support is not None:
         classifier = arguments.classifier or RECOGNISERS[0]
         answers = recognise(
@@ -27,6 +32,46 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         )
     else:
         answers = recognise_known(arguments.run, arguments.images, **which)
-    for answer in answers:
-        say(console, f"{visible(str(answer.image))}: {visible(answer.name)} ({answer.confidence:.1%})")
+        note = judged_otherwise(arguments.run)
+        if note is not None:
+            print(for_terminal(f"gkd: note: {note}", sys.stderr.encoding), file=sys.stderr)
+    say(console, _FORMS[arguments.format](answers), end="")
     return 0
+
+
+def _as_text(answers: Sequence[Answer]) -> str:
+    """A line an image: its path, and each class with its confidence."""
+    lines = []
+    for answer in answers:
+        guesses = ", ".join(f"{visible(guess.name)} ({guess.confidence:.1%})" for guess in answer.guesses)
+        lines.append(f"{visible(str(answer.image))}: {guesses}\n")
+    return "".join(lines)
+
+
+def _as_csv(answers: Sequence[Answer]) -> str:
+    """A row an image and class, the likeliest first."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["image", "rank", "class", "confidence"])
+    for answer in answers:
+        for rank, guess in enumerate(answer.guesses, start=1):
+            cells = decoded(str(answer.image)), rank, guess.name, f"{guess.confidence:.6f}"
+            writer.writerow(map(for_csv, cells))
+    return out.getvalue()
+
+
+def _as_json(answers: Sequence[Answer]) -> str:
+    """A list with an object an image."""
+    content = [
+        {
+            "image": decoded(str(answer.image)),
+            "classes": [
+                {"class": guess.name, "confidence": round(guess.confidence, 6)} for guess in answer.guesses
+            ],
+        }
+        for answer in answers
+    ]
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+_FORMS: dict[str, Callable[[Sequence[Answer]], str]] = {"text": _as_text, "csv": _as_csv, "json": _as_json}

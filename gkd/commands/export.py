@@ -80,7 +80,9 @@ class Pixels(nn.Module):
         return logits
 
 
-def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) -> Student:
+def load_student(
+    run: Path, which: str = "last", overrides: Sequence[str] = (), *, verb: str = "gkd export"
+) -> Student:
     """Load the student of a run folder, or of a weight file with gkd's metadata.
 
     Args:
@@ -89,6 +91,7 @@ def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) 
         overrides: ``student.network=pkg.module:name``, without which no module is imported on the file's word
             alone; ``data.image_size=N`` and ``data.fit=stretch`` (or ``crop``) for a file that does not say how large
             its images are, and how photographs become so.
+        verb: who asks, for the errors.
 
     Raises:
         UserError: no such run or file, a file without metadata, or a network that cannot be built or fed.
@@ -96,10 +99,10 @@ def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) 
     path = run / WEIGHTS[which] if run.is_dir() else run
     if run.is_dir() and not path.is_file():
         raise UserError(
-            f"{run} holds no {path.name}; gkd export takes the folder of a finished run, or a weight file.",
+            f"{run} holds no {path.name}; {verb} takes the folder of a finished run, or a weight file.",
             code="weights-missing",
         )
-    stated = _stated(overrides)
+    stated = _stated(overrides, verb)
     header = read_header(path)
     metadata = WeightMetadata.from_header(header, path)
     size = stated.get("data.image_size")
@@ -111,7 +114,7 @@ def load_student(run: Path, which: str = "last", overrides: Sequence[str] = ()) 
             f"{path} does not say how large its images are; add data.image_size=32, or what it is.",
             code="image-size-missing",
         )
-    complete = metadata.complete(path, "gkd export takes a run folder, or a weight file of gkd's")
+    complete = metadata.complete(path, f"{verb} takes a run folder, or a weight file of gkd's")
     name = complete.network
     check_name(name, "student.network", named_in([stated]))
     if stated.get("student.network", name) != name:
@@ -157,14 +160,14 @@ def _preprocessing(metadata: WeightMetadata, run: Path, path: Path, fit: str | N
     return replace(found, fit=cast(Fit, fit))
 
 
-def _stated(overrides: Sequence[str]) -> dict[str, str]:
+def _stated(overrides: Sequence[str], verb: str) -> dict[str, str]:
     """Parse the overrides: key -> value; refuses every key that is not in ``_OVERRIDES``."""
     override_layers(overrides)  # refuses what is not of the form a.b=c
     stated = dict(override.split("=", 1) for override in overrides)
     for key in stated:
         if key not in _OVERRIDES:
             raise UserError(
-                unknown("override of gkd export", key, _OVERRIDES), code="unknown-override-of-gkd-export"
+                unknown(f"override of {verb}", key, _OVERRIDES), code="unknown-override-of-gkd-export"
             )
     size = stated.get("data.image_size", "1")
     if not size.isdecimal() or size == "0":

@@ -1,22 +1,24 @@
-"""Classify single images by a finished run's student: among its classes, or new ones of which a folder has a few."""
+"""Classify images by a student: among its classes, or new ones of which a folder has a few."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkd.commands.choices import RECOGNISERS
 from gkd.commands.evaluate import final_answers, final_problem
+from gkd.commands.export import load_student
+from gkd.commands.query_images import parts, pixels_of, query_images
 from gkd.config.load import load
-from gkd.config.schema import Experiment, Student
+from gkd.config.schema import Run
 from gkd.core.class_means import class_means
 from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelSpace
@@ -26,8 +28,8 @@ from gkd.data.image_files import Form, decode, is_image, open_source, tree_of
 from gkd.experiment.networks import load_network
 from gkd.experiment.run_folder import finished
 from gkd.few_shot.classifiers import cosine_mean, nearest_mean
+from gkd.storage.preprocessing import HEAD
 from gkd.storage.run_files import WEIGHTS
-from gkd.storage.run_results import RunSummary
 from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
 from gkd.training.device import choose_device, choose_dtype, use_threads
 from gkd.training.predictions import predict
@@ -37,18 +39,39 @@ _SCALE = 10.0  # of cosines, where Meta-Baseline (Chen et al., ICCV 2021) starts
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The class that an image is taken for.
+class Guess:
+    """A class that an image may be of.
 
     Attributes:
-        image: its path.
         name: the class.
         confidence: in [0, 1]: the softmax over the classifier's scores, at ``name``.
     """
 
-    image: Path
     name: str
     confidence: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The classes that an image is taken for.
+
+    Attributes:
+        image: its path.
+        guesses: one or more, the likeliest first.
+    """
+
+    image: Path
+    guesses: tuple[Guess, ...]
+
+    @property
+    def name(self) -> str:
+        """The likeliest class."""
+        return self.guesses[0].name
+
+    @property
+    def confidence(self) -> float:
+        """That of the likeliest class."""
+        return self.guesses[0].confidence
 
 
 def recognise(
@@ -59,30 +82,40 @@ def recognise(
     classifier: str = "cosine",
     weights: Literal["last", "best"] = "last",
     overrides: Sequence[str] = (),
+    top: int = 1,
 ) -> list[Answer]:
     """Classify images among the classes of a support folder, by a run's student.
 
     Args:
-        run: the folder of a finished run of any task.
+        run: the folder of a finished run of any task, or a weight file that gkd wrote.
         support: a directory or zip of ``CLASS/FILE``, with two classes or more, not necessarily as many files in each.
-        images: files.
+        images: files, and folders or zips, of which every image file is taken.
         classifier: ``cosine`` to the class means (its confidence is a softmax of ten times the cosines),
             ``nearest-mean`` (a softmax of squared distances, close to 0 or 1) or ``logistic`` (regression of unit
             embeddings, C = 1, which few images leave undecided).
         weights: the student of the last epoch, or of that which validation chose.
         overrides: ``a.b=c`` over the run's config, such as a network of your own that you trust.
+        top: how many classes an answer holds, the likeliest ones.
 
     Raises:
         UserError: no finished run, fewer than two classes, an empty class, a file that is no image.
     """
     if classifier not in RECOGNISERS:
         raise UserError(unknown("classifier", classifier, RECOGNISERS), code="unknown-classifier")
-    _summary_of(run)
+    asked = query_images(images)
     student = _student_of(run, weights, overrides)
     examples = _support_images(support, student.form)
-    (_, support_rows), (_, query_rows) = student.outputs(examples, _query_images(images, student.form))
-    chances = _probabilities(support_rows, examples.labels, query_rows, classifier)
-    return _answered(images, chances, examples.space.names)
+    _, support_rows = student.outputs(examples)
+
+    def chances(queries: ImageSet) -> Tensor:
+        _, query_rows = student.outputs(queries)
+        return _probabilities(support_rows, examples.labels, query_rows, classifier)
+
+    return [
+        answer
+        for names, queries in parts(asked, student.form)
+        for answer in _answered(names, chances(queries), examples.space.names, top)
+    ]
 
 
 def recognise_known(
@@ -91,91 +124,162 @@ def recognise_known(
     *,
     weights: Literal["last", "best"] = "last",
     overrides: Sequence[str] = (),
+    top: int = 1,
 ) -> list[Answer]:
     """Classify images among the classes that a run's student was trained on, as the run itself was judged.
 
     The classifier is the head (its confidence is the softmax), or the nearest class mean, of exemplars in an
-    incremental run, which needs the run's images (its confidence is a softmax of ten times the cosines).
+    incremental run, which needs the run's images (its confidence is a softmax of ten times the cosines). Of a weight
+    file it is always the head (`judged_otherwise`).
 
     Args:
-        run, images, weights, overrides: as for ``recognise``.
+        run, images, weights, overrides, top: as for ``recognise``.
 
     Raises:
         UserError: no finished run, a file that is no image, or images of the run that have changed.
     """
-    summary = _summary_of(run)
+    asked = query_images(images)
     student = _student_of(run, weights, overrides)
-    queries, classes = _query_images(images, student.form), student.metadata.classes
-    if summary.judged_by == "head":
-        ((logits, _),) = student.outputs(queries)
-        return _answered(images, logits.softmax(1), classes)
+    chances = (
+        _by_means(run, student, overrides)
+        if run.is_dir() and student.judged_by != HEAD
+        else _by_head(student)
+    )
+    return [
+        answer
+        for names, queries in parts(asked, student.form)
+        for answer in _answered(names, chances(queries), student.metadata.classes, top)
+    ]
+
+
+def judged_otherwise(path: Path) -> str | None:
+    """A sentence where a weight file's run was judged by another classifier than the file's head; else None."""
+    preprocessing = WeightMetadata.read(path).preprocessing if path.is_file() else None
+    if preprocessing is None or preprocessing.answers == HEAD:
+        return None
+    return (
+        f"The run of {path} was judged by the {preprocessing.answers}, and a weight file answers by its head, which "
+        "answers otherwise; give the run's folder to have it answer as it was judged."
+    )
+
+
+def _by_head(student: _Student) -> Callable[[ImageSet], Tensor]:
+    return lambda queries: student.outputs(queries)[0].softmax(1)
+
+
+def _by_means(run: Path, student: _Student, overrides: Sequence[str]) -> Callable[[ImageSet], Tensor]:
+    """Chances by the class means of a run's own images."""
     prepared, method = final_problem(run, overrides)
-    problem = replace(prepared.problem, student=replace(prepared.problem.student, test=queries))
-    network = load_network(student.section, student.path, queries).network.to(prepared.settings.device)
-    scores = final_answers(network, problem, method, prepared.settings)
-    return _answered(images, (_SCALE * scores).softmax(1), classes)
+    network = student.network.to(prepared.settings.device)
 
+    def chances(queries: ImageSet) -> Tensor:
+        problem = replace(prepared.problem, student=replace(prepared.problem.student, test=queries))
+        return (_SCALE * final_answers(network, problem, method, prepared.settings)).softmax(1)
 
-def _summary_of(run: Path) -> RunSummary:
-    """The summary of a finished run; a UserError where it is none."""
-    summary = finished(run)
-    if summary is None:
-        raise UserError(
-            f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json.",
-            code="not-a-finished-run",
-        )
-    return summary
+    return chances
 
 
 @dataclass(frozen=True)
 class _Student:
-    """A finished run's student, from its folder alone.
+    """A student, from its run's folder or its weight file alone.
 
     Attributes:
-        path: the weight file.
-        experiment: the run's.
+        load: makes its network.
+        run: the run section, for the device.
         metadata: the file's.
         form: how images are decoded for it.
+        judged_by: the classifier by which its run was judged.
     """
 
-    path: Path
-    experiment: Experiment
+    load: Callable[[], nn.Module]
+    run: Run
     metadata: CompleteMetadata
     form: Form
+    judged_by: str
 
-    @property
-    def section(self) -> Student:
-        """The section that builds the network."""
-        return self.experiment.student
+    @cached_property
+    def settings(self) -> Settings:
+        return _settings(self.run, self.metadata.mean, self.metadata.std)
 
-    def outputs(self, *image_sets: ImageSet) -> list[tuple[Tensor, Tensor]]:
-        """Logits and embedding of each set of images."""
-        settings = _settings(self.experiment, self.metadata.mean, self.metadata.std)
-        network = load_network(self.section, self.path, image_sets[0]).network.to(settings.device)
-        return [predict(network, images, settings) for images in image_sets]
+    @cached_property
+    def network(self) -> nn.Module:
+        return self.load().to(self.settings.device)
+
+    def outputs(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        """Logits and embedding of images."""
+        return predict(self.network, images, self.settings)
 
 
 def _student_of(run: Path, weights: Literal["last", "best"], overrides: Sequence[str]) -> _Student:
+    """The student of a finished run's folder, or of a weight file; a UserError where it is neither."""
+    return _student_of_file(run, overrides) if run.is_file() else _student_of_run(run, weights, overrides)
+
+
+def _student_of_run(run: Path, weights: Literal["last", "best"], overrides: Sequence[str]) -> _Student:
+    summary = finished(run)
+    if summary is None:
+        raise UserError(
+            f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json, or a weight file.",
+            code="not-a-finished-run",
+        )
     path = run / WEIGHTS[weights]
     experiment = load(run / "config.yaml", overrides, from_run=True).experiment
     metadata = WeightMetadata.read(path).complete(path)
     channels, height, _ = metadata.image_shape
-    return _Student(path, experiment, metadata, Form(channels, height, experiment.data.fit))
+    form = Form(channels, height, experiment.data.fit)
+    pixels = torch.zeros(1, *metadata.image_shape, dtype=torch.uint8)
+    blank = ImageSet(
+        pixels, torch.zeros(1, dtype=torch.int64), LabelSpace(["query"])
+    )  # of the shape to build for
+    return _Student(
+        lambda: load_network(experiment.student, path, blank).network,
+        experiment.run,
+        metadata,
+        form,
+        summary.judged_by,
+    )
 
 
-def _answered(images: Sequence[Path], chances: Tensor, classes: Sequence[str]) -> list[Answer]:
-    """The likeliest class of each image."""
-    confidences, columns = chances.max(1)
-    names = [classes[column] for column in columns.tolist()]
+def _student_of_file(path: Path, overrides: Sequence[str]) -> _Student:
+    found = load_student(path, overrides=overrides, verb="gkd predict")
+    if found.preprocessing.fit is None:
+        raise UserError(
+            f"{path} does not say how photographs of other sizes become its input; add data.fit=stretch, or crop.",
+            code="fit-missing",
+        )
+    channels, height, _ = found.metadata.image_shape
+    form = Form(channels, height, found.preprocessing.fit)
+    return _Student(lambda: found.network, Run(), found.metadata, form, found.preprocessing.answers)
+
+
+def _answered(images: Sequence[Path], chances: Tensor, classes: Sequence[str], top: int) -> list[Answer]:
+    """The likeliest classes of each image, from ``[N, C]``.
+
+    Raises:
+        UserError: chances that are no numbers.
+    """
+    if not torch.isfinite(chances).all():
+        row = int((~torch.isfinite(chances)).any(1).nonzero()[0, 0])
+        raise UserError(
+            f"The student's answer to {images[row]} is no number; its weights or its statistics hold infinite values. "
+            "Train it again, or give other weights.",
+            code="answer-not-finite",
+        )
+    confidences, columns = chances.sort(dim=1, descending=True, stable=True)
     return [
-        Answer(path, name, confidence)
-        for path, name, confidence in zip(images, names, confidences.tolist(), strict=True)
+        Answer(
+            image,
+            tuple(Guess(classes[column], value) for column, value in zip(of_image, values, strict=True)),
+        )
+        for image, of_image, values in zip(
+            images, columns[:, :top].tolist(), confidences[:, :top].tolist(), strict=True
+        )
     ]
 
 
-def _settings(experiment: Experiment, mean: tuple[float, ...], std: tuple[float, ...]) -> Settings:
-    use_threads(experiment.run.threads)
-    device = choose_device(experiment.run.device)
+def _settings(run: Run, mean: tuple[float, ...], std: tuple[float, ...]) -> Settings:
+    use_threads(run.threads)
+    device = choose_device(run.device)
     return Settings(
         seed=0, batch_size=1, augment="none", mean=mean, std=std, device=device,
         dtype=choose_dtype("float32", device),
@@ -202,28 +306,11 @@ def _support_images(root: Path, form: Form) -> ImageSet:
                 code="class-without-images" if empty else "too-few-classes",
             )
         rows = [(column, path) for column, name in enumerate(sorted(files)) for path in sorted(files[name])]
-        pixels = [_pixels(decode(source, path, form)) for _, path in rows]
+        pixels = [pixels_of(decode(source, path, form)) for _, path in rows]
     labels = torch.tensor([column for column, _ in rows])
     return ImageSet(
         torch.stack(pixels), labels, LabelSpace([decoded(name) for name in sorted(files)]), name=str(root)
     )
-
-
-def _query_images(paths: Sequence[Path], form: Form) -> ImageSet:
-    """Image files as one set; its labels are placeholders."""
-    pixels = []
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"The image {path} does not exist; name image files.", code="image-missing")
-        with closing(open_source(path.parent)) as source:
-            pixels.append(_pixels(decode(source, path.name, form)))
-    labels = torch.zeros(len(pixels), dtype=torch.int64)
-    return ImageSet(torch.stack(pixels), labels, LabelSpace(["query"]))
-
-
-def _pixels(image: np.ndarray) -> Tensor:
-    pixels = torch.from_numpy(image.copy())  # a decoder's own memory may be read-only
-    return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
 
 
 def _probabilities(support: Tensor, labels: Tensor, queries: Tensor, classifier: str) -> Tensor:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +19,16 @@ from torch.nn import functional as F
 from gkd.commands.choices import RECOGNISERS
 from gkd.commands.predict import recognise, recognise_known
 from gkd.config.load import load
+from gkd.core.errors import UserError
+from gkd.core.text import for_csv
 from gkd.data import load_images
 from gkd.experiment.prepare import prepare
 from gkd.storage.run_files import CORRECT, unpack
 from gkd.storage.weight_metadata import WeightMetadata
-from gkd.storage.weights import load_weights, read_weights
+from gkd.storage.weights import load_weights, read_weights, save_weights
 from gkd.training.predictions import predict
 from tests.cli_helpers import gkd
+from tests.refusals import refused
 
 EPISODES = "{ways: 3, shots: 1, queries: 3, per_epoch: 3}"
 COUNTS = {6: 3, 7: 5, 9: 2}  # digits that the student has never seen: support images of each
@@ -110,7 +117,7 @@ def test_bad_input_is_one_sentence(run: Path, support: Path, tmp_path: Path, cap
         ((str(run), "--support", str(tmp_path / "one"), image), "holds 1 class folders"),
         ((str(run), "--support", str(tmp_path / "none"), image), "There is no file or folder"),
         ((str(tmp_path), "--support", str(support), image), "is no folder of a finished run"),
-        ((str(run), "--support", str(support), str(tmp_path / "none.png")), "does not exist"),
+        ((str(run), "--support", str(support), str(tmp_path / "none.png")), "There is no image or folder"),
         ((str(run), "--support", str(support), str(tmp_path / "text.png")), "cannot be decoded"),
     ]
     for words, sentence in cases:
@@ -164,3 +171,121 @@ def test_among_its_own_classes_a_run_answers_as_it_was_judged(
     assert "--classifier cosine is for new classes; add --support" in capsys.readouterr().err
     assert gkd("predict", str(path.parent.parent), str(images[0])) == 2
     assert "is no folder of a finished run" in capsys.readouterr().err
+
+
+def test_a_folder_a_zip_and_the_files_have_the_same_answers_and_so_has_the_weight_file(
+    run: Path, tmp_path: Path
+) -> None:
+    """Of a run that is judged by its head: the file answers as the run does."""
+    files = [
+        draw(tmp_path / "photos" / name, digit, 30)
+        for digit, name in enumerate(("a.png", "b/c.png", "d.png"))
+    ]
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for file in files:
+            archive.write(file, file.relative_to(tmp_path / "photos"))
+    answers = recognise_known(run, files, top=3)
+    assert [answer.image for answer in answers] == files
+    for asked in ([tmp_path / "photos"], [files[0], tmp_path / "photos" / "b", files[2]]):
+        assert recognise_known(run, asked, top=3) == answers
+    zipped = recognise_known(run, [tmp_path / "photos.zip"], top=3)
+    assert [answer.guesses for answer in zipped] == [answer.guesses for answer in answers]
+    assert zipped[1].image == tmp_path / "photos.zip" / "b" / "c.png"
+    best, copy = run / "student-best.safetensors", tmp_path / "mine.safetensors"
+    copy.write_bytes(best.read_bytes())
+    for ours, theirs in zip(
+        recognise_known(copy, files, top=5), recognise_known(run, files, weights="best", top=5), strict=True
+    ):
+        assert [guess.name for guess in ours.guesses] == [guess.name for guess in theirs.guesses]
+        assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-5)
+
+
+def test_the_top_classes_are_the_likeliest_in_order(run: Path, support: Path, tmp_path: Path) -> None:
+    image = draw(tmp_path / "seven.png", 7, 40)
+    for ask in (recognise_known, partial(recognise, support=support)):
+        (answer,) = ask(run, images=[image], top=100)  # more than there are: all
+        values = [guess.confidence for guess in answer.guesses]
+        assert (
+            len({guess.name for guess in answer.guesses})
+            == len(values)
+            == (5 if ask is recognise_known else 3)
+        )
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1, abs=1e-5)
+        (two,) = ask(run, images=[image], top=2)
+        assert two.guesses == answer.guesses[:2]
+        assert (two.name, two.confidence) == (answer.guesses[0].name, values[0])
+
+
+def strictly(text: str) -> Any:
+    """JSON as the standard has it: no NaN."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_csv_and_json_hold_the_same_answers_whatever_the_names_are(
+    run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    nasty = [draw(tmp_path / name, 3, 30) for name in ('a,"b".png', "[red]:smile:.png", "line\nbreak.png")]
+    answers = recognise_known(run, nasty, top=2)
+    call = ("predict", str(run), *map(str, nasty), "--top", "2", "--format")
+    assert gkd(*call, "json") == 0
+    found = strictly(capsys.readouterr().out)
+    assert [each["image"] for each in found] == [str(path) for path in nasty]
+    for each, answer in zip(found, answers, strict=True):
+        assert [guess["class"] for guess in each["classes"]] == [guess.name for guess in answer.guesses]
+        assert each["classes"][0]["confidence"] == pytest.approx(answer.confidence, abs=1e-5)
+    assert gkd(*call, "csv") == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["rank"] for row in rows] == ["1", "2"] * 3
+    assert [row["class"] for row in rows] == [guess.name for answer in answers for guess in answer.guesses]
+    assert float(rows[0]["confidence"]) == pytest.approx(answers[0].confidence, abs=1e-5)
+    assert [row["image"] for row in rows[::2]] == [str(for_csv(str(path))) for path in nasty]
+    assert rows[0]["image"] == str(nasty[0])
+    assert gkd(*call, "text") == 0
+    first, second = answers[0].guesses
+    line = capsys.readouterr().out.splitlines()[0]
+    assert (
+        line == f"{nasty[0]}: {first.name} ({first.confidence:.1%}), {second.name} ({second.confidence:.1%})"
+    )
+
+
+def test_a_weight_file_of_a_run_that_was_judged_otherwise_says_so(
+    run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    image = str(draw(tmp_path / "seven.png", 3, 40))
+    tensors, header = read_weights(run / "student.safetensors")
+    assert gkd("predict", str(run / "student.safetensors"), image) == 0
+    assert "note" not in capsys.readouterr().err
+    header["preprocessing"] = header["preprocessing"].replace(
+        '"answers": "head"', '"answers": "nearest class mean"'
+    )
+    save_weights(tmp_path / "means.safetensors", tensors, header)
+    assert gkd("predict", str(tmp_path / "means.safetensors"), image, "--format", "json") == 0
+    said = capsys.readouterr()
+    assert "was judged by the nearest class mean" in said.err
+    assert len(strictly(said.out)) == 1
+    del header["preprocessing"]
+    save_weights(tmp_path / "old.safetensors", tensors, header)
+    with refused("fit-missing"):
+        recognise_known(tmp_path / "old.safetensors", [Path(image)])
+    assert gkd("predict", str(tmp_path / "old.safetensors"), image, "data.fit=stretch") == 0
+
+
+def test_an_answer_that_is_no_number_is_refused(run: Path, tmp_path: Path) -> None:
+    tensors, header = read_weights(run / "student.safetensors")
+    bias = next(name for name in tensors if name.endswith("bias"))
+    tensors[bias][:] = float("nan")
+    save_weights(tmp_path / "nan.safetensors", tensors, header)
+    with pytest.raises(UserError):
+        recognise_known(tmp_path / "nan.safetensors", [draw(tmp_path / "seven.png", 3, 40)])
+
+
+def test_top_is_a_number_of_one_or_more(capsys: Any) -> None:
+    for text in ("0", "-1", "two", "1.5", "9" * 5000):
+        assert gkd("predict", "runs/a", "a.png", f"--top={text}") == 2
+        assert "is no number of 1 or more" in capsys.readouterr().err
