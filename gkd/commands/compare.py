@@ -21,7 +21,7 @@ from gkd.core.errors import UserError, unknown
 from gkd.core.text import say
 from gkd.experiment.environment import command
 from gkd.experiment.prepare import prepare
-from gkd.experiment.run_folder import config_folder, finished, run_folder, slug
+from gkd.experiment.run_folder import Busy, check_free, config_folder, finished, run_folder, slug
 from gkd.experiment.sides import sides_of
 from gkd.incremental.matrix_file import read_matrices
 from gkd.methods.method import refusal
@@ -231,40 +231,70 @@ def _check_steps(to_run: Sequence[Place], caches: Caches) -> None:
 
 
 def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Solved:
-    """Run what is missing of a grid, or with ``finished_only`` read what is there and run nothing."""
+    """Run what is missing of a grid, or with ``finished_only`` read what is there and run nothing.
+
+    Cells at which another process is at work come last; where no other is left, they are waited for.
+    """
     grid = list(cells(resolved))
     where, caches = places(resolved, grid), Caches()  # one for all cells
     solved = Solved(table=where.table)
-    absent: dict[Path, AbsentCell] = {}
     if not finished_only:
         _check_steps([cell for cell in grid if not where.cell(cell.file_name).is_file()], caches)
-    for number, cell in enumerate(grid, start=1):
-        path, denied = where.cell(cell.file_name), where.cell(cell.absent_name)
-        if path.is_file():
-            there = read_record(path, Cell)
-            if not finished_only and _can_add_metrics(there, cell):
-                there, _ = _run_cell(cell, console, f"[{number}/{len(grid)}]", caches)
-                write_record(path, there)
-            solved.cells.append(there)
-        elif denied.is_file():
-            absent[denied] = read_record(denied, AbsentCell)
-        elif finished_only:
-            solved.missing += 1
-        elif (refused := cell.absent(caches)) is not None:
-            write_record(denied, refused)
-            absent[denied] = refused
-        else:
-            finished_cell, fresh = _run_cell(cell, console, f"[{number}/{len(grid)}]", caches)
-            write_record(path, finished_cell)
-            solved.cells.append(finished_cell)
+    settled: dict[int, Cell | AbsentCell | None] = {}
+    wait = False
+    while len(settled) < len(grid):
+        left = [number for number in range(len(grid)) if number not in settled]
+        for number in left:
+            counted = f"[{number + 1}/{len(grid)}]"
+            try:
+                if finished_only:
+                    settled[number], fresh = _settled(grid[number], where), False
+                else:
+                    settled[number], fresh = _settle(grid[number], where, console, counted, caches, wait=wait)
+            except Busy:  # another process is at this cell: the others first
+                continue
             solved.trained += fresh
+            wait = False
+        wait = all(number not in settled for number in left)
+    results = [settled[number] for number in range(len(grid))]
+    solved.cells = [result for result in results if isinstance(result, Cell)]
+    solved.missing = results.count(None)
     if finished_only and not solved.cells:
         raise UserError(
             f"There is no finished cell of this grid in {where.table}; run gkd compare without --finished.",
             code="no-finished-cells",
         )
-    solved.absent = list(absent.values())
+    denied = {cell.absent_name: result for cell, result in zip(grid, results, strict=True)}
+    solved.absent = [result for result in denied.values() if isinstance(result, AbsentCell)]
     return solved
+
+
+def _settled(cell: Place, where: Places) -> Cell | AbsentCell | None:
+    """The cell as it stands on disk; None where it is not finished."""
+    path, denied = where.cell(cell.file_name), where.cell(cell.absent_name)
+    if path.is_file():
+        return read_record(path, Cell)
+    return read_record(denied, AbsentCell) if denied.is_file() else None
+
+
+def _settle(
+    cell: Place, where: Places, console: Console, counted: str, caches: Caches, *, wait: bool
+) -> tuple[Cell | AbsentCell, bool]:
+    """The cell from disk, or run and written there; and whether it was trained now.
+
+    Raises:
+        Busy: another process is at its run, and ``wait`` is False.
+    """
+    there = _settled(cell, where)
+    if isinstance(there, AbsentCell) or (there is not None and not _can_add_metrics(there, cell)):
+        return there, False
+    refused = cell.absent(caches) if there is None else None
+    if refused is not None:
+        write_record(where.cell(cell.absent_name), refused)
+        return refused, False
+    finished_cell, fresh = _run_cell(cell, console, counted, caches, wait=wait)
+    write_record(where.cell(cell.file_name), finished_cell)
+    return finished_cell, fresh and there is None
 
 
 def _can_add_metrics(there: Cell, cell: Place) -> bool:
@@ -273,13 +303,17 @@ def _can_add_metrics(there: Cell, cell: Place) -> bool:
     return bool(lacking) and finished(run_folder(cell.resolved)) is not None
 
 
-def _run_cell(cell: Place, console: Console, counted: str, caches: Caches) -> tuple[Cell, bool]:
+def _run_cell(
+    cell: Place, console: Console, counted: str, caches: Caches, *, wait: bool = False
+) -> tuple[Cell, bool]:
     """Run a cell, or read its finished run; the cell, and whether it was trained now."""
+    folder = run_folder(cell.resolved)
+    if not wait:
+        check_free(folder)
     if not console.is_terminal:
         name = cell.file_name.removesuffix(".json")
         say(console, f"{counted} {name}")
-    summary, fresh = run(cell.resolved, console, caches=caches)
-    folder = run_folder(cell.resolved)
+    summary, fresh = run(cell.resolved, console, wait=wait, caches=caches)
     finished_cell = cell_of(
         summary,
         label=cell.label,

@@ -20,7 +20,7 @@ from gkd.core.text import say
 from gkd.experiment.fit import Outcome
 from gkd.experiment.judge import check_expected
 from gkd.experiment.prepare import prepare
-from gkd.experiment.run_folder import finished, run_folder
+from gkd.experiment.run_folder import check_free, finished, run_folder
 from gkd.experiment.solve import Job, solve_problem
 from gkd.models.load import load_network
 from gkd.report.incremental_table import CURVES_PLOT, plot_run
@@ -48,6 +48,7 @@ def run(
 
     Raises:
         UserError: bad input, a full disk, a changed machine.
+        Busy: another process is at the run, and ``wait`` is False.
         Interrupted: a signal asked to stop; everything is saved.
     """
     folder = run_folder(resolved)
@@ -60,6 +61,8 @@ def run(
             check_expected(experiment.teacher, accuracy, statement)
         _plot(folder, console)
         return add_metrics(done, folder, resolved), False
+    if not wait:
+        check_free(folder)  # before the images and the teacher are read for nothing
     threads = use_threads(experiment.run.threads)
     torch.use_deterministic_algorithms(experiment.run.deterministic)
     prepared = prepare(resolved, caches=caches)

@@ -95,6 +95,17 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
     write_json(path, env)
 
 
+class Busy(UserError):
+    """Another process is at work in a run's folder."""
+
+
+def check_free(folder: Path) -> None:
+    """Raise Busy where another process has locked the run's folder; makes nothing there."""
+    if (folder / ".lock").is_file():
+        with locked(folder, None):
+            pass
+
+
 @contextmanager
 def locked(folder: Path, waiting: Console | None) -> Iterator[None]:
     """Lock the run folder, and clear what killed writers left there.
@@ -102,7 +113,8 @@ def locked(folder: Path, waiting: Console | None) -> Iterator[None]:
     Where another process has it, refuse, or wait and print so on the console.
 
     Raises:
-        UserError: a folder that cannot be made or holds a link where gkd writes, or another process at work in it.
+        UserError: a folder that cannot be made or holds a link where gkd writes.
+        Busy: another process is at work in it.
     """
     for name in ("checkpoints", STEPS, PROBLEMS):
         if (folder / name).is_symlink():  # checkpoints are removed there, too
@@ -120,7 +132,7 @@ def locked(folder: Path, waiting: Console | None) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             if waiting is None:
-                raise UserError(
+                raise Busy(
                     f"Another process is working in {folder}; wait for it.", code="run-folder-busy"
                 ) from None
             say(waiting, f"waiting for the process that works in {folder}")

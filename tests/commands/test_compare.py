@@ -1,14 +1,18 @@
 """Grids: killed and repeated they give the same table; another method runs only what is missing."""
 
+import io
 import json
 import shutil
 import signal
 import time
+from contextlib import ExitStack
 
 import pytest
+from rich.console import Console
 
-from gkd.commands.compare import cells
+from gkd.commands.compare import cells, solve
 from gkd.config.load import load
+from gkd.experiment.run_folder import locked, run_folder
 from tests.cli_helpers import FAST, gkd, start
 
 GRID = (
@@ -85,6 +89,37 @@ def test_finished_reads_what_is_there_and_runs_nothing(whole, tmp_path, monkeypa
     assert gkd(*GRID, METHODS, "--finished") == 0
     assert "5 cells, nothing was trained, 7 missing" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_cell_at_which_another_process_is_at_work_comes_last_and_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = (
+        "compare.methods=[student]",
+        "compare.seeds=[0, 1]",
+        "compare.axes={task.shift: [0]}",
+        "run.epochs=2",
+        "run.threads=1",
+        "data.per_class=4",
+    )
+    resolved = load("quickstart", words)
+    first, second = [run_folder(cell.resolved) for cell in cells(resolved)]
+    other = ExitStack()  # holds the first cell as another process does
+    other.enter_context(locked(first, None))
+    printed = []
+
+    class Printed(io.StringIO):
+        def write(self, text):
+            printed.append(text)
+            if "waiting for the process" in text:
+                assert (second / "summary.json").is_file()  # the free cell was taken first
+                other.close()
+            return len(text)
+
+    solved = solve(resolved, Console(file=Printed(), width=200))
+    assert [cell.seed for cell in solved.cells] == [0, 1]
+    assert solved.trained == 2
+    assert "".join(printed).count("waiting for the process") == 1
+    assert (first / "summary.json").is_file()
 
 
 STATED = """
