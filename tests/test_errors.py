@@ -99,7 +99,12 @@ def test_what_bad_input_is_told(what: str) -> None:
 def codes(node: ast.AST) -> Iterator[ast.expr | None]:
     """The code of every ``UserError(...)`` in a tree; None where it has none."""
     for call in ast.walk(node):
-        if isinstance(call, ast.Call) and ast.unparse(call.func) in ("UserError", "Busy", "Diverged"):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in (
+            "UserError",
+            "Busy",
+            "Damaged",
+            "Diverged",
+        ):
             stated = [keyword.value for keyword in call.keywords if keyword.arg == "code"]
             yield stated[0] if stated else None
 

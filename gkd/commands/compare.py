@@ -30,9 +30,11 @@ from gkd.report.markdown import Row
 from gkd.report.run_plots import can_plot
 from gkd.report.table_files import write_table
 from gkd.report.tables import PLOTS, TABLES, TableOptions, kind_of_cells, validation_table
+from gkd.storage.json_files import Damaged
 from gkd.storage.judged import Correctness, EpisodeAnswers, Judged
+from gkd.storage.manifest import files_of
 from gkd.storage.records import read_record, write_record
-from gkd.storage.run_files import CORRECT, EPISODES, MATRIX, WEIGHTS
+from gkd.storage.run_files import CORRECT, EPISODES, MATRIX, SUMMARY, WEIGHTS
 from gkd.storage.run_results import AbsentCell, Cell, cell_of
 from gkd.training.caches import Caches
 
@@ -259,6 +261,7 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     results = [settled[number] for number in range(len(grid))]
     solved.cells = [result for result in results if isinstance(result, Cell)]
     solved.missing = results.count(None)
+    _say_without_manifest([where.cell(cell.file_name) for cell in grid], console)
     if finished_only and not solved.cells:
         raise UserError(
             f"There is no finished cell of this grid in {where.table}; run gkd compare without --finished.",
@@ -285,7 +288,13 @@ def _settle(
     Raises:
         Busy: another process is at its run, and ``wait`` is False.
     """
-    there = _settled(cell, where)
+    try:
+        there = _settled(cell, where)
+    except Damaged as error:
+        if not (run_folder(cell.resolved) / SUMMARY).is_file():
+            raise
+        say(console, f"note      the cell is made anew of its run, for {error.fact}")
+        there = None
     if isinstance(there, AbsentCell) or (there is not None and not _can_add_metrics(there, cell)):
         return there, False
     refused = cell.absent(caches) if there is None else None
@@ -295,6 +304,17 @@ def _settle(
     finished_cell, fresh = _run_cell(cell, console, counted, caches, wait=wait)
     write_record(where.cell(cell.file_name), finished_cell)
     return finished_cell, fresh and there is None
+
+
+def _say_without_manifest(paths: Sequence[Path], console: Console) -> None:
+    """Print a note on the cells that an earlier gkd wrote."""
+    number = sum(path.is_file() and files_of(path) is None for path in paths)
+    if number:
+        of_grid = f"{number} of {len(paths)} cells"
+        say(
+            console,
+            f"note      {of_grid} are from an earlier gkd, without checksums; they are read as they are",
+        )
 
 
 def _can_add_metrics(there: Cell, cell: Place) -> bool:

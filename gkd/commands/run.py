@@ -20,13 +20,12 @@ from gkd.core.text import say
 from gkd.experiment.fit import Outcome
 from gkd.experiment.judge import check_expected
 from gkd.experiment.prepare import prepare
-from gkd.experiment.run_folder import check_free, finished, run_folder
+from gkd.experiment.run_folder import check_free, finished_or_mended, run_folder, write_summary
 from gkd.experiment.solve import Job, solve_problem
 from gkd.models.load import load_network
 from gkd.report.incremental_table import CURVES_PLOT, plot_run
 from gkd.report.run_plots import FEW_SHOT_PLOT, ROUTING_PLOT, can_plot, plot_few_shot, plot_routing
-from gkd.storage.records import write_record
-from gkd.storage.run_files import EPISODES, MATRIX, ROUTING, SUMMARY, WEIGHTS
+from gkd.storage.run_files import EPISODES, MATRIX, ROUTING, WEIGHTS
 from gkd.storage.run_results import RunSummary
 from gkd.training.caches import Caches
 from gkd.training.device import use_threads
@@ -52,7 +51,7 @@ def run(
         Interrupted: a signal asked to stop; everything is saved.
     """
     folder = run_folder(resolved)
-    done = finished(folder)
+    done = finished_or_mended(folder, lambda line: say(console, line))
     experiment = resolved.experiment
     if done is not None:
         if done.teacher is not None and experiment.teacher is not None:
@@ -145,7 +144,7 @@ def add_metrics(summary: RunSummary, folder: Path, resolved: Resolved) -> RunSum
         for which, student in students.items()
     }
     summary = summary.model_copy(update=added)
-    write_record(folder / SUMMARY, summary)
+    write_summary(folder, summary)
     return summary
 
 

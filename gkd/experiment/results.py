@@ -22,12 +22,13 @@ from gkd.experiment.judge import (
     with_verdict,
 )
 from gkd.experiment.prepare import Prepared
+from gkd.experiment.run_folder import write_summary
 from gkd.models import EXTRACTORS, count_parameters, num_extractors
 from gkd.problems.judging import Verdict
 from gkd.storage.judged import Correctness, Judged, RelationFacts, TeacherResult
 from gkd.storage.preprocessing import CLASS_MEANS, HEAD, Preprocessing
 from gkd.storage.records import VERSION, write_record
-from gkd.storage.run_files import CORRECT, FROZEN, SUMMARY, WEIGHTS, pack
+from gkd.storage.run_files import CORRECT, FROZEN, WEIGHTS, pack
 from gkd.storage.run_results import RunSummary
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import save_weights
@@ -116,7 +117,7 @@ def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> 
         parameters=count_parameters(prepared.student),
         **run_facts(prepared, threads),
     )
-    write_record(folder / SUMMARY, summary)
+    write_summary(folder, summary)
     return summary
 
 
@@ -197,7 +198,7 @@ def empty_batches(folder: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
     for record in MetricsFile(folder / "metrics.jsonl").read():
         for name, value in record.items():
-            if name.startswith("empty/"):
+            if name.startswith("empty/") and "stage" in record and isinstance(value, (int, float)):
                 key = f"{record['stage']}/{name.removeprefix('empty/')}"
                 counts[key] = counts.get(key, 0) + int(value)
     return counts

@@ -6,7 +6,7 @@ import fcntl
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -20,9 +20,10 @@ from gkd.core.text import LONGEST_FILE_NAME, for_file_name, say, visible
 from gkd.experiment.environment import command, environment
 from gkd.experiment.prepare import Prepared
 from gkd.storage.checkpoints import latest_checkpoint
-from gkd.storage.json_files import read_json, write_json
-from gkd.storage.records import read_record
-from gkd.storage.run_files import CORRECT, MATRIX, PROBLEMS, STEPS, SUMMARY
+from gkd.storage.json_files import Damaged, read_json, write_json
+from gkd.storage.manifest import check_files, files_of, missing
+from gkd.storage.records import read_record, write_record
+from gkd.storage.run_files import CONFIG, CORRECT, EPISODES, MATRIX, PROBLEMS, STEPS, SUMMARY, WEIGHTS
 from gkd.storage.run_results import RunSummary
 from gkd.storage.whole_files import check_place, clear_strays, open_lock, write_text
 
@@ -61,11 +62,77 @@ def slug(overrides: Sequence[str], *hidden_sections: str) -> list[str]:
 
 
 def finished(folder: Path) -> RunSummary | None:
-    """The summary of a finished run, or None."""
-    needed = [SUMMARY, CORRECT, *([MATRIX] if (folder / STEPS).is_dir() else [])]
+    """The summary of a finished run whose files are those that it left there, or None where it is not finished.
+
+    Of a run that an earlier gkd finished, without a manifest, the files have to be there.
+
+    Raises:
+        Damaged: a file that was changed since, or is gone.
+    """
+    if not (folder / SUMMARY).is_file():
+        return None
+    summary, files = read_record(folder / SUMMARY, RunSummary), files_of(folder / SUMMARY)
+    if files is not None:
+        check_files(folder / SUMMARY, files)
+        return summary
+    needed = [CORRECT, *([MATRIX] if (folder / STEPS).is_dir() else [])]
     if not all((folder / name).is_file() for name in needed):
         return None
-    return read_record(folder / SUMMARY, RunSummary)
+    for name in WEIGHTS.values():
+        if not (folder / name).is_file():
+            raise missing(folder / name)
+    return summary
+
+
+def finished_or_mended(folder: Path, say: Callable[[str], object]) -> RunSummary | None:
+    """``finished``, but None, so that the run goes on, where its files are damaged and it can be finished again.
+
+    It can where a checkpoint is whole. Weights that are gone, with every checkpoint, leave a run whose results can be
+    told.
+
+    Args:
+        folder: the run's.
+        say: is told in one line what is damaged, or that the run has no manifest.
+
+    Raises:
+        Damaged: a file that is damaged and cannot be made anew.
+    """
+    try:
+        summary = finished(folder)
+    except Damaged as error:
+        if _can_go_on(folder):
+            say(f"note      the run is finished again from its last checkpoint, for {error.fact}")
+            return None
+        gone = [name for name in WEIGHTS.values() if not (folder / name).is_file()]
+        if gone and error.code == "file-missing":
+            say(f"note      {folder / gone[0]} is gone; the results were read from {SUMMARY}")
+            return read_record(folder / SUMMARY, RunSummary)
+        raise Damaged(
+            f"{error.fact}, and no whole checkpoint is left to make it anew of",
+            f"Remove {folder / SUMMARY} and repeat the command to train again",
+            code=error.code,
+        ) from None
+    if summary is not None and files_of(folder / SUMMARY) is None:
+        say(
+            f"note      an earlier gkd finished {folder} and left no checksums; its files are read as they are"
+        )
+    return summary
+
+
+def _can_go_on(folder: Path) -> bool:
+    """Whether a run has something to continue from: a whole checkpoint, or folders of its steps or problems."""
+    several = any((folder / name).is_dir() for name in (STEPS, PROBLEMS))
+    return several or latest_checkpoint(folder / "checkpoints") is not None
+
+
+_RESULTS = (CONFIG, CORRECT, EPISODES, MATRIX, *WEIGHTS.values())
+
+
+def write_summary(folder: Path, summary: RunSummary) -> None:
+    """Write a finished run's summary, with the checksums of all the files that its results rest on."""
+    patterns = (*_RESULTS, "episodes-*.safetensors", f"{STEPS}/*/*.json")
+    paths = [path for pattern in patterns for path in folder.glob(pattern)]
+    write_record(folder / SUMMARY, summary, files=[path.relative_to(folder).as_posix() for path in paths])
 
 
 # A resumed run needs these unchanged, or its weights could differ in bits.
@@ -77,10 +144,7 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
     resolved, settings = prepared.resolved, prepared.settings
     env = environment(threads, settings.device, settings.dtype)
     path = folder / "env.json"
-    # In a run of several problems, each problem has its own checkpoints.
-    several = any((folder / name).is_dir() for name in (STEPS, PROBLEMS))
-    begun = several or latest_checkpoint(folder / "checkpoints") is not None
-    if path.is_file() and begun:
+    if path.is_file() and _can_go_on(folder):
         before = read_json(path, keys=_MUST_STAY)
         for key in _MUST_STAY:
             if before.get(key) != env[key] and key not in resolved.experiment.run.allow_changed:
@@ -90,7 +154,7 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
                     code="machine-changed",
                 )
     about = visible(resolved.name)
-    write_text(folder / "config.yaml", f"# {about}\n{resolved.with_images_named().annotated_yaml()}")
+    write_text(folder / CONFIG, f"# {about}\n{resolved.with_images_named().annotated_yaml()}")
     write_text(folder / "command.txt", visible(command()) + "\n")
     write_json(path, env)
 

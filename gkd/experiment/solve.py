@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gkd.config.resolve import Resolved
+from gkd.core.errors import UserError
 from gkd.core.text import say, visible
 from gkd.data import ImageSet, StreamedPixels
 from gkd.distill.fit_check import head_notes
@@ -18,10 +19,10 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import prove_teacher
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import Trained, finish
-from gkd.experiment.run_folder import describe_run, finished, locked
+from gkd.experiment.run_folder import describe_run, finished_or_mended, locked
 from gkd.experiment.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
 from gkd.models.load import load_body
-from gkd.storage.run_files import WEIGHTS
+from gkd.storage.run_files import SUMMARY, WEIGHTS
 from gkd.storage.run_results import RunSummary
 from gkd.training.loop import fit
 from gkd.training.predictions import student_outputs
@@ -56,7 +57,7 @@ class Job:
             None, or the summary where another process has finished the run meanwhile.
         """
         with locked(self.folder, self.console if self.wait else None):
-            done = finished(self.folder)
+            done = finished_or_mended(self.folder, lambda line: None)  # which was said before
             if done is None:
                 describe_run(self.folder, self.prepared, self.threads)
             yield done
@@ -148,7 +149,7 @@ def teacher_weights(job: Job) -> Path | None:
         return section.checkpoint
     if method.needs_teacher:
         check_shapes(prepared)
-    return job.solve_first(teacher_experiment(prepared)) / WEIGHTS[section.weights]
+    return _weights(job.solve_first(teacher_experiment(prepared)), section.weights)
 
 
 def start_from_pretrained(job: Job) -> None:
@@ -157,4 +158,16 @@ def start_from_pretrained(job: Job) -> None:
     if section.pretrain is None:
         return
     folder = job.solve_first(pretraining_experiment(job.prepared, section.pretrain))
-    load_body(job.prepared.student, folder / WEIGHTS["last"], name=section.network)
+    load_body(job.prepared.student, _weights(folder, "last"), name=section.network)
+
+
+def _weights(folder: Path, which: str) -> Path:
+    """A weight file of a finished run; refused where it is gone."""
+    path = folder / WEIGHTS[which]
+    if not path.is_file():
+        raise UserError(
+            f"{path} is gone, though its run is finished; remove {folder / SUMMARY} and repeat the command to train it "
+            "again, or bring the file back.",
+            code="file-missing",
+        )
+    return path

@@ -21,11 +21,10 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import rounded
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import Trained, finish
-from gkd.experiment.run_folder import finished
+from gkd.experiment.run_folder import finished_or_mended, write_summary
 from gkd.experiment.solve import Job, describe_images, notes_on_heads, obtain_teacher, start_from_pretrained
 from gkd.incremental.learn import without_teacher
 from gkd.problems.problem import Problem
-from gkd.storage.records import write_record
 from gkd.storage.run_files import PROBLEMS, SUMMARY, WEIGHTS
 from gkd.storage.run_results import RunSummary
 from gkd.storage.weights import read_weights
@@ -84,7 +83,7 @@ def _taught(problem: Problem, space: LabelSpace) -> Problem:
 def _solve(job: Job, prepared: Prepared, teacher: Teacher | None, folder: Path) -> RunSummary:
     """Train the student on one problem, or read its finished run; leave the student in its last state."""
     problem, student, settings = prepared.problem, prepared.student, prepared.settings
-    done = finished(folder)
+    done = finished_or_mended(folder, job.say)
     if done is None:
         experiment = prepared.experiment
         method = experiment.method if teacher is not None else without_teacher(experiment.method)
@@ -119,5 +118,5 @@ def _summarise(
     last = summary.last.model_copy(update={"metrics": {**summary.last.metrics, **accuracies}})
     seconds = round(sum(each.seconds for _, each in solved), 2)
     summary = summary.model_copy(update={"last": last, "seconds": seconds})
-    write_record(job.folder / SUMMARY, summary)
+    write_summary(job.folder, summary)
     return summary

@@ -14,6 +14,7 @@ from gkd.incremental.memory import Memory
 from gkd.incremental.memory_file import MEMORY, read_memory, write_memory
 from gkd.incremental.previous_model import Before
 from gkd.incremental.step import Step
+from gkd.storage.manifest import check_files, files_of
 from gkd.storage.records import read_record, write_record
 from gkd.storage.run_files import SUMMARY, WEIGHTS
 from gkd.storage.step_results import StepSummary, WeightsFile
@@ -49,7 +50,8 @@ def hashes_of(student: nn.Module, before: Done | None) -> dict[str, str | None]:
 def keep_step(step_folder: Path, model: Before, memory: Memory, step: Step, summary: StepSummary) -> Done:
     """Write the exemplars and the summary of a finished step; the summary last, for with it the step is finished."""
     write_memory(step_folder, memory, step)
-    write_record(step_folder / SUMMARY, summary)
+    names = [name for name in (MEMORY, *WEIGHTS.values()) if (step_folder / name).is_file()]
+    write_record(step_folder / SUMMARY, summary, files=names)
     return Done(model, memory, summary)
 
 
@@ -77,6 +79,7 @@ def read_step(
         return None
     try:
         summary = read_record(step_folder / SUMMARY, StepSummary)
+        check_files(step_folder / SUMMARY, files_of(step_folder / SUMMARY) or {})
         if model is None:
             _check_students(step_folder, summary)
         elif summary.given is None or summary.given.sha256 != sha256(model):

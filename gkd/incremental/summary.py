@@ -7,11 +7,12 @@ from pathlib import Path
 
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import run_facts
+from gkd.experiment.run_folder import write_summary
 from gkd.models import count_parameters
 from gkd.storage.judged import Correctness, Judged, TeacherResult
 from gkd.storage.preprocessing import EXEMPLAR_MEANS, HEAD
 from gkd.storage.records import INCREMENTAL, VERSION, write_record
-from gkd.storage.run_files import CORRECT, STEPS, SUMMARY, WEIGHTS
+from gkd.storage.run_files import CORRECT, STEPS, WEIGHTS
 from gkd.storage.run_results import RunSummary
 from gkd.storage.step_results import IncrementalResult, Matrices, StepSummary
 from gkd.storage.weights import read_weights, save_weights
@@ -59,7 +60,7 @@ def summarise_steps(
         parameters=count_parameters(prepared.student) if last.parameters is None else last.parameters,
         **run_facts(prepared, threads),
     )
-    write_record(folder / SUMMARY, summary)
+    write_summary(folder, summary)
     return summary
 
 

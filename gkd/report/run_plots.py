@@ -49,7 +49,7 @@ def plot_routing(folder: Path) -> Path:
     records = [
         record
         for record in MetricsFile(folder / "metrics.jsonl").read()
-        if any(key.startswith("share/") for key in record)
+        if "stage" in record and any(key.startswith("share/") for key in record)
     ]
     last = read_json(folder / ROUTING, keys=("stage", "epoch", "classes", "shares"))
     figure = Figure(figsize=(10, 6.5), layout="constrained")

@@ -7,12 +7,12 @@ and renamed as a whole; the last two are kept; a damaged one is passed over for 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
+import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from gkd.core.errors import UserError
+from gkd.storage.checksums import json_sha256, sha256
 from gkd.storage.safetensors_format import write_safetensors
-from gkd.storage.weights import plain_tensors, read_weights, sha256
+from gkd.storage.weights import plain_tensors, read_weights
 from gkd.storage.whole_files import sync, write_failure
 
 _KEEP = 2
@@ -73,7 +74,7 @@ def save_checkpoint(
         sums = {path.name: sha256(path) for path in sorted(aside.iterdir())}
         content = {"files": sums, "facts": dict(facts)}
         (aside / "manifest.json").write_text(
-            json.dumps({**content, "sha256": _json_sha256(content)}, indent=1)
+            json.dumps({**content, "sha256": json_sha256(content)}, indent=1, allow_nan=False)
         )
         for path in aside.iterdir():
             sync(path)
@@ -94,28 +95,45 @@ def save_checkpoint(
     return final
 
 
-def latest_checkpoint(parent: Path) -> Checkpoint | None:
-    """The newest checkpoint whose sums are right; damaged ones are passed over. None without any."""
+def latest_checkpoint(parent: Path, passed_over: Callable[[Path], object] | None = None) -> Checkpoint | None:
+    """The newest checkpoint whose sums are right; None without any.
+
+    Args:
+        parent: the run's checkpoint folder.
+        passed_over: is called with each damaged one that is newer.
+    """
     for folder in reversed(_numbered(parent)):
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-            names, facts = manifest["files"], manifest["facts"]
-            if manifest["sha256"] != _json_sha256({"files": names, "facts": facts}):
-                continue
-            if any(sha256(folder / name) != expected for name, expected in names.items()):
-                continue
-            weights = {
-                Path(name).stem: read_weights(folder / name)[0]
-                for name in names
-                if name.endswith(".safetensors")
-            }
-            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-        except UserError:  # unreadable with the right sums is no damage: an older checkpoint is no better
-            raise
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        return Checkpoint(folder, weights, state, facts)
+        checkpoint = _read(folder)
+        if checkpoint is not None:
+            return checkpoint
+        if passed_over is not None:
+            passed_over(folder)
     return None
+
+
+def _read(folder: Path) -> Checkpoint | None:
+    """A checkpoint; None where it is damaged."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        names, facts = manifest["files"], manifest["facts"]
+        if manifest["sha256"] != json_sha256({"files": names, "facts": facts}):
+            return None
+        if any(sha256(folder / name) != expected for name, expected in names.items()):
+            return None
+        weights = {
+            Path(name).stem: read_weights(folder / name)[0] for name in names if name.endswith(".safetensors")
+        }
+        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    except UserError:  # unreadable with the right sums is no damage: an older checkpoint is no better
+        raise
+    except (pickle.UnpicklingError, EOFError, RuntimeError):
+        raise UserError(
+            f"{folder / 'state.pt'} is no state that gkd wrote; remove {folder}, or give another run.out.",
+            code="checkpoint-unreadable",
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Checkpoint(folder, weights, state, facts)
 
 
 def _remove(path: Path) -> None:
@@ -124,10 +142,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _json_sha256(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _numbered(parent: Path) -> list[Path]:

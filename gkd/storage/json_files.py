@@ -20,20 +20,33 @@ def read_json(path: Path, *, keys: Iterable[str]) -> dict[str, Any]:
     """Read a file of ``write_json``: a mapping with at least these keys.
 
     Raises:
-        UserError: the file was cut short or changed by something else.
+        Damaged: the file was cut short or changed by something else.
     """
     try:
         content = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or not content.keys() >= set(keys):
         raise damaged(path)
     return content
 
 
-def damaged(path: Path) -> UserError:
+class Damaged(UserError):
+    """A file was cut short or changed by something else, or is gone.
+
+    Attributes:
+        fact: the part of the sentence that says so.
+    """
+
+    def __init__(self, fact: str, remedy: str = "", *, code: str | None = None) -> None:
+        super().__init__(f"{fact}. {remedy}." if remedy else fact, code=code)
+        self.fact = fact
+
+
+def damaged(path: Path) -> Damaged:
     """The error for a file that was cut short or changed by something else."""
-    return UserError(
-        f"{path} is damaged. Remove it, and repeat the command that made it, to make it anew.",
+    return Damaged(
+        f"{path} is damaged",
+        "Remove it, and repeat the command that made it, to make it anew",
         code="file-unreadable",
     )

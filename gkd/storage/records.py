@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from gkd.core.errors import UserError
 from gkd.storage.json_files import damaged, read_json, write_json
+from gkd.storage.manifest import with_manifest, without_manifest
 
 VERSION = 1  # of the format of summaries and cells; a file without a version is of this one
 
@@ -28,9 +29,15 @@ def content_of(record: BaseModel) -> dict[str, JsonValue]:
     return content
 
 
-def write_record(path: Path, record: BaseModel) -> None:
-    """Write a record as a JSON file."""
-    write_json(path, content_of(record))
+def write_record(path: Path, record: BaseModel, *, files: Iterable[str] = ()) -> None:
+    """Write a record as a JSON file with its manifest (``gkd.storage.manifest``).
+
+    Args:
+        path: of the file.
+        record: its content.
+        files: the names of files in its folder that belong to it, as they are now.
+    """
+    write_json(path, with_manifest(content_of(record), path.parent, files))
 
 
 def read_record(path: Path, form: type[Record]) -> Record:
@@ -41,9 +48,10 @@ def read_record(path: Path, form: type[Record]) -> Record:
         form: the class of the record.
 
     Raises:
-        UserError: a damaged file, or one in a later format.
+        Damaged: a file that is not what was written.
+        UserError: one in a later format.
     """
-    content = read_json(path, keys=())
+    content = without_manifest(read_json(path, keys=()), path)
     version = content.get("version", VERSION)
     if isinstance(version, int) and version > VERSION:
         raise UserError(

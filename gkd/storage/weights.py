@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError
+from gkd.storage.checksums import sha256 as sha256
+from gkd.storage.manifest import check_beside_its_run
 from gkd.storage.safetensors_format import write_safetensors
 from gkd.storage.torch_files import read_torch_file
 from gkd.storage.weight_sets import WeightFile, former_key, listed, weight_sets
@@ -116,6 +118,7 @@ def _check_file(path: Path) -> None:
             f"The checkpoint {path} does not exist; give the path of a .safetensors or .pth file.",
             code="checkpoint-missing",
         )
+    check_beside_its_run(path)
 
 
 @contextmanager
@@ -134,9 +137,3 @@ def _safetensors(path: Path, framework: str = "pt") -> Iterator[Any]:
 def copy_state(module: nn.Module) -> dict[str, Tensor]:
     """A detached copy of a module's state on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -62,10 +62,14 @@ def fit(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         metrics, checkpoints = MetricsFile(folder / "metrics.jsonl"), folder / "checkpoints"
-        resumed = latest_checkpoint(checkpoints)
-    position = Position(**resumed.facts) if resumed else Position()
+        resumed = latest_checkpoint(
+            checkpoints, lambda passed: reporter.note(f"{passed} is damaged; it is passed over")
+        )
+    position = Position.from_facts(resumed.facts) if resumed else Position()
     if metrics is not None:
-        metrics.cut_back(position.global_step)
+        damaged = metrics.cut_back(position.global_step)
+        if damaged:
+            reporter.note(f"{damaged} damaged lines of {metrics.path} are left out")
     initial = copy_state(student)
     last = best = initial
     before: StageRun | None = None

@@ -77,22 +77,43 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def cut_back(self, step: int) -> None:
-        """Remove every record after the global step, and a last line that a kill left half-written."""
-        lines = [json.dumps(record) for record in self.read() if record["step"] <= step]
-        write_text(self.path, "".join(f"{line}\n" for line in lines))
+    def cut_back(self, step: int) -> int:
+        """Remove every record after the global step, and every damaged line; returns how many of the latter there were.
+
+        A last line that a kill left half-written is not counted.
+        """
+        lines, damaged = self._lines()
+        write_text(self.path, "".join(line for line, record in lines if record["step"] <= step))
+        return damaged
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append a record; the file is synced, so that no checkpoint outlives the lines before it."""
         append_text(self.path, json.dumps(record, allow_nan=False) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
+        """The records; damaged lines are left out."""
+        return [record for _, record in self._lines()[0]]
+
+    def _lines(self) -> tuple[list[tuple[str, dict[str, Any]]], int]:
+        """Each whole line that is a record, with it; and how many whole lines are none."""
         if not self.path.is_file():
-            return []
-        records = []
-        for line in self.path.read_text().splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
-        return records
+            return [], 0
+        lines, damaged = [], 0
+        for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+            record = _record(line)
+            if record is None:
+                damaged += 1
+            else:
+                lines.append((f"{line}\n", record))
+        return lines, damaged
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """A line of metrics as its record; None where it is none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        return None
+    return record

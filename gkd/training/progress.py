@@ -48,6 +48,10 @@ class Reporter:
         if self._bar is not None:
             self._bar.stop()
 
+    def note(self, line: str) -> None:
+        """Print a line about something out of the ordinary."""
+        say(self.console, f"note      {line}")
+
     def step(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` steps are done; cheap enough to call at every step."""
         if self._bar is not None and self._task is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +42,17 @@ class Position:
     images: int = 0
     best_metric: float = float("-inf")
     best_epoch: int = -1
+
+    def facts(self) -> dict[str, float | int | None]:
+        """The position as JSON, which has no infinity: before any validation the best metric is None."""
+        best = self.best_metric if math.isfinite(self.best_metric) else None
+        return {**vars(self), "best_metric": best}
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Position:
+        """The position of ``facts``."""
+        best = facts["best_metric"]
+        return cls(**{**facts, "best_metric": float("-inf") if best is None else best})
 
 
 class StageRun:
@@ -170,7 +183,7 @@ class StageRun:
                 "meter": self.meter.state_dict(),
                 "generators": generators,
             },
-            facts=vars(self.position),
+            facts=self.position.facts(),
         )
         self.saved = time.monotonic()
 

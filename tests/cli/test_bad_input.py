@@ -1,6 +1,7 @@
 """Bad input: one clear sentence, exit code 2, nothing lost."""
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -166,8 +167,9 @@ def test_a_damaged_summary_is_named(refused, tmp_path, capsys):
     (path,) = (tmp_path / "runs" / "quickstart").rglob("summary.json")
     path.write_text(path.read_text()[:100])
     capsys.readouterr()
-    for words in (("run", "quickstart", "method=student", *FAST), ("eval", str(path.parent))):
-        assert "summary.json is damaged. Remove it" in refused(*words)
+    assert "summary.json is damaged. Remove it" in refused("eval", str(path.parent))
+    assert gkd("run", "quickstart", "method=student", *FAST) == 0  # made anew of the last checkpoint
+    assert gkd("eval", str(path.parent)) == 0
 
 
 def test_a_damaged_cell_is_named(refused, tmp_path, capsys):
@@ -181,6 +183,8 @@ def test_a_damaged_cell_is_named(refused, tmp_path, capsys):
     )
     assert gkd(*grid) == 0
     (path,) = tmp_path.rglob("cells/*.json")
+    (run,) = {file.parent for file in tmp_path.rglob("summary.json")}
+    shutil.rmtree(run)  # of which the cell could be made anew
     for content in ("{", "{}"):
         path.write_text(content)
         capsys.readouterr()
@@ -228,6 +232,7 @@ def test_a_summary_of_another_kind_is_named(refused, tmp_path, capsys):
     assert gkd("run", "quickstart", "method=student", *FAST) == 0
     (path,) = (tmp_path / "runs" / "quickstart").rglob("summary.json")
     path.write_text("[]")
+    shutil.rmtree(path.with_name("checkpoints"))  # of which it could be made anew
     capsys.readouterr()
     assert "summary.json is damaged" in refused("run", "quickstart", "method=student", *FAST)
 

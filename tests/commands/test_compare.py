@@ -5,7 +5,8 @@ import json
 import shutil
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.console import Console
 from gkd.commands.compare import cells, solve
 from gkd.config.load import load
 from gkd.experiment.run_folder import locked, run_folder
+from gkd.storage.json_files import Damaged
 from tests.cli_helpers import FAST, gkd, start
 
 GRID = (
@@ -91,35 +93,63 @@ def test_finished_reads_what_is_there_and_runs_nothing(whole, tmp_path, monkeypa
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_cell_at_which_another_process_is_at_work_comes_last_and_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def two_cells(tmp_path_factory):
+    """A grid of two cells, solved while another process held the first; its folder, and what was printed."""
     words = (
-        "compare.methods=[student]",
-        "compare.seeds=[0, 1]",
-        "compare.axes={task.shift: [0]}",
-        "run.epochs=2",
-        "run.threads=1",
-        "data.per_class=4",
-    )
+        "compare.methods=[student]", "compare.seeds=[0, 1]", "compare.axes={task.shift: [0]}", "run.epochs=2",
+        "run.threads=1", "data.per_class=4", "compare.results=table",
+    )  # fmt: skip
     resolved = load("quickstart", words)
-    first, second = [run_folder(cell.resolved) for cell in cells(resolved)]
-    other = ExitStack()  # holds the first cell as another process does
-    other.enter_context(locked(first, None))
-    printed = []
+    folder, printed, other = tmp_path_factory.mktemp("two"), [], ExitStack()
+    with chdir(folder):
+        first, second = [run_folder(cell.resolved) for cell in cells(resolved)]
+        other.enter_context(locked(first, None))
 
-    class Printed(io.StringIO):
-        def write(self, text):
-            printed.append(text)
-            if "waiting for the process" in text:
-                assert (second / "summary.json").is_file()  # the free cell was taken first
-                other.close()
-            return len(text)
+        class Printed(io.StringIO):
+            def write(self, text):
+                printed.append(text)
+                if "waiting for the process" in text:
+                    assert (second / "summary.json").is_file()  # the free cell was taken first
+                    other.close()
+                return len(text)
 
-    solved = solve(resolved, Console(file=Printed(), width=200))
+        solved = solve(resolved, Console(file=Printed(), width=200))
+    return folder, resolved, solved, "".join(printed)
+
+
+def test_a_cell_at_which_another_process_is_at_work_comes_last_and_is_waited_for(two_cells):
+    _, _, solved, printed = two_cells
     assert [cell.seed for cell in solved.cells] == [0, 1]
     assert solved.trained == 2
-    assert "".join(printed).count("waiting for the process") == 1
-    assert (first / "summary.json").is_file()
+    assert printed.count("waiting for the process") == 1
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut short", "of an earlier gkd"])
+def test_a_damaged_cell_is_made_anew_of_its_run(two_cells, tmp_path, monkeypatch, damage):
+    folder, resolved, before, _ = two_cells
+    shutil.copytree(folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    path, _ = sorted(Path("table", "cells").iterdir())
+    text, content = path.read_text(), json.loads(path.read_text())
+    number = f'"accuracy": {content["last"]["accuracy"]}'
+    if damage == "of an earlier gkd":
+        path.write_text(json.dumps({key: value for key, value in content.items() if key != "manifest"}))
+    else:
+        path.write_text(text.replace(number, '"accuracy": 99.0') if damage == "flipped" else text[:-300])
+    printed = io.StringIO()
+    solved = solve(resolved, Console(file=printed, width=200))
+    assert solved.cells == before.cells
+    assert solved.trained == 0
+    if damage == "of an earlier gkd":
+        assert printed.getvalue().count("1 of 2 cells are from an earlier gkd, without checksums") == 1
+        return
+    assert "is damaged" in printed.getvalue()
+    assert json.loads(path.read_text()) == content
+    path.write_text(text[:-300])
+    shutil.rmtree("runs")
+    with pytest.raises(Damaged, match="is damaged. Remove it, and repeat the command"):
+        solve(resolved, Console(file=printed))
 
 
 STATED = """

@@ -1,13 +1,26 @@
-"""A run's folder is locked, cleared of what killed writers left, and never written through a link."""
+"""A run's folder is locked, cleared of strays, never written through a link, and checked where it is used."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
 from gkd.core.errors import UserError
-from gkd.experiment.run_folder import locked
+from gkd.experiment.run_folder import finished, locked
+from gkd.storage.json_files import Damaged
+from tests.cli_helpers import gkd
+from tests.refusals import refused
+
+# Half a second: a teacher of one epoch and its student.
+WORDS = (
+    "run", "quickstart", "method=kd", "run.epochs=1", "teacher.train.epochs=1", "data.per_class=4", "run.threads=1",
+    "run.precision=float32",
+)  # fmt: skip
+FILES = ("student.safetensors", "student-best.safetensors", "correct.json", "config.yaml", "summary.json")
 
 
 @pytest.mark.parametrize("name", [".lock", "checkpoints", "steps", "problems"])
@@ -43,3 +56,118 @@ def test_what_killed_writers_left_is_cleared_in_every_folder_of_the_run(tmp_path
         pass
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert files == [".lock", "steps/2/summary.json", "summary.json"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a teacher and its student have been trained."""
+    folder = tmp_path_factory.mktemp("whole")
+    with chdir(folder):
+        assert gkd(*WORDS) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same in a folder of the test's own, which is the working directory."""
+    shutil.copytree(whole / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_in(folder: Path, part: str = "quickstart") -> Path:
+    """The one run below a part of runs/."""
+    (summary,) = (folder / "runs" / part).rglob("summary.json")
+    return summary.parent
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def kept(run: Path) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in FILES if name != "summary.json"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_in_a_finished_run_is_told_where_it_is_used_and_mended_by_its_command(
+    copy: Path, whole: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    run = run_in(copy)
+    flip_a_bit(run / name)
+    for verb in ("eval", "export", "predict"):
+        if verb == "export" and name not in ("student.safetensors", "summary.json"):
+            continue  # it reads nothing else
+        more = {"export": ["--format", "safetensors"], "predict": ["picture.png"]}.get(verb, [])
+        assert gkd(verb, str(run), *more) == 2, verb
+        assert str(run / name) in capsys.readouterr().err
+    assert gkd(*WORDS) == 0
+    assert "finished again from its last checkpoint" in capsys.readouterr().out
+    assert kept(run) == kept(run_in(whole))
+    assert finished(run) is not None
+    assert gkd(*WORDS) == 0
+    assert "note" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["flipped", "removed"])
+def test_a_damaged_teacher_is_mended_before_it_teaches(
+    copy: Path, whole: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    weights = run_in(copy, "teachers") / "student.safetensors"
+    if damage == "flipped":
+        flip_a_bit(weights)
+    else:
+        weights.unlink()
+    shutil.rmtree(copy / "runs" / "quickstart")
+    assert gkd(*WORDS) == 0
+    assert (
+        f"{weights.relative_to(copy)} {'is gone' if damage == 'removed' else 'was damaged'}"
+        in capsys.readouterr().out
+    )
+    assert kept(run_in(copy)) == kept(run_in(whole))
+    assert weights.read_bytes() == (run_in(whole, "teachers") / weights.name).read_bytes()
+
+
+def test_without_a_checkpoint_the_sentence_says_what_to_remove(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, run = run_in(copy, "teachers"), run_in(copy)
+    for folder in (teacher, run):
+        shutil.rmtree(folder / "checkpoints")
+    flip_a_bit(teacher / "student.safetensors")
+    weights = run / "student.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    assert gkd(*WORDS) == 0  # the results are whole
+    assert "student.safetensors is gone; the results were read from summary.json" in capsys.readouterr().out
+    weights.write_bytes(content)
+    flip_a_bit(weights)
+    assert gkd(*WORDS) == 2
+    assert f"emove {run.relative_to(copy)}/summary.json" in capsys.readouterr().err
+    shutil.rmtree(run)
+    for change in (lambda: None, (teacher / "student.safetensors").unlink):  # damaged, then gone
+        change()
+        assert gkd(*WORDS) == 2
+        assert f"emove {teacher.relative_to(copy)}/summary.json" in capsys.readouterr().err
+
+
+def test_a_run_that_an_earlier_gkd_finished_is_read_with_one_line(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_in(copy)
+    content = json.loads((run / "summary.json").read_text())
+    del content["manifest"]
+    (run / "summary.json").write_text(json.dumps(content))
+    before = kept(run)
+    assert gkd(*WORDS) == 0
+    out = capsys.readouterr().out
+    assert out.count("left no checksums") == 1
+    assert "was finished before, nothing was trained" in out
+    assert kept(run) == before
+    assert json.loads((run / "summary.json").read_text()) == content
+    (run / "student.safetensors").unlink()
+    with refused("file-missing") as caught:
+        finished(run)
+    assert isinstance(caught.value, Damaged)

@@ -15,6 +15,7 @@ import torch
 
 from gkd.core.errors import UserError
 from gkd.storage.checkpoints import latest_checkpoint, save_checkpoint
+from gkd.storage.checksums import json_sha256, sha256
 from tests.refusals import refused
 
 
@@ -25,7 +26,7 @@ def save(parent: Path, number: int) -> Path:
         number,
         weights={"distiller": {"w": torch.full((3,), float(number))}, "best": {"w": torch.zeros(2)}},
         state={"optimiser": {"state": {0: {"momentum": torch.full((2,), number)}}}, "names": ["loss"]},
-        facts={"global_step": number, "best_metric": float("-inf")},
+        facts={"global_step": number, "best_metric": None},
     )
 
 
@@ -53,7 +54,7 @@ def test_it_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert found.folder == folder
     assert set(found.weights) == {"distiller", "best"}
     assert found.state["names"] == ["loss"]
-    assert found.facts["best_metric"] == float("-inf")
+    assert found.facts == {"global_step": 5, "best_metric": None}
     assert newest(tmp_path) == 5
     assert latest_checkpoint(tmp_path / "absent") is None
 
@@ -83,6 +84,30 @@ def test_a_damaged_one_is_passed_over(tmp_path: Path, name: str, damage: str) ->
     else:
         os.truncate(path, size // 2 if damage == "truncated" else 0)
     assert newest(tmp_path) == 1
+
+
+def test_those_that_are_passed_over_are_told(tmp_path: Path) -> None:
+    for number in (1, 2):
+        save(tmp_path, number)
+    passed: list[Path] = []
+    latest_checkpoint(tmp_path, passed.append)
+    assert passed == []
+    (tmp_path / "000000002" / "best.safetensors").unlink()
+    assert latest_checkpoint(tmp_path, passed.append) is not None
+    assert passed == [tmp_path / "000000002"]
+
+
+def test_a_state_that_gkd_did_not_write_is_a_sentence_though_its_sums_are_right(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    (folder / "state.pt").write_bytes(b"\x80\x02cos\nsystem\n.")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    content = {
+        "files": {**manifest["files"], "state.pt": sha256(folder / "state.pt")},
+        "facts": manifest["facts"],
+    }
+    (folder / "manifest.json").write_text(json.dumps({**content, "sha256": json_sha256(content)}))
+    with refused("checkpoint-unreadable"):
+        latest_checkpoint(tmp_path)
 
 
 def test_a_flipped_bit_in_the_facts_is_damage(tmp_path: Path) -> None:

@@ -92,6 +92,25 @@ def test_a_half_written_last_line_is_removed(metrics: MetricsFile, rest: str) ->
     assert metrics.path.read_text() == before
 
 
+@pytest.mark.parametrize(
+    "damage", [b'{"step": 20, "lo', b"\xff\xfe\x00\x80", b"[1, 2]", b'{"loss": 2.0}', b'{"step": "x"}', b""]
+)
+def test_a_damaged_line_costs_no_other_record(metrics: MetricsFile, damage: bytes) -> None:
+    first, second, third = metrics.path.read_bytes().splitlines(keepends=True)
+    metrics.path.write_bytes(first + damage + b"\n" + third)
+    assert [record["step"] for record in metrics.read()] == [10, 30]
+    assert metrics.cut_back(30) == 1
+    assert metrics.path.read_bytes() == first + third
+    assert metrics.cut_back(30) == 0
+    assert second not in metrics.path.read_bytes()
+
+
+def test_no_record_holds_a_number_that_json_does_not_have(metrics: MetricsFile) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        metrics.add({"step": 40, "loss": float("nan")})
+    assert [record["step"] for record in metrics.read()] == [10, 20, 30]
+
+
 def test_metrics_start_where_there_is_no_file(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.jsonl")
     assert file.read() == []
