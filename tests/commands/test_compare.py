@@ -148,7 +148,7 @@ def test_a_damaged_cell_is_made_anew_of_its_run(two_cells, tmp_path, monkeypatch
     assert json.loads(path.read_text()) == content
     path.write_text(text[:-300])
     shutil.rmtree("runs")
-    with pytest.raises(Damaged, match="is damaged. Remove it, and repeat the command"):
+    with pytest.raises(Damaged, match=r"is damaged\. Remove it, and repeat the command"):
         solve(resolved, Console(file=printed))
 
 
