@@ -1,10 +1,16 @@
 """How tests call the command line: in this process, or as a real one that can be killed."""
 
+import contextlib
 import json
+import os
+import pty
+import sys
+import threading
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from gkd.cli import main
@@ -26,6 +32,28 @@ def gkd(*words: str) -> int:
         return main(list(words))
     except SystemExit as stop:  # argparse
         return int(stop.code or 0)
+
+
+def on_a_terminal(columns: int, *words: str) -> list[str]:
+    """The lines that ``gkd WORDS`` prints, in this process, on a terminal of so many columns; its exit code is 0."""
+    ours, theirs = pty.openpty()
+    said = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # how the end of a terminal reads
+            while part := os.read(ours, 65536):
+                said.extend(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with pytest.MonkeyPatch.context() as patch, open(theirs, "w") as out:
+        patch.setenv("COLUMNS", str(columns))
+        patch.setenv("TERM", "xterm")
+        patch.setattr(sys, "stdout", out)
+        assert gkd(*words) == 0
+    reader.join()
+    os.close(ours)
+    return said.decode().splitlines()
 
 
 def start(*words: str, cwd: Path) -> Child:

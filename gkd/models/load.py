@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -274,9 +275,10 @@ def options_as_trained(
         )
     refused = {} if options else dict(refused_options(network, metadata.options))
     if refused:
+        words = f"{prefix}options={json.dumps(metadata.options)}"
         raise UserError(
             f"{path} says that its network is built with {json.dumps(refused)}, and what builds it may open or run "
-            f"what that names; if you trust it, state its options yourself: {prefix}options={json.dumps(metadata.options)}.",
+            f"what that names; if you trust it, state its options yourself: {shlex.quote(words) if section else words}",
             code="untrusted-options",
         )
     return metadata.options

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import pty
 import re
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from gkd.cli.arguments import KINDS
 from gkd.cli.ls import own_names
 from gkd.methods.optimiser_names import optimiser_names
-from tests.cli_helpers import gkd
+from tests.cli_helpers import gkd, on_a_terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,20 +46,8 @@ def test_a_plug_in_is_listed_and_not_imported(capsys, offer):
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
-def test_lines_fit_the_terminal(columns, monkeypatch):
-    ours, theirs = pty.openpty()
-    monkeypatch.setenv("COLUMNS", str(columns))
-    before = os.dup(1)
-    os.dup2(theirs, 1)
-    try:
-        with open(1, "w", closefd=False) as out:
-            monkeypatch.setattr("sys.stdout", out)
-            assert gkd("ls", "tasks") == 0
-    finally:
-        os.dup2(before, 1)
-        os.close(before)
-        os.close(theirs)
-    lines = os.read(ours, 100_000).decode().splitlines()
+def test_lines_fit_the_terminal(columns):
+    lines = on_a_terminal(columns, "ls", "tasks")
     assert lines[0].startswith("  cross_task ")
     assert max(map(len, lines)) <= min(columns, 100)
     assert "different classes, and different data sets." in " ".join(" ".join(lines).split())

@@ -23,9 +23,10 @@ from gkd.core.errors import UserError
 from gkd.core.text import for_csv
 from gkd.data import load_images
 from gkd.experiment.prepare import prepare
+from gkd.models.load import load_weights
 from gkd.storage.run_files import CORRECT, unpack
 from gkd.storage.weight_metadata import WeightMetadata
-from gkd.storage.weights import load_weights, read_weights, save_weights
+from gkd.storage.weights import read_weights, save_weights
 from gkd.training.predictions import predict
 from tests.cli_helpers import gkd
 from tests.refusals import refused
