@@ -1,6 +1,6 @@
 # Everything runs from .venv, which the first target that needs it makes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full learn2learn lint types format check bench clean
+.PHONY: help demo test test-full faults learn2learn lint types format check bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -51,6 +51,11 @@ test: $(VENV)/installed-learn2learn  ## the default suite: offline, CPU, under 4
 
 test-full: $(VENV)/installed-learn2learn  ## what takes longer: under 40 minutes
 	$(BIN)/python -m pytest -m full
+
+# Of one thread, as the tests. Goes on where it was stopped; stops after 55 minutes, and the same command goes on.
+faults: $(VENV)/installed-dev  ## kills, crashes, damaged files, wrong configs: what survives (docs/reliability.md)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
+	$(BIN)/python docs/embed.py
 
 lint: $(VENV)/installed-dev  ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -8,10 +8,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
@@ -22,7 +24,7 @@ _SERVER.set_forkserver_preload(
 class Child:
     """What tests ask of a `subprocess.Popen`, of a forked process."""
 
-    def __init__(self, body: Callable[..., object], *arguments: str, cwd: Path) -> None:
+    def __init__(self, body: Callable[..., object], *arguments: object, cwd: Path) -> None:
         self._said = Path(tempfile.mkdtemp(prefix="gkd-child-"))
         self._process = _SERVER.Process(target=_child, args=(body, arguments, str(cwd), str(self._said)))
         self._process.start()
@@ -57,8 +59,12 @@ class Child:
     def kill(self) -> None:
         self._process.kill()
 
+    def forget(self) -> None:
+        """Remove the files of what it has written."""
+        shutil.rmtree(self._said)
 
-def _child(body: Callable[..., object], arguments: tuple[str, ...], cwd: str, said: str) -> None:
+
+def _child(body: Callable[..., Any], arguments: tuple[object, ...], cwd: str, said: str) -> None:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(f"{said}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, descriptor)

@@ -1,0 +1,70 @@
+"""What a command left, without what passes: times, places and what is only for readers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gkd.storage.weights import read_weights, tensors_hash
+
+# Of results: how long it took, and where.
+PASSING = {
+    "seconds", "bookkeeping_seconds", "images_per_second", "command", "commit", "folder", "cpu", "path", "manifest",
+}  # fmt: skip
+
+
+def snapshot(root: Path) -> dict[str, Any]:
+    """File -> its content, of the results under a folder: weights by their bits, JSON without what passes.
+
+    Checkpoints, the cache, locks and files that nothing reads back (plots, the command, the environment) are left out:
+    a run that was stopped may have others.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if not path.is_file() or "checkpoints/" in name or name.split("/")[0] == "cache":
+            continue
+        if path.suffix == ".safetensors":
+            found[name] = tensors_hash(read_weights(path)[0])
+        elif path.suffix == ".json" and path.name != "env.json":
+            found[name] = _lasting(json.loads(path.read_text()))
+        elif path.suffix == ".jsonl":
+            found[name] = [_lasting(json.loads(line)) for line in path.read_text().splitlines()]
+    return found
+
+
+def differences(expected: dict[str, Any], found: dict[str, Any]) -> str:
+    """The first file that is not as it should be, in a few words; empty where all are."""
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            return f"{name} is missing"
+        if name not in expected:
+            return f"{name} is surplus"
+        if expected[name] != found[name]:
+            return f"{name} differs: {first_difference(expected[name], found[name])}"
+    return ""
+
+
+def _lasting(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _lasting(value) for key, value in content.items() if key not in PASSING}
+    if isinstance(content, list):
+        return [_lasting(value) for value in content]
+    return content
+
+
+def first_difference(expected: Any, found: Any, where: str = "") -> str:
+    """Where two contents begin to differ; empty where they do not."""
+    if expected == found:
+        return ""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in [*expected, *(found.keys() - expected.keys())]:
+            if expected.get(key) != found.get(key):
+                return first_difference(expected.get(key), found.get(key), f"{where}.{key}")
+    if isinstance(expected, list) and isinstance(found, list):
+        for place, (one, other) in enumerate(zip(expected, found, strict=False)):
+            if one != other:
+                return first_difference(one, other, f"{where}[{place}]")
+        return f"{where} has {len(found)} entries, not {len(expected)}"
+    return f"{where} {str(found)[:60]} instead of {str(expected)[:60]}"
