@@ -17,7 +17,17 @@ from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["gkd.cli.compare", "gkd.cli.run", "torch._dynamo", "matplotlib.pyplot", "sklearn.datasets"]
+    [
+        "gkd.commands.compare",
+        "gkd.commands.run",
+        "gkd.commands.evaluate",
+        "gkd.commands.predict",
+        "gkd.commands.dry_run",
+        "gkd.cli.run",
+        "torch._dynamo",
+        "matplotlib.pyplot",
+        "sklearn.datasets",
+    ]
 )
 
 

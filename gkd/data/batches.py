@@ -193,7 +193,9 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from batch number ``start`` on, as a resumed run needs them."""
-        batches = self.of(self.order(epoch).split(self.batch_size)[start:], epoch=epoch)
+        order = self.order(epoch)
+        size = min(self.batch_size, max(len(order), 1))  # torch knows no number beyond 64 bits
+        batches = self.of(order.split(size)[start:], epoch=epoch)
         if self.episodes is None:
             return batches
         return (replace(batch, way=self._way, support=self._support) for batch in batches)

@@ -99,6 +99,11 @@ def test_the_last_batch(make_images: Make, num: int, drop_last: bool, sizes: lis
     assert len(batches) == len(sizes)
 
 
+def test_a_batch_larger_than_any_number_of_torch_is_one_of_all(make_images: Make) -> None:
+    batches = batches_of(make_images(20), batch_size=10**30)
+    assert [len(batch.labels) for batch in batches.epoch(0)] == [20]
+
+
 def test_the_view_is_the_same_pixels_under_the_teachers_statistics(make_images: Make) -> None:
     images = make_images(40)
     assert next(batches_of(images).epoch(0)).view is None

@@ -20,7 +20,7 @@ import yaml
 from gkd.config.load import load
 from gkd.config.shipped import load_method
 from gkd.core.errors import UserError
-from tests.faults.nasty import KEYS, STAGE_KEYS, TERM_KEYS, VALUES
+from tests.faults.nasty import KEYS, ODD, STAGE_KEYS, TERM_KEYS, VALUES
 from tests.faults.scenarios import CONFIG, SCENARIOS
 from tests.faults.snapshot import first_difference
 from tests.faults.verdict import Outcome, Verdict, judged_by_ending, survived
@@ -86,7 +86,7 @@ def try_one(number: int, workshop: Workshop) -> Verdict:
             return wrong
         if ended.code == OTHER_EXPERIMENT:
             return Verdict(Outcome.DIFFERENT, f"{shown}: config.yaml says something else: {ended.last_line}")
-    return survived(shown)
+    return survived(f"{shown}: ended with {ended.code}")
 
 
 def _set(content: Content, dotted: str, value: Any) -> None:
@@ -143,6 +143,16 @@ def _wrong_override(
     told.append(overrides[-1][:60])
 
 
+def _odd_number(
+    content: Content, overrides: list[str], random: standard_random.Random, told: list[str]
+) -> None:
+    """A value of the right kind that few would choose: most of these configs get past the schema."""
+    key = random.choice(list(ODD))
+    value = random.choice(ODD[key])
+    overrides.append(f"{key}={json.dumps(value)}")
+    told.append(overrides[-1])
+
+
 def _lost_key(
     content: Content, overrides: list[str], random: standard_random.Random, told: list[str]
 ) -> None:
@@ -176,7 +186,9 @@ def _swapped_values(
 
 
 MISTAKES = (
-    _wrong_value,
+    _odd_number,
+    _odd_number,
+    _odd_number,
     _wrong_value,
     _wrong_value,
     _wrong_override,

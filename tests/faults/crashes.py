@@ -1,8 +1,8 @@
 """Crashes at single operations on files: an error of the operating system, or the death of the process.
 
 Survived: the command ends well, or in a sentence with exit code 2, or dies where it must; repeated without the fault,
-it ends with the bits and numbers of an undisturbed run. Lost: repeating it does not end so. Silently different: it ends,
-with other bits or numbers. Traceback: an exception comes through, then or later.
+it ends with the bits and numbers of an undisturbed run. Lost: repeating it does not end so. Silently different: it
+ends, with other bits or numbers. Traceback: an exception comes through, then or later.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Damaged files of runs that are finished or half finished: flipped bits, cut, emptied, deleted, swapped.
 
 Survived: the command prints the numbers of the undamaged run, or refuses in a sentence with exit code 2; a half
-finished run ends with its bits. Lost: another end. Silently different: it ends well, with other numbers or bits. Traceback: an
-exception comes through.
+finished run ends with its bits. Lost: another end. Silently different: it ends well, with other numbers or bits.
+Traceback: an exception comes through.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Degenerate tensors through every loss.
 
 Survived: a finite value with finite gradients, that of the rows under the mask; or, of what is no input (labels that
-are no column, a mask of another length, NaN), a sentence or a value that is not finite. Lost: a value or a gradient that is
-not finite although all that was given is; ordinary inputs refused. Silently different: another value than that of the
-selected rows, of the same numbers in float32, of the same labels or mask in another type; NaN that cannot be seen.
-Traceback: an exception that is no sentence of gkd.
+are no column, a mask of another length, NaN), a sentence or a value that is not finite. Lost: a value or a gradient
+that is not finite although all that was given is; ordinary inputs refused. Silently different: another value than
+that of the selected rows, of the same numbers in float32, of the same labels or mask in another type; NaN that cannot
+be seen. Traceback: an exception that is no sentence of gkd.
 """
 
 from __future__ import annotations

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from gkd.storage.weights import read_weights, save_weights
 from tests.faults import configs, crashes, kills
-from tests.faults.commands import in_this_process
-from tests.faults.file_operations import ERRORS
+from tests.faults.__main__ import main
+from tests.faults.commands import Ended, in_this_process
+from tests.faults.file_operations import ERRORS, Operations, watched
 from tests.faults.kinds import KINDS
+from tests.faults.ledger import Case, write_results
 from tests.faults.scenarios import ALONE
-from tests.faults.verdict import Verdict
+from tests.faults.verdict import Outcome, Verdict, judged_by_ending, judged_by_results, survived
 from tests.faults.workshop import Workshop
 
 
@@ -56,7 +64,110 @@ def test_the_kinds_are_of_the_promised_sizes() -> None:
     }  # fmt: skip
 
 
-def test_a_fault_is_told_apart_from_its_absence(tmp_path: Path, at_hand: Workshop) -> None:
-    """A result that was changed in silence, one that is missing, and an exception are seen."""
-    reference = at_hand.reference("alone")
-    assert [operation.split()[0] for operation in reference.operations].count("replace") > 5
+def test_results_that_were_changed_in_silence_are_seen(tmp_path: Path, at_hand: Workshop) -> None:
+    """Other weights, another number in a summary, a record and a file that are gone."""
+    reference, well = at_hand.reference(ALONE), Ended(0, "", "", 0.0)
+    (run,) = [path.parent for path in reference.folder.glob("runs/faults/*/seed0/summary.json")]
+    place = run.relative_to(reference.folder)
+
+    def other_weights(folder: Path) -> None:
+        tensors, metadata = read_weights(folder / "student.safetensors")
+        tensors["fc.bias"][0] += 1
+        save_weights(folder / "student.safetensors", tensors, metadata)
+
+    def other_number(folder: Path) -> None:
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["last"]["accuracy"] += 1
+        (folder / "summary.json").write_text(json.dumps(summary))
+
+    def lost_record(folder: Path) -> None:
+        (folder / "metrics.jsonl").write_text("")
+
+    def lost_file(folder: Path) -> None:
+        (folder / "correct.json").unlink()
+
+    for number, change in enumerate((other_weights, other_number, lost_record, lost_file)):
+        folder = tmp_path / str(number)
+        shutil.copytree(reference.folder, folder)
+        assert judged_by_results("left alone", well, reference.results, folder).outcome is Outcome.SURVIVED
+        change(folder / place)
+        found = judged_by_results("changed", well, reference.results, folder)
+        assert found.outcome is Outcome.DIFFERENT, change.__name__
+
+
+@pytest.mark.parametrize(
+    ("code", "err", "outcome"),
+    [
+        (0, "", None),
+        (2, "gkd: a.yaml has 2 mistakes:\n  data: nothing is there.", None),
+        (2, "Segmentation fault", Outcome.TRACEBACK),
+        (1, "Traceback (most recent call last):\nValueError: no", Outcome.TRACEBACK),
+        (0, "Traceback (most recent call last):\nValueError: in a thread", Outcome.TRACEBACK),
+        (-11, "", Outcome.LOST),
+        (None, "", Outcome.LOST),
+    ],
+)
+def test_how_a_command_ended_is_told(code: int | None, err: str, outcome: Outcome | None) -> None:
+    verdict = judged_by_ending("a fault", Ended(code, "", err, 1.0))
+    assert (verdict.outcome if verdict else None) is outcome
+
+
+def test_an_operation_on_files_fails_as_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four operations the third; before it a full disk leaves half of what was written."""
+    monkeypatch.chdir(tmp_path)
+
+    def work() -> None:
+        Path("made").mkdir()
+        Path("made/text").write_text("12345678")
+        os.replace("made/text", "made/final")
+
+    with watched(operations := Operations()):
+        work()
+        Path("/dev/null").read_text()  # not below this folder
+    assert operations.made == ["mkdir made", "open made/text", "write made/text", "replace made/text"]
+    shutil.rmtree("made")
+    with watched(Operations(2, "no space")), pytest.raises(OSError, match="No space left"):
+        work()
+    assert Path("made/text").read_text() == "1234"
+    assert open is io.open  # all is as it was
+
+
+def test_a_series_goes_on_and_tells_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[int] = []
+
+    def third_fails(number: int, workshop: Workshop) -> Verdict:
+        seen.append(number)
+        return Verdict(Outcome.LOST, "gone") if number == 2 else survived("well")
+
+    kinds = {"toys": SimpleNamespace(COUNT=5, try_one=third_fails)}
+    monkeypatch.setattr("tests.faults.__main__.KINDS", kinds)
+    words = ["--ledger", str(tmp_path), "toys"]
+    written: list[object] = []
+    monkeypatch.setattr("tests.faults.__main__.write_results", written.append)
+    assert main([*words, "--minutes", "0"]) == 0  # one case, and time is up
+    assert seen == [0]
+    assert "4 cases are not tried yet" in capsys.readouterr().out
+    assert written == []
+    assert main(words) == 1
+    assert seen == [0, 1, 2, 3, 4]
+    out = capsys.readouterr().out
+    assert "python -m tests.faults toys --only 2" in out
+    assert "| toys | 5 | 4 | 1 | 0 | 0 | 0.0 |" in out
+    assert len(written) == 1
+    assert main([*words, "--only", "2"]) == 1
+    assert "lost: gone" in capsys.readouterr().out
+
+
+def test_results_hold_the_counts_and_how_to_repeat_what_failed(tmp_path: Path) -> None:
+    cases = [Case("kills", 0, "survived", "well", 60.0), Case("kills", 7, "lost", "gone", 60.0)]
+    write_results({"kills": cases}, tmp_path / "faults.json")
+    content = json.loads((tmp_path / "faults.json").read_text())
+    assert content["kinds"] == {
+        "kills": {"tried": 2, "survived": 1, "lost": 1, "silently different": 0, "traceback": 0}
+    }
+    assert [each["repeat"] for each in content["failed"]] == ["python -m tests.faults kills --only 7"]
+    assert "| kills | 2 | 1 | 1 | 0 | 0 | 2.0 |" in (tmp_path / "faults.md").read_text()

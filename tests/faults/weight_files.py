@@ -175,7 +175,7 @@ def try_one(number: int, workshop: Workshop) -> Verdict:
             return Verdict(Outcome.LOST, f"{shown}: its code was run")
     wrong = judged_by_ending(shown, ended)
     if wrong is not None or ended.code == 2:
-        return wrong or survived(shown)
+        return wrong or survived(f"{shown}: refused")
     if use == "pinned" and changed and not same:
         return Verdict(Outcome.DIFFERENT, f"{shown}: passes for the file with another checksum")
     if use == "eval" and same and _numbers(ended.out) != _numbers(_intact(workshop)):
