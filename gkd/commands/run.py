@@ -16,6 +16,7 @@ from gkd.config.layers import Layer
 from gkd.config.load import load
 from gkd.config.resolve import Resolved, override_layers, resolve
 from gkd.config.trust import named_in
+from gkd.core.errors import UserError
 from gkd.core.text import say
 from gkd.experiment.fit import Outcome
 from gkd.experiment.judge import check_expected
@@ -59,7 +60,7 @@ def run(
             statement = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
             check_expected(experiment.teacher, accuracy, statement)
         _plot(folder, console)
-        return add_metrics(done, folder, resolved), False
+        return add_metrics(done, folder, resolved, console), False
     if not wait:
         check_free(folder)  # before the images and the teacher are read for nothing
     threads = use_threads(experiment.run.threads)
@@ -130,8 +131,11 @@ def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", value
 
 
-def add_metrics(summary: RunSummary, folder: Path, resolved: Resolved) -> RunSummary:
-    """Add the missing ``evaluate.metrics`` of a finished run to its summary, computed from the saved students."""
+def add_metrics(summary: RunSummary, folder: Path, resolved: Resolved, console: Console) -> RunSummary:
+    """Add the missing ``evaluate.metrics`` of a finished run to its summary, computed from the saved students.
+
+    Where the folder cannot be written to, they are in the returned summary alone.
+    """
     lacking = [name for name in resolved.experiment.evaluate.metrics if name not in summary.last.metrics]
     if not lacking:
         return summary
@@ -144,12 +148,15 @@ def add_metrics(summary: RunSummary, folder: Path, resolved: Resolved) -> RunSum
         for which, student in students.items()
     }
     summary = summary.model_copy(update=added)
-    write_summary(folder, summary)
+    try:
+        write_summary(folder, summary)
+    except UserError as error:
+        say(console, f"note      the metrics are not kept: {error}")
     return summary
 
 
 def _plot(folder: Path, console: Console) -> None:
-    """Draw what a run's files show, where it has not been drawn yet."""
+    """Draw what a run's files show, where it has not been drawn yet; a plot that cannot be made or kept is said."""
     for content, plot, draw in (
         (ROUTING, ROUTING_PLOT, plot_routing),
         (EPISODES, FEW_SHOT_PLOT, plot_few_shot),
@@ -159,5 +166,8 @@ def _plot(folder: Path, console: Console) -> None:
             continue
         shown = "no plot: matplotlib is missing; pip install 'gkd-torch[report]' and repeat the command"
         if can_plot():
-            shown = f"plot      {draw(folder)}"
+            try:
+                shown = f"plot      {draw(folder)}"
+            except UserError as error:  # the results do not rest on it
+                shown = f"note      no plot: {error}"
         say(console, shown)

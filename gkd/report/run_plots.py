@@ -69,7 +69,7 @@ def _draw_epochs(axes: Any, records: list[dict[str, Any]], last: list[str]) -> N
     for name, marker in zip(names, itertools.cycle("os^vDPX"), strict=False):
         shares = [100 * record[name] if name in record else math.nan for record in records]
         line = None
-        for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
+        for start, end in itertools.pairwise([*starts, len(records)]):
             (line,) = axes.plot(
                 range(start + 1, end + 1),
                 shares[start:end],
@@ -86,7 +86,8 @@ def _draw_epochs(axes: Any, records: list[dict[str, Any]], last: list[str]) -> N
     axes.set_title("Samples distilled at each spot (student-teacher)")
     axes.grid(alpha=0.3)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=6, frameon=False)
+    if records:  # metrics.jsonl may be lost
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=6, frameon=False)
 
 
 def _draw_classes(axes: Any, last: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from gkd.distill.router import build_router
 from gkd.distill.teacher import Teacher
 from gkd.methods.method import Method
 from gkd.methods.stage import Stage
+from gkd.metrics import check_finite
 from gkd.problems.problem import Problem
 from gkd.storage.checkpoints import latest_checkpoint
 from gkd.storage.json_files import write_json
@@ -120,6 +121,7 @@ def _train_stage(
         if last_epoch or position.epoch % settings.evaluate_every == 0:
             problem, outputs = run.problem, student_outputs(run.student, settings)
             selected_by, metric = problem.judging.validate(outputs, problem.student, run.stage.select)
+            check_finite(selected_by, metric, "the validation images")
             record[f"validation/{selected_by}"] = metric
             if metric > position.best_metric:
                 position.best_metric, position.best_epoch = metric, position.epoch

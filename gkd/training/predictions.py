@@ -7,11 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gkd.core.errors import UserError
 from gkd.core.network import Features
 from gkd.data import ImageSet, Look, ordered
 from gkd.distill.teacher import Teacher
 from gkd.losses import class_centres
 from gkd.problems.judging import Outputs
+from gkd.training.meter import Diverged
 from gkd.training.settings import Settings
 
 
@@ -24,7 +26,17 @@ def predict(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits ``[N, C]`` and embeddings ``[N, D]`` in float32 on the CPU, in eval mode, un-augmented."""
+    """Logits ``[N, C]`` and embeddings ``[N, D]`` in float32 on the CPU, in eval mode, un-augmented.
+
+    Args:
+        network: in eval mode for the time of the call.
+        images: un-augmented.
+        settings: of the batches, and of the normalisation where none is given.
+        mean, std: the input's normalisation.
+
+    Raises:
+        Diverged: an output that is not finite, of which no accuracy can be told.
+    """
     was_training = network.training
     network.eval()
     logits, embedding = [], []
@@ -41,12 +53,29 @@ def predict(
         logits.append(features.logits.float().cpu())
         embedding.append(features.embedding.float().cpu())
     network.train(was_training)
-    return torch.cat(logits), torch.cat(embedding)
+    outputs = torch.cat(logits), torch.cat(embedding)
+    for name, values in zip(("logits", "embedding"), outputs, strict=True):
+        bad = int((~torch.isfinite(values)).any(1).sum())
+        if bad:
+            raise Diverged(
+                f"The network's {name} of {bad} of {len(values)} images are not finite: its training diverged, and no "
+                "such state was judged. Lower optimiser.lr or set optimiser.clip_norm; of a weight file, use an "
+                "earlier one.",
+                code="outputs-not-finite",
+            )
+    return outputs
 
 
 def teacher_predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
     """``predict`` for a teacher: on the pixels that it sees, under its own normalisation."""
-    return predict(teacher, images.as_teacher_sees, settings, mean=teacher.mean, std=teacher.std)
+    try:
+        return predict(teacher, images.as_teacher_sees, settings, mean=teacher.mean, std=teacher.std)
+    except Diverged:
+        raise UserError(
+            f"The teacher's outputs on {images.name} are not finite: its weights, or teacher.mean and teacher.std, are "
+            "not those that it was trained with; use others.",
+            code="outputs-not-finite",
+        ) from None
 
 
 def student_outputs(student: nn.Module, settings: Settings) -> Outputs:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from contextlib import chdir
 from pathlib import Path
@@ -171,3 +173,43 @@ def test_a_run_that_an_earlier_gkd_finished_is_read_with_one_line(
     with refused("file-missing") as caught:
         finished(run)
     assert isinstance(caught.value, Damaged)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "command.txt", "env.json", "metrics.jsonl"])
+def test_a_link_in_the_place_of_a_file_of_the_run_is_not_written_through(
+    copy: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    run, victim = run_in(copy), copy / "victim"
+    victim.write_text("precious")
+    shutil.rmtree(run)
+    run.mkdir()
+    (run / name).symlink_to(victim)
+    assert gkd(*WORDS) == 2
+    assert f"{name} is a link, and gkd writes only to regular files" in capsys.readouterr().err
+    assert victim.read_text() == "precious"
+
+
+def test_a_finished_run_is_reported_where_its_folder_cannot_be_written_to(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_in(copy)
+    (run / "routing.json").write_text(
+        '{"stage": "distil", "epoch": 1, "classes": ["0"], "shares": {"embedding": [0.5]}}'
+    )
+    before = (run / "summary.json").read_bytes()
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gkd.storage.whole_files.os.open", read_only)
+        patched.setattr("gkd.storage.whole_files.os.replace", read_only)
+        assert gkd(*WORDS, "evaluate.metrics=[macro_f1]") == 0
+    out = capsys.readouterr().out
+    assert "note      no plot: Cannot write to" in out
+    assert "note      the metrics are not kept: Cannot write to" in out
+    assert "macro_f1" in out
+    assert (run / "summary.json").read_bytes() == before
+    (run / "routing.json").write_text("{")
+    assert gkd(*WORDS) == 0
+    assert "note      no plot:" in capsys.readouterr().out

@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gkd.losses import LOSSES, Loss, Mask
+from gkd.problems.judging import Judging
 from gkd.storage.checkpoints import latest_checkpoint
 from gkd.training.meter import Diverged, MetricsFile
-from tests.training_helpers import EAGER, Trainer, method_of
+from tests.refusals import refused
+from tests.training_helpers import EAGER, STEPS, Trainer, method_of
 
 
 class _BreaksGradient(torch.autograd.Function):
@@ -92,3 +94,32 @@ def test_a_buffer_that_is_not_finite_is_never_saved(trainer: Callable[..., Train
     with pytest.raises(Diverged):
         run.fit(method_of(cross_entropy={}), {"one": 2}, student=student, at=overflow, settings=EAGER)
     assert_checkpoints_are_finite(run.folder, 5)
+
+
+def test_a_student_that_diverges_in_its_only_epoch_is_neither_judged_nor_saved(
+    trainer: Callable[..., Trainer],
+) -> None:
+    """The loss of the last step is finite, for the weights overflow after it, and so are the weights themselves."""
+    run = trainer()
+    student = run.student()
+
+    def overflow(done: int) -> None:
+        if done == STEPS:
+            with torch.no_grad():
+                student.head.weight.fill_(3e38)  # type: ignore[union-attr, operator]
+
+    with refused("outputs-not-finite") as caught:
+        run.fit(method_of(cross_entropy={}), {"one": 1}, student=student, at=overflow)
+    assert isinstance(caught.value, Diverged)
+    assert all(torch.isfinite(tensor).all() for tensor in student.state_dict().values())
+    assert latest_checkpoint(run.folder / "checkpoints") is None
+    assert MetricsFile(run.folder / "metrics.jsonl").read() == []
+
+
+def test_a_validation_metric_that_is_not_finite_is_named(
+    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer()
+    monkeypatch.setattr(Judging, "validate", lambda *_: ("worst_class", math.nan))
+    with refused("metric-not-finite"):
+        run.fit(method_of(cross_entropy={}), {"one": 1})

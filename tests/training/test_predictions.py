@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import torch
 
+from gkd.distill.teacher import Teacher
 from gkd.storage.weights import copy_state
-from gkd.training.predictions import predict
+from gkd.training.predictions import predict, teacher_predictions
+from tests.refusals import refused
 from tests.training_helpers import SETTINGS, Trainer
 
 
@@ -25,3 +27,17 @@ def test_predictions_do_not_depend_on_the_batch_size_and_leave_the_mode(
     assert logits.shape == (64, 3)
     assert embedding.shape == (64, 64)
     assert torch.allclose(logits, small, atol=1e-5)
+
+
+def test_outputs_that_are_not_finite_are_no_predictions(
+    trainer: Callable[..., Trainer], make_teacher: Callable[..., Teacher]
+) -> None:
+    run = trainer()
+    student, images = run.student(), run.problem.student.test
+    with torch.no_grad():
+        student.head.bias[1] = torch.nan  # type: ignore[union-attr, index]
+    with refused("outputs-not-finite"):
+        predict(student, images, SETTINGS)
+    teacher = make_teacher(list(run.problem.relation.teacher), std=(1e-45,))
+    with refused("outputs-not-finite"):
+        teacher_predictions(teacher, images, SETTINGS)
