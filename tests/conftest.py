@@ -47,7 +47,7 @@ def make_set() -> Callable[..., ImageSet]:
         letter = torch.tensor([ord(name[0]) - ord("a") for name in names])
         noise = torch.randint(0, 96, (num, 1, 8, 8), generator=torch.Generator().manual_seed(seed))
         pixels = (patterns[letter[labels]] + noise).to(torch.uint8)
-        return ImageSet(pixels, labels, LabelSpace(names))
+        return ImageSet(pixels, labels, LabelSpace([*names]))
 
     return make
 
@@ -61,7 +61,7 @@ def make_teacher() -> Callable[..., Teacher]:
     ) -> Teacher:
         torch.manual_seed(seed)
         network = build_network("resnet8", num_classes=len(names), in_channels=1)
-        return Teacher(network, LabelSpace(names), mean=mean, std=std)
+        return Teacher(network, LabelSpace([*names]), mean=mean, std=std)
 
     return make
 
@@ -74,7 +74,7 @@ def make_problem(make_set: Callable[..., ImageSet]) -> Callable[..., Problem]:
         def source(names: Sequence[str]) -> Source:
             return Source(make_set(names, num), make_set(names, 16, seed=1), make_set(names, 2 * num, seed=2))
 
-        relation = LabelRelation(LabelSpace(teacher), LabelSpace(student))
+        relation = LabelRelation(LabelSpace([*teacher]), LabelSpace([*student]))
         return Problem("student", relation, source(teacher), source(student))
 
     return make
@@ -86,7 +86,7 @@ def make_batch() -> Callable[..., Batch]:
 
     def make(num_classes: int, *, size: int = 8, seed: int = 3) -> Batch:
         images = torch.randn(size, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-        return Batch(images, torch.arange(size) % num_classes, torch.arange(size))
+        return Batch(images, torch.arange(size) % num_classes, torch.arange(size), shared=True)
 
     return make
 
@@ -162,7 +162,7 @@ def make_images() -> Callable[..., ImageSet]:
         pixels = torch.randint(0, 256, (num, channels, size, size), dtype=torch.uint8, generator=generator)
         names = [f"c{column}" for column in range(classes)]
         files = tuple(f"{names[i % classes]}/{i:04}.png" for i in range(num))
-        return ImageSet(pixels, torch.arange(num) % classes, LabelSpace(names), files, name="random")
+        return ImageSet(pixels, torch.arange(num) % classes, LabelSpace([*names]), files, name="random")
 
     return make
 

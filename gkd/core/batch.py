@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gkd.core.errors import UserError
 from gkd.core.network import Features
+from gkd.core.short_repr import short_repr
 
 
 @dataclass
@@ -22,6 +23,8 @@ class Batch:
         index: ``[B]`` int64, each sample's number in its data set; losses with memory banks read it.
         view: the teacher's images where they differ from ``images`` (another normalisation, a
             privileged or a cached view); None means the same images.
+        shared: whether ``images`` are normalised for the teacher too, where there is no ``view``; a teacher with a mean
+            and std of its own warns where nobody says so.
         teacher: the first teacher's outputs on these very pixels, where they were computed before.
         way: in an episode, ``[B]`` int64 from 0, each row's class among the episode's.
         support: in an episode, ``[B]`` Bool, True for a support row and False for a query row.
@@ -36,6 +39,9 @@ class Batch:
     way: Tensor | None = None
     support: Tensor | None = None
     views: Mapping[str, Tensor] = field(default_factory=dict)
+    shared: bool = False
+
+    __repr__ = short_repr
 
     @property
     def teacher_images(self) -> Tensor:

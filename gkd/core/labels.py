@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gkd.core.errors import UserError, unknown
+from gkd.core.short_repr import short_repr
 
 RelationKind = Literal["same", "overlapping", "disjoint"]
 
@@ -20,12 +21,18 @@ class LabelSpace:
     """Ordered, unique class names; a name's position is its column in the logits.
 
     Raises:
-        UserError: no class, or a name that appears twice.
+        UserError: no class, a name that appears twice, or a text in place of a list of names.
     """
 
     names: tuple[str, ...]
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Iterable[str]) -> None:
+        if isinstance(names, (str, bytes)):
+            raise UserError(
+                f"A label space is a list of class names, and {names!r} is a text, whose letters would be its classes; "
+                f"give [{names!r}], or list({names!r}) where the letters are meant.",
+                code="not-a-list-of-names",
+            )
         object.__setattr__(self, "names", tuple(names))
         if not self.names:
             raise UserError("A label space needs at least one class; none was given.", code="no-classes")
@@ -37,6 +44,8 @@ class LabelSpace:
                     code="class-twice",
                 )
             seen.add(name)
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.names)

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError
+from gkd.core.short_repr import short_repr
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Features:
     logits: Tensor
     embedding: Tensor
     maps: tuple[Tensor, ...]
+
+    __repr__ = short_repr
 
     def detach(self) -> Features:
         """The same values outside the graph."""

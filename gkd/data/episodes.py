@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gkd.core.errors import UserError
+from gkd.core.short_repr import short_repr
 from gkd.storage.weights import save_weights
 
 
@@ -29,6 +30,8 @@ class Episodes:
     index: Tensor
     classes: Tensor
     shots: int
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.index)

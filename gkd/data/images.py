@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
+from gkd.core.short_repr import short_repr
 from gkd.data.streamed_pixels import StreamedPixels
 
 Pixels = Tensor | StreamedPixels
@@ -44,6 +45,8 @@ class ImageSet:
     files: tuple[str, ...] | None = None
     name: str = "images"
     teacher_images: Pixels | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for pixels in (self.images, self.teacher_images):

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gkd.core.errors import UserError
+from gkd.core.short_repr import short_repr
 from gkd.data.image_files import Form, Source, open_image, open_source
 from gkd.data.image_operations import image_operations
 
@@ -46,6 +47,8 @@ class StreamedPixels:
     size: tuple[int, int]
     workers: int
     stamp: str
+
+    __repr__ = short_repr
 
     @property
     def shape(self) -> torch.Size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from gkd.core.batch import Batch
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.network import Features, Unregistered
+from gkd.core.short_repr import short_repr
 from gkd.distill.teacher import Teacher, unnamed_classes
 
 
@@ -47,6 +49,8 @@ class TeacherSide:
     centres: Tensor | None = None
     view: View | None = None
     rows: Literal["known", "all"] = "known"
+
+    __repr__ = short_repr
 
     def image_shape(self, student: Sequence[int]) -> Sequence[int]:
         """``(C, H, W)`` of the teacher's images; ``student`` is that of the student's."""
@@ -127,4 +131,11 @@ class Side(nn.Module):
 
     def features(self, batch: Batch) -> Features:
         """The teacher's outputs for its own view of a batch."""
+        no_view = self.view is None and batch.view is None and not batch.shared
+        if no_view and self.teacher.mean is not None and not torch.compiler.is_compiling():
+            warnings.warn(
+                "The teacher has a mean and std of its own, but is shown the student's images as they are normalised; "
+                "give Batch(..., view=teacher.normalised(pixels)), or shared=True where both have the same.",
+                stacklevel=2,
+            )
         return self.teacher.features(batch.seen_as(self.view))

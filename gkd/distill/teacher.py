@@ -10,11 +10,15 @@ from torch import Tensor, nn
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.core.network import Features, as_network
+from gkd.data.augment.normalise import normalise, per_channel
 from gkd.storage.weights import state_hash
 
 
 class Teacher(nn.Module):
     """A network that cannot change: eval mode for good, no gradient, no optimiser.
+
+    ``teacher(images)`` takes pixels and normalises them; ``teacher.features(images)`` takes images that are normalised
+    already, as a `Batch` carries them, in a loop of one's own ``Batch(..., view=teacher.normalised(pixels))``.
 
     Args:
         network: a trained gkd network (or a ``TappedNetwork``).
@@ -69,10 +73,36 @@ class Teacher(nn.Module):
         """A cache key for the outputs: the weights' hash, the normalisation and how the network was built."""
         return f"{self.state_hash()} {self.mean} {self.std} {self.built_as}"
 
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels under the teacher's own mean and std; unchanged where it has none.
+
+        Args:
+            pixels: ``[B, C, H, W]``, uint8 or floats in [0, 1].
+
+        Raises:
+            UserError: floats far outside [0, 1], which are normalised already.
+        """
+        if self.mean is None or self.std is None:
+            return pixels
+        if pixels.dtype == torch.uint8:
+            return normalise(pixels, self.mean, self.std)
+        if not torch.compiler.is_compiling() and pixels.numel():
+            low, high = (float(end) for end in pixels.aminmax())
+            if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
+                raise UserError(
+                    f"The teacher has a mean and std of its own and takes pixels in [0, 1], which it normalises; these "
+                    f"go from {low:.3g} to {high:.3g}. Give pixels, or call teacher.features(images) with images that "
+                    "are normalised for it already.",
+                    code="normalised-already",
+                )
+        mean, std = (per_channel(values, pixels.device).to(pixels.dtype) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
     # no_grad, not inference_mode: losses save teacher outputs for the student's backward pass.
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
+        """Logits of pixels ``[B, C, H, W]``, which `normalised` puts under the teacher's own mean and std."""
+        logits: Tensor = self.network(self.normalised(images))
         return logits
 
     @torch.no_grad()
@@ -80,6 +110,9 @@ class Teacher(nn.Module):
         """``images`` must already carry the teacher's own normalisation (``Batch.teacher_images``)."""
         features: Features = self.network.features(images)
         return features
+
+
+_OVERSHOOT = 0.25  # of pixels resized by a cubic rule
 
 
 def unnamed_classes(num_classes: int, whose: str = "teacher") -> LabelSpace:

@@ -23,6 +23,7 @@ from gkd.config.shipped import load_method, shipped_methods
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.network import Network
+from gkd.core.short_repr import short_repr
 from gkd.data import ImageSet, from_dataset, split_validation
 from gkd.distill.fit_check import head_notes
 from gkd.distill.teacher import Teacher
@@ -69,6 +70,8 @@ class Outcome:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     folder: Path | None = None
+
+    __repr__ = short_repr
 
 
 def fit(

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from gkd.core.errors import UserError
 from gkd.core.network import Network
+from gkd.core.short_repr import short_repr
 from gkd.data.episodes import Episodes
 from gkd.few_shot.classifiers import episode_accuracies
 from gkd.metrics.intervals import mean_interval
@@ -29,6 +30,8 @@ class EpisodeResult:
     mean: float
     interval: float
     episodes: Tensor
+
+    __repr__ = short_repr
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} ± {self.interval:.2f} %"

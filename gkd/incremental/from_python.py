@@ -12,6 +12,7 @@ from torch import nn
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation
+from gkd.core.short_repr import short_repr
 from gkd.data import ImageSet
 from gkd.distill.teacher import Teacher
 from gkd.experiment.fit import method_of, settings_for
@@ -44,6 +45,8 @@ class StepOutcome:
     memory: Memory
     accuracy: float | None
     rules: Mapping[str, Mapping[str, float]]
+
+    __repr__ = short_repr
 
 
 def learn_step(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gkd.core.errors import UserError, unknown
+from gkd.core.short_repr import short_repr
 from gkd.data.fewer_images import random_order
 from gkd.data.images import ImageSet
 
@@ -71,6 +72,8 @@ class Memory:
     """
 
     exemplars: Mapping[str, Tensor]
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return sum(map(len, self.exemplars.values()))

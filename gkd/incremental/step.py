@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
+from gkd.core.short_repr import short_repr
 from gkd.data import ImageSet
 from gkd.incremental.memory import Memory, check_selection, choose_exemplars, exemplars_per_class, samples_of
 from gkd.incremental.scenario import Steps, seen_classes
@@ -71,6 +72,8 @@ class Step:
     base_epochs: int | None = None
     memory: Memory = field(default_factory=lambda: Memory({}))
     held_out: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if not 0 <= self.number < len(self.steps):

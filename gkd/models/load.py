@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError
+from gkd.core.short_repr import short_repr
 from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.core.user_code import is_import_name
 from gkd.models import EXTRACTORS, build_network
@@ -41,6 +42,8 @@ class Loaded:
     network: nn.Module
     metadata: WeightMetadata
     notes: tuple[str, ...] = ()
+
+    __repr__ = short_repr
 
 
 def load_network(

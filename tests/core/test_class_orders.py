@@ -119,7 +119,7 @@ def test_the_order_of_the_gkd_windows() -> None:
 )
 def test_a_named_order_is_for_its_own_classes(names: list[str], code: str) -> None:
     with refused(code):
-        class_order(LabelSpace(names), "cifar_fs")
+        class_order(LabelSpace([*names]), "cifar_fs")
 
 
 def test_unknown_names_list_the_known_ones() -> None:

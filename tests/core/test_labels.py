@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -44,7 +46,7 @@ def test_the_same_classes_in_another_order_are_the_same_space() -> None:
 def test_kind_overlap_and_known_classes(
     teacher: str, student: str, kind: str, overlap: float, known: list[bool]
 ) -> None:
-    relation = LabelRelation(LabelSpace(teacher), LabelSpace(student))
+    relation = LabelRelation(LabelSpace([*teacher]), LabelSpace([*student]))
     assert relation.kind == kind
     assert relation.overlap == pytest.approx(overlap)
     assert relation.known.tolist() == known
@@ -85,3 +87,10 @@ def test_mistakes_are_named_with_a_remedy() -> None:
         LabelSpace(["automobile", "cat"]).column("automobil")
     with refused("class-out-of-range"):
         TEN.select([10])
+
+
+@pytest.mark.parametrize("text", ["cat", "", b"cat"])
+def test_a_text_is_no_list_of_names(text: Any) -> None:
+    with refused("not-a-list-of-names"):
+        LabelSpace(text)
+    assert LabelSpace([text]).names == (text,)

@@ -34,6 +34,6 @@ def test_a_name_says_its_class() -> None:
 def test_what_cannot_be_turned(make_set: Callable[..., ImageSet]) -> None:
     with refused("rotations-twice"):
         with_rotations(with_rotations(make_set("ab", 6)))
-    wide = ImageSet(torch.zeros(2, 1, 4, 6, dtype=torch.uint8), torch.tensor([0, 1]), LabelSpace("ab"))
+    wide = ImageSet(torch.zeros(2, 1, 4, 6, dtype=torch.uint8), torch.tensor([0, 1]), LabelSpace([*"ab"]))
     with refused("images-not-square"):
         with_rotations(wide)

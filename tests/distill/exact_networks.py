@@ -41,5 +41,5 @@ def exact(num_classes: int, *, seed: int, size: int = 8) -> Exact:
 
 def exact_pair(student: str, teacher: str) -> tuple[Exact, Teacher, LabelRelation]:
     pupil, master = exact(len(student), seed=1), exact(len(teacher), seed=2)
-    frozen = Teacher(master, LabelSpace(teacher), mean=(0.5,), std=(0.25,))
-    return pupil, frozen, LabelRelation(LabelSpace(teacher), LabelSpace(student))
+    frozen = Teacher(master, LabelSpace([*teacher]), mean=(0.5,), std=(0.25,))
+    return pupil, frozen, LabelRelation(LabelSpace([*teacher]), LabelSpace([*student]))

@@ -28,7 +28,7 @@ def network(name: str, num_classes: int = 5, *, seed: int = 0, channels: int = 3
 
 def teacher_of(name: str, classes: str = "abcde", *, seed: int = 1) -> Teacher:
     return Teacher(
-        network(name, len(classes), seed=seed), LabelSpace(classes), mean=(0.5,) * 3, std=(0.25,) * 3
+        network(name, len(classes), seed=seed), LabelSpace([*classes]), mean=(0.5,) * 3, std=(0.25,) * 3
     )
 
 
@@ -42,7 +42,7 @@ def router_of(
     **options: Any,
 ) -> Router:
     shapes = (output_shapes(student, (3, size, size)), output_shapes(teacher.network, (3, size, size)))
-    relation = LabelRelation(teacher.space, LabelSpace(classes))
+    relation = LabelRelation(teacher.space, LabelSpace([*classes]))
     return Router(student, teacher, pairs, Routing(policy="adaptive", **options), shapes, relation)
 
 

@@ -47,7 +47,7 @@ def test_it_returns_the_loss_and_each_term_before_weighting(
         "soft": Term(loss="kd", weight=0.9, temperature=2.0),
         "tuples": Term(loss="tuples", weight=7.0),
     }
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"]))
     losses = Distiller(student, TeacherSide(make_teacher("abc"), relation), terms)(make_batch(3))
     assert set(losses) == {"loss", "loss/hard", "loss/soft", "loss/tuples", "empty/tuples"}
     assert all(value.dim() == 0 for value in losses.values())
@@ -61,7 +61,7 @@ def test_it_returns_the_loss_and_each_term_before_weighting(
 def test_a_batch_without_a_tuple_is_counted(
     student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
 ) -> None:
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"]))
     distiller = Distiller(student, TeacherSide(make_teacher("abc"), relation), {"t": Term(loss="tuples")})
     losses = distiller(make_batch(1))  # one class: no negative
     assert (losses["loss"].item(), losses["empty/t"].item()) == (0.0, 1.0)
@@ -89,7 +89,7 @@ def test_schedules_move_the_weights(student: nn.Module, make_batch: MakeBatch) -
 
 
 def test_what_a_term_lacks_is_refused_when_it_is_built(student: nn.Module, make_teacher: MakeTeacher) -> None:
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"]))
     with refused("needs-teacher"):
         Distiller(student, None, {"kd": Term(loss="kd")})
     with refused("centres-missing"):
@@ -98,7 +98,7 @@ def test_what_a_term_lacks_is_refused_when_it_is_built(student: nn.Module, make_
 
 def test_the_teacher_is_no_part_of_it(student: nn.Module, make_teacher: MakeTeacher) -> None:
     teacher = make_teacher("abc")
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"]))
     terms = {"i": Term(loss="induced_classifier"), "kd": Term(loss="kd")}
     distiller = Distiller(student, TeacherSide(teacher, relation, centres=torch.ones(3, 64)), terms)
     assert set(distiller.state_dict()) == {f"student.{name}" for name in student.state_dict()}
@@ -113,7 +113,7 @@ def test_the_teacher_rests_where_its_outputs_are_kept_or_not_read(
     student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, batch = make_teacher("abc"), make_batch(3)
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"]))
     expected = Distiller(student, TeacherSide(teacher, relation), {"kd": Term(loss="kd")}).eval()(batch)[
         "loss"
     ]
@@ -191,7 +191,7 @@ def with_adapters(student: nn.Module, teacher: Teacher, **more: Any) -> Distille
         "vid": Term(loss="vid", at={"student": [1, 2], "teacher": [1, -1]}),
         "crd": Term(loss="crd", dim=5, negatives=6),
     }
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"]))
     known = {"image_shape": (1, 8, 8), "train_labels": torch.arange(20) % 3}
     return Distiller(student, TeacherSide(teacher, relation), terms, **{**known, **more})
 
@@ -227,7 +227,7 @@ def test_what_a_module_is_built_from_must_be_given(student: nn.Module, make_teac
 def test_a_term_that_owns_parameters_may_have_any_name(
     student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
 ) -> None:
-    relation, losses = LabelRelation(LabelSpace("abc"), LabelSpace("abc")), {}
+    relation, losses = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"])), {}
     names = ["hint", "keys", "training", "a.b", "a%2Eb", "=keys", ""]
     for name in names:
         torch.manual_seed(0)

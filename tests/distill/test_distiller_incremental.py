@@ -33,7 +33,7 @@ from gkd.training.loop import check_method
 from tests.refusals import refused
 
 MakeBatch = Callable[..., Batch]
-OLD, ALL = LabelSpace("abc"), LabelSpace("abcde")
+OLD, ALL = LabelSpace([*"abc"]), LabelSpace([*"abcde"])
 # Not in the order of the teacher's columns, and one of them the student does not have.
 KNOWN = torch.tensor([False, True, False, True])
 
@@ -50,8 +50,8 @@ def step(head: str = "linear") -> tuple[nn.Module, Teacher]:
 def shuffled() -> tuple[nn.Module, Teacher, LabelRelation]:
     torch.manual_seed(0)
     student, old = (build_network("resnet8", num_classes=size, in_channels=1) for size in (4, 3))
-    relation = LabelRelation(LabelSpace("dxb"), LabelSpace("abcd"))
-    return student, Teacher(old, LabelSpace("dxb"), mean=(0.5,), std=(0.25,)), relation
+    relation = LabelRelation(LabelSpace([*"dxb"]), LabelSpace([*"abcd"]))
+    return student, Teacher(old, LabelSpace([*"dxb"]), mean=(0.5,), std=(0.25,)), relation
 
 
 def test_a_weight_follows_the_numbers_of_old_and_new_classes(make_batch: MakeBatch) -> None:

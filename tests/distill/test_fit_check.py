@@ -39,7 +39,7 @@ def student() -> nn.Module:
 def test_a_map_that_is_not_there_is_refused(
     student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
 ) -> None:
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"]))
     distiller = Distiller(
         student, TeacherSide(make_teacher("abc"), relation), {"sp": Term(loss="sp", at={"student": 4})}
     )

@@ -104,7 +104,7 @@ def test_a_loss_without_a_mask_cannot_leave_rows_out(
     student, teacher = make_teacher("abc", seed=1).network, make_teacher("abd")
     assert Distiller(student, teacher, {"m": Term(loss="maskless")})(make_batch(3))["loss"] > 0
     with refused("needs-mask"):
-        Distiller(student, teacher, {"m": Term(loss="maskless")}, classes=LabelSpace("abc"))
+        Distiller(student, teacher, {"m": Term(loss="maskless")}, classes=LabelSpace([*"abc"]))
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def student() -> nn.Module:
 def test_kd_over_a_permuted_space_equals_kd_on_aligned_logits(make_batch: MakeBatch) -> None:
     student, teacher, relation = exact_pair("abcd", "dbac")
     loss = Distiller(student, TeacherSide(teacher, relation), {"kd": Term(loss="kd")})(make_batch(4))["loss"]
-    aligned = teacher(torch.zeros(1))[:, ["dbac".index(name) for name in "abcd"]]
+    aligned = teacher.network(torch.zeros(1))[:, ["dbac".index(name) for name in "abcd"]]
     assert relation.kind == "same"
     assert loss.item() == pytest.approx(kd_loss(student.given.logits, aligned).item())
 
@@ -131,7 +131,7 @@ def test_kd_over_overlapping_spaces_uses_the_shared_columns_and_the_chosen_rows(
     loss = Distiller(student, TeacherSide(teacher, relation), {"kd": term})(batch)["loss"]
     chosen = torch.tensor([rows == "all" or "abcd"[label] in "bd" for label in batch.labels])
     student_logits = student.given.logits[chosen][:, [1, 3]]
-    teacher_logits = teacher(torch.zeros(1))[chosen][:, [2, 0]]
+    teacher_logits = teacher.network(torch.zeros(1))[chosen][:, [2, 0]]
     expected = kd_loss(student_logits, teacher_logits, temperature=2.0)
     assert loss.item() == pytest.approx(expected.item())
     loss.backward()
@@ -233,7 +233,7 @@ def test_similarity_transfer_takes_the_rows_that_it_is_told(
     student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch, rows: str
 ) -> None:
     """With the true classes kept it is KD, on clean images too; no target is read."""
-    relation = LabelRelation(LabelSpace("bcd"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"bcd"]), LabelSpace([*"abc"]))
     terms = {"kd": Term(loss="kd", rows=rows), "stkd": Term(loss="stkd", rows=rows)}
     losses = Distiller(student, TeacherSide(make_teacher("bcd"), relation), terms)(make_batch(3))
     assert losses["loss/stkd"].item() == pytest.approx(losses["loss/kd"].item(), rel=1e-5)
@@ -245,7 +245,7 @@ def test_a_term_within_an_episode_reads_its_ways_and_support(
     teacher = make_teacher("abc")
     student = make_teacher("abc", seed=1).network
     terms = {name: Term(loss=name) for name in ("prototype", "episode_induced", "cross_entropy")}
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"]))
     distiller = Distiller(student, TeacherSide(teacher, relation), terms).eval()
     batch = make_batch(3, size=9)
     with refused("not-an-episode"):

@@ -50,22 +50,22 @@ def test_terms_on_virtual_samples_see_the_mixture(
     student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch, how: str
 ) -> None:
     teacher, batch = make_teacher("cab"), make_batch(3)
-    relation = LabelRelation(LabelSpace("cab"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"cab"]), LabelSpace([*"abc"]))
     distiller = virtual(student, teacher, relation, teacher=how)
     torch.manual_seed(5)
     losses = distiller(batch)
     torch.manual_seed(5)
     mixture = draw_mixture(Mixup(), 8, torch.device("cpu"))
     mixed = mix_batch(batch, mixture, 3)
-    logits, targets = student(mixed.images), teacher(mixed.images)[:, [1, 2, 0]]
+    logits, targets = student(mixed.images), teacher.network(mixed.images)[:, [1, 2, 0]]
     if how == "interpolated":
-        targets = interpolated_logits(teacher(batch.images)[:, [1, 2, 0]], mixture, 2.0)
+        targets = interpolated_logits(teacher.network(batch.images)[:, [1, 2, 0]], mixture, 2.0)
     hard = torch.nn.functional.cross_entropy(logits, mixed.labels)
     assert losses["loss/hard"].item() == pytest.approx(hard.item(), rel=1e-5)
     assert losses["loss/soft"].item() == pytest.approx(
         kd_loss(logits, targets, temperature=2.0).item(), rel=1e-4
     )
-    clean = kd_loss(student(batch.images), teacher(batch.images)[:, [1, 2, 0]], temperature=2.0)
+    clean = kd_loss(student(batch.images), teacher.network(batch.images)[:, [1, 2, 0]], temperature=2.0)
     assert losses["loss/clean"].item() == pytest.approx(clean.item(), rel=1e-4)
 
 
@@ -73,7 +73,7 @@ def test_virtual_rows_count_where_all_their_classes_are_shared(
     student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
 ) -> None:
     teacher, batch = make_teacher("bcd"), make_batch(3)  # the student's a is not shared
-    relation = LabelRelation(LabelSpace("bcd"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"bcd"]), LabelSpace([*"abc"]))
     distiller = virtual(student, teacher, relation)
     torch.manual_seed(5)
     soft = distiller(batch)["loss/soft"]
@@ -82,7 +82,7 @@ def test_virtual_rows_count_where_all_their_classes_are_shared(
     chosen = mixed.labels[:, 0] == 0
     assert 0 < int(chosen.sum()) < 8
     expected = kd_loss(
-        student(mixed.images)[chosen][:, 1:], teacher(mixed.images)[chosen][:, :2], temperature=2.0
+        student(mixed.images)[chosen][:, 1:], teacher.network(mixed.images)[chosen][:, :2], temperature=2.0
     )
     assert soft.item() == pytest.approx(expected.item(), rel=1e-4)
 
@@ -115,7 +115,7 @@ def test_virtual_samples_need_mixup(student: nn.Module) -> None:
 def test_the_clean_teacher_is_not_run_for_virtual_samples_alone(
     student: nn.Module, make_teacher: MakeTeacher
 ) -> None:
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"]))
     terms = {"soft": Term(loss="stkd", samples="virtual")}
     for how, reads in (("mixed", False), ("interpolated", True)):
         distiller = Distiller(

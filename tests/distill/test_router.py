@@ -131,7 +131,7 @@ def distiller_of(
     student = build_network("resnet14", num_classes=len(classes), in_channels=1)
     return Distiller(
         student,
-        TeacherSide(teacher, LabelRelation(teacher.space, LabelSpace(classes))),
+        TeacherSide(teacher, LabelRelation(teacher.space, LabelSpace([*classes]))),
         {name: Term.model_validate({"loss": name, **keys}) for name, keys in terms.items()},
         image_shape=(1, 8, 8),
         train_labels=torch.arange(16) % len(classes),

@@ -41,9 +41,9 @@ def test_two_networks_a_term_and_a_batch_of_images_and_labels_are_enough() -> No
 
 
 def test_classes_relate_a_bare_teacher_by_name() -> None:
-    student, teacher = network(3, 0), Teacher(network(4, 1), LabelSpace("dcba"))
+    student, teacher = network(3, 0), Teacher(network(4, 1), LabelSpace([*"dcba"]))
     batch = batch_of()
-    distiller = Distiller(student, teacher, {"kd": Term(loss="kd")}, classes=LabelSpace("abc")).eval()
+    distiller = Distiller(student, teacher, {"kd": Term(loss="kd")}, classes=LabelSpace([*"abc"])).eval()
     expected = kd_loss(student(batch.images), teacher(batch.images)[:, [3, 2, 1]])
     torch.testing.assert_close(distiller(batch)["loss"], expected)
     with refused("no-shared-class"):
@@ -56,7 +56,7 @@ def test_classes_relate_a_bare_teacher_by_name() -> None:
 
 
 def test_an_unnamed_teacher_meets_no_named_class_by_accident() -> None:
-    side = teacher_sides(Teacher(network(3, 1)), 3, LabelSpace("012"))["teacher"]
+    side = teacher_sides(Teacher(network(3, 1)), 3, LabelSpace([*"012"]))["teacher"]
     assert side.relation.kind == "disjoint"
     assert teacher_sides(Teacher(network(3, 1)), 3)["teacher"].relation.kind == "same"
     assert teacher_sides(None, 3) == {}
@@ -70,10 +70,10 @@ def test_a_mean_without_a_std_is_refused() -> None:
 def two(**more: object) -> tuple[nn.Module, dict[str, TeacherSide]]:
     """A student of abc beside a teacher of cba and one of bx that sees three channels."""
     near, far = (
-        Teacher(network(3, 1), LabelSpace("cba")),
-        Teacher(network(3, 2, channels=3), LabelSpace("bax")),
+        Teacher(network(3, 1), LabelSpace([*"cba"])),
+        Teacher(network(3, 2, channels=3), LabelSpace([*"bax"])),
     )
-    classes = LabelSpace("abc")
+    classes = LabelSpace([*"abc"])
     return network(3, 0), {
         "near": TeacherSide(near, LabelRelation(near.space, classes)),
         "far": TeacherSide(far, LabelRelation(far.space, classes), view=View((3, 8, 8), "colour")),

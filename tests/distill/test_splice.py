@@ -147,7 +147,7 @@ def test_logits_that_the_head_does_not_give_are_refused(make_teacher: MakeTeache
 
     network, teacher = TwoHeads(), make_teacher("abc")
     shapes = (output_shapes(network, (1, 8, 8)), output_shapes(teacher.network, (1, 8, 8)))
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"]))
     with refused("stages-missing"):
         Router(network, teacher, [("embedding", "embedding")], Routing(policy="adaptive"), shapes, relation)
 
@@ -169,7 +169,7 @@ def test_a_network_without_stages_is_refused(make_teacher: MakeTeacher) -> None:
 
     whole, teacher = Whole(), make_teacher("abc")
     shapes = (output_shapes(whole, (1, 8, 8)), output_shapes(teacher.network, (1, 8, 8)))
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("abc"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"abc"]))
     with refused("stages-missing"):
         Router(whole, teacher, [(1, 1)], Routing(policy="adaptive"), shapes, relation)
     # Beyond the maps nothing needs to be cut.

@@ -24,7 +24,7 @@ from gkd.incremental.learn import without_teacher
 from gkd.models import CosineHead, ProxyHead
 from tests.losses.waves import wave
 
-OLD, ALL = LabelSpace("abc"), LabelSpace("abcde")
+OLD, ALL = LabelSpace([*"abc"]), LabelSpace([*"abcde"])
 LABELS = [0, 3, 4, 1, 3, 4]
 ROWS = range(len(LABELS))
 NEW = [i for i in ROWS if LABELS[i] >= 3]

@@ -19,10 +19,10 @@ from tests.refusals import refused
 
 METHODS = shipped_methods()
 RELATIONS = {
-    "same": LabelRelation(LabelSpace("abc"), LabelSpace("cab")),
-    "overlapping": LabelRelation(LabelSpace("abc"), LabelSpace("bcd")),
-    "one shared": LabelRelation(LabelSpace("abc"), LabelSpace("cde")),
-    "disjoint": LabelRelation(LabelSpace("abc"), LabelSpace("def")),
+    "same": LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"cab"])),
+    "overlapping": LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"bcd"])),
+    "one shared": LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"cde"])),
+    "disjoint": LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"def"])),
     "no teacher": None,
 }
 

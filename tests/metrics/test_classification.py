@@ -60,7 +60,7 @@ def test_ece_of_the_certain_and_right_is_zero() -> None:
 
 
 def test_agreement_follows_class_names_not_columns() -> None:
-    teacher, student = LabelSpace("abcd"), LabelSpace("cadb")
+    teacher, student = LabelSpace([*"abcd"]), LabelSpace([*"cadb"])
     logits = scores(40, 4, seed=3)
     same = logits[:, [teacher.column(name) for name in student]]
     relation = LabelRelation(teacher, student)
@@ -69,7 +69,7 @@ def test_agreement_follows_class_names_not_columns() -> None:
 
 
 def test_agreement_over_overlapping_spaces_compares_the_shared_classes_alone() -> None:
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace("cbx"))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"cbx"]))
     student = torch.tensor([[1.0, 0.0, 9.0], [0.0, 1.0, 9.0]])  # c, b; x does not count
     teacher = torch.tensor([[9.0, 0.0, 1.0], [9.0, 0.0, 1.0]])  # c, c; a does not count
     assert agreement(student, teacher, relation) == 50.0
@@ -77,7 +77,7 @@ def test_agreement_over_overlapping_spaces_compares_the_shared_classes_alone() -
 
 @pytest.mark.parametrize("student", ["cxy", "xyz"])
 def test_agreement_needs_two_shared_classes(student: str) -> None:
-    relation = LabelRelation(LabelSpace("abc"), LabelSpace(student))
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*student]))
     assert agreement(scores(3, 3, seed=4), scores(3, 3, seed=5), relation) is None
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from gkd.core.labels import LabelSpace
 from gkd.problems.classes import Classes
 
-SIX = LabelSpace("abcdef")
+SIX = LabelSpace([*"abcdef"])
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ SIX = LabelSpace("abcdef")
     ],
 )
 def test_a_selection_of_classes(selection: dict[str, Any], names: str) -> None:
-    assert Classes(**selection).select(SIX) == LabelSpace(names)
+    assert Classes(**selection).select(SIX) == LabelSpace([*names])
 
 
 @pytest.mark.parametrize(

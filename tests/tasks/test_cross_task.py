@@ -13,7 +13,7 @@ from gkd.problems.problem import Source
 from gkd.tasks.cross_task import CrossTask, CrossTaskOptions
 from tests.refusals import refused
 
-SIX = LabelSpace("abcdef")
+SIX = LabelSpace([*"abcdef"])
 
 
 def cross(**options: Any) -> CrossTask:
@@ -26,7 +26,7 @@ def cross(**options: Any) -> CrossTask:
 def test_windows_of_one_order_relate_by_their_shift(shift: int, kind: str, shared: int) -> None:
     relation = cross(size=3, shift=shift).spaces(SIX, SIX)
     assert (relation.kind, relation.num_shared) == (kind, shared)
-    assert relation.teacher == LabelSpace("abc")
+    assert relation.teacher == LabelSpace([*"abc"])
     assert list(relation.student) == list("abcdef")[shift : shift + 3]
 
 

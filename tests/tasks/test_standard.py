@@ -7,7 +7,7 @@ from gkd.problems.problem import Source
 from gkd.tasks.standard import Standard, StandardOptions
 from tests.refusals import refused
 
-SIX = LabelSpace("abcdef")
+SIX = LabelSpace([*"abcdef"])
 
 
 def test_standard_gives_both_sides_the_same_classes(source: Source) -> None:
@@ -20,4 +20,4 @@ def test_standard_gives_both_sides_the_same_classes(source: Source) -> None:
 
 def test_standard_refuses_two_data_sets_of_different_classes() -> None:
     with refused("other-classes"):
-        Standard(StandardOptions()).spaces(SIX, LabelSpace("xyz"))
+        Standard(StandardOptions()).spaces(SIX, LabelSpace([*"xyz"]))

@@ -106,4 +106,4 @@ class Sides:
             if self.teacher is not None:
                 view = self.teacher.normalised(pixels if teacher_pixels is None else next(teacher_pixels))
             labels = self.labels[index].to(self.device)
-            yield Batch(self.student.normalised(pixels), labels, index.to(self.device), view)
+            yield Batch(self.student.normalised(pixels), labels, index.to(self.device), view, shared=True)

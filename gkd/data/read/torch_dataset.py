@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
@@ -36,7 +36,7 @@ def from_dataset(
     Args:
         dataset: has ``len()``, items that begin with (image, label), and the labels of all items in
             ``.targets``, ``.labels`` or ``get_labels()``, as columns or as class names; or a ``TensorDataset`` of
-            images and labels, or a ``Subset`` of either. An image is a PIL
+            images and labels, or a ``Subset`` or ``ConcatDataset`` of such ones. An image is a PIL
             image; uint8 pixels; or floats in [0, 1] (``ToTensor`` without ``Normalize``). Arrays and tensors
             are ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]`` with C of 1 or 3 (where both fit: a tensor is
             ``[C, H, W]``, an array ``[H, W, C]``). Random transforms would be frozen: leave them to
@@ -55,7 +55,7 @@ def from_dataset(
     """
     form = Form(channels, image_size, fit)
     labels = _labels(dataset, name)
-    names, columns = _columns(labels, _classes(dataset) if classes is None else classes, name)
+    names, columns = _columns(labels, _classes(dataset, name) if classes is None else classes, name)
     decoded: np.ndarray | None = None
     first = np.empty(0)
     for i in range(len(labels)):
@@ -94,14 +94,28 @@ def from_dataset(
     )
 
 
-def _classes(dataset: Any) -> Sequence[str] | None:
-    """The class names that a data set states, or the one that it is a subset of."""
+def _classes(dataset: Any, name: str) -> Sequence[str] | None:
+    """The class names that a data set states, or the ones that it is a subset or made of."""
     stated: Sequence[str] | None = getattr(dataset, "classes", None)
-    return _classes(dataset.dataset) if stated is None and isinstance(dataset, Subset) else stated
+    if stated is not None:
+        return stated
+    if isinstance(dataset, Subset):
+        return _classes(dataset.dataset, name)
+    if not isinstance(dataset, ConcatDataset):
+        return None
+    of_parts = [_classes(part, name) for part in dataset.datasets]
+    distinct = {None if names is None else tuple(map(str, names)) for names in of_parts}
+    if len(distinct) > 1:
+        raise UserError(
+            f"{name} is made of data sets that state other classes each, so the same label means another class in "
+            "each; give them the same classes in the same order, or classes=[...], which holds for all of them.",
+            code="other-classes",
+        )
+    return of_parts[0]
 
 
 def _stated_labels(dataset: Any) -> list[Any] | None:
-    """The labels that a data set states, or the one that it is a subset of; None where it states none."""
+    """The labels that a data set states, or those that it is a subset or made of; None where one states none."""
     for attribute in _WHERE:
         listed = getattr(dataset, attribute, None)
         if listed is not None:
@@ -111,6 +125,14 @@ def _stated_labels(dataset: Any) -> list[Any] | None:
     if isinstance(dataset, Subset):
         whole = _stated_labels(dataset.dataset)
         return None if whole is None else [whole[number] for number in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        labels: list[Any] = []
+        for part in dataset.datasets:
+            of_part = _stated_labels(part)
+            if of_part is None:
+                return None
+            labels += of_part
+        return labels
     return None
 
 

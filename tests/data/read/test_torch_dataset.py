@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 from torchvision.transforms import functional as transforms
 
 from gkd.data import from_dataset, load_images
@@ -180,3 +180,33 @@ def test_items_of_another_form() -> None:
     PairLess = type("PairLess", (Own,), {"__getitem__": lambda self, i: PIXELS[i]})
     with refused("not-a-pair"):
         from_dataset(PairLess(FORMS["PIL"]), name="own")
+
+
+def test_data_sets_in_one_another_keep_their_labels_and_classes() -> None:
+    own = Own(FORMS["PIL"], targets=LABELS, classes=["ant", "bee", "cat"])
+    subset, joined = Subset(own, [3, 0]), ConcatDataset([own, Subset(own, [1])])
+    for dataset, numbers in (
+        (Subset(Subset(own, [5, 3, 0]), torch.tensor([2, 1])), [0, 3]),
+        (joined, [*range(6), 1]),
+        (ConcatDataset([subset, joined]), [3, 0, *range(6), 1]),
+        (Subset(joined, [6, 2]), [1, 2]),
+        (ConcatDataset([TensorDataset(torch.zeros(2, 1, 8, 10), torch.tensor([1, 0]))]), None),
+    ):
+        images = from_dataset(dataset)
+        if numbers is None:
+            assert images.labels.tolist() == [1, 0]
+            continue
+        assert images.labels.tolist() == [LABELS[number] for number in numbers]
+        assert images.space.names == ("ant", "bee", "cat")
+        assert images.images.equal(torch.from_numpy(PIXELS[numbers]).permute(0, 3, 1, 2))
+
+
+def test_joined_data_sets_of_other_classes_or_without_labels_are_refused() -> None:
+    one, other = (
+        Own(FORMS["PIL"], targets=LABELS, classes=names) for names in (["a", "b", "c"], ["b", "a", "c"])
+    )
+    with refused("other-classes"):
+        from_dataset(ConcatDataset([one, other]), name="joined")
+    assert from_dataset(ConcatDataset([one, other]), classes=["a", "b", "c"]).labels.tolist() == LABELS * 2
+    with refused("labels-missing"):
+        from_dataset(ConcatDataset([one, Own(FORMS["PIL"], other=1)]), name="joined")
