@@ -10,7 +10,7 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import prove_teacher
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.run_folder import finished, run_folder
-from gkd.experiment.solve import notes_on_heads, title
+from gkd.experiment.solve import describe_machine, notes_on_heads, title
 from gkd.experiment.teachers import load_teacher, pretraining_experiment, random_teacher, teacher_experiment
 from gkd.experiment.trial import Trial, trial_of
 from gkd.models import count_parameters
@@ -48,7 +48,7 @@ def dry_run(resolved: Resolved, console: Console) -> None:
         f"student   {resolved.experiment.student.network}, {count_parameters(prepared.student):,} parameters",
         *teacher,
         *notes,
-        f"machine   {settings.device}, {str(settings.dtype).removeprefix('torch.')}, {threads} threads",
+        f"machine   {describe_machine(settings.device, settings.dtype, threads)}",
         *tried,
         f"expected  {state}, in {folder}",
     ]

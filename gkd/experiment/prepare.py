@@ -13,6 +13,7 @@ from gkd.data import check_balanced, check_episodes
 from gkd.experiment.networks import build_student
 from gkd.experiment.sides import Sides, sides_of
 from gkd.experiment.sources import statistics
+from gkd.experiment.start_notes import start_notes
 from gkd.methods.mixup import without_mixup
 from gkd.metrics import check_metrics
 from gkd.problems.problem import Problem
@@ -84,6 +85,7 @@ def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = 
             check_episodes(problem.student.train, stage.episodes)
     student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     epochs = experiment.method.epochs(experiment.run.epochs)
+    notes = (*notes, *start_notes(experiment, problem))
     return Prepared(resolved, sides, problem, student, settings, epochs, notes)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from gkd.config.resolve import Resolved
@@ -19,7 +20,8 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import prove_teacher
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import Trained, finish
-from gkd.experiment.run_folder import describe_run, finished_or_mended, locked
+from gkd.experiment.run_folder import describe_run, finished_or_mended, locked, run_folder
+from gkd.experiment.start_notes import training_note
 from gkd.experiment.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
 from gkd.models.load import load_body
 from gkd.storage.run_files import SUMMARY, WEIGHTS
@@ -66,10 +68,29 @@ class Job:
         """Print a line as it is."""
         say(self.console, line)
 
+    def say_once(self, line: str) -> None:
+        """Print a line unless another run of this command has printed the same one, as the cells of a grid would."""
+        said = self.prepared.settings.caches.said
+        if line not in said:
+            said.add(line)
+            self.say(line)
+
     def note(self, notes: Iterable[str]) -> None:
-        """Print what a user should know, a line each."""
+        """Print what a user should know, a line each, once a command."""
         for note in notes:
-            self.say(f"note      {note}")
+            self.say_once(f"note      {note}")
+
+    def introduce(self, images: ImageSet, more: str = "") -> None:
+        """Print what the run trains on, on which machine, and what of it may not be expected.
+
+        Args:
+            images: the training images.
+            more: how the line on them ends.
+        """
+        settings = self.prepared.settings
+        self.say_once(f"data      {describe_images(images)}{more}")
+        self.say_once(f"machine   {describe_machine(settings.device, settings.dtype, self.threads)}")
+        self.note(self.prepared.notes)
 
     def reporter(self, about: str = "") -> Reporter:
         """Progress lines that begin with the run's title and ``about``."""
@@ -82,6 +103,11 @@ def title(resolved: Resolved) -> str:
     """The name of a run in logs."""
     experiment = resolved.experiment
     return visible(f"{resolved.name} {experiment.method.name} seed {experiment.run.seed}")
+
+
+def describe_machine(device: torch.device, dtype: torch.dtype, threads: int) -> str:
+    """The device, the precision and the CPU threads that a run uses."""
+    return f"{device}, {str(dtype).removeprefix('torch.')}, {threads} threads"
 
 
 def describe_images(images: ImageSet) -> str:
@@ -101,10 +127,9 @@ def solve_problem(job: Job) -> tuple[RunSummary, bool]:
         UserError: bad input, a full disk, a changed machine.
         Interrupted: a signal asked to stop; everything is saved.
     """
-    job.say(f"data      {describe_images(job.prepared.problem.student.train)}")
+    job.introduce(job.prepared.problem.student.train)
     teacher, prepared = obtain_teacher(job)
-    for note in notes_on_heads(prepared, teacher):
-        job.say(f"note      {note}")
+    job.note(notes_on_heads(prepared, teacher))
     start_from_pretrained(job)
     problem, student, method = prepared.problem, prepared.student, prepared.experiment.method
     before = problem.judging.before_training(student_outputs(student, prepared.settings), problem.student)
@@ -131,11 +156,10 @@ def obtain_teacher(job: Job) -> tuple[Teacher | None, Prepared]:
     prepared = job.prepared
     checkpoint = teacher_weights(job)
     if checkpoint is None:
-        job.note(prepared.notes)
         return None, prepared
     teacher, prepared = load_teacher(prepared, checkpoint)
     job.note(prepared.notes)
-    job.say(prove_teacher(teacher, prepared, checkpoint))
+    job.say_once(prove_teacher(teacher, prepared, checkpoint))
     return teacher, prepared
 
 
@@ -149,7 +173,11 @@ def teacher_weights(job: Job) -> Path | None:
         return section.checkpoint
     if method.needs_teacher:
         check_shapes(prepared)
-    return _weights(job.solve_first(teacher_experiment(prepared)), section.weights)
+    training = teacher_experiment(prepared)
+    folder = run_folder(training)
+    if not (folder / SUMMARY).is_file():
+        job.say_once(training_note("teacher", section, len(prepared.problem.relation.teacher), folder))
+    return _weights(job.solve_first(training), section.weights)
 
 
 def start_from_pretrained(job: Job) -> None:
@@ -157,7 +185,11 @@ def start_from_pretrained(job: Job) -> None:
     section = job.prepared.experiment.student
     if section.pretrain is None:
         return
-    folder = job.solve_first(pretraining_experiment(job.prepared, section.pretrain))
+    training = pretraining_experiment(job.prepared, section.pretrain)
+    folder = run_folder(training)
+    if not (folder / SUMMARY).is_file():
+        job.say_once(training_note("student", section, len(job.prepared.problem.relation.teacher), folder))
+    job.solve_first(training)
     load_body(job.prepared.student, _weights(folder, "last"), name=section.network)
 
 

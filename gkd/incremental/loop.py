@@ -17,7 +17,7 @@ from gkd.experiment.judge import check_expected, judge, rounded
 from gkd.experiment.networks import teacher_section
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import empty_batches, weight_metadata
-from gkd.experiment.solve import Job, describe_images, notes_on_heads, teacher_weights
+from gkd.experiment.solve import Job, notes_on_heads, teacher_weights
 from gkd.experiment.teachers import check_checksum
 from gkd.incremental.answers import step_answers
 from gkd.incremental.learn import Learnt, train_step
@@ -52,7 +52,7 @@ def solve_steps(job: Job) -> tuple[RunSummary, bool]:
         Interrupted: a signal asked to stop; everything is saved.
     """
     problem = as_incremental(job.prepared.problem)
-    job.say(f"data      {describe_images(problem.step.images)}, {len(problem.step.steps)} steps")
+    job.introduce(problem.step.images, f", {len(problem.step.steps)} steps")
     first_model = teacher_weights(job)
     with job.begun() as done:
         if done is not None:
@@ -65,6 +65,7 @@ def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
     """Solve every step, and sum them up; ``first_model`` is the weight file of the experiment's teacher."""
     prepared = job.prepared
     done: list[Done] = []
+    read = False  # whether the last step was there already
     for each in prepared.sides.problems():
         step = as_incremental(each).step
         if first_model is not None and step.number < step.start_from:
@@ -78,7 +79,11 @@ def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
         if finished is None and model is not None:
             finished = _judge_given_model(job, prepared, model, step_folder)
         elif finished is None:
-            finished = _solve(job, prepared, before, step_folder)
+            if read:
+                job.say(f"note      continued at step {step.number + 1}: the steps before it are finished")
+            finished, read = _solve(job, prepared, before, step_folder), False
+        else:
+            read = True
         done.append(finished)
         matrices = write_matrices(job.folder, step.steps, [one.summary for one in done])
     return summarise_steps(job.folder, prepared, [one.summary for one in done], matrices, job.threads)
@@ -87,8 +92,7 @@ def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
 def _say_what_is_not_learnt(job: Job, problem: IncrementalProblem) -> None:
     """Print a note where the memory holds every image or a step brings one class."""
     step, method = problem.step, job.prepared.experiment.method
-    for note in notes_on_heads(job.prepared):  # where the student starts afresh; no other is let in
-        job.say(f"note      {note}")
+    job.note(notes_on_heads(job.prepared))  # where the student starts afresh; no other is let in
     most, least = int(step.images.class_counts().max()), step.rehearsal.per_class(sum(map(len, step.steps)))
     if least >= most:
         job.say(

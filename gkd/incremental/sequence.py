@@ -22,7 +22,7 @@ from gkd.experiment.judge import rounded
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import Trained, finish
 from gkd.experiment.run_folder import finished_or_mended, write_summary
-from gkd.experiment.solve import Job, describe_images, notes_on_heads, obtain_teacher, start_from_pretrained
+from gkd.experiment.solve import Job, notes_on_heads, obtain_teacher, start_from_pretrained
 from gkd.incremental.learn import without_teacher
 from gkd.problems.problem import Problem
 from gkd.storage.run_files import PROBLEMS, SUMMARY, WEIGHTS
@@ -43,17 +43,20 @@ def solve_sequence(job: Job) -> tuple[RunSummary, bool]:
         UserError: bad input; a problem over other classes than the first.
         Interrupted: a signal asked to stop; everything is saved.
     """
-    job.say(f"data      {describe_images(job.prepared.problem.student.train)} in the first problem")
+    job.introduce(job.prepared.problem.student.train, " in the first problem")
     teacher, prepared = obtain_teacher(job)
-    for note in notes_on_heads(prepared, teacher):
-        job.say(f"note      {note}")
+    job.note(notes_on_heads(prepared, teacher))
     start_from_pretrained(job)
     with job.begun() as done:
         if done is not None:
             return done, False
         solved: list[tuple[Problem, RunSummary]] = []
+        read = False  # whether the last problem was solved already
         for number, problem in enumerate(prepared.sides.problems(), 1):
             folder = job.folder / PROBLEMS / str(number)
+            before, read = read, (folder / SUMMARY).is_file()
+            if before and not read:
+                job.say(f"note      continued at problem {number}: those before it are finished")
             if solved:
                 teacher, prepared = _next(prepared, problem)
             solved.append((prepared.problem, _solve(job, prepared, teacher, folder)))

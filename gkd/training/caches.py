@@ -46,9 +46,11 @@ class Caches:
         predictions: a teacher's logits and embedding, by the teacher and the images.
         views: a teacher's outputs on augmented views, by everything that they depend on; the largest of the
             three (``Settings.cache_bytes``).
+        said: lines that the command has printed, and that further runs do not print again.
     """
 
     def __init__(self) -> None:
         self.sources: Recent[Source] = Recent(4)
         self.predictions: Recent[tuple[Tensor, Tensor]] = Recent(16)
         self.views: dict[tuple[str, ...], TeacherViews] = {}
+        self.said: set[str] = set()

@@ -67,6 +67,12 @@ def fit(
             checkpoints, lambda passed: reporter.note(f"{passed} is damaged; it is passed over")
         )
     position = Position.from_facts(resumed.facts) if resumed else Position()
+    if resumed:
+        name, length = list(epochs.items())[position.stage]
+        steps = f" and {position.step} steps" if position.step else ""
+        reporter.note(
+            f"continued from {resumed.folder}: stage {name}, {position.epoch} of {length} epochs{steps} are done"
+        )
     if metrics is not None:
         damaged = metrics.cut_back(position.global_step)
         if damaged:

@@ -53,6 +53,17 @@ def test_the_table_shows_each_relation_and_why_a_method_is_absent(whole):
     assert len(list((folder / "table" / "cells").glob("*-seed*.json"))) == 10
 
 
+def test_what_all_cells_share_is_printed_once(whole):
+    _, printed = whole
+    shared = [line for line in printed.splitlines() if line.startswith(("data  ", "machine  ", "teacher  "))]
+    assert "data      25 training images of 1x8x8 in memory (1.5e-06 GiB)" in shared
+    assert (
+        sum("of the 271 test images of its 5 classes" in line for line in shared) == 1
+    )  # one teacher, two relations
+    assert len(set(shared)) == len(shared)
+    assert printed.count("Test accuracy in percent, mean ± std over n seeds") == 1
+
+
 def test_a_killed_grid_continues_to_the_same_table(whole, tmp_path):
     process = start(*GRID, METHODS, cwd=tmp_path)
     deadline = time.monotonic() + 120

@@ -1,0 +1,81 @@
+"""What a run says before it trains of choices that its user may not expect."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gkd.config.load import load
+from gkd.config.schema import Student, Teacher, TeacherTraining
+from gkd.experiment.prepare import prepare
+from gkd.experiment.start_notes import training_note
+from tests.cli_helpers import FAST, gkd
+
+BATCH = "data.batch_size=1000 is more than the 25 training images, so each step is on all 25, and an epoch is one step"
+
+
+def test_a_run_says_what_it_trains_first_and_what_its_batch_comes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A teacher that is there is not announced again, nor is a run that is there continued."""
+    monkeypatch.chdir(tmp_path)
+    words = ("run", "quickstart", "method=kd", "data.batch_size=1000", "run.checkpoint_seconds=0", *FAST)
+    assert gkd(*words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "data      25 training images of 1x8x8 in memory (1.5e-06 GiB)",
+        "machine   cpu, float32, 1 threads",
+        f"note      {BATCH}",
+    ]
+    (folder,) = Path("runs/teachers/resnet8x4").glob("*/seed0")
+    told = "teacher   resnet8x4 is trained first, on 5 classes for 1 epoch"
+    assert lines[3] == f"{told}, in {folder}; teacher.checkpoint=FILE takes one that is trained"
+    assert not any("continued" in line for line in lines)
+    (run,) = Path("runs/quickstart").glob("*/seed0")
+    (run / "summary.json").unlink()
+    newest = max((run / "checkpoints").iterdir(), key=lambda path: path.name)
+    shutil.rmtree(newest)
+    older = max((run / "checkpoints").iterdir(), key=lambda path: path.name)
+    assert gkd(*words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"note      continued from {older}: stage distil, 3 of 4 epochs are done" in lines
+    assert not any("is trained first" in line for line in lines)
+
+
+def test_a_teacher_of_which_nothing_is_said_is_told_with_its_length() -> None:
+    """Neither checkpoint nor train: 200 epochs begin."""
+    told = training_note("teacher", Teacher(network="resnet8"), 10, Path("runs/t"))
+    assert told == (
+        "teacher   resnet8 is trained first, on 10 classes for 200 epochs (the default of teacher.train.epochs), in "
+        "runs/t; teacher.checkpoint=FILE takes one that is trained"
+    )
+    student = Student(network="resnet8", pretrain=TeacherTraining(epochs=3))
+    told = training_note("student", student, 4, Path("runs/s"))
+    assert told.startswith(
+        "student   resnet8 is trained first, on 4 classes for 3 epochs, in runs/s; student.checkpoint="
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "notes"),
+    [
+        ((), ()),
+        (("data.batch_size=25",), ()),
+        (("data.batch_size=26",), (BATCH.replace("1000", "26"),)),
+        (("data.batch_size=50", "data.per_class=10"), ()),
+        (
+            ("teacher.checkpoint=there.pth",),
+            ("teacher.train.batch_size, teacher.train.epochs is not read, for teacher.checkpoint is given",),
+        ),
+        (
+            ("data.per_class=null", "data.subset_seed=1"),
+            ("data.subset_seed draws nothing, for data.per_class is not given and all images are taken",),
+        ),
+    ],
+)
+def test_settings_that_come_to_something_else_are_told(
+    words: tuple[str, ...], notes: tuple[str, ...]
+) -> None:
+    assert prepare(load("quickstart", ["method=kd", *words])).notes == notes
