@@ -10,6 +10,7 @@ from gkd.cli.run import few_shot_lines, leak_lines
 from gkd.commands.evaluate import evaluate_checkpoint, evaluate_run
 from gkd.core.text import say, visible
 from gkd.storage.judged import Judged
+from gkd.storage.preprocessing import HEAD
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
@@ -23,6 +24,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
 def _evaluate_file(arguments: argparse.Namespace, console: Console) -> None:
     result = evaluate_checkpoint(arguments.path, arguments.overrides)
     about = f"{result.network}, {result.classes} classes, {result.images} test images"
+    if result.answers != HEAD:
+        about += f", by the {result.answers} in the file"
     say(console, f"{visible(arguments.path.name)}: {visible(about)}")
     for note in result.notes:
         say(console, note)

@@ -14,7 +14,9 @@ from torch import nn
 
 from gkd.config.load import from_content, load
 from gkd.config.resolve import override_layers
+from gkd.config.shipped import load_method
 from gkd.config.trust import named_in
+from gkd.core.class_means import cosines_to_means
 from gkd.core.errors import UserError
 from gkd.experiment.judge import judge, with_verdict
 from gkd.experiment.networks import load_network
@@ -24,6 +26,7 @@ from gkd.methods.method import Method
 from gkd.problems.problem import Problem
 from gkd.problems.task import plain_task, task_of
 from gkd.storage.judged import Judged
+from gkd.storage.preprocessing import CLASS_MEANS, HEAD
 from gkd.storage.run_files import WEIGHTS
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.training.device import use_threads
@@ -40,6 +43,7 @@ class FileEvaluation:
         classes, images: how many classes it has, and how many test images they have.
         stated: the test accuracy in percent that the file's metadata state; None where they state none.
         judged: the results.
+        answers: the classifier that was judged: ``head``, or class means that the file holds.
         notes: what a user should know of how the file was read.
     """
 
@@ -48,6 +52,7 @@ class FileEvaluation:
     images: int
     stated: float | None
     judged: Judged
+    answers: str = HEAD
     notes: tuple[str, ...] = ()
 
 
@@ -98,20 +103,58 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
     loaded = load_network(section, path, test, len(test.space))
     network = loaded.network
     network.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    logits, _ = predict(network, test, prepared.settings)
+    logits, embedding = predict(network, test, prepared.settings)
+    answers, notes = _answers_of(path, metadata, embedding.shape[1])
+    means = metadata.class_means
+    if answers != HEAD and means is not None:
+        logits = cosines_to_means(embedding, means)
     return FileEvaluation(
         network=section.network,
         classes=len(test.space),
         images=len(test),
         stated=metadata.test_accuracy,
-        notes=loaded.notes,
+        answers=answers,
+        notes=(*loaded.notes, *notes),
         judged=judge(
             logits,
             test.labels.cpu(),
             added=prepared.experiment.evaluate.metrics,
             relation=prepared.problem.relation,
+            by_head=answers == HEAD,
         ),
     )
+
+
+def _answers_of(path: Path, metadata: WeightMetadata, dimension: int) -> tuple[str, list[str]]:
+    """The classifier that answers for a weight file, and a note where its run was judged by another one.
+
+    Args:
+        path: the file.
+        metadata: the file's.
+        dimension: of the network's embedding.
+    """
+    said = None if metadata.preprocessing is None else metadata.preprocessing.answers
+    if said is None:  # of a file from before it said so
+        beside = finished(path.parent)
+        by_head = metadata.method is None or _judged_by_head(metadata.method)
+        said = beside.judged_by if beside is not None else HEAD if by_head else CLASS_MEANS
+    if said == HEAD:
+        return HEAD, []
+    if metadata.class_means is not None and metadata.class_means.shape[1] == dimension:
+        return said, []
+    run = path.parent if finished(path.parent) is not None else "RUN"
+    return HEAD, [
+        f"{path}: its run is judged by the {said}, and the file does not hold them: they come from the run's folder "
+        f"(gkd eval {run}); here its head answers, which answers otherwise"
+    ]
+
+
+def _judged_by_head(method: str) -> bool:
+    """Whether a method's student is judged by its head; so is that of a method that is not known here."""
+    try:
+        return load_method(method).judged_by_head
+    except UserError:
+        return True
 
 
 def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gkd.core.numerics import no_autocast, unit_rows, upcast
 
@@ -35,6 +36,11 @@ def class_centres(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple
     """
     means, counts = class_means(upcast(embeddings), labels, num_classes)
     return unit_rows(means), counts
+
+
+def cosines_to_means(embedding: Tensor, centres: Tensor) -> Tensor:
+    """The scores ``[B, C]`` of the nearest-class-mean classifier: cosines of ``[B, D]`` to ``class_centres``."""
+    return induced_logits(F.normalize(embedding, dim=1), centres)
 
 
 def induced_logits(teacher_embedding: Tensor, centres: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ def judge(
     *,
     added: Sequence[str] = (),
     relation: LabelRelation | None = None,
+    by_head: bool = True,
 ) -> Judged:
     """Accuracy in percent; of a head also expected calibration error in percent and negative log-likelihood in nats.
 
@@ -40,10 +41,11 @@ def judge(
         logits: ``[N, C]``, or the scores of another classifier.
         labels: ``[N]``.
         method: says whether a head classifies; None where one does.
+        by_head: whether a head classifies, where no method says it.
         added: the metrics that the experiment asks for (``evaluate.metrics``), which read ``relation``.
     """
     values = metrics.compute_metrics(added, logits, labels, relation)
-    by_head = method is None or method.judged_by_head
+    by_head = by_head if method is None else method.judged_by_head
     judged = Judged(
         accuracy=rounded(metrics.accuracy(logits, labels)),
         ece=rounded(metrics.expected_calibration_error(logits, labels)) if by_head else None,

@@ -33,7 +33,7 @@ from gkd.storage.run_results import RunSummary
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import save_weights
 from gkd.training.meter import MetricsFile
-from gkd.training.predictions import student_outputs
+from gkd.training.predictions import remembered, student_outputs
 from gkd.training.stage_run import Position, State
 
 
@@ -128,12 +128,12 @@ def _judged(
     settings, student, method = prepared.settings, prepared.student, prepared.experiment.method
     teacher, images, judging = trained.teacher, prepared.problem.student, prepared.problem.judging
     labels = images.test.labels.cpu()
-    outputs = student_outputs(student, settings)
     judged: dict[str, Judged] = {}
     correct: dict[str, str] = {}
     verdicts: dict[str, Verdict] = {}
     for which, state in (("last", trained.last), ("best", trained.best)):
         student.load_state_dict(state)
+        outputs = remembered(student_outputs(student, settings))
         logits = judging.scores(outputs, images, by_head=method.judged_by_head)
         added, relation = prepared.experiment.evaluate.metrics, prepared.problem.relation
         judged[which] = judge(logits, labels, method, added=added, relation=relation)
@@ -146,6 +146,8 @@ def _judged(
         metadata = weight_metadata(prepared, HEAD if method.judged_by_head else CLASS_MEANS)
         if method.judged_by_head:
             metadata = replace(metadata, test_accuracy=judged[which].accuracy)
+        else:
+            metadata = replace(metadata, class_means=judging.class_means(outputs, images))
         save_weights(folder / WEIGHTS[which], state, metadata.to_header())
     result = None
     if teacher is not None:

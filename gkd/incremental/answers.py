@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from gkd.core.class_means import cosines_to_means
 from gkd.core.errors import UserError
 from gkd.incremental.accuracy_matrix import exemplar_means, matrix_row, matrix_rows
 from gkd.incremental.memory import Memory, samples_of
 from gkd.incremental.problem import IncrementalProblem
 from gkd.incremental.scenario import step_of_class
 from gkd.incremental.step import Step, remember
-from gkd.losses import induced_logits
 from gkd.training.predictions import predict
 from gkd.training.settings import Settings
 
@@ -44,7 +43,7 @@ class Answers:
                 "task.memory_per_class=20, or task.memory_total=2000.",
                 code="needs-memory",
             )
-        return induced_logits(F.normalize(self.embedding, dim=1), self.means)
+        return cosines_to_means(self.embedding, self.means)
 
     def rows(self, step: Step, labels: Tensor) -> dict[str, list[float | None]]:
         """The step's row of every accuracy matrix."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from gkd.core.class_means import induced_logits
 from gkd.incremental.accuracy_matrix import exemplar_means
 from gkd.incremental.memory import Memory
 from gkd.incremental.step import Step
@@ -27,13 +25,10 @@ class ExemplarJudging(Judging):
     step: Step
     memory: Memory
 
-    def scores(self, outputs: Outputs, images: Source, *, by_head: bool) -> Tensor:
-        """``[N, C]`` of the test images: the head's logits, or cosines to the means of the classes' exemplars."""
-        logits, embedding = outputs(images.test)
-        if by_head:
-            return logits
+    def class_means(self, outputs: Outputs, images: Source) -> Tensor:
+        """``[C, D]``: the means of the classes' exemplars, at unit length."""
         samples = self.memory.samples
         _, of_exemplars = outputs(self.step.images.select(samples))
         labels = self.step.images.labels.cpu()[samples]
         means, _ = exemplar_means(of_exemplars, labels, len(self.step.seen))
-        return induced_logits(F.normalize(embedding, dim=1), means)
+        return means

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -60,13 +60,12 @@ class Learnt:
         """``[N, C]`` of the test images, by the head or the exemplar means, as the method has it."""
         return self.answers.scores(by_head=self.method.judged_by_head)
 
-    def scores_at_best(self, settings: Settings) -> Tensor:
-        """``scores`` of the best epoch's student; puts the student into that state, rules applied."""
+    def at_best(self, settings: Settings) -> Learnt:
+        """The step with the answers of the best epoch's student; puts the student into that state, rules applied."""
         if all(torch.equal(value, self.best[name]) for name, value in self.last.items()):
-            return self.scores()
+            return self
         apply_rules(self.student, self.best, self.method, self.problem, settings)
-        answers = step_answers(self.student, self.problem, settings, self.answers.memory)
-        return answers.scores(by_head=self.method.judged_by_head)
+        return replace(self, answers=step_answers(self.student, self.problem, settings, self.answers.memory))
 
 
 def train_step(

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gkd import metrics
 from gkd.experiment.judge import check_expected, judge, rounded
@@ -183,16 +183,17 @@ def _keep(prepared: Prepared, learnt: Learnt, before: Done | None, step_folder: 
     labels, scores = problem.student.test.labels.cpu(), learnt.scores()
     step_folder.mkdir(parents=True, exist_ok=True)
     last = _judge(prepared, problem, scores)
-    _save(prepared, student, step_folder, "last", last)
+    _save(prepared, learnt, step_folder, "last", last)
     hashes, correct = hashes_of(student, before), {"last": pack(metrics.correctness(scores, labels))}
     parameters = count_parameters(student)
     best: Judged | Chosen = Chosen(epoch=position.best_epoch, validation=rounded(position.best_metric))
     if problem.is_last:  # later steps grow out of the last epoch's student
-        scores = learnt.scores_at_best(prepared.settings)
+        learnt = learnt.at_best(prepared.settings)
+        scores = learnt.scores()
         best = _judge(prepared, problem, scores).model_copy(update=dict(best))
         correct["best"] = pack(metrics.correctness(scores, labels))
         hashes["best"] = state_hash(student)
-        _save(prepared, student, step_folder, "best", best)
+        _save(prepared, learnt, step_folder, "best", best)
     taught_by = None
     if before is not None:
         taught_by = named_weights(before.model.weights, step_folder, prepared.experiment.run.out)
@@ -221,9 +222,10 @@ def _keep(prepared: Prepared, learnt: Learnt, before: Done | None, step_folder: 
     return keep_step(step_folder, Before(step_folder / WEIGHTS["last"]), answers.memory, step, summary)
 
 
-def _save(prepared: Prepared, student: nn.Module, step_folder: Path, which: str, judged: Judged) -> None:
-    """Write a step's student, the last or the best, with its accuracy."""
+def _save(prepared: Prepared, learnt: Learnt, step_folder: Path, which: str, judged: Judged) -> None:
+    """Write a step's student, the last or the best, with its accuracy and what answers for it."""
     by_head = prepared.experiment.method.judged_by_head
-    metadata = weight_metadata(prepared, HEAD if by_head else EXEMPLAR_MEANS, student)
-    metadata = replace(metadata, test_accuracy=judged.accuracy)
-    save_weights(step_folder / WEIGHTS[which], student.state_dict(), metadata.to_header())
+    metadata = weight_metadata(prepared, HEAD if by_head else EXEMPLAR_MEANS, learnt.student)
+    means = None if by_head else learnt.answers.means
+    metadata = replace(metadata, test_accuracy=judged.accuracy, class_means=means)
+    save_weights(step_folder / WEIGHTS[which], learnt.student.state_dict(), metadata.to_header())

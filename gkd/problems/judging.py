@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from gkd.core.class_means import class_centres, induced_logits
+from gkd.core.class_means import class_centres, cosines_to_means
 from gkd.data import ImageSet
 from gkd.metrics import accuracy, ncm_accuracy
 from gkd.problems.source import Source
@@ -68,10 +67,14 @@ class Judging:
         logits, embedding = outputs(images.test)
         if by_head:
             return logits
+        return cosines_to_means(embedding, self.class_means(outputs, images))
+
+    def class_means(self, outputs: Outputs, images: Source) -> Tensor:
+        """``[C, D]``: the class means that ``scores`` compares with where no head answers, at unit length."""
         train = images.train
         _, train_embedding = outputs(train)
         centres, _ = class_centres(train_embedding, train.labels.cpu(), len(train.space))
-        return induced_logits(F.normalize(embedding, dim=1), centres)
+        return centres
 
     def before_training(self, outputs: Outputs, images: Source) -> dict[str, Tensor]:
         """Classifier -> Bool ``[N]``: the test images it gets right on the embedding that training starts from."""

@@ -5,6 +5,7 @@ Reading a header imports nothing, whatever names it holds.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from gkd.core.errors import UserError
 from gkd.storage.preprocessing import KEY, Preprocessing
 from gkd.storage.weights import read_header
 
+_MEANS = "class_means"
+_MOST_MEANS = (
+    2**20
+)  # numbers: 4 MiB, which a header holds at a third more; 1000 classes of an embedding of 1024
 _A_RUNS_FILE = "the weight files of gkd's runs do"
 
 
@@ -32,6 +41,8 @@ class WeightMetadata:
         options, taps: that it was built with.
         test_accuracy: in percent, as its run measured it.
         preprocessing: of photographs, and which classifier answers.
+        class_means: ``[C, D]``, float32 at unit length, of a run that no head answers for; None also where they are
+            too many for a header.
     """
 
     network: str | None = None
@@ -44,6 +55,7 @@ class WeightMetadata:
     taps: dict[str, Any] = field(default_factory=dict)
     test_accuracy: float | None = None
     preprocessing: Preprocessing | None = None
+    class_means: Tensor | None = field(default=None, compare=False)
 
     @classmethod
     def read(cls, path: Path) -> WeightMetadata:
@@ -69,18 +81,37 @@ class WeightMetadata:
                 values[key] = reader(header[key])
             except UserError:
                 raise
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
+                reason = "it is nested without end" if isinstance(error, RecursionError) else error
                 raise UserError(
-                    f"What {path} says of its {key} cannot be read ({error}); the file was changed by something "
+                    f"What {path} says of its {key} cannot be read ({reason}); the file was changed by something "
                     "else, or another program uses that name.",
                     code="header-unreadable",
                 ) from None
-        return cls(**values)
+        metadata = cls(**values)
+        odd = metadata._contradiction()
+        if odd is not None:
+            raise UserError(
+                f"What {path} says cannot be: its {odd}; the file was changed by something else, or another program "
+                "uses those names.",
+                code="header-unreadable",
+            )
+        return metadata
+
+    def _contradiction(self) -> str | None:
+        """Two entries that do not go together, as the end of a sentence; None without any."""
+        for one, other in (("mean", "std"), ("classes", _MEANS)):
+            values, others = getattr(self, one), getattr(self, other)
+            if values is not None and others is not None and len(values) != len(others):
+                return f"{one} is of {len(values)} entries, and its {other} of {len(others)}"
+        return None
 
     def to_header(self) -> dict[str, str]:
         """The strings that ``from_header`` reads, without empty entries."""
         values = {key: getattr(self, key) for key in _WRITERS}
         header = {key: _WRITERS[key](value) for key, value in values.items() if value not in (None, {})}
+        if self.class_means is not None and self.class_means.numel() <= _MOST_MEANS:
+            header[_MEANS] = _means_text(self.class_means)
         if self.preprocessing is not None and not self.absent():
             header[KEY] = self.complete(Path()).described(self.preprocessing, inside=False)
         return header
@@ -151,11 +182,40 @@ def _numbers(text: str) -> tuple[float, ...]:
     return numbers
 
 
+def _spread(text: str) -> tuple[float, ...]:
+    numbers = _numbers(text)
+    if min(numbers) <= 0:
+        raise ValueError(f"{text[:60]!r} is not above 0, and images are divided by it")
+    return numbers
+
+
+def _number(text: str) -> float:
+    return _numbers(text)[0] if "," not in text else float(text)
+
+
 def _shape(text: str) -> tuple[int, ...]:
     shape = tuple(map(int, text.split(",")))
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"{text[:60]!r} is no C,H,W")
     return shape
+
+
+def _means(text: str) -> Tensor:
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"{text[:60]!r} is no mapping")
+    shape, numbers = content.get("shape"), content.get("float32")
+    if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and n > 0 for n in shape):
+        raise ValueError(f"its shape is {str(shape)[:60]}, not [classes, numbers]")
+    values = np.frombuffer(base64.b64decode(str(numbers), validate=True), "<f4")
+    if values.size != shape[0] * shape[1] or not np.isfinite(values).all():
+        raise ValueError(f"it holds {values.size} numbers, not {shape[0]} times {shape[1]} finite ones")
+    return torch.from_numpy(values.astype(np.float32)).view(shape)
+
+
+def _means_text(means: Tensor) -> str:
+    numbers = means.detach().float().cpu().contiguous().numpy().astype("<f4").tobytes()
+    return json.dumps({"shape": list(means.shape), "float32": base64.b64encode(numbers).decode()})
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -166,12 +226,13 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "network": str,
     "classes": _names,
     "mean": _numbers,
-    "std": _numbers,
+    "std": _spread,
     "image_shape": _shape,
     "method": str,
     "options": _mapping,
     "taps": _mapping,
-    "test_accuracy": float,
+    "test_accuracy": _number,
+    _MEANS: _means,
     KEY: Preprocessing.parse,
 }
 _WRITERS: dict[str, Callable[[Any], str]] = {

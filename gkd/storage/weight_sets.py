@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gkd.core.errors import UserError
+from gkd.core.text import visible
 from gkd.storage.torch_files import allowed_bytes
 
 WeightSets = dict[str, dict[str, Tensor]]
@@ -248,5 +249,5 @@ def _kind(tensor: Tensor) -> tuple[str, str] | None:
 
 def listed(keys: Sequence[str] | Mapping[str, Any]) -> str:
     """Keys in a sentence, the first few of many."""
-    shown = [key or "(bare)" for key in keys]
+    shown = [visible(key) or "(bare)" for key in keys]
     return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")

@@ -83,6 +83,18 @@ def student_outputs(student: nn.Module, settings: Settings) -> Outputs:
     return partial(predict, student, settings=settings)
 
 
+def remembered(outputs: Outputs) -> Outputs:
+    """Outputs that are computed once for each image set, for a network that does not change meanwhile."""
+    known: dict[int, tuple[ImageSet, tuple[Tensor, Tensor]]] = {}
+
+    def of(images: ImageSet) -> tuple[Tensor, Tensor]:
+        if id(images) not in known:
+            known[id(images)] = images, outputs(images)  # with the set, so that no other one gets its id
+        return known[id(images)][1]
+
+    return of
+
+
 def train_centres(teacher: Teacher, images: ImageSet, settings: Settings) -> Tensor:
     """``[C, D_T]`` centres of the student's classes in the teacher's embedding of the un-augmented images."""
     _, embedding = teacher_predictions(teacher, images, settings)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+import zipfile
 
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gkd.models.load import load_network
+from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import read_weights
 from tests.cli_helpers import PHOTOS, gkd, summary_of, write_photos
 
@@ -47,3 +54,40 @@ def test_eval_takes_any_weight_file(capsys, tmp_path, monkeypatch):
     assert "accuracy 33.33" in capsys.readouterr().out
     assert gkd(*words, "student.checkpoint_key=net") == 2
     assert "no weights under student.checkpoint_key=net; it has: model, model_ema" in capsys.readouterr().err
+
+
+def test_a_file_whose_run_is_judged_by_class_means_answers_by_them(capsys, tmp_path, monkeypatch):
+    """Of a standard task: the means of all training images travel in the file, of either student."""
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos.zip")
+    assert gkd(*PHOTOS, "method=student", "method.judge=ncm", "run.out=out") == 0
+    summary = summary_of(tmp_path / "out")
+    for file, judged in (("student", summary["last"]), ("student-best", summary["best"])):
+        capsys.readouterr()
+        path = summary["folder"] / f"{file}.safetensors"
+        assert gkd("eval", str(path), "data.name=folder", "data.root=photos.zip") == 0
+        printed = capsys.readouterr().out
+        assert "18 test images, by the nearest class mean in the file" in printed
+        assert f"accuracy {judged['accuracy']:.4g}" in printed
+        assert "ece" not in printed
+        logits, embedding = outputs(path, tmp_path / "photos.zip")
+        means = WeightMetadata.read(path).class_means
+        right = 100 * ((embedding @ means.T).argmax(1) == LABELS).double().mean().item()
+        assert right == pytest.approx(judged["accuracy"], abs=1e-3)
+        assert not torch.equal((embedding @ means.T).argmax(1), logits.argmax(1))
+
+
+LABELS = torch.arange(3).repeat_interleave(6)
+
+
+def outputs(path, photos):
+    """Logits and unit embeddings of the test photographs, class by class."""
+    loaded = load_network(path)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (loaded.metadata.mean, loaded.metadata.std))
+    with zipfile.ZipFile(photos) as archive:
+        files = [f"test/{name}/{number}.png" for name in ("cat", "dog", "owl") for number in range(6)]
+        pixels = [np.asarray(Image.open(archive.open(file))) for file in files]
+    images = (torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255 - mean) / std
+    with torch.no_grad():
+        features = loaded.network.eval().features(images)
+    return features.logits, torch.nn.functional.normalize(features.embedding, dim=1)

@@ -21,7 +21,7 @@ from gkd.config.yaml_files import parse_yaml
 from gkd.experiment.sources import load_source
 from gkd.incremental.accuracy_matrix import incremental_summary
 from gkd.report.incremental_table import CURVES_PLOT, MATRIX_PLOT
-from gkd.storage.weights import read_weights, sha256
+from gkd.storage.weights import read_weights, save_weights, sha256
 from tests.cli_helpers import gkd, start
 from tests.step_helpers import WORDS, normalise, read, run, student
 
@@ -220,6 +220,24 @@ def test_a_run_that_is_finished_is_reported_and_judged_again(capsys: pytest.Capt
         assert gkd("eval", str(finished)) == 0
         assert f"accuracy {read(finished)['last']['accuracy']:.4g}" in capsys.readouterr().out
     assert gkd("export", str(folder), "--format", "safetensors") == 0
+    # Its weight file answers as the run does, by the means that it holds; without them it says where they are.
+    file, data = icarl / "student.safetensors", "data.name=digits"
+    accuracy = read(icarl)["last"]["accuracy"]
+    assert gkd("eval", str(file), data) == 0
+    printed = capsys.readouterr().out
+    assert "by the nearest class mean of the exemplars in the file" in printed
+    assert f"accuracy {accuracy:.4g}  (the file says accuracy {accuracy:.4g})" in printed
+    tensors, header = read_weights(file)
+    for gone in (
+        ["class_means"],
+        ["class_means", "preprocessing"],
+    ):  # the latter as files were written before
+        save_weights(Path("w.safetensors"), tensors, {k: v for k, v in header.items() if k not in gone})
+        assert gkd("eval", "w.safetensors", data) == 0
+        printed = capsys.readouterr().out
+        assert "its run is judged by the nearest class mean" in printed
+        assert "the file does not hold them: they come from the run's folder (gkd eval RUN)" in printed
+        assert f"accuracy {accuracy:.4g}  (" not in printed
 
 
 def test_a_table_of_methods_over_orders(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,6 +71,12 @@ def test_the_header_of_a_file_is_read_without_its_tensors(tmp_path: Path) -> Non
 NONSENSE = [
     ("classes", "cat, dog"), ("classes", "[1, 2]"), ("classes", "[]"), ("mean", "grey"), ("mean", "0.5,nan"),
     ("std", ""),
+    ("std", "1,0"), ("std", "1.0,-2.0"), ("std", "1.0"), ("test_accuracy", "nan"), ("options", "[" * 50_000),
+    ("class_means", "[]"), ("class_means", '{"shape": [2, 0], "float32": ""}'),
+    ("class_means", '{"shape": [2, 1], "float32": "AACAPw=="}'),
+    ("class_means", '{"shape": [1, 1], "float32": "AACAPw=="}'),
+    ("class_means", '{"shape": [2, 1], "float32": "AACAfwAAgD8="}'),
+    ("class_means", '{"shape": [2, 1], "float32": "?"}'),
     ("image_shape", "3,8"), ("image_shape", "3,0,8"), ("options", "[1]"), ("taps", "{"), ("test_accuracy", "good"),
     ("preprocessing", "[]"), ("preprocessing", '{"resize": {"rule": "zoom"}}'),
 ]  # fmt: skip
@@ -132,3 +138,13 @@ def test_a_students_file_must_fit_the_task(tmp_path: Path, capsys: pytest.Captur
         assert re.search(sentence, capsys.readouterr().err)
     save_file({**state, "fc.bias": torch.zeros(5)}, path, {"classes": json.dumps(list("01234"))})
     assert gkd(*words) == 0
+
+
+def test_class_means_travel_in_the_header_where_they_fit_there() -> None:
+    means = torch.nn.functional.normalize(torch.randn(2, 5), dim=1)
+    header = WeightMetadata(network="resnet8", classes=("0", "1"), class_means=means).to_header()
+    read = WeightMetadata.from_header(header, Path("f")).class_means
+    assert read is not None
+    assert torch.equal(read, means)
+    assert "class_means" not in WeightMetadata(class_means=torch.zeros(2000, 1000)).to_header()
+    assert WeightMetadata().class_means is None
