@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gkd.cli.arguments import parsed
-from gkd.core.errors import UserError
+from gkd.core.errors import UserError, is_out_of_memory
 from gkd.core.text import for_terminal
 from gkd.training.interrupt import Interrupted
 
@@ -41,7 +41,16 @@ def _guarded(body: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         _complain("stopped at once; repeat the command to continue from what was saved.")
         return 130
-    except OSError as error:
+    except (MemoryError, RuntimeError, OSError) as error:
+        if is_out_of_memory(error):
+            _complain(
+                "The memory does not suffice, and what was saved before is whole. Use a smaller data.batch_size, "
+                "evaluate.batch_size, data.image_size or run.cache_gb, fewer workers or a larger machine, and "
+                f"repeat the command to continue. ({' '.join(str(error).split())[:200] or type(error).__name__})"
+            )
+            return 2
+        if not isinstance(error, OSError):
+            raise
         if error.filename is None and error.errno is None:
             raise
         _complain(f"{error.strerror}: {error.filename or 'device'}; mend that and repeat.")

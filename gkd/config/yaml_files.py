@@ -17,8 +17,33 @@ else:
     from yaml import CSafeLoader as _SafeLoader
 
 
+_MOST_BYTES = 2**24  # of a config file
+_MOST_VALUES = 200_000  # of a text, each alias counted as what it stands for
+
+
 class _Loader(_SafeLoader):
-    """YAML 1.1 in which ``1e-3`` is a number and a key that appears twice is an error."""
+    """YAML 1.1 in which ``1e-3`` is a number, and a key that appears twice or too much behind aliases is an error."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _expanded(node, {}) > _MOST_VALUES:
+            raise yaml.YAMLError(
+                f"with its aliases written out it has more than {_MOST_VALUES:,} values; use fewer"
+            )
+        return node
+
+
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node is where each alias is written out; ``known`` are those of the nodes seen so far.
+
+    An anchor within itself counts as nothing there: it is refused when it is read.
+    """
+    if id(node) in known or not isinstance(node, yaml.CollectionNode):
+        return known.get(id(node), 1)
+    known[id(node)] = 0
+    inner = (child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,)))
+    known[id(node)] = 1 + sum(_expanded(child, known) for child in inner)
+    return known[id(node)]
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
@@ -60,12 +85,20 @@ def parse_yaml(text: str, where: str) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping."""
     try:
-        text = path.read_text()
+        with path.open(
+            "rb"
+        ) as file:  # of a device, or of a file that is no config, no more than a config has
+            text = file.read(_MOST_BYTES + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(
             f"The config file {path} cannot be read ({reason}).", code="config-unreadable"
         ) from None
+    if len(text) > _MOST_BYTES:
+        raise UserError(
+            f"The config file {path} is larger than {_MOST_BYTES // 2**20} MiB, which no config is; give another.",
+            code="config-unreadable",
+        )
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise UserError(

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gkd.core.errors import UserError
+from gkd.core.memory import check_memory
 from gkd.core.short_repr import short_repr
 from gkd.storage.weights import save_weights
 
@@ -92,6 +93,9 @@ def load_episodes(path: Path) -> Episodes:
         ) from None
 
 
+_TENSORS = 6  # of the size of the draw that are in memory at once
+
+
 def draw_episodes(
     labels: Tensor,
     *,
@@ -115,13 +119,19 @@ def draw_episodes(
         classes: the names of the columns, for messages; None counts columns up to the largest label.
 
     Raises:
-        UserError: more ways than classes, one way, or classes with fewer than K + Q samples; each is named.
+        UserError: more ways than classes, one way, or classes with fewer than K + Q samples; each is named. More
+            episodes than the memory holds.
     """
     labels = labels.cpu()
     names = range(int(labels.max()) + 1 if len(labels) else 0) if classes is None else classes
     total = len(names)
     sizes = torch.bincount(labels, minlength=total)
     _check(sizes, names, count=count, ways=ways, shots=shots, queries=queries)
+    check_memory(
+        _TENSORS * 8 * count * ways * (1 + shots + queries),
+        f"To draw {count:,} episodes of {ways} ways with {shots} shots and {queries} queries",
+        "draw fewer",
+    )
     generator = torch.Generator().manual_seed(seed)
     chosen = _distinct(torch.full((count, 1), total), ways, generator).squeeze(1)
     # Samples by class, so that the number of a sample within its class leads to its number in the set.

@@ -4,9 +4,12 @@ import errno
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
+from gkd.cli import _guarded
 from gkd.models import build_network
 from gkd.storage import checkpoints, weights
 from tests.cli_helpers import FAST, gkd, write_photos
@@ -267,3 +270,38 @@ def test_a_teacher_is_trained_by_a_method_without_one(capsys, tmp_path, monkeypa
     assert "teacher.train.method=sp needs a teacher itself" in capsys.readouterr().err
     assert gkd("run", "quickstart", *fast, "teacher.train.method=mixup") == 0
     assert "mixup seed 0  train 1/1" in capsys.readouterr().out
+
+
+def failing(error):
+    def fail():
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: torch.empty(2**50),
+        lambda: torch.empty(2**62),
+        lambda: np.empty(2**50),
+        lambda: bytearray(2**60),
+        failing(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")),
+        failing(
+            RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"
+            )
+        ),
+        failing(RuntimeError("std::bad_alloc")),
+        failing(RuntimeError("can't start new thread")),
+        failing(OSError(errno.ENOMEM, "Cannot allocate memory")),
+    ],
+)
+def test_memory_that_does_not_suffice_is_a_sentence(capsys, body):
+    assert _guarded(body) == 2
+    assert "gkd: The memory does not suffice, and what was saved before is whole." in capsys.readouterr().err
+
+
+def test_another_error_of_torch_is_not_taken_for_it():
+    with pytest.raises(RuntimeError, match="shapes"):
+        _guarded(failing(RuntimeError("shapes cannot be multiplied")))

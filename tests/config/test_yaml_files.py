@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gkd.config.load import load
-from gkd.config.yaml_files import parse_yaml
+from gkd.config.yaml_files import parse_yaml, read_yaml
 from tests.config_helpers import Write, tiny
 from tests.refusals import refused
 
@@ -52,3 +52,30 @@ def test_a_file_that_is_no_experiment_is_said(tmp_path: Path, content: bytes, co
 def test_an_override_that_is_no_text_is_refused() -> None:
     with refused("not-utf-8"):
         tiny("data.root=caf\udce9")
+
+
+def bomb(levels: int, line: str) -> str:
+    """Each level names the one before ten times."""
+    first = "a0: &a0 {x0: 1}\n" if "<<" in line else "a0: &a0 [1]\n"
+    return first + "".join(line.format(level, level - 1) for level in range(1, levels))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a{0}: &a{0} [" + ", ".join(["*a{1}"] * 10) + "]\n",
+        "a{0}: &a{0} {{" + ", ".join(f"k{number}: *a{{1}}" for number in range(10)) + "}}\n",
+        "a{0}: &a{0} {{<<: [" + ", ".join(["*a{1}"] * 10) + "]}}\n",
+    ],
+    ids=["lists", "mappings", "merges"],
+)
+def test_aliases_that_stand_for_too_much_are_refused_before_they_are_read(write: Write, line: str) -> None:
+    with refused("invalid-yaml"):
+        load(write("bomb", bomb(40, line)))
+    if "<<" not in line:  # merge keys are no part of a config
+        assert len(parse_yaml(bomb(4, line), "x")) == 4  # a thousand values
+
+
+def test_a_device_is_read_no_further_than_a_config_goes() -> None:
+    with refused("config-unreadable"):
+        read_yaml(Path("/dev/zero"))

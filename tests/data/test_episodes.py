@@ -112,3 +112,12 @@ def test_they_are_saved_and_read(tmp_path: Path) -> None:
 def test_what_cannot_be_drawn_is_refused(options: dict[str, int], code: str) -> None:
     with refused(code):
         draw(**options)
+
+
+def test_more_episodes_than_the_memory_holds_are_refused_before_they_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gkd.core.memory.available_memory", lambda: 2**30)
+    with refused("memory-missing"):
+        draw_episodes(torch.arange(40) % 4, count=10**12, ways=2, shots=1, queries=4, seed=0)
+    assert len(draw_episodes(torch.arange(40) % 4, count=10, ways=2, shots=1, queries=4, seed=0).index) == 10
