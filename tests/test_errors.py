@@ -139,6 +139,7 @@ def test_a_user_error_is_a_value_error_and_keeps_its_code_between_processes() ->
 # the sentence belongs into theirs.
 LOOKED_AT = {
     "gkd/core/text.py": "float of a text",
+    "gkd/core/memory.py": "int of what the system says",
     "gkd/data/augment/chain.py": "float of a text",
     "gkd/data/image_files.py": "zipfile opens its file",
     "gkd/data/read/decoded_cache.py": "a cache that cannot be read or written is no mistake of the user's",
