@@ -33,6 +33,8 @@ def probabilities(model: str, photo: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     chances = probabilities(*sys.argv[1:])
     name = max(chances, key=chances.__getitem__)
     print(f"{sys.argv[2]}: {name} ({chances[name]:.1%})")

@@ -46,6 +46,9 @@ def test_an_onnx_file_and_a_jpeg_are_enough(
     stretched = student.metadata.described(Preprocessing("stretch", "ignore"), inside=True)
     for package in ("torch", "gkd", "gkd.commands", "gkd.storage"):
         monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(sys, "argv", ["onnx_from_jpeg.py", str(model)])
+    with pytest.raises(SystemExit, match=r"PHOTO\.jpg"):
+        runpy.run_path(str(FOLDER / "onnx_from_jpeg.py"), run_name="__main__")
     for fit, answers in expected.items():
         if fit == "stretch":  # the program is the same; what it says of its images is another
             program = onnx.load(model)

@@ -18,10 +18,11 @@ from gkd.config.shipped import load_method
 from gkd.config.trust import named_in
 from gkd.core.class_means import cosines_to_means
 from gkd.core.errors import UserError
+from gkd.data import LAYOUTS
 from gkd.experiment.judge import judge, with_verdict
 from gkd.experiment.networks import load_network
 from gkd.experiment.prepare import Prepared, prepare
-from gkd.experiment.run_folder import finished
+from gkd.experiment.run_folder import finished, said_below
 from gkd.methods.method import Method
 from gkd.problems.problem import Problem
 from gkd.problems.task import plain_task, task_of
@@ -92,7 +93,7 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
             "data.root=IMAGES.zip.",
             code="no-data-set",
         )
-    content = _experiment_of(metadata)
+    content = _experiment_of(metadata, _data_name(overrides) in LAYOUTS)
     content["student"]["checkpoint"] = str(path)  # so that an override may name an entry of it
     resolved = from_content(path.name, content, overrides)
     section = resolved.experiment.student
@@ -157,8 +158,19 @@ def _judged_by_head(method: str) -> bool:
         return True
 
 
-def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:
-    """The sections of an experiment on the network in a weight file, from the file's metadata."""
+def _data_name(overrides: Sequence[str]) -> str | None:
+    """The data set that overrides name."""
+    found = [override.partition("=")[2] for override in overrides if override.startswith("data.name=")]
+    return found[-1] if found else None
+
+
+def _experiment_of(metadata: WeightMetadata, image_files: bool) -> dict[str, Any]:
+    """The sections of an experiment on the network in a weight file, from the file's metadata.
+
+    Args:
+        metadata: the file's.
+        image_files: whether it is judged on photographs, which have to be read as those that it was trained on.
+    """
     data = {key: getattr(metadata, key) for key in ("mean", "std") if getattr(metadata, key) is not None}
     student = {
         key: getattr(metadata, key) for key in ("network", "options", "taps") if getattr(metadata, key)
@@ -167,6 +179,8 @@ def _experiment_of(metadata: WeightMetadata) -> dict[str, Any]:
         channels, height, width = metadata.image_shape
         data.update({"channels": channels} if channels in (1, 3) else {})
         data.update({"image_size": height} if height == width else {})
+        if image_files and height == width and metadata.preprocessing is not None:
+            data.update(metadata.preprocessing.data_keys())
     run = {"precision": "float32"}  # the file's accuracy, whatever this machine's precision
     return {
         "task": plain_task(metadata.classes),
@@ -194,7 +208,7 @@ def evaluate_run(
     if summary is None:
         state = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
         raise UserError(
-            f"The run {folder} {state}; gkd eval takes a folder that holds summary.json.",
+            f"The run {folder} {state}; gkd eval takes a folder that holds summary.json.{said_below(folder)}",
             code="not-a-finished-run",
         )
     prepared, method = final_problem(folder, overrides, vouched=vouched)

@@ -28,7 +28,7 @@ from gkd.config.yaml_files import read_yaml
 from gkd.core.errors import UserError, unknown
 from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.core.user_code import told
-from gkd.experiment.run_folder import finished
+from gkd.experiment.run_folder import finished, said_below
 from gkd.models.load import load_network
 from gkd.storage.preprocessing import HEAD, KEY, Fit, Preprocessing
 from gkd.storage.run_files import WEIGHTS
@@ -99,7 +99,8 @@ def load_student(
     path = run / WEIGHTS[which] if run.is_dir() else run
     if run.is_dir() and not path.is_file():
         raise UserError(
-            f"{run} holds no {path.name}; {verb} takes the folder of a finished run, or a weight file.",
+            f"{run} holds no {path.name}; {verb} takes the folder of a finished run, or a weight file."
+            f"{said_below(run)}",
             code="weights-missing",
         )
     stated = _stated(overrides, verb)
@@ -184,7 +185,7 @@ def export_student(student: Student, form: str, out: Path | None = None) -> tupl
     Args:
         student: what to export.
         form: the format.
-        out: the file; None puts it into ``export/`` beside the weights.
+        out: the file, or a folder for it; None puts it into ``export/`` beside the weights.
 
     Returns:
         The file, and the largest difference between its logits and the student's.
@@ -196,7 +197,10 @@ def export_student(student: Student, form: str, out: Path | None = None) -> tupl
     write, run = _WRITERS[form], _RUNNERS[form]
     if form == "onnx":
         _need_export_extra()
-    path = out or student.source.parent / "export" / f"{student.source.stem}.{form}"
+    name = f"{student.source.stem}.{form}"
+    path = out or student.source.parent / "export" / name
+    if path.is_dir():
+        path /= name
     difference = 0.0
 
     def write_and_check(aside: Path) -> None:
@@ -239,8 +243,8 @@ def _difference(student: Student, run: Callable[[Tensor], Tensor]) -> tuple[floa
 
 
 def _program_header(student: Student) -> dict[str, str]:
-    """The strings that go into a program, which normalises by itself: so no bare ``mean`` and ``std``."""
-    header = {key: text for key, text in student.header.items() if key not in ("mean", "std")}
+    """The strings that go into a program: it normalises by itself, and has no embedding to compare with means."""
+    header = {key: text for key, text in student.header.items() if key not in ("mean", "std", "class_means")}
     return header | {KEY: student.metadata.described(student.preprocessing, inside=True)}
 
 

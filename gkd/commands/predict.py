@@ -26,7 +26,7 @@ from gkd.core.text import decoded
 from gkd.data import ImageSet
 from gkd.data.image_files import Form, decode, is_image, open_source, tree_of
 from gkd.experiment.networks import load_network
-from gkd.experiment.run_folder import finished
+from gkd.experiment.run_folder import finished, said_below
 from gkd.few_shot.classifiers import cosine_mean, nearest_mean
 from gkd.storage.preprocessing import HEAD
 from gkd.storage.run_files import WEIGHTS
@@ -219,7 +219,8 @@ def _student_of_run(run: Path, weights: Literal["last", "best"], overrides: Sequ
     summary = finished(run)
     if summary is None:
         raise UserError(
-            f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json, or a weight file.",
+            f"{run} is no folder of a finished run; gkd predict takes one that holds summary.json, or a weight file."
+            f"{said_below(run)}",
             code="not-a-finished-run",
         )
     path = run / WEIGHTS[weights]

@@ -135,7 +135,8 @@ def split_validation(
         if held_out >= len(positions):
             raise UserError(
                 f"The class {name!r} of {images.name} has {len(positions)} images; holding out {held_out} "
-                "for validation leaves none to train on, so hold out fewer.",
+                "for validation leaves none to train on; lower data.validation.per_class, or set "
+                "data.validation={fraction: 0.1}.",
                 code="no-training-images",
             )
         if take == "random":

@@ -27,6 +27,8 @@ from gkd.storage.run_files import CONFIG, CORRECT, EPISODES, MATRIX, PROBLEMS, S
 from gkd.storage.run_results import RunSummary
 from gkd.storage.whole_files import check_place, clear_strays, open_lock, write_text
 
+_DEEPEST = 4  # folders from runs/ to the run of a shipped config, the deepest that is looked for
+
 
 def run_folder(resolved: Resolved) -> Path:
     """``out/<config>/<method>-<overrides>-<identity>/seed<seed>``: another override is another folder.
@@ -59,6 +61,18 @@ def slug(overrides: Sequence[str], *hidden_sections: str) -> list[str]:
     text = ",".join(f"{'.'.join(key.split('.')[-2:])}={value}" for key, value in shown.items())
     text = re.sub(r"[^A-Za-z0-9_.=\-]+", "_", text)[:60].strip("_")
     return [text] if text else []
+
+
+def said_below(folder: Path) -> str:
+    """A sentence on the finished runs in the folders below one that is none; empty where there are none."""
+    levels = ("/".join(["*"] * depth) for depth in range(1, _DEEPEST + 1))
+    found = (path.parent for level in levels for path in sorted(folder.glob(f"{level}/{SUMMARY}")))
+    runs = [run for run in found if not {STEPS, PROBLEMS} & set(run.relative_to(folder).parts)]
+    if not runs:
+        return ""
+    if len(runs) == 1:
+        return f" A finished run lies below it: {visible(str(runs[0]))}."
+    return f" {len(runs)} finished runs lie below it, such as {visible(str(runs[0]))}."
 
 
 def finished(folder: Path) -> RunSummary | None:

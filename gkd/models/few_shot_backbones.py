@@ -63,8 +63,8 @@ class Embedding(nn.Module):
         if (height, width) != (self.side, self.side):
             raise UserError(
                 f"The images leave a last map of {height}×{width} and the head was built for {self.side}×{self.side} "
-                f"(image_size={self.image_size}); build the network with image_size set to the side of your images, "
-                "or with pool=mean, which takes any size.",
+                f"(image_size={self.image_size}); set the network's option image_size to the side of your images, "
+                "as in student.options.image_size=32, or its option pool=mean, which takes any size.",
                 code="other-image-size",
             )
         return last.flatten(1)

@@ -70,6 +70,11 @@ class Preprocessing:
             raise ValueError(f"{text[:60]!r} holds steps that gkd does not know")
         return cls("crop" if rule == _SHORTER else rule, exif, answers)
 
+    def data_keys(self) -> dict[str, str]:
+        """The keys of a ``data`` section by which photographs are read so; those that nobody knows are left out."""
+        known = {"fit": self.fit}
+        return {key: value for key, value in known.items() if value is not None}
+
     def describe(
         self,
         *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 
 import numpy as np
@@ -91,3 +92,32 @@ def outputs(path, photos):
     with torch.no_grad():
         features = loaded.network.eval().features(images)
     return features.logits, torch.nn.functional.normalize(features.embedding, dim=1)
+
+
+def test_eval_of_a_file_reads_photographs_as_it_was_trained(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos.zip")
+    assert (
+        gkd(
+            *PHOTOS,
+            "method=student",
+            "run.out=out",
+            "data.image_size=8",
+            "data.fit=crop",
+            "run.precision=float32",
+        )
+        == 0
+    )
+    folder = summary_of(tmp_path / "out")["folder"]
+    capsys.readouterr()
+    assert gkd("eval", str(folder)) == 0
+    (expected,) = re.findall(r"^last +(.*)", capsys.readouterr().out, re.M)
+    words = ("eval", str(folder / "student.safetensors"), "data.name=folder", "data.root=photos.zip")
+    assert gkd(*words) == 0
+    assert expected in capsys.readouterr().out
+    assert gkd(*words, "data.fit=stretch") == 0
+    assert expected not in capsys.readouterr().out
+    assert (
+        gkd("eval", str(folder / "student.safetensors"), "data.name=digits") == 2
+    )  # arrays, which take no fit
+    assert "fit" not in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gkd.core.errors import UserError
-from gkd.experiment.run_folder import finished, locked
+from gkd.experiment.run_folder import finished, locked, said_below
 from gkd.storage.json_files import Damaged
 from tests.cli_helpers import gkd
 from tests.refusals import refused
@@ -77,6 +77,25 @@ def copy(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_the_runs_below_a_folder_that_is_none_are_named(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_in(copy).relative_to(copy)
+    below = run.parent.parent
+    Path("photo.png").touch()
+    assert said_below(below) == f" A finished run lies below it: {run}."
+    for words in (("eval",), ("export", "--format", "pt2"), ("predict", "photo.png")):
+        assert gkd(words[0], str(below), *words[1:]) == 2
+        assert f"A finished run lies below it: {run}." in capsys.readouterr().err
+    shutil.copytree(run.parent, run.parent.with_name("another"))
+    assert said_below(below).startswith(" 2 finished runs lie below it, such as ")
+    for none in (run, Path("nowhere"), run / "summary.json"):
+        assert said_below(none) == ""
+    (run / "steps" / "1").mkdir(parents=True)  # a step is no run
+    shutil.copy(run / "summary.json", run / "steps" / "1")
+    assert said_below(run) == ""
+
+
 def run_in(folder: Path, part: str = "quickstart") -> Path:
     """The one run below a part of runs/."""
     (summary,) = (folder / "runs" / part).rglob("summary.json")
@@ -99,6 +118,7 @@ def test_a_flipped_bit_in_a_finished_run_is_told_where_it_is_used_and_mended_by_
 ) -> None:
     run = run_in(copy)
     flip_a_bit(run / name)
+    Path("picture.png").touch()
     for verb in ("eval", "export", "predict"):
         if verb == "export" and name not in ("student.safetensors", "summary.json"):
             continue  # it reads nothing else

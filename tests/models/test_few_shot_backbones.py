@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gkd.models import Conv4, ResNet12, build_network, count_parameters
-from gkd.storage.weights import load_weights
+from gkd.models.load import load_weights
 from tests.refusals import refused
 
 
