@@ -8,11 +8,13 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import JsonValue
 from rich.console import Console
 
+from gkd.commands.grid_places import Places
 from gkd.commands.run import run
 from gkd.config.resolve import Resolved
 from gkd.config.schema import Compare, MethodRow
@@ -21,7 +23,7 @@ from gkd.core.errors import UserError, unknown
 from gkd.core.text import say
 from gkd.experiment.environment import command
 from gkd.experiment.prepare import prepare
-from gkd.experiment.run_folder import Busy, check_free, config_folder, finished, run_folder, slug
+from gkd.experiment.run_folder import Busy, check_free, config_folder, finished, run_folder, table_names
 from gkd.experiment.sides import sides_of
 from gkd.incremental.matrix_file import read_matrices
 from gkd.methods.method import refusal
@@ -62,18 +64,29 @@ class Place:
     @property
     def file_name(self) -> str:
         """The name of the file with the cell's results."""
-        return f"{self._stem}-seed{self.seed}.json"
+        return self.file_names[0]
 
     @property
     def absent_name(self) -> str:
         """The name of the file with the reason where the label relation denies the row; the same for every seed."""
-        return f"{self._stem}-absent.json"
+        return self.absent_names[0]
 
     @property
-    def _stem(self) -> str:
+    def file_names(self) -> list[str]:
+        """``file_name``, and the names that earlier versions gave the file of the same run."""
+        return [f"{stem}-seed{self.seed}.json" for stem in self._stems]
+
+    @property
+    def absent_names(self) -> list[str]:
+        """``absent_name``, and those of earlier versions."""
+        return [f"{stem}-absent.json" for stem in self._stems]
+
+    @cached_property
+    def _stems(self) -> list[str]:
         axes = "".join(f"-{key.rsplit('.', 1)[-1]}={value}" for key, value in self.axes.items())
         readable = re.sub(r"[^A-Za-z0-9.=\-]+", "_", f"{self.label}{axes}")[:80]
-        return f"{readable}-{self.resolved.identity}"
+        identities = self.resolved.identities
+        return [f"{readable}-{name}" for name in (identities.identity, *identities.former)]
 
     def absent(self, caches: Caches) -> AbsentCell | None:
         """The row with the reason why the label relation denies the method, or None."""
@@ -155,25 +168,6 @@ def _changes(row: MethodRow) -> dict[str, object]:
     return changes
 
 
-@dataclass(frozen=True)
-class Places:
-    """The folders of a grid's cells and of its table.
-
-    The cells and the table that the file states go to ``compare.results``, which may be committed. What
-    overrides make of the grid, other cells or a part of the table, stays beside the runs.
-    """
-
-    results: Path
-    scratch: Path
-    stated: frozenset[str] | None
-    table: Path
-
-    def cell(self, name: str) -> Path:
-        """Where a cell's file stands or will stand."""
-        here = self.stated is None or name in self.stated
-        return (self.results if here else self.scratch) / "cells" / name
-
-
 def places(resolved: Resolved, grid: Sequence[Place]) -> Places:
     """Where the cells and the table of a grid go.
 
@@ -182,19 +176,19 @@ def places(resolved: Resolved, grid: Sequence[Place]) -> Places:
         grid: its cells.
     """
     compare = section(resolved)
-    scratch = config_folder(resolved) / "-".join(["table", *slug(resolved.overrides)])
+    scratch, former = (config_folder(resolved) / name for name in table_names(resolved.overrides))
     if compare.results is None:
-        return Places(scratch, scratch, None, scratch)
+        return Places(scratch, scratch, None, scratch, former)
     try:
         stated = resolved.without_overrides()
         if stated.experiment.compare is None or stated.experiment.compare.results != compare.results:
-            return Places(compare.results, scratch, None, compare.results)  # the user says where
+            return Places(compare.results, scratch, None, compare.results, former)  # the user says where
         stated_grid = list(cells(stated)) if resolved.overrides else grid
     except UserError:  # a file that is no experiment without the overrides states no grid
-        return Places(compare.results, scratch, None, compare.results)
+        return Places(compare.results, scratch, None, compare.results, former)
     names = {name for cell in stated_grid for name in (cell.file_name, cell.absent_name)}
     same = stated.experiment.compare == compare and all(cell.file_name in names for cell in grid)
-    return Places(compare.results, scratch, frozenset(names), compare.results if same else scratch)
+    return Places(compare.results, scratch, frozenset(names), compare.results if same else scratch, former)
 
 
 @dataclass
@@ -241,7 +235,7 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     where, caches = places(resolved, grid), Caches()  # one for all cells
     solved = Solved(table=where.table)
     if not finished_only:
-        _check_steps([cell for cell in grid if not where.cell(cell.file_name).is_file()], caches)
+        _check_steps([cell for cell in grid if not where.cell(cell.file_names).is_file()], caches)
     settled: dict[int, Cell | AbsentCell | None] = {}
     wait = False
     while len(settled) < len(grid):
@@ -261,7 +255,7 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     results = [settled[number] for number in range(len(grid))]
     solved.cells = [result for result in results if isinstance(result, Cell)]
     solved.missing = results.count(None)
-    _say_without_manifest([where.cell(cell.file_name) for cell in grid], console)
+    _say_without_manifest([where.cell(cell.file_names) for cell in grid], console)
     if finished_only and not solved.cells:
         raise UserError(
             f"There is no finished cell of this grid in {where.table}; run gkd compare without --finished.",
@@ -274,9 +268,10 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
 
 def _settled(cell: Place, where: Places) -> Cell | AbsentCell | None:
     """The cell as it stands on disk; None where it is not finished."""
-    path, denied = where.cell(cell.file_name), where.cell(cell.absent_name)
+    path, denied = where.cell(cell.file_names), where.cell(cell.absent_names)
     if path.is_file():
-        return read_record(path, Cell)
+        # Rows of one identity may share a file, where their labels differ in what no file name shows.
+        return read_record(path, Cell).model_copy(update={"label": cell.label, "axes": cell.axes})
     return read_record(denied, AbsentCell) if denied.is_file() else None
 
 
@@ -299,10 +294,10 @@ def _settle(
         return there, False
     refused = cell.absent(caches) if there is None else None
     if refused is not None:
-        write_record(where.cell(cell.absent_name), refused)
+        write_record(where.cell(cell.absent_names), refused)
         return refused, False
     finished_cell, fresh = _run_cell(cell, console, counted, caches, wait=wait)
-    write_record(where.cell(cell.file_name), finished_cell)
+    write_record(where.cell(cell.file_names), finished_cell)
     return finished_cell, fresh and there is None
 
 

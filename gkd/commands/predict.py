@@ -17,6 +17,7 @@ from gkd.commands.choices import RECOGNISERS
 from gkd.commands.evaluate import final_answers, final_problem
 from gkd.commands.export import load_student
 from gkd.commands.query_images import parts, pixels_of, query_images
+from gkd.config.layers import BEFORE
 from gkd.config.load import load
 from gkd.config.schema import Run
 from gkd.core.class_means import class_means
@@ -24,7 +25,8 @@ from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelSpace
 from gkd.core.text import decoded
 from gkd.data import ImageSet
-from gkd.data.image_files import Form, decode, is_image, open_source, tree_of
+from gkd.data.decoding import Form, decode
+from gkd.data.image_files import is_image, open_source, tree_of
 from gkd.experiment.networks import load_network
 from gkd.experiment.run_folder import finished, said_below
 from gkd.few_shot.classifiers import cosine_mean, nearest_mean
@@ -104,7 +106,7 @@ def recognise(
         raise UserError(unknown("classifier", classifier, RECOGNISERS), code="unknown-classifier")
     asked = query_images(images)
     student = _student_of(run, weights, overrides)
-    examples = _support_images(support, student.form)
+    examples = _support_images(support, student.form, follow_links=student.follow_links)
     _, support_rows = student.outputs(examples)
 
     def chances(queries: ImageSet) -> Tensor:
@@ -189,6 +191,7 @@ class _Student:
         metadata: the file's.
         form: how images are decoded for it.
         judged_by: the classifier by which its run was judged.
+        follow_links: whether a support folder may hold links to somewhere outside it.
     """
 
     load: Callable[[], nn.Module]
@@ -196,6 +199,7 @@ class _Student:
     metadata: CompleteMetadata
     form: Form
     judged_by: str
+    follow_links: bool = False
 
     @cached_property
     def settings(self) -> Settings:
@@ -224,10 +228,13 @@ def _student_of_run(run: Path, weights: Literal["last", "best"], overrides: Sequ
             code="not-a-finished-run",
         )
     path = run / WEIGHTS[weights]
-    experiment = load(run / "config.yaml", overrides, from_run=True).experiment
+    resolved = load(run / "config.yaml", overrides, from_run=True)
+    experiment = resolved.experiment
     metadata = WeightMetadata.read(path).complete(path)
     channels, height, _ = metadata.image_shape
-    form = Form(channels, height, experiment.data.fit)
+    # A run of before turned no photograph, and mostly had none to turn; new ones are upright unless the user says no.
+    exif = "apply" if resolved.origins.get("data.exif") == BEFORE else experiment.data.exif
+    form = Form(channels, height, experiment.data.fit, exif)
     pixels = torch.zeros(1, *metadata.image_shape, dtype=torch.uint8)
     blank = ImageSet(
         pixels, torch.zeros(1, dtype=torch.int64), LabelSpace(["query"])
@@ -238,6 +245,7 @@ def _student_of_run(run: Path, weights: Literal["last", "best"], overrides: Sequ
         metadata,
         form,
         summary.judged_by,
+        experiment.data.follow_links,
     )
 
 
@@ -249,7 +257,7 @@ def _student_of_file(path: Path, overrides: Sequence[str]) -> _Student:
             code="fit-missing",
         )
     channels, height, _ = found.metadata.image_shape
-    form = Form(channels, height, found.preprocessing.fit)
+    form = Form(channels, height, found.preprocessing.fit, found.preprocessing.exif or "apply")
     return _Student(lambda: found.network, Run(), found.metadata, form, found.preprocessing.answers)
 
 
@@ -287,9 +295,9 @@ def _settings(run: Run, mean: tuple[float, ...], std: tuple[float, ...]) -> Sett
     )  # fmt: skip
 
 
-def _support_images(root: Path, form: Form) -> ImageSet:
+def _support_images(root: Path, form: Form, *, follow_links: bool) -> ImageSet:
     """The images of ``CLASS/FILE``; classes in the order of their names."""
-    with closing(open_source(root)) as source:
+    with closing(open_source(root, follow_links=follow_links)) as source:
         tree = tree_of(source, ())
         files: dict[str, list[str]] = {}
         for path in tree.stamps:

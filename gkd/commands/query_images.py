@@ -15,7 +15,8 @@ from torch import Tensor
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet
-from gkd.data.image_files import EXTENSIONS, Form, decode, is_image, open_source, tree_of
+from gkd.data.decoding import Form, decode
+from gkd.data.image_files import EXTENSIONS, is_image, open_source, tree_of
 
 PART = 1024  # images that are in memory at once
 

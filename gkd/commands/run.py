@@ -18,6 +18,7 @@ from gkd.config.resolve import Resolved, override_layers, resolve
 from gkd.config.trust import named_in
 from gkd.core.errors import UserError
 from gkd.core.text import say
+from gkd.experiment.earlier_runs import about_earlier_runs
 from gkd.experiment.fit import Outcome
 from gkd.experiment.judge import check_expected
 from gkd.experiment.prepare import prepare
@@ -54,6 +55,8 @@ def run(
     folder = run_folder(resolved)
     done = finished_or_mended(folder, lambda line: say(console, line))
     experiment = resolved.experiment
+    for line in about_earlier_runs(resolved, folder):
+        say(console, line)
     if done is not None:
         if done.teacher is not None and experiment.teacher is not None:
             accuracy = done.teacher.accuracy

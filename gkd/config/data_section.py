@@ -72,8 +72,12 @@ class Data(Section):
         image_size: side in pixels to which images are brought; None keeps their own, where all have one size.
         fit: how image files of other proportions become a square of ``image_size``: ``stretch``, or ``crop``: the
             shorter side to 8/7 of it, then the middle.
-        fingerprint: of the images at ``root`` (``gkd.data.fingerprint``), verified when they are read. Without
-            it the images found there name the run.
+        exif: of image files: ``apply`` turns each as its EXIF orientation says, ``ignore`` leaves its pixels as they
+            are stored (as torchvision's ``ImageFolder`` does). It names a run only where an image states one.
+        fingerprint: of the images at ``root`` (``gkd.data.fingerprint``), ``sha256:`` and 64 hex digits, verified when
+            they are read. Without it the images found there name the run. 64 hex digits alone, or after ``crc:``, are
+            of sizes and CRC-32, as earlier versions printed them.
+        follow_links: take image files that are links to somewhere outside ``root``, which are refused else.
         rotations: every class four times, turned by 0, 90, 180 and 270 degrees, as classes of their own (Omniglot).
         per_class: the student's training images a class; None takes all.
         subset_seed: draws those images; None draws them by ``run.seed``, anew for each seed.
@@ -93,7 +97,9 @@ class Data(Section):
 
     name: str
     root: HomePath | None = None
-    fingerprint: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    exif: Literal["apply", "ignore"] = "apply"
+    fingerprint: str | None = Field(default=None, pattern="^(sha256:|crc:)?[0-9a-f]{64}$")
+    follow_links: bool = False
     download: bool = False
     rotations: bool = False
     channels: Literal[1, 3] | None = None
@@ -129,6 +135,15 @@ class Data(Section):
         if self.fingerprint is not None and self.name not in LAYOUTS:
             raise ValueError(
                 f"fingerprint is for data sets of image files such as 'folder', not for {self.name!r}; drop it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exif_of_files(self) -> Data:
+        if self.exif != "apply" and self.name not in LAYOUTS:
+            raise ValueError(
+                f"exif is for data sets of image files such as 'folder', which gkd decodes, not for {self.name!r}; "
+                "drop it"
             )
         return self
 

@@ -5,15 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gkd.config.schema import Experiment
-from gkd.data import DATASETS, LAYOUTS, fingerprint
+from gkd.config.data_section import Data
+from gkd.config.schema import Experiment, Side
+from gkd.config.trust import leaves
+from gkd.core.errors import UserError
+from gkd.core.module_source import forget_sources, source_of
+from gkd.core.plugins import entry_point_table
+from gkd.core.user_code import is_import_name
+from gkd.data import DATASETS, LAYOUTS, Content, content_at
+from gkd.data.read.content import CRC, SHA256
+from gkd.data.read.load import GROUP as DATASETS_GROUP
+from gkd.losses.registry import GROUP as LOSSES_GROUP
 from gkd.methods.method import Method
+from gkd.methods.optimiser_names import GROUP as OPTIMISERS_GROUP
+from gkd.models.external import GROUP as NETWORKS_GROUP
+from gkd.problems.task import GROUP as TASKS_GROUP
 from gkd.problems.task import students_teach
-from gkd.storage.weights import sha256
+from gkd.storage.weight_metadata import TENSORS, weights_name
+from gkd.storage.weights import read_weight_file, sha256
 
 # Keys that change where or how fast a run goes, not what comes out.
 NO_EFFECT = (
@@ -22,6 +36,8 @@ NO_EFFECT = (
     "evaluate.metrics",
     "data.download",
     "teacher.data.download",
+    "data.follow_links",
+    "teacher.data.follow_links",
     "data.workers",
     "teacher.data.workers",
     "teacher.expect",
@@ -41,12 +57,64 @@ NO_EFFECT = (
 _ELSEWHERE = ("optimiser", "run.seed")  # merged into the method's stages; a folder below the identity
 
 
-def identity_of(experiment: Experiment) -> str:
-    """Ten hex digits over all that decides the result, except the seed.
+# Where a section names code by the name of a plug-in, and the entry-point group that has it.
+_PLUGINS = {"network": NETWORKS_GROUP, "loss": LOSSES_GROUP}
+_PLUGIN_SECTIONS = {"task": TASKS_GROUP, "data": DATASETS_GROUP, "optimiser": OPTIMISERS_GROUP}
+
+
+@dataclass(frozen=True)
+class Identities:
+    """The names of a run.
+
+    Attributes:
+        identity: ten hex digits over all that decides the result, except the seed.
+        former: the names that earlier versions gave the same run, where its result is the same.
+        sources: what a config names of code that is not gkd's -> what identifies that code.
+        without_sources: the identity apart from that code.
+        unturned: the name that earlier versions, which turned no photograph, gave this run; None where none is turned.
+    """
+
+    identity: str
+    former: tuple[str, ...]
+    sources: dict[str, str]
+    without_sources: str
+    unturned: str | None
+
+
+def identities_of(experiment: Experiment) -> Identities:
+    """The names of a run.
 
     Keys at their default are left out, so that a later version's new knob renames no old run. Of images
     and weight files the content counts, not where they are: by the fingerprint or checksum in the
-    config, or by that of what is there.
+    config, or by that of what is there. So does the source of modules that are not gkd's.
+    """
+    now, before = _content(experiment), _content(experiment, as_before=True)
+    sources = dict(sorted(_sources(now)))
+    identity = _hash({**now, "sources": sources})
+    former = _hash(before)
+    turned = any(
+        data is not None and _get(now, key) is not None and _is_turned(data)
+        for key, data in _data_sections(experiment).items()
+    )
+    others = any(
+        _get(now, key) is not None and not _weights_as_before(side) for key, side in _sides(experiment)
+    )
+    same = not turned and not others and former != identity
+    return Identities(identity, (former,) if same else (), sources, _hash(now), former if turned else None)
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(_without_empty(content), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def _content(experiment: Experiment, *, as_before: bool = False) -> dict[str, Any]:
+    """All that decides the result, but for the source of modules.
+
+    Args:
+        experiment: the run's.
+        as_before: images by size and CRC-32 and not turned, and weights by the checksum of their file, as in versions
+            that knew no other names for them.
     """
     content = experiment.model_dump(mode="json", exclude_defaults=True)
     content["task"]["name"] = experiment.task.name
@@ -60,12 +128,17 @@ def identity_of(experiment: Experiment) -> str:
     # The student alone is the same run beside any teacher, but one that grows out of the teacher.
     if not experiment.method.needs_teacher and not students_teach(experiment.task.name):
         content.pop("teacher", None)
-    for key in ("data", "teacher.data"):
-        _name_images(_get(content, key) or {})
-    for key in ("teacher", "student"):
-        _name_weights(_get(content, key) or {})
-    canonical = json.dumps(_without_empty(content), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+    for key, data in _data_sections(experiment).items():
+        section = _get(content, key)
+        if section is not None and data is not None:
+            _name_images(section, data, as_before=as_before)
+    for key, side in _sides(experiment):
+        section = _get(content, key)
+        if section is not None:
+            _name_weights(section, side, as_before=as_before)
+            if not as_before and "options" in section:
+                section["options"] = _name_files(section["options"])
+    return content
 
 
 def terms_with_defaults(method: Method) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -75,38 +148,142 @@ def terms_with_defaults(method: Method) -> Iterator[tuple[str, str, dict[str, An
             yield stage_name, term_name, term.entry.options
 
 
-def _name_images(section: dict[str, Any]) -> None:
+def _sides(experiment: Experiment) -> list[tuple[str, Side]]:
+    sides = {"teacher": experiment.teacher, "student": experiment.student}
+    return [(key, side) for key, side in sides.items() if side is not None]
+
+
+def _data_sections(experiment: Experiment) -> dict[str, Data | None]:
+    teacher = experiment.teacher
+    return {"data": experiment.data, "teacher.data": None if teacher is None else teacher.data}
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def _name_images(section: dict[str, Any], data: Data, *, as_before: bool) -> None:
     """Replace the path of images by their fingerprint, or by its last part where there are none."""
-    if "root" not in section or section["name"] not in DATASETS:  # what a factory finds there is not known
+    exif = section.pop("exif", "apply")
+    if data.root is None or data.name not in DATASETS:  # what a factory finds there is not known
         return
-    root = Path(section.pop("root"))
-    if section["name"] in LAYOUTS and "fingerprint" not in section:  # torchvision checks its own files
-        section["fingerprint"] = images_fingerprint(root, section["name"]) if root.exists() else root.name
+    del section["root"]
+    if data.name not in LAYOUTS:  # torchvision checks its own files
+        return
+    content = content_there(data)
+    if data.fingerprint is not None:
+        section["fingerprint"] = data.fingerprint.removeprefix(CRC)
+    if as_before and content is not None:
+        section["fingerprint"] = content.crc
+    if "fingerprint" not in section:
+        section["fingerprint"] = data.root.name if content is None else content.sha256
+    by_content = section["fingerprint"].startswith(SHA256)
+    if as_before or (content is not None and not content.turned):
+        return  # either setting gives the same pixels
+    # A name of the older kind is of runs that turned nothing; one of content says it where nothing is turned.
+    if exif == "ignore" and by_content:
+        section["exif"] = "ignore"
+    elif exif == "apply" and content is not None and not by_content:
+        section["exif"] = "apply"
 
 
-def _name_weights(section: dict[str, Any]) -> None:
-    """Replace the path of a weight file by its checksum, or by its name where there is no such file."""
+def content_there(data: Data) -> Content | None:
+    """The content of a data section's image files, remembered until ``forget_files``; None where there are none."""
+    if data.name not in LAYOUTS or data.root is None or not data.root.exists():
+        return None
+    return _content_at(data.root, data.name, data.follow_links)
+
+
+def _is_turned(data: Data) -> bool:
+    content = content_there(data) if data.exif == "apply" else None
+    return content is not None and content.turned > 0
+
+
+@lru_cache(maxsize=8)
+def _content_at(root: Path, name: str, follow_links: bool) -> Content:
+    return content_at(root, name, follow_links=follow_links)
+
+
+# --- weights --------------------------------------------------------------------------------------------------------
+
+
+def _name_weights(section: dict[str, Any], side: Side, *, as_before: bool) -> None:
+    """Replace the path of a weight file by what it holds, or by its name where there is no such file."""
     pinned = section.pop("sha256", None)
-    if "checkpoint" in section:
-        path = Path(section["checkpoint"])
-        section["checkpoint"] = pinned or (_sha256(path) if path.is_file() else path.name)
+    if side.checkpoint is None:
+        return
+    there = side.checkpoint.is_file()
+    usual = _weights_as_before(side) if there else side.checkpoint_key is None
+    name = side.checkpoint.name
+    if pinned is not None:
+        name = pinned.removeprefix(SHA256)
+    elif there:
+        name = _sha256(side.checkpoint) if as_before else _weights(side.checkpoint, side.checkpoint_key)[0]
+    section["checkpoint"] = name
+    # The name of tensors says which of a file's sets they are; that of the file does not.
+    if usual or name.startswith(TENSORS):
+        section.pop("checkpoint_key", None)
+    else:
+        section.setdefault("checkpoint_key", "averaged")
 
 
-def images_fingerprint(root: Path, name: str) -> str:
-    """``gkd.data.fingerprint``, remembered until ``forget_files``."""
-    return _fingerprint(root, name)
+def _weights_as_before(side: Side) -> bool:
+    """Whether earlier versions took the same of the sets of weights in a side's file; so too where there is no file."""
+    path = side.checkpoint
+    return path is None or not path.is_file() or _weights(path, side.checkpoint_key)[1]
 
 
-_fingerprint = lru_cache(maxsize=8)(fingerprint)
+@lru_cache(maxsize=8)
+def _weights(path: Path, key: str | None) -> tuple[str, bool]:
+    """The name of the chosen weights in a file, and whether earlier versions took the same of several."""
+    try:
+        file = read_weight_file(path)
+        return weights_name(file, key), file.is_as_before(key)
+    except UserError:  # which is said where the file is loaded
+        return _sha256(path), True
 
 
 _sha256 = lru_cache(maxsize=8)(sha256)
 
 
+def _name_files(options: Any) -> Any:
+    """Options whose values that name files are replaced by the files' checksums."""
+    if isinstance(options, Mapping):
+        return {key: _name_files(value) for key, value in options.items()}
+    if isinstance(options, (list, tuple)):
+        return [_name_files(value) for value in options]
+    if isinstance(options, str) and ("/" in options or "." in options) and Path(options).is_file():
+        return f"{SHA256}{_sha256(Path(options))}"
+    return options
+
+
 def forget_files() -> None:
-    """Forget fingerprints and checksums, because image folders and weight files may have changed."""
-    _fingerprint.cache_clear()
+    """Forget what files hold, because images, weights and modules may have changed."""
+    _content_at.cache_clear()
+    _weights.cache_clear()
     _sha256.cache_clear()
+    forget_sources()
+
+
+# --- code -----------------------------------------------------------------------------------------------------------
+
+
+def _sources(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every ``pkg.module:name`` and plug-in that a run's content names, and what identifies its code."""
+    for dotted, value in leaves(content):
+        if not isinstance(value, str):
+            continue
+        module = value.partition(":")[0] if is_import_name(value) else _module_of_plugin(dotted, value)
+        source = None if module is None else source_of(module)
+        if source is not None:
+            yield value, source
+
+
+def _module_of_plugin(dotted: str, name: str) -> str | None:
+    """The module behind the name of a plug-in under a config's key; None of any other name."""
+    *above, last = dotted.split(".")
+    group = _PLUGIN_SECTIONS.get(above[-1]) if last == "name" and above else _PLUGINS.get(last)
+    points = entry_point_table(group).get(name) if group is not None else None
+    return points[0].module if points else None
 
 
 def _without_empty(node: Any) -> Any:

@@ -12,6 +12,8 @@ from gkd.losses.registry import imported_loss
 from gkd.methods.mixup import Mixup, without_mixup
 from gkd.models import takes_option
 
+BEFORE: Literal["as before"] = "as before"
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -19,12 +21,12 @@ class Layer:
 
     Attributes:
         kind: a file that ``extends`` names, the ``experiment`` file, the ``training`` of a teacher, an ``override``, or
-            what gkd itself adds (``as found``).
+            what gkd itself adds (``as found``, and ``as before`` of a key that a run's version did not know).
         content: the sections that it sets.
         words: the name of the file that is extended, or the override as it was written.
     """
 
-    kind: Literal["extends", "experiment", "training", "override", "as found"]
+    kind: Literal["extends", "experiment", "training", "override", "as found", "as before"]
     content: Mapping[str, Any]
     words: str = ""
 

@@ -6,18 +6,19 @@ keeps for each key the layer that set it. Config objects stop at ``gkd.experimen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gkd.config.identity import forget_files
-from gkd.config.layers import Layer
+from gkd.config.layers import BEFORE, Layer, set_dotted
 from gkd.config.method_files import place_method_files
 from gkd.config.resolve import Resolved, override_layers, resolve
 from gkd.config.shipped import config_name, find
 from gkd.config.trust import lies_in_run_folder, named_in
 from gkd.config.yaml_files import read_yaml
 from gkd.core.errors import UserError
+from gkd.data import LAYOUTS
 
 
 def load(
@@ -55,10 +56,26 @@ def load(
         layers.append(Layer("extends", place_method_files(base, base_path.parent), str(extends)))
         foreign += [base_path] if lies_in_run_folder(base_path) else []
     layers.append(Layer("experiment", content))
+    if lies_in_run_folder(path):
+        layers.append(Layer(BEFORE, _as_before(content)))
     words = override_layers(overrides)
     trusting = [*([] if path in foreign else [content]), *(layer.content for layer in words)]
     trusted = named_in(trusting) | vouched if foreign else None
     return resolve(config_name(path), [*layers, *words], trusted)
+
+
+def _as_before(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's config does not say, because the version that wrote it knew no other way.
+
+    Photographs were not turned; so a run of them is judged and found as it was trained.
+    """
+    added: dict[str, Any] = {}
+    teacher = content.get("teacher")
+    of_teacher = teacher.get("data") if isinstance(teacher, Mapping) else None
+    for key, data in (("data", content.get("data")), ("teacher.data", of_teacher)):
+        if isinstance(data, Mapping) and data.get("name") in LAYOUTS and "exif" not in data:
+            set_dotted(added, f"{key}.exif", "ignore")
+    return added
 
 
 def from_content(name: str, content: dict[str, Any], overrides: Sequence[str] = ()) -> Resolved:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError, create_model
 
-from gkd.config.identity import identity_of, images_fingerprint, terms_with_defaults
+from gkd.config.identity import Identities, content_there, identities_of, terms_with_defaults
 from gkd.config.layers import (
     ChosenMethod,
     Layer,
@@ -33,7 +33,6 @@ from gkd.config.trust import check_trust
 from gkd.config.yaml_files import parse_yaml
 from gkd.core.errors import UserError, unknown
 from gkd.core.text import visible
-from gkd.data import LAYOUTS
 from gkd.problems.task import TASKS, students_teach, task_class
 
 
@@ -63,7 +62,12 @@ class Resolved:
     @property
     def identity(self) -> str:
         """Ten hex digits over all that decides the result, except the seed (:mod:`gkd.config.identity`)."""
-        return identity_of(self.experiment)
+        return self.identities.identity
+
+    @property
+    def identities(self) -> Identities:
+        """The run's identity, and the names under which earlier versions kept the same run."""
+        return identities_of(self.experiment)
 
     def with_overrides(self, overrides: Sequence[str]) -> Resolved:
         """The same config under further ``a.b=c`` overrides, which win over the earlier ones."""
@@ -78,9 +82,9 @@ class Resolved:
         """The same config with the fingerprint of each set of image files, so that other images are refused later."""
         content: dict[str, Any] = {}
         for key, data in (("data", self.experiment.data), ("teacher.data", _teacher_data(self.experiment))):
-            if data is not None and data.name in LAYOUTS and data.root is not None and data.root.exists():
-                fingerprint = data.fingerprint or images_fingerprint(data.root, data.name)
-                set_dotted(content, f"{key}.fingerprint", fingerprint)
+            there = content_there(data) if data is not None else None
+            if data is not None and there is not None:
+                set_dotted(content, f"{key}.fingerprint", data.fingerprint or there.sha256)
         return (
             resolve(self.name, [*self.layers, Layer("as found", content)], self.trusted) if content else self
         )

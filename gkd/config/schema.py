@@ -175,7 +175,9 @@ class Teacher(Side):
             None takes the one that fits, the averaged weights before those that were averaged.
         options: further keywords for what builds the network, such as ``img_size: 32``.
         taps: the modules to tap instead of the family's defaults.
-        sha256: the checkpoint's checksum, verified when it is loaded.
+        sha256: the checksum of the checkpoint's file, 64 hex digits, perhaps after ``sha256:``; or ``tensors:`` and 64
+            hex digits, of what it holds however the file is arranged (``gkd.storage.weight_metadata.weights_name``).
+            Verified when it is loaded.
         expect: its test accuracy in percent, such as ``75.61 ± 0.3`` (± 0.5 where nothing is said); another one when
             it is loaded is refused.
         weights: which student of the training run becomes the teacher.
@@ -184,7 +186,7 @@ class Teacher(Side):
         mean, std: the teacher's input normalisation where its file does not say it.
     """
 
-    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    sha256: str | None = Field(default=None, pattern="^(sha256:|tensors:)?[0-9a-f]{64}$")
     expect: Annotated[str, BeforeValidator(_expected)] | None = None
     weights: Literal["last", "best"] = "last"
     train: TeacherTraining = TeacherTraining()

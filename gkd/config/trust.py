@@ -34,7 +34,7 @@ def named_in(contents: Iterable[Any]) -> frozenset[str]:
     """Every ``pkg.module:name`` anywhere in trusted layers, and of every text and path its ``key value``."""
     names: set[str] = set()
     for content in contents:
-        for dotted, value in _leaves(content):
+        for dotted, value in leaves(content):
             if is_import_name(value):
                 names.add(value)
             if isinstance(value, (str, Path)) or _OPTIONS in f".{dotted}":
@@ -56,12 +56,12 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
         return
     named = {
         (dotted, value)
-        for dotted, value in _leaves(merged)
+        for dotted, value in leaves(merged)
         if is_import_name(value) and not f"{dotted}.".startswith(tuple(f"{key}." for key in _NO_NAMES))
     }
     _check_names(sorted(named), trusted, merged)
     _check_options(merged, trusted)
-    values = dict(_leaves(merged))
+    values = dict(leaves(merged))
     for option in _unpickled(merged.get("task")):
         key = f"task.{option}"
         if values.get(key) is not None and _pair(key, values[key]) not in trusted:
@@ -83,7 +83,7 @@ def _check_options(merged: Mapping[str, Any], trusted: frozenset[str]) -> None:
             continue  # which the schema says
         for name, value in refused_options(network, options):
             key = f"{side}.options.{name}"
-            if any(_pair(dotted, leaf) not in trusted for dotted, leaf in _leaves(value, key)):
+            if any(_pair(dotted, leaf) not in trusted for dotted, leaf in leaves(value, key)):
                 raise UserError(
                     f"{key} is {json.dumps(value)} in a run folder or a weight file, and what builds {network} may "
                     f"open or run what it names; if you trust it, name it on the command line: "
@@ -112,17 +112,17 @@ def _check_names(
         )
 
 
-def _leaves(node: Any, dotted: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, dotted: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted key and value of all that is no mapping or list; a key that is a name to import counts as a value too."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             below = f"{dotted}.{key}" if dotted else str(key)
             if is_import_name(key):
                 yield dotted, key
-            yield from _leaves(value, below)
+            yield from leaves(value, below)
     elif isinstance(node, (list, tuple)):
         for value in node:
-            yield from _leaves(value, dotted)
+            yield from leaves(value, dotted)
     else:
         yield dotted, node
 

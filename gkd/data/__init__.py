@@ -1,7 +1,8 @@
 """Labelled image sets, in memory or streamed, and batches as pure functions of their address.
 
 - :mod:`~gkd.data.images`: ``ImageSet``, uint8 images with labels by class name.
-- :mod:`~gkd.data.streamed_pixels`: images that stay on disk; :mod:`~gkd.data.image_files`: files in a directory or zip.
+- :mod:`~gkd.data.streamed_pixels`: images that stay on disk; :mod:`~gkd.data.image_files`: files in a directory or zip;
+  :mod:`~gkd.data.decoding`: one of them as pixels.
 - :mod:`~gkd.data.read`: data sets by name, class folders and zips, any torch data set, and a cache of decoded images.
 - :mod:`~gkd.data.fewer_images`: a validation split, and few images per class.
 - :mod:`~gkd.data.addressed_random`: random numbers by hashing an address instead of drawing from a generator.
@@ -21,7 +22,8 @@ from gkd.data.augment.views import Look
 from gkd.data.batches import Batches, check_balanced, ordered
 from gkd.data.fewer_images import limit_per_class, split_validation
 from gkd.data.images import ImageSet, gather
-from gkd.data.read.layouts import LAYOUTS, fingerprint, listing_of
+from gkd.data.read.content import Content, content_at, fingerprint
+from gkd.data.read.layouts import LAYOUTS, listing_of
 from gkd.data.read.listing import Listing, SplitListing
 from gkd.data.read.load import DATASETS, check_dataset_name, load_images, why_unread
 from gkd.data.read.torch_dataset import from_dataset
@@ -34,6 +36,7 @@ __all__ = [
     "LAYOUTS",
     "STATISTICS",
     "Batches",
+    "Content",
     "EpisodePlan",
     "ImageSet",
     "Listing",
@@ -46,6 +49,7 @@ __all__ = [
     "check_dataset_name",
     "check_episodes",
     "class_split",
+    "content_at",
     "epoch_order",
     "fingerprint",
     "from_dataset",

@@ -1,31 +1,19 @@
-"""Files in a directory or inside a zip, read in place, and the decoding of one image."""
+"""Files in a directory or inside a zip, read in place."""
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
-
-import numpy as np
-from PIL import Image, UnidentifiedImageError
+from typing import Protocol
 
 from gkd.core.errors import UserError
+from gkd.core.memory import gigabytes
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-
-Fit = Literal["stretch", "crop"]
-
-
-GREY_MODES = ("1", "L", "LA")
-
-
-_COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
 
 
 class Source(Protocol):
@@ -39,8 +27,8 @@ class Source(Protocol):
     def read(self, path: str) -> bytes:
         """The content of a file; safe from several threads."""
 
-    def checksum(self, path: str) -> str:
-        """Size and CRC-32 of a file, the same in a zip and in a directory."""
+    def version(self, path: str) -> str:
+        """What changes when a file is written anew, from its directory entry; of a zip that of the whole archive."""
 
     def close(self) -> None: ...
 
@@ -53,6 +41,7 @@ class ZipSource:
         self.path = path
         self._process = os.getpid()
         try:
+            self._version = _version_of(path.stat())
             self.archive = zipfile.ZipFile(path)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise UserError(
@@ -63,28 +52,36 @@ class ZipSource:
 
     def entries(self) -> Iterator[tuple[str, str]]:
         for info in self.archive.infolist():
-            yield info.filename, self.checksum(info.filename)
+            yield info.filename, f"{info.file_size}:{info.CRC}"
 
     def read(self, path: str) -> bytes:
+        _check_size(self.archive.getinfo(path).file_size, path, self.label)
         # A forked process shares the position in the parent's open file, so it opens the zip again.
         if os.getpid() != self._process:
             self.archive.fp, self._process = self.path.open("rb"), os.getpid()
         return self.archive.read(path)  # checks the CRC
 
-    def checksum(self, path: str) -> str:
-        info = self.archive.getinfo(path)
-        return f"{info.file_size}:{info.CRC}"
+    def version(self, path: str) -> str:
+        return self._version  # what its directory says of a file can be forged
 
     def close(self) -> None:
         self.archive.close()
 
 
 class FolderSource:
-    """The files of a directory; their stamps are sizes and modification times."""
+    """The files of a directory; their stamps are sizes and modification times.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the directory, which may itself be reached by a link.
+        follow_links: take files and folders that are links to somewhere outside the directory.
+    """
+
+    def __init__(self, path: Path, *, follow_links: bool = False) -> None:
         self.label = str(path)
         self.path = path
+        self._real = os.path.realpath(path)
+        self._follow_links = follow_links
+        self._versions: dict[str, str] = {}
 
     def entries(self) -> Iterator[tuple[str, str]]:
         waiting = [""]
@@ -97,30 +94,67 @@ class FolderSource:
                     f"{self.path / prefix} cannot be read ({error.strerror}).", code="data-folder-unreadable"
                 ) from error
             for entry in children:
+                path = f"{prefix}{entry.name}"
+                if entry.is_symlink():
+                    if entry.name.startswith("."):
+                        continue
+                    self._check_link(path)
                 if entry.is_dir():
-                    waiting.append(f"{prefix}{entry.name}/")
-                    yield f"{prefix}{entry.name}/", ""
+                    waiting.append(f"{path}/")
+                    yield f"{path}/", ""
                 elif entry.is_file():
                     status = entry.stat()
-                    yield f"{prefix}{entry.name}", f"{status.st_size}:{status.st_mtime_ns}"
+                    self._versions[path] = _version_of(status)
+                    yield path, f"{status.st_size}:{status.st_mtime_ns}"
+
+    def _check_link(self, path: str) -> None:
+        """Refuse a link out of the directory, unless it is asked for, and one to a folder that holds it."""
+        target = os.path.realpath(self.path / path)
+        if not self._follow_links and not f"{target}/".startswith(f"{self._real}/"):
+            raise UserError(
+                f"{self.path / path} is a link to {target}, outside the images at {self.path}; copy what it names, or "
+                "take such links with data.follow_links=true (of the teacher's images teacher.data.follow_links).",
+                code="link-outside",
+            )
+        if f"{os.path.realpath((self.path / path).parent)}/".startswith(f"{target}/"):
+            raise UserError(
+                f"{self.path / path} is a link to {target}, the folder that it is in; remove it.",
+                code="link-circle",
+            )
 
     def read(self, path: str) -> bytes:
-        return (self.path / path).read_bytes()
+        file = self.path / path
+        _check_size(file.stat().st_size, path, self.label)
+        return file.read_bytes()
 
-    def checksum(self, path: str) -> str:
-        try:
-            content = self.read(path)
-        except OSError as error:
-            raise UserError(
-                f"{self.path / path} cannot be read ({error.strerror}).", code="data-file-unreadable"
-            ) from error
-        return f"{len(content)}:{zlib.crc32(content)}"
+    def version(self, path: str) -> str:
+        return self._versions[path] if path in self._versions else _version_of((self.path / path).stat())
 
     def close(self) -> None: ...
 
 
-def open_source(root: Path) -> Source:
+_LARGEST_FILE = 2**29  # bytes, before anything is read; no image or list of a data set is larger
+
+
+def _check_size(size: int, path: str, label: str) -> None:
+    if size > _LARGEST_FILE:
+        raise UserError(
+            f"'{path}' in {label} is {gigabytes(size)} large, where no image or list of a data set has more than "
+            f"{gigabytes(_LARGEST_FILE)}; remove it.",
+            code="data-file-too-large",
+        )
+
+
+def _version_of(status: os.stat_result) -> str:
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+
+
+def open_source(root: Path, *, follow_links: bool = False) -> Source:
     """Open a directory or a zip; the caller closes it.
+
+    Args:
+        root: the directory or zip.
+        follow_links: take files of a directory that are links to somewhere outside it.
 
     Raises:
         UserError: nothing at ``root``, or a file that is no whole zip.
@@ -131,7 +165,7 @@ def open_source(root: Path) -> Source:
             f"There is no file or folder {root}{where}; set data.root to the zip or folder of the images.",
             code="data-root-missing",
         )
-    return FolderSource(root) if root.is_dir() else ZipSource(root)
+    return FolderSource(root, follow_links=follow_links) if root.is_dir() else ZipSource(root)
 
 
 @dataclass(frozen=True)
@@ -177,7 +211,8 @@ class Tree:
             content = self.source.read(self.prefix + path).decode("utf-8-sig")
         except UserError:
             raise
-        except (OSError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        # A RuntimeError is of an encrypted file, or one that is packed in a way that Python does not know.
+        except (OSError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
             raise UserError(
                 f"'{path}' in {self.label} cannot be read ({error}); fetch it again.",
                 code="data-file-unreadable",
@@ -211,112 +246,3 @@ def tree_of(source: Source, marks: Sequence[str]) -> Tree:
 
 def is_image(path: str) -> bool:
     return path.lower().endswith(EXTENSIONS)
-
-
-def converted(image: Image.Image, channels: int | None) -> Image.Image:
-    """Convert an open image to mode L (grey) or RGB.
-
-    Args:
-        image: as a decoder opened it.
-        channels: 1 gives grey, 3 gives RGB, None keeps grey or colour as it is.
-
-    Raises:
-        ValueError: more than 8 bits a channel.
-    """
-    if image.mode not in GREY_MODES + _COLOUR_MODES:
-        raise ValueError(f"pixels of mode {image.mode}; only 8 bits a channel are supported")
-    grey = channels == 1 or (channels is None and image.mode in GREY_MODES)
-    return image.convert("L" if grey else "RGB")
-
-
-@dataclass(frozen=True)
-class Form:
-    """The channels and the size to which images are converted when they are read.
-
-    Attributes:
-        channels: 1 gives grey, 3 gives RGB, None keeps each image grey or colour as it is.
-        image_size: pixels of a square, reached by PIL's (antialiased) bilinear filter; None leaves images as they are.
-        fit: ``stretch`` resizes height and width each by its own factor; ``crop`` resizes the shorter side to 8/7 of
-            ``image_size`` and takes the square in the middle (256 and 224, as ImageNet's networks are judged).
-
-    Raises:
-        UserError: a number of channels or a size that no image can have.
-    """
-
-    channels: int | None = None
-    image_size: int | None = None
-    fit: Fit = "stretch"
-
-    def __post_init__(self) -> None:
-        if self.channels not in (None, 1, 3):
-            raise UserError(
-                f"Images have 1 or 3 channels, not {self.channels}; leave channels out for the data's own.",
-                code="channels-out-of-range",
-            )
-        if self.image_size is not None and self.image_size < 1:
-            raise UserError(
-                f"The image size {self.image_size} is below 1; give pixels.", code="image-size-out-of-range"
-            )
-
-    def sized(self, image: Image.Image) -> Image.Image:
-        """Bring an image to the size."""
-        size = self.image_size
-        if size is None:
-            return image
-        if self.fit == "crop":  # with the rounding of torchvision's Resize and CenterCrop
-            shorter = round(size * 8 / 7)
-            width, height = (int(shorter * side / min(image.size)) for side in image.size)
-            left, top = round((width - size) / 2), round((height - size) / 2)
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-            return image.crop((left, top, left + size, top + size))
-        if image.size == (size, size):
-            return image
-        return image.resize((size, size), Image.Resampling.BILINEAR)
-
-
-def pixels_of(image: Image.Image, form: Form) -> np.ndarray:
-    """The uint8 pixels of an open image, ``[H, W]`` or ``[H, W, 3]``.
-
-    Raises:
-        ValueError: more than 8 bits a channel.
-    """
-    return np.asarray(form.sized(converted(image, form.channels)))
-
-
-def open_image(source: Source, path: str, channels: int | None) -> Image.Image:
-    """One image at its own size, in mode L (grey) or RGB.
-
-    Args:
-        source: where it is.
-        path: of the file in the source.
-        channels: as of :func:`converted`.
-
-    Raises:
-        UserError: a file that cannot be decoded (named), or one of more than 8 bits a channel.
-    """
-    # Decoders report damage by many kinds of exception (OSError, SyntaxError, struct.error, zlib.error, …):
-    # all mean that this file cannot be used.
-    try:
-        with Image.open(io.BytesIO(source.read(path))) as image:
-            return converted(image, channels)
-    except (MemoryError, UserError):
-        raise
-    except Exception as error:
-        unidentified = isinstance(error, UnidentifiedImageError)  # whose text is the address of a buffer
-        reason = "it is of no known image format" if unidentified else error
-        raise UserError(
-            f"The image '{path}' in {source.label} cannot be decoded ({reason}); replace it or remove it.",
-            code="image-unreadable",
-        ) from error
-
-
-def decode(source: Source, path: str, form: Form) -> np.ndarray:
-    """One image as uint8 pixels.
-
-    Returns:
-        uint8 ``[H, W]`` for grey, ``[H, W, 3]`` for RGB.
-
-    Raises:
-        UserError: as :func:`open_image`.
-    """
-    return np.asarray(form.sized(open_image(source, path, form.channels)))

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from gkd.core.errors import UserError
 from gkd.core.short_repr import short_repr
-from gkd.data.image_files import Form, Source, open_image, open_source
+from gkd.data.decoding import Form, open_image
+from gkd.data.image_files import Source, open_source
 from gkd.data.image_operations import image_operations
 
 _PREFETCHED = 4  # batches that each worker keeps ready
@@ -90,7 +91,7 @@ class StreamedPixels:
         return result
 
     def _open(self, source: Source, path: str) -> Image.Image:
-        image = open_image(source, path, self.form.channels)
+        image = open_image(source, path, self.form)
         if self.form.image_size is None and (image.height, image.width) != self.size:
             raise UserError(
                 f"The image '{path}' in {source.label} is {image.height}×{image.width} (height×width) where the "

@@ -180,7 +180,7 @@ def weight_metadata(prepared: Prepared, answers: str, student: nn.Module | None 
         method=prepared.experiment.method.name,
         options=section.options | ({EXTRACTORS: extractors} if extractors > 1 else {}),
         taps=section.taps.model_dump(mode="json", exclude_none=True),
-        preprocessing=Preprocessing(prepared.experiment.data.fit, "ignore", answers),
+        preprocessing=Preprocessing(prepared.experiment.data.fit, prepared.experiment.data.exif, answers),
     )
 
 

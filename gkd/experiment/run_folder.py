@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import glob
+import hashlib
+import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,17 @@ from gkd.storage.checkpoints import latest_checkpoint
 from gkd.storage.json_files import Damaged, read_json, write_json
 from gkd.storage.manifest import check_files, files_of, missing
 from gkd.storage.records import read_record, write_record
-from gkd.storage.run_files import CONFIG, CORRECT, EPISODES, MATRIX, PROBLEMS, STEPS, SUMMARY, WEIGHTS
+from gkd.storage.run_files import (
+    CONFIG,
+    CORRECT,
+    ENVIRONMENT,
+    EPISODES,
+    MATRIX,
+    PROBLEMS,
+    STEPS,
+    SUMMARY,
+    WEIGHTS,
+)
 from gkd.storage.run_results import RunSummary
 from gkd.storage.whole_files import check_place, clear_strays, open_lock, write_text
 
@@ -34,15 +45,35 @@ def run_folder(resolved: Resolved) -> Path:
     """``out/<config>/<method>-<overrides>-<identity>/seed<seed>``: another override is another folder.
 
     The identity covers all that decides the result (``Resolved.identity``); the overrides stand before
-    it for the reader.
+    it for the reader. A run that an earlier version began under another name stays in its folder.
     """
-    experiment = resolved.experiment
-    parent = config_folder(resolved)
-    ending = "-".join([*slug(resolved.overrides, "compare"), resolved.identity])
+    experiment, names = resolved.experiment, resolved.identities
+    seed = f"seed{experiment.run.seed}"
+    begun = folders_of(resolved, names.identity)  # reached by other overrides, or of another seed
+    earlier = [folder for former in names.former for folder in folders_of(resolved, former)]
+    ours = [
+        folder for folder in earlier if recorded(folder / seed).get("sources", names.sources) == names.sources
+    ]
+    for folder in (*begun, *ours):
+        if (folder / seed).is_dir():
+            return folder / seed
+    ending = "-".join([*slug(resolved.overrides, "compare"), names.identity])
     method = for_file_name(experiment.method.name, LONGEST_FILE_NAME - len(ending) - 1)
-    for same in sorted(parent.glob(f"{glob.escape(method)}*-{resolved.identity}")):
-        return same / f"seed{experiment.run.seed}"  # the same run, reached by other overrides
-    return parent / f"{method}-{ending}" / f"seed{experiment.run.seed}"
+    return (begun[0] if begun else config_folder(resolved) / f"{method}-{ending}") / seed
+
+
+def recorded(folder: Path) -> Mapping[str, object]:
+    """What a run's folder says of its environment; nothing where that file is missing or damaged."""
+    path = folder / ENVIRONMENT
+    try:
+        return read_json(path, keys=()) if path.is_file() else {}
+    except UserError:
+        return {}
+
+
+def folders_of(resolved: Resolved, identity: str) -> list[Path]:
+    """The folders of the runs of an identity, under whatever overrides they were reached."""
+    return sorted(config_folder(resolved).glob(f"*-{identity}"))
 
 
 def config_folder(resolved: Resolved) -> Path:
@@ -55,9 +86,7 @@ def slug(overrides: Sequence[str], *hidden_sections: str) -> list[str]:
 
     Those that change no result, or that the folder's name shows otherwise, are left out.
     """
-    hidden = {"method", "method.name", "run.seed", *NO_EFFECT}
-    pairs = [override.split("=", 1) for override in overrides]
-    shown = {k: v for k, v in pairs if k not in hidden and k.split(".")[0] not in hidden_sections}
+    shown = _shown(overrides, hidden_sections)
     text = ",".join(f"{'.'.join(key.split('.')[-2:])}={value}" for key, value in shown.items())
     text = re.sub(r"[^A-Za-z0-9_.=\-]+", "_", text)[:60].strip("_")
     return [text] if text else []
@@ -73,6 +102,28 @@ def said_below(folder: Path) -> str:
     if len(runs) == 1:
         return f" A finished run lies below it: {visible(str(runs[0]))}."
     return f" {len(runs)} finished runs lie below it, such as {visible(str(runs[0]))}."
+
+
+def _shown(overrides: Sequence[str], hidden_sections: Sequence[str] = ()) -> dict[str, str]:
+    """The overrides that a folder's name is to tell apart, as key -> value."""
+    hidden = {"method", "method.name", "run.seed", *NO_EFFECT}
+    pairs = [override.split("=", 1) for override in overrides]
+    return {k: v for k, v in pairs if k not in hidden and k.split(".")[0] not in hidden_sections}
+
+
+def table_names(overrides: Sequence[str]) -> tuple[str, str]:
+    """The name of the folder for the table of a grid under overrides, and the one that earlier versions gave it.
+
+    Where the readable part leaves something of the overrides out, a hash of all of them follows.
+    """
+    shown, readable = _shown(overrides), "-".join(["table", *slug(overrides)])
+    whole = "_".join(f"{key}={value}" for key, value in shown.items())
+    if readable == "-".join(["table", *filter(None, [whole])]) and not any(
+        "_" in each for each in shown.values()
+    ):
+        return readable, readable
+    digest = hashlib.sha256(json.dumps(sorted(shown.items())).encode()).hexdigest()[:8]
+    return f"{readable}-{digest}", readable
 
 
 def finished(folder: Path) -> RunSummary | None:
@@ -157,7 +208,7 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
     """Write config.yaml, command.txt and env.json; refuse to resume a run on a machine that has changed."""
     resolved, settings = prepared.resolved, prepared.settings
     env = environment(threads, settings.device, settings.dtype)
-    path = folder / "env.json"
+    path = folder / ENVIRONMENT
     if path.is_file() and _can_go_on(folder):
         before = read_json(path, keys=_MUST_STAY)
         for key in _MUST_STAY:
@@ -167,10 +218,11 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
                     f"which can change its bits; restore {key}, or allow it with run.allow_changed=[{key}].",
                     code="machine-changed",
                 )
-    about = visible(resolved.name)
+    about, names = visible(resolved.name), resolved.identities
+    code = {"sources": names.sources, "identity_without_sources": names.without_sources}
     write_text(folder / CONFIG, f"# {about}\n{resolved.with_images_named().annotated_yaml()}")
     write_text(folder / "command.txt", visible(command()) + "\n")
-    write_json(path, env)
+    write_json(path, {**env, **code} if names.sources else env)
 
 
 class Busy(UserError):

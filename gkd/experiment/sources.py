@@ -12,7 +12,7 @@ from gkd.data import (
     LAYOUTS,
     ImageSet,
     channel_statistics,
-    fingerprint,
+    content_at,
     listing_of,
     load_images,
     split_validation,
@@ -38,11 +38,12 @@ def load_source(data: schema.Data, caches: Caches | None = None) -> Source:
 
 def _read_source(data: schema.Data) -> Source:
     if data.fingerprint is not None and data.root is not None:
-        actual = fingerprint(data.root, data.name)
-        if actual != data.fingerprint:
+        content = content_at(data.root, data.name, follow_links=data.follow_links)
+        # Files that cannot be read are named, all together, where they are decoded.
+        if not content.is_named(data.fingerprint) and not content.unreadable:
             raise UserError(
-                f"The images at data.root {data.root} are not those of data.fingerprint {data.fingerprint[:12]}...: "
-                f"get the right ones, or set data.fingerprint={actual} (or null, for any).",
+                f"The images at data.root {data.root} are not those of data.fingerprint {data.fingerprint[:19]}...: "
+                f"get the right ones, or set data.fingerprint={content.sha256} (or null, for any).",
                 code="other-images",
             )
     train, test = _load_split(data, "train"), _load_split(data, "test")
@@ -52,7 +53,7 @@ def _read_source(data: schema.Data) -> Source:
     )
     other = None
     if data.name in LAYOUTS and data.root is not None and not set(train.space) & set(test.space):
-        there = listing_of(data.name, data.root).splits.get("validation")
+        there = listing_of(data.name, data.root, follow_links=data.follow_links).splits.get("validation")
         other = (
             _load_split(data, "validation") if there and not set(there.classes) & set(train.space) else None
         )
@@ -74,6 +75,8 @@ def _read_split(data: schema.Data, split: Split) -> ImageSet:
         root=data.root,
         download=data.download,
         fit=data.fit,
+        exif=data.exif,
+        follow_links=data.follow_links,
         memory_gb=data.memory_gb,
         workers=workers,
     )

@@ -19,8 +19,8 @@ from gkd.experiment.networks import build_side, load_network, options_of, teache
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.sources import statistics
 from gkd.problems.task import plain_task
-from gkd.storage.weight_metadata import WeightMetadata
-from gkd.storage.weights import sha256
+from gkd.storage.weight_metadata import TENSORS, WeightMetadata, weights_name
+from gkd.storage.weights import read_weight_file, sha256
 from gkd.training.loop import check_method
 
 # Keys of the data section that hold for the student's training, not for the teacher's on the same images.
@@ -67,10 +67,18 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Prepare
 
 def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
     """Refuse a weight file that is not the one of ``teacher.sha256``, where the experiment names both."""
-    if options.sha256 is not None and options.checkpoint is not None and sha256(checkpoint) != options.sha256:
+    if options.sha256 is None or options.checkpoint is None:
+        return
+    kind, _, wanted = options.sha256.rpartition(":")
+    if f"{kind}:" == TENSORS:
+        name = weights_name(read_weight_file(checkpoint), options.checkpoint_key)
+    else:
+        name = sha256(checkpoint)
+    found = name.rpartition(":")[2]
+    if found != wanted:
         raise UserError(
-            f"teacher.checkpoint {checkpoint} has the checksum {sha256(checkpoint)[:12]}..., not the "
-            f"{options.sha256[:12]}... of teacher.sha256; get the right file, or change or drop teacher.sha256.",
+            f"teacher.checkpoint {checkpoint} has the checksum {found[:12]}..., not the {wanted[:12]}... of "
+            "teacher.sha256; get the right file, or change or drop teacher.sha256.",
             code="other-checksum",
         )
 

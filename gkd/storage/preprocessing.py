@@ -49,8 +49,8 @@ class Preprocessing:
         """
         if not isinstance(data, Mapping):
             return cls(answers=answers)
-        fit = data.get("fit", "stretch")
-        return cls(fit if fit in get_args(Fit) else None, "ignore", answers)
+        fit, exif = data.get("fit", "stretch"), data.get("exif", "apply")
+        return cls(fit if fit in get_args(Fit) else None, exif if exif in get_args(Exif) else None, answers)
 
     @classmethod
     def parse(cls, text: str) -> Preprocessing:

@@ -15,6 +15,7 @@ PROBLEMS = "problems"  # in the folder of a run of several problems: a folder fo
 FIT = "fit.json"  # in the folder of a run from Python: what its bits depend on
 ROUTING = "routing.json"  # in a run folder: where routed distillation took place
 CONFIG = "config.yaml"  # in a run folder: the resolved config
+ENVIRONMENT = "env.json"  # in a run folder: machine, versions, and the source of code that is not gkd's
 SUMMARY = "summary.json"  # in a run's or a step's folder: its results, written when it has finished
 CORRECT = "correct.json"  # in a run folder: which test images its students get right
 FROZEN = "frozen "  # before a classifier's name: its answers on the embedding that the student starts from

@@ -6,6 +6,7 @@ Reading a header imports nothing, whatever names it holds.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +20,11 @@ from torch import Tensor
 
 from gkd.core.errors import UserError
 from gkd.storage.preprocessing import KEY, Preprocessing
-from gkd.storage.weights import read_header
+from gkd.storage.weight_sets import WeightFile
+from gkd.storage.weights import read_header, tensors_hash
 
+TENSORS = "tensors:"
+_DECISIVE = ("classes", "mean", "std", "options", "taps")  # what a header says that a run depends on
 _MEANS = "class_means"
 _MOST_MEANS = (
     2**20
@@ -159,6 +163,26 @@ class CompleteMetadata:
 
 
 _NEEDED = tuple(CompleteMetadata.__dataclass_fields__)
+
+
+def weights_name(file: WeightFile, key: str | None = None) -> str:
+    """``tensors:`` and 64 hex digits over what a weight file gives a run, however the file is arranged.
+
+    That is the tensors by their names, and what the header says of classes, normalisation, options and taps.
+
+    Args:
+        file: of ``read_weight_file``.
+        key: the entry of the file that is taken; None takes what a run takes by default.
+
+    Raises:
+        UserError: no such entry, or a header that is not what gkd writes there.
+    """
+    metadata = WeightMetadata.from_header(file.header, file.path).to_header()
+    said = {name: metadata[name] for name in _DECISIVE if name in metadata}
+    digest = tensors_hash(file.tensors_of_run(key))
+    if said:
+        digest = hashlib.sha256(f"{digest}{json.dumps(said, sort_keys=True)}".encode()).hexdigest()
+    return f"{TENSORS}{digest}"
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -158,7 +158,7 @@ def test_a_run_from_before_its_weights_said_how_they_are_fed(
     assert "does not say how photographs of other sizes become its input" in capsys.readouterr().out
     for line, fit in (("fit: crop", "crop"), ("name: folder", "stretch")):
         (tmp_path / "config.yaml").write_text(f"data: {{{line}}}")
-        assert load_student(tmp_path).preprocessing == Preprocessing(fit, "ignore", "head")
+        assert load_student(tmp_path).preprocessing == Preprocessing(fit, "apply", "head")
     (tmp_path / "here").mkdir()
     assert cli_helpers.gkd("export", str(tmp_path), *words, "--out", str(tmp_path / "here")) == 0
     assert (tmp_path / "here" / "student.safetensors").is_file()

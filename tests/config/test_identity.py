@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from gkd.config.load import load
-from gkd.data import fingerprint
+from gkd.data import content_at, fingerprint
+from gkd.storage.weight_metadata import weights_name
+from gkd.storage.weights import read_weight_file, save_weights, sha256
 from tests.config_helpers import tiny
 from tests.refusals import refused
 
@@ -29,8 +34,15 @@ def test_identity_ignores_what_does_not_change_the_result(override: str) -> None
 
 
 def test_identities_of_earlier_versions_stay() -> None:
-    """Committed cells are known by them."""
+    """Committed cells are known by them, and by the fingerprints and checksums that they pin."""
     assert load("quickstart", ["method=sp", "data.per_class=5"]).identity == "1f48929a23"
+    for words, name in {
+        ("data.name=folder", "data.root=/not/there"): "51832ccbc1",
+        ("data.name=folder", "data.root=/not/there", f"data.fingerprint={'ab' * 32}"): "51e74dcd1d",
+        ("teacher.checkpoint=/not/there.pth", f"teacher.sha256={'cd' * 32}"): "419645d747",
+        ("student.network=no_such_module:net",): "ba6f0835c4",
+    }.items():
+        assert tiny(*words).identity == name
 
 
 def images_in(folder: Path, content: bytes) -> str:
@@ -137,3 +149,180 @@ def test_images_that_change_between_two_commands_are_seen(tmp_path: Path) -> Non
     first = load("quickstart", words).identity
     (tmp_path / "images" / "train" / "cat" / "0.png").write_bytes(b"other")
     assert load("quickstart", words).identity != first
+
+
+# --- a default that came to mean something else renames the runs that it touches, and no others -----------------------
+
+
+def photographs(folder: Path, *orientations: int) -> str:
+    """A class folder of images that state these orientations; the override that points there."""
+    for number, orientation in enumerate(orientations):
+        exif, path = Image.Exif(), folder / "train" / "cat" / f"{number}.png"
+        exif[0x0112] = orientation
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        Image.new("RGB", (6, 4), (number, 20, 30)).save(buffer, "png", exif=exif)
+        path.write_bytes(buffer.getvalue())
+    return f"data.root={folder}"
+
+
+FOLDER = "data.name=folder"
+
+
+def before(root: str) -> str:
+    """The name that earlier versions gave a run on these images: by size and CRC-32, and by nothing of EXIF."""
+    crc = content_at(Path(root.partition("=")[2])).crc
+    return tiny(FOLDER, "data.root=/not/there", f"data.fingerprint={crc}").identity
+
+
+def test_upright_photographs_keep_their_run_under_either_setting(tmp_path: Path) -> None:
+    root = photographs(tmp_path / "a", 1, 1)
+    crc = content_at(tmp_path / "a").crc
+    for words in ((FOLDER, root), (FOLDER, root, "data.exif=ignore")):
+        names = tiny(*words).identities
+        assert names.identity == tiny(FOLDER, root).identity
+        assert names.former == (before(root),)
+        assert names.unturned is None
+        # As a config pinned them before, and pins them still: the very same name.
+        for pin in (crc, f"crc:{crc}"):
+            pinned = tiny(*words, f"data.fingerprint={pin}")
+            assert (pinned.identity, pinned.identities.former) == (before(root), ())
+        away = tiny(words[0], "data.root=/not/there", *words[2:], f"data.fingerprint={crc}")
+        assert away.identity == before(root)
+
+
+def test_turned_photographs_are_another_run_and_ignore_names_the_old_one(tmp_path: Path) -> None:
+    root = photographs(tmp_path / "a", 1, 6)
+    content = content_at(tmp_path / "a")
+    turned, ignored = tiny(FOLDER, root).identities, tiny(FOLDER, root, "data.exif=ignore").identities
+    assert turned.identity != ignored.identity
+    assert (turned.former, turned.unturned) == ((), before(root))
+    assert ignored.former == (before(root),)
+    pinned = tiny(FOLDER, root, f"data.fingerprint={content.crc}")
+    assert pinned.identity not in (turned.identity, before(root))
+    assert tiny(FOLDER, root, f"data.fingerprint={content.crc}", "data.exif=ignore").identity == before(root)
+    # By content, the two are told apart where the images are not, too.
+    pin, away = f"data.fingerprint={content.sha256}", "data.root=/not/there"
+    assert tiny(FOLDER, away, pin).identity == turned.identity
+    assert tiny(FOLDER, away, pin, "data.exif=ignore").identity == ignored.identity
+
+
+def test_turned_photographs_of_a_teacher_that_is_not_used_change_nothing(tmp_path: Path) -> None:
+    root = photographs(tmp_path / "a", 6)
+    teacher = {"network": "resnet20", "data": {"name": "folder", "root": root.partition("=")[2]}}
+    alone, taught = tiny("method=student", teacher=teacher), tiny(teacher=teacher)
+    assert alone.identity == tiny("method=student").identity
+    assert alone.identities.unturned is None
+    assert taught.identities.unturned is not None
+
+
+def test_a_link_that_is_followed_names_no_run(tmp_path: Path) -> None:
+    root = photographs(tmp_path / "a", 1)
+    assert tiny(FOLDER, root, "data.follow_links=true").identity == tiny(FOLDER, root).identity
+
+
+def test_equal_weights_are_one_run_however_their_file_is_arranged(tmp_path: Path) -> None:
+    """By their tensors; a former name is that of the file's checksum, which a config may still pin."""
+    tensors = {"b": torch.arange(3.0), "a": torch.ones(2, 2)}
+    torch.save(tensors, tmp_path / "one.pth")
+    torch.save({"state_dict": dict(reversed(tensors.items())), "epoch": 3}, tmp_path / "other.pth")
+    save_weights(tmp_path / "third.safetensors", tensors, {"made_by": "another program"})
+    files = [tmp_path / name for name in ("one.pth", "other.pth", "third.safetensors")]
+    runs = [tiny(f"teacher.checkpoint={file}") for file in files]
+    assert len({run.identity for run in runs}) == 1
+    assert len({sha256(file) for file in files}) == 3
+    for file, run in zip(files, runs, strict=True):
+        away = "teacher.checkpoint=/not/there.pth"
+        former = tiny(away, f"teacher.sha256={sha256(file)}").identity
+        assert run.identities.former == (former,)
+        assert tiny(away, f"teacher.sha256=sha256:{sha256(file)}").identity == former
+        assert tiny(away, f"teacher.sha256={weights_name(read_weight_file(file))}").identity == run.identity
+    torch.save({**tensors, "a": torch.zeros(2, 2)}, files[0])
+    assert load("quickstart", [f"teacher.checkpoint={files[0]}"]).identity not in {
+        load("quickstart", [f"teacher.checkpoint={file}"]).identity for file in files[1:]
+    }
+
+
+def test_averaged_weights_are_another_run_than_the_raw_ones_which_keep_their_name(tmp_path: Path) -> None:
+    """The raw ones were taken before; to name them is the old behaviour, under the old name."""
+    path, away = tmp_path / "two.pth", "teacher.checkpoint=/not/there.pth"
+    sets = {"state_dict": {"w": torch.ones(2)}, "state_dict_ema": {"w": torch.zeros(2)}}
+    torch.save(sets, path)
+    former = tiny(away, f"teacher.sha256={sha256(path)}").identity
+    here = f"teacher.checkpoint={path}"
+    default, raw, averaged = (
+        tiny(here, *key).identities
+        for key in ([], ["teacher.checkpoint_key=state_dict"], ["teacher.checkpoint_key=state_dict_ema"])
+    )
+    assert (default.former, raw.former, averaged.former) == ((), (former,), ())
+    assert raw.identity not in (default.identity, averaged.identity)
+    pin = f"teacher.sha256={sha256(path)}"
+    assert tiny(here, pin, "teacher.checkpoint_key=state_dict").identity == former
+    for key in ([], ["teacher.checkpoint_key=state_dict_ema"]):
+        assert tiny(here, pin, *key).identity != former
+    # A set of its own in a file, chosen or alone, is one and the same.
+    torch.save({"w": torch.ones(2)}, tmp_path / "alone.pth")
+    assert tiny(f"teacher.checkpoint={tmp_path / 'alone.pth'}").identity == raw.identity
+
+
+def test_what_a_file_says_of_its_columns_and_input_is_part_of_the_run(tmp_path: Path) -> None:
+    """Equal tensors under other classes or another normalisation teach something else; its accuracy is no matter."""
+    said = {"classes": '["a", "b"]', "mean": "0.5", "std": "0.25", "test_accuracy": "71.00"}
+    others = [{"classes": '["b", "a"]'}, {"mean": "0.4"}, {"test_accuracy": "12.00"}]
+    names = []
+    for number, change in enumerate([{}, *others]):
+        path = tmp_path / str(number) / "student.safetensors"
+        path.parent.mkdir()
+        save_weights(path, {"w": torch.ones(2)}, {**said, **change})
+        names.append(tiny(f"student.checkpoint={path}").identity)
+    assert names[0] == names[3]
+    assert len(set(names)) == 3
+
+
+def test_the_content_of_a_file_that_options_name_is_part_of_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    words = ["student.network=own_code:net", f"student.options={{vocabulary: [{path}], note: a/b}}"]
+    names = []
+    for content in ("first", "other", "first"):
+        path.write_text(content)
+        names.append(load("quickstart", words).identity)
+    assert names[0] == names[2] != names[1]
+
+
+# --- the source of a user's own modules ------------------------------------------------------------------------------
+
+
+NAMES_OF_CODE = {
+    "student.network=own_code:net": "own_code:net",
+    "data.name=own_code:images": "own_code:images",
+    "optimiser={name: own_code:Muon, nesterov: false}": "own_code:Muon",
+    "method.stages.classifier.terms.own={loss: own_code:loss}": "own_code:loss",
+}
+
+
+@pytest.mark.parametrize("override", NAMES_OF_CODE)
+def test_the_source_of_an_own_module_is_part_of_the_run(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # to which the import of a loss adds the folder
+    monkeypatch.delitem(sys.modules, "own_code", raising=False)
+    source = (
+        "def net(): ...\ndef images(): ...\nclass Muon: ...\ndef loss(student_logits, teacher_logits): ...\n"
+    )
+    names = []
+    for text in (source, f"{source}#", source):
+        (tmp_path / "own_code.py").write_text(text)
+        names.append(load("quickstart", [override]).identities)
+    assert list(names[0].sources) == [NAMES_OF_CODE[override]]
+    assert names[0] == names[2]
+    assert names[0].identity != names[1].identity
+    # Both may be what a run of before was made with, which did not say.
+    assert names[0].without_sources == names[1].without_sources
+    assert names[0].former == names[1].former == (names[0].without_sources,)
+
+
+def test_a_metric_of_ones_own_names_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_code.py").write_text("def worst(logits, labels, relation): ...\n")
+    assert load("quickstart", ["evaluate.metrics=own_code:worst"]).identity == load("quickstart").identity

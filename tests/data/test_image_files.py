@@ -1,48 +1,24 @@
-"""Image files in directories and zips: what decodes to what, and which file is named where one does not."""
+"""Files in directories and zips: what is opened, which links are followed, and what is too large to be read."""
 
 from __future__ import annotations
 
-import io
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from torchvision.transforms import CenterCrop, Resize
 
-from gkd.data import load_images
-from gkd.data.image_files import Form
+from gkd.data import content_at, load_images
+from gkd.data.image_files import open_source
 from tests.refusals import refused
 
 Files = dict[str, bytes]
 Write = Callable[[Files], Path]
-MakeFiles = Callable[..., Files]
 
 
 def load(root: Path, split: str = "train", **settings: object):  # type: ignore[no-untyped-def]
     return load_images("folder", split, root=root, **settings)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK", "RGB"])
-def test_colour_modes(
-    make_files: MakeFiles, write_zip: Write, encoded: Callable[..., bytes], mode: str
-) -> None:
-    kind = "tiff" if mode == "CMYK" else "png"
-    files = {f"{split}/a/0.{kind}": encoded(3, mode=mode, kind=kind) for split in ("train", "test")}
-    images = load(write_zip(files))
-    expected = np.asarray(Image.open(io.BytesIO(files[f"train/a/0.{kind}"])).convert("RGB"))
-    assert images.images[0].permute(1, 2, 0).numpy().tobytes() == expected.tobytes()
-    assert load(write_zip(files), channels=1).channels == 1
-
-
-def test_resize(make_files: MakeFiles, encoded: Callable[..., bytes], write_zip: Write) -> None:
-    files = make_files(train=["a"], test=["a"]) | {"train/a/wide.png": encoded(5, size=(6, 20))}
-    images = load(write_zip(files), image_size=10)
-    assert images.size == (10, 10)
-    wide = Image.open(io.BytesIO(files["train/a/wide.png"])).resize((10, 10), Image.Resampling.BILINEAR)
-    assert images.images[-1].permute(1, 2, 0).numpy().tobytes() == np.asarray(wide).tobytes()
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -61,51 +37,86 @@ def test_not_a_zip(two_classes: Files, write_zip: Write) -> None:
             load(root)
 
 
-def test_a_damaged_file_inside_a_zip(two_classes: Files, write_zip: Write) -> None:
-    root = write_zip(two_classes)
-    content = bytearray(root.read_bytes())
-    with zipfile.ZipFile(root) as archive:
-        info = archive.getinfo("test/cat/01.png")
-    content[info.header_offset + 30 + len(info.filename) + 60] ^= 255
-    root.write_bytes(content)
-    with refused("image-unreadable"):
+@pytest.mark.parametrize("what", ["file", "folder", "split"])
+def test_a_link_out_of_the_images_is_followed_only_where_that_is_asked_for(
+    two_classes: Files, write_tree: Write, tmp_path: Path, encoded: Callable[..., bytes], what: str
+) -> None:
+    plain = content_at(write_tree(two_classes))
+    path = {"file": "train/ant/00.png", "folder": "train/ant", "split": "train"}[what]
+    root = tmp_path / "animals"
+    elsewhere = tmp_path / "elsewhere"
+    (root / path).rename(elsewhere)
+    (root / path).symlink_to(elsewhere)
+    for read in (load, lambda root: content_at(root)):
+        with refused("link-outside"):
+            read(root)
+    assert len(load(root, follow_links=True)) == 6
+    assert content_at(root, follow_links=True).sha256 == plain.sha256
+
+
+def test_links_within_the_images_and_to_all_of_them_need_no_leave(
+    two_classes: Files, write_tree: Write, tmp_path: Path
+) -> None:
+    root = write_tree(two_classes)
+    (root / "train" / "ant" / "again.png").symlink_to(root / "train" / "ant" / "00.png")
+    (root / "train" / "ant" / "beside.png").symlink_to("../cat/00.png")
+    (root / "train" / "ant" / ".hidden.png").symlink_to("/etc/passwd")
+    (tmp_path / "link").symlink_to(root)
+    images = load(tmp_path / "link")
+    assert images.class_counts().tolist() == [5, 3]
+    # A folder whose name begins with that of the images is outside all the same.
+    (tmp_path / "animals-of-others").mkdir()
+    (root / "train" / "fox").symlink_to(tmp_path / "animals-of-others")
+    with refused("link-outside"):
         load(root)
 
 
-@pytest.mark.parametrize("content", [b"", b"text, not pixels", "cut"])
-def test_a_damaged_image(
-    two_classes: Files, write_tree: Write, write_zip: Write, content: bytes | str
+def test_a_folder_that_links_to_itself(two_classes: Files, write_tree: Write) -> None:
+    root = write_tree(two_classes)
+    (root / "train" / "ant" / "all").symlink_to(root / "train")
+    for follow_links in (False, True):
+        with refused("link-circle"):
+            load(root, follow_links=follow_links)
+
+
+def test_a_file_too_large_to_be_an_image_is_not_read(
+    two_classes: Files, write_tree: Write, write_zip: Write, tmp_path: Path
 ) -> None:
-    damaged = two_classes["train/cat/01.png"][:90] if content == "cut" else content
-    assert isinstance(damaged, bytes)
-    for write in (write_tree, write_zip):
-        with refused("image-unreadable"):
-            load(write(two_classes | {"train/cat/01.png": damaged}))
+    """Of a sparse file and of a zip that packs a thousand to one."""
+    root = write_tree(two_classes)
+    os.truncate(root / "train" / "ant" / "00.png", 6 * 2**30)
+    with refused("data-file-too-large"):
+        load(root)
+    packed = write_zip(two_classes)
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr("train/ant/large.png", b"")
+    content = bytearray(packed.read_bytes())
+    at = content.rindex(b"train/ant/large.png") - 22  # the size in the central directory
+    content[at : at + 4] = (2**32 - 2).to_bytes(4, "little")
+    packed.write_bytes(content)
+    with refused("data-file-too-large"):
+        load(packed)
 
 
-def test_sixteen_bits_are_refused(two_classes: Files, write_zip: Write) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(buffer, "png")
-    with refused("image-unreadable"):
-        load(write_zip(two_classes | {"train/ant/00.png": buffer.getvalue()}))
+@pytest.mark.parametrize(("at", "value"), [(8, 1), (10, 97)])
+def test_a_list_that_is_encrypted_or_packed_in_an_unknown_way(write_zip: Write, at: int, value: int) -> None:
+    """The flag of encryption, and the number of a method that no program has."""
+    packed = write_zip({"train.csv": b"filename,label\n", "images/": b"", "val.csv": b"", "test.csv": b""})
+    content = bytearray(packed.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", at - 2), (b"PK\x01\x02", at)):
+        content[content.index(mark) + offset] = value
+    packed.write_bytes(content)
+    with refused("data-file-unreadable"):
+        load_images("mini_imagenet", "train", root=packed)
 
 
-@pytest.mark.parametrize("size", [(300, 400), (40, 31), (7, 9), (224, 224), (256, 511)])
-@pytest.mark.parametrize("target", [8, 84, 224])
-def test_a_crop_is_the_middle_of_the_resized_image(size: tuple[int, int], target: int) -> None:
-    """As torchvision's Resize of the shorter side and CenterCrop, to the bit."""
-    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    found = Form(image_size=target, fit="crop").sized(image)
-    expected = CenterCrop(target)(Resize(round(target * 8 / 7))(image))
-    assert found.size == (target, target)
-    assert np.array_equal(np.asarray(found), np.asarray(expected))
-
-
-def test_a_crop_keeps_proportions_where_stretching_does_not() -> None:
-    circle = np.hypot(*np.mgrid[-50:50, -100:100]) < 40
-    image = Image.fromarray(np.uint8(255 * circle))
-    for fit, equal in (("crop", True), ("stretch", False)):
-        inside = np.asarray(Form(image_size=64, fit=fit).sized(image)) > 127  # type: ignore[arg-type]
-        height, width = inside.any(1).sum(), inside.any(0).sum()
-        assert (abs(int(height) - int(width)) <= 1) == equal
+def test_a_version_changes_with_the_file(two_classes: Files, write_tree: Write) -> None:
+    """An image of the same size and modification time in another's place has another inode."""
+    root = write_tree(two_classes)
+    path = root / "train" / "ant" / "00.png"
+    before, status = open_source(root).version("train/ant/00.png"), path.stat()
+    other = path.with_name("other")
+    other.write_bytes(bytes(status.st_size))
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)
+    assert open_source(root).version("train/ant/00.png") != before

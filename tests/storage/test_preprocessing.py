@@ -79,8 +79,8 @@ def test_other_steps_are_refused(text: str) -> None:
 
 def test_files_from_before_it_was_written() -> None:
     assert Preprocessing.of_former({"fit": "crop"}, EXEMPLAR_MEANS) == Preprocessing(
-        "crop", "ignore", EXEMPLAR_MEANS
+        "crop", "apply", EXEMPLAR_MEANS
     )
-    assert Preprocessing.of_former({}, "head") == Preprocessing("stretch", "ignore", "head")
+    assert Preprocessing.of_former({}, "head") == Preprocessing("stretch", "apply", "head")
     for unknown in (None, "photos"):
         assert Preprocessing.of_former(unknown, "head") == Preprocessing(None, None, "head")

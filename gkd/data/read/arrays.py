@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
+from gkd.core.memory import check_memory
 from gkd.data.addressed_random import PURPOSE_DIGITS, hashed, key_of
-from gkd.data.image_files import Form
+from gkd.data.decoding import Form
 from gkd.data.images import ImageSet
 from gkd.data.read.decoded_cache import cache_folder
 from gkd.data.read.listing import Split
@@ -47,6 +48,12 @@ def _conform(pixels: Tensor, channels: int | None, image_size: int | None) -> Te
         grey = [((part * weights).sum(1, keepdim=True) + 0x8000) >> 16 for part in pixels.split(4096)]
         pixels = torch.cat(grey).to(torch.uint8)
     if image_size is not None and pixels.shape[2:] != (image_size, image_size):
+        in_floats = 4 * min(len(pixels), 4096)  # those that are resized at once
+        check_memory(
+            (len(pixels) + in_floats) * pixels.shape[1] * image_size**2,
+            f"The {len(pixels)} images of {pixels.shape[1]}×{image_size}×{image_size}",
+            "give a smaller data.image_size (or data.teacher_view.image_size)",
+        )
         resized = [
             functional.interpolate(part.float(), (image_size, image_size), mode="bilinear", antialias=True)
             for part in pixels.split(4096)

@@ -63,22 +63,22 @@ def write_cached(key: str, images: ImageSet) -> None:
     _keep(f"{key}.safetensors", lambda path: write_safetensors(path, tensors, metadata))
 
 
-def read_fact(key: str) -> str | None:
-    """The word cached under ``key``, or None where there is none or its file is damaged."""
+def read_text(key: str) -> str | None:
+    """The text cached under ``key``, or None where there is none or its file is damaged."""
     try:
-        text, checksum = (cache_folder() / f"{key}.txt").read_text(encoding="ascii").split()
+        checksum, _, text = (cache_folder() / f"{key}.txt").read_text(encoding="ascii").partition("\n")
     except (OSError, ValueError):
         return None
-    return text if checksum == _fact_checksum(key, text) else None
+    return text if checksum == _text_checksum(key, text) else None
 
 
-def write_fact(key: str, text: str) -> None:
-    """Cache an ASCII word under ``key``; if it cannot be written, only warn."""
-    content = f"{text} {_fact_checksum(key, text)}\n"
+def write_text(key: str, text: str) -> None:
+    """Cache an ASCII text under ``key``; if it cannot be written, only warn."""
+    content = f"{_text_checksum(key, text)}\n{text}"
     _keep(f"{key}.txt", lambda path: path.write_text(content, encoding="ascii"))
 
 
-def _fact_checksum(key: str, text: str) -> str:
+def _text_checksum(key: str, text: str) -> str:
     return hashlib.sha256(f"{key} {text}".encode()).hexdigest()[:16]
 
 

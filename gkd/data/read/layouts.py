@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gkd.core.errors import UserError, unknown
 from gkd.data.image_files import Source, Tree, is_image, open_source, tree_of
-from gkd.data.read.listing import Listing, content_fingerprint, listing_from
+from gkd.data.read.listing import Listing, listing_from
 from gkd.data.read.published_layouts import PUBLISHED
 
 # Lists the files of an open source; raises a UserError where they are not in the layout.
@@ -129,27 +129,16 @@ def scan(name: str, source: Source) -> Listing:
     return LAYOUTS[name](source)
 
 
-def listing_of(name: str, root: Path) -> Listing:
+def listing_of(name: str, root: Path, *, follow_links: bool = False) -> Listing:
     """List the files, classes and splits of a file-based data set; decodes no image.
 
     Args:
         name: a key of :data:`LAYOUTS`.
         root: its directory or zip.
+        follow_links: as of :func:`gkd.data.image_files.open_source`.
 
     Raises:
         UserError: nothing at ``root``, or files that are not in the layout of ``name``.
     """
-    with closing(open_source(root)) as source:
+    with closing(open_source(root, follow_links=follow_links)) as source:
         return scan(name, source)
-
-
-def fingerprint(root: Path, name: str = "folder") -> str:
-    """64 hex digits that identify the images and classes of a file-based data set by content.
-
-    See :func:`gkd.data.read.listing.content_fingerprint`.
-
-    Raises:
-        UserError: nothing at ``root``, or files that are not in the layout of ``name``.
-    """
-    with closing(open_source(root)) as source:
-        return content_fingerprint(source, scan(name, source))

@@ -2,9 +2,7 @@
 
 A layout (:mod:`gkd.data.read.layouts`) makes a :class:`Listing`; what follows is the same for all of them.
 :func:`load_split` decodes images once and caches them as uint8 (:mod:`gkd.data.read.decoded_cache`). The cache is keyed
-by what the files are (a zip: names, sizes and CRCs from its central directory; a directory: names, sizes and
-modification times), so a changed data set is decoded again. :func:`content_fingerprint` names the content
-itself, whatever it is packed in.
+by the files' content (:mod:`gkd.data.read.content`), so a changed data set is decoded again.
 """
 
 from __future__ import annotations
@@ -24,15 +22,16 @@ from gkd.core.cpus import available_cpus
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.core.text import decoded
-from gkd.data.image_files import EXTENSIONS, Form, Source, Tree, decode, open_image
+from gkd.data.decoding import Form, decode, open_image
+from gkd.data.image_files import EXTENSIONS, Source, Tree
 from gkd.data.images import ImageSet
-from gkd.data.read.decoded_cache import read_cached, read_fact, write_cached, write_fact
+from gkd.data.read.decoded_cache import read_cached, write_cached
 from gkd.data.streamed_pixels import StreamedPixels
 
 Split = Literal["train", "validation", "test"]
 
 
-_CACHE_FORMAT = "2"  # raise it when the same files would be decoded to other pixels
+_CACHE_FORMAT = "3"  # raise it when the same files would be decoded to other pixels
 
 
 _DECODED_AT_ONCE = 256
@@ -42,7 +41,7 @@ _NAMED = 20  # damaged files that one message names
 
 
 # split -> the folder names that imply it
-_FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test", "val")}
+FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test", "val")}
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Listing:
         label: where it is, for messages.
         splits: ``"train"``, ``"validation"``, ``"test"`` -> its files; only those that are there.
         prefix: the folder common to all files, left out of the names that are shown.
-        stamp: 64 hex digits over paths, splits, classes and the files' stamps: the key of the cache.
+        stamp: 64 hex digits over paths, splits, classes and the files' stamps.
     """
 
     label: str
@@ -89,6 +88,15 @@ class Listing:
     def shown(self, path: str) -> str:
         """A file's path as messages and ``ImageSet.files`` show it."""
         return path.removeprefix(self.prefix)
+
+    def order(self) -> str:
+        """64 hex digits over splits, classes in the order of their columns, and files in their order."""
+        digest = hashlib.sha256()
+        for name, part in self.splits.items():
+            digest.update(f"{name}\0{part.classes!r}\n".encode("utf-8", "surrogateescape"))
+            for path, label in zip(part.files, part.labels, strict=True):
+                digest.update(f"{label}\0{self.shown(path)}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """(split, class name, path) of every file."""
@@ -150,29 +158,6 @@ def _check_classes(listing: Listing) -> None:
         )
 
 
-def content_fingerprint(source: Source, listing: Listing) -> str:
-    """64 hex digits that identify the images and classes of a listing by content.
-
-    SHA-256 over relative path, size and CRC-32 of every image of every split, and over its split and class
-    where the path does not give them; so a directory and a zip of it have the same fingerprint. Of a zip only the
-    central directory is read; the files of a directory are read once, and the result is cached while their sizes
-    and modification times stay.
-    """
-    key = f"fingerprint-{listing.stamp[:32]}"
-    cached = read_fact(key)
-    if cached is not None:
-        return cached
-    digest = hashlib.sha256()
-    for path, split, name in sorted((path, split, name) for split, name, path in listing.rows()):
-        relative = listing.shown(path)
-        folder, _, rest = relative.partition("/")
-        in_path = folder in _FOLDERS[split] and decoded(rest).startswith(f"{name}/")
-        about = relative if in_path else f"{relative}\0{split}\0{name}"
-        digest.update(about.encode("utf-8", "surrogateescape") + f"\0{source.checksum(path)}\n".encode())
-    write_fact(key, digest.hexdigest())
-    return digest.hexdigest()
-
-
 def first_file(listing: Listing) -> str:
     """The first file of a listing, with whose size and channels those of the others are compared."""
     return next(iter(listing.splits.values())).files[0]
@@ -182,7 +167,7 @@ def check_like(image: np.ndarray, path: str, first: np.ndarray, first_path: str,
     """Refuse an image of another size or other channels than the first.
 
     Args:
-        image, first: uint8 ``[H, W]`` or ``[H, W, 3]``, as :func:`gkd.data.image_files.decode` gives them.
+        image, first: uint8 ``[H, W]`` or ``[H, W, 3]``, as :func:`gkd.data.decoding.decode` gives them.
         path, first_path: of their files.
         label: where they are.
     """
@@ -255,6 +240,7 @@ def load_split(
     split: Split,
     form: Form,
     *,
+    content: str,
     name: str = "images",
 ) -> ImageSet:
     """Load one split of a listing: decode its images, or read them from the cache.
@@ -267,6 +253,7 @@ def load_split(
         split: one of its splits.
         form: channels and size of the result. Without channels all images have to be grey (or 1 bit) or all colour,
             without a size all of one size.
+        content: the fingerprint of the files, under which the decoded images are cached.
         name: of the set, for messages.
 
     Raises:
@@ -274,9 +261,10 @@ def load_split(
             images among colour ones.
     """
     listing.split(split)
+    order = listing.order()
 
     def key(part: str) -> str:
-        identity = (_CACHE_FORMAT, listing.stamp, form, part)
+        identity = (_CACHE_FORMAT, content, order, form, part)
         return f"images-{hashlib.sha256(repr(identity).encode()).hexdigest()[:32]}"
 
     cached = read_cached(key(split), name)
@@ -307,6 +295,7 @@ def stream_split(
     form: Form,
     *,
     root: Path,
+    turned: bool,
     workers: int,
     name: str,
 ) -> ImageSet:
@@ -316,6 +305,7 @@ def stream_split(
         source, listing, split, name: as of :func:`load_split`.
         form: likewise, but None channels mean 3, because the files are not opened to look.
         root: where the source is, for the worker processes.
+        turned: whether ``form`` turns any of the images.
         workers: processes that decode.
     """
     listed = listing.split(split)
@@ -326,7 +316,7 @@ def stream_split(
             form=replace(form, channels=form.channels or 3),
             size=_size(source, listing, form),
             workers=workers,
-            stamp=listing.stamp,
+            stamp=hashlib.sha256(f"turned {listing.stamp}".encode()).hexdigest() if turned else listing.stamp,
         ),
         torch.tensor(listed.labels, dtype=torch.int64),
         LabelSpace(listed.classes),
@@ -348,6 +338,6 @@ def _size(source: Source, listing: Listing, form: Form) -> tuple[int, int]:
     for part in listing.splits.values():
         for path in part.files:
             with contextlib.suppress(UserError):
-                image = open_image(source, path, None)
+                image = open_image(source, path, replace(form, channels=None))
                 return image.height, image.width
     return 1, 1  # no image can be decoded: reading them raises the error

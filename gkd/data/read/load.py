@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import get_args
 
 from gkd.core.errors import UserError, unknown
+from gkd.core.memory import check_memory
 from gkd.core.plugins import entry_point_table, load_plugin, plugin
 from gkd.core.user_code import FORM, call_factory, import_object, is_import_name
-from gkd.data.image_files import Fit, Form, Source, open_source
+from gkd.data.decoding import Exif, Fit, Form
+from gkd.data.image_files import Source, open_source
 from gkd.data.images import ImageSet
 from gkd.data.read.arrays import ARRAYS, BUNDLED, Reader
+from gkd.data.read.content import content_of
 from gkd.data.read.layouts import LAYOUTS, Layout, scan
 from gkd.data.read.listing import Split, decoded_bytes, load_split, stream_split
 from gkd.data.read.torch_dataset import from_dataset
@@ -54,6 +57,8 @@ def load_images(
     channels: int | None = None,
     image_size: int | None = None,
     fit: Fit = "stretch",
+    exif: Exif = "apply",
+    follow_links: bool = False,
     memory_gb: float = math.inf,
     workers: int = 0,
 ) -> ImageSet:
@@ -70,7 +75,9 @@ def load_images(
         image_size: pixels of a square to which every image is resized (antialiased bilinear); None keeps the data's
             own.
         fit: of image files: ``stretch`` does not keep the aspect ratio, ``crop`` takes the square in the middle
-            (:class:`gkd.data.image_files.Form`).
+            (:class:`gkd.data.decoding.Form`).
+        exif: of image files: ``apply`` turns each as its EXIF orientation says, ``ignore`` leaves it as it is stored.
+        follow_links: take image files that are links to somewhere outside a directory ``root``, which are refused else.
         memory_gb: GiB; image files whose pixels take more, all splits together, are streamed from disk.
         workers: processes that decode streamed images.
 
@@ -91,12 +98,17 @@ def load_images(
                 f"The data {name!r} needs data.root: the path of a zip or a folder{what}.",
                 code="needs-data-root",
             )
-        form = Form(channels, image_size, fit)
-        with closing(open_source(root)) as source:
+        form = Form(channels, image_size, fit, exif)
+        with closing(open_source(root, follow_links=follow_links)) as source:
             return _read_files(source, name, split, root, form, memory_gb, workers)
     if fit != "stretch":
         raise UserError(
             f"fit={fit} is for image files; {name} comes as arrays, so leave it out.",
+            code="needs-image-files",
+        )
+    if exif != "apply":
+        raise UserError(
+            f"exif={exif} is for image files that gkd decodes; {name} hands over pixels, so leave it out.",
             code="needs-image-files",
         )
     if name not in ARRAYS:
@@ -125,6 +137,13 @@ def _read_files(
     """Load a split into memory if all splits together fit there; stream it from disk otherwise."""
     shown = root.stem if name == "folder" else name
     listing = scan(name, source)
-    if decoded_bytes(source, listing, form) <= memory_gb * 2**30:
-        return load_split(source, listing, split, form, name=shown)
-    return stream_split(source, listing, split, form, root=root, workers=workers, name=shown)
+    content, size = content_of(source, listing), decoded_bytes(source, listing, form)
+    if size <= memory_gb * 2**30:
+        check_memory(
+            size,
+            f"The {sum(len(part.files) for part in listing.splits.values())} images of {shown}, decoded,",
+            "give a smaller data.image_size, or data.memory_gb=0 to have them read from disk",
+        )
+        return load_split(source, listing, split, form, content=content.sha256, name=shown)
+    turned = form.exif == "apply" and content.turned > 0
+    return stream_split(source, listing, split, form, root=root, turned=turned, workers=workers, name=shown)

@@ -13,9 +13,10 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
+from gkd.core.memory import check_memory
 from gkd.core.text import decoded
 from gkd.core.user_code import told
-from gkd.data.image_files import Fit, Form, pixels_of
+from gkd.data.decoding import Fit, Form, pixels_of
 from gkd.data.images import ImageSet
 from gkd.data.read.listing import check_like
 
@@ -82,6 +83,11 @@ def from_dataset(
         image = _pixels(item[0], form, f"item {i}", name)
         if decoded is None:
             first = image
+            check_memory(
+                len(labels) * image.size,
+                f"The {len(labels)} images of {name}, decoded,",
+                "give a smaller data.image_size",
+            )
             decoded = np.empty(
                 (len(labels), *(1 if image.ndim == 2 else 3, *image.shape[:2])), dtype=np.uint8
             )

@@ -1,4 +1,4 @@
-"""Listings, decoded: size and channels of a whole set, the cache, the content fingerprint."""
+"""Listings, decoded: size and channels of a whole set, the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gkd.data import fingerprint, load_images
+from gkd.data import load_images
 from tests.refusals import refused
 
 Files = dict[str, bytes]
@@ -112,48 +112,6 @@ def test_changed_files_and_settings_are_decoded_anew(
         second = load(write(changed))
         assert second.images[1:].equal(first.images[1:])
         assert not second.images[0].equal(first.images[0])
-
-
-def test_a_fingerprint_names_the_images_whatever_they_are_packed_in(
-    two_classes: Files, encoded: Callable[..., bytes], write_tree: Write, write_zip: Write
-) -> None:
-    name = fingerprint(write_tree(two_classes))
-    assert len(name) == 64
-    assert fingerprint(write_zip(two_classes)) == name
-    assert (
-        fingerprint(write_zip({f"animals/{path}": content for path, content in two_classes.items()})) == name
-    )
-    assert fingerprint(write_zip(two_classes | {"README.md": b"not an image"})) == name
-    for changed in (
-        two_classes | {"train/ant/00.png": encoded(77)},
-        two_classes | {"test/ant/new.png": encoded(77)},
-        {path.replace("ant", "ape"): content for path, content in two_classes.items()},
-    ):
-        assert fingerprint(write_zip(changed)) != name
-
-
-def test_a_folder_is_read_once_for_its_fingerprint(
-    two_classes: Files, write_tree: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = write_tree(two_classes)
-    name = fingerprint(root)
-    with monkeypatch.context() as patch:
-        patch.setattr("gkd.data.image_files.FolderSource.read", None)
-        assert fingerprint(root) == name
-    path = root / "train" / "ant" / "00.png"
-    path.write_bytes(path.read_bytes() + b".")
-    assert fingerprint(root) != name
-
-
-@pytest.mark.parametrize("content", ["", "garbage", f"{'ab' * 32} 0123456789abcdef\n"])
-def test_a_damaged_fingerprint_in_the_cache_is_made_again(
-    two_classes: Files, write_tree: Write, cache: Path, content: str
-) -> None:
-    root = write_tree(two_classes)
-    name = fingerprint(root)
-    (path,) = cache.glob("fingerprint-*.txt")
-    path.write_text(content)
-    assert fingerprint(root) == name
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "pixel", "names"])
