@@ -77,11 +77,7 @@ def numbers(ended: Ended) -> list[str]:
     """The lines of results that a command printed, without what takes time."""
     lines = [line for line in ended.out.splitlines() if re.search(r"\d", line)]
     lasting = [re.sub(r"\s+[\d.]+ (?:s|images/s)\b.*", "", line) for line in lines]
-    return [
-        line
-        for line in lasting
-        if not line.startswith(("speed", "data", "plot")) and "trained now" not in line
-    ]
+    return [line for line in lasting if not re.match("speed|data|plot|note", line) and "finished" not in line]
 
 
 def uses(reference: Reference) -> dict[str, tuple[str, ...]]:
@@ -117,19 +113,27 @@ def try_one(number: int, workshop: Workshop) -> Verdict:
         told = f"{reference.name}, {'half ' if half else ''}finished: {path.relative_to(folder)} {damage}"
         if not half:
             return _used(told, random.choice(list(uses(reference))), reference, folder, workshop)
-        ended = workshop.command(folder, *reference.scenario.words)
-        wrong = judged_by_ending(told, ended)
-        if wrong is not None or ended.code == 2:
-            return wrong or survived(told)
-        expected = dict(reference.results)
-        if path.name == METRICS:  # the records that were damaged are gone; what is there must be true
-            name = path.relative_to(folder).as_posix()
-            records = expected.pop(name)
-            untrue = [record for record in snapshot(folder)[name] if record not in records]
-            if untrue:
-                return Verdict(Outcome.DIFFERENT, f"{told}: {untrue[0]} is no record of this run")
-            path.unlink()
-        return judged_by_results(told, ended, expected, folder)
+        return _continued(told, path, reference, folder, workshop)
+
+
+def _continued(told: str, path: Path, reference: Reference, folder: Path, workshop: Workshop) -> Verdict:
+    """The verdict on the command that continues a half finished run with a damaged file."""
+    before = path.read_bytes() if path.is_file() else None
+    ended = workshop.command(folder, *reference.scenario.words)
+    wrong = judged_by_ending(told, ended)
+    if wrong is not None or ended.code == 2:
+        return wrong or survived(f"{told}: refused")
+    expected = dict(reference.results)
+    if path.name == METRICS and path.is_file():
+        # Records that were damaged are gone; those that the run has kept must be true. A file that it had no use for,
+        # of a teacher that is finished, is as it was.
+        name = path.relative_to(folder).as_posix()
+        records = expected.pop(name)
+        untrue = [record for record in snapshot(folder)[name] if record not in records]
+        if untrue and path.read_bytes() != before:
+            return Verdict(Outcome.DIFFERENT, f"{told}: {untrue[0]} is no record of this run")
+        path.unlink()
+    return judged_by_results(told, ended, expected, folder)
 
 
 def _used(told: str, use: str, reference: Reference, folder: Path, workshop: Workshop) -> Verdict:

@@ -30,8 +30,16 @@ def snapshot(root: Path) -> dict[str, Any]:
         elif path.suffix == ".json" and path.name != "env.json":
             found[name] = _lasting(json.loads(path.read_text()))
         elif path.suffix == ".jsonl":
-            found[name] = [_lasting(json.loads(line)) for line in path.read_text().splitlines()]
+            found[name] = [_record(line) for line in path.read_bytes().splitlines()]
     return found
+
+
+def _record(line: bytes) -> Any:
+    """A line of JSON; of one that is none, what it is instead."""
+    try:
+        return _lasting(json.loads(line))
+    except ValueError:
+        return f"no record: {line!r}"
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> str:
