@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+_SMALLEST = torch.finfo(
+    torch.float32
+).tiny  # of float64 too, in which a loss may compute what float32 gave it
+
+
 def upcast(x: Tensor) -> Tensor:
     """Half-precision values in float32; float32 and float64 values unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -32,5 +37,5 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def safe_divide(x: Tensor, by: Tensor) -> Tensor:
-    """``x / by``, and x itself where ``by`` is 0."""
-    return x / torch.where(by == 0, 1, by)
+    """``x / by``, and x itself where ``by`` is 0, or so small that the gradient ``1 / by`` is no number of float32."""
+    return x / torch.where(by.abs() < _SMALLEST, 1, by)

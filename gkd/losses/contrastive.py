@@ -23,7 +23,7 @@ __all__ = ["CRDLoss", "CRDQueueLoss", "info_nce_loss", "nce_loss"]
 DENSE_UP_TO = 16
 
 
-def nce_loss(scores: Tensor, log_normaliser: Tensor, *, num_samples: int, mask: Mask = None) -> Tensor:
+def nce_loss(scores: Tensor, log_normaliser: Tensor, *, num_samples: Count, mask: Mask = None) -> Tensor:
     """Noise-contrastive estimation: tells the positive of each row from its K noise samples.
 
     ``mean_b − [ ln P_0 / (P_0 + K/N) + Σ_k ln (K/N) / (P_k + K/N) ]`` with ``P = e^score / Z``.

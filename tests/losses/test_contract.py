@@ -228,7 +228,7 @@ def finite(value: Tensor, gradients: Inputs) -> bool:
 
 @every_loss
 def test_degenerate_rows_have_finite_gradients(name: str, options: dict[str, Any]) -> None:
-    for what in ("identical", "zero", "one zero", "nearly identical"):
+    for what in ("identical", "zero", "one zero", "nearly identical", "denormal"):
         inputs = changed(SPECS[name].make(BATCH), torch.float32)
         for key, x in inputs.items():
             if x.is_floating_point() and per_sample(key):
@@ -236,9 +236,12 @@ def test_degenerate_rows_have_finite_gradients(name: str, options: dict[str, Any
                 if what == "one zero":
                     x[2] = 0
                 else:
-                    x[:] = {"identical": x[:1].clone(), "zero": 0 * x, "nearly identical": x[:1] + noise}[
-                        what
-                    ]
+                    x[:] = {
+                        "identical": x[:1].clone(),
+                        "zero": 0 * x,
+                        "nearly identical": x[:1] + noise,
+                        "denormal": x.sign() * 1e-42,  # 1 / 1e-42 is no number of float32
+                    }[what]
         assert finite(*with_gradient(name, inputs, options)), what
 
 
