@@ -25,7 +25,12 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
             f"note      {student.source} does not say how photographs of other sizes become its input; add "
             "data.fit=stretch, or crop",
         )
-    if student.preprocessing.answers != HEAD:
+    if student.preprocessing.answers != HEAD and student.program_means is not None:
+        say(
+            console,
+            f"note      the file answers by the {student.preprocessing.answers}, as its run was judged",
+        )
+    elif student.preprocessing.answers != HEAD:
         say(
             console,
             f"note      the run is judged by the {student.preprocessing.answers}; the file's logits are the head's, "

@@ -10,6 +10,7 @@ adapter.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import io
 import logging
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from gkd.config.resolve import override_layers
 from gkd.config.trust import check_name, named_in
 from gkd.config.yaml_files import read_yaml
+from gkd.core.class_means import cosines_to_means
 from gkd.core.errors import UserError, unknown
 from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.core.user_code import told
@@ -52,6 +54,7 @@ class Student:
         preprocessing: of photographs, and which classifier answers.
         header: the strings that go into an exported weight file: those of the weight file.
         source: the weight file.
+        class_means: ``[C, D]``, by which a run is judged that no head answers for; None where its file holds none.
     """
 
     network: nn.Module
@@ -59,25 +62,60 @@ class Student:
     preprocessing: Preprocessing
     header: dict[str, str]
     source: Path
+    class_means: Tensor | None = None
+
+    @property
+    def program_means(self) -> Tensor | None:
+        """The class means by which a program answers; None where it answers by the head.
+
+        That is so, too, where the embedding is the output of another module than feeds the head (``taps.embedding``).
+        """
+        apart = isinstance(self.network, TappedNetwork) and self.network.embedding is not None
+        return None if apart else self.class_means
 
 
 class Pixels(nn.Module):
-    """A network that takes images in [0, 1]: the normalisation, then the network."""
+    """A student that takes images in [0, 1]: the normalisation, the network, and the class means that answer."""
 
     mean: Tensor
     std: Tensor
+    class_means: Tensor | None
 
     def __init__(self, student: Student) -> None:
         super().__init__()
         network = student.network
         self.network = network.module if isinstance(network, TappedNetwork) else network
+        if student.program_means is not None:
+            self.network = _embedding_of(network)
+        self.register_buffer("class_means", student.program_means)
         self.register_buffer("mean", torch.tensor(student.metadata.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(student.metadata.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``[B, num_classes]`` of images ``[B, C, H, W]`` in [0, 1]."""
-        logits: Tensor = self.network((images - self.mean) / self.std)
-        return logits
+        """Logits, or cosines to the class means, ``[B, num_classes]`` of images ``[B, C, H, W]`` in [0, 1]."""
+        output: Tensor = self.network((images - self.mean) / self.std)
+        return output if self.class_means is None else cosines_to_means(output, self.class_means)
+
+
+class _Embedding(nn.Module):
+    """The embedding of a network of gkd's own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        embedding: Tensor = self.network.features(images).embedding  # type: ignore[operator]
+        return embedding
+
+
+def _embedding_of(network: nn.Module) -> nn.Module:
+    """A network from images to the embedding, which of a tapped one is the input of its head."""
+    if not isinstance(network, TappedNetwork):
+        return _Embedding(network)
+    module = copy.deepcopy(network.module)
+    module.set_submodule(network.head_path, nn.Identity())
+    return module
 
 
 def load_student(
@@ -129,7 +167,7 @@ def load_student(
     output_shapes(network, complete.image_shape)
     preprocessing = _preprocessing(metadata, run, path, stated.get("data.fit"))
     header[KEY] = complete.described(preprocessing, inside=False)
-    return Student(network.eval(), complete, preprocessing, header, path)
+    return Student(network.eval(), complete, preprocessing, header, path, metadata.class_means)
 
 
 def _preprocessing(metadata: WeightMetadata, run: Path, path: Path, fit: str | None) -> Preprocessing:
@@ -243,9 +281,10 @@ def _difference(student: Student, run: Callable[[Tensor], Tensor]) -> tuple[floa
 
 
 def _program_header(student: Student) -> dict[str, str]:
-    """The strings that go into a program: it normalises by itself, and has no embedding to compare with means."""
+    """The strings that go into a program, which normalises and compares with class means by itself."""
     header = {key: text for key, text in student.header.items() if key not in ("mean", "std", "class_means")}
-    return header | {KEY: student.metadata.described(student.preprocessing, inside=True)}
+    by_means = student.program_means is not None
+    return header | {KEY: student.metadata.described(student.preprocessing, inside=True, by_means=by_means)}
 
 
 def _write_safetensors(student: Student, path: Path) -> None:

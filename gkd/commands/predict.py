@@ -20,7 +20,7 @@ from gkd.commands.query_images import parts, pixels_of, query_images
 from gkd.config.layers import BEFORE
 from gkd.config.load import load
 from gkd.config.schema import Run
-from gkd.core.class_means import class_means
+from gkd.core.class_means import class_means, cosines_to_means
 from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelSpace
 from gkd.core.text import decoded
@@ -131,8 +131,9 @@ def recognise_known(
     """Classify images among the classes that a run's student was trained on, as the run itself was judged.
 
     The classifier is the head (its confidence is the softmax), or the nearest class mean, of exemplars in an
-    incremental run, which needs the run's images (its confidence is a softmax of ten times the cosines). Of a weight
-    file it is always the head (`judged_otherwise`).
+    incremental run (its confidence is a softmax of ten times the cosines). The means are those that the weight file
+    holds; where it holds none they are made of the run's images, and a weight file alone answers by its head
+    (`judged_otherwise`).
 
     Args:
         run, images, weights, overrides, top: as for ``recognise``.
@@ -142,11 +143,11 @@ def recognise_known(
     """
     asked = query_images(images)
     student = _student_of(run, weights, overrides)
-    chances = (
-        _by_means(run, student, overrides)
-        if run.is_dir() and student.judged_by != HEAD
-        else _by_head(student)
-    )
+    chances = _by_head(student)
+    if student.judged_by != HEAD and student.class_means is not None:
+        chances = _by_means_of_file(student, student.class_means)
+    elif student.judged_by != HEAD and run.is_dir():
+        chances = _by_means(run, student, overrides)
     return [
         answer
         for names, queries in parts(asked, student.form)
@@ -156,17 +157,23 @@ def recognise_known(
 
 def judged_otherwise(path: Path) -> str | None:
     """A sentence where a weight file's run was judged by another classifier than the file's head; else None."""
-    preprocessing = WeightMetadata.read(path).preprocessing if path.is_file() else None
-    if preprocessing is None or preprocessing.answers == HEAD:
+    metadata = WeightMetadata.read(path) if path.is_file() else WeightMetadata()
+    preprocessing = metadata.preprocessing
+    if preprocessing is None or preprocessing.answers == HEAD or metadata.class_means is not None:
         return None
     return (
-        f"The run of {path} was judged by the {preprocessing.answers}, and a weight file answers by its head, which "
-        "answers otherwise; give the run's folder to have it answer as it was judged."
+        f"The run of {path} was judged by the {preprocessing.answers}, of which the file holds none: it answers by its "
+        "head, which answers otherwise; give the run's folder to have it answer as it was judged."
     )
 
 
 def _by_head(student: _Student) -> Callable[[ImageSet], Tensor]:
     return lambda queries: student.outputs(queries)[0].softmax(1)
+
+
+def _by_means_of_file(student: _Student, means: Tensor) -> Callable[[ImageSet], Tensor]:
+    """Chances by the class means that a weight file holds."""
+    return lambda queries: (_SCALE * cosines_to_means(student.outputs(queries)[1], means)).softmax(1)
 
 
 def _by_means(run: Path, student: _Student, overrides: Sequence[str]) -> Callable[[ImageSet], Tensor]:
@@ -191,6 +198,7 @@ class _Student:
         metadata: the file's.
         form: how images are decoded for it.
         judged_by: the classifier by which its run was judged.
+        class_means: those of that classifier, where its file holds them.
         follow_links: whether a support folder may hold links to somewhere outside it.
     """
 
@@ -199,6 +207,7 @@ class _Student:
     metadata: CompleteMetadata
     form: Form
     judged_by: str
+    class_means: Tensor | None
     follow_links: bool = False
 
     @cached_property
@@ -230,7 +239,8 @@ def _student_of_run(run: Path, weights: Literal["last", "best"], overrides: Sequ
     path = run / WEIGHTS[weights]
     resolved = load(run / "config.yaml", overrides, from_run=True)
     experiment = resolved.experiment
-    metadata = WeightMetadata.read(path).complete(path)
+    stated = WeightMetadata.read(path)
+    metadata = stated.complete(path)
     channels, height, _ = metadata.image_shape
     # A run of before turned no photograph, and mostly had none to turn; new ones are upright unless the user says no.
     exif = "apply" if resolved.origins.get("data.exif") == BEFORE else experiment.data.exif
@@ -245,6 +255,7 @@ def _student_of_run(run: Path, weights: Literal["last", "best"], overrides: Sequ
         metadata,
         form,
         summary.judged_by,
+        stated.class_means,
         experiment.data.follow_links,
     )
 
@@ -258,7 +269,9 @@ def _student_of_file(path: Path, overrides: Sequence[str]) -> _Student:
         )
     channels, height, _ = found.metadata.image_shape
     form = Form(channels, height, found.preprocessing.fit, found.preprocessing.exif or "apply")
-    return _Student(lambda: found.network, Run(), found.metadata, form, found.preprocessing.answers)
+    return _Student(
+        lambda: found.network, Run(), found.metadata, form, found.preprocessing.answers, found.class_means
+    )
 
 
 def _answered(images: Sequence[Path], chances: Tensor, classes: Sequence[str], top: int) -> list[Answer]:

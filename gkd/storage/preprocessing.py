@@ -83,6 +83,7 @@ class Preprocessing:
         image_shape: Sequence[int],
         classes: Sequence[str],
         inside: bool,
+        by_means: bool = False,
     ) -> dict[str, Any]:
         """Every step from a photograph to the answer, as plain data for JSON.
 
@@ -90,6 +91,7 @@ class Preprocessing:
             mean, std: one number a channel, of pixels in [0, 1].
             image_shape: ``(C, H, W)`` of the input.
             classes: in the order of the columns.
+            by_means: whether a program gives cosines to class means, by which its run was judged, and no logits.
             inside: whether the file normalises, as a program does, or its reader has to, as for bare weights.
         """
         channels, height, width = image_shape
@@ -119,7 +121,7 @@ class Preprocessing:
             "input_size": [channels, height, width],
             "layout": "NCHW",
             "dtype": "float32",
-            "output": "logits of the head, one column a class",
+            "output": f"{'cosines to the class means' if by_means else 'logits of the head'}, one column a class",
             "classes": list(classes),
             "answers": self.answers,
         }

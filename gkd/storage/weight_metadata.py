@@ -154,10 +154,15 @@ class CompleteMetadata:
     std: tuple[float, ...]
     image_shape: tuple[int, int, int]
 
-    def described(self, preprocessing: Preprocessing, *, inside: bool) -> str:
+    def described(self, preprocessing: Preprocessing, *, inside: bool, by_means: bool = False) -> str:
         """``Preprocessing.describe`` for this network, as JSON."""
         description = preprocessing.describe(
-            mean=self.mean, std=self.std, image_shape=self.image_shape, classes=self.classes, inside=inside
+            mean=self.mean,
+            std=self.std,
+            image_shape=self.image_shape,
+            classes=self.classes,
+            inside=inside,
+            by_means=by_means,
         )
         return json.dumps(description, allow_nan=False)
 

@@ -13,13 +13,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import gkd.commands.export
 from gkd.commands.choices import FORMATS
 from gkd.commands.export import export_student, load_student
 from gkd.models import build_network
-from gkd.storage.preprocessing import Preprocessing
+from gkd.storage.preprocessing import EXEMPLAR_MEANS, Preprocessing
+from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import read_weights, save_weights
 from tests import cli_helpers
 from tests.refusals import refused
@@ -245,3 +247,45 @@ def test_the_size_of_the_images_may_be_given(tmp_path: Path) -> None:
     save_weights(tmp_path / "old.safetensors", tensors, metadata)
     student = load_student(tmp_path / "old.safetensors", overrides=["data.image_size=16"])
     assert student.metadata.image_shape == (1, 16, 16)
+
+
+class Tiny(nn.Module):
+    """A network of a user's own, which gkd taps."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(in_channels, 6, 3), nn.Linear(6, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv(images).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["resnet8", f"{__name__}:Tiny"])
+def test_a_program_answers_by_the_class_means_of_its_run(tmp_path: Path, name: str) -> None:
+    """As the run was judged; the exported weights answer as the program does."""
+    torch.manual_seed(0)
+    network = build_network(name, num_classes=3).eval()
+    means = F.normalize(torch.randn(3, network.head.in_features), dim=1)
+    metadata = WeightMetadata(
+        network=name, classes=("a", "b", "c"), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), image_shape=(3, 8, 8),
+        preprocessing=Preprocessing("stretch", "ignore", EXEMPLAR_MEANS), class_means=means,
+    )  # fmt: skip
+    save_weights(tmp_path / "w.safetensors", network.state_dict(), metadata.to_header())
+    student = load_student(tmp_path / "w.safetensors", overrides=[f"student.network={name}"])
+    images = torch.rand(4, 3, 8, 8)
+    looked = (images - torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)) / torch.tensor([0.2, 0.3, 0.4]).view(
+        3, 1, 1
+    )
+    with torch.no_grad():
+        expected = F.normalize(network.features(looked).embedding, dim=1) @ means.T
+    path, _ = export_student(student, "pt2", tmp_path / "s.pt2")
+    files = {"preprocessing": "", "class_means": ""}
+    program = torch.export.load(path, extra_files=files).module()
+    torch.testing.assert_close(program(images), expected)
+    assert json.loads(files["preprocessing"])["output"] == "cosines to the class means, one column a class"
+    assert not files["class_means"]
+    path, difference = export_student(student, "safetensors", tmp_path / "s.safetensors")
+    assert difference < 1e-4
+    written = WeightMetadata.read(path).class_means
+    assert written is not None
+    assert torch.equal(written, means)

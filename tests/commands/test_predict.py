@@ -161,6 +161,7 @@ def test_among_its_own_classes_a_run_answers_as_it_was_judged(
     assert [answer.name == name for answer, name in zip(answers, names, strict=True)] == right[:40].tolist()
     assert all(0 < answer.confidence <= 1 for answer in answers)
     assert {answer.image for answer in answers} == set(images)
+    assert recognise_known(path.with_name("student.safetensors"), images) == answers
     written = WeightMetadata.read(path.with_name("student.safetensors")).preprocessing
     assert written is not None
     judged_by = json.loads(path.with_name("summary.json").read_text())["judged_by"]
