@@ -43,7 +43,6 @@ TESTED_IN: dict[str, str] = {
     "gkd/incremental/summary.py": "tests/incremental/test_loop.py",
     "gkd/losses/_common.py": "tests/losses/test_contract.py",
     "gkd/losses/regressors.py": "tests/losses/test_modules.py",
-    "gkd/losses/signature.py": "tests/losses/test_contract.py",
     "gkd/models/layers.py": "tests/models/test_models.py",
     "gkd/problems/judging.py": "tests/training/test_loop.py",
     "gkd/problems/plan.py": "tests/tasks/test_incremental.py",

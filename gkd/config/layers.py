@@ -261,7 +261,7 @@ class Spots:
 def _learns_from_teacher(stage: Mapping[str, Any]) -> bool:
     """Whether a stage that is not validated yet trains the student by a term that reads a teacher."""
     terms = stage.get("terms")
-    if list(stage.get("train", ())) == ["adapters"] or not isinstance(terms, Mapping):
+    if stage.get("train") in (["adapters"], ("adapters",)) or not isinstance(terms, Mapping):
         return False
     names = [keys.get("loss", name) if isinstance(keys, Mapping) else name for name, keys in terms.items()]
     # A third party's loss is not imported here, before trust is checked; it counts as one that reads a teacher.

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gkd.config.section import from_home
 from gkd.config.yaml_files import read_yaml
-from gkd.core.errors import UserError, unknown
+from gkd.core.errors import UserError, shown, unknown
 from gkd.core.plugins import distribution, entry_point_table, plugin
 from gkd.core.user_code import told
 
@@ -45,6 +46,13 @@ def method_name(name: str) -> str:
     return stem
 
 
+def _from_home(name: str) -> Path:
+    try:
+        return from_home(Path(name))
+    except ValueError as error:
+        raise UserError(f"The method file {shown(name)}: {error}.", code="method-file-missing") from None
+
+
 def method_content(name: str) -> dict[str, Any]:
     """The keys of a method's file.
 
@@ -56,7 +64,7 @@ def method_content(name: str) -> dict[str, Any]:
     """
     if is_method_file(name):
         method_name(name)  # refuses a stem that cannot name a folder
-        path = Path(name).expanduser()
+        path = _from_home(name)
         if not path.is_file():
             raise UserError(
                 f"The method file {path} does not exist; a path in a config is relative to the config's folder, one on "
@@ -104,7 +112,7 @@ def place_method_files(content: Mapping[str, Any], folder: Path) -> dict[str, An
     def placed(name: Any) -> Any:
         if not isinstance(name, str) or not is_method_file(name):
             return name
-        return str(folder / Path(name).expanduser())
+        return str(folder / _from_home(name))
 
     def row(entry: Any) -> Any:
         if isinstance(entry, str) and is_method_file(entry):

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gkd.core.errors import unknown
+from gkd.core.errors import shown, unknown
 
 
 def sentences(
-    error: ValidationError, model: type[BaseModel], name: str, origins: Mapping[str, str] | None = None
+    error: ValidationError,
+    model: type[BaseModel],
+    name: str,
+    origins: Mapping[str, str] | None = None,
+    also: Sequence[str] = (),
 ) -> str:
-    """Every mistake with its dotted path, one a line; an unknown key with its closest match.
+    """Every mistake with its dotted path, one a line; an unknown key with its closest match; then those of ``also``.
 
     A mistake in the ``optimiser`` section, which is copied into all stages, stands once, under the key as written.
     """
     lines = []
-    for item in error.errors():
+    items = error.errors()
+    inside = [item["loc"][:-1] for item in items]
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in inside:
+            continue  # pydantic counts wrong entries as missing, too
         location = [str(part) for part in item["loc"]]
         written = (origins or {}).get(".".join(location[3:5]))
         shared = location[3:4] == ["optimiser"] and written is not None
@@ -30,20 +38,59 @@ def sentences(
             lines.append(f"{dotted}: {unknown('key', location[-1], _fields_at(model, location[:-1]))}")
         elif item["type"] == "missing":
             lines.append(f"{dotted}: this key is missing.")
-        elif item["type"] == "model_type":
+        elif item["type"] in ("model_type", "dict_type"):
             lines.append(
-                f"{dotted}: this is a section of keys, got {item['input']!r}; write {dotted}: {{key: value}}."
+                f"{dotted}: this is a section of keys, got {shown(item['input'])}; write {dotted}: {{key: value}}."
             )
+        elif item["type"] in ("tuple_type", "list_type"):
+            lines.append(f"{dotted}: this is a list, got {shown(item['input'])}; write {dotted}: [value].")
         elif item["type"] == "value_error":
             lines.append(f"{dotted}: {str(item['msg']).removeprefix('Value error, ')}")
         else:
-            lines.append(f"{dotted}: {item['msg']}, got {item['input']!r}.")
+            lines.append(f"{dotted}: {item['msg']}, got {shown(item['input'])}.")
+    told = {line.partition(": ")[0] for line in lines}
+    return listed([*lines, *(line for line in also if line.partition(": ")[0] not in told)], name)
+
+
+def listed(lines: Sequence[str], name: str) -> str:
+    """Sentences on the mistakes of a config, each once."""
     unique = list(dict.fromkeys(lines))
-    return (
-        f"{name}: {unique[0]}"
-        if len(unique) == 1
-        else f"{name} has {len(unique)} mistakes:\n  " + "\n  ".join(unique)
-    )
+    if len(unique) == 1:
+        return f"{name}: {unique[0]}"
+    return f"{name} has {len(unique)} mistakes:\n  " + "\n  ".join(unique)
+
+
+_MOST, _MOST_WHOLE = 1e18, 2**63  # what float32 squares, and what 64 bits hold
+
+
+def number_mistakes(merged: Mapping[str, Any]) -> list[str]:
+    """Sentences on numbers that no computation bears: NaN, infinite or vast; options of others' code may be infinite.
+
+    Args:
+        merged: the config's sections; keys of ``optimiser`` are copied into all stages and told once.
+    """
+    once = {id(value) for _, value in _numbers(merged.get("optimiser"), "")}
+    return [
+        f"{dotted}: {shown(value)} is no number that a setting takes; give one between -1e18 and 1e18."
+        for dotted, value in _numbers(merged, "")
+        if not (id(value) in once and dotted.startswith("method."))
+        and not (
+            abs(value) < _MOST_WHOLE
+            if isinstance(value, int)
+            else abs(value) <= _MOST or ".options." in dotted
+        )
+    ]
+
+
+def _numbers(node: Any, dotted: str) -> Iterator[tuple[str, int | float]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _numbers(value, f"{dotted}.{key}" if dotted else str(key))
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _numbers(value, dotted)
+    elif isinstance(node, (int, float)):
+        yield dotted, node
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:

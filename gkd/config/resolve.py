@@ -26,12 +26,12 @@ from gkd.config.layers import (
     spread,
 )
 from gkd.config.method_files import method_content, place_method_files
-from gkd.config.mistakes import sentences
+from gkd.config.mistakes import listed, number_mistakes, sentences
 from gkd.config.overrides import split_override
 from gkd.config.schema import Data, Experiment
 from gkd.config.trust import check_trust
 from gkd.config.yaml_files import parse_yaml
-from gkd.core.errors import UserError, unknown
+from gkd.core.errors import UserError, shown, unknown
 from gkd.core.text import visible
 from gkd.problems.task import TASKS, students_teach, task_class
 
@@ -140,17 +140,17 @@ def override_layers(overrides: Sequence[str]) -> list[Layer]:
         parts = split_override(override)
         if parts is None:
             raise UserError(
-                f"The override {override!r} is not of the form a.b=c, such as run.seed=1.",
+                f"The override {shown(override)} is not of the form a.b=c, such as run.seed=1.",
                 code="override-form",
             )
         key, value = parts
         content: dict[str, Any] = {}
         if not value.strip():
             raise UserError(
-                f"The override {override!r} has no value; write {key}=null to unset the key.",
+                f"The override {shown(override)} has no value; write {key}=null to unset the key.",
                 code="override-value-missing",
             )
-        set_dotted(content, key, parse_yaml(value, f"The override {override!r}"))
+        set_dotted(content, key, parse_yaml(value, f"The override {shown(override)}"))
         layers.append(Layer("override", place_method_files(content, Path()), override))
     return layers
 
@@ -173,7 +173,11 @@ def resolve(name: str, layers: Sequence[Layer], trusted: frozenset[str] | None =
     try:
         experiment = model.model_validate(merged)
     except ValidationError as error:
-        raise UserError(sentences(error, model, name, origins), code="invalid-config") from None
+        sentence = sentences(error, model, name, origins, number_mistakes(merged))
+        raise UserError(sentence, code="invalid-config") from None
+    vast = number_mistakes(merged)
+    if vast:
+        raise UserError(listed(vast, name), code="invalid-config")
     if experiment.run.epochs is not None:
         experiment.method.epochs(experiment.run.epochs)
     return Resolved(name, experiment, tuple(layers), origins, trusted)

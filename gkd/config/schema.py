@@ -271,7 +271,7 @@ class Run(Section):
     precision: Literal["auto", "float32", "bf16"] = "auto"
     deterministic: bool = False
     device: str = "auto"
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     out: HomePath = Path("runs")
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     log_seconds: float = Field(default=10.0, ge=0)
@@ -310,7 +310,7 @@ class Compare(Section):
     """
 
     methods: tuple[str | MethodRow, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(0,), min_length=1)
     axes: dict[str, tuple[Any, ...]] = Field(default={})
     baseline: str = "student"
     report: Literal["last", "best", "validation"] = "last"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gkd.core.errors import UserError
+from gkd.core.errors import UserError, shown
 
 # libyaml's parser where PyYAML was built with it: ten times as fast, and a config is several files.
 if TYPE_CHECKING or not hasattr(yaml, "CSafeLoader"):
@@ -68,18 +69,63 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
 
 
+def _scalar(kind: str) -> Callable[[_Loader, yaml.ScalarNode], Any]:
+    """PyYAML's reader of a kind of scalar, whose errors say where they are."""
+    read = yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{kind}"]
+
+    def construct(loader: _Loader, node: yaml.ScalarNode) -> Any:
+        try:
+            return read(loader, node)
+        except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
+            problem = f"{shown(node.value)} is no {kind}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+    return construct
+
+
+for _kind in ("int", "float", "bool", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _scalar(_kind))
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML text into plain data."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader)
+        _refuse_what_holds_itself(content, where)
+        return content
     except UnicodeEncodeError:
         raise UserError(
             f"{where} has bytes that are no UTF-8; rename what it names, or link to it by a name of letters.",
             code="not-utf-8",
         ) from None
+    except RecursionError:
+        raise UserError(
+            f"{where} is nested too deeply to be read; a config has a handful of levels.", code="invalid-yaml"
+        ) from None
     except yaml.YAMLError as error:
         sentence = f"{where} is not valid YAML: {' '.join(str(error).split())}"
         raise UserError(sentence, code="invalid-yaml") from None
+
+
+def _refuse_what_holds_itself(content: Any, where: str) -> None:
+    """Refuse an alias within its own anchor, as in ``&a [*a]``."""
+    above: set[int] = set()  # the mappings and lists around a node
+    done: set[int] = set()
+
+    def walk(node: Any) -> None:
+        if not isinstance(node, (dict, list)) or id(node) in done:
+            return
+        if id(node) in above:
+            raise UserError(
+                f"{where} has an alias within its own anchor; write the value out.", code="invalid-yaml"
+            )
+        above.add(id(node))
+        for value in node.values() if isinstance(node, dict) else node:
+            walk(value)
+        above.discard(id(node))
+        done.add(id(node))
+
+    walk(content)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -101,8 +147,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         )
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
+        kind = (
+            "a list" if isinstance(content, list) else "a text" if isinstance(content, str) else "one value"
+        )
+        held = "is empty" if content is None else f"holds {kind}"
         raise UserError(
-            f"{path} holds {type(content).__name__} where sections such as task and data are expected.",
+            f"{path} {held}, where a mapping is expected, such as the sections task and data of an experiment.",
             code="not-a-mapping",
         )
     return content

@@ -44,3 +44,15 @@ def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"Unknown {what} {name!r}.{hint} Allowed: {', '.join(names)}."
+
+
+_LONGEST = 100  # characters of a value in a sentence
+
+
+def shown(value: object) -> str:
+    """A value that was given, as a sentence shows it: its ``repr``, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no integer of more than 4,300 digits
+        text = f"a {type(value).__name__} of thousands of digits"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

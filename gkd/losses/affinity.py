@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.core.errors import UserError, unknown
+from gkd.core.errors import UserError, shown, unknown
 from gkd.core.numerics import no_autocast, safe_divide, unit_rows, upcast, zero_unselected
 from gkd.losses._common import centred, check_rows, kl_entries
 from gkd.losses.registry import loss
@@ -83,7 +83,9 @@ def _rbf(x: Tensor, kernel: _Kernel) -> Tensor:
 
 def _taylor_rbf(x: Tensor, kernel: _Kernel) -> Tensor:
     cosine = 2 * kernel.bandwidth * _cosine(x, kernel)
-    terms = [cosine**power / math.factorial(power) for power in range(kernel.degree + 1)]
+    terms = [torch.ones_like(cosine)]
+    for power in range(1, kernel.degree + 1):  # no power and no factorial grows beyond float32
+        terms.append(terms[-1] * cosine / power)
     return math.exp(-2 * kernel.bandwidth) * torch.stack(terms).sum(0)
 
 
@@ -111,7 +113,9 @@ _HOMOGENEOUS = ("dot", "euclid", "squared-euclid")
 _DISTANCES = ("euclid", "squared-euclid")  # far is large: a softmax takes their negative
 _NON_NEGATIVE = ("shifted-cosine", "euclid", "squared-euclid", "rbf", "student-t")
 
-_EVEN_NON_NEGATIVE = ("polynomial", "taylor-rbf")  # where the degree is even
+# Non-negative where the degree is even; the highest degree: of larger ones float32 overflows, or nothing changes.
+_HIGHEST_DEGREE = {"polynomial": 10, "taylor-rbf": 100}
+_WIDEST = 40  # e^(2b) is within float32
 
 # --- normalisations: [B, B], the pairs that count, temperature -> [B, B] ------------------------------
 
@@ -220,17 +224,21 @@ _OF_DISTRIBUTIONS = ("kl", "js")
 # --- the family ---------------------------------------------------------------------------------------
 
 
-def affinity_refusal(affinity: str, normalisation: str, distance: str, *, degree: Count = 2) -> str | None:
+def affinity_refusal(
+    affinity: str, normalisation: str, distance: str, *, degree: int = 2, bandwidth: float = 0.4
+) -> str | None:
     """Why a combination is undefined, or None where it is valid.
 
     KL and JS compare distributions, so they need rows that sum to one; a row can be divided by its sum only
     where no affinity is negative.
     """
-    error = _combination_error(affinity, normalisation, distance, degree)
+    error = _combination_error(affinity, normalisation, distance, degree, bandwidth)
     return None if error is None else str(error)
 
 
-def _combination_error(affinity: str, normalisation: str, distance: str, degree: int) -> UserError | None:
+def _combination_error(
+    affinity: str, normalisation: str, distance: str, degree: int, bandwidth: float
+) -> UserError | None:
     """The error of an undefined combination, or None; see :func:`affinity_refusal`."""
     for name, value, allowed in (
         ("affinity", affinity, get_args(Affinity)),
@@ -239,9 +247,15 @@ def _combination_error(affinity: str, normalisation: str, distance: str, degree:
     ):
         if value not in allowed:
             return UserError(unknown(name, value, allowed), code="unknown-option-value")
-    if affinity in _EVEN_NON_NEGATIVE and (not isinstance(degree, int) or degree < 1):
+    highest = _HIGHEST_DEGREE.get(affinity)
+    if highest is not None and (not isinstance(degree, int) or not 1 <= degree <= highest):
         return UserError(
-            f"The degree of {affinity!r} is a whole number of 1 or more, not {degree}.",
+            f"The degree of {affinity!r} is a whole number of 1 or more, at most {highest}, not {shown(degree)}.",
+            code="option-out-of-range",
+        )
+    if affinity == "taylor-rbf" and bandwidth > _WIDEST:
+        return UserError(
+            f"The bandwidth of 'taylor-rbf' is at most {_WIDEST}, not {bandwidth:g}: its series would leave float32.",
             code="option-out-of-range",
         )
     if distance in _OF_DISTRIBUTIONS and normalisation not in _LOG_NORMALISATIONS:
@@ -250,7 +264,7 @@ def _combination_error(affinity: str, normalisation: str, distance: str, degree:
             "rows sum to one; use 'row-softmax' or 'row-sum', or the distance 'l2', 'l1' or 'smooth-l1'.",
             code="needs-distributions",
         )
-    non_negative = affinity in _NON_NEGATIVE or (affinity in _EVEN_NON_NEGATIVE and degree % 2 == 0)
+    non_negative = affinity in _NON_NEGATIVE or (highest is not None and degree % 2 == 0)
     if normalisation == "row-sum" and not non_negative:
         return UserError(
             f"The normalisation 'row-sum' needs affinities of 0 or more, but {affinity!r} can be negative; use "
@@ -262,7 +276,7 @@ def _combination_error(affinity: str, normalisation: str, distance: str, degree:
 
 
 def _options_refusal(options: dict[str, Any]) -> str | None:
-    names = ("affinity", "normalisation", "distance", "degree")
+    names = ("affinity", "normalisation", "distance", "degree", "bandwidth")
     return affinity_refusal(**{name: options[name] for name in names})
 
 
@@ -313,8 +327,8 @@ def affinity_loss(
         diagonal: whether a sample is compared with itself.
         per: the reduction.
         temperature: of ``row-softmax``.
-        bandwidth: of ``rbf`` and ``taylor-rbf``.
-        degree, offset: of ``polynomial``, the degree of ``taylor-rbf`` too; 1 or more.
+        bandwidth: of ``rbf``, and up to 40 of ``taylor-rbf``.
+        degree, offset: of ``polynomial``, the degree of ``taylor-rbf`` too: 1 to 10, and to 100.
         mask: Bool ``[B]``, the rows that count; the others enter neither rows nor columns.
 
     Returns:
@@ -326,7 +340,7 @@ def affinity_loss(
     Paper:
         Li, Maki: Towards a Unified View of Affinity-Based Knowledge Distillation, arXiv 2209.15555, 2022.
     """
-    error = _combination_error(affinity, normalisation, distance, degree)
+    error = _combination_error(affinity, normalisation, distance, degree, bandwidth)
     if error is not None:
         raise error
     check_rows(student, teacher)

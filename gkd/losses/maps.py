@@ -2,6 +2,8 @@
 pooled outputs.
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,13 +12,19 @@ from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, safe_divide, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, mean_over_rows, self_products
 from gkd.losses.registry import loss
-from gkd.losses.signature import Mask, Positive
+from gkd.losses.signature import Mask, Range
 
 __all__ = ["at_loss", "fsp_loss", "ickd_loss", "nst_loss", "pod_loss"]
 
 
 @loss("at", paper="Zagoruyko, Komodakis, ICLR 2017")
-def at_loss(student_map: Tensor, teacher_map: Tensor, *, power: Positive = 2.0, mask: Mask = None) -> Tensor:
+def at_loss(
+    student_map: Tensor,
+    teacher_map: Tensor,
+    *,
+    power: Annotated[float, Range(above=0, at_most=100)] = 2.0,
+    mask: Mask = None,
+) -> Tensor:
     """Attention transfer: the student looks where the teacher looks.
 
     ``mean over b and positions of ( q_S,b − q_T,b )²`` with ``q = vec(mean_c |A_c|^p) / ‖·‖₂``.
@@ -29,7 +37,7 @@ def at_loss(student_map: Tensor, teacher_map: Tensor, *, power: Positive = 2.0, 
     Args:
         student_map: ``[B, C_S, H_S, W_S]``.
         teacher_map: ``[B, C_T, H_T, W_T]``.
-        power: p, above 0.
+        power: p, above 0, at most 100.
         mask: Bool ``[B]``, the rows that count.
 
     Returns:
@@ -54,7 +62,11 @@ def attention(maps: Tensor, power: float) -> Tensor:
         return unit_rows((torch.linalg.vector_norm(maps, dim=1).square() / maps.shape[1]).flatten(1))
     # A common factor of a row cancels with its norm; high powers of large entries would overflow.
     largest = maps.detach().abs().amax((1, 2, 3), keepdim=True)
-    return unit_rows(safe_divide(maps, largest).abs().pow(power).mean(1).flatten(1))
+    entries = safe_divide(maps, largest).abs()
+    # Below a power of 1 the slope at 0 is infinite: a zero stays zero, with a zero gradient.
+    is_zero = entries.detach() < torch.finfo(entries.dtype).tiny
+    powers = torch.where(is_zero, 0, torch.where(is_zero, 1, entries).pow(power))
+    return unit_rows(powers.mean(1).flatten(1))
 
 
 @loss("nst", paper="Huang, Wang 2017")

@@ -221,6 +221,7 @@ def module_loss(
 
     def register(module: Module) -> Module:
         module.__init__ = checked(module.__init__)  # type: ignore[method-assign]
+        module.forward = checked(module.forward)
         LOSSES[name] = Loss(function, paper, module=module, **facts)
         return module
 

@@ -17,9 +17,10 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
+import torch
 from torch import Tensor
 
-from gkd.core.errors import UserError, unknown
+from gkd.core.errors import UserError, shown, unknown
 
 __all__ = ["BankLabels", "Drawn", "Mask", "Range", "Weights"]
 
@@ -68,10 +69,17 @@ Count = Annotated[int, Range(at_least=1)]
 Share = Annotated[float, Range(at_least=0, at_most=1)]
 
 
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
 def number_problem(name: str, value: Any, bounds: Range) -> str | None:
     """Why a value is no finite number within a range, or None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return f"{name}={value!r} is not a finite number"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
+        return f"{name}={shown(value)} is not a finite number"
     return bounds.problem(name, value)
 
 
@@ -156,20 +164,82 @@ def _option(name: str, hint: Any, default: Any) -> Option:
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function refuse options outside the ranges and words that its signature states."""
-    options = signature_of(function).options
-    stated = {name: option for name, option in options.items() if option.words or option.bounds}
-    if not stated:
+    """Make a function refuse options outside the ranges and words that its signature states.
+
+    Column numbers (labels, index, way) of another integer type become int64. Numbers where truth values belong, as in a
+    mask, are refused: they could be weights or row numbers. No value is read, so that a step on a GPU waits for none.
+    """
+    signature = signature_of(function)
+    stated = {name: option for name, option in signature.options.items() if option.words or option.bounds}
+    kinds = _tensor_kinds(signature)
+    if not stated and not kinds:
         return function
+    positions = list(inspect.signature(function).parameters)
+    first = positions.index(signature.needs[0]) if signature.needs else len(positions)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        student = args[first] if len(args) > first else None
+        rows = student.shape[0] if isinstance(student, Tensor) and student.dim() > 0 else None
+
+        def fitting(name: str, value: Any) -> Any:
+            return _fitting(kinds[name], name, value, rows) if name in kinds and value is not None else value
+
         for name, value in kwargs.items():
             if name in stated:
                 _refuse(stated[name], name, value)
-        return function(*args, **kwargs)
+        named = {name: fitting(name, value) for name, value in kwargs.items()}
+        given = [fitting(name, value) for name, value in zip(positions, args, strict=False)]
+        return function(*given, *args[len(given) :], **named)  # type: ignore[arg-type]
 
     return call
+
+
+_COLUMNS, _TRUTH = "whole numbers", "truth values"
+_INPUT_KINDS = {"labels": _COLUMNS, "index": _COLUMNS, "way": _COLUMNS, "support": _TRUTH, "known": _TRUTH}
+_FILLED_KINDS = {Filled.MASK: _TRUTH, Filled.DRAWN: _COLUMNS, Filled.BANK_LABELS: _COLUMNS}
+
+
+def _tensor_kinds(signature: Signature) -> dict[str, str]:
+    """Parameter -> what its tensor holds, of those that hold no measurements."""
+    filled = {name: _FILLED_KINDS[mark] for mark, name in signature.filled.items() if mark in _FILLED_KINDS}
+    return {name: _INPUT_KINDS[name] for name in signature.needs if name in _INPUT_KINDS} | filled
+
+
+def _fitting(kind: str, name: str, value: Any, rows: int | None) -> Tensor:
+    """A tensor of whole numbers as int64, or of truth values as it is; another kind or shape is refused.
+
+    Args:
+        kind: what it holds.
+        name: the parameter's.
+        value: what was given.
+        rows: of the student's side, where that is known.
+    """
+    if not isinstance(value, Tensor):
+        raise UserError(f"{name} is a {type(value).__name__}; give a tensor of {kind}.", code="not-a-tensor")
+    if name == "labels" and value.dim() == 2 and value.is_floating_point():
+        return value  # distributions over classes
+    if kind is _TRUTH and value.dtype != torch.bool:
+        raise UserError(
+            f"{name} is {value.dtype} and holds {kind}; give torch.bool, such as {name} > 0.",
+            code="not-boolean",
+        )
+    if kind is _COLUMNS and (value.dtype == torch.bool or value.is_floating_point() or value.is_complex()):
+        more = ", or [B, C] for distributions over classes" if name == "labels" else ""
+        raise UserError(
+            f"{name} is {value.dtype} and holds {kind}; give torch.int64{more}.", code="not-whole-numbers"
+        )
+    if name in _ONE_A_ROW and value.dim() != 1:
+        raise UserError(f"{name} is {list(value.shape)}; give [B], one a row.", code="not-a-vector")
+    if name == "mask" and rows is not None and value.shape[0] != rows:
+        raise UserError(
+            f"The mask has {value.shape[0]} rows, the student's side {rows}; give one truth value a row.",
+            code="other-batch-sizes",
+        )
+    return value.long() if kind is _COLUMNS else value
+
+
+_ONE_A_ROW = ("mask", "labels", "index", "way", "support")
 
 
 def _refuse(option: Option, name: str, value: Any) -> None:

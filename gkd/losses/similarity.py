@@ -140,8 +140,8 @@ def cc_loss(
     teacher_embedding: Tensor,
     *,
     kernel: Literal["rbf", "bilinear"] = "rbf",
-    bandwidth: Positive = 0.4,
-    order: Annotated[int, Range(at_least=0)] = 2,
+    bandwidth: Annotated[float, Range(above=0, at_most=40)] = 0.4,
+    order: Annotated[int, Range(at_least=1, at_most=100)] = 2,
     mask: Mask = None,
 ) -> Tensor:
     """Correlation congruence: the kernel matrix of a batch is the teacher's.
@@ -159,8 +159,8 @@ def cc_loss(
         student_embedding: ``[B, D_S]``.
         teacher_embedding: ``[B, D_T]``.
         kernel: the paper's default is the Gaussian.
-        bandwidth: b of the Gaussian.
-        order: P, the highest power of its series.
+        bandwidth: b of the Gaussian, at most 40.
+        order: P, the highest power of its series, 1 to 100.
         mask: Bool ``[B]``, the rows that count.
 
     Returns:

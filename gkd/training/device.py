@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
-from gkd.core.cpus import available_cpus
+from gkd.core.cpus import available_cpus, whole_number
 from gkd.core.errors import UserError, unknown
 
 
@@ -48,6 +46,6 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 def use_threads(threads: int | None) -> int:
     """Set torch's CPU threads: ``threads``, else OMP_NUM_THREADS, else allowed CPUs // local ranks."""
     if threads is None:
-        threads = int(os.environ.get("OMP_NUM_THREADS") or available_cpus())
+        threads = whole_number("OMP_NUM_THREADS") or available_cpus()
     torch.set_num_threads(threads)
     return threads

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import datetime
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
+from gkd.config.layers import Layer, set_dotted
+from gkd.config.resolve import resolve
 from gkd.core.errors import UserError
-from tests.config_helpers import tiny
+from tests.config_helpers import TINY, tiny
 from tests.refusals import refused
 
 
@@ -94,3 +100,75 @@ def test_a_wrong_optimiser_key_is_told_once() -> None:
     with refused("invalid-config") as told:
         tiny("optimiser.lrr=1")
     assert "\n" not in str(told.value)
+
+
+WRONG = (
+    None, True, -1, 10**400, 2**63, 1e300, float("nan"), float("inf"), "", "a\0b", "x" * 3000, "~nobody-here/x",
+    [], [[1]], {}, {"a": 1}, {1: None}, {"": {"b": 1}}, b"\xff", datetime.date(2020, 1, 1), {1},
+)  # fmt: skip
+
+
+def keys(section: dict[str, Any], above: str = "") -> Iterator[str]:
+    """Every dotted key of nested sections."""
+    for key, value in section.items():
+        yield f"{above}{key}"
+        if isinstance(value, dict):
+            yield from keys(value, f"{above}{key}.")
+
+
+def with_value(dotted: str, value: object) -> dict[str, Any]:
+    sections: dict[str, Any] = {**TINY, "method": {"name": "sakd"}}
+    content: dict[str, Any] = copy.deepcopy(sections)
+    set_dotted(content, dotted, value) if "." in dotted else content.update({dotted: value})
+    return content
+
+
+def test_no_value_of_any_key_ends_in_a_traceback_or_a_word_of_python() -> None:
+    resolved = resolve("tiny", [Layer("experiment", {**TINY, "method": "sakd"})])
+    every = list(
+        keys(
+            resolved.experiment.model_dump(mode="python", exclude={"method": {"sources", "paper", "summary"}})
+        )
+    )
+    assert len(every) > 150
+    number = 0
+    for place, dotted in enumerate(every):
+        for value in WRONG[place % 9 :: 9]:  # a ninth of the values at each key
+            try:
+                content = with_value(dotted, value)
+            except (AttributeError, TypeError):
+                continue  # below a plain value
+            number += 1
+            try:
+                result = resolve("tiny", [Layer("experiment", content)])
+                yaml.safe_load(result.annotated_yaml())
+                assert result.identity
+            except UserError as error:
+                sentence = str(error)
+                assert "Input should be a valid d" not in sentence
+                assert "NoneType" not in sentence.replace("got None", "")
+                assert max(map(len, sentence.splitlines())) < 5000
+    assert number > 300
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimiser.lr=1e300", "optimiser.milestones=[.nan]", "method.stages.embedding.epochs=1e300",
+        "run.epochs=9223372036854775808", "run.threads=99999999999999999999", 'run.out="a\\0b"',
+        f"student.checkpoint={'a' * 300}", "data.memory_gb=.inf", "method.stages.embedding.train=3",
+        "method.stages.embedding.terms.tuples.loss=[a]", "method.sources=3",
+        "data.mean=3", "method=~nobody-here/mine.yaml", "compare={methods: [student], seeds: [-1]}",
+        "compare={methods: [student], seeds: [a]}",
+    ],
+)  # fmt: skip
+def test_vast_numbers_and_other_kinds_are_told_in_words_of_the_config(override: str) -> None:
+    with refused("invalid-config" if "nobody" not in override else "method-file-missing") as caught:
+        tiny(override)
+    assert str(caught.value).count("\n") == 0
+
+
+def test_a_vast_number_is_told_once_beside_other_mistakes() -> None:
+    lines = mistakes("optimiser.lr=1e300", "run.epochs=0", "run.threads=0")
+    assert sorted(line.split(": ")[0] for line in lines) == ["optimiser.lr", "run.epochs", "run.threads"]
+    assert tiny("optimiser={name: RMSprop, options: {eps: .inf}, nesterov: false}").identity

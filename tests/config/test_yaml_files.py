@@ -8,6 +8,7 @@ import pytest
 
 from gkd.config.load import load
 from gkd.config.yaml_files import parse_yaml, read_yaml
+from gkd.core.errors import UserError
 from tests.config_helpers import Write, tiny
 from tests.refusals import refused
 
@@ -79,3 +80,21 @@ def test_aliases_that_stand_for_too_much_are_refused_before_they_are_read(write:
 def test_a_device_is_read_no_further_than_a_config_goes() -> None:
     with refused("config-unreadable"):
         read_yaml(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "9" * 5000, "0x" + "f" * 5000, str(2**64 + 1), "2020-13-45", "!!timestamp x", "!!bool x", "!!int x",
+        "!!float x", "!!binary x", "!x y", "{? [a] : b}", "&a [*a]", "&a {b: [*a]}",
+        "{a: " * 1000 + "1" + "}" * 1000, "[" * 3000,
+        "[" * 3000 + "]" * 3000,
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_values_that_are_none_are_told_in_one_short_sentence(value: str) -> None:
+    with pytest.raises(UserError) as caught:
+        tiny(f"run.seed={value}")
+    assert caught.value.code in ("invalid-yaml", "invalid-config")
+    assert len(str(caught.value)) < 500
+    assert parse_yaml("{a: &x [1], b: *x, c: 2020-01-02, d: 18446744073709551615}", "x")["b"] == [1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from gkd.training.device import choose_dtype
+from gkd.training.device import choose_dtype, use_threads
+from tests.refusals import refused
 
 
 def test_auto_precision_is_bf16_only_where_the_machine_has_it(monkeypatch):
@@ -15,3 +17,20 @@ def test_auto_precision_is_bf16_only_where_the_machine_has_it(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert choose_dtype("auto", cpu) == torch.bfloat16
     assert choose_dtype("float32", cpu) == torch.float32
+
+
+@pytest.mark.parametrize(("stated", "threads"), [("3", 3), ("2,4", 2), (" 1 , 1", 1)])
+def test_threads_are_those_that_openmp_would_take(monkeypatch, stated, threads):
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", stated)
+    assert use_threads(None) == threads
+    assert use_threads(5) == 5
+
+
+@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "LOCAL_WORLD_SIZE"])
+@pytest.mark.parametrize("stated", ["four", "0", "-1", "4;2", "9" * 20, "1.5", ",", "²"])
+def test_an_environment_variable_that_is_no_number_is_said(monkeypatch, variable, stated):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv(variable, stated)
+    with refused("environment-variable"):
+        use_threads(None)
