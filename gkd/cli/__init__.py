@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from gkd.cli.arguments import parsed
 from gkd.core.errors import UserError, is_out_of_memory
-from gkd.core.text import for_terminal
+from gkd.core.text import complain
 from gkd.training.interrupt import Interrupted
 
 
@@ -33,17 +33,17 @@ def _guarded(body: Callable[[], int]) -> int:
     try:
         return body()
     except UserError as error:
-        _complain(str(error))
+        complain(str(error))
         return 2
     except Interrupted as stop:
-        _complain(f"{stop}; repeat the command to continue.")
+        complain(f"{stop}; repeat the command to continue.")
         return 130
     except KeyboardInterrupt:
-        _complain("stopped at once; repeat the command to continue from what was saved.")
+        complain("stopped at once; repeat the command to continue from what was saved.")
         return 130
     except (MemoryError, RuntimeError, OSError) as error:
         if is_out_of_memory(error):
-            _complain(
+            complain(
                 "The memory does not suffice, and what was saved before is whole. Use a smaller data.batch_size, "
                 "evaluate.batch_size, data.image_size or run.cache_gb, fewer workers or a larger machine, and "
                 f"repeat the command to continue. ({' '.join(str(error).split())[:200] or type(error).__name__})"
@@ -53,9 +53,5 @@ def _guarded(body: Callable[[], int]) -> int:
             raise
         if error.filename is None and error.errno is None:
             raise
-        _complain(f"{error.strerror}: {error.filename or 'device'}; mend that and repeat.")
+        complain(f"{error.strerror}: {error.filename or 'device'}; mend that and repeat.")
         return 2
-
-
-def _complain(sentence: str) -> None:
-    print(for_terminal(f"gkd: {sentence}", sys.stderr.encoding), file=sys.stderr)

@@ -6,7 +6,6 @@ import argparse
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -14,7 +13,7 @@ from rich.console import Console
 from gkd.commands.choices import RECOGNISERS
 from gkd.commands.predict import Answer, judged_otherwise, recognise, recognise_known
 from gkd.core.errors import UserError
-from gkd.core.text import decoded, for_csv, for_terminal, say, visible
+from gkd.core.text import complain, decoded, for_csv, say, visible
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
@@ -34,7 +33,7 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         answers = recognise_known(arguments.run, arguments.images, **which)
         note = judged_otherwise(arguments.run)
         if note is not None:
-            print(for_terminal(f"gkd: note: {note}", sys.stderr.encoding), file=sys.stderr)
+            complain(f"note: {note}")
     say(console, _FORMS[arguments.format](answers), end="")
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,11 @@ def say(console: Console, text: str, *, end: str = "\n") -> None:
     """Print lines on a console as they are: no markup, no colours, no emoji in the place of ``:names:``."""
     shown = for_terminal(text, console.encoding)
     console.print(shown, end=end, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def complain(sentence: str) -> None:
+    """Print a sentence of gkd's on standard error, beside what a verb answers."""
+    print(for_terminal(f"gkd: {sentence}", sys.stderr.encoding), file=sys.stderr)
 
 
 def for_file_name(text: str, longest: int = LONGEST_FILE_NAME) -> str:
