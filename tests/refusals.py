@@ -23,7 +23,7 @@ _PASSING = tuple(
     (re.compile(pattern), shown)
     for pattern, shown in {
         r"(?<![\w.])/(?:[\w.@+=,\[\]-]+/)+(?:test_\w+\d\b)?": "…/",
-        r"\b[0-9a-f]{12,}\b|(?<=_)\d{9,}\b": "…",
+        r"\b[0-9a-f]{12,}\b|(?<=_)\d{9,}\b|(?<=-)[0-9a-f]{10}\b": "…",
         r"\b\d+\.\d+\.\d+\b": "x.y.z",
         r"\b(\w+(?:Error|Exception)): .*?\(\w+\.py:\d+\)": r"\1: …",
         r"Error while \w+ header: [^).;]*": "Error while …",

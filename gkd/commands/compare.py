@@ -270,8 +270,15 @@ def _settled(cell: Place, where: Places) -> Cell | AbsentCell | None:
     """The cell as it stands on disk; None where it is not finished."""
     path, denied = where.cell(cell.file_names), where.cell(cell.absent_names)
     if path.is_file():
+        there, method = read_record(path, Cell), cell.resolved.experiment.method.name
+        if (there.method, there.seed) != (method, cell.seed):
+            raise UserError(
+                f"{path} holds the results of {there.method} seed {there.seed}, not of {method} seed {cell.seed}: "
+                "something else put it there. Remove it, and repeat the command, to make the cell anew.",
+                code="another-cell",
+            )
         # Rows of one identity may share a file, where their labels differ in what no file name shows.
-        return read_record(path, Cell).model_copy(update={"label": cell.label, "axes": cell.axes})
+        return there.model_copy(update={"label": cell.label, "axes": cell.axes})
     return read_record(denied, AbsentCell) if denied.is_file() else None
 
 

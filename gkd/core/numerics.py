@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-_SMALLEST = torch.finfo(
-    torch.float32
-).tiny  # of float64 too, in which a loss may compute what float32 gave it
+# Of float64 too, in which a loss may compute what float32 gave it.
+_SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def upcast(x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from gkd.config.load import load
 from gkd.experiment.run_folder import locked, run_folder
 from gkd.storage.json_files import Damaged
 from tests.cli_helpers import FAST, gkd, start
+from tests.refusals import refused
 
 GRID = (
     "compare", "quickstart", *FAST, "compare.seeds=[0, 1]", "compare.axes={task.shift: [0, 5]}",
@@ -102,6 +103,21 @@ def test_finished_reads_what_is_there_and_runs_nothing(whole, tmp_path, monkeypa
     assert gkd(*GRID, METHODS, "--finished") == 0
     assert "5 cells, nothing was trained, 7 missing" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("taken", "given"), [("student-*seed0", "student-*seed1"), ("kd-*seed0", "student-*seed0")]
+)
+def test_a_cell_in_the_place_of_another_is_named(whole, tmp_path, monkeypatch, taken, given):
+    shutil.copytree(whole[0] / "table", tmp_path / "table")
+    monkeypatch.chdir(tmp_path)
+    cells = tmp_path / "table" / "cells"
+    place, other = (next(iter(sorted(cells.glob(f"{name}.json")))) for name in (taken, given))
+    shutil.copy(other, place)
+    resolved = load("quickstart", [*GRID[2:], METHODS])
+    with refused("another-cell") as told:
+        solve(resolved, Console(quiet=True), finished_only=True)
+    assert place.name in str(told.value)
 
 
 @pytest.fixture(scope="module")

@@ -124,13 +124,15 @@ def _continued(told: str, path: Path, reference: Reference, folder: Path, worksh
     if wrong is not None or ended.code == 2:
         return wrong or survived(f"{told}: refused")
     expected = dict(reference.results)
-    if path.name == METRICS and path.is_file():
-        # Records that were damaged are gone; those that the run has kept must be true. A file that it had no use for,
-        # of a teacher that is finished, is as it was.
-        name = path.relative_to(folder).as_posix()
+    name = path.relative_to(folder).as_posix()
+    if (path.read_bytes() if path.is_file() else None) == before:
+        # The run had no use for it, as for the weights of a cell that is in the table: who reads it later is told.
+        expected.pop(name, None)
+        path.unlink(missing_ok=True)
+    elif path.name == METRICS:  # records that were damaged are gone; those that are there must be true
         records = expected.pop(name)
         untrue = [record for record in snapshot(folder)[name] if record not in records]
-        if untrue and path.read_bytes() != before:
+        if untrue:
             return Verdict(Outcome.DIFFERENT, f"{told}: {untrue[0]} is no record of this run")
         path.unlink()
     return judged_by_results(told, ended, expected, folder)
