@@ -143,7 +143,6 @@ LOOKED_AT = {
     "gkd/config/yaml_files.py": "PyYAML reads a scalar",
     "gkd/core/errors.py": "Python writes out an integer",
     "gkd/core/text.py": "float of a text",
-    "gkd/core/memory.py": "int of what the system says",
     "gkd/data/augment/chain.py": "float of a text",
     "gkd/data/decoding.py": "Pillow reads a tag, which a damaged block may hold",
     "gkd/data/image_files.py": "zipfile opens its file",

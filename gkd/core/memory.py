@@ -26,7 +26,7 @@ def check_memory(needed: int, what: str, remedy: str) -> None:
     free = available_memory()
     if free is not None and needed > free:
         raise UserError(
-            f"{what} takes {gigabytes(needed)} of memory, and {gigabytes(free)} are free; {remedy}.",
+            f"{what} would take {gigabytes(needed)} of memory, and {gigabytes(free)} are free; {remedy}.",
             code="memory-missing",
         )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
 from gkd.config import schema
 from gkd.core.cpus import available_cpus
 from gkd.core.errors import UserError
+from gkd.core.memory import check_memory
 from gkd.data import (
     LAYOUTS,
     ImageSet,
@@ -81,6 +83,7 @@ def _read_split(data: schema.Data, split: Split) -> ImageSet:
         workers=workers,
     )
     images = read(channels=data.channels, image_size=data.image_size)
+    _check_batches(images, data.batch_size)
     view = data.teacher_view
     if view is None:
         return images
@@ -90,7 +93,19 @@ def _read_split(data: schema.Data, split: Split) -> ImageSet:
     of_teacher = read(
         channels=view.channels or images.channels, image_size=view.image_size or data.image_size
     )
+    _check_batches(of_teacher, data.batch_size)
     return replace(images, teacher_images=of_teacher.images)
+
+
+def _check_batches(images: ImageSet, batch_size: int) -> None:
+    """Refuse batches that the memory does not hold: the pixels, and twice as floats, for their augmentation."""
+    size = min(batch_size, len(images))
+    shape = "×".join(map(str, images.image_shape))
+    check_memory(
+        9 * size * math.prod(images.image_shape),
+        f"A batch of {size} images of {shape}",
+        "give a smaller data.image_size or data.batch_size",
+    )
 
 
 def statistics(

@@ -72,7 +72,7 @@ class Preprocessing:
 
     def data_keys(self) -> dict[str, str]:
         """The keys of a ``data`` section by which photographs are read so; those that nobody knows are left out."""
-        known = {"fit": self.fit}
+        known = {"fit": self.fit, "exif": self.exif}
         return {key: value for key, value in known.items() if value is not None}
 
     def describe(

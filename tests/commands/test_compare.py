@@ -6,14 +6,17 @@ import shutil
 import signal
 import time
 from contextlib import ExitStack, chdir
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from gkd.commands.compare import cells, solve
+from gkd.commands.grid_places import Places
 from gkd.config.load import load
-from gkd.experiment.run_folder import locked, run_folder
+from gkd.config.resolve import Resolved
+from gkd.experiment.run_folder import locked, run_folder, table_names
 from gkd.storage.json_files import Damaged
 from tests.cli_helpers import FAST, gkd, start
 from tests.refusals import refused
@@ -257,3 +260,63 @@ def test_a_row_that_changes_a_term_that_is_not_there_is_refused(capsys):
     variant = "{label: thin, method: ft, terms: {tf: {rate: 0.25}}}"
     assert gkd("compare", "quickstart", f"compare.methods=[student, {variant}]") == 2
     assert "Row 'thin': Unknown term of the method 'ft' 'tf'. Did you mean 'ft'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        # Cut at sixty characters, they are the same.
+        (["task={name: cross_task, size: 5, shift: 0, order: natural, number: 100001}"],
+         ["task={name: cross_task, size: 5, shift: 0, order: natural, number: 100002}"]),
+        # The last two parts of a key, and what of a value a folder's name may hold.
+        (["method.stages.embedding.terms.tuples.weight=2"], ["method.stages.classifier.terms.tuples.weight=2"]),
+        (["data.root=a/b"], ["data.root=a_b"]),
+        (["data.augment=crop+flip"], ["data.augment=crop_flip"]),
+        (["data.per_class=5", "data.views=2"], ["data.per_class=5_data.views=2"]),
+    ],
+)  # fmt: skip
+def test_two_grids_whose_overrides_differ_have_two_tables(one, other):
+    (name, former), (second, of_second) = table_names(one), table_names(other)
+    assert former == of_second  # what earlier versions called both
+    assert name != second
+    assert name.startswith(former)
+    assert table_names([*one, "run.device=cpu", "run.out=elsewhere"])[0] == name
+    assert table_names(list(one))[0] == name
+
+
+def test_a_table_whose_name_says_all_keeps_it():
+    assert table_names([]) == ("table", "table")
+    assert table_names(["optimiser.lr=0.01", "run.threads=2"]) == ("table-optimiser.lr=0.01",) * 2
+
+
+def test_cells_are_found_under_the_names_that_earlier_versions_gave_them(two_cells, tmp_path, monkeypatch):
+    """In the folder of the table, and beside the runs in a folder whose name was cut; nothing there is rewritten."""
+    folder, resolved, solved, _ = two_cells
+    names = next(cells(resolved)).resolved.identities
+    former = replace(names, identity="0123456789", former=(names.identity,))
+    monkeypatch.setattr(Resolved, "identities", former)
+    before = {path.name: path.read_bytes() for path in (folder / "table" / "cells").iterdir()}
+    with chdir(folder):
+        again = solve(resolved, Console(quiet=True), finished_only=True)
+    assert [cell.correct for cell in again.cells] == [cell.correct for cell in solved.cells]
+    assert {path.name: path.read_bytes() for path in (folder / "table" / "cells").iterdir()} == before
+    beside = Places(tmp_path / "new", tmp_path / "new", None, tmp_path / "new", tmp_path / "former")
+    names = ["new.json", "old.json"]
+    assert beside.cell(names) == tmp_path / "new" / "cells" / "new.json"
+    (tmp_path / "former" / "cells").mkdir(parents=True)
+    (tmp_path / "former" / "cells" / "old.json").write_text("{}")
+    assert beside.cell(names) == tmp_path / "former" / "cells" / "old.json"
+
+
+def test_rows_that_share_a_file_keep_their_labels(two_cells):
+    """Labels that differ in what a file name cannot show, of one identity."""
+    folder, resolved, _, _ = two_cells
+    labels = ("same method", "same_method", "same/method")
+    rows_of_one = [{"label": label, "method": "student"} for label in labels]
+    with chdir(folder):
+        words = [f"compare.methods={json.dumps(rows_of_one)}", f"compare.baseline={labels[0]}"]
+        grid = resolved.with_overrides(words)
+        assert len({cell.file_name for cell in cells(grid)}) == 2
+        solved = solve(grid, Console(quiet=True))
+    assert [cell.label for cell in solved.cells] == [*labels, *labels]
+    assert solved.trained == 0

@@ -101,6 +101,38 @@ def test_a_support_image_is_its_class(run: Path, support: Path) -> None:
         assert answer.name == own[:2]
 
 
+def test_answers_stay_when_photographs_are_stored_as_phones_store_them(
+    run: Path, support: Path, tmp_path: Path
+) -> None:
+    """Queries and support images, by a run's folder and by its weight file; ``ignore`` reads the stored pixels."""
+
+    def stored(path: Path, out: Path, orientation: int) -> Path:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).transpose(turn[orientation]).save(out, exif=exif)
+        return out
+
+    upright = [draw(tmp_path / "up" / f"{digit}-{n}.png", digit, n) for digit in range(5) for n in range(3)]
+    phone = [stored(path, tmp_path / "phone" / path.name, (3, 6, 8)[n % 3]) for n, path in enumerate(upright)]
+    turned = [
+        stored(path, tmp_path / "turned" / path.parent.name / path.name, 6) for path in support.rglob("*.png")
+    ]
+    guesses = {}
+    for name, images, folder in (("upright", upright, support), ("phone", phone, turned[0].parents[1])):
+        for model in (run, run / "student.safetensors"):
+            guesses[name, model.name] = [
+                [(answer.name, answer.confidence) for answer in recognise_known(model, images)],
+                [(answer.name, answer.confidence) for answer in recognise(model, folder, images)],
+            ]
+    for model in (run.name, "student.safetensors"):
+        assert guesses["upright", model] == guesses["phone", model]
+    # The data of this run are arrays, so that its config cannot say ignore: a run of photographs can.
+    with refused("invalid-config"):
+        recognise_known(run, phone, overrides=["data.exif=ignore"])
+
+
 def test_the_verb_prints_class_and_confidence(run: Path, support: Path, tmp_path: Path, capsys: Any) -> None:
     image = str(draw(tmp_path / "seven.png", 7, 40))
     assert gkd("predict", str(run), "--support", str(support), image) == 0

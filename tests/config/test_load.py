@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gkd.config.load import load
-from tests.config_helpers import TINY, Write
+from gkd.data import content_at
+from tests.config.test_identity import FOLDER, before, photographs
+from tests.config_helpers import TINY, Write, tiny
 from tests.refusals import refused
 
 
@@ -14,3 +18,24 @@ def test_extends_goes_one_level_deep(write: Write) -> None:
     with refused("nested-extends"):
         load(third)
     assert load(write("other", {"extends": "quickstart"})).experiment.task.size == 5
+
+
+def test_the_config_of_a_run_from_before_is_read_as_that_version_meant_it(
+    tmp_path: Path, write: Write
+) -> None:
+    """It turned no photograph; a run of now says which it does, and a file that is no run's has the default."""
+    root = photographs(tmp_path / "photos", 6)
+    told = tiny(FOLDER, root, f"data.fingerprint={content_at(tmp_path / 'photos').crc}").annotated_yaml()
+    old = "\n".join(line for line in told.splitlines() if "exif:" not in line)
+    assert old != told.strip()
+    run = tmp_path / "run"
+    run.mkdir()
+    for content, exif in ((old, "ignore"), (told, "apply")):
+        (run / "config.yaml").write_text(content)
+        (run / "env.json").write_text("{}")
+        resolved = load(run / "config.yaml")
+        assert resolved.experiment.data.exif == exif
+        assert (resolved.identity == before(root)) == (exif == "ignore")
+        (run / "env.json").unlink()
+        assert load(run / "config.yaml").experiment.data.exif == "apply"
+    assert load("quickstart").experiment.data.exif == "apply"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gkd.config.load import load
+from gkd.data import content_at
 from gkd.experiment.prepare import prepare
+from gkd.experiment.sources import load_source
 from tests.refusals import refused
 
 
@@ -14,3 +18,43 @@ def test_images_of_another_fingerprint_are_refused(tmp_path):
     words = ["data.name=folder", f"data.root={tmp_path}", f"data.fingerprint={'ab' * 32}"]
     with refused("other-images"):
         prepare(load("quickstart", words))
+
+
+def test_a_fingerprint_of_either_kind_is_verified(two_classes, write_tree):
+    root = write_tree(two_classes)
+    content = content_at(root)
+    for pin in (content.sha256, content.crc, f"crc:{content.crc}"):
+        words = [
+            "data.name=folder",
+            f"data.root={root}",
+            f"data.fingerprint={pin}",
+            "data.validation={per_class: 1}",
+        ]
+        assert len(load_source(load("quickstart", words).experiment.data).test) == 6
+        (root / "train" / "ant" / "more.png").write_bytes(two_classes["train/ant/00.png"])
+        with refused("other-images"):
+            load_source(load("quickstart", words).experiment.data)
+        (root / "train" / "ant" / "more.png").unlink()
+
+
+def test_files_that_cannot_be_read_are_named_before_a_fingerprint_is_missed(two_classes, write_tree):
+    root = write_tree(two_classes)
+    words = ["data.name=folder", f"data.root={root}", f"data.fingerprint={content_at(root).sha256}"]
+    with open(root / "train" / "ant" / "00.png", "wb") as file:
+        file.truncate(2**30)
+    with refused("data-file-too-large"):
+        load_source(load("quickstart", words).experiment.data)
+
+
+@pytest.mark.parametrize("name", ["digits", "folder"])
+def test_a_size_that_the_memory_does_not_hold_is_refused_before_an_image_is_decoded(
+    two_classes, write_tree, monkeypatch, name
+):
+    """Of arrays, of image files in memory, and of the batches of those that stay on disk."""
+    monkeypatch.setattr("gkd.core.memory.available_memory", lambda: 2**30)
+    monkeypatch.setattr("gkd.data.read.listing.decode", None)
+    words = [f"data.name={name}", "data.image_size=8000"]
+    words += [f"data.root={write_tree(two_classes)}"] if name == "folder" else []
+    for more in ([], ["data.memory_gb=0"]):
+        with refused("memory-missing"):
+            load_source(load("quickstart", [*words, *more]).experiment.data)

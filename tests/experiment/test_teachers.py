@@ -10,8 +10,10 @@ from safetensors.torch import save_file
 
 from gkd.config.load import load
 from gkd.experiment.prepare import prepare
-from gkd.experiment.teachers import load_teacher, teacher_experiment
+from gkd.experiment.teachers import check_checksum, load_teacher, teacher_experiment
 from gkd.models import build_network
+from gkd.storage.weight_metadata import weights_name
+from gkd.storage.weights import read_weight_file, sha256
 from tests.refusals import refused
 
 
@@ -86,6 +88,18 @@ def test_a_checkpoint_of_other_classes_is_refused(tmp_path):
     save_file(network.state_dict(), path, {"classes": json.dumps(["5", "6", "7", "8", "9"])})
     with refused("other-classes"):
         load_teacher(prepared, path)
+
+
+def test_a_checksum_of_the_file_or_of_its_tensors_is_verified(tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    save_file(build_network("resnet8", num_classes=5, in_channels=1).state_dict(), path)
+    of_tensors = weights_name(read_weight_file(path))
+    for pin in (sha256(path), f"sha256:{sha256(path)}", of_tensors):
+        words = ["teacher.network=resnet8", f"teacher.checkpoint={path}", f"teacher.sha256={pin}"]
+        check_checksum(load("quickstart", words).experiment.teacher, path)
+    words[-1] = f"teacher.sha256=tensors:{sha256(path)}"
+    with refused("other-checksum"):
+        check_checksum(load("quickstart", words).experiment.teacher, path)
 
 
 def test_a_checkpoint_of_another_checksum_is_refused(tmp_path):

@@ -71,16 +71,15 @@ class _File(NamedTuple):
 
 def content_of(source: Source, listing: Listing) -> Content:
     """The content of a listing's files, from the cache where none has changed since they were read."""
-    rows = sorted((path, split, name) for split, name, path in listing.rows())
-    versions = {path: source.version(path) for path, _, _ in rows}
-    of_all = hashlib.sha256(listing.stamp.encode())
-    for path, version in versions.items():
-        of_all.update(f"{path}\0{version}\n".encode("utf-8", "surrogateescape"))
+    # The stamp is over the paths in their order, which the versions follow.
+    versions = {path: source.version(path) for part in listing.splits.values() for path in part.files}
+    of_all = hashlib.sha256("\n".join([listing.stamp, *versions.values()]).encode())
     key = f"content-{_FORMAT}-{of_all.hexdigest()[:32]}"
     known = read_text(key)
     if known is not None:
         return Content(**json.loads(known))
     files = _files(source, versions)
+    rows = sorted((path, split, name) for split, name, path in listing.rows())
     by_sha256, by_crc = hashlib.sha256(), hashlib.sha256()
     for path, split, name in rows:
         relative = listing.shown(path)
