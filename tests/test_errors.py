@@ -211,3 +211,10 @@ def test_the_reader_of_handlers_sees_what_lets_through(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         assert list(wide_handlers(path)) == lines
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"), [("resnet18", "ResNet18"), ("RESNET8", "resnet8"), ("resnet9", "resnet8")]
+)
+def test_the_closest_name_is_found_in_either_case(name: str, closest: str) -> None:
+    assert f"Did you mean {closest!r}?" in unknown("network", name, ["resnet8", "ResNet18", "vgg8"])

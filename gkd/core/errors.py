@@ -41,8 +41,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     """The sentence for an unknown name: the name, the closest match, and the valid names."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    folded = {each.casefold(): each for each in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
     return f"Unknown {what} {name!r}.{hint} Allowed: {', '.join(names)}."
 
 

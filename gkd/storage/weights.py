@@ -20,6 +20,8 @@ from gkd.storage.torch_files import read_torch_file
 from gkd.storage.weight_sets import WeightFile, former_key, listed, weight_sets
 from gkd.storage.whole_files import write_whole
 
+_PROGRAMS = (".onnx", ".pt2")
+
 
 def state_hash(module: nn.Module) -> str:
     """SHA-256 over the names, shapes and bytes of a module's parameters and buffers."""
@@ -117,6 +119,11 @@ def _check_file(path: Path) -> None:
         raise UserError(
             f"The checkpoint {path} does not exist; give the path of a .safetensors or .pth file.",
             code="checkpoint-missing",
+        )
+    if path.suffix.lower() in _PROGRAMS:
+        raise UserError(
+            f"The checkpoint {path} is a program, not weights; give the .safetensors or .pth file of the same network.",
+            code="program-not-weights",
         )
     check_beside_its_run(path)
 

@@ -165,6 +165,8 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, writer: str) -> N
     ("name", "content", "code"),
     [
         ("absent.pth", None, "checkpoint-missing"),
+        ("student.onnx", b"", "program-not-weights"),
+        ("STUDENT.PT2", b"", "program-not-weights"),
         ("w.safetensors", b"not weights", "checkpoint-unreadable"),
         ("w.pth", b"not weights", "checkpoint-unreadable"),
         ("w.pth", b"", "checkpoint-unreadable"),
