@@ -241,10 +241,10 @@ def _student_of_run(run: Path, weights: Literal["last", "best"], overrides: Sequ
     experiment = resolved.experiment
     stated = WeightMetadata.read(path)
     metadata = stated.complete(path)
-    channels, height, _ = metadata.image_shape
+    channels, height, width = metadata.image_shape
     # A run of before turned no photograph, and mostly had none to turn; new ones are upright unless the user says no.
     exif = "apply" if resolved.origins.get("data.exif") == BEFORE else experiment.data.exif
-    form = Form(channels, height, experiment.data.fit, exif)
+    form = Form(channels, height, experiment.data.fit, exif, width)
     pixels = torch.zeros(1, *metadata.image_shape, dtype=torch.uint8)
     blank = ImageSet(
         pixels, torch.zeros(1, dtype=torch.int64), LabelSpace(["query"])
@@ -267,8 +267,8 @@ def _student_of_file(path: Path, overrides: Sequence[str]) -> _Student:
             f"{path} does not say how photographs of other sizes become its input; add data.fit=stretch, or crop.",
             code="fit-missing",
         )
-    channels, height, _ = found.metadata.image_shape
-    form = Form(channels, height, found.preprocessing.fit, found.preprocessing.exif or "apply")
+    channels, height, width = found.metadata.image_shape
+    form = Form(channels, height, found.preprocessing.fit, found.preprocessing.exif or "apply", width)
     return _Student(
         lambda: found.network, Run(), found.metadata, form, found.preprocessing.answers, found.class_means
     )

@@ -103,6 +103,7 @@ class Form:
             ``image_size`` and takes the square in the middle (256 and 224, as ImageNet's networks are judged).
         exif: ``apply`` turns an image as its EXIF orientation says, before anything else; ``ignore`` leaves its pixels
             as they are stored (as torchvision's ``ImageFolder`` does).
+        width: of a network that was trained on oblong images, whose height is ``image_size`` then; for ``stretch``.
 
     Raises:
         UserError: a number of channels or a size that no image can have, or a size that no memory holds.
@@ -112,6 +113,7 @@ class Form:
     image_size: int | None = None
     fit: Fit = "stretch"
     exif: Exif = "apply"
+    width: int | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in (None, 1, 3):
@@ -124,11 +126,11 @@ class Form:
                 f"The image size {self.image_size} is below 1; give pixels.", code="image-size-out-of-range"
             )
         size = self.image_size or 1
-        channels = self.channels or 3
+        channels, width = self.channels or 3, self.width or size
         # Twice: the resized image, and its pixels as an array.
         check_memory(
-            2 * channels * size * size,
-            f"One image of {channels}×{size}×{size}",
+            2 * channels * size * width,
+            f"One image of {channels}×{size}×{width}",
             "give a smaller data.image_size (or data.teacher_view.image_size)",
         )
 
@@ -137,7 +139,7 @@ class Form:
         if self.image_size is None:
             return size
         if self.fit == "stretch":
-            return self.image_size, self.image_size
+            return self.width or self.image_size, self.image_size
         shorter = round(self.image_size * 8 / 7)  # with the rounding of torchvision's Resize and CenterCrop
         width, height = (int(shorter * side / min(size)) for side in size)
         return width, height
@@ -152,7 +154,7 @@ class Form:
             left, top = round((width - size) / 2), round((height - size) / 2)
             image = image.resize((width, height), Image.Resampling.BILINEAR)
             return image.crop((left, top, left + size, top + size))
-        if image.size == (size, size):
+        if image.size == (width, height):
             return image
         return image.resize((width, height), Image.Resampling.BILINEAR)
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -23,12 +24,12 @@ from gkd.core.errors import UserError
 from gkd.core.text import for_csv
 from gkd.data import load_images
 from gkd.experiment.prepare import prepare
-from gkd.models.load import load_weights
+from gkd.models.load import load_network, load_weights
 from gkd.storage.run_files import CORRECT, unpack
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import read_weights, save_weights
 from gkd.training.predictions import predict
-from tests.cli_helpers import gkd
+from tests.cli_helpers import PHOTOS, gkd
 from tests.refusals import refused
 
 EPISODES = "{ways: 3, shots: 1, queries: 3, per_epoch: 3}"
@@ -323,3 +324,33 @@ def test_top_is_a_number_of_one_or_more(capsys: Any) -> None:
     for text in ("0", "-1", "two", "1.5", "9" * 5000):
         assert gkd("predict", "runs/a", "a.png", f"--top={text}") == 2
         assert "is no number of 1 or more" in capsys.readouterr().err
+
+
+def test_a_network_of_oblong_images_is_given_oblong_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photographs of one size keep it, whether the run or its weight file answers."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            for number in range(6):
+                path = Path("photos", split, name, f"{number}.png")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(generator.integers(0, 255, (9, 17, 3), dtype=np.uint8)).save(path)
+    words = [word for word in PHOTOS if not word.startswith("data.root")]
+    assert gkd(*words, "data.root=photos", "method=student") == 0
+    (summary,) = Path("runs").rglob("summary.json")
+    images = sorted(Path("photos/test").rglob("*.png"))
+    loaded = load_network(summary.with_name("student.safetensors"))
+    assert loaded.metadata.image_shape == (3, 9, 17)
+    pixels = torch.from_numpy(np.stack([np.asarray(Image.open(image)) for image in images]))
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (loaded.metadata.mean, loaded.metadata.std))
+    with torch.no_grad():
+        chances = loaded.network.eval()((pixels.permute(0, 3, 1, 2) / 255 - mean) / std).softmax(1)
+    for asked in (summary.parent, summary.with_name("student.safetensors")):
+        answers = recognise_known(asked, images)
+        assert [answer.confidence for answer in answers] == pytest.approx(
+            chances.max(1).values.tolist(), abs=1e-4
+        )
+        assert [answer.name for answer in answers] == [("cat", "dog")[column] for column in chances.argmax(1)]

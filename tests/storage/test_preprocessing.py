@@ -84,3 +84,8 @@ def test_files_from_before_it_was_written() -> None:
     assert Preprocessing.of_former({}, "head") == Preprocessing("stretch", "apply", "head")
     for unknown in (None, "photos"):
         assert Preprocessing.of_former(unknown, "head") == Preprocessing(None, None, "head")
+
+
+def test_a_data_section_reads_photographs_so() -> None:
+    assert Preprocessing("crop", "ignore").data_keys() == {"fit": "crop", "exif": "ignore"}
+    assert Preprocessing(None, None, EXEMPLAR_MEANS).data_keys() == {}
