@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gkd.config import schema
+from gkd.data.read.arrays import BUNDLED
 from gkd.problems.problem import Problem
 
 
@@ -22,6 +23,12 @@ def start_notes(experiment: schema.Experiment, problem: Problem) -> Iterator[str
         yield (
             f"data.batch_size={batch_size} is more than the {images} training images, so each step is on all {images}, "
             "and an epoch is one step"
+        )
+    data = experiment.data
+    if data.root is not None and data.name in BUNDLED:
+        yield (
+            f"data.root={data.root} is not read, for {data.name} brings its own images; data.name=folder reads "
+            "photographs"
         )
     teacher = experiment.teacher
     if teacher is not None and teacher.checkpoint is not None and teacher.train.model_fields_set:

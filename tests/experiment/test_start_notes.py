@@ -63,6 +63,12 @@ def test_a_teacher_of_which_nothing_is_said_is_told_with_its_length() -> None:
     [
         ((), ()),
         (("data.batch_size=25",), ()),
+        (
+            ("data.root=photos",),
+            (
+                "data.root=photos is not read, for digits brings its own images; data.name=folder reads photographs",
+            ),
+        ),
         (("data.batch_size=26",), (BATCH.replace("1000", "26"),)),
         (("data.batch_size=50", "data.per_class=10"), ()),
         (
