@@ -24,7 +24,7 @@ from gkd.methods.optimiser import Optimiser
 from gkd.metrics import check_metric_name
 from gkd.models import check_network_name, check_network_options
 from gkd.models.external import is_external
-from gkd.problems.task import TaskOptions
+from gkd.problems.task import TaskOptions, task_class
 
 __all__ = [
     "Compare",
@@ -250,10 +250,12 @@ class Evaluate(Section):
 
 
 class Run(Section):
-    """Length, seed and machine of a run; only epochs, seed, precision and deterministic name it.
+    """Length, seed and machine of a run; only epochs, extend, seed, precision and deterministic name it.
 
     Attributes:
         epochs: of all stages together, in the method's proportions; None takes the published length.
+        extend: goes on from the end of the longest finished run that has fewer epochs and is the same otherwise, though
+            its schedules were those of a shorter run; the result is another than from scratch, and another run.
         seed: of initial weights, order, augmentation and adapters; each has its folder ``seedN`` under one identity.
         precision: ``bf16`` where the machine has instructions for it (``auto``), or as said.
         deterministic: torch's deterministic algorithms alone, for the same bits on CUDA.
@@ -267,6 +269,7 @@ class Run(Section):
     """
 
     epochs: int | None = Field(default=None, ge=1)
+    extend: bool = False
     seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Literal["auto", "float32", "bf16"] = "auto"
     deterministic: bool = False
@@ -341,3 +344,18 @@ class Experiment(Section):
     evaluate: Evaluate = Evaluate()
     run: Run = Run()
     compare: Compare | None = None
+
+    @model_validator(mode="after")
+    def _can_be_extended(self) -> Self:
+        """Refuse ``run.extend`` where nothing can be put behind the end of a shorter run."""
+        if self.run.extend and len(self.method.stages) > 1:
+            raise ValueError(
+                f"run.extend goes on from the end of a method's one stage, and {self.method.name} has the stages "
+                f"{', '.join(self.method.stages)}; drop run.extend, which trains from scratch"
+            )
+        if self.run.extend and task_class(self.task.name).solver is not None:
+            raise ValueError(
+                f"run.extend goes on from the end of a task's one problem, and {self.task.name} has several; drop "
+                "run.extend, which trains from scratch"
+            )
+        return self

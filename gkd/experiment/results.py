@@ -13,6 +13,7 @@ from gkd import metrics
 from gkd.core.labels import LabelRelation
 from gkd.distill.teacher import Teacher
 from gkd.experiment.environment import command, environment
+from gkd.experiment.extension import read_origin
 from gkd.experiment.judge import (
     cached_predictions,
     judge,
@@ -117,6 +118,8 @@ def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> 
         parameters=count_parameters(prepared.student),
         **run_facts(prepared, threads),
     )
+    if (origin := read_origin(folder)) is not None:
+        summary = summary.model_copy(update={"origin": origin})
     write_summary(folder, summary)
     return summary
 

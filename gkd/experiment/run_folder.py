@@ -30,6 +30,7 @@ from gkd.storage.run_files import (
     ENVIRONMENT,
     EPISODES,
     MATRIX,
+    ORIGIN,
     PROBLEMS,
     STEPS,
     SUMMARY,
@@ -190,7 +191,7 @@ def _can_go_on(folder: Path) -> bool:
     return several or latest_checkpoint(folder / "checkpoints") is not None
 
 
-_RESULTS = (CONFIG, CORRECT, EPISODES, MATRIX, *WEIGHTS.values())
+_RESULTS = (CONFIG, CORRECT, EPISODES, MATRIX, ORIGIN, *WEIGHTS.values())
 
 
 def write_summary(folder: Path, summary: RunSummary) -> None:
@@ -201,7 +202,7 @@ def write_summary(folder: Path, summary: RunSummary) -> None:
 
 
 # A resumed run needs these unchanged, or its weights could differ in bits.
-_MUST_STAY: tuple[Literal["versions", "threads", "device"], ...] = ("versions", "threads", "device")
+MUST_STAY: tuple[Literal["versions", "threads", "device"], ...] = ("versions", "threads", "device")
 
 
 def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
@@ -210,8 +211,8 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
     env = environment(threads, settings.device, settings.dtype)
     path = folder / ENVIRONMENT
     if path.is_file() and _can_go_on(folder):
-        before = read_json(path, keys=_MUST_STAY)
-        for key in _MUST_STAY:
+        before = read_json(path, keys=MUST_STAY)
+        for key in MUST_STAY:
             if before.get(key) != env[key] and key not in resolved.experiment.run.allow_changed:
                 raise UserError(
                     f"The run {folder} was started with {key} {before.get(key)} and would go on with {env[key]}, "

@@ -17,6 +17,7 @@ from gkd.core.text import say, visible
 from gkd.data import ImageSet, StreamedPixels
 from gkd.distill.fit_check import head_notes
 from gkd.distill.teacher import Teacher
+from gkd.experiment.extension import extend
 from gkd.experiment.judge import prove_teacher
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import Trained, finish
@@ -136,6 +137,7 @@ def solve_problem(job: Job) -> tuple[RunSummary, bool]:
     with job.begun() as done:
         if done is not None:
             return done, False
+        extend(job.folder, prepared.resolved, sum(prepared.epochs.values()), job.say)
         with job.reporter() as reporter:
             last, best, position = fit(
                 student, teacher, problem, method, prepared.epochs, prepared.settings, job.folder, reporter

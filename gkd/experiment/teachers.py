@@ -162,6 +162,7 @@ def _training(
         data = data.model_copy(update={"batch_size": training.batch_size})
     run = experiment.run.model_dump(mode="json", exclude_unset=True)
     run.update(epochs=training.epochs, seed=training.seed)
+    run.pop("extend", None)  # which is about the student's run
     content = {
         "task": task,
         "data": data.model_dump(mode="json", exclude_unset=True),

@@ -65,16 +65,35 @@ class Results(BaseModel):
         return self.best if which == "best" else self.last
 
 
+class Origin(BaseModel):
+    """The shorter run that a run went on from.
+
+    Attributes:
+        run: its folder.
+        identity, epochs: its own.
+        same_as_from_scratch: whether the longer run is, to the bit, what it would be from scratch.
+    """
+
+    model_config = RECORD
+
+    run: str
+    identity: str
+    epochs: int
+    same_as_from_scratch: bool
+
+
 class RunSummary(Results):
     """``summary.json`` of a finished run.
 
     Attributes:
+        origin: the shorter run that it went on from; None where it was trained from scratch.
         judged_by: the classifier that is judged: the head, or the nearest class mean.
         note: what ``last`` and ``best`` mean.
         bookkeeping_seconds: of an incremental run, for evaluation and memory.
         command: the command line.
     """
 
+    origin: Origin | None = None
     judged_by: str = "head"
     note: str = ""
     bookkeeping_seconds: float | None = None

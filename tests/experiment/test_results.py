@@ -11,7 +11,7 @@ from gkd.experiment.results import weight_metadata
 
 def test_a_weight_file_says_all_that_builds_its_network_again():
     words = ["student.network=wrn_10_1", "student.options={dropout: 0.1}", "student.taps={maps: [block1]}"]
-    header = weight_metadata(prepare(load("quickstart", words))).to_header()
+    header = weight_metadata(prepare(load("quickstart", words)), "head").to_header()
     assert header["network"] == "wrn_10_1"
     assert json.loads(header["options"]) == {"dropout": 0.1}
     assert json.loads(header["taps"]) == {"maps": ["block1"]}
