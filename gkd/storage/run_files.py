@@ -16,10 +16,7 @@ FIT = "fit.json"  # in the folder of a run from Python: what its bits depend on
 ROUTING = "routing.json"  # in a run folder: where routed distillation took place
 CONFIG = "config.yaml"  # in a run folder: the resolved config
 ENVIRONMENT = "env.json"  # in a run folder: machine, versions, and the source of code that is not gkd's
-<<<<<<< HEAD
-=======
 ORIGIN = "origin.json"  # in the folder of a run that went on from a shorter one: which one
->>>>>>> 0322362 (A finished run can be extended: from its last checkpoint to the same bits, or by run.extend as a run of its own)
 SUMMARY = "summary.json"  # in a run's or a step's folder: its results, written when it has finished
 CORRECT = "correct.json"  # in a run folder: which test images its students get right
 FROZEN = "frozen "  # before a classifier's name: its answers on the embedding that the student starts from

@@ -16,4 +16,4 @@ def test_a_weight_file_says_all_that_builds_its_network_again():
     assert json.loads(header["options"]) == {"dropout": 0.1}
     assert json.loads(header["taps"]) == {"maps": ["block1"]}
     assert header["image_shape"] == "1,8,8"
-    assert not {"options", "taps"} & weight_metadata(prepare(load("quickstart"))).to_header().keys()
+    assert not {"options", "taps"} & weight_metadata(prepare(load("quickstart")), "head").to_header().keys()
