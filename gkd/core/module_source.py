@@ -16,10 +16,15 @@ from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
+from types import ModuleType
+from weakref import WeakKeyDictionary
+
+from gkd.core.errors import UserError
 
 _GKD = Path(__file__).parents[1]
 _INSTALLED = ("site-packages", "dist-packages")
 _STANDARD = Path(os.__file__).parent
+_IMPORTED: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()  # module -> its source at its first use
 
 
 def source_of(module: str) -> str | None:
@@ -32,6 +37,21 @@ def source_of(module: str) -> str | None:
         None of a module that has no file, is not there, or is of gkd itself.
     """
     return _source_of(module, os.getcwd(), tuple(sys.path))
+
+
+def check_unedited(module: ModuleType, name: str) -> None:
+    """Refuse a module whose source is another now than when this process imported it: what runs is the former one.
+
+    Raises:
+        UserError: an edited module.
+    """
+    source = source_of(name)
+    if source is not None and _IMPORTED.setdefault(module, source) != source:
+        raise UserError(
+            f"The module {name}, or one that it imports, was edited after this process imported it, and what runs is "
+            "not what stands there; start a new process (a notebook: restart its kernel).",
+            code="module-edited",
+        )
 
 
 def forget_sources() -> None:

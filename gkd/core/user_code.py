@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from gkd.core.errors import UserError, unknown
+from gkd.core.module_source import check_unedited
 
 _GKD = Path(__file__).parents[1]
 FORM = "pkg.module:name"
@@ -81,6 +82,7 @@ def import_attribute(name: str, *, what: str) -> Any:
         raise UserError(
             f"The {what} {name!r}: importing {module_name} failed with {told(error)}", code="import-failed"
         ) from error
+    check_unedited(module, module_name)
     value = module
     for part in path.split("."):
         if not hasattr(value, part):

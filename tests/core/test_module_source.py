@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from gkd.core.module_source import forget_sources, source_of
+from gkd.core.user_code import import_object
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -107,3 +109,19 @@ def test_what_has_no_file_or_is_gkds_own_has_no_source(folder: Path, module: str
 
 def test_a_file_that_is_no_python_counts_by_its_bytes(folder: Path) -> None:
     assert write(folder, {"own_net": "def broken(:\n"}) != write(folder, {"own_net": "def broken(::\n"})
+
+
+def test_a_module_that_was_edited_after_its_import_is_not_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process imports it once: in a notebook the former code would run under the name of the new one."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write(folder, {"edited_net": "import edited_part\ndef net(): ...\n", "edited_part": "1\n"})
+    assert callable(import_object("edited_net:net", what="network"))
+    assert callable(import_object("edited_net:net", what="network"))
+    write(folder, {"edited_part": "2\n"})
+    with refused("module-edited"):
+        import_object("edited_net:net", what="network")
+    for name in ("edited_net", "edited_part"):
+        del sys.modules[name]
+    assert callable(import_object("edited_net:net", what="network"))
