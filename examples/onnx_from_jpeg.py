@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 
 def probabilities(model: str, photo: str) -> dict[str, float]:
-    """Class -> probability, by a softmax over the logits."""
+    """Class -> probability, by a softmax over what the file gives for each."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     steps = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
     image = Image.open(photo)
@@ -27,8 +27,8 @@ def probabilities(model: str, photo: str) -> dict[str, float]:
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / 255
     images = pixels.reshape(1, height, width, -1).transpose(0, 3, 1, 2)  # the file normalises by itself
-    (logits,) = session.run(None, {steps["input_name"]: images})[0]
-    chances = np.exp(logits - logits.max())
+    scores = steps["probabilities"]["scale"] * session.run(None, {steps["input_name"]: images})[0][0]
+    chances = np.exp(scores - scores.max())
     return dict(zip(steps["classes"], chances / chances.sum(), strict=True))
 
 

@@ -30,14 +30,12 @@ from gkd.data.image_files import is_image, open_source, tree_of
 from gkd.experiment.networks import load_network
 from gkd.experiment.run_folder import finished, said_below
 from gkd.few_shot.classifiers import cosine_mean, nearest_mean
-from gkd.storage.preprocessing import HEAD
+from gkd.storage.preprocessing import COSINE_SCALE, HEAD
 from gkd.storage.run_files import WEIGHTS
 from gkd.storage.weight_metadata import CompleteMetadata, WeightMetadata
 from gkd.training.device import choose_device, choose_dtype, use_threads
 from gkd.training.predictions import predict
 from gkd.training.settings import Settings
-
-_SCALE = 10.0  # of cosines, where Meta-Baseline (Chen et al., ICCV 2021) starts to learn it
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,7 @@ def _by_head(student: _Student) -> Callable[[ImageSet], Tensor]:
 
 def _by_means_of_file(student: _Student, means: Tensor) -> Callable[[ImageSet], Tensor]:
     """Chances by the class means that a weight file holds."""
-    return lambda queries: (_SCALE * cosines_to_means(student.outputs(queries)[1], means)).softmax(1)
+    return lambda queries: (COSINE_SCALE * cosines_to_means(student.outputs(queries)[1], means)).softmax(1)
 
 
 def _by_means(run: Path, student: _Student, overrides: Sequence[str]) -> Callable[[ImageSet], Tensor]:
@@ -183,7 +181,7 @@ def _by_means(run: Path, student: _Student, overrides: Sequence[str]) -> Callabl
 
     def chances(queries: ImageSet) -> Tensor:
         problem = replace(prepared.problem, student=replace(prepared.problem.student, test=queries))
-        return (_SCALE * final_answers(network, problem, method, prepared.settings)).softmax(1)
+        return (COSINE_SCALE * final_answers(network, problem, method, prepared.settings)).softmax(1)
 
     return chances
 
@@ -349,5 +347,5 @@ def _probabilities(support: Tensor, labels: Tensor, queries: Tensor, classifier:
     means, _ = class_means(F.normalize(support, dim=1) if cosine else support, labels, int(labels.max()) + 1)
     # One episode with one row of each class: its mean, which is all that these two classifiers read of a class.
     episode = means[None, :, None], queries[None, None]
-    scores = _SCALE * cosine_mean(*episode) if cosine else nearest_mean(*episode)
+    scores = COSINE_SCALE * cosine_mean(*episode) if cosine else nearest_mean(*episode)
     return scores[0, 0].softmax(1)

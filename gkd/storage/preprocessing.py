@@ -17,6 +17,8 @@ KEY = (
 # Which classifier answers, as summaries and files say it.
 HEAD, CLASS_MEANS, EXEMPLAR_MEANS = "head", "nearest class mean", "nearest class mean of the exemplars"
 
+COSINE_SCALE = 10.0  # to a softmax's input, where Meta-Baseline (Chen et al., ICCV 2021) starts to learn it
+
 Fit = Literal["stretch", "crop"]
 Exif = Literal["apply", "ignore"]
 
@@ -122,6 +124,10 @@ class Preprocessing:
             "layout": "NCHW",
             "dtype": "float32",
             "output": f"{'cosines to the class means' if by_means else 'logits of the head'}, one column a class",
+            "probabilities": {
+                "formula": "softmax(scale * output)",
+                "scale": COSINE_SCALE if by_means else 1.0,
+            },
             "classes": list(classes),
             "answers": self.answers,
         }

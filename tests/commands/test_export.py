@@ -282,7 +282,9 @@ def test_a_program_answers_by_the_class_means_of_its_run(tmp_path: Path, name: s
     files = {"preprocessing": "", "class_means": ""}
     program = torch.export.load(path, extra_files=files).module()
     torch.testing.assert_close(program(images), expected)
-    assert json.loads(files["preprocessing"])["output"] == "cosines to the class means, one column a class"
+    steps = json.loads(files["preprocessing"])
+    assert steps["output"] == "cosines to the class means, one column a class"
+    assert steps["probabilities"]["scale"] == 10  # as gkd predict takes them
     assert not files["class_means"]
     path, difference = export_student(student, "safetensors", tmp_path / "s.safetensors")
     assert difference < 1e-4

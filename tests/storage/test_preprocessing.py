@@ -35,6 +35,7 @@ def test_a_crop_is_described_step_by_step() -> None:
         "layout": "NCHW",
         "dtype": "float32",
         "output": "logits of the head, one column a class",
+        "probabilities": {"formula": "softmax(scale * output)", "scale": 1},
         "classes": ["cat", "dog"],
         "answers": "head",
     }
