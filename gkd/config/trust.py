@@ -21,8 +21,9 @@ from gkd.problems.task import TASKS, task_class
 _OPTIONS = (
     ".options."  # of a network: what trusted layers state of them, numbers too, is vouched for with its key
 )
-# Sections that hold text, and a grid, whose cells are checked one by one.
-_NO_NAMES = ("method.paper", "method.summary", "method.sources", "compare")
+# Sections that hold text, and a grid, whose cells are checked one by one; checksums, some of which look like a name.
+_CHECKSUMS = ("data.fingerprint", "teacher.data.fingerprint", "teacher.sha256")
+_NO_NAMES = ("method.paper", "method.summary", "method.sources", "compare", *_CHECKSUMS)
 
 
 def lies_in_run_folder(config: Path) -> bool:

@@ -163,6 +163,16 @@ def test_texts_of_a_method_are_no_names() -> None:
         check_trust({"method": method, "student": {"network": "own_nets:small"}}, frozenset())
 
 
+@pytest.mark.parametrize("kind", ["sha256", "crc", "tensors"])
+def test_a_checksum_is_no_name_whatever_it_begins_with(kind: str) -> None:
+    """Of hex that begins with a letter it has the form of one: a run folder holds what names its images."""
+    checksum = f"{kind}:d{'0' * 63}"
+    config: dict[str, Any] = {"data": {"fingerprint": checksum}, "teacher": {"sha256": checksum}}
+    check_trust({**config, "teacher": {**config["teacher"], "data": dict(config["data"])}}, frozenset())
+    with refused("untrusted-import"):
+        check_trust({"student": {"network": "own_nets:small"}, **config}, frozenset())
+
+
 def test_named_on_the_command_line_it_is_built_with_its_options(forget: Forget) -> None:
     resolved = load("mine.yaml", ["student.options={deep: false}"])
     assert prepare(resolved).student.__class__.__name__ == "ResNet"
