@@ -46,13 +46,14 @@ def allowed_bytes(path: Path) -> int:
 
 def _check_members(path: Path) -> None:
     """Refuse a zip with a member that is encrypted, or whose members unpack to far more than the file's size."""
-    if not zipfile.is_zipfile(path):
-        return
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # torch says what is wrong
+        raise _unreadable(path, "it is cut short, or its zip archive is damaged.") from None
     encrypted = next((member.filename for member in members if member.flag_bits & 1), None)
     if encrypted is not None:
         raise _unreadable(

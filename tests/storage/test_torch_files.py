@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import tarfile
 import warnings
 import zipfile
@@ -20,6 +21,13 @@ from gkd.storage.torch_files import read_torch_file
 from tests.refusals import refused
 
 
+class BigEndian:
+    """A scalar as a machine of the other byte order writes it."""
+
+    def __reduce__(self) -> Any:
+        return np.float64(0).__reduce__()[0], (np.dtype(">f8"), struct.pack(">d", 2.5))
+
+
 @pytest.mark.parametrize(
     ("scalar", "value"),
     [
@@ -28,7 +36,7 @@ from tests.refusals import refused
         (np.int64(-3), -3),
         (np.bool_(True), True),
         (np.str_("wrn"), "wrn"),
-        (np.dtype(">f8").type(2.5), 2.5),
+        (BigEndian(), 2.5),
     ],
 )
 def test_a_numpy_scalar_beside_the_weights_is_a_plain_number(tmp_path: Path, scalar: Any, value: Any) -> None:

@@ -170,6 +170,8 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, writer: str) -> N
         ("w.safetensors", b"not weights", "checkpoint-unreadable"),
         ("w.pth", b"not weights", "checkpoint-unreadable"),
         ("w.pth", b"", "checkpoint-unreadable"),
+        ("w.pth", b"PK\x03\x04 no directory", "checkpoint-unreadable"),
+        ("w.onnx", b"a program", "program-not-weights"),
         ("w.pth", {}, "no-state-dict"),
         ("w.pth", [1, 2], "no-state-dict"),
         ("w.pth", {"epoch": 3}, "no-state-dict"),
