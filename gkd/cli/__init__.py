@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 from collections.abc import Callable, Sequence
 
 from gkd.cli.arguments import parsed
@@ -17,7 +18,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for bad input (one sentence on stderr), 130 after Ctrl-C (all is saved).
     """
-    return _guarded(lambda: _dispatch(argv))
+    try:
+        code = _guarded(lambda: _dispatch(argv))
+    except KeyboardInterrupt:  # a second one, while the first was told
+        code = _INTERRUPTED
+    if (
+        code == _INTERRUPTED and argv is None
+    ):  # the process ends now; a further Ctrl-C would only break its leaving
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
+
+
+_INTERRUPTED = 130
 
 
 def _dispatch(argv: Sequence[str] | None) -> int:
@@ -36,10 +48,10 @@ def _guarded(body: Callable[[], int]) -> int:
         return 2
     except Interrupted as stop:
         complain(f"{stop}; repeat the command to continue.")
-        return 130
+        return _INTERRUPTED
     except KeyboardInterrupt:
         complain("stopped at once; repeat the command to continue from what was saved.")
-        return 130
+        return _INTERRUPTED
     except (MemoryError, RuntimeError, OSError) as error:
         if is_out_of_memory(error):
             complain(

@@ -308,6 +308,11 @@ def _settings(run: Run, mean: tuple[float, ...], std: tuple[float, ...]) -> Sett
 
 def _support_images(root: Path, form: Form, *, follow_links: bool) -> ImageSet:
     """The images of ``CLASS/FILE``; classes in the order of their names."""
+    if not root.exists():
+        raise UserError(
+            f"--support {root} does not exist; name a folder or zip of CLASS/FILE, a few images of each new class.",
+            code="support-missing",
+        )
     with closing(open_source(root, follow_links=follow_links)) as source:
         tree = tree_of(source, ())
         files: dict[str, list[str]] = {}

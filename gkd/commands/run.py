@@ -16,7 +16,7 @@ from gkd.config.layers import Layer
 from gkd.config.load import load
 from gkd.config.resolve import Resolved, override_layers, resolve
 from gkd.config.trust import named_in
-from gkd.core.errors import UserError
+from gkd.core.errors import UserError, shown
 from gkd.core.text import say
 from gkd.experiment.earlier_runs import about_earlier_runs
 from gkd.experiment.fit import Outcome
@@ -93,6 +93,11 @@ def run_config(config: str | Path | Mapping[str, Any], **overrides: Any) -> Outc
         UserError: bad input; what was finished before is whole.
     """
     words = [f"{key}={json.dumps(value)}" for key, value in _dotted(overrides)]
+    if not isinstance(config, (str, Path, Mapping)):
+        raise UserError(
+            f"gkd.run takes a config's name, a path, or an experiment's sections as a mapping, not {shown(config)}.",
+            code="not-a-config",
+        )
     if isinstance(config, Mapping):
         forget_files()
         resolved = resolve("experiment", [Layer("experiment", dict(config)), *override_layers(words)])

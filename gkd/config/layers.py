@@ -114,6 +114,14 @@ def forget_other_networks(merged: dict[str, Any], layer: Mapping[str, Any]) -> N
             merged[side] = {key: value for key, value in below.items() if key not in ("options", "taps")}
 
 
+def forget_other_task(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Drop the options that lower layers set for a task which this layer replaces by another."""
+    below, above = merged.get("task"), layer.get("task")
+    named = above.get("name") if isinstance(above, Mapping) else None
+    if isinstance(below, dict) and named not in (None, below.get("name")):
+        del merged["task"]
+
+
 def spread(merged: dict[str, Any], stage: str, optimiser: Mapping[str, Any], origins: dict[str, str]) -> None:
     """Copy keys of the ``optimiser`` section into a stage, each with its origin."""
     for key, value in optimiser.items():

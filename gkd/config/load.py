@@ -12,12 +12,13 @@ from typing import Any
 
 from gkd.config.identity import forget_files
 from gkd.config.layers import BEFORE, Layer, set_dotted
-from gkd.config.method_files import place_method_files
+from gkd.config.method_files import configs_folder, place_method_files
 from gkd.config.resolve import Resolved, override_layers, resolve
 from gkd.config.shipped import config_name, find
 from gkd.config.trust import lies_in_run_folder, named_in
 from gkd.config.yaml_files import read_yaml
 from gkd.core.errors import UserError
+from gkd.core.user_code import make_importable
 from gkd.data import LAYOUTS
 
 
@@ -43,6 +44,8 @@ def load(
     path = find(config)
     layers: list[Layer] = []
     foreign = [path] if from_run or lies_in_run_folder(path) else []
+    if not foreign and not path.resolve().is_relative_to(configs_folder().resolve()):
+        make_importable(path.parent)
     content = place_method_files(read_yaml(path), path.parent)
     extends = content.pop("extends", None)
     if extends is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -67,8 +68,8 @@ def method_content(name: str) -> dict[str, Any]:
         path = _from_home(name)
         if not path.is_file():
             raise UserError(
-                f"The method file {path} does not exist; a path in a config is relative to the config's folder, one on "
-                "the command line to the working folder.",
+                f"The method file {path} does not exist;{_shipped_stem(path)} a path in a config is relative to the "
+                "config's folder, one on the command line to the working folder.",
                 code="method-file-missing",
             )
         return read_yaml(path)
@@ -78,6 +79,13 @@ def method_content(name: str) -> dict[str, Any]:
     if name not in shipped:
         raise UserError(unknown("method", name, [*shipped, *entry_point_table(GROUP)]), code="unknown-method")
     return read_yaml(shipped[name])
+
+
+def _shipped_stem(path: Path) -> str:
+    """The method with a name that the path of a missing file may mean."""
+    names = [each.stem for each in (configs_folder() / "methods").glob("*.yaml")]
+    close = difflib.get_close_matches(path.stem, [*names, *entry_point_table(GROUP)], n=1, cutoff=0.5)
+    return f" a shipped method is named without .yaml, as in method={close[0]};" if close else ""
 
 
 def _plugin_file(name: str, shipped: Mapping[str, Path]) -> Path:

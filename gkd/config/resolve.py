@@ -17,6 +17,7 @@ from gkd.config.layers import (
     Spots,
     about_method,
     forget_other_networks,
+    forget_other_task,
     give_network_options,
     is_whole,
     merge,
@@ -227,6 +228,7 @@ def _merged(layers: Sequence[Layer], chosen: ChosenMethod) -> tuple[dict[str, An
         content = {key: value for key, value in layer.content.items() if key != "method"}
         spots.say(layer.label, method)
         forget_other_networks(merged, content)
+        forget_other_task(merged, content)
         merge(merged, content, layer.label, origins)
         for stage in stages:
             spread(merged, stage, content.get("optimiser", {}), origins)

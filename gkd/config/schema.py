@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,13 +19,14 @@ from pydantic import (
 from gkd.config.data_section import Data, TeacherView, Validation
 from gkd.config.method_files import is_method_file
 from gkd.config.section import HomePath, Section
-from gkd.core.errors import unknown
+from gkd.core.errors import shown, unknown
 from gkd.methods.method import Method
 from gkd.methods.optimiser import Optimiser
 from gkd.metrics import check_metric_name
 from gkd.models import check_network_name, check_network_options
 from gkd.models.external import is_external
 from gkd.problems.task import TaskOptions, task_class
+from gkd.storage.run_files import WEIGHTS
 
 __all__ = [
     "Compare",
@@ -83,6 +85,15 @@ class MapTap(Section):
     prefix_tokens: int | None = Field(default=None, ge=0)
 
 
+def _path_of_number(path: Any) -> Any:
+    """The modules of a ``torch.nn.Sequential`` are called by numbers."""
+    if isinstance(path, int) and not isinstance(path, bool):
+        return str(path)
+    if not isinstance(path, (str, Mapping, MapTap)):
+        raise ValueError(f"{shown(path)} is no module path such as layer3, nor a section with a path")
+    return path
+
+
 class Taps(Section):
     """The modules whose outputs losses read; a key that is left out has the default of the network's family.
 
@@ -94,7 +105,7 @@ class Taps(Section):
             more than maps; for spot-adaptive routing, which cuts the network there.
     """
 
-    maps: tuple[str | MapTap, ...] | None = None
+    maps: tuple[Annotated[str | MapTap, BeforeValidator(_path_of_number)], ...] | None = None
     head: str | None = None
     embedding: str | MapTap | None = None
     stages: tuple[tuple[str, ...], ...] | None = None
@@ -142,13 +153,19 @@ def _expected(text: Any) -> Any:
     return f"{match[1]} ± {match[2] or _TOLERANCE}"
 
 
+def _weights_of_run(path: Path) -> Path:
+    """A run's folder as a checkpoint is its last student."""
+    weights = path / WEIGHTS["last"]
+    return weights if weights.is_file() else path
+
+
 class Side(Section):
     """The fields that student and teacher have in common: how the network is built."""
 
     network: NetworkName
     options: NetworkOptions = Field(default={})
     taps: Taps = Taps()
-    checkpoint: HomePath | None = None
+    checkpoint: Annotated[HomePath, AfterValidator(_weights_of_run)] | None = None
     checkpoint_key: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")

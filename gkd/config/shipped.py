@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,6 +16,11 @@ from gkd.methods.method import Method
 
 def load_method(name: str) -> Method:
     """Load a method by its name or the path of its file, without an experiment, as ``gkd show`` prints it."""
+    if name in shipped_configs():
+        raise UserError(
+            f"{name!r} is a config, not a method; gkd validate {name} prints it, gkd ls methods lists the methods.",
+            code="config-for-method",
+        )
     content = {**method_content(name), "name": method_name(name)}
     try:
         return Method.model_validate(content)
@@ -56,6 +63,15 @@ def config_name(path: Path) -> str:
     return path.stem
 
 
+def _closest(path: Path, shipped: Iterable[str]) -> str:
+    """The files beside a missing one, or shipped configs, that are called almost like it."""
+    beside = [str(each) for kind in ("*.yaml", "*.yml") for each in path.parent.glob(kind)]
+    close = difflib.get_close_matches(str(path), beside, n=1) or difflib.get_close_matches(
+        path.stem, shipped, n=1
+    )
+    return f" did you mean {close[0]!r}?" if close else ""
+
+
 def find(config: str | Path) -> Path:
     """Find the file of a config, by its path or by the name of a shipped one.
 
@@ -71,7 +87,7 @@ def find(config: str | Path) -> Path:
         return shipped[name]
     if path.suffix in (".yaml", ".yml") and path.parent != Path("."):
         raise UserError(
-            f"The config file {path} does not exist; give a path or one of: {', '.join(sorted(shipped))}.",
+            f"The config file {path} does not exist;{_closest(path, shipped)} gkd ls configs lists the shipped ones.",
             code="config-missing",
         )
     raise UserError(unknown("config", str(config), shipped), code="unknown-config")

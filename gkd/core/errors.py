@@ -42,7 +42,10 @@ def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     """The sentence for an unknown name: the name, the closest match, and the valid names."""
     names = sorted(allowed)
     folded = {each.casefold(): each for each in names}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    given = name.casefold()
+    close = difflib.get_close_matches(given, folded, n=1, cutoff=0.6) or [
+        each for each in difflib.get_close_matches(given, folded, n=1, cutoff=0.5) if each[:1] == given[:1]
+    ]
     hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
     return f"Unknown {what} {name!r}.{hint} Allowed: {', '.join(names)}."
 

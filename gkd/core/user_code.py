@@ -51,6 +51,12 @@ def import_object(name: str, *, what: str) -> Callable[..., Any]:
     return result
 
 
+def make_importable(folder: Path) -> None:
+    """Search a folder for modules, after all others, so that no file there hides an installed package."""
+    if str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
+
+
 def import_attribute(name: str, *, what: str) -> Any:
     """The object behind ``pkg.module:name``; the current folder is searched last.
 
@@ -64,6 +70,12 @@ def import_attribute(name: str, *, what: str) -> Any:
     if not is_import_name(name):
         raise UserError(f"The {what} {name!r} is not of the form {FORM}.", code="import-name-form")
     module_name, _, path = name.partition(":")
+    if module_name.endswith(".py"):
+        raise UserError(
+            f"The {what} {name!r} names a file; write its module, without .py and with dots for folders: "
+            f"{module_name.removesuffix('.py')}:{path}.",
+            code="file-for-module",
+        )
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.append(folder)  # last, so that no file here hides an installed package
@@ -75,8 +87,8 @@ def import_attribute(name: str, *, what: str) -> Any:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and _is_part(error.name, module_name):
             raise UserError(
-                f"The {what} {name!r}: there is no module {error.name!r}, installed or in the current folder; "
-                "start gkd where it is, or install it.",
+                f"The {what} {name!r}: there is no module {error.name!r}, installed, in the current folder or "
+                "beside the config; start gkd where it is, or install it.",
                 code="module-missing",
             ) from None
         raise UserError(

@@ -241,6 +241,7 @@ def counted_form(name: str) -> Callable[[Counted], Counted]:
 
 GROUP = "gkd.losses"  # of entry points
 _FOREIGN: dict[str, Loss] = {}
+_CHECKED: dict[str, Loss] = {}  # the entries of LOSSES that were looked at
 
 
 def loss_entry(name: str) -> Loss:
@@ -251,15 +252,18 @@ def loss_entry(name: str) -> Loss:
     """
     if name in entry_point_table(GROUP):
         plugin(GROUP, name, what="loss", ours=LOSSES)  # refuses a plug-in of one of gkd's own names
-    entry = LOSSES.get(name) or _FOREIGN.get(name)
-    if entry is None:
-        entry = _FOREIGN[name] = replace(_as_loss(_foreign_object(name), name), foreign=name)
-    return entry
+    if name in LOSSES:
+        if _CHECKED.get(name) is not LOSSES[name]:  # anyone may put something into a dict
+            LOSSES[name] = _CHECKED[name] = _as_loss(LOSSES[name], name)
+        return LOSSES[name]
+    if name not in _FOREIGN:
+        _FOREIGN[name] = replace(_as_loss(_foreign_object(name), name), foreign=name)
+    return _FOREIGN[name]
 
 
 def imported_loss(name: object) -> Loss | None:
     """The loss of a name where nothing needs to be imported for it; otherwise None."""
-    return (LOSSES.get(name) or _FOREIGN.get(name)) if isinstance(name, str) else None
+    return loss_entry(name) if isinstance(name, str) and (name in LOSSES or name in _FOREIGN) else None
 
 
 def loss_names() -> list[str]:
