@@ -14,7 +14,7 @@ from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, mean_over_rows
 from gkd.losses.registry import module_loss
-from gkd.losses.signature import BankLabels, Count, Drawn, Mask, Positive, Range, Share
+from gkd.losses.signature import BankLabels, Count, Drawn, Mask, Positive, Range, Share, checked
 
 __all__ = ["CRDLoss", "CRDQueueLoss", "info_nce_loss", "nce_loss"]
 
@@ -23,6 +23,7 @@ __all__ = ["CRDLoss", "CRDQueueLoss", "info_nce_loss", "nce_loss"]
 DENSE_UP_TO = 16
 
 
+@checked
 def nce_loss(scores: Tensor, log_normaliser: Tensor, *, num_samples: Count, mask: Mask = None) -> Tensor:
     """Noise-contrastive estimation: tells the positive of each row from its K noise samples.
 
@@ -53,6 +54,7 @@ def nce_loss(scores: Tensor, log_normaliser: Tensor, *, num_samples: Count, mask
     return mean_over_rows(rows, mask)
 
 
+@checked
 def info_nce_loss(scores: Tensor, allowed: Tensor, *, mask: Mask = None) -> Tensor:
     """InfoNCE: the positive of each row among its allowed negatives.
 

@@ -12,7 +12,7 @@ from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, safe_divide, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, mean_over_rows, self_products
 from gkd.losses.registry import loss
-from gkd.losses.signature import Mask, Range
+from gkd.losses.signature import Mask, Range, checked
 
 __all__ = ["at_loss", "fsp_loss", "ickd_loss", "nst_loss", "pod_loss"]
 
@@ -158,6 +158,7 @@ def fsp_loss(
     return mean_over_rows((student - teacher).square().mean((1, 2)), mask)
 
 
+@checked
 def ickd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor:
     """Inter-channel correlation: channels correlate with each other as the teacher's channels do.
 

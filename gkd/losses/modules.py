@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 
+@checked
 def hint_loss(student: Tensor, teacher: Tensor, *, mask: Mask = None) -> Tensor:
     """Hints: the student's regressed output is the teacher's.
 
@@ -99,6 +100,7 @@ class HintLoss(nn.Module):
         return hint_loss(self.regressor(student, mask), teacher, mask=mask)
 
 
+@checked
 def vid_loss(student_map: Tensor, teacher_map: Tensor, variance: Tensor, *, mask: Mask = None) -> Tensor:
     """Variational information: the teacher's map is likely under Gaussians around the student's.
 

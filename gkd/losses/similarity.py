@@ -12,7 +12,7 @@ from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, kl_entries, log_softmax_over, mean_over_rows
 from gkd.losses.affinity import affinity_loss
 from gkd.losses.registry import loss
-from gkd.losses.signature import Mask, NotNegative, Positive, Range
+from gkd.losses.signature import Mask, NotNegative, Positive, Range, checked
 
 __all__ = [
     "cc_loss",
@@ -185,6 +185,7 @@ def cc_loss(
     )
 
 
+@checked
 def cc_neighbour_loss(student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Mask = None) -> Tensor:
     """Correlation of the errors of neighbours in a batch: what the CIFAR-100 benchmark calls CC.
 

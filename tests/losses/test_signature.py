@@ -8,24 +8,26 @@ from torch import Tensor
 
 from gkd.core.errors import UserError
 from gkd.losses import LOSSES, affinity_loss, at_loss, cc_loss, cross_entropy_loss
-from gkd.losses.signature import Filled, Range, number_problem
+from gkd.losses.signature import Filled, Range, number_problem, signature_of
 from tests.refusals import refused
 
 from .specs import SPECS
 
 FUNCTIONS = {name: loss for name, loss in LOSSES.items() if loss.module is None}
+# Those that a module calls with what it has made of the inputs are public functions too.
+SIGNATURES = {name: signature_of(loss.function) for name, loss in LOSSES.items()}
 BATCH = 9
 MASK = torch.arange(BATCH) != 4
 
 
 def evaluate(name: str, mask: object = None, **changed: object) -> Tensor:
-    loss = FUNCTIONS[name]
-    inputs = {**SPECS[name].make(BATCH), **changed}
-    more = {loss.filled[Filled.MASK]: mask} if mask is not None else {}
-    return loss.function(*(inputs[need] for need in loss.needs), **more)
+    signature, spec = SIGNATURES[name], SPECS[name]
+    inputs = {**spec.make(BATCH), **changed}
+    more = {signature.filled[Filled.MASK]: mask} if mask is not None else {}
+    return LOSSES[name].function(*(inputs[need] for need in signature.needs), **spec.options[0], **more)
 
 
-@pytest.mark.parametrize("name", [name for name, loss in FUNCTIONS.items() if Filled.MASK in loss.filled])
+@pytest.mark.parametrize("name", [name for name, each in SIGNATURES.items() if Filled.MASK in each.filled])
 def test_a_mask_holds_one_truth_value_a_row(name: str) -> None:
     for wrong in (
         MASK.float(),
