@@ -34,6 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--minutes", type=float, default=55, help="stop after so many; the same command goes on (55)"
     )
+    parser.add_argument("--partly", action="store_true", help="write the results although some are missing")
     parser.add_argument(
         "--ledger", type=Path, default=ROOT / "build" / "faults", help="where tried cases are noted"
     )
@@ -50,31 +51,36 @@ def main(words: Sequence[str] | None = None) -> int:
             (case,) = tried(kinds[0], [arguments.only], workshop)
             print(f"{case.outcome}: {case.told}")
             return int(case.failed)
-        return _series(kinds, Ledger(arguments.ledger, code_checksum()), workshop, arguments.minutes)
+        ledger = Ledger(arguments.ledger, code_checksum())
+        _series(kinds, ledger, workshop, arguments.minutes)
+        return _told(ledger, partly=arguments.partly)
 
 
-def _series(kinds: Sequence[str], ledger: Ledger, workshop: Workshop, minutes: float) -> int:
-    """Try what is missing of some kinds; results of all of them, when none is missing, are written."""
+def _series(kinds: Sequence[str], ledger: Ledger, workshop: Workshop, minutes: float) -> None:
+    """Try what is missing of some kinds, until time is up."""
     end = time.monotonic() + 60 * minutes
     for kind in kinds:
-        missing = [number for number in range(KINDS[kind].COUNT) if number not in ledger.cases(kind)]
+        there = ledger.cases(kind)
+        missing = [number for number in range(KINDS[kind].COUNT) if number not in there]
         print(f"{kind}: {len(missing)} of {KINDS[kind].COUNT} to try", flush=True)
         for case in tried(kind, missing, workshop):
             ledger.add(case)
             if case.failed:
                 print(f"  {case.outcome}: {case.told}\n    {case.repeat}", flush=True)
             if time.monotonic() > end:
-                break
+                return
+
+
+def _told(ledger: Ledger, *, partly: bool) -> int:
+    """Print the table of all kinds, and write it where none is missing; 1 where a case failed."""
     cases = {kind: list(ledger.cases(kind).values()) for kind in KINDS}
     print(table(cases))
-    missing_in_all = sum(KINDS[kind].COUNT - len(of_kind) for kind, of_kind in cases.items())
-    if missing_in_all:
-        print(f"{missing_in_all} cases are not tried yet; the same command goes on with them")
-    else:
+    missing = sum(KINDS[kind].COUNT - len(of_kind) for kind, of_kind in cases.items())
+    if missing:
+        print(f"{missing} cases are not tried yet; the same command goes on with them")
+    if partly or not missing:
         write_results(cases)
-        print(
-            "written to benchmarks/results/faults.json; python docs/embed.py shows it in docs/reliability.md"
-        )
+        print("written to benchmarks/results/faults.json; docs/embed.py shows it in docs/reliability.md")
     return int(any(case.failed for of_kind in cases.values() for case in of_kind))
 
 

@@ -158,6 +158,8 @@ def test_a_series_goes_on_and_tells_what_failed(
     assert "python -m tests.faults toys --only 2" in out
     assert "| toys | 5 | 4 | 1 | 0 | 0 | 0.0 |" in out
     assert len(written) == 1
+    assert main([*words, "--minutes", "0", "--partly"]) == 1  # nothing is missing
+    assert len(written) == 2
     assert main([*words, "--only", "2"]) == 1
     assert "lost: gone" in capsys.readouterr().out
 
