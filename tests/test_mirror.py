@@ -39,6 +39,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/few_shot/task_judging.py": "tests/tasks/test_few_shot.py",
     "gkd/incremental/checks.py": "tests/tasks/test_incremental.py",
     "gkd/incremental/exemplar_judging.py": "tests/incremental/test_loop.py",
+    "gkd/incremental/first_method.py": "tests/incremental/test_learn.py",
     "gkd/incremental/memory_file.py": "tests/incremental/test_step_folder.py",
     "gkd/incremental/summary.py": "tests/incremental/test_loop.py",
     "gkd/losses/_common.py": "tests/losses/test_contract.py",

@@ -8,11 +8,14 @@ from rich.console import Console
 
 from gkd.commands import compare as grid
 from gkd.config.load import load
-from gkd.config.schema import Experiment
+from gkd.config.resolve import Resolved
 from gkd.core.errors import UserError
 from gkd.core.text import say
+from gkd.core.user_code import is_import_name
 from gkd.data import why_unread
+from gkd.experiment.prepare import prepare
 from gkd.experiment.sides import sides_of
+from gkd.experiment.teachers import check_shapes
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
 
@@ -20,7 +23,7 @@ from gkd.problems.task import students_teach
 def main(arguments: argparse.Namespace, console: Console) -> int:
     resolved = load(arguments.config, arguments.overrides)
     experiment = resolved.experiment
-    for line in _about_the_relation(experiment):
+    for line in _about_the_relation(resolved):
         say(console, f"# {line}")
     if experiment.compare is not None:
         say(console, f"# a grid of {grid.count(experiment.compare)} cells")
@@ -28,27 +31,41 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _about_the_relation(experiment: Experiment) -> list[str]:
-    """Lines on the label relation, where the images are there; refuses a method that the relation denies.
+def _about_the_relation(resolved: Resolved) -> list[str]:
+    """Lines on the label relation, where the images are there; refuses what a run would refuse before its first step.
 
     The method of a config with a grid need not be one of its rows, so there the reason is a line and not a refusal.
     """
-    if experiment.teacher is None and not students_teach(experiment.task.name):
-        return []
+    experiment = resolved.experiment
+    taught = experiment.teacher is not None or students_teach(experiment.task.name)
     of_teacher = experiment.teacher.data if experiment.teacher else None
     for data in (experiment.data, of_teacher or experiment.data):
         unread = why_unread(data.name, data.root)
         if unread is not None:
-            return [f"{unread}, so classes and method were not checked"]
+            return [f"{unread}, so classes and method were not checked"] if taught else []
     sides = sides_of(experiment)
-    relation = sides.relation
-    reason = refusal(experiment.method, relation)
+    reason = refusal(experiment.method, sides.taught_relation) if taught else None
     if experiment.compare is None:
-        sides.first_problem()  # refuses what a run would refuse
-    elif reason is None:
-        next(sides.problems())  # refuses what would fail in every row
-        try:
-            sides.first_problem()
-        except UserError as error:
-            reason = str(error)
-    return [str(relation), *([reason] if reason else [])]
+        notes = _checked(resolved)
+    else:
+        notes = []
+        if reason is None:
+            next(sides.problems())  # refuses what would fail in every row
+            try:
+                notes = _checked(resolved)
+            except UserError as error:
+                reason = str(error)
+    return [*([str(sides.relation)] if taught else []), *([reason] if reason else []), *notes]
+
+
+def _checked(resolved: Resolved) -> list[str]:
+    """Refuse what a run would refuse before its first step; lines on what was not tried."""
+    experiment = resolved.experiment
+    named = [side.network for side in (experiment.student, experiment.teacher) if side is not None]
+    if any(is_import_name(name) for name in named):
+        sides_of(experiment).first_problem()
+        return ["networks of your own are not imported here, so images and terms were not tried on them"]
+    prepared = prepare(resolved)
+    if prepared.experiment.teacher is not None and prepared.experiment.method.needs_teacher:
+        check_shapes(prepared)
+    return list(prepared.notes)

@@ -12,8 +12,8 @@ from gkd.core.batch import Batch
 from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelSpace
 from gkd.core.network import as_network, module_key
-from gkd.core.tapped import Shapes, TappedNetwork, output_shapes
-from gkd.distill.fit_check import check_head, check_terms, shapes_of_pair
+from gkd.core.tapped import Shapes, output_shapes
+from gkd.distill.fit_check import check_head, check_parts, check_terms, shapes_of_pair, trainable_modules
 from gkd.distill.inputs import Outputs, Reading, reads_clean, run_networks
 from gkd.distill.router import Decision, Router, build_router
 from gkd.distill.side import Side, Teachers, teacher_sides
@@ -346,9 +346,8 @@ class Distiller(nn.Module):
         """
         head = {id(parameter) for parameter in self.student.head.parameters()}
         everything = list(self.student.parameters())
-        # Of a tapped network the paths are the wrapped module's, as in its state dict.
-        named = self.student.module if isinstance(self.student, TappedNetwork) else self.student
-        modules = dict(named.named_modules())
+        check_parts(self.student, train)
+        modules = trainable_modules(self.student)
         chosen: list[nn.Parameter] = []
         for name in train:
             if name == "student":
@@ -359,11 +358,8 @@ class Distiller(nn.Module):
                 chosen += [parameter for parameter in everything if id(parameter) not in head]
             elif name == "adapters":
                 continue  # always trained where a stage's terms own any
-            elif name in modules:
-                chosen += list(modules[name].parameters())
             else:
-                parts = ["student", "head", "backbone", "adapters", *filter(None, modules)]
-                raise UserError(unknown("part to train", name, parts), code="unknown-part-to-train")
+                chosen += list(modules[name].parameters())
         adapters = [parameter for parameter in self.adapters.parameters() if parameter.requires_grad]
         frozen = {id(parameter) for parameter in frozen_parameters(self.student)}
         trained = [p for key, p in {id(p): p for p in chosen}.items() if key not in frozen]

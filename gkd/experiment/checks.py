@@ -1,11 +1,17 @@
-"""Checks before training: an experiment's plan, which its problem may refuse, and the teacher's images."""
+"""Checks before training: the plan and student, which a problem may refuse, each stage's images, the teacher's."""
 
 from __future__ import annotations
 
+from torch import nn
+
 from gkd.config import schema
 from gkd.core.errors import UserError
+from gkd.data import check_balanced, check_episodes
+from gkd.distill.fit_check import check_parts
+from gkd.methods.method import Method
 from gkd.problems.plan import Plan, PlannedNetwork
 from gkd.problems.problem import Problem
+from gkd.training.settings import images_per_class
 
 
 def plan_of(experiment: schema.Experiment) -> Plan:
@@ -21,6 +27,47 @@ def plan_of(experiment: schema.Experiment) -> Plan:
         teacher_sees_others=experiment.data.teacher_view is not None
         or (teacher is not None and teacher.data is not None),
     )
+
+
+def check_training(experiment: schema.Experiment, problem: Problem, student: nn.Module) -> None:
+    """Refuse what data and config decide and would otherwise end a run in its middle, for every stage and problem.
+
+    Args:
+        experiment: the experiment.
+        problem: the first to train; those after it follow from it.
+        student: as it is built for the first.
+
+    Raises:
+        UserError: a student that a later problem cannot use, a stage without the images that its batches take, or one
+            that trains a part that the student does not have.
+    """
+    method, data = experiment.method, experiment.data
+    for stage in method.stages.values():
+        check_parts(student, stage.train)
+    problem.check_student(student, method)
+    for each, applied in problem.as_trained(method):
+        try:
+            _check_stages(applied, each, data.batch_size, data.images_per_class)
+        except UserError as error:
+            where = "" if each is problem else f"In {each.name}: "
+            raise UserError(f"{where}{error}", code=error.code) from None
+
+
+def _check_stages(method: Method, problem: Problem, batch_size: int, per_class: int | None) -> None:
+    """Refuse stages without an image, or without those that their balanced batches or episodes take."""
+    for name, stage in method.stages.items():
+        images = problem.images(stage.data, seed=0)
+        if len(images) == 0:
+            raise UserError(
+                f"The stage {name!r} trains on data: {stage.data}, of which there is no image; give some, or set "
+                f"method.stages.{name}.data=all.",
+                code="no-images",
+            )
+        balanced = images_per_class(stage, per_class)
+        if balanced is not None:
+            check_balanced(images, batch_size, balanced)
+        if stage.episodes is not None:
+            check_episodes(images, stage.episodes)
 
 
 def check_teacher_images(experiment: schema.Experiment, problem: Problem) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from gkd.config import schema
 from gkd.config.resolve import Resolved
-from gkd.data import check_balanced, check_episodes
+from gkd.experiment.checks import check_training
 from gkd.experiment.networks import build_student
 from gkd.experiment.sides import Sides, sides_of
 from gkd.experiment.sources import statistics
@@ -20,7 +20,7 @@ from gkd.problems.problem import Problem
 from gkd.problems.task import Task
 from gkd.training.caches import Caches
 from gkd.training.device import choose_device, choose_dtype
-from gkd.training.settings import Settings, images_per_class
+from gkd.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,8 @@ def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = 
     check_metrics(experiment.evaluate.metrics, len(problem.student.space), problem.relation)
     torch.manual_seed(experiment.run.seed)
     student, notes = build_student(experiment, problem)
-    problem.check_student(student, experiment.method)
+    check_training(experiment, problem, student)
     settings = _settings(experiment, problem, caches)
-    for stage in experiment.method.stages.values():
-        per_class = images_per_class(stage, settings)
-        if per_class is not None:
-            check_balanced(problem.student.train, settings.batch_size, per_class)
-        if stage.episodes is not None:
-            check_episodes(problem.student.train, stage.episodes)
     student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     epochs = experiment.method.epochs(experiment.run.epochs)
     notes = (*notes, *start_notes(experiment, problem))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
 from gkd.core.errors import UserError
 from gkd.core.network import as_network
 from gkd.core.tapped import network_name
+from gkd.distill.teacher import Teacher
 from gkd.incremental.head_rules import check_rules
 from gkd.incremental.step import Step, num_held_out
 from gkd.methods.method import Method
-from gkd.models import EXTRACTORS, check_expandable
+from gkd.models import EXTRACTORS, check_expandable, expand, grow_head
 from gkd.models.head_check import head_gives_logits
-from gkd.models.heads import CosineHead, grow
+from gkd.models.heads import CosineHead, ProxyHead, grow
 from gkd.problems.plan import Plan, PlannedNetwork
+from gkd.problems.problem import Problem
+from gkd.training.loop import check_method
 
 
 def check_growth(method: Method, step: Step, student: nn.Module) -> None:
@@ -51,6 +56,49 @@ def check_growth(method: Method, step: Step, student: nn.Module) -> None:
         )
     with torch.random.fork_rng(devices=[]):
         grow(head, 1)
+
+
+def check_imprints(method: Method, student: nn.Module, step: Step) -> None:
+    """Refuse new columns that are to be imprinted from fewer images of a class than it has proxies.
+
+    Args:
+        method: says how new columns start.
+        student: its head says how many proxies a class has.
+        step: one with old classes, and what it holds out.
+    """
+    head = as_network(student).head
+    if method.growth.new != "imprint" or step.fresh:
+        return
+    needed = head.num_proxies if isinstance(head, ProxyHead) else 1
+    counts = step.new_images().class_counts()
+    for name in step.new:
+        count = int(counts[step.seen.column(name)])
+        if count < needed:
+            raise UserError(
+                f"The class {name!r} of step {step.number + 1} has {count} training images, from which "
+                f"method.growth.new=imprint makes {needed} of the head's columns or proxies; set "
+                f"method.growth={{new: random}}, or give it {needed} images or more.",
+                code="too-few-images",
+            )
+
+
+def check_taught(problem: Problem, method: Method, student: nn.Module) -> None:
+    """Refuse terms that do not fit the networks of the first step with old classes, on copies that nothing has trained.
+
+    Args:
+        problem: that step's.
+        method: the method.
+        student: as it is built for the step before, or for this one where it starts afresh.
+    """
+    teacher = copy.deepcopy(student)
+    grown = copy.deepcopy(student)
+    num_new = len(problem.student.train.space) - as_network(student).num_classes
+    with torch.random.fork_rng(devices=[]):
+        if num_new > 0 and method.growth.extractor == "expand":
+            grown = expand(grown, num_new)
+        elif num_new > 0:
+            grow_head(grown, num_new)
+    check_method(method, grown, Teacher(teacher) if method.needs_teacher else None, problem)
 
 
 def check_incremental(plan: Plan, step: Step) -> None:

@@ -14,8 +14,8 @@ from gkd.experiment.networks import build_side
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.teachers import check_checksum
 from gkd.experiment.trial import Trial
+from gkd.incremental.first_method import without_teacher
 from gkd.incremental.growing import grow_student
-from gkd.incremental.learn import without_teacher
 from gkd.incremental.memory import Memory, choose_exemplars
 from gkd.incremental.previous_model import Before, check_columns, network_of_step, old_network
 from gkd.incremental.problem import IncrementalProblem, as_incremental

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from gkd.core.errors import UserError
 from gkd.distill.teacher import Teacher
 from gkd.incremental.answers import Answers, step_answers
+from gkd.incremental.first_method import without_teacher
 from gkd.incremental.growing import frozen_columns, grow_student, put_back
 from gkd.incremental.head_rules import RULES, AfterStep
 from gkd.incremental.problem import IncrementalProblem
 from gkd.incremental.step import hold_out
 from gkd.methods.method import Method
-from gkd.methods.routing import Routing
 from gkd.training.loop import fit
 from gkd.training.predictions import predict
 from gkd.training.progress import Reporter
@@ -147,31 +147,3 @@ def apply_rules(
 
     after = AfterStep(student, step.num_old, held_out)
     return {name: RULES[name](after) for name in method.after}
-
-
-def without_teacher(method: Method) -> Method:
-    """The method without the terms that need a teacher, for the first step of an incremental run.
-
-    Terms that read a teacher or an auxiliary head go, and with them stages that have no other; so does balanced
-    fine-tuning, for no class is old. Where no term is left, the first stage is cross-entropy alone.
-    """
-    content = method.model_dump()
-    stages = {}
-    for name, stage in method.stages.items():
-        terms = {
-            key: term
-            for key, term in stage.terms.items()
-            if not term.needs_teacher and term.head != "auxiliary"
-        }
-        if terms and stage.data != "balanced-memory":
-            section = content["stages"][name]
-            section["terms"] = {key: section["terms"][key] for key in terms}
-            section.update(start="last", spots=Routing().model_dump())
-            if all(term.samples == "clean" for term in terms.values()):
-                section["mixup"] = None
-            stages[name] = section
-    if not stages:
-        name, first = next(iter(content["stages"].items()))
-        stages[name] = {key: first[key] for key in ("epochs", "share", "optimiser")}
-        stages[name]["terms"] = {"cross_entropy": {"loss": "cross_entropy"}}
-    return Method.model_validate({**content, "stages": stages})

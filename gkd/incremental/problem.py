@@ -9,15 +9,22 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from gkd.core.labels import LabelRelation
+from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import ImageSet, limit_per_class
 from gkd.incremental.accuracy_matrix import images_by_step
-from gkd.incremental.checks import check_first_model, check_growth, check_incremental
+from gkd.incremental.checks import (
+    check_first_model,
+    check_growth,
+    check_imprints,
+    check_incremental,
+    check_taught,
+)
 from gkd.incremental.exemplar_judging import ExemplarJudging
+from gkd.incremental.first_method import without_teacher
 from gkd.incremental.memory import Memory
 from gkd.incremental.memory_file import read_memory
 from gkd.incremental.scenario import Steps, seen_classes, step_of_class
-from gkd.incremental.step import Rehearsal, Step
+from gkd.incremental.step import Rehearsal, Step, first_exemplars, hold_out
 from gkd.methods.method import Method
 from gkd.problems.plan import Plan
 from gkd.problems.problem import Problem, Source
@@ -91,6 +98,36 @@ class IncrementalProblem(Problem):
 
     def check_student(self, student: nn.Module, method: Method) -> None:
         check_growth(method, self.step, student)
+        unchecked = True
+        for problem, _ in self.as_trained(method):
+            if problem.step.number == 0:
+                continue
+            check_imprints(method, student, problem.step)
+            if unchecked:  # later steps are of the same networks
+                check_taught(problem, method, student)
+                unchecked = False
+
+    def as_trained(self, method: Method) -> Iterator[tuple[IncrementalProblem, Method]]:
+        """This step and the later ones, with as many exemplars as there will be, the first ones of each class.
+
+        Raises:
+            UserError: a class without an image to remember, or with too few to keep some from training.
+        """
+        step = self.step
+        for number in range(step.number, len(step.steps)):
+            each = replace(step, number=number)
+            old = each.seen.names[: each.num_old]
+            if number == 0:
+                yield self, without_teacher(method)
+                continue
+            if number > step.number or not len(step.memory):
+                each = each.with_memory(first_exemplars(each, old))
+            later = replace(
+                self, name=f"step-{number + 1}", step=each, relation=LabelRelation(LabelSpace(old), each.seen)
+            )
+            if method.held_out:
+                each = replace(each, held_out=hold_out(each, method.held_out, seed=0))
+            yield later._at(each), method
 
     def finished(self, folder: Path) -> Self:
         memory = read_memory(folder / STEPS / str(len(self.step.steps)), self.step)

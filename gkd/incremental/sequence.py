@@ -23,7 +23,7 @@ from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import Trained, finish
 from gkd.experiment.run_folder import finished_or_mended, write_summary
 from gkd.experiment.solve import Job, notes_on_heads, obtain_teacher, start_from_pretrained
-from gkd.incremental.learn import without_teacher
+from gkd.incremental.first_method import without_teacher
 from gkd.problems.problem import Problem
 from gkd.storage.run_files import PROBLEMS, SUMMARY, WEIGHTS
 from gkd.storage.run_results import RunSummary

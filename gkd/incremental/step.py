@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -153,6 +154,19 @@ def remember(step: Step, samples: Tensor, embedding: Tensor, *, seed: int) -> Me
     return step.memory.cut(per_class).add(exemplars)
 
 
+def first_exemplars(step: Step, classes: Sequence[str]) -> Memory:
+    """As many exemplars of some classes as the budget allows when a step begins, chosen without a network.
+
+    Raises:
+        UserError: a class without an image, of which nothing can be remembered.
+    """
+    if not step.remembers():
+        return Memory({})
+    return Memory(
+        choose_exemplars(step.images, classes, step.rehearsal.per_class(len(classes)), selection="random")
+    )
+
+
 def num_held_out(share: float, fewest: int) -> int:
     """How many images of each class are kept from training, where the class with the fewest has ``fewest`` exemplars.
 
@@ -184,6 +198,15 @@ def hold_out(step: Step, share: float, *, seed: int) -> Tensor:
         UserError: a class with a single exemplar, of which none would be left.
     """
     count = num_held_out(share, min(map(len, step.memory.exemplars.values())))
+    for name in step.new:
+        images = len(samples_of(step.images, (name,)))
+        if images <= count:
+            raise UserError(
+                f"The method keeps {count} images of each class from training (method.held_out={share}), but the class "
+                f"{name!r} of step {step.number + 1} has {images}; give it more, or use a smaller "
+                "task.memory_per_class, task.memory_total or method.held_out.",
+                code="too-few-images",
+            )
     old = [samples[-count:] for samples in step.memory.exemplars.values()]
     new = choose_exemplars(step.images, step.new, count, selection="random", seed=seed)
     return torch.cat([*old, *new.values()])

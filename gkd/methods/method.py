@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation
+from gkd.losses.signature import Filled
 from gkd.methods.stage import Stage
 from gkd.methods.terms import Term
 
@@ -175,6 +176,11 @@ def refusal(method: Method, relation: LabelRelation | None) -> str | None:
                     return (
                         f"The method {where} compares logits over the shared classes, but teacher and student "
                         "share only one; a softmax needs at least two."
+                    )
+                if relation.overlap < 1 and Filled.MASK not in term.entry.filled:
+                    return (
+                        f"The method {where} must leave out images of classes that the teacher does not have, but its "
+                        "loss takes no mask: give it a keyword mask: gkd.losses.Mask = None."
                     )
             if term.needs_new_classes and relation is not None and relation.overlap == 1:
                 return f"The method {where} is on the classes that the teacher does not have, but it has them all."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -100,6 +101,13 @@ class Problem:
 
     def check_student(self, student: nn.Module, method: Method) -> None:
         """Refuse a newly built student with which a later problem would fail; here there is no later one."""
+
+    def as_trained(self, method: Method) -> Iterator[tuple[Problem, Method]]:
+        """This problem, and the later ones of its run, each with the part of the method that trains on it.
+
+        They are for checks before training: images are chosen where a trained network would choose them.
+        """
+        yield self, method
 
     def finished(self, folder: Path) -> Self:
         """The problem as a finished run left it in its folder, to judge its student again."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gkd.core.batch import Batch
 from gkd.core.errors import UserError
-from gkd.distill.fit_check import both_shapes, check_head, check_terms
+from gkd.distill.fit_check import both_shapes, check_head, check_parts, check_terms
 from gkd.distill.router import build_router
 from gkd.distill.teacher import Teacher
 from gkd.methods.method import Method
@@ -249,6 +249,7 @@ def check_method(method: Method, student: nn.Module, teacher: Teacher | None, pr
     pair = (student_shapes, next(iter(teacher_shapes.values()), None))
     for stage in method.stages.values():
         stage.optimiser.check()
+        check_parts(student, stage.train)
         for name, term in stage.terms.items():
             check_head(name, term, student)
         check_terms(stage.terms, student_shapes, teacher_shapes, images.labels)

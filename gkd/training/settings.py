@@ -49,8 +49,8 @@ class Settings:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
-def images_per_class(stage: Stage, settings: Settings) -> int | None:
-    """K of the class-balanced batches of a stage; None where it shuffles."""
+def images_per_class(stage: Stage, everywhere: int | None) -> int | None:
+    """K of a stage's class-balanced batches, ``everywhere`` of one on all images; None where it shuffles."""
     if stage.data == "all":
-        return settings.images_per_class
+        return everywhere
     return stage.images_per_class if stage.data == "balanced" else None

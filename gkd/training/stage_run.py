@@ -81,7 +81,7 @@ class StageRun:
             seed=settings.seed,
             stage=position.stage,
             device=settings.device,
-            balanced=images_per_class(stage, settings),
+            balanced=images_per_class(stage, settings.images_per_class),
             episodes=stage.episodes,
             views=settings.views,
             first_view=first_view,

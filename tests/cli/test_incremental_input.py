@@ -88,6 +88,36 @@ def test_what_a_method_cannot_have_is_refused_before_the_first_step(
     assert sentence in refused("run", DIGITS, *words, "--dry-run")
 
 
+# What only a later step or stage would meet, after the steps before it were trained.
+LATER = [
+    (["method=podnet", "task.memory_per_class=5", "data.per_class=5"],
+     "The class '5' of step 2 has 5 training images, from which method.growth.new=imprint makes 10"),
+    (["method=bic", "task.memory_per_class=20", "data.per_class=2", "method.held_out=0.9"],
+     "keeps 2 of each class's exemplars from training, but a class has 2"),
+    (["method=replay", "task.memory_per_class=2", "data.images_per_class=4", "data.batch_size=16"],
+     "In step-2: The class '0' of digits"),
+    (["method=podnet", "method.stages.balance.train=[haed]"], "Unknown part to train 'haed'"),
+    (["method=podnet", "method.stages.distil.terms.pod.at={student: [1, 9], teacher: [1, 9]}"], "The spot 9 is out"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "sentence"), LATER)
+def test_what_a_later_step_would_meet_is_refused_before_the_first_by_every_verb(
+    words: list[str], sentence: str, refused: Refused
+) -> None:
+    words = [DIGITS, "compare=null", "run.threads=1", *words]
+    told = {refused("run", *words), refused("run", *words, "--dry-run"), refused("validate", *words)}
+    assert len(told) == 1
+    assert sentence in told.pop()
+    assert not list(Path("runs").rglob("steps"))  # nothing was trained
+
+
+def test_the_remedy_of_a_class_of_few_images_works(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("compare=null", "method=podnet", "task.memory_per_class=5", "data.per_class=5")
+    assert gkd("validate", DIGITS, *words, "method.growth={new: random}") == 0
+    assert gkd("validate", DIGITS, *words[:-1], "data.per_class=10") == 0
+
+
 @pytest.mark.parametrize("method", ["wa", "bic"])
 @pytest.mark.parametrize("config", ["quickstart", "standard/vit_teacher"])
 def test_rules_after_steps_need_steps(method: str, config: str, refused: Refused) -> None:

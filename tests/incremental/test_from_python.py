@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from gkd.config.shipped import load_method
 from gkd.data import ImageSet
 from gkd.incremental import Memory, Rehearsal, Step, StepOutcome, class_steps, learn_step
 from gkd.models import build_network
@@ -98,3 +99,16 @@ def test_a_network_that_starts_afresh_in_every_step_need_not_grow(step: Step) ->
     assert learnt.student.num_classes == 2
     with refused("head-gives-not-the-logits"):  # weight alignment changes the one head
         learn_step(network, replace(step, fresh=True), "wa", **WORDS)
+
+
+def test_a_new_class_of_which_all_images_would_be_held_out_is_refused(
+    make_set: Callable[..., ImageSet],
+) -> None:
+    images = make_set(("a", "b", "c", "d"), 96)
+    rare = (images.labels == 3).nonzero().flatten()[2:]  # two images of the last class are left
+    images = images.select(torch.arange(96)[~torch.isin(torch.arange(96), rare)])
+    first = Step(0, class_steps(images.space, base=2, increment=2), images, Rehearsal(memory_per_class=5))
+    network = build_network("resnet8", num_classes=2, in_channels=1)
+    method = load_method("bic").model_copy(update={"held_out": 0.4})
+    with refused("too-few-images"):
+        learn_step(network, first, method, **WORDS)

@@ -1,0 +1,34 @@
+"""The part of a method that trains the first step of an incremental run, in which no class is old."""
+
+from __future__ import annotations
+
+from gkd.methods.method import Method
+from gkd.methods.routing import Routing
+
+
+def without_teacher(method: Method) -> Method:
+    """The method without the terms that need a teacher, for the first step of an incremental run.
+
+    Terms that read a teacher or an auxiliary head go, and with them stages that have no other; so does balanced
+    fine-tuning, for no class is old. Where no term is left, the first stage is cross-entropy alone.
+    """
+    content = method.model_dump()
+    stages = {}
+    for name, stage in method.stages.items():
+        terms = {
+            key: term
+            for key, term in stage.terms.items()
+            if not term.needs_teacher and term.head != "auxiliary"
+        }
+        if terms and stage.data != "balanced-memory":
+            section = content["stages"][name]
+            section["terms"] = {key: section["terms"][key] for key in terms}
+            section.update(start="last", spots=Routing().model_dump())
+            if all(term.samples == "clean" for term in terms.values()):
+                section["mixup"] = None
+            stages[name] = section
+    if not stages:
+        name, first = next(iter(content["stages"].items()))
+        stages[name] = {key: first[key] for key in ("epochs", "share", "optimiser")}
+        stages[name]["terms"] = {"cross_entropy": {"loss": "cross_entropy"}}
+    return Method.model_validate({**content, "stages": stages})
