@@ -9,6 +9,7 @@ from rich.console import Console
 from gkd.cli.run import few_shot_lines, leak_lines
 from gkd.commands.evaluate import evaluate_checkpoint, evaluate_run
 from gkd.core.text import say, visible
+from gkd.problems.task import PLAIN
 from gkd.storage.judged import Judged
 from gkd.storage.preprocessing import HEAD
 
@@ -26,11 +27,14 @@ def _evaluate_file(arguments: argparse.Namespace, console: Console) -> None:
     about = f"{result.network}, {result.classes} classes, {result.images} test images"
     if result.answers != HEAD:
         about += f", by the {result.answers} in the file"
+    about += "" if result.task == PLAIN else f", judged as {result.task}"
     say(console, f"{visible(arguments.path.name)}: {visible(about)}")
     for note in result.notes:
         say(console, note)
     stated = "" if result.stated is None else f"  (the file says accuracy {result.stated:.4g})"
     say(console, _line(result.judged) + stated)
+    for line in [*leak_lines(result.leak), *few_shot_lines(result.judged)]:
+        say(console, line)
 
 
 def _evaluate_run(arguments: argparse.Namespace, console: Console) -> None:

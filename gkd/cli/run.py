@@ -13,6 +13,7 @@ from gkd.commands.run import run
 from gkd.config.load import load
 from gkd.config.resolve import Resolved
 from gkd.core.text import say
+from gkd.experiment.judge import warnings_of
 from gkd.experiment.run_folder import run_folder
 from gkd.experiment.solve import title
 from gkd.incremental.matrix_file import read_matrices
@@ -88,6 +89,7 @@ def _teacher_lines(teacher: TeacherResult) -> list[str]:
         f"teacher   {teacher.accuracy:.2f} % on its own classes; the classifier that its embedding induces over "
         f"the student's classes: {induced} %"
     ]
+    lines += warnings_of(teacher.near_chance)
     lines += [
         f"weight    {kind} separates known from new classes with ROC-AUC {value:.3f}"
         for kind, value in teacher.confidence_auc.items()

@@ -28,7 +28,7 @@ from gkd.experiment.sides import sides_of
 from gkd.incremental.matrix_file import read_matrices
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
-from gkd.report.markdown import Row
+from gkd.report.markdown import Row, chance_notes
 from gkd.report.run_plots import can_plot
 from gkd.report.table_files import write_table
 from gkd.report.tables import PLOTS, TABLES, TableOptions, kind_of_cells, validation_table
@@ -393,4 +393,5 @@ def make_table(asked: Compare, solved: Solved) -> tuple[Sequence[Row], str]:
     if asked.report == "validation":
         return validation_table(solved.cells, TableOptions(asked.baseline, "best", order, list(asked.axes)))
     options = TableOptions(asked.baseline, asked.report, [*labels, *order], list(asked.axes))
-    return TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
+    made, text = TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
+    return made, "\n".join([text, *(f"{note}\n" for note in chance_notes(solved.cells))])

@@ -58,6 +58,7 @@ def dry_run(resolved: Resolved, console: Console) -> None:
 def _one_problem(prepared: Prepared) -> tuple[Prepared, Teacher | None, list[str], list[str], float]:
     """The run with its teacher's classes, the teacher, lines about it and each stage, and the seconds of all stages."""
     options, note, teacher = prepared.experiment.teacher, "", None
+    warnings: list[str] = []
     before, total = _try_pretraining(prepared)
     if options is not None and prepared.experiment.method.needs_teacher:
         checkpoint = options.checkpoint
@@ -67,14 +68,15 @@ def _one_problem(prepared: Prepared) -> tuple[Prepared, Teacher | None, list[str
             checkpoint = trained / WEIGHTS[options.weights] if finished(trained) else None
         if checkpoint is not None:
             teacher, prepared = load_teacher(prepared, checkpoint)
-            note = f"; {prove_teacher(teacher, prepared, checkpoint).partition(': ')[2]}"
+            first_line, *warnings = prove_teacher(teacher, prepared, checkpoint)
+            note = f"; {first_line.partition(': ')[2]}"
         else:
             teacher = random_teacher(prepared)
             first = prepare(training, caches=prepared.settings.caches)
             lines, seconds = _try_stages(trial_of(first), first.settings)
             note = " (not trained yet; a run does that first)"
             before, total = [*before, *(f"teacher, {line}" for line in lines)], total + seconds
-    about = [] if teacher is None or options is None else [_about(teacher, options.network, note)]
+    about = [] if teacher is None or options is None else [_about(teacher, options.network, note), *warnings]
     lines, seconds = _try_stages(trial_of(prepared, teacher), prepared.settings)
     return prepared, teacher, about, [f"stage     {line}" for line in (*before, *lines)], total + seconds
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,15 @@ from gkd.config.shipped import load_method
 from gkd.config.trust import named_in
 from gkd.core.class_means import cosines_to_means
 from gkd.core.errors import UserError
-from gkd.data import LAYOUTS
+from gkd.core.labels import LabelSpace
+from gkd.data import LAYOUTS, ImageSet
 from gkd.experiment.judge import judge, with_verdict
 from gkd.experiment.networks import load_network
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.run_folder import finished, said_below
 from gkd.methods.method import Method
 from gkd.problems.problem import Problem
-from gkd.problems.task import plain_task, task_of
+from gkd.problems.task import PLAIN, plain_task, task_of
 from gkd.storage.judged import Judged
 from gkd.storage.preprocessing import CLASS_MEANS, HEAD
 from gkd.storage.run_files import WEIGHTS
@@ -41,6 +42,8 @@ class FileEvaluation:
 
     Attributes:
         network: its name.
+        task: as which it is judged.
+        leak: novel classes that it was trained on, as far as the task knows.
         classes, images: how many classes it has, and how many test images they have.
         stated: the test accuracy in percent that the file's metadata state; None where they state none.
         judged: the results.
@@ -49,10 +52,12 @@ class FileEvaluation:
     """
 
     network: str
+    task: str
     classes: int
     images: int
     stated: float | None
     judged: Judged
+    leak: Sequence[str] = ()
     answers: str = HEAD
     notes: tuple[str, ...] = ()
 
@@ -80,8 +85,9 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
     Args:
         path: a weight file in any format that ``read_weights`` takes. What its metadata say (network, classes, mean,
             std) need not be given.
-        overrides: ``a.b=c`` over an experiment of the standard task, such as ``data.name=cifar100`` and
-            ``student.network=wrn_40_2``, or ``student.checkpoint_key=state_dict_ema`` for another entry of the file.
+        overrides: ``a.b=c`` over an experiment of the standard task, or of the one that ``task.name`` says, such as
+            ``data.name=cifar100`` and ``student.network=wrn_40_2``, or ``student.checkpoint_key=state_dict_ema`` for
+            another entry of the file.
 
     Raises:
         UserError: no data set is named, or the file does not fit.
@@ -95,35 +101,80 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
         )
     content = _experiment_of(metadata, _data_name(overrides) in LAYOUTS)
     content["student"]["checkpoint"] = str(path)  # so that an override may name an entry of it
+    task = _task_named_in(overrides)
+    if task not in (None, PLAIN):  # the file's classes are options of the plain task
+        content["task"] = {"name": task}
     resolved = from_content(path.name, content, overrides)
-    section = resolved.experiment.student
-    untrained = {"student": section.model_copy(update={"checkpoint": None})}
-    prepared = prepare(replace(resolved, experiment=resolved.experiment.model_copy(update=untrained)))
+    experiment = resolved.experiment
+    section = experiment.student
+    alone = {
+        "student": section.model_copy(update={"checkpoint": None}),
+        "task": task_of(experiment.task).for_judging(),
+    }
+    prepared = prepare(replace(resolved, experiment=experiment.model_copy(update=alone)), final=True)
     use_threads(prepared.experiment.run.threads)
-    test = prepared.problem.student.test
-    loaded = load_network(section, path, test, len(test.space))
+    problem = prepared.problem.of_file()
+    images, test = problem.student, problem.student.test
+    columns = _columns(metadata, path, images.space)
+    loaded = load_network(section, path, test, len(images.space))
     network = loaded.network
     network.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    logits, embedding = predict(network, test, prepared.settings)
+    _, embedding = predict(network, test, prepared.settings)
     answers, notes = _answers_of(path, metadata, embedding.shape[1])
-    means = metadata.class_means
-    if answers != HEAD and means is not None:
-        logits = cosines_to_means(embedding, means)
+    means = metadata.class_means if answers != HEAD else None
+
+    def outputs(of: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, embedding = predict(network, of, prepared.settings)
+        scores = logits if means is None else cosines_to_means(embedding, means)
+        return scores[:, columns], embedding
+
+    logits = problem.judging.scores(outputs, images, by_head=True)
+    judged = judge(
+        logits,
+        test.labels.cpu(),
+        added=prepared.experiment.evaluate.metrics,
+        relation=problem.relation,
+        by_head=answers == HEAD,
+    )
+    frozen = problem.judging.before_training(outputs, images)
+    on_embedding = {f"frozen/{name}": 100 * float(right.double().mean()) for name, right in frozen.items()}
+    judged = judged.model_copy(update={"metrics": {**judged.metrics, **on_embedding}})
     return FileEvaluation(
         network=section.network,
-        classes=len(test.space),
+        task=experiment.task.name,
+        classes=len(images.space),
         images=len(test),
         stated=metadata.test_accuracy,
         answers=answers,
         notes=(*loaded.notes, *notes),
-        judged=judge(
-            logits,
-            test.labels.cpu(),
-            added=prepared.experiment.evaluate.metrics,
-            relation=prepared.problem.relation,
-            by_head=answers == HEAD,
-        ),
+        leak=problem.leak,
+        judged=with_verdict(judged, problem.judging.judge(outputs, images)),
     )
+
+
+def _task_named_in(overrides: Sequence[str]) -> str | None:
+    """The task that overrides name; None where they name none."""
+    named = [layer.content.get("task") for layer in override_layers(overrides)]
+    names = [task.get("name") for task in named if isinstance(task, Mapping)]
+    return next((str(name) for name in reversed(names) if name is not None), None)
+
+
+def _columns(metadata: WeightMetadata, path: Path, space: LabelSpace) -> torch.Tensor:
+    """The file's column of each class of the task, int64 ``[C]``; of a file that says no classes the same columns.
+
+    Raises:
+        UserError: a file of other classes.
+    """
+    if metadata.classes is None:
+        return torch.arange(len(space))
+    if set(metadata.classes) != set(space):
+        shown = ", ".join(metadata.classes[:10]) + (", ..." if len(metadata.classes) > 10 else "")
+        raise UserError(
+            f"{path} has a column for each of {len(metadata.classes)} classes ({shown}), but the task has the student "
+            f"classes {', '.join(space.names[:10])}{', ...' if len(space) > 10 else ''}; choose the task's to match.",
+            code="other-classes",
+        )
+    return torch.tensor([metadata.classes.index(name) for name in space])
 
 
 def _answers_of(path: Path, metadata: WeightMetadata, dimension: int) -> tuple[str, list[str]]:

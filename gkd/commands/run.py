@@ -61,7 +61,7 @@ def run(
         if done.teacher is not None and experiment.teacher is not None:
             accuracy = done.teacher.accuracy
             statement = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
-            check_expected(experiment.teacher, accuracy, statement)
+            check_expected(experiment.teacher, accuracy, statement, done.teacher.near_chance)
         _plot(folder, console)
         return add_metrics(done, folder, resolved, console), False
     if not wait:

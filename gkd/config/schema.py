@@ -142,13 +142,17 @@ _EXPECTED = re.compile(r"(\d+(?:\.\d+)?)\s*%?\s*(?:(?:±|\+-|\+/-)\s*(\d+(?:\.\d
 
 
 _TOLERANCE = 0.5  # percentage points
+ABOVE_CHANCE = "auto"  # of teacher.expect
 
 
 def _expected(text: Any) -> Any:
+    if str(text).strip() == ABOVE_CHANCE:
+        return ABOVE_CHANCE
     match = _EXPECTED.fullmatch(str(text).strip())
     if match is None or float(match[1]) > 100:
         raise ValueError(
-            f"{text!r} is not an accuracy in percent, perhaps with a tolerance in points, such as '75.61 ± 0.3'"
+            f"{text!r} is not an accuracy in percent, perhaps with a tolerance in points, such as '75.61 ± 0.3', nor "
+            f"'{ABOVE_CHANCE}', which asks for one above chance"
         )
     return f"{match[1]} ± {match[2] or _TOLERANCE}"
 
@@ -196,7 +200,8 @@ class Teacher(Side):
             hex digits, of what it holds however the file is arranged (``gkd.storage.weight_metadata.weights_name``).
             Verified when it is loaded.
         expect: its test accuracy in percent, such as ``75.61 ± 0.3`` (± 0.5 where nothing is said); another one when
-            it is loaded is refused.
+            it is loaded is refused. ``auto`` refuses one that is not above chance over the classes that it shares
+            with the student.
         weights: which student of the training run becomes the teacher.
         train: how it is trained where there is no checkpoint.
         data: another data set than the student's.

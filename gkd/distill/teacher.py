@@ -26,6 +26,7 @@ class Teacher(nn.Module):
         mean, std: per-channel statistics of the input it was trained on, in [0, 1] pixel units; None: it takes
             images normalised as the student's are.
         built_as: how the network was built and tapped, as far as its weights do not determine it.
+        statistics_from: where mean and std are from, for messages.
 
     Raises:
         UserError: a module that is no gkd network, one with another number of classes, or a mean without a std.
@@ -39,6 +40,7 @@ class Teacher(nn.Module):
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
         built_as: str = "",
+        statistics_from: str = "",
     ) -> None:
         super().__init__()
         self.network: Any = as_network(network)
@@ -58,6 +60,7 @@ class Teacher(nn.Module):
         self.mean = mean
         self.std = std
         self.built_as = built_as
+        self.statistics_from = statistics_from
         self.requires_grad_(False)
         super().train(False)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import overload
 
+import torch
 from torch import Tensor
 
 from gkd import metrics
@@ -21,7 +23,7 @@ from gkd.losses import teacher_confidence
 from gkd.methods.method import Method
 from gkd.problems.judging import Outputs, Verdict
 from gkd.problems.problem import Problem
-from gkd.storage.judged import CONFIDENCE_AUC, Judged, TeacherResult
+from gkd.storage.judged import CONFIDENCE_AUC, Judged, NearChance, TeacherResult
 from gkd.training.predictions import teacher_predictions
 from gkd.training.settings import Settings
 
@@ -70,41 +72,111 @@ def with_verdict(judged: Judged, verdict: Verdict, teacher: Verdict | None = Non
     return judged.model_copy(update=results)
 
 
-def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path) -> str:
-    """Judge a loaded teacher on its own classes; a line with its accuracy.
+def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path) -> list[str]:
+    """Judge a loaded teacher on its own classes; a line with its accuracy and input normalisation, and a warning.
 
     Raises:
         UserError: another accuracy than the experiment expects.
     """
     options = teacher_section(prepared.experiment)
     accuracy, count = own_accuracy(teacher, prepared.problem, prepared.settings)
+    near = near_chance(teacher, prepared.problem, prepared.settings)
     result = f"{accuracy:.2f} % of the {count} test images of its {len(teacher.space)} classes"
-    if options.expect is None:
-        return f"teacher   {options.network}: {result}"
-    check_expected(options, accuracy, f"The teacher {checkpoint} has {result}")
-    return f"teacher   {options.network}: {result} (expected {options.expect})"
+    check_expected(options, accuracy, f"The teacher {checkpoint} has {result}", near)
+    expected = "" if options.expect is None else f" (expected {options.expect})"
+    statistics = shown_statistics(teacher.mean or (), teacher.std or (), teacher.statistics_from)
+    return [
+        f"teacher   {options.network}: {result}{expected}, in float32; {statistics}",
+        *warnings_of(near),
+    ]
 
 
-def check_expected(options: schema.Teacher, accuracy: float, told: str) -> None:
+def shown_statistics(mean: Sequence[float], std: Sequence[float], source: str) -> str:
+    """A teacher's input normalisation, and where it is from."""
+    shown_mean, shown_std = (" ".join(f"{value:.4g}" for value in values) for values in (mean, std))
+    return f"input mean {shown_mean}, std {shown_std} ({source})"
+
+
+def warnings_of(near: NearChance | None) -> list[str]:
+    """A line on a teacher that chance explains; none on any other."""
+    return [] if near is None else [f"WARNING   the teacher has {near}: {_CAUSES}"]
+
+
+_CAUSES = (
+    "its columns are perhaps in another order of the classes, its input is normalised in another way (teacher.mean, "
+    "teacher.std), or it is not trained; teacher.expect=auto refuses such a teacher"
+)
+
+
+def check_expected(
+    options: schema.Teacher, accuracy: float, told: str, near: NearChance | None = None
+) -> None:
     """Refuse an accuracy in percent that is not what the experiment expects; ``told`` begins the sentence."""
     if options.expect is None:
         return
+    why = (
+        "it is another file, its columns are in another order of the classes, or its input is normalised in "
+        "another way (teacher.mean, teacher.std); put that right, or change teacher.expect"
+    )
+    if options.checkpoint is None:
+        why = "it was trained here, as teacher.train says; change that or teacher.expect"
+    if options.expect == schema.ABOVE_CHANCE:
+        if near is not None:
+            raise UserError(
+                f"{told}, and {near}, but teacher.expect is {options.expect}: {why}.", code="near-chance"
+            )
+        return
     expected, tolerance = map(float, options.expect.split("±"))
     if abs(accuracy - expected) > tolerance:
-        why = (
-            "it is another file, its columns are in another order of the classes, or its input is normalised in "
-            "another way (teacher.mean, teacher.std); put that right, or change teacher.expect"
-        )
-        if options.checkpoint is None:
-            why = "it was trained here, as teacher.train says; change that or teacher.expect"
         raise UserError(f"{told}, but teacher.expect is {options.expect}: {why}.", code="other-accuracy")
 
 
 def own_accuracy(teacher: Teacher, problem: Problem, settings: Settings) -> tuple[float, int]:
-    """A teacher's accuracy in percent on the test images of its own classes, and how many they are."""
+    """A teacher's accuracy in percent on the test images of its own classes, in float32, and how many they are."""
     test = problem.teacher.test.restrict(teacher.space)
-    logits, _ = cached_predictions(teacher, test, settings)
+    logits, _ = cached_predictions(teacher, test, in_float32(settings))
     return metrics.accuracy(logits, test.labels.cpu()), len(test)
+
+
+def near_chance(teacher: Teacher, problem: Problem, settings: Settings) -> NearChance | None:
+    """A teacher's accuracy over the classes that it shares with the student, where chance explains it, else None.
+
+    Teachers that share fewer than two classes are not judged so.
+    """
+    test = problem.teacher.test.restrict(teacher.space)
+    logits, _ = cached_predictions(teacher, test, in_float32(settings))
+    return chance_explains(logits, test.labels.cpu(), problem.relation)
+
+
+def chance_explains(logits: Tensor, labels: Tensor, relation: LabelRelation) -> NearChance | None:
+    """`NearChance` of answers among the shared classes; None where they are above chance, or cannot be judged so.
+
+    Of k classes and n images chance is ``c = 1/k`` right, with a standard error of ``sqrt(c (1 - c) / n)``.
+
+    Args:
+        logits: ``[N, C]`` in the teacher's columns.
+        labels: int64 ``[N]``, the teacher's columns.
+        relation: teacher against student classes.
+    """
+    columns = relation.teacher_index
+    rows = torch.isin(labels, columns)
+    count, classes = int(rows.sum()), len(columns)
+    if classes < 2 or count == 0:
+        return None
+    answers = columns[logits[rows][:, columns].argmax(1)]
+    accuracy = float((answers == labels[rows]).double().mean())
+    chance = 1 / classes
+    limit = min(chance + 3 * (chance * (1 - chance) / count) ** 0.5, 1.0)
+    if accuracy >= limit:
+        return None
+    return NearChance(
+        accuracy=rounded(100 * accuracy), limit=rounded(100 * limit), images=count, classes=classes
+    )
+
+
+def in_float32(settings: Settings) -> Settings:
+    """The settings with which a teacher is judged: a weight file's accuracy does not depend on the machine."""
+    return replace(settings, dtype=torch.float32)
 
 
 def teacher_results(teacher: Teacher, prepared: Prepared) -> TeacherResult:
@@ -112,8 +184,9 @@ def teacher_results(teacher: Teacher, prepared: Prepared) -> TeacherResult:
     settings, problem = prepared.settings, prepared.problem
     student = problem.student
     accuracy, _ = own_accuracy(teacher, problem, settings)
-    test_logits, embedding = cached_predictions(teacher, student.test, settings)
-    _, train_embedding = cached_predictions(teacher, student.train, settings)
+    near = near_chance(teacher, problem, settings)
+    test_logits, embedding = cached_predictions(teacher, student.test, in_float32(settings))
+    _, train_embedding = cached_predictions(teacher, student.train, in_float32(settings))
     labels = student.test.labels.cpu()
     induced = metrics.ncm_accuracy(
         embedding, labels, train_embedding, student.train.labels.cpu(), len(student.space)
@@ -126,7 +199,7 @@ def teacher_results(teacher: Teacher, prepared: Prepared) -> TeacherResult:
     result = TeacherResult(
         accuracy=rounded(accuracy), induced_accuracy=rounded(induced), hash=teacher.state_hash()
     )
-    return result.model_copy(update=auc)
+    return result.model_copy(update=auc if near is None else {**auc, "near_chance": near})
 
 
 def teacher_outputs(teacher: Teacher, settings: Settings) -> Outputs:

@@ -161,7 +161,8 @@ def obtain_teacher(job: Job) -> tuple[Teacher | None, Prepared]:
         return None, prepared
     teacher, prepared = load_teacher(prepared, checkpoint)
     job.note(prepared.notes)
-    job.say_once(prove_teacher(teacher, prepared, checkpoint))
+    for line in prove_teacher(teacher, prepared, checkpoint):
+        job.say_once(line)
     return teacher, prepared
 
 

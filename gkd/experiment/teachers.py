@@ -58,11 +58,26 @@ def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Prepare
         measured = _statistics_of_teacher(prepared)
         mean, std = mean or measured[0], std or measured[1]
     built_as = f"{options.network} {built_with} {options.taps}"
-    teacher = Teacher(loaded.network, space, mean=mean, std=std, built_as=built_as)
+    source = statistics_source(options, metadata)
+    teacher = Teacher(loaded.network, space, mean=mean, std=std, built_as=built_as, statistics_from=source)
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     relation = LabelRelation(space, problem.relation.student, problem.relation.aliases)
     prepared = replace(prepared, notes=(*prepared.notes, *loaded.notes))
     return teacher, prepared.with_problem(problem.with_relation(relation))
+
+
+def statistics_source(options: schema.Teacher, metadata: WeightMetadata) -> str:
+    """Where a teacher's input normalisation is from, in a config's words."""
+    sources = {
+        key: f"teacher.{key}" if getattr(options, key) else "its file" if getattr(metadata, key) else ""
+        for key in ("mean", "std")
+    }
+    known = " and ".join(dict.fromkeys(filter(None, sources.values())))
+    assumed = [key for key, source in sources.items() if not source]
+    if not assumed:
+        return f"from {known}"
+    rest = f"{' and '.join(assumed)} assumed to be those of the images, for neither its file nor teacher.mean says them"
+    return f"{known}; {rest}" if known else rest
 
 
 def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:

@@ -10,15 +10,25 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from gkd import metrics
-from gkd.experiment.judge import check_expected, judge, rounded
+from gkd.core.labels import LabelRelation
+from gkd.experiment.judge import (
+    chance_explains,
+    check_expected,
+    in_float32,
+    judge,
+    rounded,
+    shown_statistics,
+    warnings_of,
+)
 from gkd.experiment.networks import teacher_section
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import empty_batches, weight_metadata
 from gkd.experiment.solve import Job, notes_on_heads, teacher_weights
-from gkd.experiment.teachers import check_checksum
+from gkd.experiment.teachers import check_checksum, statistics_source
 from gkd.incremental.answers import step_answers
 from gkd.incremental.learn import Learnt, train_step
 from gkd.incremental.matrix_file import write_matrices
@@ -41,7 +51,9 @@ from gkd.storage.records import INCREMENTAL, VERSION
 from gkd.storage.run_files import STEPS, WEIGHTS, pack
 from gkd.storage.run_results import RunSummary
 from gkd.storage.step_results import Chosen, GivenModel, StepSummary
+from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import save_weights, state_hash
+from gkd.training.predictions import predict
 
 
 def solve_steps(job: Job) -> tuple[RunSummary, bool]:
@@ -120,16 +132,30 @@ def _judge_given_model(job: Job, prepared: Prepared, model: Path, step_folder: P
     statistics = input_statistics(prepared, before)
     answers = step_answers(network, problem, settings, statistics=statistics)
     labels = problem.student.test.labels.cpu()
-    accuracy = metrics.accuracy(answers.logits, labels)
-    sentence = f"The teacher {model} has {accuracy:.2f} % on the test images of its {len(step.seen)} classes"
-    check_expected(options, accuracy, sentence)
+    logits = answers.logits
+    if settings.dtype != torch.float32:
+        logits, _ = predict(network, problem.student.test, in_float32(settings), **statistics)
+    accuracy = metrics.accuracy(logits, labels)
+    near = chance_explains(logits, labels, LabelRelation(step.seen, step.seen))
+    result = f"{accuracy:.2f} % on the test images of its {len(step.seen)} classes"
+    check_expected(options, accuracy, f"The teacher {model} has {result}", near)
+    source = statistics_source(options, WeightMetadata.read(model))
+    shown = shown_statistics(statistics["mean"], statistics["std"], source)
+    job.say(f"teacher   {options.network}: {result}, in float32; {shown}")
+    for line in warnings_of(near):
+        job.say(line)
     file = named_weights(model, step_folder, prepared.experiment.run.out)
     summary = StepSummary(
         version=VERSION,
         kind=INCREMENTAL,
         step=step.number + 1,
         classes=list(step.new),
-        given=GivenModel(weights=file.weights, sha256=file.sha256, hash=state_hash(network)),
+        given=GivenModel(
+            weights=file.weights,
+            sha256=file.sha256,
+            hash=state_hash(network),
+            **({} if near is None else {"near_chance": near}),
+        ),
         head_accuracy=rounded(accuracy),
         epochs={},
         seconds=0.0,

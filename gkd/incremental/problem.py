@@ -19,7 +19,7 @@ from gkd.incremental.checks import (
     check_incremental,
     check_taught,
 )
-from gkd.incremental.exemplar_judging import ExemplarJudging
+from gkd.incremental.exemplar_judging import ExemplarJudging, StepJudging
 from gkd.incremental.first_method import without_teacher
 from gkd.incremental.memory import Memory
 from gkd.incremental.memory_file import read_memory
@@ -132,6 +132,9 @@ class IncrementalProblem(Problem):
     def finished(self, folder: Path) -> Self:
         memory = read_memory(folder / STEPS / str(len(self.step.steps)), self.step)
         return replace(self, judging=ExemplarJudging(self.step, memory))
+
+    def of_file(self) -> Self:
+        return replace(self, judging=StepJudging(self.step))
 
     def facts(self) -> dict[str, str]:
         images = self.step.images

@@ -68,7 +68,9 @@ def _given_model(first: StepSummary) -> TeacherResult | None:
     """The model given for the first step, as the summary's teacher; None where that step was trained."""
     if first.given is None or first.head_accuracy is None:
         return None
-    return TeacherResult(accuracy=first.head_accuracy, induced_accuracy=None, hash=first.given.hash)
+    result = TeacherResult(accuracy=first.head_accuracy, induced_accuracy=None, hash=first.given.hash)
+    near = first.given.near_chance
+    return result if near is None else result.model_copy(update={"near_chance": near})
 
 
 def _empty_batches(steps: Sequence[StepSummary]) -> dict[str, int]:

@@ -113,6 +113,10 @@ class Problem:
         """The problem as a finished run left it in its folder, to judge its student again."""
         return self
 
+    def of_file(self) -> Self:
+        """The problem for judging a network that is no run's, from its weight file alone."""
+        return self
+
     def facts(self) -> dict[str, str]:
         """Lines for a dry run: a label of up to nine letters -> its text."""
         parts = {"train": self.student.train, "validation": self.student.validation}

@@ -9,7 +9,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from gkd.core.text import for_markdown
-from gkd.storage.run_results import AbsentCell
+from gkd.storage.run_results import AbsentCell, Cell
 
 NONE = "–"  # where there is no number
 
@@ -102,6 +102,18 @@ def leak_notes(leaks: Sequence[Sequence[str]]) -> list[str]:
     """The note on novel classes that teachers were trained on, from each row's leak; empty without one."""
     names = sorted({name for leak in leaks for name in leak})
     return [f"**Leak**: {for_markdown(leak_sentence(names))}"] if names else []
+
+
+def chance_notes(cells: Sequence[Cell]) -> list[str]:
+    """A note for each teacher that chance explains over the classes that it shares, with the rows that it taught."""
+    rows: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.teacher is not None and cell.teacher.near_chance is not None:
+            rows.setdefault(str(cell.teacher.near_chance), []).append(cell.label)
+    return [
+        f"**Warning**: the teacher of {', '.join(map(for_markdown, dict.fromkeys(labels)))} has {near}."
+        for near, labels in rows.items()
+    ]
 
 
 def leak_sentence(names: Sequence[str]) -> str:

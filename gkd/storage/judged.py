@@ -102,6 +102,29 @@ class VerdictFields(TypedDict, total=False):
     metrics: dict[str, float]
 
 
+class NearChance(BaseModel):
+    """A teacher's accuracy on test images of the classes that it shares with the student, where chance explains it.
+
+    Attributes:
+        accuracy: in percent, among the shared classes' columns alone.
+        limit: chance and three of its standard errors, in percent; an accuracy from there on is not chance.
+        images, classes: how many test images, and shared classes.
+    """
+
+    model_config = RECORD
+
+    accuracy: float
+    limit: float
+    images: int
+    classes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.accuracy:.2f} % of the {self.images} test images of the {self.classes} classes that teacher and "
+            f"student share, which chance explains (it reaches up to {self.limit:.2f} %)"
+        )
+
+
 class TeacherResult(BaseModel):
     """A teacher on the test images.
 
@@ -110,6 +133,7 @@ class TeacherResult(BaseModel):
         induced_accuracy: in percent, of the nearest class mean in its embedding over the student's classes.
         hash: of its state.
         few_shot: accuracy on the novel episodes.
+        near_chance: set where its accuracy over the shared classes is no better than chance.
     """
 
     model_config = RECORD
@@ -118,6 +142,7 @@ class TeacherResult(BaseModel):
     induced_accuracy: float | None = None
     hash: str | None = None
     few_shot: EpisodeAccuracies = {}
+    near_chance: NearChance | None = None
 
     @property
     def confidence_auc(self) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from gkd.storage.judged import RECORD, Judged
+from gkd.storage.judged import RECORD, Judged, NearChance
 from gkd.storage.records import INCREMENTAL, VERSION
 
 
@@ -21,13 +21,18 @@ class WeightsFile(BaseModel):
 
 
 class GivenModel(BaseModel):
-    """A weight file that stands for a step: a ``WeightsFile`` with the hash of the network's state."""
+    """A weight file that stands for a step: a ``WeightsFile`` with the hash of the network's state.
+
+    Attributes:
+        near_chance: set where its accuracy is no better than chance.
+    """
 
     model_config = RECORD
 
     weights: str
     sha256: str
     hash: str
+    near_chance: NearChance | None = None
 
 
 class Chosen(BaseModel):

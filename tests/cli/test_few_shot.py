@@ -12,6 +12,7 @@ from gkd.storage.judged import EpisodeAnswers
 from gkd.storage.records import read_record
 from tests.cli_helpers import gkd
 
+OTHERS = ("task.base=4", "task.novel=6", "task.episodes.ways=3")
 FEW = (
     "run.epochs=2",
     "teacher.train.epochs=1",
@@ -39,7 +40,7 @@ def test_a_run_keeps_its_episodes_what_was_right_and_a_plot(capsys):
     folder = run_folder("sp")
     summary = json.loads((folder / "summary.json").read_text())
     content = json.loads((folder / "episodes.json").read_text())
-    assert content.keys() == {"last", "best", "teacher"}
+    assert content.keys() - {"manifest"} == {"last", "best", "teacher"}
     for ways in (3, 5):
         drawn = load_episodes(folder / f"episodes-{ways}-way.safetensors")
         assert (len(drawn), drawn.ways, drawn.shots, drawn.queries) == (40, ways, 5, 15)
@@ -54,6 +55,24 @@ def test_a_run_keeps_its_episodes_what_was_right_and_a_plot(capsys):
     assert gkd("eval", str(folder)) == 0
     printed = capsys.readouterr().out
     assert f"cosine {told['accuracy']:.2f} ± {told['interval']:.2f} %" in printed
+    # And from the weight file alone, where the task is said.
+    words = (
+        "data.name=digits",
+        "data.validation={per_class: 20}",
+        "task.name=few_shot",
+        "task.base=5",
+        "task.novel=5",
+    )
+    assert (
+        gkd("eval", str(folder / "student.safetensors"), *words, "task.episodes={ways: [3, 5], count: 40}")
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert "judged as few_shot" in printed
+    assert f"cosine {told['accuracy']:.2f} ± {told['interval']:.2f} %" in printed
+    assert f"accuracy {summary['last']['accuracy']:.4g}" in printed or summary["last"]["ece"] is None
+    assert gkd("eval", str(folder / "student.safetensors"), *words[:3], *OTHERS) == 2
+    assert "choose the task's to match" in capsys.readouterr().err
 
 
 def test_every_network_is_judged_on_the_same_episodes():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from gkd.models.load import load_network
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import read_weights
 from tests.cli_helpers import PHOTOS, gkd, summary_of, write_photos
+from tests.step_helpers import WORDS
 
 
 def test_eval_takes_any_weight_file(capsys, tmp_path, monkeypatch):
@@ -121,3 +124,27 @@ def test_eval_of_a_file_reads_photographs_as_it_was_trained(capsys, tmp_path, mo
         gkd("eval", str(folder / "student.safetensors"), "data.name=digits") == 2
     )  # arrays, which take no fit
     assert "fit" not in capsys.readouterr().err
+
+
+def test_a_file_is_judged_as_the_task_says(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert gkd("run", *WORDS, "method=finetune", "task.base_epochs=3") == 0
+    (path,) = Path("runs").rglob("matrix.json")
+    summary, rows = (json.loads((path.parent / name).read_text()) for name in ("summary.json", "matrix.json"))
+    capsys.readouterr()
+    file = str(path.parent / "student.safetensors")
+    data = ("data.name=digits", "data.validation={per_class: 20}")
+    assert gkd("eval", file, *data, "task.name=incremental", "task.base=6", "task.increment=2") == 0
+    printed = capsys.readouterr().out
+    assert "10 classes" in printed
+    assert "judged as incremental" in printed
+    accuracy = summary["last"]["accuracy"]
+    assert f"accuracy {accuracy:.4g}" in printed
+    last = rows["classifier"]["rows"][-1]
+    for number, value in enumerate(last, 1):
+        assert f"step-{number} {value:.4g}" in printed
+    # The task's classes in another order than the file's columns: by name, not by number.
+    assert gkd("eval", file, *data, f"task.classes={json.dumps([*'9876543210'])}") == 0
+    assert f"accuracy {accuracy:.4g}" in capsys.readouterr().out
+    assert gkd("eval", file, *data, f"task.classes={json.dumps([*'9876'])}") == 2
+    assert "choose the task's to match" in capsys.readouterr().err

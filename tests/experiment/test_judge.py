@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from gkd import metrics
 from gkd.config.load import load
-from gkd.experiment.judge import with_verdict
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.experiment.judge import cached_predictions, chance_explains, own_accuracy, with_verdict
+from gkd.experiment.prepare import prepare
+from gkd.experiment.teachers import load_teacher
+from gkd.models import build_network
 from gkd.problems.judging import Verdict
-from gkd.storage.judged import Judged
+from gkd.storage.judged import Judged, NearChance
+from gkd.storage.weights import read_weights
 from tests.cli_helpers import PHOTOS, gkd, summary_of, write_photos
 from tests.refusals import refused
 
@@ -18,6 +34,8 @@ def test_a_teacher_is_judged_when_it_is_loaded(capsys, tmp_path, monkeypatch):
         line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher   resnet8:")
     )
     assert "of the 18 test images of its 3 classes" in told
+    assert ", in float32; input mean " in told
+    assert told.endswith("(from its file)")
     accuracy = summary_of(tmp_path / "first")["teacher"]["accuracy"]
     (file,) = (tmp_path / "first" / "teachers").rglob("student.safetensors")
     words = (*PHOTOS, f"teacher.checkpoint={file}", "run.out=second")
@@ -43,3 +61,140 @@ def test_the_numbers_of_a_tasks_own_judging_join_the_others_and_are_finite():
     assert with_verdict(judged, Verdict({"worst": 30.0})).metrics == {"macro_f1": 40.0, "worst": 30.0}
     with refused("metric-not-finite"):
         with_verdict(judged, Verdict({"worst": float("nan")}))
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "right", "found"),
+    [
+        (4, 40, 40, None),
+        (4, 40, 0, (0.0, 45.5396)),  # every column one too far: 25 + 3 · sqrt(0.25 · 0.75 / 40)
+        (2, 36, 27, None),  # at the limit of 75
+        (2, 36, 26, (72.2222, 75.0)),
+        (2, 4, 4, None),  # so few images that chance reaches all of them, and yet all are right
+        (2, 4, 3, (75.0, 100.0)),
+    ],
+)
+def test_what_chance_explains(
+    classes: int, images: int, right: int, found: tuple[float, float] | None
+) -> None:
+    space = LabelSpace([f"c{number}" for number in range(classes)])
+    labels = torch.arange(images) % classes
+    answers = torch.where(torch.arange(images) < right, labels, (labels + 1) % classes)
+    near = chance_explains(F.one_hot(answers, classes).float(), labels, LabelRelation(space, space))
+    expected = (
+        None
+        if found is None
+        else NearChance(accuracy=found[0], limit=found[1], images=images, classes=classes)
+    )
+    assert near == expected
+
+
+def test_only_shared_classes_count_and_two_are_needed() -> None:
+    teacher = LabelSpace(["x", "a", "b", "c"])
+    labels = torch.arange(80) % 4
+    logits = F.one_hot(labels, 4).float()
+    logits[:, 0] += 2  # the class that the student does not have wins everywhere
+    assert chance_explains(logits, labels, LabelRelation(teacher, LabelSpace(["c", "b", "y"]))) is None
+    swapped = logits[:, [0, 1, 3, 2]]
+    near = chance_explains(swapped, labels, LabelRelation(teacher, LabelSpace(["c", "b", "y"])))
+    assert near is not None
+    assert (near.accuracy, near.images, near.classes) == (0.0, 40, 2)
+    for student in (["y", "z"], ["c", "z"]):
+        assert chance_explains(swapped, labels, LabelRelation(teacher, LabelSpace(student))) is None
+
+
+def test_a_teacher_is_judged_in_float32_whatever_the_runs_precision(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_network("resnet8", num_classes=5, in_channels=1)
+    save_file(network.state_dict(), tmp_path / "teacher.safetensors")
+    words = ["teacher.network=resnet8", f"teacher.checkpoint={tmp_path / 'teacher.safetensors'}"]
+    prepared = prepare(load("quickstart", [*words, "run.precision=bf16"]))
+    assert prepared.settings.dtype == torch.bfloat16
+    teacher, prepared = load_teacher(prepared, tmp_path / "teacher.safetensors")
+    test = prepared.problem.teacher.test.restrict(teacher.space)
+    exact, _ = cached_predictions(teacher, test, replace(prepared.settings, dtype=torch.float32))
+    rough, _ = cached_predictions(teacher, test, prepared.settings)
+    assert not torch.equal(exact, rough)
+    accuracy, _ = own_accuracy(teacher, prepared.problem, prepared.settings)
+    assert accuracy == metrics.accuracy(exact, test.labels.cpu())
+
+
+GIVEN = ["teacher.mean=[0.1]", "teacher.std=[0.2]"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words", "source"),
+    [
+        ({"mean": "0.3", "std": "0.4"}, [], "input mean 0.3, std 0.4 (from its file)"),
+        (
+            {"mean": "0.3", "std": "0.4"},
+            ["teacher.mean=[0.1]", "teacher.std=[0.2]"],
+            "(from teacher.mean and teacher.std)",
+        ),
+        (
+            {},
+            ["teacher.mean=[0.1]", "teacher.std=[0.2]"],
+            "input mean 0.1, std 0.2 (from teacher.mean and teacher.std)",
+        ),
+        (
+            {},
+            [],
+            "(mean and std assumed to be those of the images, for neither its file nor teacher.mean says them)",
+        ),
+        ({}, ["teacher.mean=[0.1]"], "(teacher.mean; std assumed to be those of the images"),
+    ],
+)
+def test_the_line_of_a_teacher_says_where_its_normalisation_is_from(
+    metadata: dict[str, str],
+    words: list[str],
+    source: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = build_network("resnet8", num_classes=5, in_channels=1)
+    save_file(network.state_dict(), "teacher.safetensors", metadata)
+    teacher = ("teacher.network=resnet8", "teacher.checkpoint=teacher.safetensors")
+    assert gkd("run", "quickstart", "method=sp", "run.threads=1", *teacher, *words, "--dry-run") == 0
+    assert source in capsys.readouterr().out
+
+
+def quickstart_summary(out: str) -> dict[str, Any]:
+    (path,) = Path(out, "quickstart").rglob("summary.json")
+    summary: dict[str, Any] = json.loads(path.read_text())
+    return summary
+
+
+def test_a_teacher_with_shifted_columns_is_said_loudly_and_refused_by_expect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = (
+        "method=sp",
+        "run.threads=1",
+        "run.epochs=1",
+        "teacher.network=resnet8",
+        "teacher.train.epochs=3",
+    )
+    assert gkd("run", "quickstart", *short, "teacher.expect=auto", "run.out=first") == 0
+    assert "WARNING" not in capsys.readouterr().out
+    assert "near_chance" not in quickstart_summary("first")["teacher"]
+    (file,) = (tmp_path / "first" / "teachers").rglob("student.safetensors")
+    tensors, header = read_weights(file)
+    classes = json.loads(header["classes"])
+    save_file(tensors, "shifted.safetensors", {**header, "classes": json.dumps([*classes[1:], classes[0]])})
+    words = (*short, "teacher.checkpoint=shifted.safetensors", "run.out=second")
+    for verb in (["run"], ["run", "--dry-run"]):
+        assert gkd(*verb, "quickstart", *words, "teacher.expect=auto") == 2
+        assert "chance explains" in capsys.readouterr().err
+    assert gkd("run", "quickstart", *words) == 0
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert printed.count("WARNING   the teacher has") == 2  # when it is loaded, and beside the results
+    near = quickstart_summary("second")["teacher"]["near_chance"]
+    assert near["accuracy"] < near["limit"]
+    assert gkd("run", "quickstart", *words, "teacher.expect=auto") == 2  # also where the run is finished
+    rows = "compare={methods: [student, sp], seeds: [0]}"
+    assert gkd("compare", "quickstart", *words[1:], "run.epochs=2", rows) == 0
+    (table,) = (tmp_path / "second").rglob("table.md")
+    assert "**Warning**: the teacher of sp has" in table.read_text()

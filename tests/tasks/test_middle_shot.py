@@ -29,6 +29,7 @@ OPTIONS: dict[str, Any] = {
     "queries": 3,
     "tasks": 4,
 }
+TASK = {"base": 5, "novel": 5, "ways": 3, "shots": 5, "most_shots": 5, "queries": 20, "tasks": 2}
 CONFIG = """
 task: {name: middle_shot, base: 5, novel: 5, ways: 3, shots: 5, most_shots: 5, queries: 20, tasks: 2}
 data: {name: digits, validation: {per_class: 20}, batch_size: 15, augment: crop}
@@ -115,6 +116,13 @@ def test_tasks_on_digits_from_a_pretrained_student(tmp_path: Path, monkeypatch: 
     assert len(started["fc.weight"]) == 3
     moved = (started["conv1.weight"] - body["conv1.weight"]).norm() / body["conv1.weight"].norm()
     assert moved < 0.7  # two epochs of one step each: still near where it started
+    capsys.readouterr()
+    words = ("task.name=middle_shot", *(f"task.{key}={value}" for key, value in TASK.items()), "run.seed=1")
+    data = ("data.name=digits", "data.validation={per_class: 20}")
+    assert gkd("eval", str(run / "student.safetensors"), *data, *words) == 0
+    told = capsys.readouterr().out
+    assert f"accuracy {json.loads((run / 'summary.json').read_text())['last']['accuracy']:.4g}" in told
+    assert "frozen/nearest-mean" in told  # on the trained embedding
     correct = json.loads((run / "correct.json").read_text())
     assert correct["count"] == 60
     assert "frozen logistic" in correct
