@@ -106,6 +106,11 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--finished", action="store_true", help="table of the finished cells; run nothing")
 
 
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument("--all", action="store_true", help="print every value, those at their defaults too")
+
+
 def _add_ls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", nargs="?", choices=KINDS, help="what to list; all where it is left out")
 
@@ -176,7 +181,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 VERBS = {
     "run": Verb("run an experiment, or continue it, or report it where it is finished", _add_run),
     "compare": Verb("run what is missing of a config's grid and print its table", _add_compare),
-    "validate": Verb("check a config and print it resolved, with the origin of each value", _add_config),
+    "validate": Verb(
+        "check a config and print what differs from the defaults, with the origin of each value",
+        _add_validate,
+    ),
     "ls": Verb(
         "list methods, losses, tasks, networks, data sets, optimisers, metrics, augmentations and configs",
         _add_ls,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import shutil
 import textwrap
 from importlib import resources
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from gkd.cli.arguments import KINDS
 from gkd.core.plugins import distribution, entry_point_table
-from gkd.core.text import say
+from gkd.core.text import say, text_width
 
 # Kind -> the entry-point group in which other packages offer more of it.
 _GROUPS = {
@@ -35,7 +34,7 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
             say(console, f"{kind}:")
         entries = own_names(kind)
         entries |= {name: about for name, about in _offered(kind).items() if name not in entries}
-        for line in _lines(entries, _text_width(console)):
+        for line in _lines(entries, text_width(console)):
             say(console, line)
     return 0
 
@@ -67,11 +66,6 @@ def _offered(kind: str) -> dict[str, str]:
         name: " and ".join(f"{point.value} of the package {distribution(point)}" for point in points)
         for name, points in entry_point_table(_GROUPS.get(kind, "")).items()
     }
-
-
-def _text_width(console: Console) -> int | None:
-    """The columns of a terminal, 100 at most; None where the output is a file or a pipe."""
-    return min(shutil.get_terminal_size().columns, 100) if console.is_terminal else None
 
 
 def _lines(entries: dict[str, str], width: int | None) -> list[str]:

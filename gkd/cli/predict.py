@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         note = judged_otherwise(arguments.run)
         if note is not None:
             complain(f"note: {note}")
-    say(console, _FORMS[arguments.format](answers), end="")
+    say(console, _FORMS[arguments.format](answers), end="", wrap=arguments.format == "text")
     return 0
 
 

@@ -12,7 +12,7 @@ from gkd.commands.dry_run import dry_run
 from gkd.commands.run import run
 from gkd.config.load import load
 from gkd.config.resolve import Resolved
-from gkd.core.text import say
+from gkd.core.text import say, text_width
 from gkd.experiment.judge import warnings_of
 from gkd.experiment.run_folder import run_folder
 from gkd.experiment.solve import title
@@ -30,17 +30,17 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         dry_run(resolved, console)
         return 0
     summary, fresh = run(resolved, console)
-    say(console, _report(resolved, summary, fresh))
+    say(console, _report(resolved, summary, fresh, text_width(console)))
     return 0
 
 
-def _report(resolved: Resolved, summary: RunSummary, fresh: bool) -> str:
-    """Lines on a finished run: its results, its speed and its folder."""
+def _report(resolved: Resolved, summary: RunSummary, fresh: bool, width: int | None) -> str:
+    """Lines on a finished run: its results, its speed and its folder; tables fit the ``width`` of a terminal."""
     folder = run_folder(resolved)
     speed = f"speed     {summary.images_per_second:.0f} images/s, {summary.seconds:.1f} s of training"
     if summary.bookkeeping_seconds is not None:
         speed += f", {summary.bookkeeping_seconds:.1f} s of evaluation and memory"
-    results = _RESULTS.get(summary.kind, _results)(summary, folder)
+    results = _RESULTS.get(summary.kind, _results)(summary, folder, width)
     return "\n".join(
         [
             f"{title(resolved)}: {'finished' if fresh else 'was finished before, nothing was trained'}",
@@ -51,12 +51,14 @@ def _report(resolved: Resolved, summary: RunSummary, fresh: bool) -> str:
     )
 
 
-def _results_of_steps(summary: RunSummary, folder: Path) -> list[str]:
+def _results_of_steps(summary: RunSummary, folder: Path, width: int | None) -> list[str]:
     """Lines on the steps of an incremental run."""
-    return [] if summary.incremental is None else step_table(read_matrices(folder), summary.incremental)
+    return (
+        [] if summary.incremental is None else step_table(read_matrices(folder), summary.incremental, width)
+    )
 
 
-def _results(summary: RunSummary, folder: Path) -> list[str]:
+def _results(summary: RunSummary, folder: Path, width: int | None) -> list[str]:
     """Lines on the label relation, the teacher and the students."""
     relation = summary.relation
     lines = [
@@ -80,7 +82,7 @@ def _results(summary: RunSummary, folder: Path) -> list[str]:
 
 
 # Kind of results -> lines about them, where they are not those of `_results`.
-_RESULTS: dict[str, Callable[[RunSummary, Path], list[str]]] = {INCREMENTAL: _results_of_steps}
+_RESULTS: dict[str, Callable[[RunSummary, Path, int | None], list[str]]] = {INCREMENTAL: _results_of_steps}
 
 
 def _teacher_lines(teacher: TeacherResult) -> list[str]:

@@ -27,7 +27,9 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         say(console, f"# {line}")
     if experiment.compare is not None:
         say(console, f"# a grid of {grid.count(experiment.compare)} cells")
-    say(console, resolved.annotated_yaml(), end="")
+    say(console, resolved.annotated_yaml(differing=not arguments.all), end="", wrap=False)
+    if not arguments.all:
+        say(console, "# all else is at its default: --all shows it")
     return 0
 
 

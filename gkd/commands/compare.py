@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from gkd.experiment.sides import sides_of
 from gkd.incremental.matrix_file import read_matrices
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
-from gkd.report.markdown import Row, chance_notes
+from gkd.report.markdown import Row, Table, chance_notes
 from gkd.report.run_plots import can_plot
 from gkd.report.table_files import write_table
 from gkd.report.tables import PLOTS, TABLES, TableOptions, kind_of_cells, validation_table
@@ -366,32 +366,37 @@ class Compared:
 
     Attributes:
         solved: the grid, solved or partly solved.
-        rows, text: the table, and the same as Markdown.
+        rows, table: the table, as its files have it and as Markdown.
     """
 
     solved: Solved
     rows: Sequence[Row]
-    text: str
+    table: Table
+
+    @property
+    def text(self) -> str:
+        """The table as Markdown."""
+        return self.table.text()
 
 
 def compare(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Compared:
     """Solve a grid as ``solve`` does, and write its table and, where matplotlib is there, its plots."""
     asked = section(resolved)
     solved = solve(resolved, console, finished_only=finished_only)
-    rows, text = make_table(asked, solved)
-    write_table(solved.table, rows, text, command=command())
+    rows, table = make_table(asked, solved)
+    write_table(solved.table, rows, table.text(), command=command())
     draw = PLOTS.get(kind_of_cells(solved.cells))
     if draw is not None and can_plot():
         draw(solved.cells, solved.table)
-    return Compared(solved, rows, text)
+    return Compared(solved, rows, table)
 
 
-def make_table(asked: Compare, solved: Solved) -> tuple[Sequence[Row], str]:
-    """The rows of a grid's table, chosen by the kind of its cells, and the table as Markdown."""
+def make_table(asked: Compare, solved: Solved) -> tuple[Sequence[Row], Table]:
+    """The rows of a grid's table, chosen by the kind of its cells, and the table."""
     frozen, labels = frozen_cells(solved, asked.baseline)
     order = [row.label for row in rows(asked)]
     if asked.report == "validation":
         return validation_table(solved.cells, TableOptions(asked.baseline, "best", order, list(asked.axes)))
     options = TableOptions(asked.baseline, asked.report, [*labels, *order], list(asked.axes))
-    made, text = TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
-    return made, "\n".join([text, *(f"{note}\n" for note in chance_notes(solved.cells))])
+    made, table = TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
+    return made, replace(table, notes=[*table.notes, *chance_notes(solved.cells)])

@@ -90,28 +90,50 @@ class Resolved:
             resolve(self.name, [*self.layers, Layer("as found", content)], self.trusted) if content else self
         )
 
-    def annotated_yaml(self) -> str:
-        """The resolved config as YAML, each value followed by the layer that set it."""
-        content = _plain(self.experiment)
-        origins = self.origins
+    def annotated_yaml(self, *, differing: bool = False) -> str:
+        """The resolved config as YAML, each value followed by the layer that set it.
 
-        def lines(node: Mapping[str, Any], prefix: str, indent: int) -> Iterator[str]:
-            for key, value in node.items():
-                dotted = f"{prefix}{key}"
-                pad = "  " * indent
-                shown = _one_line(key)  # a class called 0 is not the number
-                if isinstance(value, Mapping) and value:
-                    yield f"{pad}{shown}:"
-                    yield from lines(value, f"{dotted}.", indent + 1)
-                else:
-                    text = _one_line(value)
-                    source = self.experiment.method.sources.get(dotted.removeprefix("method."))
-                    origin = origins.get(dotted, "default")
-                    if source and origin.startswith("method "):
-                        origin = f"{origin}: {source}"
-                    yield f"{pad}{shown}: {text}  # {visible(origin)}"
+        Args:
+            differing: leaves out what is at its default, unless an override says so, and ``method.sources``, which
+                stand beside the numbers that they are of.
+        """
+        content, shown = _plain(self.experiment), None
+        if differing:
+            overridden = (key for key, label in self.origins.items() if label.startswith("override "))
+            shown = {"task.name", *_differing(self.experiment), *overridden}
+        return "\n".join(self._lines(content, "", shown)) + "\n"
 
-        return "\n".join(lines(content, "", 0)) + "\n"
+    def _lines(
+        self, node: Mapping[str, Any], prefix: str, shown: set[str] | None, depth: int = 0
+    ) -> Iterator[str]:
+        """The lines of ``annotated_yaml`` below a dotted prefix, of the keys that are shown; None shows all."""
+        pad = "  " * depth
+        for key, value in node.items():
+            dotted, name = f"{prefix}{key}", _one_line(key)  # a class called 0 is not the number
+            if isinstance(value, Mapping) and value:
+                below = list(self._lines(value, f"{dotted}.", shown, depth + 1))
+                yield from [f"{pad}{name}:", *below] if below else []
+            elif shown is None or dotted in shown:
+                source = self.experiment.method.sources.get(dotted.removeprefix("method."))
+                origin = self.origins.get(dotted, "default")
+                if source and origin.startswith("method "):
+                    origin = f"{origin}: {source}"
+                yield f"{pad}{name}: {_one_line(value)}  # {visible(origin)}"
+
+
+def _differing(experiment: Experiment) -> Iterator[str]:
+    """The dotted keys of the values that are not at their defaults, but for the method's sources."""
+
+    def keys(node: Mapping[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in node.items():
+            dotted = f"{prefix}{key}"
+            if isinstance(value, Mapping) and value:
+                yield from keys(value, f"{dotted}.")
+            else:
+                yield dotted
+
+    content = experiment.model_dump(mode="json", exclude_defaults=True, exclude={"method": {"sources"}})
+    return keys(content, "")
 
 
 class _OneLine(yaml.SafeDumper):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+import textwrap
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ _ASCII = {
     "²": "^2", "≤": "<=", "≥": ">=", "σ": "sigma", "τ": "tau",
 }  # fmt: skip
 LONGEST_FILE_NAME = 250  # bytes; file systems take 255, and an ending comes behind
+_MOST_COLUMNS = 100  # of lines on a terminal, however wide it is
 _LONGEST_LABEL = 60  # characters in a plot
 _HASH_DIGITS = 8
 
@@ -68,15 +70,44 @@ def _encodes(text: str, encoding: str) -> bool:
     return True
 
 
-def say(console: Console, text: str, *, end: str = "\n") -> None:
-    """Print lines on a console as they are: no markup, no colours, no emoji in the place of ``:names:``."""
-    shown = for_terminal(text, console.encoding)
+def say(console: Console, text: str, *, end: str = "\n", wrap: bool = True) -> None:
+    """Print lines on a console as they are: no markup, no colours, no emoji in the place of ``:names:``.
+
+    Args:
+        console: where to.
+        text: the lines.
+        end: what follows them.
+        wrap: whether lines that are longer than a terminal's (``text_width``) are broken at spaces.
+    """
+    shown, width = for_terminal(text, console.encoding), text_width(console)
+    if wrap and width is not None:
+        shown = "\n".join(wrapped(line, width) for line in shown.split("\n"))
     console.print(shown, end=end, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def complain(sentence: str) -> None:
     """Print a sentence of gkd's on standard error, beside what a verb answers."""
     print(for_terminal(f"gkd: {sentence}", sys.stderr.encoding), file=sys.stderr)
+
+
+def text_width(console: Console) -> int | None:
+    """The columns that text takes on a terminal, 100 at most; None where the output is a file or a pipe."""
+    return min(console.width, _MOST_COLUMNS) if console.is_terminal else None
+
+
+def wrapped(line: str, width: int) -> str:
+    """A line broken at spaces, further ones under its text where it begins with a name and two spaces or more.
+
+    A word that is longer stays whole, so that a path can be copied.
+    """
+    if len(line) <= width:
+        return line
+    name = re.match(r"\s*\S+ {2,}", line)
+    indent = len(name[0]) if name is not None and len(name[0]) <= width // 2 else 2
+    parts = textwrap.wrap(
+        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(parts)
 
 
 def for_file_name(text: str, longest: int = LONGEST_FILE_NAME) -> str:

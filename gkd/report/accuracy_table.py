@@ -191,7 +191,7 @@ def _within(bounds: tuple[float, float] | None, lowest: float, highest: float) -
     return None if bounds is None else (max(bounds[0], lowest), min(bounds[1], highest))
 
 
-def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: Sequence[str]) -> str:
+def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: Sequence[str]) -> Table:
     """The table as Markdown, with a legend of its columns below it."""
     numbered = [row for row in rows if isinstance(row, AccuracyRow)]
     absent = [row for row in rows if isinstance(row, AbsentCell)]
@@ -212,7 +212,9 @@ def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: S
     ]
     notes += leak_notes([row.leak for row in numbered])
     legend = _legend(report, baseline) + metric_legend(added)
-    return Table(head, lines, notes, legend, legend_first=True).text()
+    other = _OTHER[report]
+    minor = ["mean [over seeds]", "s", other, "induced", "Δ [over seeds]", "n", *reversed(added), "teacher"]
+    return Table(head, lines, notes, legend, legend_first=True, minor=minor)
 
 
 def _numbers(row: AccuracyRow, several: bool, added: Sequence[str]) -> list[str]:

@@ -206,7 +206,9 @@ def _compared(
     return SettingResult(accuracy, interval, std, *mean_interval(torch.stack(gains).mean(0)))
 
 
-def few_shot_markdown(rows: Sequence[FewShotRow | AbsentCell], *, baseline: str, axes: Sequence[str]) -> str:
+def few_shot_markdown(
+    rows: Sequence[FewShotRow | AbsentCell], *, baseline: str, axes: Sequence[str]
+) -> Table:
     """The table as Markdown, with a legend of its columns below it."""
     varied, baseline = varied_axes(rows, axes), for_markdown(baseline)
     numbered = [row for row in rows if isinstance(row, FewShotRow)]
@@ -223,7 +225,9 @@ def few_shot_markdown(rows: Sequence[FewShotRow | AbsentCell], *, baseline: str,
     notes += [absent_note(row) for row in rows if isinstance(row, AbsentCell)]
     reported: Who = next((row.reported for row in numbered if row.label != _TEACHER), "last")
     legend = _legend(reported, baseline) + metric_legend(added)
-    return Table([*head, "base classes", *map(for_markdown, added), "n", "s"], lines, notes, legend).text()
+    shown = [for_markdown(name) for name in added]
+    minor = ["s", "n", "base classes", *reversed(shown)]
+    return Table([*head, "base classes", *shown, "n", "s"], lines, notes, legend, minor=minor)
 
 
 def _numbers(row: FewShotRow, settings: Sequence[str], added: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
@@ -26,6 +27,7 @@ from gkd.report.markdown import (
     spread,
     varied_axes,
 )
+from gkd.report.terminal_table import fitted
 from gkd.storage.records import read_record
 from gkd.storage.run_files import SUMMARY
 from gkd.storage.run_results import AbsentCell, Cell, RunSummary
@@ -119,18 +121,30 @@ def _numbers(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else value for value in values]
 
 
-def step_table(matrices: Matrices, result: IncrementalResult) -> list[str]:
-    """A text line for each step of a run: classes so far, accuracy on all of them, exemplars, seconds."""
+def step_table(matrices: Matrices, result: IncrementalResult, width: int | None = None) -> list[str]:
+    """A text line for each step of a run: classes so far, accuracy on all of them, exemplars, seconds.
+
+    Args:
+        matrices, result: the run's.
+        width: columns of a terminal, in which the table is to fit; None shows all of it.
+    """
     by_answer = {name: matrices.by_answer[name] for name in _NAMES if name in matrices.by_answer}
-    lines = ["step  classes  " + "  ".join(_NAMES[name] for name in by_answer) + "  exemplars  s"]
     seen = list(accumulate(matrices.num_classes))
-    for step in result.steps:
-        cells = [f"{number(run.seen[step.step - 1]):>{len(_NAMES[name])}}" for name, run in by_answer.items()]
-        lines.append(
-            f"{step.step:<6}{seen[step.step - 1]:<9}"
-            + "  ".join(cells)
-            + f"  {step.memory:>9}  {step.seconds:.1f}"
-        )
+    rows = [
+        [
+            str(step.step),
+            str(seen[step.step - 1]),
+            *(number(run.seen[step.step - 1]) for run in by_answer.values()),
+            str(step.memory),
+            f"{step.seconds:.1f}",
+        ]
+        for step in result.steps
+    ]
+    heads = [_NAMES[name] for name in by_answer]
+    minor = ["s", "exemplars", *(_NAMES[name] for name in by_answer if name not in _ANSWERS)]
+    table = Table(["step", "classes", *heads, "exemplars", "s"], rows, (), "", minor=minor)
+    text, _ = fitted(table, width or sys.maxsize)
+    lines = text.splitlines()
     for name in _ANSWERS:
         if name in by_answer:
             numbers = by_answer[name].summary
@@ -227,7 +241,7 @@ def _mean_std(values: Sequence[float | None]) -> tuple[float | None, float | Non
 
 def incremental_markdown(
     rows: Sequence[IncrementalRow | AbsentCell], *, baseline: str, axes: Sequence[str]
-) -> str:
+) -> Table:
     """The table as Markdown, with a legend of its columns below it."""
     varied = varied_axes(rows, axes)
     added = metric_names(row.metrics for row in rows if isinstance(row, IncrementalRow))
@@ -247,7 +261,8 @@ def incremental_markdown(
         rows=lines,
         notes=[absent_note(row) for row in rows if isinstance(row, AbsentCell)],
         legend=legend + metric_legend(added),
-    ).text()
+        minor=["s", "n", "harmonic", "new", "old", *map(for_markdown, reversed(added))],
+    )
 
 
 def _cells(row: IncrementalRow, added: Sequence[str]) -> list[str]:

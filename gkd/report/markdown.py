@@ -42,6 +42,7 @@ class Table:
         notes: sentences below the table; a repeated one is dropped.
         legend: the meaning of the columns.
         legend_first: whether the legend stands before the notes.
+        minor: heads of the columns that a narrow terminal can do without, the first to go first.
     """
 
     head: Sequence[str]
@@ -49,14 +50,18 @@ class Table:
     notes: Sequence[str]
     legend: str
     legend_first: bool = False
+    minor: Sequence[str] = ()
 
     def text(self) -> str:
         """The table, with its notes and its legend below it."""
         lines = [_line(self.head), "|" + "---|" * len(self.head)]
         lines += [_line([*row, *[NONE] * (len(self.head) - len(row))]) for row in self.rows]
+        return "\n\n".join(["\n".join(lines), *self.below()]) + "\n"
+
+    def below(self) -> list[str]:
+        """The paragraphs below the table: its notes and its legend."""
         notes = list(dict.fromkeys(self.notes))
-        below = [self.legend, *notes] if self.legend_first else [*notes, self.legend]
-        return "\n\n".join(["\n".join(lines), *below]) + "\n"
+        return [self.legend, *notes] if self.legend_first else [*notes, self.legend]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 from gkd.report.accuracy_table import markdown, table_rows
 from gkd.report.few_shot_table import few_shot_markdown, few_shot_rows
 from gkd.report.incremental_table import incremental_markdown, incremental_rows, plot_cells
-from gkd.report.markdown import Row
+from gkd.report.markdown import Row, Table
 from gkd.report.validation_table import validation_markdown, validation_rows
 from gkd.storage.records import ACCURACY, FEW_SHOT, INCREMENTAL
 from gkd.storage.run_results import AbsentCell, Cell
@@ -33,8 +33,8 @@ class TableOptions:
     axes: Sequence[str]
 
 
-# The rows of a table, and the table as Markdown.
-Made = tuple[Sequence[Row], str]
+# The rows of a table as its files have them, and the table.
+Made = tuple[Sequence[Row], Table]
 MakeTable = Callable[[Sequence[Cell], Sequence[AbsentCell], TableOptions], Made]
 
 

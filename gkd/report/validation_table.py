@@ -54,7 +54,7 @@ def _validation_row(group: Sequence[Cell]) -> ValidationRow:
     )
 
 
-def validation_markdown(rows: Sequence[ValidationRow], *, axes: Sequence[str]) -> str:
+def validation_markdown(rows: Sequence[ValidationRow], *, axes: Sequence[str]) -> Table:
     """The tuning table as Markdown."""
     return Table(
         head=["relation", *axis_names(axes), "method", "validation", "n", "s"],
@@ -71,4 +71,5 @@ def validation_markdown(rows: Sequence[ValidationRow], *, axes: Sequence[str]) -
         ],
         notes=leak_notes([row.leak for row in rows]),
         legend="Best validation accuracy in percent over the epochs of a run; s: training seconds.",
-    ).text()
+        minor=["s", "n"],
+    )

@@ -61,6 +61,10 @@ def test_validate_prints_where_each_value_comes_from(capsys):
     assert "seed: 3  # override run.seed=3" in printed
     assert "weight: 1000.0  # method refilled: code njulus/GKD@a37fc79" in printed
     assert "a grid of 75 cells" in printed
+    assert printed.endswith("# all else is at its default: --all shows it\n")
+    assert "threads:" not in printed
+    assert gkd("validate", "quickstart", "run.seed=3", "--all") == 0
+    assert "threads: null  # default" in capsys.readouterr().out
 
 
 def test_dry_run_trains_nothing_and_says_what_a_run_would_cost(capsys, tmp_path):

@@ -40,6 +40,30 @@ def test_an_override_of_another_form_is_refused(override: str) -> None:
         tiny(override)
 
 
+def test_what_differs_from_the_defaults_is_shown_alone(write: Write) -> None:
+    """And what an override says, were it the default; of a file that states all values, such as a run's, too."""
+    resolved = tiny("optimiser.lr=0.1", "run.threads=2", "data.fit=stretch")
+    of_a_file = load(write("again", resolved.annotated_yaml()), ["run.log_seconds=10"])
+    whole = yaml.safe_load(resolved.annotated_yaml())
+    for each, data, run in ((resolved, {"fit": "stretch"}, {}), (of_a_file, {}, {"log_seconds": 10.0})):
+        text = each.annotated_yaml(differing=True)
+        shown = yaml.safe_load(text)
+        assert shown["task"]["name"] == whole["task"]["name"]
+        assert {key: shown["data"].get(key) for key in ("fit", "download")} == {
+            "fit": None,
+            "download": None,
+        } | data
+        assert shown["run"] == {key: whole["run"][key] for key in shown["run"]} | run
+        assert "threads" in shown["run"]
+        assert "checkpoint_seconds" not in shown["run"]
+        assert "sources" not in shown["method"]
+        stage = shown["method"]["stages"]["embedding"]
+        assert stage["optimiser"]["lr"] == 0.1
+        assert "momentum" not in stage["optimiser"]
+        assert "code njulus/GKD" in text or each is of_a_file
+        assert len(text.splitlines()) < 0.5 * len(each.annotated_yaml().splitlines())
+
+
 def test_the_resolved_file_names_origins_and_sources_and_resolves_to_itself(write: Write) -> None:
     resolved = tiny("optimiser.lr=0.1")
     text = resolved.annotated_yaml()

@@ -62,7 +62,7 @@ def test_a_console_shows_the_name_and_obeys_nothing(name: str) -> None:
     for encoding in ("utf-8", "ascii", "latin-1"):
         raw = io.BytesIO()
         console = Console(file=io.TextIOWrapper(raw, encoding), force_terminal=True, width=40)
-        say(console, f"class {name} 12 ± 3 %")
+        say(console, f"class {name} 12 ± 3 %", wrap=False)
         console.file.flush()
         shown = raw.getvalue().decode(encoding)
         assert hidden(shown.replace("\n", "")) == []
@@ -70,6 +70,24 @@ def test_a_console_shows_the_name_and_obeys_nothing(name: str) -> None:
             assert shown == f"class {visible(name, keep=chr(10))} 12 ± 3 %\n"
     assert shown.endswith("12 ± 3 %\n")  # latin-1 has the sign
     assert for_terminal("Δ 1 ± 2", "ascii") == "difference 1 +/- 2"
+
+
+def test_long_lines_are_broken_at_spaces_on_a_terminal_alone() -> None:
+    line = "note      " + "some words of it " * 20 + "runs/" + "x" * 120
+    for columns, terminal, most in ((80, True, 80), (300, True, 100), (80, False, None)):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=terminal, width=columns, no_color=True)
+        say(console, f"{line}\nshort")
+        lines = out.getvalue().splitlines()
+        assert lines[-1] == "short"
+        assert " ".join(out.getvalue().split()) == " ".join(f"{line} short".split())
+        if most is None:
+            assert lines[0] == line
+            continue
+        *wrapped, path, _ = lines
+        assert max(map(len, wrapped)) <= most
+        assert all(each.startswith("          some") or each[:10].isspace() for each in wrapped[1:])
+        assert path.strip() == "runs/" + "x" * 120, "it can be copied"
 
 
 def test_a_file_name_is_one_of_its_own_within_the_folder(tmp_path: Path) -> None:

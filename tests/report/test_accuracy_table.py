@@ -62,7 +62,7 @@ def test_an_accuracys_interval_ends_at_100() -> None:
 def test_fewer_seeds_have_none() -> None:
     cells = [each for each in five() if each.seed < 4]
     assert rows(cells)[1].compared.difference_interval_over_seeds is None
-    assert "[over seeds]" not in markdown(rows(cells), baseline="student", axes=["task.shift"])
+    assert "[over seeds]" not in markdown(rows(cells), baseline="student", axes=["task.shift"]).text()
 
 
 def test_seeds_without_their_pair_do_not_enter_the_difference() -> None:
@@ -74,7 +74,7 @@ def test_seeds_without_their_pair_do_not_enter_the_difference() -> None:
 
 def test_the_markdown_has_one_cell_a_column_and_tells_why_a_row_is_absent() -> None:
     absent = AbsentCell(label="kd", axes=AXES, relation="disjoint", absent="It compares logits.")
-    text = markdown(table(five(), [absent]), baseline="student", axes=["task.shift"])
+    text = markdown(table(five(), [absent]), baseline="student", axes=["task.shift"]).text()
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
     names = [name.strip() for name in lines[0].split("|")[1:-1]]
@@ -93,7 +93,7 @@ def test_an_added_metric_is_a_column() -> None:
     cells = [cell("student", 0, 10), cell("sp", 0, 12, brier=0.25), cell("sp", 1, 12, brier=0.75)]
     found = rows(cells)
     assert found[1].metrics == {"brier": 0.5}
-    text = markdown(found, baseline="student", axes=[])
+    text = markdown(found, baseline="student", axes=[]).text()
     assert "| brier | n | s |" in text
     assert "| 0.5 | 2 |" in text
     assert "brier: of the same student" in text

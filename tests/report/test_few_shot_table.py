@@ -75,7 +75,7 @@ def test_seeds_that_the_baseline_lacks_are_not_compared() -> None:
 def test_the_table_says_what_it_shows() -> None:
     text = few_shot_markdown(
         rows(cell("student", 0, right(0)), cell("sp", 0, right(0, 1))), baseline="student", axes=[]
-    )
+    ).text()
     assert "| sp | cosine |" in text
     assert "+1.33 ± 0.00" in text
     assert "Student's t" in text
@@ -84,7 +84,7 @@ def test_the_table_says_what_it_shows() -> None:
 
 def test_a_leak_is_in_every_table() -> None:
     found = rows(cell("student", 0, right(0)), cell("sp", 0, right(0, 1), leak=["owl", "cat"]))
-    text = few_shot_markdown(found, baseline="student", axes=[])
+    text = few_shot_markdown(found, baseline="student", axes=[]).text()
     assert "**Leak**: the teacher was trained on 2 of the novel classes (cat, owl)." in text
 
 
@@ -93,7 +93,7 @@ def test_a_denied_row_says_why() -> None:
     found = few_shot_rows(
         [cell("student", 0, right(0))], [denied], baseline="student", report="last", order=["student", "kd"]
     )
-    text = few_shot_markdown(found, baseline="student", axes=[])
+    text = few_shot_markdown(found, baseline="student", axes=[]).text()
     assert "| kd | – | – |" in text
     assert "kd is absent: no class is shared" in text
 
@@ -120,7 +120,7 @@ def test_a_number_stands_under_its_own_setting() -> None:
     """As where an axis of the grid is task.episodes.shots."""
     few = cell("student", 0, right(0), axes={"task.episodes.shots": 1})
     many = cell("student", 0, right(1) + 20, setting="5-way 5-shot", axes={"task.episodes.shots": 5})
-    text = few_shot_markdown(rows(few, many), baseline="student", axes=["task.episodes.shots"])
+    text = few_shot_markdown(rows(few, many), baseline="student", axes=["task.episodes.shots"]).text()
     head, _, one, five, *_ = (line.split(" | ") for line in text.splitlines())
     assert head[3:7] == [SETTING, "Δ to student", "5-way 5-shot", "Δ to student"]
     assert [("±" in one[place], one[place] == "–") for place in (3, 5)] == [(True, False), (False, True)]

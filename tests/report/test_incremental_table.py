@@ -68,7 +68,7 @@ def test_a_row_a_method_and_what_answers(cells: list[Cell]) -> None:
     assert content["last_std"] == pytest.approx(4 / 2**0.5, abs=1e-3)
     assert content["forgetting_best_previous"] == pytest.approx(17)
     assert (content["n"], content["seconds"], content["seeds"]) == (2, 2.5, [0, 1])
-    text = incremental_markdown(rows, baseline="replay", axes=[])
+    text = incremental_markdown(rows, baseline="replay", axes=[]).text()
     assert "| icarl | nearest exemplar mean (the method's) |" in text
     assert "| replay | head | 76.00 ± 1.41 | 72.00 ± 2.83 | 17.00 ± 4.24 |" in text
     assert "kd is absent: because" in text
@@ -77,9 +77,12 @@ def test_a_row_a_method_and_what_answers(cells: list[Cell]) -> None:
 def test_the_steps_of_a_run(tmp_path: Path) -> None:
     found = matrices(tmp_path, 60.0)
     lines = step_table(found, IncrementalResult.model_validate(told("classifier")))
-    assert lines[1].split() == ["1", "2", "80.00", "70.00", "0", "1.5"]
-    assert lines[2].split() == ["2", "3", "70.00", "56.67", "10", "1.5"]
-    assert lines[3].startswith("head: average 75.00, last 70.00, forgetting 20.00, old 60.00, new 90.00")
+    assert lines[0] == "step  classes   head  nearest exemplar mean  exemplars    s"
+    narrow = step_table(found, IncrementalResult.model_validate(told("classifier")), width=50)
+    assert narrow[0] == "step  classes   head  nearest exemplar mean"
+    assert lines[2].split() == ["1", "2", "80.00", "70.00", "0", "1.5"]
+    assert lines[3].split() == ["2", "3", "70.00", "56.67", "10", "1.5"]
+    assert lines[4].startswith("head: average 75.00, last 70.00, forgetting 20.00, old 60.00, new 90.00")
 
 
 def test_plots_are_drawn(cells: list[Cell], tmp_path: Path) -> None:

@@ -26,11 +26,12 @@ def test_each_kind_has_its_table(folder: str, kind: str, head: str) -> None:
     assert kind_of_cells(cells) == kind
     labels = [each.label for each in cells]
     options = TableOptions(baseline=labels[0], report="last", order=labels, axes=[])
-    rows, text = TABLES[kind](cells, [], options)
-    assert text.startswith(head)
+    rows, table = TABLES[kind](cells, [], options)
+    assert table.text().startswith(head)
+    assert set(table.minor) <= set(table.head) | {"mean [over seeds]", "Δ [over seeds]"}
     assert {row.label for row in rows} >= set(labels)
-    rows, text = validation_table(cells, options)
-    assert text.startswith("| relation | method | validation |")
+    rows, table = validation_table(cells, options)
+    assert table.text().startswith("| relation | method | validation |")
     assert [row.label for row in rows] == labels
 
 
