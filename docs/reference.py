@@ -44,6 +44,11 @@ _BY_CONTENT = (
     "data.root", "data.fingerprint", "teacher.checkpoint", "teacher.sha256", "student.checkpoint",
 )  # fmt: skip
 
+_OTHERWISE = {
+    "run.seed": "by a folder of its own",
+    "data.exif": "where an image says how it is turned",
+}
+
 
 class Key(NamedTuple):
     """A key of an experiment file as a row of the reference."""
@@ -105,9 +110,7 @@ def names_a_run(dotted: str) -> str:
     """Whether another value is another run."""
     if any(f"{dotted}.".startswith(f"{key}.") for key in NO_EFFECT):
         return "no"
-    if dotted == "run.seed":
-        return "by a folder of its own"
-    return "by its content" if dotted in _BY_CONTENT else "yes"
+    return "by its content" if dotted in _BY_CONTENT else _OTHERWISE.get(dotted, "yes")
 
 
 _ENTRY = re.compile(r"([a-z_][a-z0-9_]*(?:, [a-z_][a-z0-9_]*)*): ")

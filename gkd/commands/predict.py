@@ -19,6 +19,7 @@ from gkd.commands.export import load_student
 from gkd.commands.query_images import parts, pixels_of, query_images
 from gkd.config.layers import BEFORE
 from gkd.config.load import load
+from gkd.config.resolve import override_layers
 from gkd.config.schema import Run
 from gkd.core.class_means import class_means, cosines_to_means
 from gkd.core.errors import UserError, unknown
@@ -102,8 +103,8 @@ def recognise(
     """
     if classifier not in RECOGNISERS:
         raise UserError(unknown("classifier", classifier, RECOGNISERS), code="unknown-classifier")
-    asked = query_images(images)
     student = _student_of(run, weights, overrides)
+    asked = query_images(images, follow_links=student.follow_links)
     examples = _support_images(support, student.form, follow_links=student.follow_links)
     _, support_rows = student.outputs(examples)
 
@@ -113,7 +114,7 @@ def recognise(
 
     return [
         answer
-        for names, queries in parts(asked, student.form)
+        for names, queries in parts(asked, student.form, follow_links=student.follow_links)
         for answer in _answered(names, chances(queries), examples.space.names, top)
     ]
 
@@ -139,8 +140,8 @@ def recognise_known(
     Raises:
         UserError: no finished run, a file that is no image, or images of the run that have changed.
     """
-    asked = query_images(images)
     student = _student_of(run, weights, overrides)
+    asked = query_images(images, follow_links=student.follow_links)
     chances = _by_head(student)
     if student.judged_by != HEAD and student.class_means is not None:
         chances = _by_means_of_file(student, student.class_means)
@@ -148,7 +149,7 @@ def recognise_known(
         chances = _by_means(run, student, overrides)
     return [
         answer
-        for names, queries in parts(asked, student.form)
+        for names, queries in parts(asked, student.form, follow_links=student.follow_links)
         for answer in _answered(names, chances(queries), student.metadata.classes, top)
     ]
 
@@ -197,7 +198,7 @@ class _Student:
         form: how images are decoded for it.
         judged_by: the classifier by which its run was judged.
         class_means: those of that classifier, where its file holds them.
-        follow_links: whether a support folder may hold links to somewhere outside it.
+        follow_links: whether folders of images may hold links to somewhere outside them.
     """
 
     load: Callable[[], nn.Module]
@@ -259,7 +260,10 @@ def _student_of_run(run: Path, weights: Literal["last", "best"], overrides: Sequ
 
 
 def _student_of_file(path: Path, overrides: Sequence[str]) -> _Student:
-    found = load_student(path, overrides=overrides, verb="gkd predict")
+    links = [word for word in overrides if word.startswith("data.follow_links=")]
+    follow_links = any(layer.content["data"]["follow_links"] is True for layer in override_layers(links)[-1:])
+    others = [word for word in overrides if word not in links]
+    found = load_student(path, overrides=others, verb="gkd predict")
     if found.preprocessing.fit is None:
         raise UserError(
             f"{path} does not say how photographs of other sizes become its input; add data.fit=stretch, or crop.",
@@ -267,9 +271,8 @@ def _student_of_file(path: Path, overrides: Sequence[str]) -> _Student:
         )
     channels, height, width = found.metadata.image_shape
     form = Form(channels, height, found.preprocessing.fit, found.preprocessing.exif or "apply", width)
-    return _Student(
-        lambda: found.network, Run(), found.metadata, form, found.preprocessing.answers, found.class_means
-    )
+    answers, means = found.preprocessing.answers, found.class_means
+    return _Student(lambda: found.network, Run(), found.metadata, form, answers, means, follow_links)
 
 
 def _answered(images: Sequence[Path], chances: Tensor, classes: Sequence[str], top: int) -> list[Answer]:

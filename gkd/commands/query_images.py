@@ -36,8 +36,12 @@ class QueryImage:
     shown: Path
 
 
-def query_images(paths: Sequence[Path]) -> list[QueryImage]:
+def query_images(paths: Sequence[Path], *, follow_links: bool = False) -> list[QueryImage]:
     """Every image that is named: files as they are, of a folder or zip all image files anywhere below, by name.
+
+    Args:
+        paths: the files, folders and zips.
+        follow_links: take files of a folder that are links to somewhere outside it.
 
     Raises:
         UserError: a path where nothing is, or a folder or zip without any image.
@@ -45,7 +49,7 @@ def query_images(paths: Sequence[Path]) -> list[QueryImage]:
     found = []
     for path in paths:
         if path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
-            with closing(open_source(path)) as source:
+            with closing(open_source(path, follow_links=follow_links)) as source:
                 inside = [each for each in tree_of(source, ()).stamps if is_image(each)]
             if not inside:
                 raise UserError(
@@ -62,7 +66,9 @@ def query_images(paths: Sequence[Path]) -> list[QueryImage]:
     return found
 
 
-def parts(images: Sequence[QueryImage], form: Form) -> Iterator[tuple[list[Path], ImageSet]]:
+def parts(
+    images: Sequence[QueryImage], form: Form, *, follow_links: bool = False
+) -> Iterator[tuple[list[Path], ImageSet]]:
     """The names and pixels of ``PART`` images at a time; their labels are placeholders.
 
     Raises:
@@ -72,7 +78,7 @@ def parts(images: Sequence[QueryImage], form: Form) -> Iterator[tuple[list[Path]
         part = images[start : start + PART]
         rows, broken = [], []
         for root, group in itertools.groupby(part, key=lambda image: image.root):
-            with closing(open_source(root)) as source:
+            with closing(open_source(root, follow_links=follow_links)) as source:
                 for image in group:
                     try:
                         rows.append(pixels_of(decode(source, image.path, form)))

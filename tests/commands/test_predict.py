@@ -236,6 +236,17 @@ def test_a_folder_a_zip_and_the_files_have_the_same_answers_and_so_has_the_weigh
         assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-5)
 
 
+def test_links_out_of_a_folder_are_followed_where_they_are_asked_for(run: Path, tmp_path: Path) -> None:
+    """Of a run and of a weight file alike, by the words of the refusal."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "link.png").symlink_to(draw(tmp_path / "elsewhere.png", 3, 30))
+    for which in (run, run / "student.safetensors"):
+        with pytest.raises(UserError, match=r"take such links with data\.follow_links=true"):
+            recognise_known(which, [tmp_path / "photos"])
+        (answer,) = recognise_known(which, [tmp_path / "photos"], overrides=["data.follow_links=true"])
+        assert answer.guesses == recognise_known(which, [tmp_path / "elsewhere.png"])[0].guesses
+
+
 def test_the_top_classes_are_the_likeliest_in_order(run: Path, support: Path, tmp_path: Path) -> None:
     image = draw(tmp_path / "seven.png", 7, 40)
     for ask in (recognise_known, partial(recognise, support=support)):

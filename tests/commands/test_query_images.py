@@ -12,7 +12,7 @@ from PIL import Image
 from gkd.commands import query_images as module
 from gkd.commands.query_images import parts, query_images
 from gkd.core.errors import UserError
-from gkd.data.image_files import Form
+from gkd.data.decoding import Form
 from tests.refusals import refused
 
 

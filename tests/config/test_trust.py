@@ -228,6 +228,13 @@ def test_a_class_that_is_called_like_a_module_keeps_its_place() -> None:
     check_trust({"task": task}, named_in(layer.content for layer in layers))
 
 
+def test_a_checksum_is_no_name_to_import() -> None:
+    """Though one that begins with a letter has the form of one."""
+    digits = "d8" * 32
+    data = {"fingerprint": f"sha256:{digits}"}
+    check_trust({"data": data, "teacher": {"data": data, "sha256": f"tensors:{digits}"}}, frozenset())
+
+
 OF_ALL_KINDS = """
 import torch
 from torch import nn
