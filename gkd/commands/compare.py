@@ -133,9 +133,7 @@ def cells(resolved: Resolved) -> Iterator[Place]:
                 f"A grid sets {key} of every cell itself, so the override is lost; use {set_by[key]}.",
                 code="override-lost",
             )
-    changes = {
-        row.label: _changes(row) for row in rows(compare)
-    }  # a wrong name is found before the first run
+    changes = {row.label: _changes(row) for row in rows(compare)}  # finds a wrong name before the first run
     for seed in compare.seeds:
         for values in itertools.product(*compare.axes.values()):
             axes = dict(zip(keys, values, strict=True))
