@@ -149,7 +149,7 @@ def test_bad_input_is_one_sentence(run: Path, support: Path, tmp_path: Path, cap
     (tmp_path / "text.png").write_text("no image")
     cases = [
         ((str(run), "--support", str(tmp_path / "one"), image), "holds 1 class folders"),
-        ((str(run), "--support", str(tmp_path / "none"), image), "There is no file or folder"),
+        ((str(run), "--support", str(tmp_path / "none"), image), "none does not exist; name a folder or zip"),
         ((str(tmp_path), "--support", str(support), image), "is no folder of a finished run"),
         ((str(run), "--support", str(support), str(tmp_path / "none.png")), "There is no image or folder"),
         ((str(run), "--support", str(support), str(tmp_path / "text.png")), "cannot be decoded"),
