@@ -34,6 +34,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/experiment/environment.py": "tests/commands/test_run.py",
     "gkd/experiment/sides.py": "tests/experiment/test_prepare.py",
     "gkd/experiment/solve.py": "tests/commands/test_run.py",
+    "gkd/experiment/suggestions.py": "tests/experiment/test_prepare.py",
     "gkd/experiment/trial.py": "tests/commands/test_dry_run.py",
     "gkd/few_shot/problem.py": "tests/tasks/test_few_shot.py",
     "gkd/few_shot/task_judging.py": "tests/tasks/test_few_shot.py",

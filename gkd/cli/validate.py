@@ -15,7 +15,7 @@ from gkd.core.user_code import is_import_name
 from gkd.data import why_unread
 from gkd.experiment.prepare import prepare
 from gkd.experiment.sides import sides_of
-from gkd.experiment.teachers import check_shapes
+from gkd.experiment.teachers import check_before_training
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
 
@@ -68,6 +68,5 @@ def _checked(resolved: Resolved) -> list[str]:
         sides_of(experiment).first_problem()
         return ["networks of your own are not imported here, so images and terms were not tried on them"]
     prepared = prepare(resolved)
-    if prepared.experiment.teacher is not None and prepared.experiment.method.needs_teacher:
-        check_shapes(prepared)
+    check_before_training(prepared)
     return list(prepared.notes)

@@ -25,9 +25,9 @@ from gkd.experiment.environment import command
 from gkd.experiment.prepare import prepare
 from gkd.experiment.run_folder import Busy, check_free, config_folder, finished, run_folder, table_names
 from gkd.experiment.sides import sides_of
+from gkd.experiment.teachers import check_before_training
 from gkd.incremental.matrix_file import read_matrices
 from gkd.methods.method import refusal
-from gkd.problems.task import students_teach
 from gkd.report.markdown import Row, Table, chance_notes
 from gkd.report.run_plots import can_plot
 from gkd.report.table_files import write_table
@@ -208,18 +208,22 @@ class Solved:
     missing: int = 0
 
 
-def _check_steps(to_run: Sequence[Place], caches: Caches) -> None:
-    """Refuse a row of several steps that cannot be trained, before the rows above it have trained for hours."""
+def _check_rows(to_run: Sequence[Place], caches: Caches) -> None:
+    """Refuse a row that cannot be trained, before the rows above it have trained for hours.
+
+    Of each row and values of the axes one seed is checked, as its run will be: its images, classes, networks with
+    their options and user modules, its method on both, and the teacher's file. Nothing is trained.
+    """
     checked = set()
     for cell in to_run:
-        experiment = cell.resolved.experiment
         row = (cell.label, str(cell.axes))
-        of_steps = students_teach(experiment.task.name) or bool(experiment.method.after)
-        if not of_steps or row in checked or cell.absent(caches) is not None:
+        if row in checked:
             continue
         checked.add(row)  # another seed changes nothing of this
         try:
-            prepare(cell.resolved, caches=cell.caches)
+            if cell.absent(caches) is not None:
+                continue
+            check_before_training(prepare(cell.resolved, caches=caches))
         except UserError as error:
             raise UserError(f"Row {cell.label!r}: {error}", code=error.code) from None
 
@@ -233,7 +237,7 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     where, caches = places(resolved, grid), Caches()  # one for all cells
     solved = Solved(table=where.table)
     if not finished_only:
-        _check_steps([cell for cell in grid if not where.cell(cell.file_names).is_file()], caches)
+        _check_rows([cell for cell in grid if not where.cell(cell.file_names).is_file()], caches)
     settled: dict[int, Cell | AbsentCell | None] = {}
     wait = False
     while len(settled) < len(grid):

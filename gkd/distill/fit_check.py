@@ -140,14 +140,31 @@ def _try_reading(
             return
         with torch.random.fork_rng(devices=[]):
             term.entry.build(shapes_of_pair(term, reading[0], student, teachers), term.options, train_labels)
-    elif term.entry.spot_needs == term.needs:
-        inputs = []
-        for need in term.needs:
-            facts = NEEDS[need]
-            shapes = _teacher_of(term, teachers) if facts.from_teacher else student
-            pair = reading[1] if facts.after else reading[0]
-            inputs.append(torch.zeros(2, *output_at(shapes, pair[int(facts.from_teacher)])))
+    elif set(term.needs) <= {*term.entry.spot_needs, *_TRIED}:
+        inputs = [_zeros(term, need, reading, student, teachers) for need in term.needs]
         term.entry.call(term.entry.function, inputs, term.options)
+
+
+# Inputs beside those at spots that zeros stand for well enough to try a loss.
+_TRIED = ("student_embedding", "teacher_embedding", "labels", "index")
+
+
+def _zeros(
+    term: Term,
+    need: str,
+    reading: tuple[SpotPair, SpotPair],
+    student: Shapes,
+    teachers: Mapping[str, Shapes],
+) -> Tensor:
+    """Two samples of an input of a loss, zero but for their labels and numbers."""
+    if need in ("labels", "index"):
+        return torch.arange(2) % student.logits[0]
+    facts = NEEDS[need]
+    shapes = _teacher_of(term, teachers) if facts.from_teacher else student
+    if need in _TRIED:
+        return torch.zeros(2, *shapes.embedding)
+    pair = reading[1] if facts.after else reading[0]
+    return torch.zeros(2, *output_at(shapes, pair[int(facts.from_teacher)]))
 
 
 def shapes_of_pair(

@@ -42,6 +42,7 @@ from gkd.storage.checkpoints import latest_checkpoint
 from gkd.storage.json_files import read_json, write_json
 from gkd.storage.run_files import FIT
 from gkd.training.device import choose_device, choose_dtype
+from gkd.training.loop import check_method
 from gkd.training.loop import fit as train
 from gkd.training.predictions import student_outputs
 from gkd.training.progress import Reporter
@@ -132,9 +133,9 @@ def fit(
     if teacher is not None and plan.needs_teacher:
         guide = _as_teacher(teacher, train_images.space)
     relation = LabelRelation(train_images.space if guide is None else guide.space, train_images.space)
-    require(plan, None if guide is None else relation, shipped_methods)
     images = Source(train_images, chosen, judged)
     problem = Problem("student", relation, images, images)
+    require(plan, None if guide is None else relation, lambda: _working_methods(network, guide, problem))
     problem.check(Plan("gkd.fit", plan, PlannedNetwork(type(student).__name__)))
     shape = train_images.image_shape
     for note in head_notes(plan, (network, shape), None if guide is None else (guide.network, shape)):
@@ -165,6 +166,20 @@ def fit(
             scores = problem.judging.scores(outputs, images, by_head=plan.judged_by_head)
             metrics[f"test/{which}"] = judge(scores, judged.labels.cpu(), plan).accuracy
     return Outcome(networks["last"], networks["best"], metrics, mean, std, target)
+
+
+def _working_methods(network: nn.Module, guide: Teacher | None, problem: Problem) -> dict[str, Method]:
+    """The shipped methods that these networks can be trained by, of those that read the teacher where there is one."""
+    working = {}
+    for name, method in shipped_methods().items():
+        if method.after or (guide is not None and not method.needs_teacher):
+            continue
+        try:
+            check_method(method, network, guide, problem)
+        except UserError:
+            continue
+        working[name] = method
+    return working
 
 
 def _facts(

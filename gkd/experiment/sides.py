@@ -9,9 +9,11 @@ from functools import cached_property
 from gkd.config import schema
 from gkd.config.shipped import shipped_methods
 from gkd.core.labels import LabelRelation
+from gkd.core.user_code import is_import_name
 from gkd.experiment.checks import check_teacher_images, plan_of
 from gkd.experiment.sources import load_source
-from gkd.methods.method import Method, require
+from gkd.experiment.suggestions import working_methods
+from gkd.methods.method import Method, refusal, require
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task, task_of
 from gkd.training.caches import Caches
@@ -66,17 +68,39 @@ class Sides:
         return [first, *problems][-1]
 
     def _first(self, problems: Iterator[Problem]) -> Problem:
-        require(self.experiment.method, self.taught_relation, self._other_methods)
+        names = [
+            side.network for side in (self.experiment.student, self.experiment.teacher) if side is not None
+        ]
+        own = any(is_import_name(name) for name in names)
+        require(
+            self.experiment.method,
+            self.taught_relation,
+            lambda: self._other_methods(try_networks=not own),
+            tried=not own,
+        )
         has_teacher = self.experiment.teacher is not None
         problem = next(each for each in problems if not (has_teacher and each.solved_by_teacher))
         check_teacher_images(self.experiment, problem)
         problem.check(plan_of(self.experiment))
         return problem
 
-    def _other_methods(self) -> dict[str, Method]:
-        """The shipped methods that a refusal may suggest instead."""
-        steps = self.task.students_teach
-        return {name: method for name, method in shipped_methods().items() if steps or not method.after}
+    def _other_methods(self, *, try_networks: bool) -> dict[str, Method]:
+        """The shipped methods that a refusal may suggest: those that pass what is checked before the first step.
+
+        Beside a teacher only methods that read one are meant. Networks of the user's own are not imported for this.
+        """
+        steps, relation = self.task.students_teach, self.taught_relation
+        use_teacher = self.experiment.teacher is not None and not steps
+        methods = {
+            name: method
+            for name, method in shipped_methods().items()
+            if (steps or not method.after)
+            and (method.needs_teacher or not use_teacher)
+            and refusal(method, relation) is None
+        }
+        if not try_networks or not methods:
+            return methods
+        return working_methods(methods, self.experiment, next(self.problems()))
 
 
 def sides_of(experiment: schema.Experiment, caches: Caches | None = None) -> Sides:

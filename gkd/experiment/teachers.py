@@ -16,7 +16,7 @@ from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.distill.teacher import Teacher
 from gkd.experiment.networks import build_side, load_network, options_of, teacher_section
-from gkd.experiment.prepare import Prepared
+from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.sources import statistics
 from gkd.problems.task import plain_task
 from gkd.storage.weight_metadata import TENSORS, WeightMetadata, weights_name
@@ -118,6 +118,37 @@ def _statistics_of_teacher(prepared: Prepared) -> tuple[tuple[float, ...], tuple
 def check_shapes(prepared: Prepared) -> None:
     """Refuse a method that does not fit the two networks' outputs, before the teacher is trained for it."""
     check_method(prepared.experiment.method, prepared.student, random_teacher(prepared), prepared.problem)
+
+
+def check_before_training(prepared: Prepared) -> None:
+    """Refuse a run's teacher and what the method reads of it, as far as can be known before it is trained or loaded.
+
+    Raises:
+        UserError: a weight file that is not there, or is of another network, options or classes; a training run that
+            cannot be prepared; a method that does not fit the networks.
+    """
+    experiment, problem = prepared.experiment, prepared.problem
+    if experiment.student.pretrain is not None:
+        prepare(
+            pretraining_experiment(prepared, experiment.student.pretrain), caches=prepared.settings.caches
+        )
+    if experiment.teacher is None or not problem.uses_teacher(experiment.method):
+        return
+    if experiment.teacher.checkpoint is None:
+        training = teacher_experiment(prepared)
+        prepare(training, caches=prepared.settings.caches)
+        if experiment.method.needs_teacher and not prepared.task.students_teach:
+            check_shapes(prepared)
+    elif not prepared.task.students_teach:
+        teacher, known = load_teacher(prepared, experiment.teacher.checkpoint)
+        check_method(experiment.method, prepared.student, teacher, known.problem)
+    else:
+        check_checksum(experiment.teacher, experiment.teacher.checkpoint)
+        options_of(
+            experiment.teacher,
+            WeightMetadata.read(experiment.teacher.checkpoint),
+            experiment.teacher.checkpoint,
+        )
 
 
 def teacher_experiment(prepared: Prepared) -> Resolved:

@@ -188,12 +188,24 @@ def refusal(method: Method, relation: LabelRelation | None) -> str | None:
 
 
 def require(
-    method: Method, relation: LabelRelation | None, others: Callable[[], Mapping[str, Method]]
+    method: Method,
+    relation: LabelRelation | None,
+    others: Callable[[], Mapping[str, Method]],
+    *,
+    tried: bool = True,
 ) -> None:
-    """Refuse a method that cannot work over the relation, naming those of ``others`` (read only then) that can."""
+    """Refuse a method that cannot work over the relation, naming those of ``others`` (read only then) that can.
+
+    ``tried`` says whether others are tried on the networks, too.
+    """
     reason = refusal(method, relation)
-    if reason is not None:
-        fitting = sorted(name for name, other in others().items() if refusal(other, relation) is None)
-        raise UserError(
-            f"{reason} Methods that work here: {', '.join(fitting)}.", code="method-not-applicable"
-        )
+    if reason is None:
+        return
+    fitting = sorted(name for name, other in others().items() if refusal(other, relation) is None)
+    label = (
+        "Methods that work here"
+        if tried
+        else "Methods that the classes allow, not tried on networks of your own"
+    )
+    advice = f"{label}: {', '.join(fitting)}." if fitting else "No shipped method works here."
+    raise UserError(f"{reason} {advice}", code="method-not-applicable")

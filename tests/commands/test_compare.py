@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from safetensors.torch import save_file
 
 from gkd.commands.compare import cells, solve
 from gkd.commands.grid_places import Places
 from gkd.config.load import load
 from gkd.config.resolve import Resolved
 from gkd.experiment.run_folder import locked, run_folder, table_names
+from gkd.models import build_network
 from gkd.storage.json_files import Damaged
 from tests.cli_helpers import FAST, gkd, start
 from tests.refusals import refused
@@ -320,3 +322,48 @@ def test_rows_that_share_a_file_keep_their_labels(two_cells):
         solved = solve(grid, Console(quiet=True))
     assert [cell.label for cell in solved.cells] == [*labels, *labels]
     assert solved.trained == 0
+
+
+LATE = {
+    "a teacher's file that is not there": ("teacher.checkpoint=nowhere.pth", "nowhere.pth does not exist"),
+    "a teacher's file of other classes": (
+        "teacher.checkpoint=other.safetensors",
+        "knows 3 classes, but the task",
+    ),
+    "a teacher of another network": ("teacher.checkpoint=network.safetensors", "was trained as 'resnet14'"),
+    "a user's module that is not there": ("teacher.network=nowhere:net", "nowhere"),
+    "options that the teacher does not have": ("teacher.options={widht: 2}", "widht"),
+    "images that the teacher cannot take": (
+        "teacher.network=timm/vit_tiny_patch16_224",
+        "cannot take images",
+    ),
+    "a teacher's training that cannot be": ("teacher.train.method=sp", "needs a teacher itself"),
+}
+
+
+@pytest.mark.parametrize("what", LATE)
+def test_what_a_later_row_would_meet_is_refused_before_the_first_cell(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, network, classes in (("other", "resnet8x4", 3), ("network", "resnet14", 5)):
+        weights = build_network(network, num_classes=classes, in_channels=1).state_dict()
+        facts = {"network": network, "classes": json.dumps([str(number) for number in range(classes)])}
+        save_file(weights, f"{name}.safetensors", facts)
+    word, sentence = LATE[what]
+    rows = "compare={methods: [student, sp], seeds: [0]}"
+    assert gkd("compare", "quickstart", rows, "run.epochs=2", "run.threads=1", word) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Row 'sp'" in error or "options" in what  # which the config's own check names
+    assert not list(Path().rglob("summary.json"))  # the student alone was not trained
+
+
+def test_an_axis_whose_second_value_cannot_be_is_refused_before_the_first_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    axes = "compare={methods: [student], seeds: [0], axes: {data.per_class: [5, 100000]}}"
+    assert gkd("compare", "quickstart", axes, "run.epochs=2", "run.threads=1") == 2
+    assert "fewer than the 100000 asked for" in capsys.readouterr().err
+    assert not list(Path().rglob("summary.json"))

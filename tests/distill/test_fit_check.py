@@ -130,3 +130,13 @@ def test_an_embedding_at_a_spot_is_read_too() -> None:
     (note,) = head_notes(method, *sides)
     assert "student's Behind" in note
     assert head_notes(method, sides[0], None) == [note]
+
+
+def test_embeddings_of_other_widths_are_refused_before_a_step(make_teacher: MakeTeacher) -> None:
+    wide = build_network("resnet8x4", num_classes=3, in_channels=1)
+    with refused("other-widths"):
+        refuse({"flat": Term(loss="cosine")}, wide, make_teacher("abc"), torch.arange(3))
+    same = build_network("resnet8", num_classes=3, in_channels=1)
+    check_terms(
+        {"flat": Term(loss="cosine")}, *both_shapes(same, make_teacher("abc"), (1, 8, 8), (1, 8, 8)), None
+    )

@@ -1,13 +1,18 @@
 """Builders: splits before classes, statistics and views that fit, two data sets with aliases."""
 
+import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
+from gkd.commands.dry_run import dry_run
 from gkd.config.load import load
+from gkd.core.errors import UserError
 from gkd.experiment.prepare import prepare
 from gkd.experiment.sources import load_source
 from gkd.experiment.teachers import teacher_experiment
@@ -111,3 +116,35 @@ method: kd
     assert relation.student_index.tolist() == [0, 1, 2]
     assert [relation.teacher.names[i] for i in relation.teacher_index] == ["bird", "ship", "automobile"]
     assert len(prepared.problem.teacher.train) == 18
+
+
+DISJOINT = ("task.order=natural", "task.size=5", "task.shift=5")
+
+
+def suggested(*words: str) -> list[str]:
+    """The methods that the refusal of a run's method names instead."""
+    with pytest.raises(UserError) as caught:
+        prepare(load("quickstart", words))
+    assert caught.value.code == "method-not-applicable"
+    found = re.search(r"Methods that work here: (.*)\.$", str(caught.value))
+    return found[1].split(", ") if found else []
+
+
+def test_methods_that_work_are_those_that_were_tried_on_these_networks() -> None:
+    names = suggested("method=kd", *DISJOINT)
+    assert {"sp", "refilled", "rkd"} <= set(names)
+    assert not {"student", "mixup", "protonet", "finetune", "replay", "joint"} & set(
+        names
+    )  # no teacher is read
+    assert not {"kd", "lwf", "icarl", "sakd"} & set(names)  # no class is shared
+    assert not {"fsp"} & set(names)  # resnet8's maps have other channels than the teacher's
+    wide = suggested("method=kd", *DISJOINT, "teacher.network=resnet14")
+    assert "fsp" in wide  # the same channels
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("shift", [4, 5])
+def test_every_method_that_is_named_passes_a_dry_run(shift: int) -> None:
+    words = ("task.size=5", f"task.shift={shift}", "run.epochs=2")
+    for name in suggested("method=kd", *words):
+        dry_run(load("quickstart", [*words, f"method={name}"]), Console(quiet=True))
