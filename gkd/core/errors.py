@@ -38,14 +38,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
+_ALIKE = 0.6  # below it the names have to begin alike, or one is a part of the other
+
+
 def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     """The sentence for an unknown name: the name, the closest match, and the valid names."""
     names = sorted(allowed)
     folded = {each.casefold(): each for each in names}
     given = name.casefold()
-    close = difflib.get_close_matches(given, folded, n=1, cutoff=0.6) or [
-        each for each in difflib.get_close_matches(given, folded, n=1, cutoff=0.5) if each[:1] == given[:1]
-    ]
+    close = difflib.get_close_matches(given, folded, n=1, cutoff=0.5)
+    if close and difflib.SequenceMatcher(None, close[0], given).ratio() < _ALIKE:
+        close = [each for each in close if each[:1] == given[:1] or given in each]
     hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
     return f"Unknown {what} {name!r}.{hint} Allowed: {', '.join(names)}."
 

@@ -217,8 +217,8 @@ def _fitting(kind: str, name: str, value: Any, rows: int | None) -> Tensor:
     """
     if not isinstance(value, Tensor):
         raise UserError(f"{name} is a {type(value).__name__}; give a tensor of {kind}.", code="not-a-tensor")
-    if name == "labels" and value.dim() == 2 and value.is_floating_point():
-        return value  # distributions over classes
+    if name == "labels" and value.dim() == 2 and (value.is_floating_point() or value.shape[1] > 1):
+        return value  # distributions over classes, or which classes a mixture holds
     if kind is _TRUTH and value.dtype != torch.bool:
         raise UserError(
             f"{name} is {value.dtype} and holds {kind}; give torch.bool, such as {name} > 0.",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gkd.core.errors import UserError
-from gkd.losses import LOSSES, affinity_loss, at_loss, cc_loss, cross_entropy_loss
+from gkd.losses import LOSSES, affinity_loss, at_loss, cc_loss, cross_entropy_loss, stkd_loss
 from gkd.losses.signature import Filled, Range, number_problem, signature_of
 from tests.refusals import refused
 
@@ -71,8 +71,10 @@ def test_labels_may_be_distributions() -> None:
     logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 1])
     one_hot = torch.nn.functional.one_hot(labels, 3)
     assert torch.allclose(cross_entropy_loss(logits, one_hot.float()), cross_entropy_loss(logits, labels))
+    student, teacher = torch.randn(4, 3), torch.randn(4, 3)
+    assert torch.equal(stkd_loss(student, teacher, one_hot), stkd_loss(student, teacher, one_hot.float()))
     with refused("not-a-vector"):
-        cross_entropy_loss(logits, one_hot)  # integers are columns
+        cross_entropy_loss(logits, labels[:, None])
 
 
 @pytest.mark.parametrize("power", [1e-3, 0.5, 1.0, 1.5, 2.0, 3.0, 100.0])
