@@ -53,11 +53,11 @@ class Scenario:
         return folder
 
 
-ALONE = "alone"  # the least: two steps without a teacher
+ALONE = "alone"  # the least: four steps without a teacher
 SCENARIOS: dict[str, Scenario] = {
     ALONE: Scenario(
         "task: {name: standard}\nmethod: student\n" + _STUDENT,
-        overrides=("run.epochs=1", "data.batch_size=48"),
+        overrides=("run.epochs=1", "data.batch_size=24"),
     ),
     "standard": Scenario("task: {name: standard}\nmethod: kd\n" + _TEACHER + _STUDENT),
     "cross_task": Scenario(
