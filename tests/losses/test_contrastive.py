@@ -106,3 +106,8 @@ def test_the_contrastive_loss_is_the_benchmarks_without_its_epsilon() -> None:
     loss = nce_loss(wave(4, 6, phase=0.4), torch.tensor(0.7, dtype=torch.float64), num_samples=20)
     assert float(loss) == pytest.approx(6.404991668997372, rel=1e-12)
     assert float(loss) == pytest.approx(6.4049924309894175, rel=1e-6)  # with it
+
+
+def test_noise_is_drawn_from_at_least_one_sample() -> None:
+    with refused("option-out-of-range"):
+        nce_loss(torch.zeros(2, 3), torch.tensor(0.0), num_samples=0)
