@@ -48,7 +48,8 @@ def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     given = name.casefold()
     close = difflib.get_close_matches(given, folded, n=1, cutoff=0.5)
     if close and difflib.SequenceMatcher(None, close[0], given).ratio() < _ALIKE:
-        close = [each for each in close if each[:1] == given[:1] or given in each]
+        turned = sorted(given)  # letters that changed places, as in "tf" for "ft"
+        close = [each for each in close if each[:1] == given[:1] or given in each or sorted(each) == turned]
     hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
     return f"Unknown {what} {name!r}.{hint} Allowed: {', '.join(names)}."
 

@@ -88,8 +88,11 @@ def check_taught(problem: Problem, method: Method, student: nn.Module) -> None:
     Args:
         problem: that step's.
         method: the method.
-        student: as it is built for the step before, or for this one where it starts afresh.
+        student: as it is built for the step before, or for this one where it starts afresh. Of one that need not grow
+            and cannot, nothing is known of this step's.
     """
+    if not head_gives_logits(student, problem.student.train.image_shape):
+        return
     teacher = copy.deepcopy(student)
     grown = copy.deepcopy(student)
     num_new = len(problem.student.train.space) - as_network(student).num_classes
