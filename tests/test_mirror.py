@@ -25,7 +25,6 @@ TESTED_IN: dict[str, str] = {
     "gkd/core/class_means.py": "tests/metrics/test_ncm.py",
     "gkd/core/cpus.py": "tests/data/read/test_listing.py",
     "gkd/core/errors.py": "tests/test_errors.py",
-    "gkd/core/network.py": "tests/core/test_tapped.py",
     "gkd/core/numerics.py": "tests/losses/test_contract.py",
     "gkd/core/version.py": "tests/test_face.py",
     "gkd/data/image_operations.py": "tests/data/augment/test_rand_augment.py",

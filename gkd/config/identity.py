@@ -26,8 +26,9 @@ from gkd.methods.optimiser_names import GROUP as OPTIMISERS_GROUP
 from gkd.models.external import GROUP as NETWORKS_GROUP
 from gkd.problems.task import GROUP as TASKS_GROUP
 from gkd.problems.task import students_teach
+from gkd.storage.checksums import sha256
 from gkd.storage.weight_metadata import TENSORS, weights_name
-from gkd.storage.weights import read_weight_file, sha256
+from gkd.storage.weights import read_weight_file
 
 # Keys that change where or how fast a run goes, not what comes out.
 NO_EFFECT = (

@@ -6,6 +6,8 @@ import os
 
 from gkd.core.errors import UserError, shown
 
+_MOST_DIGITS = 6  # of a number of threads or ranks
+
 
 def available_cpus() -> int:
     """The CPUs that this process may use, shared among the ranks on this machine."""
@@ -23,7 +25,7 @@ def whole_number(variable: str) -> int | None:
     """
     stated = os.environ.get(variable, "").strip()
     first = stated.split(",")[0].strip()
-    if first.isascii() and first.isdecimal() and len(first) < _DIGITS and int(first) > 0:
+    if first.isascii() and first.isdecimal() and len(first) <= _MOST_DIGITS and int(first) > 0:
         return int(first)
     if not stated:
         return None
@@ -31,6 +33,3 @@ def whole_number(variable: str) -> int | None:
         f"The environment variable {variable} is {shown(stated)}; it is a number such as 4, or unset it.",
         code="environment-variable",
     )
-
-
-_DIGITS = 7

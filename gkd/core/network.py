@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -101,9 +102,20 @@ def as_network(module: nn.Module) -> Any:
     return module
 
 
-_TAKEN = frozenset(
-    [*dir(nn.ModuleDict), *vars(nn.ModuleDict())]
-)  # names of its own, such as keys and training
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every sub-module is in the mode in which it was."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+# Names of its own, such as keys and training.
+_TAKEN = frozenset([*dir(nn.ModuleDict), *vars(nn.ModuleDict())])
 
 
 def module_key(name: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError, unknown
-from gkd.core.network import Features, StagedNetwork, Stages, as_network, through
+from gkd.core.network import Features, StagedNetwork, Stages, as_network, in_eval_mode, through
 from gkd.core.user_code import told
 
 
@@ -68,11 +68,10 @@ def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
         UserError: the network cannot take such an image.
     """
     like = next(network.parameters())
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     images = torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype)
     try:
-        features = as_network(network).features(images)
+        with in_eval_mode(network):
+            features = as_network(network).features(images)
     except UserError:
         raise
     except Exception as error:  # another library's own complaint, an assertion or a shape
@@ -81,9 +80,6 @@ def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
             f"(channels×height×width): {told(error)} Change data.image_size or the network's options.",
             code="images-not-taken",
         ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return Shapes(
         tuple(features.logits.shape[1:]),
         tuple(features.embedding.shape[1:]),
@@ -283,6 +279,7 @@ class TappedNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Features:
         self._keeping = True
+        self.left_out.clear()
         try:
             logits = self._logits(images)
             embedding = self._embedding(images)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -12,22 +11,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from gkd.core.errors import UserError
 from gkd.core.memory import check_memory
 from gkd.data.image_files import Source
-
-Fit = Literal["stretch", "crop"]
-
-
-Exif = Literal["apply", "ignore"]
-
+from gkd.storage.preprocessing import Exif, Fit, shorter_side
 
 # Only these decoders are tried on a file, whatever its name: Pillow has some sixty, a few of which start programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-
 GREY_MODES = ("1", "L", "LA")
 
-
 _COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
-
 
 # The orientations by which a camera says how it was held, and what turns the stored pixels upright; 1 is upright.
 _TURNS = {
@@ -40,9 +31,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-
 _MOST_PIXELS = 178_000_000  # of one image: half a GiB in colour, and what Pillow itself takes for an attack
-
 
 # What stands in every file that states an orientation: an EXIF block, or XMP in its place.
 _SIGNS = (b"Exif", b"eXIf", b"EXIF", b"exif", b"xmp", b"XMP", b"rientation")
@@ -140,7 +129,7 @@ class Form:
             return size
         if self.fit == "stretch":
             return self.width or self.image_size, self.image_size
-        shorter = round(self.image_size * 8 / 7)  # with the rounding of torchvision's Resize and CenterCrop
+        shorter = shorter_side(self.image_size)  # with the rounding of torchvision's Resize and CenterCrop
         width, height = (int(shorter * side / min(size)) for side in size)
         return width, height
 

@@ -276,7 +276,8 @@ class Distiller(nn.Module):
         teacher_name = reader or (self.side_names[0] if self.side_names else None)
         side = self.sides[teacher_name] if teacher_name else None
         known_columns = self.known if side is None else side.known
-        modules = dict(self.adapters.items()).get(module_key(name))
+        key = module_key(name)
+        modules = self.adapters[key] if key in self.adapters else None  # noqa: SIM401 -- a ModuleDict has no get
         auxiliary = modules[0] if isinstance(modules, nn.ModuleList) and term.head == "auxiliary" else None
         parts, counts = [], []
         for number, spots in enumerate(term.readings):

@@ -19,8 +19,9 @@ from gkd.experiment.networks import build_side, load_network, options_of, teache
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.sources import statistics
 from gkd.problems.task import plain_task
+from gkd.storage.checksums import sha256
 from gkd.storage.weight_metadata import TENSORS, WeightMetadata, weights_name
-from gkd.storage.weights import read_weight_file, sha256
+from gkd.storage.weights import read_weight_file
 from gkd.training.loop import check_method
 
 # Keys of the data section that hold for the student's training, not for the teacher's on the same images.

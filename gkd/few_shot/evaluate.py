@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
 from gkd.core.errors import UserError
-from gkd.core.network import Network
+from gkd.core.network import Network, in_eval_mode
 from gkd.core.short_repr import short_repr
 from gkd.data.episodes import Episodes
 from gkd.few_shot.classifiers import episode_accuracies
@@ -88,14 +89,10 @@ def _embed(
     encoder: nn.Module | Callable[[Tensor], Tensor], batches: Iterable[Tensor | Sequence[Tensor]]
 ) -> Tensor:
     """Embeddings of all batches, ``[n, D]`` in float32 on the CPU."""
-    modes = (
-        {module: module.training for module in encoder.modules()} if isinstance(encoder, nn.Module) else {}
-    )
+    mode = in_eval_mode(encoder) if isinstance(encoder, nn.Module) else nullcontext()
     parameter = next(encoder.parameters(), None) if isinstance(encoder, nn.Module) else None
-    for module in modes:
-        module.training = False
     rows = []
-    try:
+    with mode:
         for batch in batches:
             images = batch if isinstance(batch, Tensor) else batch[0]
             images = images if parameter is None else images.to(parameter.device)
@@ -107,9 +104,6 @@ def _embed(
                     code="not-an-embedding",
                 )
             rows.append(output.float().cpu())
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     if not rows:
         raise UserError("There is no image to embed.", code="no-images")
     return torch.cat(rows)

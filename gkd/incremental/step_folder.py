@@ -14,11 +14,12 @@ from gkd.incremental.memory import Memory
 from gkd.incremental.memory_file import MEMORY, read_memory, write_memory
 from gkd.incremental.previous_model import Before
 from gkd.incremental.step import Step
+from gkd.storage.checksums import sha256
 from gkd.storage.manifest import check_files, files_of
 from gkd.storage.records import read_record, write_record
 from gkd.storage.run_files import SUMMARY, WEIGHTS
 from gkd.storage.step_results import StepSummary, WeightsFile
-from gkd.storage.weights import read_weights, sha256, state_hash, tensors_hash
+from gkd.storage.weights import read_weights, state_hash, tensors_hash
 
 
 @dataclass(frozen=True)

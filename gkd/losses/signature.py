@@ -175,11 +175,12 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     if not stated and not kinds:
         return function
     positions = list(inspect.signature(function).parameters)
-    first = positions.index(signature.needs[0]) if signature.needs else len(positions)
+    student_name = signature.needs[0] if signature.needs else ""
+    first = positions.index(student_name) if student_name else len(positions)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        student = args[first] if len(args) > first else None
+        student = args[first] if len(args) > first else kwargs.get(student_name)
         rows = student.shape[0] if isinstance(student, Tensor) and student.dim() > 0 else None
 
         def fitting(name: str, value: Any) -> Any:
@@ -197,6 +198,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 _COLUMNS, _TRUTH = "whole numbers", "truth values"
 _INPUT_KINDS = {"labels": _COLUMNS, "index": _COLUMNS, "way": _COLUMNS, "support": _TRUTH, "known": _TRUTH}
+_ONE_A_ROW = ("mask", "labels", "index", "way", "support")
 _FILLED_KINDS = {Filled.MASK: _TRUTH, Filled.DRAWN: _COLUMNS, Filled.BANK_LABELS: _COLUMNS}
 
 
@@ -237,9 +239,6 @@ def _fitting(kind: str, name: str, value: Any, rows: int | None) -> Tensor:
             code="other-batch-sizes",
         )
     return value.long() if kind is _COLUMNS else value
-
-
-_ONE_A_ROW = ("mask", "labels", "index", "way", "support")
 
 
 def _refuse(option: Option, name: str, value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gkd.core.network import as_network
+from gkd.core.network import as_network, in_eval_mode
 from gkd.core.tapped import output_shapes
 
 _TOLERANCE = 1e-4  # of the largest logit
@@ -42,18 +42,13 @@ def head_gives_logits(network: nn.Module, image_shape: Sequence[int]) -> bool:
 
 def _both(network: nn.Module, images: Tensor) -> tuple[Tensor, Any]:
     """The logits, and the head's of the embedding or the error that it ends in; modes stay as they were."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        wrapped = as_network(network)
+    wrapped = as_network(network)
+    with in_eval_mode(network):
         features = wrapped.features(images)
         try:
             return features.logits, wrapped.head(features.embedding)
         except Exception as error:  # any error of a module on another module's output
             return features.logits, error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _with_drawn_head(network: nn.Module, generator: torch.Generator) -> nn.Module:

@@ -96,12 +96,11 @@ def load_network(
         options=built_with,
         taps=metadata.taps if taps is None else taps,
     )
-    notes = put_weights(
-        built, file, Loading(path, name, section, shape, metadata), checkpoint_key=checkpoint_key, head=head
-    )
+    loading = Loading(path, name, section, shape, metadata)
+    notes = put_weights(built, file, loading, checkpoint_key=checkpoint_key, head=head)
     if classes is not None and metadata.classes not in (None, tuple(classes)):
         raise UserError(
-            f"{_file(path, section)} has the columns {', '.join(metadata.classes or ())}, but the classes are "
+            f"{loading.file} has the columns {', '.join(metadata.classes or ())}, but the classes are "
             f"{', '.join(classes)}; give the file's, in that order.",
             code="other-classes",
         )
@@ -255,10 +254,10 @@ def options_as_trained(
     """
     if metadata.network is None:
         return dict(options)
-    prefix = f"{section}." if section else ""
+    loading, prefix = Loading(path, network, section), f"{section}." if section else ""
     if metadata.network != network:
         raise UserError(
-            f"{_file(path, section)} was trained as {metadata.network!r}, but {prefix}network is {network!r}; set "
+            f"{loading.file} was trained as {metadata.network!r}, but {prefix}network is {network!r}; set "
             f"{prefix}network={metadata.network}.",
             code="other-network",
         )
@@ -266,7 +265,7 @@ def options_as_trained(
     stated = {key: value for key, value in metadata.options.items() if key != EXTRACTORS}
     if dict(options) not in ({}, stated, metadata.options):
         raise UserError(
-            f"{_file(path, section)} was trained with the options {json.dumps(metadata.options)}, but "
+            f"{loading.file} was trained with the options {json.dumps(metadata.options)}, but "
             f"{prefix}options is {json.dumps(dict(options))}; drop {prefix}options, which takes those of the file.",
             code="other-options",
         )
@@ -285,11 +284,6 @@ def options_as_trained(
             code="untrusted-options",
         )
     return metadata.options
-
-
-def _file(path: Path, section: str) -> str:
-    """The name of a weight file in errors."""
-    return f"{section}.checkpoint {path}" if section else f"The checkpoint {path}"
 
 
 def _named(metadata: WeightMetadata, path: Path) -> str:

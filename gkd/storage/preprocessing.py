@@ -23,8 +23,12 @@ Fit = Literal["stretch", "crop"]
 Exif = Literal["apply", "ignore"]
 
 _SHORTER = "shorter side"
-_CROP_SCALE = 8 / 7  # of the shorter side to the crop: 256 and 224, as ImageNet's networks are judged
 _ORDERS = {1: "L", 3: "RGB"}
+
+
+def shorter_side(crop: int) -> int:
+    """Pixels of the shorter side before the middle is cropped: 256 for 224, as ImageNet's networks are judged."""
+    return round(crop * 8 / 7)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Preprocessing:
         if self.fit == "stretch":
             resize = {"rule": "stretch", "size": [height, width]}
         elif self.fit == "crop":
-            resize = {"rule": _SHORTER, "size": round(height * _CROP_SCALE)}
+            resize = {"rule": _SHORTER, "size": shorter_side(height)}
             crop = {"rule": "center", "size": [height, width]}
         return {
             "exif": self.exif,

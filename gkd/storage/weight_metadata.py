@@ -26,9 +26,8 @@ from gkd.storage.weights import read_header, tensors_hash
 TENSORS = "tensors:"
 _DECISIVE = ("classes", "mean", "std", "options", "taps")  # what a header says that a run depends on
 _MEANS = "class_means"
-_MOST_MEANS = (
-    2**20
-)  # numbers: 4 MiB, which a header holds at a third more; 1000 classes of an embedding of 1024
+# Numbers: 4 MiB, which a header holds at a third more; 1000 classes of an embedding of 1024.
+_MOST_MEANS = 2**20
 _A_RUNS_FILE = "the weight files of gkd's runs do"
 
 
@@ -219,7 +218,10 @@ def _spread(text: str) -> tuple[float, ...]:
 
 
 def _number(text: str) -> float:
-    return _numbers(text)[0] if "," not in text else float(text)
+    numbers = _numbers(text)
+    if len(numbers) > 1:
+        raise ValueError(f"{text[:60]!r} is no single number")
+    return numbers[0]
 
 
 def _shape(text: str) -> tuple[int, ...]:

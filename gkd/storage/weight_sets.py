@@ -149,7 +149,18 @@ class WeightFile:
         inside = [each for each in self.sets if each.startswith(f"{key}.")]
         if len(inside) == 1:
             return self._dense(self.sets[inside[0]])
-        for each, tensors in () if inside else self.sets.items():
+        below = {} if inside else self._below(key)
+        if not below:
+            raise UserError(
+                f"The checkpoint {self.path} has no weights under {option}={key}; it has: "
+                f"{listed(inside or self.keys())}.",
+                code="unknown-checkpoint-key",
+            )
+        return self._dense(below)
+
+    def _below(self, key: str) -> dict[str, Tensor]:
+        """The tensors of the first set that has names behind a key, which begins with the set's own; else none."""
+        for each, tensors in self.sets.items():
             if each and not key.startswith(f"{each}."):
                 continue
             prefix = f"{key.removeprefix(f'{each}.') if each else key}."
@@ -157,11 +168,8 @@ class WeightFile:
                 name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
             }
             if below:
-                return self._dense(below)
-        raise UserError(
-            f"The checkpoint {self.path} has no weights under {option}={key}; it has: {listed(inside or self.keys())}.",
-            code="unknown-checkpoint-key",
-        )
+                return below
+        return {}
 
     def default(self) -> dict[str, Tensor]:
         """The state dict that is taken of a file whose network is not known.

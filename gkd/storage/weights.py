@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError
-from gkd.storage.checksums import sha256 as sha256
 from gkd.storage.manifest import check_beside_its_run
 from gkd.storage.safetensors_format import write_safetensors
 from gkd.storage.torch_files import read_torch_file

@@ -33,6 +33,19 @@ def write_whole(path: Path, write: Callable[[Path], object], *, suffix: str | No
     Raises:
         UserError: a link, device or folder in its place, or a file that cannot be written; what was there is whole.
     """
+    try:
+        replace_whole(path, write, suffix=suffix)
+    except OSError as error:
+        raise UserError(write_failure(path, error), code="write-failed") from None
+
+
+def replace_whole(path: Path, write: Callable[[Path], object], *, suffix: str | None = None) -> None:
+    """``write_whole`` for a caller that has words of its own where the file cannot be written.
+
+    Raises:
+        UserError: a link, device or folder in its place.
+        OSError: a file that cannot be written; what was there is whole.
+    """
     check_place(path)
     aside: Path | None = None
     try:
@@ -44,8 +57,6 @@ def write_whole(path: Path, write: Callable[[Path], object], *, suffix: str | No
             sync(aside)
             os.replace(aside, path)
             sync(path.parent)
-    except OSError as error:
-        raise UserError(write_failure(path, error), code="write-failed") from None
     finally:
         if aside is not None:
             with contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError
-from gkd.core.network import Features
+from gkd.core.network import Features, in_eval_mode
 from gkd.data import ImageSet, Look, ordered
 from gkd.distill.teacher import Teacher
 from gkd.losses import class_centres
@@ -37,8 +37,6 @@ def predict(
     Raises:
         Diverged: an output that is not finite, of which no accuracy can be told.
     """
-    was_training = network.training
-    network.eval()
     logits, embedding = [], []
     batches = ordered(
         images,
@@ -47,12 +45,12 @@ def predict(
         device=settings.device,
         memory_format=torch.channels_last,
     )
-    for batch in batches:
-        with settings.autocast():
-            features: Features = network.features(batch.images)  # type: ignore[operator]
-        logits.append(features.logits.float().cpu())
-        embedding.append(features.embedding.float().cpu())
-    network.train(was_training)
+    with in_eval_mode(network):
+        for batch in batches:
+            with settings.autocast():
+                features: Features = network.features(batch.images)  # type: ignore[operator]
+            logits.append(features.logits.float().cpu())
+            embedding.append(features.embedding.float().cpu())
     outputs = torch.cat(logits), torch.cat(embedding)
     for name, values in zip(("logits", "embedding"), outputs, strict=True):
         bad = int((~torch.isfinite(values)).any(1).sum())

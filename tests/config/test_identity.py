@@ -12,8 +12,9 @@ from PIL import Image
 
 from gkd.config.load import load
 from gkd.data import content_at, fingerprint
+from gkd.storage.checksums import sha256
 from gkd.storage.weight_metadata import weights_name
-from gkd.storage.weights import read_weight_file, save_weights, sha256
+from gkd.storage.weights import read_weight_file, save_weights
 from tests.config_helpers import tiny
 from tests.refusals import refused
 

@@ -295,6 +295,25 @@ def test_a_default_tap_that_gives_no_map_is_left_out_until_a_term_asks(
         output_at(shapes, -2)
 
 
+class ThreeTokens(nn.Module):
+    """Three tokens ``[B, 3, 4]`` of any image, which make a grid only where it is three times as wide as it is high."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(2))
+        self.fc = nn.Linear(12, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.tokens(images).flatten(1))
+
+
+def test_a_map_that_one_shape_of_images_leaves_out_is_there_for_another() -> None:
+    network = TappedNetwork(ThreeTokens(), head="fc", maps=(Tap("tokens", prefix_tokens=0),), lenient=True)
+    with refused("no-map"):
+        output_at(output_shapes(network, (3, 4, 4)), 0)
+    assert output_at(output_shapes(network, (3, 2, 6)), 0) == (4, 1, 3)
+
+
 def test_stages_need_every_map_also_of_the_defaults() -> None:
     stages = (("conv", "relu"), (), ("pool",))
     network = TappedNetwork(Awkward(), head="fc", maps=("relu", "unused"), stages=stages, lenient=True)

@@ -12,8 +12,9 @@ from gkd.config.load import load
 from gkd.experiment.prepare import prepare
 from gkd.experiment.teachers import check_checksum, load_teacher, teacher_experiment
 from gkd.models import build_network
+from gkd.storage.checksums import sha256
 from gkd.storage.weight_metadata import weights_name
-from gkd.storage.weights import read_weight_file, sha256
+from gkd.storage.weights import read_weight_file
 from tests.refusals import refused
 
 

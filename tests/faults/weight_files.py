@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from gkd.storage.weights import read_weights, sha256
+from gkd.storage.checksums import sha256
+from gkd.storage.weights import read_weights
 from tests.faults.changed_tensors import CONTAINERS, TENSOR_CHANGES, pickled_code, with_code
 from tests.faults.nasty import VALUES
 from tests.faults.scenarios import CLASSES, CONFIG

@@ -21,7 +21,8 @@ from gkd.config.yaml_files import parse_yaml
 from gkd.experiment.sources import load_source
 from gkd.incremental.accuracy_matrix import incremental_summary
 from gkd.report.incremental_table import CURVES_PLOT, MATRIX_PLOT
-from gkd.storage.weights import read_weights, save_weights, sha256
+from gkd.storage.checksums import sha256
+from gkd.storage.weights import read_weights, save_weights
 from tests.cli_helpers import gkd, start
 from tests.step_helpers import WORDS, normalise, read, run, student
 

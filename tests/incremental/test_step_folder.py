@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gkd.storage.weights import read_weights, save_weights, sha256, tensors_hash
+from gkd.storage.checksums import sha256
+from gkd.storage.weights import read_weights, save_weights, tensors_hash
 from tests.cli_helpers import gkd
 
 # Four digits, then three and three; under a second a run.

@@ -46,6 +46,12 @@ def test_a_mask_holds_one_truth_value_a_row(name: str) -> None:
         evaluate(name, MASK.tolist())
 
 
+def test_a_mask_is_held_against_a_student_that_is_named_too() -> None:
+    logits, labels = torch.zeros(BATCH, 3), torch.zeros(BATCH, dtype=torch.int64)
+    with refused("other-batch-sizes"):
+        cross_entropy_loss(student_logits=logits, labels=labels, mask=MASK[:1])
+
+
 @pytest.mark.parametrize("need", ["labels", "way", "support", "known"])
 def test_columns_may_be_of_any_integer_type_and_nothing_else(need: str) -> None:
     for name, loss in FUNCTIONS.items():

@@ -71,7 +71,8 @@ def test_the_header_of_a_file_is_read_without_its_tensors(tmp_path: Path) -> Non
 NONSENSE = [
     ("classes", "cat, dog"), ("classes", "[1, 2]"), ("classes", "[]"), ("mean", "grey"), ("mean", "0.5,nan"),
     ("std", ""),
-    ("std", "1,0"), ("std", "1.0,-2.0"), ("std", "1.0"), ("test_accuracy", "nan"), ("options", "[" * 50_000),
+    ("std", "1,0"), ("std", "1.0,-2.0"), ("std", "1.0"), ("test_accuracy", "nan"), ("test_accuracy", "1,2"),
+    ("options", "[" * 50_000),
     ("class_means", "[]"), ("class_means", '{"shape": [2, 0], "float32": ""}'),
     ("class_means", '{"shape": [2, 1], "float32": "AACAPw=="}'),
     ("class_means", '{"shape": [1, 1], "float32": "AACAPw=="}'),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import secrets
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor
 from gkd.core.labels import LabelSpace
 from gkd.data.images import ImageSet
 from gkd.storage.safetensors_format import write_safetensors
+from gkd.storage.whole_files import replace_whole
 
 
 def cache_folder() -> Path:
@@ -83,19 +82,10 @@ def _text_checksum(key: str, text: str) -> str:
 
 
 def _keep(file_name: str, write: Callable[[Path], object]) -> None:
-    # Written beside its place and renamed: another process sees the whole file or none, and two processes
-    # that make the same file at once do not collide.
     folder = cache_folder()
-    temporary = folder / f".{file_name}-{secrets.token_hex(4)}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, folder / file_name)
-    except Exception as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        replace_whole(folder / file_name, write)
+    except Exception as error:  # whatever it is, the next start reads the images again
         warnings.warn(
             f"What was read cannot be cached in {folder} ({error}); set GKD_CACHE to a writable folder.",
             stacklevel=3,

@@ -12,7 +12,7 @@ from gkd.core.errors import UserError, unknown
 from gkd.core.memory import check_memory
 from gkd.core.plugins import entry_point_table, load_plugin, plugin
 from gkd.core.user_code import FORM, call_factory, import_object, is_import_name
-from gkd.data.decoding import Exif, Fit, Form
+from gkd.data.decoding import Form
 from gkd.data.image_files import Source, open_source
 from gkd.data.images import ImageSet
 from gkd.data.read.arrays import ARRAYS, BUNDLED, Reader
@@ -20,6 +20,7 @@ from gkd.data.read.content import content_of
 from gkd.data.read.layouts import LAYOUTS, Layout, scan
 from gkd.data.read.listing import Split, decoded_bytes, load_split, stream_split
 from gkd.data.read.torch_dataset import from_dataset
+from gkd.storage.preprocessing import Exif, Fit
 
 # Every data set by name: those that come as arrays, and those that are image files in some layout.
 DATASETS: Mapping[str, Reader | Layout] = {**ARRAYS, **LAYOUTS}

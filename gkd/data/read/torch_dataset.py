@@ -16,9 +16,10 @@ from gkd.core.labels import LabelSpace
 from gkd.core.memory import check_memory
 from gkd.core.text import decoded
 from gkd.core.user_code import told
-from gkd.data.decoding import Fit, Form, pixels_of
+from gkd.data.decoding import Form, pixels_of
 from gkd.data.images import ImageSet
 from gkd.data.read.listing import check_like
+from gkd.storage.preprocessing import Fit
 
 _WHERE = ("targets", "labels", "get_labels")
 

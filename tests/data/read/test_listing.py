@@ -98,7 +98,7 @@ def test_a_second_start_decodes_nothing(
         assert second.fingerprint() == first.fingerprint()
         assert (second.files, second.space, second.name) == (first.files, first.space, first.name)
         assert len(test) == 6
-    assert not list(cache.glob("*.part"))
+    assert not list(cache.glob(".*"))
 
 
 def test_changed_files_and_settings_are_decoded_anew(
