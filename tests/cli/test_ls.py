@@ -30,7 +30,8 @@ def test_the_file_of_names_is_of_the_registries_as_they_are():
     assert spec.loader is not None
     names = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(names)
-    assert names.FILE.read_text() == names.content(), "run python docs/names.py"
+    # As mappings: a test that takes a loss out of the registry for a while puts it back at the end.
+    assert json.loads(names.FILE.read_text()) == names.names(), "run python docs/names.py"
     assert set(json.loads(names.content())) == set(KINDS) - {"optimisers"}
 
 
