@@ -22,9 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _guarded(lambda: _dispatch(argv))
     except KeyboardInterrupt:  # a second one, while the first was told
         code = _INTERRUPTED
-    if (
-        code == _INTERRUPTED and argv is None
-    ):  # the process ends now; a further Ctrl-C would only break its leaving
+    if code == _INTERRUPTED and argv is None:
+        # The process ends now; a further Ctrl-C would only break its leaving.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code
 

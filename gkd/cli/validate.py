@@ -11,13 +11,14 @@ from gkd.config.load import load
 from gkd.config.resolve import Resolved
 from gkd.core.errors import UserError
 from gkd.core.text import say
-from gkd.core.user_code import is_import_name
 from gkd.data import why_unread
+from gkd.experiment.networks import has_own_network
 from gkd.experiment.prepare import prepare
 from gkd.experiment.sides import sides_of
 from gkd.experiment.teachers import check_before_training
 from gkd.methods.method import refusal
 from gkd.problems.task import students_teach
+from gkd.training.caches import Caches
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
@@ -45,28 +46,27 @@ def _about_the_relation(resolved: Resolved) -> list[str]:
         unread = why_unread(data.name, data.root)
         if unread is not None:
             return [f"{unread}, so classes and method were not checked"] if taught else []
-    sides = sides_of(experiment)
+    caches = Caches()
+    sides = sides_of(experiment, caches)
     reason = refusal(experiment.method, sides.taught_relation) if taught else None
     if experiment.compare is None:
-        notes = _checked(resolved)
+        notes = _checked(resolved, caches)
     else:
         notes = []
         if reason is None:
             next(sides.problems())  # refuses what would fail in every row
             try:
-                notes = _checked(resolved)
+                notes = _checked(resolved, caches)
             except UserError as error:
                 reason = str(error)
     return [*([str(sides.relation)] if taught else []), *([reason] if reason else []), *notes]
 
 
-def _checked(resolved: Resolved) -> list[str]:
+def _checked(resolved: Resolved, caches: Caches) -> list[str]:
     """Refuse what a run would refuse before its first step; lines on what was not tried."""
-    experiment = resolved.experiment
-    named = [side.network for side in (experiment.student, experiment.teacher) if side is not None]
-    if any(is_import_name(name) for name in named):
-        sides_of(experiment).first_problem()
+    if has_own_network(resolved.experiment):
+        sides_of(resolved.experiment, caches).first_problem()
         return ["networks of your own are not imported here, so images and terms were not tried on them"]
-    prepared = prepare(resolved)
+    prepared = prepare(resolved, caches=caches)
     check_before_training(prepared)
     return list(prepared.notes)

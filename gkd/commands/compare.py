@@ -49,13 +49,11 @@ class Place:
         label: the row's name: the method, or a labelled variant of it.
         axes: dotted key -> value of the other axes.
         resolved: the cell's experiment; its seed is ``resolved.experiment.run.seed``.
-        caches: what the cells of the grid share in memory.
     """
 
     label: str
     axes: dict[str, JsonValue]
     resolved: Resolved
-    caches: Caches
 
     @property
     def seed(self) -> int:
@@ -124,7 +122,7 @@ def count(compare: Compare) -> int:
 
 def cells(resolved: Resolved) -> Iterator[Place]:
     """Every cell, all of the first seed before the second, so that a table over all rows is there early."""
-    compare, caches = section(resolved), Caches()
+    compare = section(resolved)
     keys = list(compare.axes)
     set_by = {"method": "compare.methods", "run.seed": "compare.seeds", **dict.fromkeys(keys, "compare.axes")}
     for key in (override.partition("=")[0] for override in resolved.overrides):
@@ -144,7 +142,7 @@ def cells(resolved: Resolved) -> Iterator[Place]:
                     changed = resolved.with_overrides(overrides)
                 except UserError as error:
                     raise UserError(f"Row {row.label!r}: {error}", code=error.code) from None
-                yield Place(row.label, axes, changed, caches)
+                yield Place(row.label, axes, changed)
 
 
 def _changes(row: MethodRow) -> dict[str, object]:
@@ -328,7 +326,7 @@ def _can_add_metrics(there: Cell, cell: Place) -> bool:
 
 
 def _run_cell(
-    cell: Place, console: Console, counted: str, caches: Caches, *, wait: bool = False
+    cell: Place, console: Console, counted: str, caches: Caches, *, wait: bool
 ) -> tuple[Cell, bool]:
     """Run a cell, or read its finished run; the cell, and whether it was trained now."""
     folder = run_folder(cell.resolved)
@@ -368,7 +366,8 @@ class Compared:
 
     Attributes:
         solved: the grid, solved or partly solved.
-        rows, table: the table, as its files have it and as Markdown.
+        rows: of the table, as its files have them.
+        table: the table.
     """
 
     solved: Solved

@@ -93,15 +93,15 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
         UserError: no data set is named, or the file does not fit.
     """
     metadata = WeightMetadata.read(path)
-    if not any(override.startswith("data.") for override in overrides):
+    if _stated(overrides, "data") is None:
         raise UserError(
             f"gkd eval judges the weight file {path} on test images: name them, as in data.name=folder "
             "data.root=IMAGES.zip.",
             code="no-data-set",
         )
-    content = _experiment_of(metadata, _data_name(overrides) in LAYOUTS)
+    content = _experiment_of(metadata, _name_of(_stated(overrides, "data")) in LAYOUTS)
     content["student"]["checkpoint"] = str(path)  # so that an override may name an entry of it
-    task = _task_named_in(overrides)
+    task = _name_of(_stated(overrides, "task"))
     if task not in (None, PLAIN):  # the file's classes are options of the plain task
         content["task"] = {"name": task}
     resolved = from_content(path.name, content, overrides)
@@ -152,11 +152,16 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
     )
 
 
-def _task_named_in(overrides: Sequence[str]) -> str | None:
-    """The task that overrides name; None where they name none."""
-    named = [layer.content.get("task") for layer in override_layers(overrides)]
-    names = [task.get("name") for task in named if isinstance(task, Mapping)]
-    return next((str(name) for name in reversed(names) if name is not None), None)
+def _stated(overrides: Sequence[str], section: str) -> dict[str, Any] | None:
+    """The keys of a section that overrides state, as they are written; None where they state none."""
+    layers = [layer.content.get(section) for layer in override_layers(overrides)]
+    contents = [content for content in layers if isinstance(content, Mapping)]
+    return {key: value for content in contents for key, value in content.items()} if contents else None
+
+
+def _name_of(section: Mapping[str, Any] | None) -> str | None:
+    name = None if section is None else section.get("name")
+    return None if name is None else str(name)
 
 
 def _columns(metadata: WeightMetadata, path: Path, space: LabelSpace) -> torch.Tensor:
@@ -207,12 +212,6 @@ def _judged_by_head(method: str) -> bool:
         return load_method(method).judged_by_head
     except UserError:
         return True
-
-
-def _data_name(overrides: Sequence[str]) -> str | None:
-    """The data set that overrides name."""
-    found = [override.partition("=")[2] for override in overrides if override.startswith("data.name=")]
-    return found[-1] if found else None
 
 
 def _experiment_of(metadata: WeightMetadata, image_files: bool) -> dict[str, Any]:

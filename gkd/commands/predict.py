@@ -244,10 +244,9 @@ def _student_of_run(run: Path, weights: Literal["last", "best"], overrides: Sequ
     # A run of before turned no photograph, and mostly had none to turn; new ones are upright unless the user says no.
     exif = "apply" if resolved.origins.get("data.exif") == BEFORE else experiment.data.exif
     form = Form(channels, height, experiment.data.fit, exif, width)
+    # Of the shape to build for.
     pixels = torch.zeros(1, *metadata.image_shape, dtype=torch.uint8)
-    blank = ImageSet(
-        pixels, torch.zeros(1, dtype=torch.int64), LabelSpace(["query"])
-    )  # of the shape to build for
+    blank = ImageSet(pixels, torch.zeros(1, dtype=torch.int64), LabelSpace(["query"]))
     return _Student(
         lambda: load_network(experiment.student, path, blank).network,
         experiment.run,

@@ -69,17 +69,18 @@ def number_mistakes(merged: Mapping[str, Any]) -> list[str]:
     Args:
         merged: the config's sections; keys of ``optimiser`` are copied into all stages and told once.
     """
-    once = {id(value) for _, value in _numbers(merged.get("optimiser"), "")}
+    vast = {dotted: value for dotted, value in _numbers(merged, "") if _is_vast(dotted, value)}
     return [
         f"{dotted}: {shown(value)} is no number that a setting takes; give one between -1e18 and 1e18."
-        for dotted, value in _numbers(merged, "")
-        if not (id(value) in once and dotted.startswith("method."))
-        and not (
-            abs(value) < _MOST_WHOLE
-            if isinstance(value, int)
-            else abs(value) <= _MOST or ".options." in dotted
-        )
+        for dotted, value in vast.items()
+        if not (dotted.startswith("method.") and f"optimiser.{dotted.partition('.optimiser.')[2]}" in vast)
     ]
+
+
+def _is_vast(dotted: str, value: int | float) -> bool:
+    if isinstance(value, int):
+        return abs(value) >= _MOST_WHOLE
+    return not abs(value) <= _MOST and ".options." not in dotted  # so is NaN
 
 
 def _numbers(node: Any, dotted: str) -> Iterator[tuple[str, int | float]]:

@@ -18,9 +18,8 @@ from gkd.core.user_code import is_import_name
 from gkd.models.foreign_options import refused_options
 from gkd.problems.task import TASKS, task_class
 
-_OPTIONS = (
-    ".options."  # of a network: what trusted layers state of them, numbers too, is vouched for with its key
-)
+# Of a network: what trusted layers state of its options, numbers too, is vouched for with its key.
+_OPTIONS = ".options."
 # Sections that hold text, and a grid, whose cells are checked one by one; checksums, some of which look like a name.
 _CHECKSUMS = ("data.fingerprint", "teacher.data.fingerprint", "teacher.sha256")
 _NO_NAMES = ("method.paper", "method.summary", "method.sources", "compare", *_CHECKSUMS)
@@ -77,11 +76,11 @@ def _check_options(merged: Mapping[str, Any], trusted: frozenset[str]) -> None:
     """Refuse options of a network that name what its factory would open, where no trusted layer states them."""
     for side in ("student", "teacher"):
         section = merged.get(side)
-        network, options = (
-            (section.get("network"), section.get("options")) if isinstance(section, Mapping) else (0, 0)
-        )
+        if not isinstance(section, Mapping):  # what is no section, network or options, the schema refuses
+            continue
+        network, options = section.get("network"), section.get("options")
         if not isinstance(network, str) or not isinstance(options, Mapping):
-            continue  # which the schema says
+            continue
         for name, value in refused_options(network, options):
             key = f"{side}.options.{name}"
             if any(_pair(dotted, leaf) not in trusted for dotted, leaf in leaves(value, key)):

@@ -131,26 +131,27 @@ def _refuse_what_holds_itself(content: Any, where: str) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping."""
     try:
-        with path.open(
-            "rb"
-        ) as file:  # of a device, or of a file that is no config, no more than a config has
-            text = file.read(_MOST_BYTES + 1).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        with path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)  # of a device, or of a file that is no config, no more
+    except OSError as error:
         raise UserError(
-            f"The config file {path} cannot be read ({reason}).", code="config-unreadable"
+            f"The config file {path} cannot be read ({error.strerror}).", code="config-unreadable"
         ) from None
-    if len(text) > _MOST_BYTES:
+    if len(raw) > _MOST_BYTES:
         raise UserError(
             f"The config file {path} is larger than {_MOST_BYTES // 2**20} MiB, which no config is; give another.",
             code="config-unreadable",
         )
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise UserError(
+            f"The config file {path} cannot be read (it is not text).", code="config-unreadable"
+        ) from None
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
-        kind = (
-            "a list" if isinstance(content, list) else "a text" if isinstance(content, str) else "one value"
-        )
-        held = "is empty" if content is None else f"holds {kind}"
+        kinds = {list: "holds a list", str: "holds a text", type(None): "is empty"}
+        held = kinds.get(type(content), "holds one value")
         raise UserError(
             f"{path} {held}, where a mapping is expected, such as the sections task and data of an experiment.",
             code="not-a-mapping",

@@ -79,8 +79,7 @@ def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path) -> lis
         UserError: another accuracy than the experiment expects.
     """
     options = teacher_section(prepared.experiment)
-    accuracy, count = own_accuracy(teacher, prepared.problem, prepared.settings)
-    near = near_chance(teacher, prepared.problem, prepared.settings)
+    accuracy, near, count = own_results(teacher, prepared.problem, prepared.settings)
     result = f"{accuracy:.2f} % of the {count} test images of its {len(teacher.space)} classes"
     check_expected(options, accuracy, f"The teacher {checkpoint} has {result}", near)
     expected = "" if options.expect is None else f" (expected {options.expect})"
@@ -131,21 +130,19 @@ def check_expected(
         raise UserError(f"{told}, but teacher.expect is {options.expect}: {why}.", code="other-accuracy")
 
 
-def own_accuracy(teacher: Teacher, problem: Problem, settings: Settings) -> tuple[float, int]:
-    """A teacher's accuracy in percent on the test images of its own classes, in float32, and how many they are."""
-    test = problem.teacher.test.restrict(teacher.space)
-    logits, _ = cached_predictions(teacher, test, in_float32(settings))
-    return metrics.accuracy(logits, test.labels.cpu()), len(test)
+def own_results(
+    teacher: Teacher, problem: Problem, settings: Settings
+) -> tuple[float, NearChance | None, int]:
+    """A teacher on the test images of its own classes, in float32.
 
-
-def near_chance(teacher: Teacher, problem: Problem, settings: Settings) -> NearChance | None:
-    """A teacher's accuracy over the classes that it shares with the student, where chance explains it, else None.
-
-    Teachers that share fewer than two classes are not judged so.
+    Returns:
+        Its accuracy in percent; that over the classes which it shares with the student, where chance explains it; the
+        number of the images.
     """
     test = problem.teacher.test.restrict(teacher.space)
     logits, _ = cached_predictions(teacher, test, in_float32(settings))
-    return chance_explains(logits, test.labels.cpu(), problem.relation)
+    labels = test.labels.cpu()
+    return metrics.accuracy(logits, labels), chance_explains(logits, labels, problem.relation), len(test)
 
 
 def chance_explains(logits: Tensor, labels: Tensor, relation: LabelRelation) -> NearChance | None:
@@ -183,8 +180,7 @@ def teacher_results(teacher: Teacher, prepared: Prepared) -> TeacherResult:
     """Accuracy of a teacher on its own classes, and of the classifier that its embedding induces over the student's."""
     settings, problem = prepared.settings, prepared.problem
     student = problem.student
-    accuracy, _ = own_accuracy(teacher, problem, settings)
-    near = near_chance(teacher, problem, settings)
+    accuracy, near, _ = own_results(teacher, problem, settings)
     test_logits, embedding = cached_predictions(teacher, student.test, in_float32(settings))
     _, train_embedding = cached_predictions(teacher, student.train, in_float32(settings))
     labels = student.test.labels.cpu()

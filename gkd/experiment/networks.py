@@ -10,6 +10,7 @@ from torch import nn
 
 from gkd.config import schema
 from gkd.core.errors import UserError
+from gkd.core.user_code import is_import_name
 from gkd.data import ImageSet
 from gkd.models import load
 from gkd.models.load import Loaded
@@ -31,6 +32,12 @@ def teacher_section(experiment: schema.Experiment) -> schema.Teacher:
             code="teacher-missing",
         )
     return experiment.teacher
+
+
+def has_own_network(experiment: schema.Experiment) -> bool:
+    """Whether the student's or the teacher's network is a module of the user's own, which building it would import."""
+    sides = (experiment.student, experiment.teacher)
+    return any(side is not None and is_import_name(side.network) for side in sides)
 
 
 def build_side(

@@ -34,7 +34,7 @@ class Prepared:
         student: the network to train.
         settings: how it is trained, whatever the method.
         epochs: stage -> its epochs.
-        notes: what a user should know of how the weight files were read, a sentence each.
+        notes: what a user should know of how the weight files were read and what settings come to, a sentence each.
     """
 
     resolved: Resolved

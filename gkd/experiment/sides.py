@@ -9,8 +9,8 @@ from functools import cached_property
 from gkd.config import schema
 from gkd.config.shipped import shipped_methods
 from gkd.core.labels import LabelRelation
-from gkd.core.user_code import is_import_name
 from gkd.experiment.checks import check_teacher_images, plan_of
+from gkd.experiment.networks import has_own_network
 from gkd.experiment.sources import load_source
 from gkd.experiment.suggestions import working_methods
 from gkd.methods.method import Method, refusal, require
@@ -68,10 +68,7 @@ class Sides:
         return [first, *problems][-1]
 
     def _first(self, problems: Iterator[Problem]) -> Problem:
-        names = [
-            side.network for side in (self.experiment.student, self.experiment.teacher) if side is not None
-        ]
-        own = any(is_import_name(name) for name in names)
+        own = has_own_network(self.experiment)
         require(
             self.experiment.method,
             self.taught_relation,

@@ -174,12 +174,13 @@ def teacher_weights(job: Job) -> Path | None:
         return None
     if section.checkpoint is not None:
         return section.checkpoint
-    if method.needs_teacher:
-        check_shapes(prepared)
     training = teacher_experiment(prepared)
     folder = run_folder(training)
     if not (folder / SUMMARY).is_file():
-        job.say_once(training_note("teacher", section, len(prepared.problem.relation.teacher), folder))
+        if method.needs_teacher:
+            check_shapes(prepared)
+        about = ("teacher.train", section.network, section.train)
+        job.say_once(training_note(*about, len(prepared.problem.relation.teacher), folder))
     return _weights(job.solve_first(training), section.weights)
 
 
@@ -191,7 +192,8 @@ def start_from_pretrained(job: Job) -> None:
     training = pretraining_experiment(job.prepared, section.pretrain)
     folder = run_folder(training)
     if not (folder / SUMMARY).is_file():
-        job.say_once(training_note("student", section, len(job.prepared.problem.relation.teacher), folder))
+        about = ("student.pretrain", section.network, section.pretrain)
+        job.say_once(training_note(*about, len(job.prepared.problem.relation.teacher), folder))
     job.solve_first(training)
     load_body(job.prepared.student, _weights(folder, "last"), name=section.network)
 

@@ -30,12 +30,24 @@ def load_source(data: schema.Data, caches: Caches | None = None) -> Source:
 
     Args:
         data: the section.
-        caches: hold the data sets that were read last; without them it is read anew.
+        caches: hold the data sets that were read last, for all sections that read the same images in the same form;
+            without them it is read anew.
 
     Raises:
         UserError: images that cannot be read, or are not those of the section's fingerprint.
     """
-    return (caches or Caches()).sources.get(data, lambda: _read_source(data))
+    read = data.model_copy(update={key: schema.Data.model_fields[key].default for key in _OF_BATCHES})
+    source = (caches or Caches()).sources.get(read, lambda: _read_source(data))
+    for images in (source.train, source.test):
+        _check_batches(images, data.batch_size)
+        _check_batches(images.as_teacher_sees, data.batch_size)
+    return source
+
+
+# Keys of the data section that change no image that is read, but what batches are made of them.
+_OF_BATCHES = (
+    "batch_size", "augment", "per_class", "subset_seed", "images_per_class", "views", "mean", "std",
+)  # fmt: skip
 
 
 def _read_source(data: schema.Data) -> Source:
@@ -83,7 +95,6 @@ def _read_split(data: schema.Data, split: Split) -> ImageSet:
         workers=workers,
     )
     images = read(channels=data.channels, image_size=data.image_size)
-    _check_batches(images, data.batch_size)
     view = data.teacher_view
     if view is None:
         return images
@@ -93,7 +104,6 @@ def _read_split(data: schema.Data, split: Split) -> ImageSet:
     of_teacher = read(
         channels=view.channels or images.channels, image_size=view.image_size or data.image_size
     )
-    _check_batches(of_teacher, data.batch_size)
     return replace(images, teacher_images=of_teacher.images)
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gkd.config.shipped import shipped_configs, shipped_methods
+from gkd.experiment import sources
 from gkd.losses import LOSSES
 from tests.cli_helpers import FAST, gkd, write_photos
 from tests.config_helpers import IN_EPISODES, ON_LOGITS, ON_NEW_CLASSES, SMALL_EPISODES
@@ -150,12 +151,17 @@ def test_the_config_for_own_photographs_runs_on_them(capsys, tmp_path):
     assert "overlapping, 2 of 3 student classes shared" in capsys.readouterr().out
 
 
-def test_validate_counts_a_grid_and_says_how_classes_relate(capsys):
+def test_validate_counts_a_grid_and_says_how_classes_relate(capsys, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        sources, "_read_source", lambda data, make=sources._read_source: read.append(1) or make(data)
+    )
     weight = "method.stages.distil.terms.sp.weight=3"
     assert gkd("validate", "quickstart", "method=sp", weight) == 0
     printed = capsys.readouterr().out
     assert "# same: 5 teacher classes" in printed
     assert "# a grid of 75 cells" in printed
+    assert read == [1]  # for the student, and for the teacher and the run that trains it
     for name in ("folder", "step-folders", "tiny_imagenet"):
         assert gkd("validate", "cross_task/photos", f"data.name={name}") == 0
         assert "the images are not there (photos)" in capsys.readouterr().out

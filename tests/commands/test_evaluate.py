@@ -29,8 +29,11 @@ def test_eval_takes_any_weight_file(capsys, tmp_path, monkeypatch):
     assert gkd("eval", str(file)) == 2
     assert "name them, as in data.name=folder data.root=IMAGES.zip" in capsys.readouterr().err
     data = ("data.name=folder", "data.root=photos.zip")
+    assert gkd("eval", str(file), "data={name: folder, root: photos.zip}") == 0  # the section in one word
+    in_one = capsys.readouterr().out
     assert gkd("eval", str(file), *data) == 0
     printed = capsys.readouterr().out
+    assert in_one == printed
     assert "resnet8, 3 classes, 18 test images" in printed
     accuracy = summary["last"]["accuracy"]
     assert f"accuracy {accuracy:.4g}" in printed

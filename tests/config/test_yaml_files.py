@@ -82,6 +82,15 @@ def test_a_device_is_read_no_further_than_a_config_goes() -> None:
         read_yaml(Path("/dev/zero"))
 
 
+def test_a_file_of_more_than_a_config_has_is_told_by_its_size(tmp_path: Path) -> None:
+    """Whatever letter stands where reading stops, and in whatever number of bytes."""
+    path = tmp_path / "long.yaml"
+    path.write_bytes("é".encode() * (2**23 + 1))
+    with refused("config-unreadable") as caught:
+        read_yaml(path)
+    assert "is larger than 16 MiB" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gkd import metrics
 from gkd.config.load import load
 from gkd.core.labels import LabelRelation, LabelSpace
-from gkd.experiment.judge import cached_predictions, chance_explains, own_accuracy, with_verdict
+from gkd.experiment.judge import cached_predictions, chance_explains, own_results, with_verdict
 from gkd.experiment.prepare import prepare
 from gkd.experiment.teachers import load_teacher
 from gkd.models import build_network
@@ -118,7 +118,7 @@ def test_a_teacher_is_judged_in_float32_whatever_the_runs_precision(tmp_path: Pa
     rough, _ = cached_predictions(teacher, test, prepared.settings)
     labels = test.labels.cpu()
     assert metrics.accuracy(exact, labels) != metrics.accuracy(rough, labels)
-    accuracy, _ = own_accuracy(teacher, prepared.problem, prepared.settings)
+    accuracy, _, _ = own_results(teacher, prepared.problem, prepared.settings)
     assert accuracy == metrics.accuracy(exact, labels)
 
 

@@ -8,6 +8,7 @@ from gkd.config.load import load
 from gkd.data import content_at
 from gkd.experiment.prepare import prepare
 from gkd.experiment.sources import load_source
+from gkd.training.caches import Caches
 from tests.refusals import refused
 
 
@@ -53,8 +54,26 @@ def test_a_size_that_the_memory_does_not_hold_is_refused_before_an_image_is_deco
     """Of arrays, of image files in memory, and of the batches of those that stay on disk."""
     monkeypatch.setattr("gkd.core.memory.available_memory", lambda: 2**30)
     monkeypatch.setattr("gkd.data.read.listing.decode", None)
-    words = [f"data.name={name}", "data.image_size=8000"]
+    words = [f"data.name={name}", "data.image_size=8000", "data.validation={per_class: 1}"]
     words += [f"data.root={write_tree(two_classes)}"] if name == "folder" else []
     for more in ([], ["data.memory_gb=0"]):
         with refused("memory-missing"):
             load_source(load("quickstart", [*words, *more]).experiment.data)
+
+
+def test_sections_that_read_the_same_images_share_them(monkeypatch):
+    """Batches, limits and normalisation change no pixel; a teacher's training on the student's data reads nothing."""
+    caches = Caches()
+
+    def source(*words):
+        return load_source(load("quickstart", list(words)).experiment.data, caches)
+
+    first = source()
+    assert source("data.batch_size=64", "data.per_class=null", "data.mean=[0.5]", "data.std=[0.5]") is first
+    assert source("data.augment=none", "data.subset_seed=3") is first
+    assert source("data.validation={per_class: 20, seed: 1}") is not first
+    assert source("data.image_size=16").train.size == (16, 16)
+    monkeypatch.setattr("gkd.core.memory.available_memory", lambda: 2**18)
+    assert source("data.batch_size=10") is first
+    with refused("memory-missing"):  # though the images are there
+        source("data.batch_size=1000")

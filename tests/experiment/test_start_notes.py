@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gkd.config.load import load
-from gkd.config.schema import Student, Teacher, TeacherTraining
+from gkd.config.schema import TeacherTraining
 from gkd.experiment.prepare import prepare
 from gkd.experiment.start_notes import training_note
 from tests.cli_helpers import FAST, gkd
@@ -38,6 +38,9 @@ def test_a_run_says_what_it_trains_first_and_what_its_batch_comes_to(
     newest = max((run / "checkpoints").iterdir(), key=lambda path: path.name)
     shutil.rmtree(newest)
     older = max((run / "checkpoints").iterdir(), key=lambda path: path.name)
+    monkeypatch.setattr(
+        "gkd.experiment.solve.check_shapes", None
+    )  # which is for a teacher that is to be trained
     assert gkd(*words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"note      continued from {older}: stage distil, 3 of 4 epochs are done" in lines
@@ -46,13 +49,12 @@ def test_a_run_says_what_it_trains_first_and_what_its_batch_comes_to(
 
 def test_a_teacher_of_which_nothing_is_said_is_told_with_its_length() -> None:
     """Neither checkpoint nor train: 200 epochs begin."""
-    told = training_note("teacher", Teacher(network="resnet8"), 10, Path("runs/t"))
+    told = training_note("teacher.train", "resnet8", TeacherTraining(), 10, Path("runs/t"))
     assert told == (
         "teacher   resnet8 is trained first, on 10 classes for 200 epochs (the default of teacher.train.epochs), in "
         "runs/t; teacher.checkpoint=FILE takes one that is trained"
     )
-    student = Student(network="resnet8", pretrain=TeacherTraining(epochs=3))
-    told = training_note("student", student, 4, Path("runs/s"))
+    told = training_note("student.pretrain", "resnet8", TeacherTraining(epochs=3), 4, Path("runs/s"))
     assert told.startswith(
         "student   resnet8 is trained first, on 4 classes for 3 epochs, in runs/s; student.checkpoint="
     )
@@ -74,6 +76,14 @@ def test_a_teacher_of_which_nothing_is_said_is_told_with_its_length() -> None:
         (
             ("teacher.checkpoint=there.pth",),
             ("teacher.train.batch_size, teacher.train.epochs is not read, for teacher.checkpoint is given",),
+        ),
+        (
+            ("teacher.checkpoint=there.pth", "teacher.weights=best"),
+            (
+                "teacher.train.batch_size, teacher.train.epochs is not read, for teacher.checkpoint is given",
+                "teacher.weights=best is of a teacher that is trained here, and teacher.checkpoint is given: there.pth "
+                "is taken; a run's folder has student-best.safetensors too",
+            ),
         ),
         (
             ("data.per_class=null", "data.subset_seed=1"),

@@ -23,10 +23,8 @@ from tests.faults.scenarios import ALONE
 from tests.faults.verdict import Outcome, Verdict, judged_by_ending, judged_by_results, survived
 from tests.faults.workshop import Workshop
 
-BETWEEN_STEPS = (
-    10,
-    25,
-)  # kills at 56 % of the least run: the others of the first ones strike before or after training
+# Kills at 56 % of the least run; most others of the first ones strike before or after training.
+BETWEEN_STEPS = (10, 25)
 
 
 def failed(
