@@ -72,7 +72,7 @@ class Step:
         self.optimiser = Optimiser(lr=1e-6).build(self.distiller.param_groups())
         images = torch.randn(batch, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
         index = torch.arange(batch, device=device)
-        self.batch = Batch(images, index % CLASSES, index)
+        self.batch = Batch(images, index % CLASSES, index, shared=True)
 
     def seconds(self) -> float:
         wait(self.device)

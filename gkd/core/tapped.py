@@ -99,11 +99,13 @@ class Tap:
             tokens of the image row by row; None reads three dimensions as tokens and four as ``nchw``.
         prefix_tokens: how many tokens (class, register, distillation) stand before those of the image; None
             takes the fewest that leave a grid of the image's proportions.
+        channels: how many the map has, where a library states it; a map that has them last, and no layout, is refused.
     """
 
     path: str
     layout: Literal["nchw", "nhwc", "tokens"] | None = None
     prefix_tokens: int | None = None
+    channels: int | None = None
 
     def as_map(self, values: Tensor, images: Tensor) -> Tensor:
         """The module's output ``values`` for these images, as a map ``[B, C, h, w]``.
@@ -121,6 +123,13 @@ class Tap:
             return UserError(
                 f"The tap {self.path!r} gives {list(values.shape)}, which is no {wanted}; tap another.",
                 code="not-a-map",
+            )
+        guessed = layout == "nchw" and self.layout is None
+        if guessed and self.channels == values.shape[3] and self.channels != values.shape[1]:
+            return UserError(
+                f"The tap {self.path!r} gives {list(values.shape)}, whose {self.channels} channels come last; give it "
+                f"a layout, as in {{path: {self.path}, layout: nhwc}}.",
+                code="channels-last",
             )
         if layout == "nchw":
             return values

@@ -160,15 +160,16 @@ def _by_timm(module: nn.Module) -> list[Tap]:
         return []
     # An entry without a module is read by a rule of timm's own.
     entries = [entry for entry in entries if entry["module"]]
+    channels = {str(entry["module"]): entry.get("num_chs") for entry in entries}
     paths = [str(entry["module"]) for entry in entries]
-    if len(set(paths)) < len(paths):
+    if len(channels) < len(paths):
         return []  # several features of one module, which a hook cannot tell apart
     # One prefix token or none is read off the number of tokens: a class token may join after the tapped blocks.
     prefix = getattr(module, "num_prefix_tokens", 0)
     layout: Any = "nhwc" if getattr(module, "output_fmt", None) == "NHWC" else None
     if len({(entry.get("num_chs"), entry.get("reduction")) for entry in entries}) == 1:
         paths = _depths(paths)
-    return [Tap(path, layout, prefix if prefix > 1 else None) for path in paths]
+    return [Tap(path, layout, prefix if prefix > 1 else None, channels[path]) for path in paths]
 
 
 def _of_transformer(module: nn.Module) -> list[Tap]:

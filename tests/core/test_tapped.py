@@ -110,6 +110,8 @@ def test_a_layout_becomes_a_map(mode: Any) -> None:
         grid = torch.randn(2, 4, 5, 3)
         assert torch.equal(Tap("t", "nhwc").as_map(grid, images)[1, 2], grid[1, :, :, 2])
         assert Tap("t").as_map(grid, images) is grid
+        same = torch.zeros(2, 4, 3, 4)  # either may be the channels
+        assert Tap("t", channels=4).as_map(same, images) is same
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,7 @@ def test_a_layout_becomes_a_map(mode: Any) -> None:
     [
         (Tap("t"), (2, 5), "not-a-map"),
         (Tap("t", "tokens"), (2, 3, 4, 4), "not-a-map"),
+        (Tap("t", channels=3), (2, 4, 4, 3), "channels-last"),
         (
             Tap("t", prefix_tokens=2),
             (2, 17, 3),

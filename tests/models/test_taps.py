@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from gkd.core.network import Network
-from gkd.core.tapped import as_staged, output_shapes
+from gkd.core.tapped import Tap, as_staged, output_shapes
 from gkd.models import build_network
 from gkd.models.cut_check import check_stages
 from gkd.models.taps import default_maps, tap, tapped
@@ -156,6 +156,31 @@ def test_default_taps_that_give_no_map_are_left_out_and_a_users_own_are_refused(
     ):
         with refused("not-a-tensor"):
             output_shapes(network, (3, 4, 4))
+
+
+class ChannelsLast(nn.Module):
+    """As timm's VOLO is: its features are [B, H, W, C], and only the number of channels that it states tells."""
+
+    feature_info = (
+        {"module": "patches", "num_chs": 6, "reduction": 2},
+        {"module": "mixed", "num_chs": 6, "reduction": 2},
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut, self.patches, self.mixed = nn.PixelUnshuffle(2), nn.Linear(12, 6), nn.Linear(6, 6)
+        self.fc = nn.Linear(6, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.mixed(self.patches(self.cut(images).permute(0, 2, 3, 1))).mean(dim=(1, 2)))
+
+
+def test_default_taps_whose_channels_come_last_are_no_maps_until_their_layout_is_stated() -> None:
+    shapes = output_shapes(tapped(ChannelsLast(), name="n", num_classes=2), (3, 8, 8))
+    assert shapes.maps == ((), ())
+    assert all("layout: nhwc" in reason for reason in shapes.left_out.values())
+    network = tap(ChannelsLast(), maps=[Tap("mixed", "nhwc")])
+    assert output_shapes(network, (3, 8, 8)).maps == ((6, 4, 4),)
 
 
 @pytest.mark.full
