@@ -5,16 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
-from pydantic import JsonValue
 from rich.console import Console
 
-from gkd.commands.grid_places import Places
+from gkd.commands.grid_places import Place, Places
 from gkd.commands.run import run
 from gkd.config.resolve import Resolved
 from gkd.config.schema import Compare, MethodRow
@@ -24,10 +21,8 @@ from gkd.core.text import say
 from gkd.experiment.environment import command
 from gkd.experiment.prepare import prepare
 from gkd.experiment.run_folder import Busy, check_free, config_folder, finished, run_folder, table_names
-from gkd.experiment.sides import sides_of
 from gkd.experiment.teachers import check_before_training
 from gkd.incremental.matrix_file import read_matrices
-from gkd.methods.method import refusal
 from gkd.report.markdown import Row, Table, chance_notes
 from gkd.report.run_plots import can_plot
 from gkd.report.table_files import write_table
@@ -39,61 +34,6 @@ from gkd.storage.records import read_record, write_record
 from gkd.storage.run_files import CORRECT, EPISODES, MATRIX, SUMMARY, WEIGHTS
 from gkd.storage.run_results import AbsentCell, Cell, cell_of
 from gkd.training.caches import Caches
-
-
-@dataclass(frozen=True)
-class Place:
-    """A cell of a grid and the run that fills it.
-
-    Attributes:
-        label: the row's name: the method, or a labelled variant of it.
-        axes: dotted key -> value of the other axes.
-        resolved: the cell's experiment; its seed is ``resolved.experiment.run.seed``.
-    """
-
-    label: str
-    axes: dict[str, JsonValue]
-    resolved: Resolved
-
-    @property
-    def seed(self) -> int:
-        return self.resolved.experiment.run.seed
-
-    @property
-    def file_name(self) -> str:
-        """The name of the file with the cell's results."""
-        return self.file_names[0]
-
-    @property
-    def absent_name(self) -> str:
-        """The name of the file with the reason where the label relation denies the row; the same for every seed."""
-        return self.absent_names[0]
-
-    @property
-    def file_names(self) -> list[str]:
-        """``file_name``, and the names that earlier versions gave the file of the same run."""
-        return [f"{stem}-seed{self.seed}.json" for stem in self._stems]
-
-    @property
-    def absent_names(self) -> list[str]:
-        """``absent_name``, and those of earlier versions."""
-        return [f"{stem}-absent.json" for stem in self._stems]
-
-    @cached_property
-    def _stems(self) -> list[str]:
-        axes = "".join(f"-{key.rsplit('.', 1)[-1]}={value}" for key, value in self.axes.items())
-        readable = re.sub(r"[^A-Za-z0-9.=\-]+", "_", f"{self.label}{axes}")[:80]
-        identities = self.resolved.identities
-        return [f"{readable}-{name}" for name in (identities.identity, *identities.former)]
-
-    def absent(self, caches: Caches) -> AbsentCell | None:
-        """The row with the reason why the label relation denies the method, or None."""
-        experiment = self.resolved.experiment
-        sides = sides_of(experiment, caches)
-        reason = refusal(experiment.method, sides.taught_relation)
-        if reason is None:
-            return None
-        return AbsentCell(label=self.label, axes=self.axes, relation=sides.relation.kind, absent=reason)
 
 
 def section(resolved: Resolved) -> Compare:
@@ -235,7 +175,7 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     where, caches = places(resolved, grid), Caches()  # one for all cells
     solved = Solved(table=where.table)
     if not finished_only:
-        _check_rows([cell for cell in grid if not where.cell(cell.file_names).is_file()], caches)
+        _check_rows([cell for cell in grid if not _stands(cell, where)], caches)
     settled: dict[int, Cell | AbsentCell | None] = {}
     wait = False
     while len(settled) < len(grid):
@@ -264,6 +204,11 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     denied = {cell.absent_name: result for cell, result in zip(grid, results, strict=True)}
     solved.absent = [result for result in denied.values() if isinstance(result, AbsentCell)]
     return solved
+
+
+def _stands(cell: Place, where: Places) -> bool:
+    """Whether a cell's results, or the reason why it has none, are on disk, so that it needs no image."""
+    return any(where.cell(names).is_file() for names in (cell.file_names, cell.absent_names))
 
 
 def _settled(cell: Place, where: Places) -> Cell | AbsentCell | None:

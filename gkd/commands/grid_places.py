@@ -1,10 +1,75 @@
-"""Where the cells and the table of a grid stand."""
+"""The cells of a grid as they are asked for, and where they and the table of the grid stand."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+from pydantic import JsonValue
+
+from gkd.config.resolve import Resolved
+from gkd.experiment.sides import sides_of
+from gkd.methods.method import refusal
+from gkd.storage.run_results import AbsentCell
+from gkd.training.caches import Caches
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell of a grid and the run that fills it.
+
+    Attributes:
+        label: the row's name: the method, or a labelled variant of it.
+        axes: dotted key -> value of the other axes.
+        resolved: the cell's experiment; its seed is ``resolved.experiment.run.seed``.
+    """
+
+    label: str
+    axes: dict[str, JsonValue]
+    resolved: Resolved
+
+    @property
+    def seed(self) -> int:
+        return self.resolved.experiment.run.seed
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file with the cell's results."""
+        return self.file_names[0]
+
+    @property
+    def absent_name(self) -> str:
+        """The name of the file with the reason where the label relation denies the row; the same for every seed."""
+        return self.absent_names[0]
+
+    @property
+    def file_names(self) -> list[str]:
+        """``file_name``, and the names that earlier versions gave the file of the same run."""
+        return [f"{stem}-seed{self.seed}.json" for stem in self._stems]
+
+    @property
+    def absent_names(self) -> list[str]:
+        """``absent_name``, and those of earlier versions."""
+        return [f"{stem}-absent.json" for stem in self._stems]
+
+    @cached_property
+    def _stems(self) -> list[str]:
+        axes = "".join(f"-{key.rsplit('.', 1)[-1]}={value}" for key, value in self.axes.items())
+        readable = re.sub(r"[^A-Za-z0-9.=\-]+", "_", f"{self.label}{axes}")[:80]
+        identities = self.resolved.identities
+        return [f"{readable}-{name}" for name in (identities.identity, *identities.former)]
+
+    def absent(self, caches: Caches) -> AbsentCell | None:
+        """The row with the reason why the label relation denies the method, or None."""
+        experiment = self.resolved.experiment
+        sides = sides_of(experiment, caches)
+        reason = refusal(experiment.method, sides.taught_relation)
+        if reason is None:
+            return None
+        return AbsentCell(label=self.label, axes=self.axes, relation=sides.relation.kind, absent=reason)
 
 
 @dataclass(frozen=True)

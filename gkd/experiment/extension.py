@@ -44,7 +44,7 @@ def extend(folder: Path, resolved: Resolved, epochs: int, say: Callable[[str], o
     """
     if latest_checkpoint(folder / "checkpoints") is not None:
         return
-    shorter, asked = _longest_shorter(resolved, epochs), resolved.experiment.run.extend
+    shorter, asked = _longest_shorter(resolved, epochs, say), resolved.experiment.run.extend
     if shorter is None:
         if asked:
             raise UserError(
@@ -79,8 +79,8 @@ def read_origin(folder: Path) -> Origin | None:
     return read_record(path, Origin) if path.is_file() else None
 
 
-def _longest_shorter(resolved: Resolved, epochs: int) -> _Shorter | None:
-    """The finished run of the most epochs that differs in their number alone."""
+def _longest_shorter(resolved: Resolved, epochs: int, say: Callable[[str], object]) -> _Shorter | None:
+    """The finished run of the most epochs that differs in their number alone; one that is damaged is said."""
     numbers = {number for number in _epochs_there(resolved) if number < epochs}
     for number in sorted(numbers, reverse=True):
         published = sum(resolved.experiment.method.epochs(None).values()) == number
@@ -92,8 +92,8 @@ def _longest_shorter(resolved: Resolved, epochs: int) -> _Shorter | None:
             try:
                 if finished(folder) is not None:
                     return _Shorter(folder, other, number)
-            except Damaged:
-                continue
+            except Damaged as error:
+                say(f"note      {folder} of {number} epochs is not gone on from: {error.fact}")
     return None
 
 

@@ -166,11 +166,13 @@ def test_a_shorter_run_of_no_use_is_said_and_not_gone_on_from(harm: str, capsys:
             assert code == 2
             told = "there is none" if harm == "damaged" else "run.extend=true cannot go on from"
             assert told in printed.err
+            assert ("2 epochs is not gone on from: " in printed.out) == (harm == "damaged")
         else:
             assert code == 0
             reasons = {
                 "no checkpoint": "its last checkpoint is gone",
                 "another machine": "it ran with threads 7",
+                "damaged": f"not gone on from: {short / 'student.safetensors'} was damaged",
             }
-            assert reasons.get(harm, "") in printed.out
+            assert reasons[harm] in printed.out
     assert "origin" not in summary_of(run_of(4))
