@@ -102,6 +102,9 @@ class EpisodeOptions(BaseModel):
         return self
 
 
+_WITHOUT_VALIDATION = "data.validation, which chooses the epoch where task.validation names no classes"
+
+
 class FewShotOptions(ClassSplitOptions):
     """The class split, and the episodes that the student is judged on.
 
@@ -139,7 +142,10 @@ class FewShotTask(Task):
         base = of_classes(student, relation.student)
         held_out = gather(parts_of(student), validation) if validation else base.validation
         options = self.options.episodes
-        chosen = self._drawn(held_out, options.validation, options.ways[:1], "validation classes")
+        about = (
+            "validation classes" if validation else f"base classes' held-out images ({_WITHOUT_VALIDATION})"
+        )
+        chosen = self._drawn(held_out, options.validation, options.ways[:1], about)
         judging = EpisodeJudging(novel, chosen, options.classifiers)
         of_teacher = of_classes(teacher, relation.teacher)
         yield FewShotProblem(

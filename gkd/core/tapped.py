@@ -77,7 +77,7 @@ def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
     except Exception as error:  # another library's own complaint, an assertion or a shape
         raise UserError(
             f"The {network_name(network)} cannot take images of {'×'.join(map(str, image_shape))} "
-            f"(channels×height×width): {told(error)} Change data.image_size or the network's options.",
+            f"(channels×height×width): {told(error)} Change data.image_size, data.channels or the network's options.",
             code="images-not-taken",
         ) from error
     return Shapes(

@@ -7,6 +7,7 @@ Importing runs the module, so only names from the command line or the user's own
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -117,8 +118,16 @@ def call_factory(
     what: str,
     arguments: Mapping[str, Any],
     options: Mapping[str, Any],
+    only_taken: bool = False,
 ) -> Any:
     """Call ``factory(**arguments, **options)``: gkd's own keywords, and the config's options.
+
+    Args:
+        factory: what to call.
+        name, what: of it, for errors.
+        arguments: what gkd gives.
+        options: what the user gives.
+        only_taken: leaves out those ``arguments`` that the factory's signature has no keyword for.
 
     Raises:
         UserError: an option that the factory does not take, one that gkd gives itself, or a factory that
@@ -129,8 +138,9 @@ def call_factory(
             raise UserError(
                 f"The {what} {name!r}: gkd itself gives {key!r}; drop that option.", code="option-reserved"
             )
+    given = _taken(factory, arguments) if only_taken else arguments
     try:
-        return factory(**arguments, **options)
+        return factory(**given, **options)
     except UserError:
         raise
     except Exception as error:
@@ -141,10 +151,28 @@ def call_factory(
             raise UserError(
                 f"The {what} {name!r} {about} {refused[1]!r}: {told(error)}", code=code
             ) from error
-        shown = ", ".join(f"{key}={value!r}" for key, value in {**arguments, **options}.items())
+        if isinstance(error, TypeError) and re.search(r"missing \d+ required .*argument", str(error)):
+            raise UserError(
+                f"The {what} {name!r} asks for what gkd does not give, which is {' and '.join(arguments)} by keyword: "
+                f"{told(error)} Name those so, or give the others as options or defaults.",
+                code="argument-missing",
+            ) from error
+        shown = ", ".join(f"{key}={value!r}" for key, value in {**given, **options}.items()) or "no argument"
         raise UserError(
             f"The {what} {name!r} cannot be built with {shown}: {told(error)}", code="build-failed"
         ) from error
+
+
+def _taken(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those arguments that a factory's signature has a keyword for: all where it takes any, or has no signature."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # written in C
+        return dict(arguments)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return dict(arguments)
+    names = {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    return {key: value for key, value in arguments.items() if key in names}
 
 
 def told(error: BaseException) -> str:

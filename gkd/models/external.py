@@ -89,7 +89,10 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
             factory = import_object(name, what="network")
         else:
             factory = load_plugin(GROUP, name, what="network")
-        module = call_factory(factory, name=name, what="network", arguments=keywords, options=options)
+        # A network of fixed classes or channels has no keyword for them; trying it on an image tells whether it fits.
+        module = call_factory(
+            factory, name=name, what="network", arguments=keywords, options=options, only_taken=True
+        )
     if not isinstance(module, nn.Module):
         raise UserError(
             f"The network {name!r} gave a {type(module).__name__}; it must return a torch.nn.Module.",

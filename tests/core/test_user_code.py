@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,3 +88,24 @@ def test_what_a_factory_raises_is_a_sentence() -> None:
     assert "\n" not in str(e.value)
     with refused("keyword-missing"):
         call_factory(lambda: 0, name="x", what="network", arguments={"num_classes": 2}, options={})
+
+
+def test_what_a_signature_does_not_take_is_left_out_where_that_is_asked_for() -> None:
+    def built(factory: Any, **options: Any) -> Any:
+        offered = {"num_classes": 2, "in_channels": 1}
+        return call_factory(
+            factory, name="x", what="network", arguments=offered, options=options, only_taken=True
+        )
+
+    assert built(lambda: "fixed") == "fixed"
+    assert built(lambda num_classes, width=3: (num_classes, width), width=4) == (2, 4)
+    assert built(lambda *, in_channels: in_channels) == 1
+    assert built(lambda **given: given) == {"num_classes": 2, "in_channels": 1}
+    assert built(dict) == {
+        "num_classes": 2,
+        "in_channels": 1,
+    }  # a signature that takes any keyword, or none to read
+    with refused("argument-missing"):
+        built(lambda n_classes: n_classes)
+    with refused("unknown-option"):
+        built(lambda num_classes: num_classes, depth=3)

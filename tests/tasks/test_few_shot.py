@@ -166,6 +166,21 @@ def test_splits_and_episodes_that_cannot_be(source: Source, options: dict[str, A
         problem(source, **options)
 
 
+def test_episodes_are_told_by_the_classes_that_they_are_of(source: Source) -> None:
+    many = {**FEW, "queries": 9}  # a class has 10 images to train on and 6 held out, 5 of a test
+    with refused("too-few-images") as caught:
+        problem(source, base=4, novel=3, episodes=many)
+    assert "held-out images" in str(caught.value)
+    assert "validation classes" not in str(caught.value)
+    few = {**FEW, "ways": 3}
+    with refused("too-few-classes") as caught:
+        problem(source, base=4, validation=2, novel=3, episodes=few)
+    assert str(caught.value).startswith("Episodes of the validation classes: ")
+    with refused("too-few-classes") as caught:
+        problem(source, base=2, novel=3, episodes=few)
+    assert str(caught.value).startswith("Episodes of the base classes' held-out images ")
+
+
 def test_classes_of_data_that_is_split_already(apart: Source) -> None:
     with refused("novel-classes-twice"):
         problem(apart, base=2, novel=2)
