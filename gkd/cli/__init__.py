@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import importlib
 import signal
+import threading
 from collections.abc import Callable, Sequence
+from types import FrameType
 
-from gkd.cli.arguments import parsed
-from gkd.core.errors import UserError, is_out_of_memory
-from gkd.core.text import complain
-from gkd.training.interrupt import Interrupted
+# All else is imported within `main`, so that a Ctrl-C during the imports is told as any other.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb.
 
+    Args:
+        argv: the words after ``gkd``; None takes those of the process, which is taken to end afterwards: from the
+            first Ctrl-C that stops it on, and from its result on, a further one is ignored.
+
     Returns:
         The exit code: 0, 2 for bad input (one sentence on stderr), 130 after Ctrl-C (all is saved).
     """
+    ends = argv is None and threading.current_thread() is threading.main_thread()
     try:
-        code = _guarded(lambda: _dispatch(argv))
+        try:
+            if ends:
+                signal.signal(signal.SIGINT, _interrupt_once)
+            return _guarded(lambda: _dispatch(argv))
+        finally:
+            if ends:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:  # a second one, while the first was told
-        code = _INTERRUPTED
-    if code == _INTERRUPTED and argv is None:
-        # The process ends now; a further Ctrl-C would only break its leaving.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return code
+        return _INTERRUPTED
 
 
 _INTERRUPTED = 130
 
 
+def _interrupt_once(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a further Ctrl-C would only break the leaving
+    raise KeyboardInterrupt
+
+
 def _dispatch(argv: Sequence[str] | None) -> int:
+    from gkd.cli.arguments import parsed
+
     arguments = parsed(argv)
     from rich.console import Console  # --help needs none
 
@@ -41,15 +54,26 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 
 def _guarded(body: Callable[[], int]) -> int:
     try:
+        return _told(body)
+    except KeyboardInterrupt:
+        from gkd.core.text import complain
+
+        complain("stopped at once; repeat the command to continue from what was saved.")
+        return _INTERRUPTED
+
+
+def _told(body: Callable[[], int]) -> int:
+    from gkd.core.errors import UserError, is_out_of_memory
+    from gkd.core.text import complain
+    from gkd.training.interrupt import Interrupted
+
+    try:
         return body()
     except UserError as error:
         complain(str(error))
         return 2
     except Interrupted as stop:
         complain(f"{stop}; repeat the command to continue.")
-        return _INTERRUPTED
-    except KeyboardInterrupt:
-        complain("stopped at once; repeat the command to continue from what was saved.")
         return _INTERRUPTED
     except (MemoryError, RuntimeError, OSError) as error:
         if is_out_of_memory(error):

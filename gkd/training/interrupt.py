@@ -37,4 +37,10 @@ class Interrupt:
 
     def _request(self, number: int, _frame: FrameType | None) -> None:
         self.requested = True
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, self._stop)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # a third one would break what is cleared away until the context ends
+        raise KeyboardInterrupt

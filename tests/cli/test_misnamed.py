@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,8 +107,6 @@ def test_another_task_drops_the_options_of_the_task_below(tmp_path: Path) -> Non
 def test_a_module_beside_the_users_config_is_found_but_not_beside_a_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     monkeypatch.setattr(sys, "path", [*sys.path])
     for folder, module in (("mine", "beside_mine"), ("run", "beside_run")):
         (tmp_path / folder).mkdir()
@@ -164,6 +164,7 @@ def test_a_second_ctrl_c_ends_as_the_first_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import gkd.cli as cli
+    from gkd.core import text
 
     before = signal.getsignal(signal.SIGINT)
 
@@ -178,7 +179,7 @@ def test_a_second_ctrl_c_ends_as_the_first_does(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_dispatch", stopped)
-    monkeypatch.setattr(cli, "complain", complain)
+    monkeypatch.setattr(text, "complain", complain)
     try:
         assert main(["run"]) == 130
         assert signal.getsignal(signal.SIGINT) is before  # a caller in Python keeps its handler
@@ -186,3 +187,30 @@ def test_a_second_ctrl_c_ends_as_the_first_does(
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # the process is about to end
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+_BOMBARDED = """
+import os, signal, sys, time
+import gkd.cli
+
+def work(argv):
+    parent = os.getpid()
+    if os.fork():
+        time.sleep(30)
+    for _ in range(3000):  # from a process of its own, as a thread would wait for the other's turn to end
+        try:
+            os.kill(parent, signal.SIGINT)
+        except ProcessLookupError:
+            break
+        time.sleep(0.0002)
+    os._exit(0)
+
+gkd.cli._dispatch = work
+sys.exit(gkd.cli.main())
+"""
+
+
+def test_any_number_of_quick_ctrl_c_ends_a_process_with_130_and_a_sentence() -> None:
+    ended = subprocess.run([sys.executable, "-c", _BOMBARDED], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr.count("\n")) == (130, 1), ended.stderr
+    assert ended.stderr.startswith("gkd: stopped at once")
