@@ -144,6 +144,7 @@ LOOKED_AT = {
     "gkd/config/yaml_files.py": "PyYAML reads a scalar",
     "gkd/core/errors.py": "Python writes out an integer",
     "gkd/core/text.py": "float of a text",
+    "gkd/core/user_code.py": "inspect reads a signature",
     "gkd/data/augment/chain.py": "float of a text",
     "gkd/data/decoding.py": "Pillow reads a tag, which a damaged block may hold",
     "gkd/data/image_files.py": "zipfile opens its file",

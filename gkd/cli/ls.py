@@ -15,6 +15,7 @@ from rich.console import Console
 from gkd.cli.arguments import KINDS
 from gkd.core.plugins import distribution, entry_point_table
 from gkd.core.text import say, text_width
+from gkd.methods.optimiser_choices import NOT_TAKEN
 
 # Kind -> the entry-point group in which other packages offer more of it.
 _GROUPS = {
@@ -57,7 +58,7 @@ def _torch_optimisers() -> list[str]:
     imported = (
         alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
     )
-    return sorted({name for name in imported if name[0].isupper() and name != "Optimizer"})
+    return sorted({name for name in imported if name[0].isupper() and name not in NOT_TAKEN})
 
 
 def _offered(kind: str) -> dict[str, str]:

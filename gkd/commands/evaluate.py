@@ -19,6 +19,7 @@ from gkd.config.trust import named_in
 from gkd.core.class_means import cosines_to_means
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
+from gkd.core.user_code import told_of
 from gkd.data import LAYOUTS, ImageSet
 from gkd.experiment.judge import judge, with_verdict
 from gkd.experiment.networks import load_network
@@ -139,6 +140,8 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
     frozen = problem.judging.before_training(outputs, images)
     on_embedding = {f"frozen/{name}": 100 * float(right.double().mean()) for name, right in frozen.items()}
     judged = judged.model_copy(update={"metrics": {**judged.metrics, **on_embedding}})
+    with told_of(problem.judging, "the task judges the student"):
+        verdict = problem.judging.judge(outputs, images)
     return FileEvaluation(
         network=section.network,
         task=experiment.task.name,
@@ -148,7 +151,7 @@ def evaluate_checkpoint(path: Path, overrides: Sequence[str]) -> FileEvaluation:
         answers=answers,
         notes=(*loaded.notes, *notes),
         leak=problem.leak,
-        judged=with_verdict(judged, problem.judging.judge(outputs, images)),
+        judged=with_verdict(judged, verdict),
     )
 
 
@@ -284,7 +287,9 @@ def evaluate_run(
             added=prepared.experiment.evaluate.metrics,
             relation=problem.relation,
         )
-        results[which] = with_verdict(judged, problem.judging.judge(outputs, problem.student))
+        with told_of(problem.judging, "the task judges the student"):
+            verdict = problem.judging.judge(outputs, problem.student)
+        results[which] = with_verdict(judged, verdict)
     return RunEvaluation(summary.config, summary.method, summary.seed, summary.leak, results)
 
 

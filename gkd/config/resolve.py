@@ -198,7 +198,8 @@ def resolve(name: str, layers: Sequence[Layer], trusted: frozenset[str] | None =
     except ValidationError as error:
         sentence = sentences(error, model, name, origins, number_mistakes(merged))
         raise UserError(sentence, code="invalid-config") from None
-    vast = number_mistakes(merged)
+    # The texts 'inf' and 'nan' become numbers where the schema asks for one.
+    vast = number_mistakes(merged) or number_mistakes(experiment.model_dump())
     if vast:
         raise UserError(listed(vast, name), code="invalid-config")
     if experiment.run.epochs is not None:

@@ -12,12 +12,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gkd.core.errors import UserError, unknown
+from gkd.core.errors import UserError, is_out_of_memory, unknown
 from gkd.core.module_source import check_unedited
 
 _GKD = Path(__file__).parents[1]
@@ -173,6 +174,28 @@ def _taken(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[st
         return dict(arguments)
     names = {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
     return {key: value for key, value in arguments.items() if key in names}
+
+
+@contextmanager
+def told_of(own: object, what: str) -> Iterator[None]:
+    """Turn what a third party's object raises into a sentence; what an object of gkd's own raises passes.
+
+    Args:
+        own: the object whose code runs.
+        what: it is and is asked for, as in ``the task 'x' relates the classes``.
+
+    Raises:
+        UserError: the code failed.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if type(own).__module__.startswith("gkd.") or is_out_of_memory(error):
+            raise
+        where = f"{type(own).__module__}.{type(own).__qualname__}"
+        raise UserError(f"Where {what}, {where} fails: {told(error)}", code="own-code-fails") from error
 
 
 def told(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from gkd.losses.signature import Filled
 from gkd.methods.mixup import Mixup
 from gkd.methods.routing import Routing
 from gkd.methods.spots import SpotPair
-from gkd.methods.terms import Term, class_scale
+from gkd.methods.terms import Term, checked_terms, class_scale
 from gkd.models import AuxiliaryHead, frozen_parameters, newest_dim
 
 
@@ -60,7 +60,7 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self.student = as_network(student)
-        self.terms = dict(terms)
+        self.terms = checked_terms(terms)
         self.mixup = mixup
         self.epoch = 0.0
         sides = teacher_sides(teacher, self.student.num_classes, classes)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gkd import metrics
 from gkd.core.labels import LabelRelation
+from gkd.core.user_code import told_of
 from gkd.distill.teacher import Teacher
 from gkd.experiment.environment import command, environment
 from gkd.experiment.extension import read_origin
@@ -145,7 +146,8 @@ def _judged(
             teacher_logits, _ = cached_predictions(teacher, images.test, settings)
             agreement = rounded(metrics.agreement(logits, teacher_logits, prepared.problem.relation))
             judged[which] = judged[which].model_copy(update={"agreement": agreement})
-        verdicts[which] = judging.judge(outputs, images)
+        with told_of(judging, "the task judges the student"):
+            verdicts[which] = judging.judge(outputs, images)
         metadata = weight_metadata(prepared, HEAD if method.judged_by_head else CLASS_MEANS)
         if method.judged_by_head:
             metadata = replace(metadata, test_accuracy=judged[which].accuracy)
@@ -154,11 +156,13 @@ def _judged(
         save_weights(folder / WEIGHTS[which], state, metadata.to_header())
     result = None
     if teacher is not None:
-        verdicts["teacher"] = judging.judge(teacher_outputs(teacher, settings), images)
+        with told_of(judging, "the task judges the teacher"):
+            verdicts["teacher"] = judging.judge(teacher_outputs(teacher, settings), images)
         result = teacher_results(teacher, prepared).model_copy(update=verdicts["teacher"].results())
     for which in judged:
         judged[which] = with_verdict(judged[which], verdicts[which], verdicts.get("teacher"))
-    judging.save(folder, verdicts)
+    with told_of(judging, "the task saves its results"):
+        judging.save(folder, verdicts)
     return judged, result, correct
 
 

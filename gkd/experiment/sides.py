@@ -9,6 +9,7 @@ from functools import cached_property
 from gkd.config import schema
 from gkd.config.shipped import shipped_methods
 from gkd.core.labels import LabelRelation
+from gkd.core.user_code import told_of
 from gkd.experiment.checks import check_teacher_images, plan_of
 from gkd.experiment.networks import has_own_network
 from gkd.experiment.sources import load_source
@@ -37,7 +38,8 @@ class Sides:
     @cached_property
     def relation(self) -> LabelRelation:
         """How the classes of the two sides relate, before any image is selected."""
-        return self.task.spaces(self.teacher.space, self.student.space)
+        with told_of(self.task, f"the task {self.experiment.task.name!r} relates the classes"):
+            return self.task.spaces(self.teacher.space, self.student.space)
 
     @property
     def taught_relation(self) -> LabelRelation | None:
@@ -49,8 +51,20 @@ class Sides:
         """The task's problems in their order, the training images limited to ``data.per_class``."""
         data, run = self.experiment.data, self.experiment.run
         seed = run.seed if data.subset_seed is None else data.subset_seed
-        for problem in self.task.problems(self.teacher, self.student, run.seed):
+        for problem in self._made(run.seed):
             yield problem if data.per_class is None else problem.limited(data.per_class, seed=seed)
+
+    def _made(self, seed: int) -> Iterator[Problem]:
+        """The task's problems as it makes them; what it raises is told of it, and what their reader raises is not."""
+        what = f"the task {self.experiment.task.name!r} makes its problems"
+        with told_of(self.task, what):
+            problems = iter(self.task.problems(self.teacher, self.student, seed))
+        while True:
+            with told_of(self.task, what):
+                problem = next(problems, None)
+            if problem is None:
+                return
+            yield problem
 
     def first_problem(self) -> Problem:
         """The first problem to train, where the experiment can solve it.

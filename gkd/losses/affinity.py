@@ -45,11 +45,25 @@ _LOWEST = 1e-12
 
 @dataclass(frozen=True)
 class _Kernel:
-    """The parameters of the affinities that have any."""
+    """The parameters of the affinities that have any.
+
+    Attributes:
+        bandwidth, degree, offset: as in `affinity_loss`.
+        factor_over: the dimensions of the matrix over which the normalisation takes a common factor out again; none
+            where it does not.
+    """
 
     bandwidth: float
     degree: int
     offset: float
+    factor_over: tuple[int, ...] = ()
+
+
+def _factor_over(normalisation: Normalisation) -> tuple[int, ...]:
+    """The dimensions of ``[B, B]`` in which a normalisation does not see a common positive factor."""
+    if normalisation in ("none", "row-softmax"):
+        return ()
+    return (1,) if normalisation.startswith("row-") else (0, 1)
 
 
 # --- affinities: rows [B, D] -> [B, B] ---------------------------------------------------------------
@@ -90,7 +104,10 @@ def _taylor_rbf(x: Tensor, kernel: _Kernel) -> Tensor:
 
 
 def _polynomial(x: Tensor, kernel: _Kernel) -> Tensor:
-    return (_dot(x, kernel) + kernel.offset) ** kernel.degree
+    base = _dot(x, kernel) + kernel.offset
+    if kernel.factor_over:  # without that factor, powers of large numbers overflow
+        base = safe_divide(base, base.detach().abs().amax(kernel.factor_over, keepdim=True))
+    return base**kernel.degree
 
 
 def _student_t(x: Tensor, kernel: _Kernel) -> Tensor:
@@ -328,7 +345,9 @@ def affinity_loss(
         per: the reduction.
         temperature: of ``row-softmax``.
         bandwidth: of ``rbf``, and up to 40 of ``taylor-rbf``.
-        degree, offset: of ``polynomial``, the degree of ``taylor-rbf`` too: 1 to 10, and to 100.
+        degree, offset: of ``polynomial``, the degree of ``taylor-rbf`` too: 1 to 10, and to 100. Of a polynomial the
+            normalisations ``none`` and ``row-softmax`` take the powers themselves, which are infinite in float32 from
+            |h_i·h_j + offset| = 10^(38 / degree) on; the others divide before the power.
         mask: Bool ``[B]``, the rows that count; the others enter neither rows nor columns.
 
     Returns:
@@ -344,7 +363,7 @@ def affinity_loss(
     if error is not None:
         raise error
     check_rows(student, teacher)
-    kernel = _Kernel(bandwidth, degree, offset)
+    kernel = _Kernel(bandwidth, degree, offset, _factor_over(normalisation))
     if student.numel() == 0:
         return upcast(student).sum()
     everything = torch.ones(student.shape[0], dtype=torch.bool, device=student.device)

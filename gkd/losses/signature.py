@@ -186,10 +186,14 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         def fitting(name: str, value: Any) -> Any:
             return _fitting(kinds[name], name, value, rows) if name in kinds and value is not None else value
 
-        for name, value in kwargs.items():
-            if name in stated:
-                _refuse(stated[name], name, value)
-        named = {name: fitting(name, value) for name, value in kwargs.items()}
+        def number(name: str, value: Any) -> Any:
+            if name not in stated:
+                return value
+            _refuse(stated[name], name, value)
+            # A power of a large integer is one that no tensor takes.
+            return float(value) if stated[name].kind is float and type(value) is int else value
+
+        named = {name: fitting(name, number(name, value)) for name, value in kwargs.items()}
         given = [fitting(name, value) for name, value in zip(positions, args, strict=False)]
         return function(*given, *args[len(given) :], **named)  # type: ignore[arg-type]
 

@@ -13,6 +13,7 @@ from torch import nn
 from gkd.core.errors import UserError, unknown
 from gkd.core.plugins import entry_point_table, load_plugin, plugin
 from gkd.core.user_code import FORM, import_object, is_import_name, told
+from gkd.methods.optimiser_choices import NOT_TAKEN
 
 GROUP = "gkd.optimisers"
 # The two optimisers with their own keys in the optimiser section: momentum and nesterov, and betas.
@@ -31,8 +32,11 @@ def torch_optimiser(name: str) -> type[torch.optim.Optimizer] | None:
 
 
 def optimiser_names() -> list[str]:
-    """``sgd``, ``adamw`` and the classes of ``torch.optim``; plug-ins are not among them."""
-    return [*_BUILT_IN, *sorted(name for name in dir(torch.optim) if torch_optimiser(name) is not None)]
+    """``sgd``, ``adamw`` and the classes of ``torch.optim`` that a run can use; plug-ins are not among them."""
+    of_torch = (
+        name for name in dir(torch.optim) if torch_optimiser(name) is not None and name not in NOT_TAKEN
+    )
+    return [*_BUILT_IN, *sorted(of_torch)]
 
 
 def needs_trial(name: str) -> bool:

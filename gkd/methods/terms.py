@@ -82,7 +82,21 @@ def class_scale(kind: ClassScale, num_old: int, num_new: int) -> float:
     return math.sqrt((num_old if kind == "ucir" else num_old + num_new) / num_new)
 
 
-class Term(BaseModel):
+class _Told(type(BaseModel)):  # type: ignore[misc]  # pydantic's own metaclass has no public name
+    """Lets a call of the class, which a user writes in Python, end with a `UserError`; a config is told otherwise."""
+
+    def __call__(cls, *args: Any, **keys: Any) -> Any:
+        try:
+            return super().__call__(*args, **keys)
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
+                for item in error.errors()
+            ]
+            raise UserError(f"{cls.__name__}: {'; '.join(lines)}.", code="invalid-term") from None
+
+
+class Term(BaseModel, metaclass=_Told):
     """One weighted loss of a stage. Keys that are not listed here are the loss's own options.
 
     Attributes:
@@ -198,6 +212,26 @@ class Term(BaseModel):
     def needs_shared_classes(self) -> bool:
         """Whether student and teacher logits are compared column by column."""
         return "teacher_logits" in self.needs
+
+
+def checked_terms(terms: Mapping[str, Term]) -> dict[str, Term]:
+    """The terms of a distiller by name.
+
+    Raises:
+        UserError: something else than terms by name.
+    """
+    if not isinstance(terms, Mapping):
+        raise UserError(
+            f"terms is a {type(terms).__name__}; give names and terms, such as {{'kd': Term(loss='kd')}}.",
+            code="not-terms",
+        )
+    for name, term in terms.items():
+        if not isinstance(term, Term):
+            raise UserError(
+                f"The term {name!r} is a {type(term).__name__}; give a gkd.Term, such as Term(loss='kd', weight=0.9).",
+                code="not-a-term",
+            )
+    return dict(terms)
 
 
 # --- a term against its loss: each check yields (key, problem) ------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from gkd.core.cpus import available_cpus, whole_number
@@ -43,9 +45,23 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+_THREADS_PER_CPU = 4  # more only wait for one another
+
+
 def use_threads(threads: int | None) -> int:
-    """Set torch's CPU threads: ``threads``, else OMP_NUM_THREADS, else allowed CPUs // local ranks."""
+    """Set torch's CPU threads: ``threads``, else OMP_NUM_THREADS, else allowed CPUs // local ranks.
+
+    Raises:
+        UserError: many more threads than the machine has CPUs, which would keep it from all else.
+    """
+    name = "run.threads" if threads is not None else "OMP_NUM_THREADS"
     if threads is None:
         threads = whole_number("OMP_NUM_THREADS") or available_cpus()
+    most = min(_THREADS_PER_CPU * (os.cpu_count() or 1), 1024)
+    if threads > most:
+        raise UserError(
+            f"{name}={threads} is too many for the {os.cpu_count() or 1} CPUs of this machine; set at most {most}.",
+            code="too-many-threads",
+        )
     torch.set_num_threads(threads)
     return threads

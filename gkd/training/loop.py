@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gkd.core.batch import Batch
 from gkd.core.errors import UserError
+from gkd.core.user_code import told_of
 from gkd.distill.fit_check import both_shapes, check_head, check_parts, check_terms
 from gkd.distill.router import build_router
 from gkd.distill.teacher import Teacher
@@ -126,7 +127,8 @@ def _train_stage(
         run.meter = Meter(settings.device)
         if last_epoch or position.epoch % settings.evaluate_every == 0:
             problem, outputs = run.problem, student_outputs(run.student, settings)
-            selected_by, metric = problem.judging.validate(outputs, problem.student, run.stage.select)
+            with told_of(problem.judging, "the task validates the student"):
+                selected_by, metric = problem.judging.validate(outputs, problem.student, run.stage.select)
             check_finite(selected_by, metric, "the validation images")
             record[f"validation/{selected_by}"] = metric
             if metric > position.best_metric:

@@ -172,3 +172,11 @@ def test_a_vast_number_is_told_once_beside_other_mistakes() -> None:
     lines = mistakes("optimiser.lr=1e300", "run.epochs=0", "run.threads=0")
     assert sorted(line.split(": ")[0] for line in lines) == ["optimiser.lr", "run.epochs", "run.threads"]
     assert tiny("optimiser={name: RMSprop, options: {eps: .inf}, nesterov: false}").identity
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "Infinity"])
+def test_a_text_that_becomes_an_infinite_number_is_refused_as_one(text: str) -> None:
+    for dotted in ("method.stages.distil.epochs", "run.log_seconds"):
+        with pytest.raises(UserError) as caught:
+            resolve("tiny", [Layer("experiment", with_value(dotted, text))])
+        assert dotted in str(caught.value)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from gkd.core.user_code import call_factory, import_object, is_import_name
+from gkd.core.errors import UserError, unknown
+from gkd.core.labels import LabelSpace
+from gkd.core.user_code import call_factory, import_object, is_import_name, told_of
 from tests.refusals import refused
 
 MODULE = """
@@ -109,3 +111,17 @@ def test_what_a_signature_does_not_take_is_left_out_where_that_is_asked_for() ->
         built(lambda n_classes: n_classes)
     with refused("unknown-option"):
         built(lambda num_classes: num_classes, depth=3)
+
+
+def test_what_a_third_partys_object_raises_is_told_of_it() -> None:
+    class Theirs:
+        pass
+
+    with refused("own-code-fails"), told_of(Theirs(), "the task 'x' relates the classes"):
+        raise KeyError("label")
+    with refused("unknown-name"), told_of(Theirs(), "the task 'x' relates the classes"):
+        raise UserError(unknown("name", "a", ["b"]), code="unknown-name")
+    with pytest.raises(MemoryError), told_of(Theirs(), "x"):
+        raise MemoryError
+    with pytest.raises(ZeroDivisionError), told_of(LabelSpace(["a"]), "x"):
+        raise ZeroDivisionError

@@ -122,3 +122,28 @@ def test_the_mean_over_rows_hardly_depends_on_the_batch() -> None:
 def test_other_batch_sizes_are_refused() -> None:
     with refused("other-batch-sizes"):
         affinity_loss(random(1, 4, 3), random(2, 5, 3))
+
+
+@pytest.mark.parametrize("normalisation", ["row-l2", "max", "frobenius", "row-standardise"])
+def test_powers_of_large_embeddings_are_finite_where_a_common_factor_falls_out(normalisation: str) -> None:
+    student, teacher = (1000 * random(seed, 6, 8).double() for seed in (1, 2))
+    options = {"affinity": "polynomial", "normalisation": normalisation, "distance": "l2", "degree": 10}
+    leaf = student.float().requires_grad_()
+    value = affinity_loss(leaf, teacher.float(), **options)  # type: ignore[arg-type]
+    value.backward()
+    # float64 holds (10⁷)¹⁰, so there the powers themselves are the measure
+    powers = [((rows @ rows.T + 1) ** 10) for rows in (student.requires_grad_(), teacher)]
+    by = {
+        "row-l2": lambda m: m / m.norm(dim=1, keepdim=True),
+        "max": lambda m: m / m.abs().max(),
+        "frobenius": lambda m: m / m.norm(),
+        "row-standardise": lambda m: (m - m.mean(1, keepdim=True)) / m.std(1, correction=0, keepdim=True),
+    }[normalisation]
+    expected = (by(powers[0]) - by(powers[1])).square().sum() / 6
+    expected.backward()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert leaf.grad is not None
+    assert student.grad is not None
+    assert torch.allclose(
+        leaf.grad.double(), student.grad, rtol=1e-3, atol=1e-4 * student.grad.abs().max().item()
+    )

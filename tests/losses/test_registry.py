@@ -127,7 +127,7 @@ def test_what_is_no_loss_or_does_not_fit_one_is_refused(own: str, term: dict[str
 def test_an_unknown_name_lists_the_valid_ones() -> None:
     with refused("unknown-loss"):
         loss_entry("kdd")
-    with pytest.raises(ValidationError, match="there is no module 'absent_module'"):
+    with pytest.raises(UserError, match="there is no module 'absent_module'"):
         Term(loss="absent_module:loss")
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gkd.core.errors import UserError
-from gkd.losses import LOSSES, affinity_loss, at_loss, cc_loss, cross_entropy_loss, stkd_loss
+from gkd.losses import LOSSES, affinity_loss, at_loss, cc_loss, cross_entropy_loss, kd_loss, stkd_loss
 from gkd.losses.signature import Filled, Range, number_problem, signature_of
 from tests.refusals import refused
 
@@ -134,3 +134,9 @@ def test_numbers_beyond_floats_are_refused() -> None:
         assert "is not a finite number" in str(number_problem("power", value, Range()))
     with pytest.raises(UserError, match="power"):
         at_loss(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2), power=10**400)
+
+
+def test_a_vast_whole_number_is_computed_as_the_number_that_it_is() -> None:
+    student, teacher = torch.randn(3, 4), torch.randn(3, 4)
+    whole, same = (kd_loss(student, teacher, temperature=value) for value in (10**15, 1e15))
+    assert torch.equal(whole, same)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gkd.methods.terms import Term, WeightSchedule, class_scale
+from gkd.methods.terms import Term, WeightSchedule, checked_terms, class_scale
+from tests.refusals import refused
 
 
 def term_mistake(**content: Any) -> str:
@@ -105,3 +106,24 @@ def test_a_schedule_without_its_number_is_refused(schedule: dict[str, Any]) -> N
 def test_weights_that_follow_the_numbers_of_classes(kind: Any, expected: float) -> None:
     assert class_scale(kind, 40, 10) == pytest.approx(expected)
     assert (class_scale("old-share", 0, 5), class_scale("new-share", 0, 5)) == (0, 1)
+
+
+def test_a_term_written_in_python_is_refused_in_a_sentence() -> None:
+    with refused("invalid-term") as caught:
+        Term(loss="kd", temperature=0)  # type: ignore[call-arg]
+    assert "temperature=0 is not above 0" in str(caught.value)
+    with refused("invalid-term"):
+        Term(loss="kd", weight=-1.0)
+    with refused("invalid-term"):
+        Term(weight=1.0)  # type: ignore[call-arg]
+    assert Term(loss="kd", weight=0.5).weight == 0.5
+
+
+def test_what_is_no_term_is_refused_by_its_name() -> None:
+    terms = {"kd": Term(loss="kd")}
+    assert checked_terms(terms) == terms
+    for value in (3.0, {"loss": "kd"}, "kd", None):
+        with refused("not-a-term"):
+            checked_terms({"kd": value})  # type: ignore[dict-item]
+    with refused("not-terms"):
+        checked_terms(["kd"])  # type: ignore[arg-type]

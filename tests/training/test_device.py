@@ -34,3 +34,19 @@ def test_an_environment_variable_that_is_no_number_is_said(monkeypatch, variable
     monkeypatch.setenv(variable, stated)
     with refused("environment-variable"):
         use_threads(None)
+
+
+def test_more_threads_than_a_machine_can_run_are_refused(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert use_threads(8) == 8
+    with refused("too-many-threads"):
+        use_threads(9)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4096")
+    with refused("too-many-threads"):
+        use_threads(None)
+    monkeypatch.setattr("os.cpu_count", lambda: 10**4)
+    with refused("too-many-threads"):
+        use_threads(1025)
+    assert taken == [8]
