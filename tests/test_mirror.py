@@ -31,7 +31,6 @@ TESTED_IN: dict[str, str] = {
     "gkd/data/read/decoded_cache.py": "tests/data/read/test_listing.py",
     "gkd/experiment/checks.py": "tests/experiment/test_prepare.py",
     "gkd/experiment/environment.py": "tests/commands/test_run.py",
-    "gkd/experiment/sides.py": "tests/experiment/test_prepare.py",
     "gkd/experiment/solve.py": "tests/commands/test_run.py",
     "gkd/experiment/suggestions.py": "tests/experiment/test_prepare.py",
     "gkd/experiment/trial.py": "tests/commands/test_dry_run.py",

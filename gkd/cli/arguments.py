@@ -7,6 +7,8 @@ module, which imports torch, is imported when the verb is called.
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,9 @@ class _Parser(argparse.ArgumentParser):
     """Its messages repeat what was typed, which a shell may have taken from the names of files."""
 
     def error(self, message: str) -> NoReturn:
+        wrong = re.match(r"argument VERB: invalid choice: '(.*?)'", message)
+        close = difflib.get_close_matches(wrong[1], VERBS, n=1) if wrong else []
+        message += f"; did you mean {close[0]!r}?" if close else ""
         super().error(for_terminal(message, sys.stderr.encoding))
 
 
@@ -57,7 +62,10 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     takes = next((name for name in ("images", "overrides") if hasattr(arguments, name)), None)
     fitting = [word for word in rest if word[:1] != "-" and (takes == "images" or "=" in word)]
     if rest and (takes is None or fitting != rest):
-        parser.error(f"unrecognised: {' '.join(rest)}")
+        hint = (
+            "; a setting is a word a.b=c without dashes, such as run.epochs=5" if takes == "overrides" else ""
+        )
+        parser.error(f"unrecognised: {' '.join(rest)}{hint}")
     if takes is not None:
         setattr(arguments, takes, [*getattr(arguments, takes), *rest])
     if takes == "images":

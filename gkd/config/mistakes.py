@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from gkd.config.overrides import QUOTE, is_cut
 from gkd.core.errors import shown, unknown
+from gkd.methods.optimiser import Optimiser
 
 
 def sentences(
@@ -35,13 +37,17 @@ def sentences(
         else:
             dotted = ".".join(location)
         if item["type"] == "extra_forbidden":
-            lines.append(f"{dotted}: {unknown('key', location[-1], _fields_at(model, location[:-1]))}")
+            about = unknown("key", location[-1], _fields_at(model, location[:-1]))
+            elsewhere = _sections_with(model, location[-1]) if len(location) == 1 else []
+            if elsewhere:
+                about = f"Unknown key {location[-1]!r}. Did you mean {' or '.join(elsewhere)}?"
+            lines.append(f"{dotted}: {about}")
         elif item["type"] == "missing":
             lines.append(f"{dotted}: this key is missing.")
         elif item["type"] in ("model_type", "dict_type"):
-            lines.append(
-                f"{dotted}: this is a section of keys, got {shown(item['input'])}; write {dotted}: {{key: value}}."
-            )
+            cut = isinstance(item["input"], str) and is_cut(item["input"])
+            advice = QUOTE if cut else f"write {dotted}: {{key: value}}"
+            lines.append(f"{dotted}: this is a section of keys, got {shown(item['input'])}; {advice}.")
         elif item["type"] in ("tuple_type", "list_type"):
             lines.append(f"{dotted}: this is a list, got {shown(item['input'])}; write {dotted}: [value].")
         elif item["type"] == "value_error":
@@ -92,6 +98,16 @@ def _numbers(node: Any, dotted: str) -> Iterator[tuple[str, int | float]]:
             yield from _numbers(value, dotted)
     elif isinstance(node, (int, float)):
         yield dotted, node
+
+
+def _sections_with(model: type[BaseModel], key: str) -> list[str]:
+    """The dotted keys that end in a key which stands at the top, where no key belongs."""
+    sections = {**{section: _fields_at(model, [section]) for section in model.model_fields}, **_FREE_SECTIONS}
+    return [f"{section}.{key}" for section, keys in sections.items() if key in keys]
+
+
+# Sections of the schema whose keys are copied elsewhere before they are looked at.
+_FREE_SECTIONS = {"optimiser": list(Optimiser.model_fields)}
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:

@@ -23,3 +23,20 @@ def is_override(word: str) -> bool:
     """
     parts = split_override(word)
     return parts is not None and ("." in parts[0] or parts[0] in SECTIONS) and not Path(word).exists()
+
+
+def why_no_override(word: str) -> str:
+    """What a shell made of an override that was typed with spaces, or with braces and no quotes; or nothing."""
+    if is_cut(word):
+        return f"; {QUOTE}"
+    if "=" not in word or split_override("".join(word.split())) is not None:
+        return "; it is one word, without spaces around ="
+    return ""
+
+
+QUOTE = "a shell cuts a word at spaces and braces, so put the whole word in quotes"
+
+
+def is_cut(text: str) -> bool:
+    """Whether a text has brackets or braces that are not closed, or closes some that it has not."""
+    return any(text.count(opened) != text.count(closed) for opened, closed in ("[]", "{}"))

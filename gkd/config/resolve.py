@@ -28,7 +28,7 @@ from gkd.config.layers import (
 )
 from gkd.config.method_files import method_content, place_method_files
 from gkd.config.mistakes import listed, number_mistakes, sentences
-from gkd.config.overrides import split_override
+from gkd.config.overrides import split_override, why_no_override
 from gkd.config.schema import Data, Experiment
 from gkd.config.trust import check_trust
 from gkd.config.yaml_files import parse_yaml
@@ -163,7 +163,8 @@ def override_layers(overrides: Sequence[str]) -> list[Layer]:
         parts = split_override(override)
         if parts is None:
             raise UserError(
-                f"The override {shown(override)} is not of the form a.b=c, such as run.seed=1.",
+                f"The override {shown(override)} is not of the form a.b=c, such as run.seed=1"
+                f"{why_no_override(override)}.",
                 code="override-form",
             )
         key, value = parts

@@ -90,4 +90,12 @@ def find(config: str | Path) -> Path:
             f"The config file {path} does not exist;{_closest(path, shipped)} gkd ls configs lists the shipped ones.",
             code="config-missing",
         )
+    written = next(
+        (each for end in (".yaml", ".yml") if (each := path.parent / f"{path.name}{end}").is_file()), None
+    )
+    if written is not None:
+        raise UserError(
+            f"There is no shipped config {str(config)!r}; your own file is named whole: {written}.",
+            code="config-without-ending",
+        )
     raise UserError(unknown("config", str(config), shipped), code="unknown-config")

@@ -13,6 +13,7 @@ from torch import nn
 
 from gkd.core.errors import UserError, unknown
 from gkd.core.plugins import entry_point_table, plugin
+from gkd.core.user_code import FORM
 from gkd.models.dropblock import DropBlock
 from gkd.models.expanding import (
     EXTRACTORS,
@@ -207,6 +208,18 @@ def _factory(name: str) -> partial[Any]:
         return NETWORKS[name]
     match = _WRN_NAME.fullmatch(name)
     if match is None:
+        module, _, factory = name.rpartition(".")
+        if factory[:1].isupper() and module.replace(".", "").isidentifier():
+            raise UserError(
+                f"Unknown network {name!r}. Did you mean {module}:{factory}? A network of your own is {FORM}.",
+                code="unknown-network",
+            )
+        if factory == "py":
+            raise UserError(
+                f"Unknown network {name!r}, which names a file. A network of your own is {FORM}, such as "
+                f"{module}:Net.",
+                code="unknown-network",
+            )
         raise UserError(
             unknown("network", name, [*network_names(), *PATTERNS, *entry_point_table(GROUP)]),
             code="unknown-network",

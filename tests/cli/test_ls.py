@@ -52,9 +52,3 @@ def test_lines_fit_the_terminal(columns):
     assert lines[0].startswith("  cross_task ")
     assert max(map(len, lines)) <= min(columns, 100)
     assert "different classes, and different data sets." in " ".join(" ".join(lines).split())
-
-
-def test_what_no_run_can_use_is_not_offered():
-    offered = own_names("optimisers")
-    assert "RAdam" in offered
-    assert not {"LBFGS", "SparseAdam", "Optimizer"} & set(offered)

@@ -214,3 +214,45 @@ def test_any_number_of_quick_ctrl_c_ends_a_process_with_130_and_a_sentence() -> 
     ended = subprocess.run([sys.executable, "-c", _BOMBARDED], capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stderr.count("\n")) == (130, 1), ended.stderr
     assert ended.stderr.startswith("gkd: stopped at once")
+
+
+def test_a_config_of_ones_own_without_its_ending_is_named_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path)
+    with refused("config-without-ending"):
+        load("mine")
+    (tmp_path / "my.exp.yml").touch()
+    with refused("config-without-ending"):
+        load("my.exp")
+    with refused("unknown-config"):
+        load("yours")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("mynets.Small", "mynets:Small"), ("pkg.nets.Small", "pkg.nets:Small"), ("mynets.py", "mynets:Net")],
+)
+def test_a_network_of_ones_own_is_told_its_form(tmp_path: Path, name: str, meant: str) -> None:
+    with refused("invalid-config") as caught:
+        load(write(tmp_path, student={"network": name}))
+    assert meant in str(caught.value)
+    assert "resnet8x4" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["rnu", "quickstart"], "did you mean 'run'?"),
+        (["run", "quickstart", "--epochs", "5"], "a setting is a word a.b=c"),
+        (["run", "quickstart", "--optimiser.lr=0.1"], "a setting is a word a.b=c"),
+    ],
+)
+def test_a_wrong_verb_and_a_setting_with_dashes_are_told_what_is_meant(
+    words: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert advice in capsys.readouterr().err

@@ -180,3 +180,17 @@ def test_a_text_that_becomes_an_infinite_number_is_refused_as_one(text: str) -> 
         with pytest.raises(UserError) as caught:
             resolve("tiny", [Layer("experiment", with_value(dotted, text))])
         assert dotted in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["lr", "epochs", "batch_size", "network"])
+def test_a_key_without_its_section_is_told_the_sections_that_have_it(key: str) -> None:
+    (line,) = mistakes(f"{key}=1")
+    section = {"lr": "optimiser", "epochs": "run", "batch_size": "data", "network": "teacher"}[key]
+    assert f"Did you mean {section}.{key}" in line
+
+
+def test_a_word_that_a_shell_cut_is_told_so() -> None:
+    # student.taps={maps:[body.2,body.5]} without quotes becomes two words
+    (line,) = mistakes("student.taps=body.5]")
+    assert line.endswith("put the whole word in quotes.")
+    assert mistakes("student.taps=body.5")[0].endswith("write student.taps: {key: value}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gkd.config.overrides import SECTIONS, is_override, split_override
+from gkd.config.overrides import SECTIONS, is_override, split_override, why_no_override
 from gkd.config.schema import Experiment
 
 
@@ -39,3 +39,18 @@ def test_an_image_may_be_called_like_an_override(tmp_path, monkeypatch):
     assert not is_override("./method=sp")
     assert is_override("method=sp")
     assert is_override("studnet.network=my:net")
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("run.epochs", "without spaces around ="),  # of run.epochs = 3
+        ("run.epochs =3", "without spaces around ="),
+        ("body.5]", "in quotes"),
+        ("{lr:", "in quotes"),
+        ("..=1", ""),
+    ],
+)
+def test_what_a_shell_made_of_an_override_is_told(word, advice):
+    assert why_no_override(word).endswith(advice)
+    assert bool(why_no_override(word)) == bool(advice)
