@@ -178,7 +178,6 @@ SPECS: dict[str, Spec] = {
             {"affinity": "dot", "normalisation": "max", "distance": "l1", "per": "pair"},
             {"affinity": "cosine", "normalisation": "none", "distance": "l2"},
         ),
-        grows=({"affinity": "polynomial", "normalisation": "frobenius", "distance": "l2", "degree": 3},),
     ),
     "pkt": Spec(make_embeddings_alone, pkt_reference, matched_embeddings),
     "rkd_distance": Spec(make_embeddings_alone, rkd_distance_reference, matched_embeddings),
