@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,7 +25,7 @@ from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.core.text import decoded
 from gkd.data.decoding import Form, decode, open_image
-from gkd.data.image_files import EXTENSIONS, Source, Tree
+from gkd.data.image_files import EXTENSIONS, UNREAD, Source, Tree
 from gkd.data.images import ImageSet
 from gkd.data.read.decoded_cache import read_cached, write_cached
 from gkd.data.streamed_pixels import StreamedPixels
@@ -141,7 +143,21 @@ def listing_from(tree: Tree, splits: Mapping[str, Mapping[str, Sequence[str]]], 
         )
     listing = Listing(tree.label, listed, tree.prefix, digest.hexdigest())
     _check_classes(listing)
+    _warn_of_unread(tree)
     return listing
+
+
+def _warn_of_unread(tree: Tree) -> None:
+    """Warn where photographs are left out because gkd does not decode their format."""
+    endings = (Path(path).suffix.lower() for path in tree.stamps)
+    counts = Counter(ending for ending in endings if ending in UNREAD)
+    if counts:
+        shown = ", ".join(f"{count} {ending}" for ending, count in sorted(counts.items()))
+        warnings.warn(
+            f"{tree.label} has photographs that are left out, for gkd does not decode them ({shown}); convert them to "
+            "JPEG or PNG to use them.",
+            stacklevel=2,
+        )
 
 
 def _check_classes(listing: Listing) -> None:

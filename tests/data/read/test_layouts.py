@@ -63,6 +63,17 @@ def test_other_files_are_passed_over(two_classes: Files, write_tree: Write, writ
         assert load(write(two_classes | more)).fingerprint() == plain.fingerprint()
 
 
+def test_photographs_that_are_not_decoded_are_told(two_classes: Files, write_tree: Write) -> None:
+    more = {"train/ant/IMG_1.HEIC": b"", "train/ant/IMG_2.heic": b"", "test/cat/x.avif": b""}
+    with pytest.warns(UserWarning, match=r"left out.*\(1 \.avif, 2 \.heic\); convert them"):
+        images = load(write_tree(two_classes | more))
+    assert len(images) == 6
+
+
+def test_a_jpeg_by_its_other_ending_is_an_image(two_classes: Files, write_tree: Write) -> None:
+    assert len(load(write_tree(two_classes | {"train/ant/more.jfif": two_classes["train/ant/00.png"]}))) == 7
+
+
 def test_a_folder_around_the_splits_and_files_deeper_down(
     two_classes: Files, write_tree: Write, write_zip: Write
 ) -> None:
