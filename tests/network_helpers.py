@@ -2,11 +2,15 @@
 
 import zlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from gkd.models import build_network
+from gkd.models.load import put_weights
+from gkd.models.weight_causes import Loading
+from gkd.storage.weight_sets import WeightFile
 
 Weights = dict[str, Tensor]
 # Images and weights -> logits, maps, pre-activation maps
@@ -124,3 +128,8 @@ def fingerprint(values: Tensor) -> list[float]:
     """The mean, and the mean with weights of [0, 1) by position: a permutation changes the second."""
     flat = values.detach().double().flatten()
     return [float(flat.mean()), float((flat * spread(flat.numel(), 1)).mean())]
+
+
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], name: str, path: Path) -> None:
+    """Load a state dict as that of a torch file that holds it bare."""
+    put_weights(network, WeightFile(path, {}, {"": dict(tensors)}, ""), Loading(path, name))

@@ -1,6 +1,5 @@
 """README and docs tell the truth: their blocks are the repository's files, their links lead somewhere."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -9,13 +8,10 @@ import torch
 from torch import nn
 
 import gkd
+from tests.scripts import script
 
 ROOT = Path(__file__).parent.parent
-_spec = importlib.util.spec_from_file_location("embed", ROOT / "docs" / "embed.py")
-assert _spec is not None
-assert _spec.loader is not None
-embed = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(embed)
+embed = script("docs/embed.py")
 PAGES = [*embed.PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,18 +15,12 @@ from pydantic import BaseModel, Field
 from gkd.config.load import load
 from gkd.config.resolve import Resolved
 from gkd.config.schema import Experiment
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.scripts import script
 
 
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["reference"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/reference.py")
 
 
 def test_types_defaults_and_limits_are_in_words(reference: ModuleType) -> None:

@@ -145,15 +145,6 @@ def put_weights(
     return tuple(notes)
 
 
-def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], *, name: str, path: Path) -> None:
-    """Load a state dict, its names perhaps behind a wrapper's, without ``num_batches_tracked`` where it is an old one.
-
-    Raises:
-        UserError: weights of another network or of another class count, or values that are none.
-    """
-    put_weights(network, WeightFile(path, {}, {"": dict(tensors)}, ""), Loading(path, name))
-
-
 def load_body(network: nn.Module, path: Path, *, name: str) -> None:
     """Load all of a weight file but the head, whose values stay the same.
 

@@ -1,12 +1,12 @@
 """The committed parity results: within the tolerance where they must be, and what the README shows."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
 from gkd.models import NETWORKS
+from tests.scripts import script
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 ROUTED = {"sakd", "sp", "rkd", "vid", "cc", "fitnet", "pkt", "crd"}
@@ -126,10 +126,9 @@ def test_official_code_was_unchanged(path):
 
 
 def test_readme_shows_the_results():
-    spec = importlib.util.spec_from_file_location("parity_table", FOLDER / "parity" / "table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.table() in (FOLDER / "parity" / "README.md").read_text(encoding="utf-8")
+    assert script("benchmarks/parity/table.py").table() in (FOLDER / "parity" / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_every_network_gives_the_numbers_of_the_authors_code():

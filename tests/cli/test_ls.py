@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +11,7 @@ from gkd.cli.arguments import KINDS
 from gkd.cli.ls import own_names
 from gkd.methods.optimiser_names import optimiser_names
 from tests.cli_helpers import gkd, on_a_terminal
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.scripts import script
 
 
 def test_ls_names_the_patterns(capsys):
@@ -25,11 +22,7 @@ def test_ls_names_the_patterns(capsys):
 
 
 def test_the_file_of_names_is_of_the_registries_as_they_are():
-    spec = importlib.util.spec_from_file_location("names", ROOT / "docs" / "names.py")
-    assert spec is not None
-    assert spec.loader is not None
-    names = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(names)
+    names = script("docs/names.py")
     # As mappings: a test that takes a loss out of the registry for a while puts it back at the end.
     assert json.loads(names.FILE.read_text()) == names.names(), "run python docs/names.py"
     assert set(json.loads(names.content())) == set(KINDS) - {"optimisers"}

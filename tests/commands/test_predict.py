@@ -24,12 +24,13 @@ from gkd.core.errors import UserError
 from gkd.core.text import for_csv
 from gkd.data import load_images
 from gkd.experiment.prepare import prepare
-from gkd.models.load import load_network, load_weights
+from gkd.models.load import load_network
 from gkd.storage.run_files import CORRECT, unpack
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import read_weights, save_weights
 from gkd.training.predictions import predict
 from tests.cli_helpers import PHOTOS, gkd
+from tests.network_helpers import load_tensors
 from tests.refusals import refused
 
 EPISODES = "{ways: 3, shots: 1, queries: 3, per_epoch: 3}"
@@ -74,7 +75,7 @@ def test_answers_are_those_of_the_students_embedding(
     """As embedded by the run's own evaluation, from the data set's pixels instead of files."""
     prepared = prepare(load(run / "config.yaml", from_run=True))
     tensors, _ = read_weights(run / "student.safetensors")
-    load_weights(prepared.student, tensors, name="", path=run)
+    load_tensors(prepared.student, tensors, "", run)
     _, rows = predict(prepared.student, DIGITS, prepared.settings)
     places = {digit: torch.nonzero(DIGITS.labels == digit).flatten() for digit in COUNTS}
     known = {digit: rows[places[digit][:count]] for digit, count in COUNTS.items()}

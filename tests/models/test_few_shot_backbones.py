@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gkd.models import Conv4, ResNet12, build_network, count_parameters
-from gkd.models.load import load_weights
+from tests.network_helpers import load_tensors
 from tests.refusals import refused
 
 
@@ -124,5 +124,5 @@ def test_weights_without_dropblocks_count_load(tmp_path: Path) -> None:
     network, other = (build_network("resnet12_narrow", num_classes=3) for _ in range(2))
     old = {key: value for key, value in network.state_dict().items() if ".drop." not in key}
     assert len(old) == len(network.state_dict()) - 2
-    load_weights(other, old, name="resnet12_narrow", path=tmp_path)
+    load_tensors(other, old, "resnet12_narrow", tmp_path)
     assert torch.equal(other.layer4[0].conv3.weight, network.layer4[0].conv3.weight)

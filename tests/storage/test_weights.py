@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 import gkd.storage.weights
 from gkd.models import build_network
-from gkd.models.load import load_body, load_weights
+from gkd.models.load import load_body
 from gkd.storage.weights import copy_state, read_weights, save_weights, state_hash
+from tests.network_helpers import load_tensors
 from tests.refusals import refused
 
 
@@ -34,7 +35,7 @@ STATE = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
 
 def assert_loads(tensors: dict[str, torch.Tensor], path: Path) -> None:
     network = nn.ModuleDict({"fc": nn.Linear(3, 2)})
-    load_weights(network, tensors, name="fc", path=path)
+    load_tensors(network, tensors, "fc", path)
     assert all(tensor.equal(STATE[name]) for name, tensor in network.state_dict().items())
 
 
@@ -120,7 +121,7 @@ def test_a_part_called_module_keeps_its_name(tmp_path: Path) -> None:
         save_weights(path, network.state_dict())
         expected = copy_state(network)
         network.load_state_dict({name: tensor + 1 for name, tensor in expected.items()})
-        load_weights(network, read_weights(path)[0], name="wrapper", path=path)
+        load_tensors(network, read_weights(path)[0], "wrapper", path)
         assert all(tensor.equal(expected[name]) for name, tensor in network.state_dict().items())
 
 
@@ -208,18 +209,18 @@ def test_torchdistills_wide_networks_load() -> None:
     source, network = (build_network("wrn_16_2", num_classes=3) for _ in range(2))
     theirs = {as_torchdistill(name): tensor for name, tensor in copy_state(source).items()}
     assert {"layer1.0.bn1.weight", "layer2.0.shortcut.0.weight", "layer3.1.conv2.weight"} <= theirs.keys()
-    load_weights(network, theirs, name="wrn_16_2", path=Path("w.pt"))
+    load_tensors(network, theirs, "wrn_16_2", Path("w.pt"))
     assert state_hash(network) == state_hash(source)
     del theirs["layer3.1.conv2.weight"]
     with refused("other-network"):
-        load_weights(network, theirs, name="wrn_16_2", path=Path("w.pt"))
+        load_tensors(network, theirs, "wrn_16_2", Path("w.pt"))
 
 
 def test_a_wrong_head_of_a_tapped_network_says_its_classes() -> None:
     tensors = copy_state(build_network("torchvision/resnet18", num_classes=100))
     network = build_network("torchvision/resnet18", num_classes=50)
     with refused("other-classes"):
-        load_weights(network, tensors, name="torchvision/resnet18", path=Path("w.pth"))
+        load_tensors(network, tensors, "torchvision/resnet18", Path("w.pth"))
 
 
 def resnet(name: str = "resnet8", classes: int = 3) -> nn.Module:
@@ -228,7 +229,7 @@ def resnet(name: str = "resnet8", classes: int = 3) -> nn.Module:
 
 def loaded(tensors: dict[str, Tensor]) -> nn.Module:
     network = resnet()
-    load_weights(network, tensors, name="resnet8", path=Path("w.pth"))
+    load_tensors(network, tensors, "resnet8", Path("w.pth"))
     return network
 
 

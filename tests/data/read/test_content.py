@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -179,15 +178,10 @@ def test_turned_images_are_counted(two_classes: Files, write_tree: Write) -> Non
     assert content_at(write_tree(two_classes | photographs)).turned == 7
 
 
-def test_a_damaged_member_of_a_zip_is_named_where_it_is_decoded(two_classes: Files, write_zip: Write) -> None:
-    root = write_zip(two_classes)
-    damaged = bytearray(root.read_bytes())
-    with zipfile.ZipFile(root) as archive:
-        info = archive.getinfo("test/cat/01.png")
-    damaged[info.header_offset + 30 + len(info.filename) + 60] ^= 255
-    root.write_bytes(damaged)
-    content = content_at(root)
-    assert content.unreadable == 1
+def test_a_damaged_member_of_a_zip_is_named_where_it_is_decoded(
+    damaged_zip: Path, two_classes: Files, write_zip: Write
+) -> None:
+    assert content_at(damaged_zip).unreadable == 1
     root = write_zip(two_classes)
     assert content_at(root).unreadable == 0
 
