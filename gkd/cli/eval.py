@@ -9,6 +9,7 @@ from rich.console import Console
 from gkd.cli.run import few_shot_lines, leak_lines
 from gkd.commands.evaluate import evaluate_checkpoint, evaluate_run
 from gkd.core.text import say, visible
+from gkd.experiment.run_folder import unchecked
 from gkd.problems.task import PLAIN
 from gkd.storage.judged import Judged
 from gkd.storage.preprocessing import HEAD
@@ -40,6 +41,9 @@ def _evaluate_file(arguments: argparse.Namespace, console: Console) -> None:
 def _evaluate_run(arguments: argparse.Namespace, console: Console) -> None:
     result = evaluate_run(arguments.path, arguments.overrides)
     say(console, visible(f"{result.config} {result.method} seed {result.seed}"))
+    note = unchecked(arguments.path)
+    if note is not None:
+        say(console, f"note      {note}")
     for line in leak_lines(result.leak):
         say(console, line)
     for which, judged in result.judged.items():

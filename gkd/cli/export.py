@@ -8,6 +8,7 @@ from rich.console import Console
 
 from gkd.commands.export import export_student, load_student
 from gkd.core.text import say
+from gkd.experiment.run_folder import unchecked
 from gkd.storage.preprocessing import HEAD
 
 
@@ -19,6 +20,9 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         f"{path}: {path.stat().st_size:,} bytes, {student.metadata.network}, {len(student.metadata.classes)} classes; "
         f"read back, its logits differ by {difference:.1e} at most",
     )
+    note = unchecked(arguments.run)
+    if note is not None:
+        say(console, f"note      {note}")
     if student.preprocessing.fit is None:
         say(
             console,

@@ -14,6 +14,7 @@ from gkd.commands.choices import RECOGNISERS
 from gkd.commands.predict import Answer, judged_otherwise, recognise, recognise_known
 from gkd.core.errors import UserError
 from gkd.core.text import complain, decoded, for_csv, say, visible
+from gkd.experiment.run_folder import unchecked
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
@@ -31,7 +32,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         )
     else:
         answers = recognise_known(arguments.run, arguments.images, **which)
-        note = judged_otherwise(arguments.run)
+    for_new_classes = arguments.support is not None
+    for note in (unchecked(arguments.run), None if for_new_classes else judged_otherwise(arguments.run)):
         if note is not None:
             complain(f"note: {note}")
     say(console, _FORMS[arguments.format](answers), end="", wrap=arguments.format == "text")

@@ -178,11 +178,17 @@ def finished_or_mended(folder: Path, say: Callable[[str], object]) -> RunSummary
             f"Remove {folder / SUMMARY} and repeat the command to train again",
             code=error.code,
         ) from None
-    if summary is not None and files_of(folder / SUMMARY) is None:
-        say(
-            f"note      an earlier gkd finished {folder} and left no checksums; its files are read as they are"
-        )
+    note = unchecked(folder)
+    if note is not None:
+        say(f"note      {note}")
     return summary
+
+
+def unchecked(run: Path) -> str | None:
+    """Where a finished run's folder has no manifest to check its files against: the line that says so."""
+    if not (run / SUMMARY).is_file() or files_of(run / SUMMARY) is not None:
+        return None
+    return f"an earlier gkd finished {run} and left no checksums; its files are read as they are"
 
 
 def _can_go_on(folder: Path) -> bool:

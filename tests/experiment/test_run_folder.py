@@ -10,6 +10,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from gkd.core.errors import UserError
 from gkd.experiment.run_folder import finished, locked, said_below
@@ -189,6 +190,11 @@ def test_a_run_that_an_earlier_gkd_finished_is_read_with_one_line(
     assert "was finished before, nothing was trained" in out
     assert kept(run) == before
     assert json.loads((run / "summary.json").read_text()) == content
+    Image.new("L", (8, 8)).save("digit.png")
+    for verb, *more in (("eval",), ("export", "--format", "safetensors"), ("predict", "digit.png")):
+        assert gkd(verb, str(run), *more) == 0
+        told = capsys.readouterr()
+        assert (told.err if verb == "predict" else told.out).count("left no checksums") == 1, verb
     (run / "student.safetensors").unlink()
     with refused("file-missing") as caught:
         finished(run)
