@@ -17,10 +17,15 @@ from tests.processes import Child, python_file
 
 FOLDER = Path(__file__).parent.parent / "examples"
 OF_FILES = ("onnx_from_jpeg.py",)  # whose arguments are files; below
-EXAMPLES = sorted(path for path in FOLDER.glob("*.py") if path.name not in OF_FILES)
+SLOW = ("few_shot.py",)
+EXAMPLES = [
+    pytest.param(path, marks=pytest.mark.full if path.name in SLOW else (), id=path.stem)
+    for path in sorted(FOLDER.glob("*.py"))
+    if path.name not in OF_FILES
+]
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXAMPLES)
 def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     example = Child(python_file, str(path), cwd=tmp_path)
     out, errors = example.communicate()

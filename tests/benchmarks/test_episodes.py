@@ -40,6 +40,7 @@ def test_the_committed_result_has_every_way_and_reaches_what_is_asked_for(script
     assert (FOLDER / "results" / "episodes.md").read_text() == script.table(committed) + "\n"
 
 
+@pytest.mark.full
 def test_it_runs(tmp_path):
     out = tmp_path / "episodes.json"
     words = [

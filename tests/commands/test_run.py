@@ -72,6 +72,7 @@ def test_killed_in_a_stage_the_same_command_ends_with_the_same_bits(stage, unint
     assert results(tmp_path) == uninterrupted
 
 
+@pytest.mark.full
 def test_killed_while_a_policy_routes_the_same_command_ends_with_the_same_bits(tmp_path):
     """The policy, its optimiser state, its generator and the counts of the epoch go on."""
     spots = "{policy: adaptive, initial_bias: 0.0}"

@@ -288,7 +288,8 @@ def results(folder: Path) -> dict[str, str]:
 
 
 # PODNet has two stages a step, DER a network that grows.
-@pytest.mark.parametrize("method", [pytest.param("podnet", marks=pytest.mark.full), "der"])
+@pytest.mark.full
+@pytest.mark.parametrize("method", ["podnet", "der"])
 def test_killed_in_step_3_the_same_command_ends_with_the_same_bits(tmp_path: Path, method: str) -> None:
     words = ("run", *WORDS, f"method={method}", "run.epochs=6", "task.base_epochs=2")
     found = []
