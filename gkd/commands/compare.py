@@ -23,7 +23,7 @@ from gkd.experiment.prepare import prepare
 from gkd.experiment.run_folder import Busy, check_free, config_folder, finished, run_folder, table_names
 from gkd.experiment.teachers import check_before_training
 from gkd.incremental.matrix_file import read_matrices
-from gkd.report.markdown import Row, Table, chance_notes
+from gkd.report.markdown import Row, Table, chance_notes, chance_warnings
 from gkd.report.run_plots import can_plot
 from gkd.report.table_files import write_table
 from gkd.report.tables import PLOTS, TABLES, TableOptions, kind_of_cells, validation_table
@@ -330,7 +330,8 @@ def compare(resolved: Resolved, console: Console, *, finished_only: bool = False
     asked = section(resolved)
     solved = solve(resolved, console, finished_only=finished_only)
     rows, table = make_table(asked, solved)
-    write_table(solved.table, rows, table.text(), command=command())
+    warnings = chance_warnings(solved.cells)
+    write_table(solved.table, rows, table.text(), command=command(), warnings=warnings)
     draw = PLOTS.get(kind_of_cells(solved.cells))
     if draw is not None and can_plot():
         draw(solved.cells, solved.table)
@@ -339,10 +340,12 @@ def compare(resolved: Resolved, console: Console, *, finished_only: bool = False
 
 def make_table(asked: Compare, solved: Solved) -> tuple[Sequence[Row], Table]:
     """The rows of a grid's table, chosen by the kind of its cells, and the table."""
-    frozen, labels = frozen_cells(solved, asked.baseline)
     order = [row.label for row in rows(asked)]
     if asked.report == "validation":
-        return validation_table(solved.cells, TableOptions(asked.baseline, "best", order, list(asked.axes)))
-    options = TableOptions(asked.baseline, asked.report, [*labels, *order], list(asked.axes))
-    made, table = TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
-    return made, replace(table, notes=[*table.notes, *chance_notes(solved.cells)])
+        options = TableOptions(asked.baseline, "best", order, list(asked.axes))
+        made, table = validation_table(solved.cells, options)
+    else:
+        frozen, labels = frozen_cells(solved, asked.baseline)
+        options = TableOptions(asked.baseline, asked.report, [*labels, *order], list(asked.axes))
+        made, table = TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
+    return made, replace(table, notes=[*table.notes, *chance_notes(chance_warnings(solved.cells))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +30,11 @@ class Row(Protocol):
 
     def content(self) -> dict[str, object]:
         """The row by column, as ``table.json`` and ``table.csv`` have it."""
+
+
+def row_key(row: Row) -> tuple[str, str]:
+    """The key of the table's row that this row, or this cell, belongs to."""
+    return str(row.axes), row.label
 
 
 @dataclass(frozen=True)
@@ -109,15 +114,23 @@ def leak_notes(leaks: Sequence[Sequence[str]]) -> list[str]:
     return [f"**Leak**: {for_markdown(leak_sentence(names))}"] if names else []
 
 
-def chance_notes(cells: Sequence[Cell]) -> list[str]:
-    """A note for each teacher that chance explains over the classes that it shares, with the rows that it taught."""
-    rows: dict[str, list[str]] = {}
-    for cell in cells:
-        if cell.teacher is not None and cell.teacher.near_chance is not None:
-            rows.setdefault(str(cell.teacher.near_chance), []).append(cell.label)
+def chance_warnings(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
+    """Row, as ``row_key`` has it -> a sentence on its teacher, where chance explains it over the classes it shares."""
+    return {
+        row_key(cell): f"the teacher has {cell.teacher.near_chance}"
+        for cell in cells
+        if cell.teacher is not None and cell.teacher.near_chance is not None
+    }
+
+
+def chance_notes(warnings: Mapping[tuple[str, str], str]) -> list[str]:
+    """A note for each teacher of ``chance_warnings``, with the rows that it taught."""
+    labels: dict[str, list[str]] = {}
+    for (_, label), warning in warnings.items():
+        labels.setdefault(warning, []).append(label)
     return [
-        f"**Warning**: the teacher of {', '.join(map(for_markdown, dict.fromkeys(labels)))} has {near}."
-        for near, labels in rows.items()
+        f"**Warning**: of {', '.join(map(for_markdown, dict.fromkeys(taught)))}, {warning}."
+        for warning, taught in labels.items()
     ]
 
 

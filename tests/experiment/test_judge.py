@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -200,4 +201,11 @@ def test_a_teacher_with_shifted_columns_is_said_loudly_and_refused_by_expect(
     rows = "compare={methods: [student, sp], seeds: [0]}"
     assert gkd("compare", "quickstart", *words[1:], "run.epochs=2", rows) == 0
     (table,) = (tmp_path / "second").rglob("table.md")
-    assert "**Warning**: the teacher of sp has" in table.read_text()
+    assert "**Warning**: of sp, the teacher has" in table.read_text()
+    rows_of_json = json.loads(table.with_suffix(".json").read_text())["rows"]
+    rows_of_csv = list(csv.DictReader(table.with_suffix(".csv").read_text().splitlines()))
+    for rows_of_file in (rows_of_json, rows_of_csv):
+        warnings = {(row["label"], row["relation"]): row.get("warning") for row in rows_of_file}
+        assert not warnings["student", "same"]
+        assert "chance explains" in warnings["sp", "same"]
+        assert not warnings["sp", "disjoint"]  # no class is shared that its columns could be judged by

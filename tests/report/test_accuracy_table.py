@@ -84,7 +84,7 @@ def test_the_markdown_has_one_cell_a_column_and_tells_why_a_row_is_absent() -> N
 
 
 def test_the_csv_has_the_axes_as_columns() -> None:
-    head, first, *_ = to_csv(rows(five())).splitlines()
+    head, first, *_ = to_csv(rows(five()), {}).splitlines()
     assert head.startswith("task.shift,label,relation")
     assert first.startswith("0,student,same")
 
@@ -97,4 +97,4 @@ def test_an_added_metric_is_a_column() -> None:
     assert "| brier | n | s |" in text
     assert "| 0.5 | 2 |" in text
     assert "brier: of the same student" in text
-    assert "metric/brier" in to_csv(found).splitlines()[0]
+    assert "metric/brier" in to_csv(found, {}).splitlines()[0]
