@@ -93,4 +93,5 @@ def command_line(*words: str) -> int:
     """``gkd WORDS``."""
     from gkd.cli import main
 
-    return main(list(words))
+    sys.argv = ["gkd", *words]
+    return main()

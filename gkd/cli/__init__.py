@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -45,11 +46,20 @@ def _interrupt_once(number: int, _frame: FrameType | None) -> None:
 def _dispatch(argv: Sequence[str] | None) -> int:
     from gkd.cli.arguments import parsed
 
+    if argv is None:  # the process is ours, and what it warns of is for its user
+        warnings.showwarning = _say_warning
+
     arguments = parsed(argv)
     from rich.console import Console  # --help needs none
 
     code: int = importlib.import_module(f"gkd.cli.{arguments.verb}").main(arguments, Console(soft_wrap=True))
     return code
+
+
+def _say_warning(message: Warning | str, *_about: object, **_named: object) -> None:
+    from gkd.core.text import complain
+
+    complain(f"warning: {' '.join(str(message).split())}")
 
 
 def _guarded(body: Callable[[], int]) -> int:

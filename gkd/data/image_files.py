@@ -13,9 +13,16 @@ from typing import Protocol
 from gkd.core.errors import UserError
 from gkd.core.memory import gigabytes
 
-EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# The ends of the names of images; what a file holds decides how it is decoded.
+EXTENSIONS = (
+    ".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+    ".tif", ".tiff", ".webp",
+)  # fmt: skip
 # Photographs that gkd does not decode.
-UNREAD = (".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".tga")
+UNREAD = (
+    ".arw", ".avif", ".cr2", ".cr3", ".dib", ".dng", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".nef", ".orf",
+    ".raf", ".rw2", ".tga",
+)  # fmt: skip
 
 
 class Source(Protocol):

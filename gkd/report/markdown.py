@@ -32,7 +32,7 @@ class Row(Protocol):
         """The row by column, as ``table.json`` and ``table.csv`` have it."""
 
 
-def row_key(row: Row) -> tuple[str, str]:
+def row_key(row: Row | Cell) -> tuple[str, str]:
     """The key of the table's row that this row, or this cell, belongs to."""
     return str(row.axes), row.label
 

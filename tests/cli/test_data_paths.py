@@ -3,6 +3,7 @@
 import pickle
 import signal
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def test_streamed_images_train_the_same_bits(capsys, tmp_path):
     assert runs[0]["teacher"]["hash"] == runs[1]["teacher"]["hash"]
     a, b = (read_weights(run["folder"] / "student.safetensors")[0] for run in runs)
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_photographs_that_are_left_out_are_told_in_a_line(tmp_path: Path) -> None:
+    with zipfile.ZipFile("photos.zip", "a") as archive:
+        archive.writestr("train/cat/phone.heic", b"")
+    process = start("validate", *PHOTOS[1:], cwd=tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    (line,) = errors.splitlines()
+    assert line.startswith("gkd: warning: photos.zip has photographs that are left out")
 
 
 @pytest.mark.full

@@ -70,8 +70,10 @@ def test_photographs_that_are_not_decoded_are_told(two_classes: Files, write_tre
     assert len(images) == 6
 
 
-def test_a_jpeg_by_its_other_ending_is_an_image(two_classes: Files, write_tree: Write) -> None:
-    assert len(load(write_tree(two_classes | {"train/ant/more.jfif": two_classes["train/ant/00.png"]}))) == 7
+def test_images_by_their_rarer_endings_are_images(two_classes: Files, write_tree: Write) -> None:
+    endings = ("apng", "jfif", "JPE", "mpo", "pbm", "pnm")
+    more = {f"train/ant/more.{ending}": two_classes["train/ant/00.png"] for ending in endings}
+    assert len(load(write_tree(two_classes | more))) == 6 + len(endings)
 
 
 def test_a_folder_around_the_splits_and_files_deeper_down(
