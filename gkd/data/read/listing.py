@@ -81,8 +81,10 @@ class Listing:
         """The files of one split; a UserError where the data has no such split."""
         if split not in self.splits:
             there = " and ".join(f"'{name}'" for name in self.splits)
+            folders = " or ".join(f"'{name}'" for name in FOLDERS[split])
             raise UserError(
-                f"{self.label} has no images of the split '{split}', only of {there}; add them.",
+                f"{self.label} has no images of the split '{split}', only of {there}; add them (class folders: below a "
+                f"folder {folders}, in lower case).",
                 code="split-missing",
             )
         return self.splits[split]
