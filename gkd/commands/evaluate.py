@@ -259,9 +259,14 @@ def evaluate_run(
     """
     summary = finished(folder)
     if summary is None:
-        state = "is not finished; repeat its command to continue it" if folder.is_dir() else "does not exist"
+        if not folder.is_dir():
+            raise UserError(
+                f"There is no {folder}; gkd eval takes the folder of a finished run, or a weight file.",
+                code="not-a-finished-run",
+            )
         raise UserError(
-            f"The run {folder} {state}; gkd eval takes a folder that holds summary.json.{said_below(folder)}",
+            f"The run {folder} is not finished; repeat its command to continue it. gkd eval takes a folder that holds "
+            f"summary.json, or a weight file.{said_below(folder)}",
             code="not-a-finished-run",
         )
     prepared, method = final_problem(folder, overrides, vouched=vouched)

@@ -68,6 +68,9 @@ def misfit(network: nn.Module, fit: Fit, loading: Loading, keys: Sequence[str]) 
         loading: the file.
         keys: of all sets of weights in it.
     """
+    cause = _in_parts(fit, loading) or _no_head(network, fit, loading)
+    if cause is not None:
+        return cause
     if fit.missing or fit.surplus:
         example = f"{fit.missing[0]!r} is missing" if fit.missing else f"{fit.surplus[0]!r} is not part of it"
         several = f" Its weights stand under {listed(keys)}." if len(keys) > 1 else ""
@@ -91,6 +94,50 @@ def misfit(network: nn.Module, fit: Fit, loading: Loading, keys: Sequence[str]) 
         f"The checkpoint {loading.path} holds another network than {loading.name}: {_shapes(key, fit, state)}; name "
         "the network, and its options, as it was trained.",
         code="other-network",
+    )
+
+
+# How torch keeps a tensor in parts that are put together in each forward pass -> who does so, and what undoes it.
+_PARTS = {
+    "{}_mask": ("pruning", "torch.nn.utils.prune.remove(module, {!r})"),
+    "{}_u": ("a spectral norm", "torch.nn.utils.remove_spectral_norm(module, {!r})"),
+    "{}_g": ("a weight norm", "torch.nn.utils.remove_weight_norm(module, {!r})"),
+    "parametrizations.{}.original": (
+        "a parametrisation",
+        "torch.nn.utils.parametrize.remove_parametrizations(module, {!r})",
+    ),
+    "parametrizations.{}.original0": (
+        "a parametrisation",
+        "torch.nn.utils.parametrize.remove_parametrizations(module, {!r})",
+    ),
+}
+
+
+def _in_parts(fit: Fit, loading: Loading) -> UserError | None:
+    """The error for a file of the network whose layers keep their weights in parts."""
+    surplus = set(fit.surplus)
+    for missing in fit.missing:
+        layer, _, name = missing.rpartition(".")
+        for form, (who, undo) in _PARTS.items():
+            part = ".".join(filter(None, [layer, form.format(name)]))
+            if part in surplus:
+                return UserError(
+                    f"{loading.file} keeps {missing!r} in parts ({part!r} is one), as {who} of torch.nn.utils does; "
+                    f"put them together, by {undo.format(name)} of each such module, and save the state dict anew.",
+                    code="weights-in-parts",
+                )
+    return None
+
+
+def _no_head(network: nn.Module, fit: Fit, loading: Loading) -> UserError | None:
+    """The error for a file that lacks the head alone."""
+    head = head_entries(network, network.state_dict())
+    if fit.surplus or fit.wrong or not head or set(fit.missing) != head:
+        return None
+    return UserError(
+        f"{loading.file} has no head ({', '.join(map(repr, fit.missing))}), so it answers with no class; a student can "
+        "start from it (student.checkpoint), and gets a new head.",
+        code="head-missing",
     )
 
 

@@ -88,6 +88,12 @@ def read_weight_file(path: Path) -> WeightFile:
         return WeightFile(path, header, {"": content}, "")
     content = read_torch_file(path)
     sets = weight_sets(content)
+    if not sets and isinstance(content, dict) and any("packed_params" in str(key) for key in content):
+        raise UserError(
+            f"The checkpoint {path} holds the weights of a quantised network, packed for its kernels; take those from "
+            "before quantising.",
+            code="not-plain-weights",
+        )
     if not sets:
         held = f"a {type(content).__name__}"
         if isinstance(content, dict):

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import orthogonal, weight_norm
 
 from gkd.core.errors import UserError
 from gkd.models import build_network
@@ -114,6 +116,40 @@ def test_one_output_for_two_classes_says_how_it_is_converted(tmp_path: Path) -> 
     double = load_network(path, network="resnet8", num_classes=2).network.eval()
     chances = F.softmax(double(images), dim=1)[:, 1]
     torch.testing.assert_close(chances, torch.sigmoid(single.eval()(images))[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("kept", "undo"),
+    [
+        (lambda layer: prune.l1_unstructured(layer, "weight", 0.5), "prune.remove(module, 'weight')"),
+        (weight_norm, "remove_parametrizations(module, 'weight')"),
+        (orthogonal, "remove_parametrizations(module, 'weight')"),
+        (torch.nn.utils.weight_norm, "remove_weight_norm(module, 'weight')"),
+        (torch.nn.utils.spectral_norm, "remove_spectral_norm(module, 'weight')"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weights_that_are_kept_in_parts_say_how_they_are_put_together(
+    tmp_path: Path, kept: Callable[[nn.Module], object], undo: str
+) -> None:
+    network = build("torchvision/resnet18", 3)
+    kept(network.module.conv1)
+    torch.save(network.module.state_dict(), tmp_path / "w.pth")
+    with refused("weights-in-parts") as caught:
+        load_network(tmp_path / "w.pth", network="torchvision/resnet18", num_classes=3)
+    assert undo in str(caught.value)
+    assert "'conv1.weight'" in str(caught.value)
+
+
+def test_a_file_without_a_head_and_a_quantised_one_say_so(tmp_path: Path) -> None:
+    state = copy_state(build("resnet8", 3))
+    torch.save({key: value for key, value in state.items() if not key.startswith("fc.")}, tmp_path / "w.pth")
+    with refused("head-missing"):
+        load_network(tmp_path / "w.pth", network="resnet8", num_classes=3)
+    torch.save({**state, "fc._packed_params._packed_params": (state["fc.weight"], None)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="quantised") as caught:
+        load_network(tmp_path / "w.pth", network="resnet8", num_classes=3)
+    assert caught.value.code == "not-plain-weights"
 
 
 def test_half_and_double_precision_load_as_they_did(tmp_path: Path) -> None:
