@@ -28,6 +28,7 @@ from gkd.core.text import decoded
 from gkd.data import ImageSet
 from gkd.data.decoding import Form, decode
 from gkd.data.image_files import is_image, open_source, tree_of
+from gkd.data.read.listing import FOLDERS
 from gkd.experiment.networks import load_network
 from gkd.experiment.run_folder import finished, said_below
 from gkd.few_shot.classifiers import cosine_mean, nearest_mean
@@ -324,6 +325,13 @@ def _support_images(root: Path, form: Form, *, follow_links: bool) -> ImageSet:
                 files.setdefault(name, [])
             if rest and is_image(rest):
                 files[name].append(path)
+        splits = {name for names in FOLDERS.values() for name in names}
+        if files and set(files) <= splits:
+            raise UserError(
+                f"The support {root} holds the splits {', '.join(sorted(files))} of a data set, and not classes; name "
+                f"one of them: --support {root / min(files)}.",
+                code="support-of-splits",
+            )
         empty = [name for name, paths in files.items() if not paths]
         if len(files) < 2 or empty:
             content = f"an empty class {empty[0]!r}" if empty else f"{len(files)} class folders"

@@ -174,7 +174,10 @@ def override_layers(overrides: Sequence[str]) -> list[Layer]:
                 f"The override {shown(override)} has no value; write {key}=null to unset the key.",
                 code="override-value-missing",
             )
-        set_dotted(content, key, parse_yaml(value, f"The override {shown(override)}"))
+        parsed = parse_yaml(value, f"The override {shown(override)}")
+        if isinstance(parsed, str) and value.strip()[0] not in "\"'":
+            parsed = value.strip()  # a # in a path begins no comment
+        set_dotted(content, key, parsed)
         layers.append(Layer("override", place_method_files(content, Path()), override))
     return layers
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError
-from gkd.models.weight_match import Fit, head_entries
+from gkd.models.weight_match import Fit, head_entries, kept_in_parts
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weight_sets import listed
 
@@ -97,36 +97,17 @@ def misfit(network: nn.Module, fit: Fit, loading: Loading, keys: Sequence[str]) 
     )
 
 
-# How torch keeps a tensor in parts that are put together in each forward pass -> who does so, and what undoes it.
-_PARTS = {
-    "{}_mask": ("pruning", "torch.nn.utils.prune.remove(module, {!r})"),
-    "{}_u": ("a spectral norm", "torch.nn.utils.remove_spectral_norm(module, {!r})"),
-    "{}_g": ("a weight norm", "torch.nn.utils.remove_weight_norm(module, {!r})"),
-    "parametrizations.{}.original": (
-        "a parametrisation",
-        "torch.nn.utils.parametrize.remove_parametrizations(module, {!r})",
-    ),
-    "parametrizations.{}.original0": (
-        "a parametrisation",
-        "torch.nn.utils.parametrize.remove_parametrizations(module, {!r})",
-    ),
-}
-
-
 def _in_parts(fit: Fit, loading: Loading) -> UserError | None:
     """The error for a file of the network whose layers keep their weights in parts."""
-    surplus = set(fit.surplus)
-    for missing in fit.missing:
-        layer, _, name = missing.rpartition(".")
-        for form, (who, undo) in _PARTS.items():
-            part = ".".join(filter(None, [layer, form.format(name)]))
-            if part in surplus:
-                return UserError(
-                    f"{loading.file} keeps {missing!r} in parts ({part!r} is one), as {who} of torch.nn.utils does; "
-                    f"put them together, by {undo.format(name)} of each such module, and save the state dict anew.",
-                    code="weights-in-parts",
-                )
-    return None
+    kept = kept_in_parts(fit.missing, fit.surplus)
+    if kept is None:
+        return None
+    whole, part, who, undo = kept
+    return UserError(
+        f"{loading.file} keeps {whole!r} in parts ({part!r} is one), as {who} of torch.nn.utils does; put them "
+        f"together, by {undo} of each such module, and save the state dict anew.",
+        code="weights-in-parts",
+    )
 
 
 def _no_head(network: nn.Module, fit: Fit, loading: Loading) -> UserError | None:

@@ -110,6 +110,34 @@ def head_entries(network: nn.Module, state: Mapping[str, Tensor]) -> set[str]:
     return {key for key, tensor in state.items() if tensor.data_ptr() in places}
 
 
+# How torch keeps a tensor in parts that are put together in each forward pass -> who does so, and what undoes it.
+_PARTS = {
+    "{}_mask": ("pruning", "torch.nn.utils.prune.remove(module, {!r})"),
+    "{}_u": ("a spectral norm", "torch.nn.utils.remove_spectral_norm(module, {!r})"),
+    "{}_g": ("a weight norm", "torch.nn.utils.remove_weight_norm(module, {!r})"),
+    "parametrizations.{}.original": (
+        "a parametrisation",
+        "torch.nn.utils.parametrize.remove_parametrizations(module, {!r})",
+    ),
+    "parametrizations.{}.original0": (
+        "a parametrisation",
+        "torch.nn.utils.parametrize.remove_parametrizations(module, {!r})",
+    ),
+}
+
+
+def kept_in_parts(missing: Sequence[str], surplus: Sequence[str]) -> tuple[str, str, str, str] | None:
+    """A missing tensor that is kept in parts, one of those, who keeps it so, and what puts it together; or None."""
+    there = set(surplus)
+    for whole in missing:
+        layer, _, name = whole.rpartition(".")
+        for form, (who, undo) in _PARTS.items():
+            part = ".".join(filter(None, [layer, form.format(name)]))
+            if part in there:
+                return whole, part, who, undo.format(name)
+    return None
+
+
 def _prefixes(names: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
     """No prefix, and each one behind which the network's first or last name stands."""
     required = [name for name in state if not name.endswith("num_batches_tracked")]
@@ -163,8 +191,10 @@ class _Matcher:
         level = Level.NOT
         if not missing and not surplus:
             level = Level.NAMES if wrong else Level.ALL
-        another_head = self.head >= {*missing, *wrong} and all(
-            self._of_head(name, tensors) for name in surplus
+        another_head = (
+            self.head >= {*missing, *wrong}
+            and all(self._of_head(name, tensors) for name in surplus)
+            and kept_in_parts(missing, surplus) is None
         )
         if level < Level.ALL and self.head and another_head:
             level = Level.BODY if self._same_embedding(tensors, wrong) else level

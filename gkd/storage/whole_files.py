@@ -136,6 +136,8 @@ def sync(path: Path) -> None:
 
 def write_failure(path: Path, error: Exception) -> str:
     """The sentence for a file or folder that cannot be written."""
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return f"Cannot write to {path}: a folder of that path is a file; write elsewhere, and repeat the command."
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
     reason = "no space left on the device" if full else " ".join(str(error).split())
     return (

@@ -147,9 +147,15 @@ def test_bad_input_is_one_sentence(run: Path, support: Path, tmp_path: Path, cap
     image = str(draw(tmp_path / "seven.png", 7, 40))
     (tmp_path / "one" / "only").mkdir(parents=True)
     draw(tmp_path / "one" / "only" / "a.png", 7, 1)
+    for split in ("train", "test"):
+        draw(tmp_path / "splits" / split / "a" / "0.png", 7, 1)
     (tmp_path / "text.png").write_text("no image")
     cases = [
         ((str(run), "--support", str(tmp_path / "one"), image), "holds 1 class folders"),
+        (
+            (str(run), "--support", str(tmp_path / "splits"), image),
+            "holds the splits test, train of a data set",
+        ),
         ((str(run), "--support", str(tmp_path / "none"), image), "none does not exist; name a folder or zip"),
         ((str(tmp_path), "--support", str(support), image), "is no folder of a finished run"),
         ((str(run), "--support", str(support), str(tmp_path / "none.png")), "There is no image or folder"),

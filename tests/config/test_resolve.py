@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +39,14 @@ def test_what_the_rest_hangs_on_is_checked_first(sections: dict[str, Any], code:
 def test_an_override_of_another_form_is_refused(override: str) -> None:
     with refused("override-form"):
         tiny(override)
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [("a #1/b", "a #1/b"), ("'a #1/b'", "a #1/b"), ('"a" # here', "a"), (" plain ", "plain")],
+)
+def test_a_path_keeps_what_yaml_would_take_for_a_comment(value: str, path: str) -> None:
+    assert tiny(f"run.out={value}").experiment.run.out == Path(path)
 
 
 def test_what_differs_from_the_defaults_is_shown_alone(write: Write) -> None:

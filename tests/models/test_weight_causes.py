@@ -139,6 +139,11 @@ def test_weights_that_are_kept_in_parts_say_how_they_are_put_together(
         load_network(tmp_path / "w.pth", network="torchvision/resnet18", num_classes=3)
     assert undo in str(caught.value)
     assert "'conv1.weight'" in str(caught.value)
+    network = build("torchvision/resnet18", 3)
+    kept(network.module.fc)  # no other head, whose classes would be new
+    torch.save(network.module.state_dict(), tmp_path / "w.pth")
+    with refused("weights-in-parts"):
+        load_network(tmp_path / "w.pth", network="torchvision/resnet18", num_classes=3, head="either")
 
 
 def test_a_file_without_a_head_and_a_quantised_one_say_so(tmp_path: Path) -> None:

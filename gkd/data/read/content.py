@@ -135,7 +135,7 @@ def _read_one(source: Source, path: str, version: str) -> _File:
     return _File(version, hashlib.sha256(content).hexdigest(), crc, is_turned(content))
 
 
-def content_at(root: Path, name: str = "folder", *, follow_links: bool = False) -> Content:
+def content_at(root: Path | str, name: str = "folder", *, follow_links: bool = False) -> Content:
     """The content of a data set of image files.
 
     Args:
@@ -146,11 +146,11 @@ def content_at(root: Path, name: str = "folder", *, follow_links: bool = False) 
     Raises:
         UserError: nothing at ``root``, or files that are not in the layout of ``name``.
     """
-    with closing(open_source(root, follow_links=follow_links)) as source:
+    with closing(open_source(Path(root), follow_links=follow_links)) as source:
         return content_of(source, scan(name, source))
 
 
-def fingerprint(root: Path, name: str = "folder", *, follow_links: bool = False) -> str:
+def fingerprint(root: Path | str, name: str = "folder", *, follow_links: bool = False) -> str:
     """``sha256:`` and 64 hex digits that identify the images and classes of a data set of image files by content.
 
     Arguments and errors as of :func:`content_at`.
