@@ -1,14 +1,16 @@
 """Degenerate tensors through every loss.
 
-Survived: a finite value with finite gradients, that of the rows under the mask; or, of what is no input (labels that
-are no column, a mask of another length, NaN), a sentence or a value that is not finite. Lost: a value or a gradient
-that is not finite although all that was given is; ordinary inputs refused. Silently different: another value than
-that of the selected rows, of the same numbers in float32, of the same labels or mask in another type; NaN that cannot
-be seen. Traceback: an exception that is no sentence of gkd.
+Survived: a finite value with finite gradients, both those of the rows under the mask; or, of what is no input (labels
+that are no column, a mask of another length, NaN), a sentence or a value that is not finite. Lost: a value or a
+gradient that is not finite although all that was given is; ordinary inputs refused. Silently different: another value
+or gradient than that of the selected rows, of the same numbers in float32 (the value), of the same labels or mask in
+another type; a value spoilt by what the mask leaves out; NaN that cannot be seen. Traceback: an exception that is no
+sentence of gkd.
 """
 
 from __future__ import annotations
 
+import math
 import random as standard_random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +50,7 @@ FILLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "nan": lambda x: torch.full_like(x, torch.nan),
 }
 BEYOND = ("huge", "inf", "-inf", "nan")  # for these a value that is not finite is right
+_ORDINARY = 1e9  # the selected rows alone are judged where all that they hold is below it
 DTYPES = (torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16)
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda x: x.contiguous(),
@@ -149,7 +152,7 @@ def case_of(number: int) -> Case:
         may_refuse=labels_as not in ("int64", "one class") or mask_as != "bool",
         may_be_infinite=bool(fillings & set(BEYOND))
         or (grows and "large" in fillings)
-        or dtype == torch.float16,
+        or (dtype == torch.float16 and bool(fillings & {"large", "rows of many scales"})),
         shows_nan="nan" in fillings,
     )
 
@@ -187,29 +190,74 @@ def try_one(number: int, workshop: Workshop | None = None) -> Verdict:
     """A call of a loss with its gradients, compared with the call on the selected rows in plain types."""
     case = case_of(number)
     try:
-        value, gradients = _with_gradient(case.name, case.inputs, case.options, case.mask)
+        called = _called(case.name, case.inputs, case.options, case.mask)
     except UserError as error:
         return survived(case.told) if case.may_refuse else _verdict(Outcome.LOST, case, f"refused: {error}")
     except Exception as error:
         return _verdict(Outcome.TRACEBACK, case, f"{type(error).__name__}: {error}")
-    finite = bool(value.isfinite()) and all(bool(gradient.isfinite().all()) for gradient in gradients)
-    if not finite:
-        return survived(case.told) if case.may_be_infinite else _verdict(Outcome.LOST, case, f"gives {value}")
+    if not called.finite and not case.may_be_infinite:
+        return _verdict(Outcome.LOST, case, f"gives {called.value}")
     inputs, mask = case.plain
-    if mask is not None:
-        rows = mask.nonzero()[:, 0]
-        inputs = {key: x[rows] if per_sample(key) else x for key, x in inputs.items()}
+    rows = (
+        torch.arange(len(inputs[next(filter(per_sample, inputs))])) if mask is None else mask.nonzero()[:, 0]
+    )
+    alone = {key: _plain(x[rows] if per_sample(key) else x) for key, x in inputs.items()}
     try:
-        expected, _ = _with_gradient(
-            case.name, {key: _plain(x) for key, x in inputs.items()}, case.options, None
-        )
+        expected = _called(case.name, alone, case.options, None)
     except UserError:  # what the selected rows alone are refused for
         return survived(case.told)
-    if case.shows_nan and mask is None and expected.isfinite() and float(expected) != 0:
-        return _verdict(Outcome.DIFFERENT, case, f"NaN is hidden behind {float(value)}")
-    if expected.isfinite() and not torch.allclose(value.double(), expected.double(), rtol=1e-3, atol=1e-6):
-        return _verdict(Outcome.DIFFERENT, case, f"gives {float(value)}, its rows alone {float(expected)}")
-    return survived(case.told)
+    seen = _difference(called, expected, rows, alone)
+    hidden = case.shows_nan and called.finite and expected.finite and expected.value != 0
+    if not seen and hidden and len(rows):
+        seen = f"NaN is hidden behind {float(called.value)}"
+    return _verdict(Outcome.DIFFERENT, case, seen) if seen else survived(case.told)
+
+
+@dataclass(frozen=True)
+class _Called:
+    """What a loss gave: its value, and its gradient by the name of each of the student's inputs."""
+
+    value: Tensor
+    gradients: dict[str, Tensor]
+
+    @property
+    def finite(self) -> bool:
+        return all(bool(x.isfinite().all()) for x in (self.value, *self.gradients.values()))
+
+
+def _difference(called: _Called, expected: _Called, rows: Tensor, alone: Inputs) -> str:
+    """How a call differs from that on its rows alone, in a few words; empty where it does not.
+
+    Args:
+        called: with all rows, and the mask.
+        expected: with the selected rows.
+        rows: their numbers.
+        alone: what the selected rows hold.
+    """
+    if not called.finite:  # right where the selected rows, or the gradient, are beyond what can be computed
+        ordinary = all(float(x.double().abs().max()) < _ORDINARY for x in alone.values() if x.numel())
+        fits = all(
+            bool((x.abs() < torch.finfo(called.gradients[key].dtype).max).all())
+            for key, x in expected.gradients.items()
+        )
+        spoilt = ordinary and fits and expected.finite
+        return f"gives {called.value}, its rows alone {expected.value}" if spoilt else ""
+    value, other = float(called.value), float(expected.value)
+    if math.isfinite(other) and not math.isclose(value, other, rel_tol=1e-3, abs_tol=1e-6):
+        return f"gives {value}, its rows alone {other}"
+    for key, gradient in called.gradients.items() if expected.finite else ():
+        if gradient.dtype not in (torch.float32, torch.float64):  # a gradient rounded to 8 bits says little
+            continue
+        if per_sample(key):
+            if gradient.index_fill(0, rows, 0).any():
+                return f"has a gradient of {key} in rows that the mask leaves out"
+            gradient = gradient[rows]
+        right = expected.gradients[key].double()
+        scale = float(right.abs().max()) if right.numel() else 0.0
+        far = (gradient.double() - right).abs()
+        if (far > 1e-3 * scale + 1e-12).any():
+            return f"has a gradient of {key} that is {float(far.max()):.3g} from that of its rows alone"
+    return ""
 
 
 def _verdict(outcome: Outcome, case: Case, seen: str) -> Verdict:
@@ -221,11 +269,11 @@ def _plain(x: Tensor) -> Tensor:
     return (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).contiguous()
 
 
-def _with_gradient(
-    name: str, inputs: Inputs, options: dict[str, Any], mask: Tensor | None
-) -> tuple[Tensor, list[Tensor]]:
+def _called(name: str, inputs: Inputs, options: dict[str, Any], mask: Tensor | None) -> _Called:
+    """A call of a loss, with its gradients."""
     leaves = {key: x.detach().clone().requires_grad_() for key, x in inputs.items() if is_student(key)}
     function = LOSSES[name].function
     given = {**inputs, **leaves}
     value = function(*(given[need] for need in signature_of(function).needs), **options, mask=mask)
-    return value.detach(), list(torch.autograd.grad(value, list(leaves.values())))
+    gradients = torch.autograd.grad(value, list(leaves.values()))
+    return _Called(value.detach(), dict(zip(leaves, gradients, strict=True)))

@@ -7,13 +7,18 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import Tensor
 
+from gkd.losses import LOSSES, cross_entropy_loss
+from gkd.losses.signature import Mask
 from gkd.storage.weights import read_weights, save_weights
-from tests.faults import configs, crashes, kills
+from tests.faults import configs, crashes, kills, tensors
 from tests.faults.__main__ import main
 from tests.faults.commands import Ended, in_this_process
 from tests.faults.file_operations import ERRORS, Operations, watched
@@ -22,6 +27,7 @@ from tests.faults.ledger import Case, write_results
 from tests.faults.scenarios import ALONE
 from tests.faults.verdict import Outcome, Verdict, judged_by_ending, judged_by_results, survived
 from tests.faults.workshop import Workshop
+from tests.losses.specs import SPECS
 
 # Kills at 56 % of the least run; most others of the first ones strike before or after training.
 BETWEEN_STEPS = (10, 25)
@@ -67,6 +73,42 @@ def test_the_kinds_are_of_the_promised_sizes() -> None:
     assert sizes == {
         "kills": 200, "crashes": 200, "damaged_files": 200, "configs": 2000, "weight_files": 600, "tensors": 5000,
     }  # fmt: skip
+
+
+def _forgets_the_mask(student_logits: Tensor, labels: Tensor, *, mask: Mask = None) -> Tensor:
+    return cross_entropy_loss(student_logits, labels)
+
+
+def _has_twice_its_gradient_under_a_mask(
+    student_logits: Tensor, labels: Tensor, *, mask: Mask = None
+) -> Tensor:
+    value = cross_entropy_loss(student_logits, labels, mask=mask)
+    return value if mask is None else 2 * value - value.detach()
+
+
+def _multiplies_by_the_mask(student_logits: Tensor, labels: Tensor, *, mask: Mask = None) -> Tensor:
+    mask = torch.ones(len(labels), dtype=torch.bool) if mask is None else mask
+    rows = -student_logits.float().log_softmax(1).gather(1, labels[:, None].long())[:, 0]
+    return (mask * rows).sum() / mask.sum().clamp_min(1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (_forgets_the_mask, "its rows alone"),
+        (_has_twice_its_gradient_under_a_mask, "gradient of student_logits that is"),
+        (_multiplies_by_the_mask, "gives nan, its rows alone"),
+    ],
+)
+def test_a_loss_that_is_wrong_is_seen(
+    wrong: Callable[..., Tensor], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "cross_entropy"
+    places = range(list(LOSSES).index(name), tensors.COUNT, len(LOSSES))
+    monkeypatch.setitem(LOSSES, name, replace(LOSSES[name], function=wrong))
+    monkeypatch.setitem(SPECS, name, replace(SPECS[name], options=({},)))
+    seen = [each.told for each in map(tensors.try_one, places) if each.outcome is Outcome.DIFFERENT]
+    assert any(said in told for told in seen), seen
 
 
 def test_results_that_were_changed_in_silence_are_seen(tmp_path: Path, at_hand: Workshop) -> None:
