@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,17 @@ def grey(path: Path, value: int) -> Path:
     return path
 
 
-def test_folders_are_walked_and_what_is_no_image_or_hidden_is_left_out(tmp_path: Path) -> None:
+def test_folders_and_zips_are_walked_and_what_is_no_image_or_hidden_is_left_out(tmp_path: Path) -> None:
     files = [
         grey(tmp_path / "in" / name, 0) for name in ("b.png", "deep/er/a.PNG", ".hidden.png", ".cache/c.png")
     ]
     (tmp_path / "in" / "readme.md").touch()
-    found = query_images([tmp_path / "in", files[0]])
-    assert [image.shown for image in found] == [files[0], files[1], files[0]]
+    zipped = Path(shutil.make_archive(str(tmp_path / "in"), "zip", tmp_path / "in")).rename(
+        tmp_path / "IN.ZIP"
+    )
+    found = query_images([tmp_path / "in", files[0], zipped])
+    of_zip = [zipped / "b.png", zipped / "deep/er/a.PNG"]
+    assert [image.shown for image in found] == [files[0], files[1], files[0], *of_zip]
 
 
 def test_parts_keep_the_order_over_folders_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,3 +61,5 @@ def test_no_record_that_a_user_meets_dumps_its_content(
         assert type(record).__name__ in repr(record)
         assert len(repr(record)) < 1000, type(record)
         assert "tensor(" not in repr(record)
+    shown = "'c0': int64 [500], 'c1': int64 [500], 'c2': int64 [500], 'c3': int64 [500], ... 2 more}"
+    assert shown in repr(records[1])

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gkd.core.batch import Batch
+from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.distill.distiller import Distiller
 from gkd.distill.side import TeacherSide
@@ -92,6 +93,9 @@ def test_it_normalises_pixels_itself_and_refuses_what_is_normalised(make_teacher
     assert not torch.allclose(teacher.features(floats).logits, expected)  # the statistics matter
     with refused("normalised-already"):
         teacher((floats - 0.5) / 0.25)
+    for one_end in (2 * floats, floats - 1):
+        with pytest.raises(UserError, match="takes pixels in"):
+            teacher(one_end)
     assert teacher(floats.mul(1.2).sub(0.1)).shape == (4, 3)  # a cubic resize overshoots
     network = teacher.network
     plain = Teacher(network, LabelSpace([*"abc"]))

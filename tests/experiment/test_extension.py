@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gkd.core.errors import UserError
 from tests.cli_helpers import gkd
 
 WORDS = (
@@ -49,6 +50,10 @@ def result_of(folder: Path) -> dict[str, object]:
     return {**{name: (folder / name).read_bytes() for name in names}, **judged, "metrics": records_of(folder)}
 
 
+def full_disk(*_: object, **__: object) -> None:
+    raise UserError("no space left on the device")
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -58,10 +63,15 @@ def result_of(folder: Path) -> dict[str, object]:
     ],
 )
 def test_under_constant_schedules_the_longer_run_is_the_one_from_scratch(
-    more: tuple[str, ...], capsys: Printed
+    more: tuple[str, ...], capsys: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = (*WORDS, CONSTANT, *more)
     assert gkd(*words, "run.epochs=2") == 0
+    with (
+        monkeypatch.context() as patched
+    ):  # a start that ends before its first checkpoint leaves no record twice
+        patched.setattr("gkd.experiment.extension.save_checkpoint", full_disk)
+        assert gkd(*words, "run.epochs=5") == 2
     capsys.readouterr()
     assert gkd(*words, "run.epochs=5") == 0
     short, long = run_of(2), run_of(5)
@@ -148,12 +158,15 @@ def test_what_cannot_be_extended_is_told_before_anything_is_read(
 
 
 @pytest.mark.parametrize("harm", ["no checkpoint", "another machine", "damaged"])
-def test_a_shorter_run_of_no_use_is_said_and_not_gone_on_from(harm: str, capsys: Printed) -> None:
+def test_a_shorter_run_of_no_use_is_said_and_not_gone_on_from(
+    harm: str, tmp_path: Path, capsys: Printed
+) -> None:
     words = (*WORDS, "method=student", CONSTANT)
     assert gkd(*words, "run.epochs=2") == 0
     short = run_of(2)
     if harm == "no checkpoint":
-        shutil.rmtree(short / "checkpoints")
+        last = max((short / "checkpoints").iterdir())
+        last.rename(tmp_path / "last")  # the one before is no end of the run
     elif harm == "another machine":
         env = json.loads((short / "env.json").read_text())
         (short / "env.json").write_text(json.dumps({**env, "threads": 7}))
@@ -164,6 +177,8 @@ def test_a_shorter_run_of_no_use_is_said_and_not_gone_on_from(harm: str, capsys:
         printed = capsys.readouterr()
         if extend == "true":
             assert code == 2
+            if harm == "no checkpoint":
+                shutil.rmtree(short / "checkpoints")
             told = "there is none" if harm == "damaged" else "run.extend=true cannot go on from"
             assert told in printed.err
             assert ("2 epochs is not gone on from: " in printed.out) == (harm == "damaged")

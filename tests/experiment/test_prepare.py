@@ -138,6 +138,7 @@ def test_methods_that_work_are_those_that_were_tried_on_these_networks() -> None
     )  # no teacher is read
     assert not {"kd", "lwf", "icarl", "sakd"} & set(names)  # no class is shared
     assert not {"fsp"} & set(names)  # resnet8's maps have other channels than the teacher's
+    assert "refilled_episodic" not in names  # the images of a class do not fill its episodes
     wide = suggested("method=kd", *DISJOINT, "teacher.network=resnet14")
     assert "fsp" in wide  # the same channels
 

@@ -13,10 +13,13 @@ import pytest
 from PIL import Image
 
 from gkd.core.errors import UserError
-from gkd.experiment.run_folder import finished, locked, said_below
+from gkd.experiment.run_folder import finished, locked, said_below, write_summary
 from gkd.storage.json_files import Damaged
+from gkd.storage.manifest import files_of
+from gkd.storage.run_results import RunSummary
 from tests.cli_helpers import gkd
 from tests.refusals import refused
+from tests.result_helpers import results
 
 # Half a second: a teacher of one epoch and its student.
 WORDS = (
@@ -95,6 +98,19 @@ def test_the_runs_below_a_folder_that_is_none_are_named(
     (run / "steps" / "1").mkdir(parents=True)  # a step is no run
     shutil.copy(run / "summary.json", run / "steps" / "1")
     assert said_below(run) == ""
+
+
+def test_a_finished_run_has_checksums_of_all_that_its_results_rest_on(tmp_path: Path) -> None:
+    names = {
+        *("config.yaml", "correct.json", "episodes.json", "matrix.json", "origin.json"),
+        *("student.safetensors", "student-best.safetensors", "episodes-5-way.safetensors"),
+        *("steps/1/summary.json", "steps/1/memory.json"),
+    }
+    for name in {*names, "command.txt", "env.json", "curves.png", "steps/1/student.safetensors"}:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    write_summary(tmp_path, RunSummary.model_validate(results()))
+    assert set(files_of(tmp_path / "summary.json") or ()) == names
 
 
 def run_in(folder: Path, part: str = "quickstart") -> Path:

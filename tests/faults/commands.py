@@ -34,7 +34,7 @@ class Ended:
     @property
     def traceback(self) -> bool:
         """Whether an exception came through to the user."""
-        return "Traceback (most recent call last)" in self.err or self.code == 1
+        return "Traceback (most recent call last)" in self.err + self.out or self.code == 1
 
     @property
     def in_a_sentence(self) -> bool:

@@ -1,8 +1,9 @@
 """Crashes at single operations on files: an error of the operating system, or the death of the process.
 
-Survived: the command ends well, or in a sentence with exit code 2, or dies where it must; repeated without the fault,
-it ends with the bits and numbers of an undisturbed run. Lost: repeating it does not end so. Silently different: it
-ends, with other bits or numbers. Traceback: an exception comes through, then or later.
+Survived: the command ends well, with the bits and numbers of an undisturbed run, or in a sentence with exit code 2, or
+dies where it must; repeated without the fault, it goes on from what was saved and ends with those bits and numbers.
+Lost: repeating it does not end so, or begins anew. Silently different: it ends, with other bits or numbers. Traceback:
+an exception comes through, then or later.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 from tests.faults.file_operations import ERRORS, READING
 from tests.faults.verdict import Verdict, judged_by_ending, judged_by_results
-from tests.faults.workshop import DIED, Workshop, crashing, seeded
+from tests.faults.workshop import DIED, Workshop, crashing, repeated, seeded
 
 COUNT = 200
 
@@ -43,6 +44,8 @@ def try_one(number: int, workshop: Workshop) -> Verdict:
         words = reference.scenario.words
         ended = workshop.command(folder, place, fault, *words, body=crashing)
         wrong = judged_by_ending(told, ended, allowed=(0, 2) if fault in ERRORS else (DIED,))
-        if wrong is not None:
+        if wrong is None and ended.code == 0:
+            wrong = judged_by_results(told, ended, reference.results, folder)
+        if wrong is not None and wrong.failed:
             return wrong
-        return judged_by_results(told, workshop.command(folder, *words), reference.results, folder)
+        return repeated(told, reference, folder, workshop)

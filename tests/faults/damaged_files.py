@@ -12,10 +12,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
+from gkd.storage.manifest import files_of as files_of_record
+from gkd.storage.run_files import SUMMARY
 from tests.faults.commands import Ended
 from tests.faults.scenarios import CONFIG, IMAGE
-from tests.faults.snapshot import snapshot
+from tests.faults.snapshot import records_of
 from tests.faults.verdict import Outcome, Verdict, judged_by_ending, judged_by_results, survived
 from tests.faults.workshop import Reference, Workshop, seeded
 
@@ -80,13 +83,18 @@ def numbers(ended: Ended) -> list[str]:
     return [line for line in lasting if not re.match("speed|data|plot|note", line) and "finished" not in line]
 
 
+def run_of(reference: Reference) -> Path:
+    """The folder of the one run of a scenario."""
+    (run,) = [path.parent for path in (reference.folder / "runs/faults").glob(f"*/seed0/{SUMMARY}")]
+    return run
+
+
 def uses(reference: Reference) -> dict[str, tuple[str, ...]]:
     """What reads the files of a finished run: a name -> the words of a command."""
     found: dict[str, tuple[str, ...]] = {"again": reference.scenario.words}
     if reference.scenario.verb == "compare":
         return {**found, "table": ("compare", CONFIG, "--finished"), "run": ("run", CONFIG)}
-    (run,) = [path.parent for path in (reference.folder / "runs/faults").glob("*/seed0/summary.json")]
-    place = run.relative_to(reference.folder).as_posix()
+    place = run_of(reference).relative_to(reference.folder).as_posix()
     found |= {"eval": ("eval", place), "predict": ("predict", place, IMAGE)}
     found["weights"] = ("eval", f"{place}/student.safetensors", "data.name=folder", "data.root=photos.zip")
     if reference.name in ("standard", "cross_task"):
@@ -111,31 +119,71 @@ def try_one(number: int, workshop: Workshop) -> Verdict:
         damage = random.choice(list(DAMAGES))
         DAMAGES[damage](path, there, random)
         told = f"{reference.name}, {'half ' if half else ''}finished: {path.relative_to(folder)} {damage}"
-        if not half:
-            return _used(told, random.choice(list(uses(reference))), reference, folder, workshop)
-        return _continued(told, path, reference, folder, workshop)
+        use = "again" if half else random.choice(list(uses(reference)))
+        if use == "again":
+            told = told if half else f"{told}; {use}"
+            return _repeated(told, path.relative_to(folder), reference, folder, source, workshop)
+        return _used(told, use, reference, folder, workshop)
 
 
-def _continued(told: str, path: Path, reference: Reference, folder: Path, workshop: Workshop) -> Verdict:
-    """The verdict on the command that continues a half finished run with a damaged file."""
+def _repeated(
+    told: str, name: Path, reference: Reference, folder: Path, source: Path, workshop: Workshop
+) -> Verdict:
+    """The verdict on a run's own command, where a file of the run is damaged.
+
+    Args:
+        told: what was done.
+        name: the file's, below the folder.
+        reference: the undisturbed run.
+        folder: with the damaged file.
+        source: the same without the damage.
+        workshop: runs the command.
+    """
+    path, key = folder / name, name.as_posix()
     before = path.read_bytes() if path.is_file() else None
     ended = workshop.command(folder, *reference.scenario.words)
     wrong = judged_by_ending(told, ended)
     if wrong is not None or ended.code == 2:
         return wrong or survived(f"{told}: refused")
     expected = dict(reference.results)
-    name = path.relative_to(folder).as_posix()
     if (path.read_bytes() if path.is_file() else None) == before:
+        if name in _vouched(reference):
+            return Verdict(Outcome.DIFFERENT, f"{told}: it was left as it was")
         # The run had no use for it, as for the weights of a cell that is in the table: who reads it later is told.
-        expected.pop(name, None)
+        expected.pop(key, None)
         path.unlink(missing_ok=True)
-    elif path.name == METRICS:  # records that were damaged are gone; those that are there must be true
-        records = expected.pop(name)
-        untrue = [record for record in snapshot(folder)[name] if record not in records]
-        if untrue:
-            return Verdict(Outcome.DIFFERENT, f"{told}: {untrue[0]} is no record of this run")
+    elif path.name == METRICS:  # records that were damaged may be gone
+        records, there = expected.pop(key), records_of((source / name).read_bytes())
+        intact = records_of(before or b"")
+        kept = [record for record in records if record in intact or record not in there]
+        wrong_records = differing_records(records_of(path.read_bytes()), records, kept)
+        if wrong_records:
+            return Verdict(Outcome.DIFFERENT, f"{told}: {wrong_records}")
         path.unlink()
     return judged_by_results(told, ended, expected, folder)
+
+
+def _vouched(reference: Reference) -> set[Path]:
+    """The files that a finished run's command checks before it reports the run."""
+    runs = [] if reference.scenario.verb == "compare" else [run_of(reference)]
+    names = [(run, name) for run in runs for name in (SUMMARY, *(files_of_record(run / SUMMARY) or {}))]
+    return {(run / name).relative_to(reference.folder) for run, name in names}
+
+
+def differing_records(found: list[Any], records: list[Any], kept: list[Any]) -> str:
+    """What is wrong with a run's metrics, in a few words: records that are not its own, twice there, or lost.
+
+    Args:
+        found: those that are there.
+        records: those of the undisturbed run, in order.
+        kept: those that no damage has cost.
+    """
+    rest = iter(records)
+    untrue = [record for record in found if record not in rest]  # which goes on from the one before
+    if untrue:
+        return f"{untrue[0]} is no record of this run, or is there twice"
+    lost = [record for record in kept if record not in found]
+    return f"{lost[0]} is lost" if lost else ""
 
 
 def _used(told: str, use: str, reference: Reference, folder: Path, workshop: Workshop) -> Verdict:

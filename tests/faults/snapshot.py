@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gkd.storage.checksums import sha256
+from gkd.storage.manifest import files_of
 from gkd.storage.weights import read_weights, tensors_hash
 
 # Of results: how long it took, and where.
@@ -30,8 +32,30 @@ def snapshot(root: Path) -> dict[str, Any]:
         elif path.suffix == ".json" and path.name != "env.json":
             found[name] = _lasting(json.loads(path.read_text()))
         elif path.suffix == ".jsonl":
-            found[name] = [_record(line) for line in path.read_bytes().splitlines()]
+            found[name] = records_of(path.read_bytes())
     return found
+
+
+def unvouched(root: Path) -> str:
+    """The first file under a folder that is another than its record's manifest says; empty where none is.
+
+    Raises:
+        UserError: a record that is not what its own checksum says.
+    """
+    for record in sorted(root.rglob("*.json")):
+        content = json.loads(record.read_text())
+        if not isinstance(content, dict) or "manifest" not in content:
+            continue
+        for name, expected in (files_of(record) or {}).items():
+            file = record.parent / name
+            if file.is_file() and sha256(file) != expected:
+                return f"{file.relative_to(root)} is not what {record.name} says"
+    return ""
+
+
+def records_of(content: bytes) -> list[Any]:
+    """The records of a file of JSON lines, without what passes."""
+    return [_record(line) for line in content.splitlines()]
 
 
 def _record(line: bytes) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gkd.core.errors import UserError
 from tests.faults.commands import Ended
-from tests.faults.snapshot import differences, snapshot
+from tests.faults.snapshot import differences, snapshot, unvouched
 
 
 class Outcome(StrEnum):
@@ -74,7 +74,7 @@ def judged_by_results(fault: str, ended: Ended, expected: dict[str, Any], folder
     if wrong is not None:
         return wrong
     try:
-        differs = differences(expected, snapshot(folder))
+        differs = differences(expected, snapshot(folder)) or unvouched(folder)
     except (UserError, ValueError) as error:  # a file that cannot be read, and exit code 0
         differs = str(error)
     return Verdict(Outcome.DIFFERENT, f"{fault}; then {differs}") if differs else survived(fault)

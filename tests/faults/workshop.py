@@ -18,25 +18,35 @@ from tests.faults.commands import Ended, in_a_process
 from tests.faults.file_operations import FAULTS, Operations, watched
 from tests.faults.scenarios import ALONE, SCENARIOS, Scenario
 from tests.faults.snapshot import snapshot
+from tests.faults.verdict import Outcome, Verdict, judged_by_results
 from tests.processes import command_line
 
 MEASURED = "measured.json"
 DIED = -signal.SIGKILL  # the exit code of a process that died of a fault
+NOT_MADE = 78  # an exit code that gkd has no use for: the operation that was to fail was not reached
 
 
-def measured(*words: str) -> int:
-    """``gkd WORDS``, and beside it what it took: CPU seconds, and its operations on files."""
-    operations, began = Operations(), time.process_time()
-    with watched(operations):
+def listed(*words: str) -> int:
+    """``gkd WORDS``, and beside it a list of its operations on files."""
+    with watched(operations := Operations()):
         code = command_line(*words)
-    Path(MEASURED).write_text(json.dumps([time.process_time() - began, operations.made]))
+    Path(MEASURED).write_text(json.dumps(operations.made))
+    return code
+
+
+def timed(*words: str) -> int:
+    """``gkd WORDS``, and beside it the seconds of the processor that it took (listing operations takes some too)."""
+    began = time.process_time()
+    code = command_line(*words)
+    Path(MEASURED).write_text(json.dumps(time.process_time() - began))
     return code
 
 
 def crashing(number: int, fault: str, *words: str) -> int:
-    """``gkd WORDS`` with a fault at the operation of a number."""
-    with watched(Operations(number, fault)):
-        return command_line(*words)
+    """``gkd WORDS`` with a fault at the operation of a number; `NOT_MADE` where it makes fewer."""
+    with watched(operations := Operations(number, fault)):
+        code = command_line(*words)
+    return code if len(operations.made) > number else NOT_MADE
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,6 @@ class Reference:
         name: the scenario's.
         scenario: what was run.
         folder: with all its files.
-        cpu_seconds: how much of the processor it took.
         operations: its operations on files, in order, each ``operation file``.
         results: its `snapshot`.
         out: what it printed.
@@ -56,7 +65,6 @@ class Reference:
     name: str
     scenario: Scenario
     folder: Path
-    cpu_seconds: float
     operations: tuple[str, ...]
     results: dict[str, Any]
     out: str
@@ -80,6 +88,7 @@ class Workshop:
     faults: Sequence[str] = FAULTS
     may_die: bool = True
     _references: dict[str, Reference] = field(default_factory=dict)
+    _seconds: dict[str, float] = field(default_factory=dict)
     _halves: dict[str, Path] = field(default_factory=dict)
     _undamaged: dict[tuple[str, ...], Ended] = field(default_factory=dict)
 
@@ -92,15 +101,23 @@ class Workshop:
         if name not in self._references:
             scenario = SCENARIOS[name]
             folder = scenario.write(self.root / name)
-            ended = self.command(folder, *scenario.words, body=measured)
+            ended = self.command(folder, *scenario.words, body=listed)
             assert ended.code == 0, f"{name} fails undisturbed: {ended.err}"
-            seconds, operations = json.loads((folder / MEASURED).read_text())
+            operations = json.loads((folder / MEASURED).read_text())
             (folder / MEASURED).unlink()
             results = snapshot(folder)
-            self._references[name] = Reference(
-                name, scenario, folder, seconds, tuple(operations), results, ended.out
-            )
+            self._references[name] = Reference(name, scenario, folder, tuple(operations), results, ended.out)
         return self._references[name]
+
+    def cpu_seconds(self, reference: Reference) -> float:
+        """How long a scenario's command takes the processor."""
+        if reference.name not in self._seconds:
+            with self.folder() as folder:
+                reference.scenario.write(folder)
+                ended = self.command(folder, *reference.scenario.words, body=timed)
+                assert ended.code == 0, f"{reference.name} fails undisturbed: {ended.err}"
+                self._seconds[reference.name] = json.loads((folder / MEASURED).read_text())
+        return self._seconds[reference.name]
 
     def half(self, reference: Reference) -> Path:
         """The folder of a run that died after half of its operations."""
@@ -128,6 +145,25 @@ class Workshop:
         """An empty folder for one case, removed after it."""
         with tempfile.TemporaryDirectory(dir=self.root, prefix="case-") as place:
             yield Path(place)
+
+
+def repeated(told: str, reference: Reference, folder: Path, workshop: Workshop) -> Verdict:
+    """The verdict on a command that was stopped, repeated: it ends as an undisturbed one, and begins nothing anew.
+
+    Args:
+        told: how it was stopped.
+        reference: the undisturbed run.
+        folder: where it was stopped.
+        workshop: runs it again.
+    """
+    begun = [path.parents[2] for path in folder.rglob("checkpoints/[0-9]*/manifest.json")]
+    unfinished = sorted({run for run in begun if not (run / "summary.json").is_file()})
+    ended = workshop.command(folder, *reference.scenario.words)
+    verdict = judged_by_results(told, ended, reference.results, folder)
+    for run in unfinished:
+        if not verdict.failed and f"continued from {run.relative_to(folder)}/" not in ended.out:
+            return Verdict(Outcome.LOST, f"{told}; then {run.relative_to(folder)} was begun anew")
+    return verdict
 
 
 def seeded(kind: str, number: int) -> random.Random:
