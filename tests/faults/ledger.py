@@ -80,9 +80,9 @@ class Ledger:
 def code_checksum() -> str:
     """SHA-256 over the files that cases depend on: the library, its tasks and configs, and the faults."""
     digest = hashlib.sha256()
-    for part in ("gkd", "tasks", "configs", "tests/faults"):
+    for part in ("gkd", "tasks", "configs", "tests/faults", "tests/losses"):
         for path in sorted((ROOT / part).rglob("*")):
-            if path.suffix in (".py", ".yaml") and not path.name.startswith("test_"):
+            if path.suffix in (".py", ".yaml", ".txt", ".json") and path.name != "test_kinds.py":
                 digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -37,14 +37,27 @@ KEYS = (
     "run.precision", "run.deterministic", "run.device", "run.threads", "run.out", "run.checkpoint_seconds",
     "run.log_seconds", "run.cache_gb", "run.allow_changed", "compare", "compare.methods", "compare.seeds",
     "compare.axes", "compare.baseline", "compare.report", "compare.results", "extends", "nonsense", "data.nonsense",
+    "task.classes.names", "task.classes.indices", "task.classes.size", "task.classes.shift", "task.classes.order",
+    "task.classes.fraction", "task.classes.seed", "task.split", "task.allow_leak", "task.episodes.validation",
+    "task.episodes.seed", "task.episodes.source", "task.episodes.taskset", "task.episodes.root", "data.exif",
+    "data.follow_links", "data.download", "data.teacher_view.draws", "teacher.taps.embedding",
+    "teacher.taps.embedding.path", "teacher.taps.embedding.layout", "teacher.taps.embedding.prefix_tokens",
+    "teacher.taps.stages", "teacher.checkpoint_key", "student.checkpoint_key", "method.paper", "method.summary",
+    "method.growth.old", "method.growth.extractor", "method.held_out", "method.sources", "optimiser.betas",
+    "optimiser.final_factor", "optimiser.warmup_epochs", "optimiser.warmup_share", "optimiser.start_factor",
+    "run.extend",
 )  # fmt: skip
 STAGE_KEYS = (
     "epochs", "share", "terms", "optimiser.lr", "optimiser.schedule", "train", "data", "episodes", "select", "start",
-    "spots", "mixup", "nonsense",
+    "spots", "mixup", "nonsense", "optimiser", "images_per_class", "episodes.ways", "episodes.shots",
+    "episodes.queries", "episodes.per_epoch", "mixup.images", "mixup.alpha", "mixup.weight", "mixup.per",
+    "mixup.teacher", "spots.policy", "spots.classify_weight", "spots.keep", "spots.temperature", "spots.initial_bias",
+    "spots.lr_scale", "spots.decay_scale",
 )  # fmt: skip
 TERM_KEYS = (
     "loss", "weight", "scale", "rows", "at", "head", "temperature", "margin", "schedule", "samples", "nonsense",
-    "power", "order", "mining",
+    "power", "order", "mining", "schedule.kind", "schedule.warmup_epochs", "schedule.rate", "at.student", "at.teacher",
+    "centres", "confidence", "teacher",
 )  # fmt: skip
 # Values that the schema allows, or nearly, each where it decides something.
 _COUNTS = (1, 2, 3, 5, 12, 13, 14, 48, 1000, 10**6, 10**12, 2**63 - 1)

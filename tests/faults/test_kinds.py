@@ -24,10 +24,12 @@ from tests.faults.commands import Ended, in_this_process
 from tests.faults.file_operations import ERRORS, Operations, watched
 from tests.faults.kinds import KINDS
 from tests.faults.ledger import Case, write_results
+from tests.faults.nasty import KEYS, STAGE_KEYS, TERM_KEYS
 from tests.faults.scenarios import ALONE
 from tests.faults.verdict import Outcome, Verdict, judged_by_ending, judged_by_results, survived
 from tests.faults.workshop import Workshop
 from tests.losses.specs import SPECS
+from tests.scripts import script
 
 # Kills in the midst of the least run, one at 56 % and one after another; many others strike before or after training.
 BETWEEN_STEPS = (4, 9)
@@ -59,6 +61,17 @@ def test_ten_errors_at_operations_on_files_lose_nothing(at_hand: Workshop) -> No
 
 def test_a_hundred_wrong_configs_end_in_sentences(at_hand: Workshop) -> None:
     assert failed(configs.try_one, range(100), at_hand) == {}
+
+
+def test_every_key_of_a_config_gets_wrong_values() -> None:
+    keys = {key.dotted for keys in script("docs/reference.py").sections().values() for key in keys}
+    tried = {
+        *KEYS,
+        *(f"method.stages.STAGE.{key}" for key in STAGE_KEYS),
+        *(f"method.stages.STAGE.terms.TERM.{key}" for key in TERM_KEYS),
+    }
+    rows = {key for key in keys if "[]" in key}  # of a list, which gets wrong values as a whole
+    assert keys - rows - tried == set()
 
 
 @pytest.mark.full

@@ -24,3 +24,22 @@ def full_disk() -> Callable[..., None]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     return fail
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced and renamed from here on, in order: ``sync NAME`` and ``rename NEW-NAME``."""
+    seen: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        seen.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        seen.append(f"rename {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    return seen

@@ -65,6 +65,13 @@ def test_the_last_two_are_kept_and_nothing_else(tmp_path: Path, listing: Any) ->
     assert listing(tmp_path) == ["000000002", "000000030"]
 
 
+def test_it_is_synced_whole_before_the_rename_that_makes_it_final(tmp_path: Path, events: list[str]) -> None:
+    save(tmp_path, 1)
+    files = ["best.safetensors", "distiller.safetensors", "manifest.json", "state.pt"]
+    assert sorted(events[:4]) == [f"sync {name}" for name in files]
+    assert events[4:] == ["sync .000000001.tmp", "rename 000000001", f"sync {tmp_path.name}"]
+
+
 def test_the_same_step_can_be_saved_again(tmp_path: Path) -> None:
     save(tmp_path, 1)
     save(tmp_path, 1)
