@@ -192,21 +192,25 @@ def test_a_second_ctrl_c_ends_as_the_first_does(
 _BOMBARDED = """
 import os, signal, sys, time
 import gkd.cli
+from gkd.core import text
+
+def press():
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGINT)
 
 def work(argv):
-    parent = os.getpid()
-    if os.fork():
-        time.sleep(30)
-    for _ in range(3000):  # from a process of its own, as a thread would wait for the other's turn to end
-        try:
-            os.kill(parent, signal.SIGINT)
-        except ProcessLookupError:
-            break
-        time.sleep(0.0002)
-    os._exit(0)
+    press()
+    time.sleep(30)
 
-gkd.cli._dispatch = work
-sys.exit(gkd.cli.main())
+def complain(sentence, say=text.complain):
+    press()  # while the first one is told
+    say(sentence)
+    press()
+
+gkd.cli._dispatch, text.complain = work, complain
+code = gkd.cli.main()
+press()
+sys.exit(code)
 """
 
 

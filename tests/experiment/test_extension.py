@@ -161,7 +161,7 @@ def test_what_cannot_be_extended_is_told_before_anything_is_read(
 def test_a_shorter_run_of_no_use_is_said_and_not_gone_on_from(
     harm: str, tmp_path: Path, capsys: Printed
 ) -> None:
-    words = (*WORDS, "method=student", CONSTANT)
+    words = (*WORDS, "method=student", CONSTANT, "run.checkpoint_seconds=0")
     assert gkd(*words, "run.epochs=2") == 0
     short = run_of(2)
     if harm == "no checkpoint":

@@ -102,6 +102,17 @@ def uses(reference: Reference) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def readers_of(name: Path, reference: Reference) -> list[str]:
+    """The uses of a finished run that may read a file of it, by its path below the folder."""
+    if name.parts[:2] == ("runs", "teachers"):
+        readers = ["again", "its teacher's next student"]
+    elif name.parts[:2] == ("runs", "students") or "checkpoints" in name.parts or name.name == METRICS:
+        readers = ["again"]
+    else:
+        readers = [use for use in uses(reference) if use != "its teacher's next student"]
+    return [use for use in readers if use in uses(reference)]
+
+
 def try_one(number: int, workshop: Workshop) -> Verdict:
     """A damaged file, and a command that may read it."""
     random = seeded("damaged files", number)
@@ -116,13 +127,13 @@ def try_one(number: int, workshop: Workshop) -> Verdict:
         for path in there:
             alike.setdefault(path.name if path.parent.name != "cache" else "cached images", []).append(path)
         path = random.choice(alike[random.choice(list(alike))])
-        damage = random.choice(list(DAMAGES))
+        name, damage = path.relative_to(folder), random.choice(list(DAMAGES))
         DAMAGES[damage](path, there, random)
-        told = f"{reference.name}, {'half ' if half else ''}finished: {path.relative_to(folder)} {damage}"
-        use = "again" if half else random.choice(list(uses(reference)))
+        told = f"{reference.name}, {'half ' if half else ''}finished: {name} {damage}"
+        use = "again" if half else random.choice(readers_of(name, reference))
         if use == "again":
             told = told if half else f"{told}; {use}"
-            return _repeated(told, path.relative_to(folder), reference, folder, source, workshop)
+            return _repeated(told, name, reference, folder, source, workshop)
         return _used(told, use, reference, folder, workshop)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from gkd.losses.signature import Mask
 from gkd.storage.weights import read_weights, save_weights
 from tests.faults import configs, crashes, kills, tensors
 from tests.faults.__main__ import main
+from tests.faults.changed_tensors import pickled_code, with_code
 from tests.faults.commands import Ended, in_this_process
 from tests.faults.file_operations import ERRORS, Operations, watched
 from tests.faults.kinds import KINDS
@@ -72,6 +74,17 @@ def test_every_key_of_a_config_gets_wrong_values() -> None:
     }
     rows = {key for key in keys if "[]" in key}  # of a list, which gets wrong values as a whole
     assert keys - rows - tried == set()
+
+
+@pytest.mark.parametrize("how", list(pickled_code(Path("canary"))))
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_run_code_does_so_where_it_is_let(tmp_path: Path, how: str, zipped: bool) -> None:
+    canary = tmp_path / "canary"
+    content = with_code(how, {"w": torch.zeros(1)}, canary, zipped=zipped)
+    assert not canary.exists()
+    with contextlib.suppress(RuntimeError):  # a bare pickle is no torch file, which torch sees when it is loaded
+        torch.load(io.BytesIO(content), weights_only=False)
+    assert canary.exists()
 
 
 @pytest.mark.full

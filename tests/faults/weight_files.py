@@ -1,8 +1,9 @@
 """Weight files that were changed: bytes, headers, names, tensors, containers, and pickles that would run code.
 
-Survived: the command ends well, or in a sentence with exit code 2; and where the tensors are the network's own, with
-the numbers of the file as it was. Lost: another end; or code of the file was run. Silently different: the same tensors
-are judged otherwise, or another content passes where its checksum is pinned. Traceback: an exception comes through.
+Survived: the command ends well, or in a sentence with exit code 2; where the tensors are the network's own, well and
+with the numbers of the file as it was. Lost: another end; or code of the file was run. Silently different: the same
+tensors are judged otherwise, or another file passes where its checksum is pinned. Traceback: an exception comes
+through.
 """
 
 from __future__ import annotations
@@ -42,9 +43,14 @@ METADATA = (
     "test_accuracy",
     "format",
 )
+# What a library's own function for its networks would open.
+_TRAPS = (
+    '{"checkpoint_path": "canary.pth"}', '{"pretrained_cfg": {"file": "canary.pth"}}', '{"cache_dir": "canary"}',
+    '{"pretrained": true}', '{"pretrained_cfg_overlay": {"file": "canary.pth"}}',
+)  # fmt: skip
 _HEADER_TEXTS = (
     "", "null", "[]", "{}", "0", "-1", "NaN", "Infinity", "1e999", "true", '"a"', '["a"', "[1, 2", '{"a": 1}', "[null]",
-    "[[]]", "os:system", "timm:resnet18", "nowhere.py:Net", "resnet20", "wrn_40_2", "[3, 20000, 20000]", "[0, 0, 0]",
+    "[[]]", "os:system", "timm/resnet18", "nowhere.py:Net", "resnet20", "wrn_40_2", "[3, 20000, 20000]", "[0, 0, 0]",
     '{"checkpoint_path": "canary.pth"}', '{"pretrained": true}', '{"pretrained_cfg": {"file": "canary.pth"}}',
     '{"num_classes": 5}', '{"width": 1000000}', '{"head": "cosine"}', '{"maps": ["conv1"]}', '{"head": "nothing"}',
     '["ant", "ant", "cat", "dog", "eel", "fly", "gnu", "hen"]', "9" * 5000, "[" * 2000, "\x1b[31m", "a\0b", "\u202e",
@@ -88,11 +94,15 @@ def _header(path: Path, random: Random, told: list[str]) -> bool:
     key = random.choice(METADATA)
     entry = random.choice([name for name in header if name != "__metadata__"])
     how = random.choice(
-        ("metadata", "metadata", "metadata", "metadata dropped", "dtype", "shape", "offsets", "any")
+        ("metadata", "metadata", "metadata", "metadata dropped", "trap", "dtype", "shape", "offsets", "any")
     )
     if how == "metadata":
         header.setdefault("__metadata__", {})[key] = random.choice(_HEADER_TEXTS)
         told.append(f"metadata {key}={header['__metadata__'][key][:40]!r}")
+    elif how == "trap":
+        trap = {"network": "timm/resnet18", "options": random.choice(_TRAPS)}
+        header.setdefault("__metadata__", {}).update(trap)
+        told.append(trap["options"])
     elif how == "metadata dropped":
         header.pop("__metadata__", None)
     elif how == "dtype":
@@ -139,7 +149,7 @@ def _code(path: Path, random: Random, told: list[str]) -> bool:
 
 
 def try_one(number: int, workshop: Workshop) -> Verdict:
-    """A changed weight file, judged, as a teacher or as a student's start."""
+    """A changed weight file, judged with its facts given or as it says, as a teacher or as a student's start."""
     random = seeded("weight files", number)
     reference = workshop.reference("standard")
     trained = next((reference.folder / "runs/faults").rglob("student.safetensors"))
@@ -156,9 +166,10 @@ def try_one(number: int, workshop: Workshop) -> Verdict:
         pinned = sha256(path)
         change = random.choice((_bytes, _content, _code) if torch_file else (_bytes, _header, _header))
         same = change(path, random, told)
-        use = random.choice(("eval", "eval", "teacher", "student", "pinned"))
+        use = random.choice(("eval", "alone", "teacher", "student", "pinned"))
         words = {
             "eval": ("eval", path.name, *_GIVEN),
+            "alone": ("eval", path.name, *_GIVEN[:2]),
             "teacher": ("run", CONFIG, "--dry-run", f"teacher.checkpoint={path.name}"),
             "student": ("run", CONFIG, "--dry-run", f"student.checkpoint={path.name}", "method=student"),
             "pinned": (
@@ -175,9 +186,11 @@ def try_one(number: int, workshop: Workshop) -> Verdict:
         if (folder / CANARY).exists():
             return Verdict(Outcome.LOST, f"{shown}: its code was run")
     wrong = judged_by_ending(shown, ended)
+    if wrong is None and ended.code == 2 and same and use not in ("alone", "pinned"):
+        return Verdict(Outcome.LOST, f"{shown}: the network's own weights are refused: {ended.last_line}")
     if wrong is not None or ended.code == 2:
         return wrong or survived(f"{shown}: refused")
-    if use == "pinned" and changed and not same:
+    if use == "pinned" and changed:
         return Verdict(Outcome.DIFFERENT, f"{shown}: passes for the file with another checksum")
     if use == "eval" and same and _numbers(ended.out) != _numbers(_intact(workshop)):
         return Verdict(
