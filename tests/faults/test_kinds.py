@@ -82,7 +82,9 @@ def test_a_pickle_that_would_run_code_does_so_where_it_is_let(tmp_path: Path, ho
     canary = tmp_path / "canary"
     content = with_code(how, {"w": torch.zeros(1)}, canary, zipped=zipped)
     assert not canary.exists()
-    with contextlib.suppress(RuntimeError):  # a bare pickle is no torch file, which torch sees when it is loaded
+    with contextlib.suppress(
+        RuntimeError
+    ):  # a bare pickle is no torch file, which torch sees when it is loaded
         torch.load(io.BytesIO(content), weights_only=False)
     assert canary.exists()
 

@@ -153,6 +153,10 @@ def deaf(num_classes, in_channels):
 
 def nothing(num_classes, in_channels):
     return None
+
+class Grey(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))
 """
 
 
@@ -174,6 +178,8 @@ def test_a_module_of_ones_own_has_logits_and_embedding(own: str) -> None:
     assert (
         build_network(f"{own}:ours", num_classes=5).__class__.__name__ == "ResNet"
     )  # a gkd network as it is
+    grey = build_network(f"{own}:Grey", num_classes=5, in_channels=1)  # which takes no in_channels
+    assert grey(torch.randn(2, 1, 8, 8)).shape == (2, 5)
 
 
 @pytest.mark.parametrize(
