@@ -252,6 +252,10 @@ def test_links_out_of_a_folder_are_followed_where_they_are_asked_for(run: Path, 
             recognise_known(which, [tmp_path / "photos"])
         (answer,) = recognise_known(which, [tmp_path / "photos"], overrides=["data.follow_links=true"])
         assert answer.guesses == recognise_known(which, [tmp_path / "elsewhere.png"])[0].guesses
+    for name in ("three", "four"):
+        draw(tmp_path / "support" / name / "1.png", 3 + (name == "four"), 30)
+    with pytest.raises(UserError, match=r"take such links with data\.follow_links=true"):
+        recognise(run, tmp_path / "support", [tmp_path / "photos"])
 
 
 def test_the_top_classes_are_the_likeliest_in_order(run: Path, support: Path, tmp_path: Path) -> None:

@@ -153,6 +153,21 @@ def test_another_file_under_the_same_name_size_and_time_is_read(
     assert fingerprint(root) != name
 
 
+def test_a_file_that_cannot_be_read_is_tried_again_at_the_next_start(
+    two_classes: Files, write_tree: Write, write_zip: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(source: FolderSource, path: str) -> bytes:
+        if path == "train/ant/00.png":
+            raise PermissionError
+        return two_classes[path]
+
+    root = write_tree(two_classes)
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderSource, "read", read)
+        assert content_at(root).unreadable == 1
+    assert content_at(root) == content_at(write_zip(two_classes))
+
+
 @pytest.mark.parametrize("content", ["", "garbage", "0123456789abcdef\n{}"])
 def test_what_was_remembered_and_is_damaged_is_read_again(
     two_classes: Files, write_tree: Write, cache: Path, content: str
