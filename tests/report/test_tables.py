@@ -8,7 +8,7 @@ import pytest
 
 from gkd.report.tables import PLOTS, TABLES, TableOptions, kind_of_cells, validation_table
 from gkd.storage.records import ACCURACY, FEW_SHOT, INCREMENTAL, read_record
-from gkd.storage.run_results import Cell
+from gkd.storage.run_results import AbsentCell, Cell
 from tests.result_helpers import cell
 
 COMMITTED = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
@@ -33,6 +33,25 @@ def test_each_kind_has_its_table(folder: str, kind: str, head: str) -> None:
     rows, table = validation_table(cells, options)
     assert table.text().startswith("| relation | method | validation |")
     assert [row.label for row in rows] == labels
+
+
+@pytest.mark.parametrize(("folder", "kind"), list(SHOWS))
+def test_nothing_from_outside_stands_in_a_table_as_markup(folder: str, kind: str) -> None:
+    """Labels, the baseline, axes and their values, added metrics, reasons, leaked classes: each is the same word."""
+    word, escaped = "a|b", r"a\|b"
+    paths = sorted((COMMITTED / folder / "cells").glob("*seed0.json"))[:2]
+    cells = []
+    for number, path in enumerate(paths):
+        there = read_record(path, Cell)
+        last = there.last.model_copy(update={"metrics": {word: 1.0}})
+        changes = {"axes": {word: f"{word}{number}"}, "last": last, "leak": [word]}
+        cells.append(there.model_copy(update={"label": word if number else f"{word} base", **changes}))
+    absent = AbsentCell(label=f"{word} no", axes={word: word}, relation="same", absent=f"for {word}")
+    options = TableOptions(f"{word} base", "last", [f"{word} base", word, f"{word} no"], [word])
+    texts = [TABLES[kind](cells, [absent], options)[1].text(), validation_table(cells, options)[1].text()]
+    assert [text.count(word) for text in texts] == [0, 0]
+    assert f"{escaped} no is absent" in texts[0]
+    assert f"for {escaped}" in texts[0]
 
 
 def test_cells_of_an_unknown_kind_or_of_several_are_compared_by_accuracy() -> None:
