@@ -76,8 +76,8 @@ class MapTap(Section):
     Attributes:
         path: the module's.
         layout: of its output: ``nchw``, ``nhwc`` or ``tokens`` ``[B, T, D]``; None sees it in the dimensions.
-        prefix_tokens: tokens before those of the image, such as a class token; None takes the first number that leaves
-            a square.
+        prefix_tokens: tokens before those of the image, such as a class token; None takes the fewest that leave a
+            grid of the image's proportions.
     """
 
     path: str
@@ -191,7 +191,9 @@ class Teacher(Side):
     """The teacher: a checkpoint to load, or a network to train first.
 
     Attributes:
-        network, checkpoint: what to build, and the weights to load; without them it is trained.
+        network: what to build.
+        checkpoint: the weights to load, a file or the folder of a run, whose last student is taken; without one it is
+            trained.
         checkpoint_key: the entry of the file that holds them, such as ``state_dict_ema`` or ``model.student``;
             None takes the one that fits, the averaged weights before those that were averaged.
         options: further keywords for what builds the network, such as ``img_size: 32``.
@@ -205,7 +207,7 @@ class Teacher(Side):
         weights: which student of the training run becomes the teacher.
         train: how it is trained where there is no checkpoint.
         data: another data set than the student's.
-        mean, std: the teacher's input normalisation where its file does not say it.
+        mean, std: the teacher's input normalisation; None takes that of its file, or else of the images.
     """
 
     sha256: str | None = Field(default=None, pattern="^(sha256:|tensors:)?[0-9a-f]{64}$")
@@ -228,7 +230,9 @@ class Student(Side):
     """The student's network and, where it does not start from random weights, its checkpoint.
 
     Attributes:
-        network, options, taps, checkpoint, checkpoint_key: as in ``Teacher``.
+        network, options, taps, checkpoint_key: as in ``Teacher``.
+        checkpoint: the weights to start from, a file or the folder of a run; of other classes all but the head. None
+            starts from random ones.
         pretrain: trains it on the base classes of a middle-shot task first, for all runs that start there; all but
             the head is taken.
     """

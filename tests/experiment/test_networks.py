@@ -105,12 +105,14 @@ def test_a_student_without_head_or_with_a_projection_in_its_place(tmp_path):
         assert prepared.notes == (
             f"student.checkpoint {path}: it has no head of this kind; the body is loaded, the head is new",
         )
-    torch.save(body | {"layer9.conv1.weight": torch.ones(2, 2, 3, 3)}, path)
-    with refused("other-network"):
-        prepare(load("quickstart", [*STUDENT, f"student.checkpoint={path}"]))
-    torch.save({name: tensor for name, tensor in body.items() if name != "layer1.0.conv1.weight"}, path)
-    with refused("other-network"):
-        prepare(load("quickstart", [*STUDENT, f"student.checkpoint={path}"]))
+    for content in (
+        body | {"layer9.conv1.weight": torch.ones(2, 2, 3, 3)},
+        body | {"layer1.0.gate.weight": torch.ones(2, 2)},  # within the body, which is another one then
+        {name: tensor for name, tensor in body.items() if name != "layer1.0.conv1.weight"},
+    ):
+        torch.save(content, path)
+        with refused("other-network"):
+            prepare(load("quickstart", [*STUDENT, f"student.checkpoint={path}"]))
 
 
 def test_a_student_over_the_same_classes_keeps_its_head(tmp_path):

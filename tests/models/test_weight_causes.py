@@ -79,11 +79,12 @@ def test_images_of_another_size_are_the_cause(
 ) -> None:
     torch.save(copy_state(build(network, 3, **theirs)), tmp_path / "w.pth")
     stated = {"num_classes": 3, "options": ours, "image_shape": (3, sides[1], sides[1]), "section": section}
-    with pytest.raises(UserError, match=re.escape(told)) as caught:
-        load_network(tmp_path / "w.pth", network=network, **stated)
-    assert caught.value.code == "other-image-size"
-    if sides[0] is not None:
-        assert f"on images of {sides[0]}×{sides[0]} pixels" in str(caught.value)
+    for head in ("file", "either"):  # a head on another embedding is no head of other classes
+        with pytest.raises(UserError, match=re.escape(told)) as caught:
+            load_network(tmp_path / "w.pth", network=network, head=head, **stated)
+        assert caught.value.code == "other-image-size"
+        if sides[0] is not None:
+            assert f"on images of {sides[0]}×{sides[0]} pixels" in str(caught.value)
 
 
 def test_the_size_that_a_file_states_is_told(tmp_path: Path) -> None:

@@ -65,12 +65,21 @@ def test_a_wrapper_of_a_part_is_removed(tmp_path: Path, source: nn.Module) -> No
 
 
 def test_what_stands_beside_the_network_is_left(tmp_path: Path, source: nn.Module) -> None:
-    """A distiller's adapters, and a teacher of another width under the same names."""
+    """A distiller's adapters, and a teacher: of other names, or of the same ones in another width."""
     torch.manual_seed(3)
-    teacher = build_network("resnet8x4", num_classes=3)
-    names = {**behind("student.", source), **behind("teacher.", teacher), "adapter.weight": torch.ones(3, 3)}
-    assert state_hash(load(tmp_path / "s.pth", names).network) == state_hash(source)
-    assert state_hash(load(tmp_path / "t.pth", names, "resnet8x4").network) == state_hash(teacher)
+    wide, narrow, other = (
+        build_network(each, num_classes=3) for each in ("conv4_64", "conv4_32", "resnet8x4")
+    )
+    assert wide.state_dict().keys() == narrow.state_dict().keys()
+    for student, teacher, of_student, of_teacher in (
+        (source, other, "resnet8", "resnet8x4"),
+        (narrow, wide, "conv4_32", "conv4_64"),
+    ):
+        names = (
+            behind("student.", student) | behind("teacher.", teacher) | {"adapter.weight": torch.ones(3, 3)}
+        )
+        assert state_hash(load(tmp_path / "s.pth", names, of_student).network) == state_hash(student)
+        assert state_hash(load(tmp_path / "t.pth", names, of_teacher).network) == state_hash(teacher)
 
 
 def test_two_networks_that_fit_are_named_and_one_is_chosen(

@@ -100,6 +100,16 @@ def test_the_order_of_what_was_read_before_stays() -> None:
     assert preferred(["model", "model_ema", "model_swa"], "model") == "model"
     assert preferred(["net", "net_ema"], None) == "net_ema"
     assert preferred(["student", "student_ema", "teacher"], None) is None
+    assert preferred(["student", "teacher_ema"], None) is None
+
+
+def test_model_is_taken_before_state_dict_wherever_it_stands(tmp_path: Path) -> None:
+    for content in (
+        {"state_dict": EMA, "model": RAW},
+        {"net": EMA, "model": {"state_dict": RAW}},
+        {"net": EMA, "state_dict": RAW},
+    ):
+        assert read_weights(written(tmp_path / "w.pth", content))[0]["fc.bias"].tolist() == [0, 0]
 
 
 def test_several_sets_are_listed_and_one_is_named(tmp_path: Path) -> None:
@@ -132,7 +142,9 @@ def test_a_key_reaches_into_names_and_through_containers(tmp_path: Path) -> None
 
 
 def test_a_file_without_weights_lists_what_it_holds(tmp_path: Path) -> None:
-    path = written(tmp_path / "w.pth", {"epoch": 3, "optimizer": optimiser(), "names": ["a"]})
+    """A tensor among lists is a result, no weight."""
+    content = {"epoch": 3, "optimizer": optimiser(), "names": ["a"], "accuracy": torch.tensor(71.5)}
+    path = written(tmp_path / "w.pth", content)
     with refused("no-state-dict"):
         read_weights(path)
 
