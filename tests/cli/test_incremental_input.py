@@ -112,7 +112,7 @@ def test_what_a_later_step_would_meet_is_refused_before_the_first_by_every_verb(
     assert not list(Path("runs").rglob("steps"))  # nothing was trained
 
 
-def test_the_remedy_of_a_class_of_few_images_works(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_remedy_of_a_class_of_few_images_works() -> None:
     words = ("compare=null", "method=podnet", "task.memory_per_class=5", "data.per_class=5")
     assert gkd("validate", DIGITS, *words, "method.growth={new: random}") == 0
     assert gkd("validate", DIGITS, *words[:-1], "data.per_class=10") == 0

@@ -196,7 +196,7 @@ compare:
 """
 
 
-def test_what_overrides_change_stays_out_of_the_committed_table(tmp_path, monkeypatch, capsys):
+def test_what_overrides_change_stays_out_of_the_committed_table(tmp_path, monkeypatch):
     """Parts of the stated grid fill its cells; its table is written by the grid as the file states it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(STATED)
@@ -216,7 +216,7 @@ def test_what_overrides_change_stays_out_of_the_committed_table(tmp_path, monkey
     assert len(list((tmp_path / "elsewhere" / "cells").iterdir())) == 2
 
 
-def test_each_variation_of_a_grid_without_results_has_its_own_table(tmp_path, monkeypatch, capsys):
+def test_each_variation_of_a_grid_without_results_has_its_own_table(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(STATED.replace("  results: committed\n", ""))
     assert gkd("compare", "mine.yaml") == 0

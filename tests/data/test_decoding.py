@@ -25,9 +25,7 @@ def load(root: Path, split: str = "train", **settings: object):  # type: ignore[
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK", "RGB"])
-def test_colour_modes(
-    make_files: MakeFiles, write_zip: Write, encoded: Callable[..., bytes], mode: str
-) -> None:
+def test_colour_modes(write_zip: Write, encoded: Callable[..., bytes], mode: str) -> None:
     kind = "tiff" if mode == "CMYK" else "png"
     files = {f"{split}/a/0.{kind}": encoded(3, mode=mode, kind=kind) for split in ("train", "test")}
     images = load(write_zip(files))

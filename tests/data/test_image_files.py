@@ -39,7 +39,7 @@ def test_not_a_zip(two_classes: Files, write_zip: Write) -> None:
 
 @pytest.mark.parametrize("what", ["file", "folder", "split"])
 def test_a_link_out_of_the_images_is_followed_only_where_that_is_asked_for(
-    two_classes: Files, write_tree: Write, tmp_path: Path, encoded: Callable[..., bytes], what: str
+    two_classes: Files, write_tree: Write, tmp_path: Path, what: str
 ) -> None:
     plain = content_at(write_tree(two_classes))
     path = {"file": "train/ant/00.png", "folder": "train/ant", "split": "train"}[what]
@@ -80,7 +80,7 @@ def test_a_folder_that_links_to_itself(two_classes: Files, write_tree: Write) ->
 
 
 def test_a_file_too_large_to_be_an_image_is_not_read(
-    two_classes: Files, write_tree: Write, write_zip: Write, tmp_path: Path
+    two_classes: Files, write_tree: Write, write_zip: Write
 ) -> None:
     """Of a sparse file and of a zip that packs a thousand to one."""
     root = write_tree(two_classes)

@@ -47,9 +47,7 @@ def test_a_map_that_is_not_there_is_refused(
         distiller(make_batch(3))
 
 
-def test_shapes_are_found_without_touching_statistics_modes_or_random_numbers(
-    student: nn.Module, make_teacher: MakeTeacher
-) -> None:
+def test_shapes_are_found_without_touching_statistics_modes_or_random_numbers(student: nn.Module) -> None:
     student.train()
     student.layer1.eval()
     before = {name: values.clone() for name, values in student.state_dict().items()}

@@ -132,14 +132,10 @@ GIVEN = ["teacher.mean=[0.1]", "teacher.std=[0.2]"]
         ({"mean": "0.3", "std": "0.4"}, [], "input mean 0.3, std 0.4 (from its file)"),
         (
             {"mean": "0.3", "std": "0.4"},
-            ["teacher.mean=[0.1]", "teacher.std=[0.2]"],
-            "(from teacher.mean and teacher.std)",
-        ),
-        (
-            {},
-            ["teacher.mean=[0.1]", "teacher.std=[0.2]"],
+            GIVEN,
             "input mean 0.1, std 0.2 (from teacher.mean and teacher.std)",
         ),
+        ({}, GIVEN, "input mean 0.1, std 0.2 (from teacher.mean and teacher.std)"),
         (
             {},
             [],

@@ -53,9 +53,9 @@ def test_a_network_that_does_not_fit_is_refused_before_training(words, code):
 STUDENT = ("method=student", "run.threads=1")
 
 
-def write_student(path: Path, classes: int, names: list[str] | None = None, channels: int = 1) -> nn.Module:
+def write_student(path: Path, classes: int, names: list[str] | None = None) -> nn.Module:
     torch.manual_seed(5)
-    network = build_network("resnet8", num_classes=classes, in_channels=channels)
+    network = build_network("resnet8", num_classes=classes, in_channels=1)
     save_weights(path, network.state_dict(), WeightMetadata(classes=names and tuple(names)).to_header())
     return network
 
@@ -135,7 +135,7 @@ def test_a_teacher_of_another_class_count_stays_refused(tmp_path):
         dry_run(load("quickstart", words), Console(quiet=True))
 
 
-def test_one_dotted_key_chooses_the_weights_of_either_side(tmp_path, capsys):
+def test_one_dotted_key_chooses_the_weights_of_either_side(tmp_path):
     """By default the averaged ones, which is said; a key without a checkpoint is refused."""
     path = tmp_path / "w.pth"
     raw, ema = (copy_state(build_network("resnet8", num_classes=5, in_channels=1)) for _ in range(2))
