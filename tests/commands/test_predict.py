@@ -333,15 +333,22 @@ def test_a_weight_file_of_a_run_that_was_judged_otherwise_says_so(
     assert gkd("predict", str(tmp_path / "old.safetensors"), image, "data.fit=stretch") == 0
 
 
-def test_an_answer_that_is_no_number_is_refused(run: Path, tmp_path: Path) -> None:
-    """Finite weights may give one; others are refused when they are loaded."""
-    tensors, header = read_weights(run / "student.safetensors")
-    image = draw(tmp_path / "seven.png", 3, 40)
-    for value, code in ((3e38, "answer-not-finite"), (float("nan"), "weights-not-finite")):
-        tensors["fc.weight"][:] = value
-        save_weights(tmp_path / "odd.safetensors", tensors, header)
+def test_an_answer_that_is_no_number_is_refused(run: Path, support: Path, tmp_path: Path) -> None:
+    """Of weights that are none, of finite ones whose logits are not, and of distances that no float holds."""
+    file, image = tmp_path / "odd.safetensors", draw(tmp_path / "seven.png", 3, 40)
+    for name, value, code in (
+        ("fc.bias", float("nan"), "weights-not-finite"),
+        ("fc.weight", 3e38, "outputs-not-finite"),
+        ("layer3.0.bn2.bias", 1e25, "answer-not-finite"),
+    ):
+        tensors, header = read_weights(run / "student.safetensors")
+        tensors[name][:] = value
+        save_weights(file, tensors, header)
         with refused(code):
-            recognise_known(tmp_path / "odd.safetensors", [image])
+            if code == "answer-not-finite":
+                recognise(file, support, [image], classifier="nearest-mean")
+            else:
+                recognise_known(file, [image])
 
 
 def test_top_is_a_number_of_one_or_more(capsys: Any) -> None:
