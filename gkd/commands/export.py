@@ -164,10 +164,17 @@ def load_student(
     network = load_network(
         path, network=name, in_channels=len(complete.mean), image_shape=complete.image_shape
     ).network
-    output_shapes(network, complete.image_shape)
+    (width,) = output_shapes(network, complete.image_shape).embedding
+    means = metadata.class_means
+    if means is not None and means.shape[1] != width:
+        raise UserError(
+            f"What {path} says cannot be: its class_means are of {means.shape[1]} numbers, and the embedding of its "
+            f"network is of {width}; the file was changed by something else.",
+            code="header-unreadable",
+        )
     preprocessing = _preprocessing(metadata, run, path, stated.get("data.fit"))
     header[KEY] = complete.described(preprocessing, inside=False)
-    return Student(network.eval(), complete, preprocessing, header, path, metadata.class_means)
+    return Student(network.eval(), complete, preprocessing, header, path, means)
 
 
 def _preprocessing(metadata: WeightMetadata, run: Path, path: Path, fit: str | None) -> Preprocessing:

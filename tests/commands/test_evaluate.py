@@ -14,7 +14,7 @@ from PIL import Image
 
 from gkd.models.load import load_network
 from gkd.storage.weight_metadata import WeightMetadata
-from gkd.storage.weights import read_weights
+from gkd.storage.weights import read_weights, save_weights
 from tests.cli_helpers import PHOTOS, gkd, summary_of, write_photos
 from tests.step_helpers import WORDS
 
@@ -82,6 +82,12 @@ def test_a_file_whose_run_is_judged_by_class_means_answers_by_them(capsys, tmp_p
         right = 100 * ((embedding @ means.T).argmax(1) == LABELS).double().mean().item()
         assert right == pytest.approx(judged["accuracy"], abs=1e-3)
         assert not torch.equal((embedding @ means.T).argmax(1), logits.argmax(1))
+    # Means of another embedding are none of this network's.
+    tensors, header = read_weights(path)
+    header |= WeightMetadata(class_means=means[:, :-1]).to_header()
+    save_weights(tmp_path / "w.safetensors", tensors, header)
+    assert gkd("eval", "w.safetensors", "data.name=folder", "data.root=photos.zip") == 0
+    assert "the file does not hold them" in capsys.readouterr().out
 
 
 LABELS = torch.arange(3).repeat_interleave(6)

@@ -13,12 +13,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gkd.commands.export
 from gkd.commands.choices import FORMATS
 from gkd.commands.export import export_student, load_student
+from gkd.commands.predict import recognise_known
 from gkd.models import build_network
 from gkd.storage.preprocessing import EXEMPLAR_MEANS, Preprocessing
 from gkd.storage.weight_metadata import WeightMetadata
@@ -228,6 +230,7 @@ def test_without_the_extra_the_sentence_has_the_line_that_installs_it(
         ({}, ["student.netwrok=resnet8"], "unknown-override-of-gkd-export"),
         ({}, ["data.image_size=4"], "images-too-small"),
         ({"network": "os:abort"}, [], "untrusted-import"),
+        (WeightMetadata(class_means=torch.ones(3, 2)).to_header(), [], "header-unreadable"),  # of 64 numbers
     ],
 )
 def test_a_file_that_cannot_be_exported_is_refused(
@@ -284,8 +287,16 @@ def test_a_program_answers_by_the_class_means_of_its_run(tmp_path: Path, name: s
     torch.testing.assert_close(program(images), expected)
     steps = json.loads(files["preprocessing"])
     assert steps["output"] == "cosines to the class means, one column a class"
-    assert steps["probabilities"]["scale"] == 10  # as gkd predict takes them
     assert not files["class_means"]
+    pixels = torch.randint(0, 256, (8, 8, 3), dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "photo.png")
+    (answer,) = recognise_known(
+        tmp_path / "w.safetensors", [tmp_path / "photo.png"], overrides=[f"student.network={name}"]
+    )
+    assert steps["probabilities"]["formula"] == "softmax(scale * output)"
+    chances = F.softmax(steps["probabilities"]["scale"] * program(pixels.permute(2, 0, 1)[None] / 255), dim=1)
+    assert answer.confidence == pytest.approx(chances.max().item(), abs=1e-5)
+    assert answer.name == "abc"[chances.argmax()]
     path, difference = export_student(student, "safetensors", tmp_path / "s.safetensors")
     assert difference < 1e-4
     written = WeightMetadata.read(path).class_means
