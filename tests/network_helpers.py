@@ -23,22 +23,22 @@ class Behind(nn.Module):
     """A small classifier with something behind its head ``fc``: what its logits are is said by ``kind``.
 
     ``plain`` is the head's output alone. The others are built as published networks are: ``mean`` of two heads
-    (DeiT, LeViT), ``zero`` the same with a second head that starts at 0, ``scale`` a learnt factor that starts at 1
-    (CLIP's temperature), ``tokens`` the head of every place, averaged, ``plus`` the largest of an auxiliary head's
-    places (VOLO), ``function`` the head's weights without calling it, ``dropout`` behind the head, ``flatten``.
+    (DeiT, LeViT), ``zero`` their sum where the second starts at 0, ``beside`` both, one after the other, ``scale`` a
+    learnt factor that starts at 1 (CLIP's temperature), ``tokens`` the head of every place, averaged, ``plus`` the
+    largest of an auxiliary head's places (VOLO), ``function`` the head's weights without calling it, ``dropout``
+    behind the head, ``flatten``.
     """
 
     def __init__(self, kind: str = "plain", num_classes: int = 2, in_channels: int = 1) -> None:
         super().__init__()
         self.kind = kind
         self.conv = nn.Conv2d(in_channels, 4, 3, padding=1)
-        self.other = nn.Linear(4, num_classes)
+        self.other = nn.Linear(4, num_classes, bias=kind != "zero")
         self.scale = nn.Parameter(torch.ones(()))
         self.drop = nn.Dropout(0.5)
         self.fc = nn.Linear(4, num_classes)  # the last one, which is tapped
         if kind == "zero":
             nn.init.zeros_(self.other.weight)
-            nn.init.zeros_(self.other.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.conv(images).relu()
@@ -47,6 +47,8 @@ class Behind(nn.Module):
             return (self.fc(rows) + self.other(rows)) / 2
         if self.kind == "zero":
             return self.fc(rows) + self.other(rows)
+        if self.kind == "beside":
+            return torch.cat([self.fc(rows), self.other(rows)], dim=1)
         if self.kind == "scale":
             return self.scale * self.fc(rows)
         if self.kind == "tokens":

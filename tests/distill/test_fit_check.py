@@ -108,6 +108,8 @@ def test_labels_without_a_negative_are_refused_before_a_step(
             ["teacher's Behind", "'tuples' of stage 'embedding', the term 'induced' of"],
         ),
         ("podnet", ("mean", "plain"), ["student's Behind", "stage 'balance', which trains head alone"]),
+        ("fsp", ("mean", "plain"), ["student's Behind", "which trains backbone alone"]),
+        ("der", ("mean", "plain"), ["student's Behind", "the term 'auxiliary' of stage 'expand' reads"]),
         ("fitnet", ("mean", "mean"), []),
     ],
 )

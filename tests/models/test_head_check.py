@@ -23,6 +23,7 @@ from tests.network_helpers import VIT, Behind
         ("tokens", True),  # the mean over places is linear, as the head is
         ("mean", False),
         ("zero", False),
+        ("beside", False),
         ("scale", False),
         ("plus", False),
     ],

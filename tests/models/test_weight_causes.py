@@ -108,6 +108,8 @@ def test_one_output_for_two_classes_says_how_it_is_converted(tmp_path: Path) -> 
     torch.save(copy_state(single), path)
     with refused("one-output"):
         load_network(path, network="resnet8", num_classes=2)
+    (note,) = load_network(path, network="resnet8", num_classes=2, head="either").notes
+    assert "To keep its one output, put a column of zeros before it, in fc.weight and fc.bias" in note
     tensors = copy_state(single)
     for name in ("fc.weight", "fc.bias"):
         w = tensors[name]
