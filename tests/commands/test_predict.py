@@ -29,7 +29,7 @@ from gkd.storage.run_files import CORRECT, unpack
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import read_weights, save_weights
 from gkd.training.predictions import predict
-from tests.cli_helpers import PHOTOS, gkd
+from tests.cli_helpers import PHOTOS, gkd, write_photos
 from tests.network_helpers import load_tensors
 from tests.refusals import refused
 
@@ -103,19 +103,20 @@ def test_a_support_image_is_its_class(run: Path, support: Path) -> None:
         assert answer.name == own[:2]
 
 
+def stored(path: Path, out: Path, orientation: int) -> Path:
+    """An upright image as a phone stores it that was held so."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(path).transpose(turn[orientation]).save(out, exif=exif)
+    return out
+
+
 def test_answers_stay_when_photographs_are_stored_as_phones_store_them(
     run: Path, support: Path, tmp_path: Path
 ) -> None:
-    """Queries and support images, by a run's folder and by its weight file; ``ignore`` reads the stored pixels."""
-
-    def stored(path: Path, out: Path, orientation: int) -> Path:
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-        out.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(path).transpose(turn[orientation]).save(out, exif=exif)
-        return out
-
+    """Queries and support images, by a run's folder and by its weight file."""
     upright = [draw(tmp_path / "up" / f"{digit}-{n}.png", digit, n) for digit in range(5) for n in range(3)]
     phone = [stored(path, tmp_path / "phone" / path.name, (3, 6, 8)[n % 3]) for n, path in enumerate(upright)]
     turned = [
@@ -130,9 +131,35 @@ def test_answers_stay_when_photographs_are_stored_as_phones_store_them(
             ]
     for model in (run.name, "student.safetensors"):
         assert guesses["upright", model] == guesses["phone", model]
-    # The data of this run are arrays, so that its config cannot say ignore: a run of photographs can.
+    # The data of this run are arrays, so that its config cannot say ignore.
     with refused("invalid-config"):
         recognise_known(run, phone, overrides=["data.exif=ignore"])
+
+
+def test_a_run_of_photographs_from_before_any_was_turned_is_given_upright_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is told otherwise; its own test images stay as they were."""
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos.zip")
+    assert gkd(*PHOTOS, "method=student") == 0
+    (summary,) = Path("runs").rglob("summary.json")
+    content = json.loads(summary.read_text())
+    del content["manifest"]
+    summary.write_text(json.dumps(content))
+    config = summary.with_name("config.yaml")
+    lines = config.read_text().splitlines(keepends=True)
+    former = [line for line in lines if not line.strip().startswith("exif:")]
+    assert len(former) < len(lines)
+    config.write_text("".join(former))
+    with zipfile.ZipFile("photos.zip") as archive:
+        archive.extract("test/cat/0.png")
+    upright = Path("test/cat/0.png")
+    phone = stored(upright, Path("phone.png"), 6)
+    (expected,), (turned,) = (recognise_known(summary.parent, [image]) for image in (upright, phone))
+    assert turned.guesses == expected.guesses
+    (as_it_is,) = recognise_known(summary.parent, [phone], overrides=["data.exif=ignore"])
+    assert as_it_is.guesses != expected.guesses
 
 
 def test_the_verb_prints_class_and_confidence(run: Path, support: Path, tmp_path: Path, capsys: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torchvision.transforms import CenterCrop, Resize
 
 from gkd.data import load_images
@@ -159,11 +160,19 @@ def test_a_jpeg_of_a_phone_is_turned() -> None:
 
 
 def test_xmp_says_the_orientation_where_exif_does_not() -> None:
-    buffer = io.BytesIO()
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
-    Image.fromarray(np.ascontiguousarray(STORED[3](UPRIGHT))).save(buffer, "webp", lossless=True, xmp=xmp)
-    assert is_turned(buffer.getvalue())
-    assert np.array_equal(decoded(buffer.getvalue()), UPRIGHT)
+    """In a PNG it may be packed, so that the word itself does not stand in the file."""
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
+    packed = PngInfo()
+    packed.add_itxt("XML:com.adobe.xmp", xmp, zip=True)
+    image = Image.fromarray(np.ascontiguousarray(STORED[3](UPRIGHT)))
+    for kind, options in (
+        ("webp", {"lossless": True, "xmp": xmp.encode()}),
+        ("png", {"pnginfo": packed}),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        assert is_turned(buffer.getvalue()), kind
+        assert np.array_equal(decoded(buffer.getvalue()), UPRIGHT)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 60_000])
