@@ -11,18 +11,28 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.nn import functional as F
 
 from gkd import metrics
 from gkd.config.load import load
 from gkd.core.labels import LabelRelation, LabelSpace
-from gkd.experiment.judge import cached_predictions, chance_explains, own_results, with_verdict
+from gkd.data import ImageSet
+from gkd.distill.teacher import Teacher
+from gkd.experiment.judge import (
+    cached_predictions,
+    chance_explains,
+    own_results,
+    teacher_results,
+    with_verdict,
+)
 from gkd.experiment.prepare import prepare
 from gkd.experiment.teachers import load_teacher
 from gkd.models import build_network
 from gkd.problems.judging import Verdict
 from gkd.storage.judged import Judged, NearChance
 from gkd.storage.weights import read_weights
+from gkd.training.settings import Settings
 from tests.cli_helpers import PHOTOS, gkd, summary_of, write_photos
 from tests.refusals import refused
 
@@ -104,7 +114,9 @@ def test_only_shared_classes_count_and_two_are_needed() -> None:
         assert chance_explains(swapped, labels, LabelRelation(teacher, LabelSpace(student))) is None
 
 
-def test_a_teacher_is_judged_in_float32_whatever_the_runs_precision(tmp_path: Path) -> None:
+def test_a_teacher_is_judged_in_float32_whatever_the_runs_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     network = build_network("resnet8", num_classes=5, in_channels=1)
     with torch.no_grad():  # logits of 100 and a little, which bf16 takes for the same
@@ -121,6 +133,15 @@ def test_a_teacher_is_judged_in_float32_whatever_the_runs_precision(tmp_path: Pa
     assert metrics.accuracy(exact, labels) != metrics.accuracy(rough, labels)
     accuracy, _, _ = own_results(teacher, prepared.problem, prepared.settings)
     assert accuracy == metrics.accuracy(exact, labels)
+    precisions = []
+
+    def watched(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
+        precisions.append(settings.dtype)
+        return cached_predictions(teacher, images, settings)
+
+    monkeypatch.setattr("gkd.experiment.judge.cached_predictions", watched)
+    assert teacher_results(teacher, prepared).accuracy == pytest.approx(accuracy, abs=1e-4)
+    assert precisions == [torch.float32] * 3  # its own images, the student's, and those of the class means
 
 
 GIVEN = ["teacher.mean=[0.1]", "teacher.std=[0.2]"]

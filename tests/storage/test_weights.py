@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import gkd.storage.weights
 from gkd.models import build_network
 from gkd.models.load import load_body
-from gkd.storage.weights import copy_state, read_weights, save_weights, state_hash
+from gkd.storage.weights import copy_state, read_weights, save_weights, state_hash, tensors_hash
 from tests.network_helpers import load_tensors
 from tests.refusals import refused
 
@@ -94,6 +94,19 @@ def test_equal_weights_and_metadata_are_equal_bytes_in_the_mode_of_the_umask(tmp
     files = sorted(tmp_path.iterdir())
     assert len({path.read_bytes() for path in files}) == 1
     assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
+
+
+def test_a_hash_is_of_names_shapes_types_and_values_and_of_no_order() -> None:
+    tensors = {"a": torch.zeros(2, 3), "b": torch.ones(2)}
+    same = {"b": torch.ones(4)[::2], "a": torch.zeros(2, 3)}
+    assert tensors_hash(same) == tensors_hash(tensors)
+    for other in (
+        {"a": torch.zeros(3, 2)},
+        {"a": torch.zeros(2, 3, dtype=torch.int32)},
+        {"a": torch.full((2, 3), -0.0)},
+        {"c": torch.zeros(2, 3)},
+    ):
+        assert tensors_hash(tensors | other) != tensors_hash(tensors)
 
 
 class Harm:
