@@ -36,7 +36,7 @@ def test_eval_takes_any_weight_file(capsys, tmp_path, monkeypatch):
     assert in_one == printed
     assert "resnet8, 3 classes, 18 test images" in printed
     accuracy = summary["last"]["accuracy"]
-    assert f"accuracy {accuracy:.4g}" in printed
+    assert f"\naccuracy {accuracy:.4g}" in printed
     assert f"(the file says accuracy {accuracy:.4g})" in printed
     # Without metadata everything is to be said; the classes are the data's.
     bare = tmp_path / "bare.pth"
@@ -45,7 +45,7 @@ def test_eval_takes_any_weight_file(capsys, tmp_path, monkeypatch):
     assert "student.network: this key is missing" in capsys.readouterr().err
     mean, std = (f"data.{key}=[{read_weights(file)[1][key]}]" for key in ("mean", "std"))
     assert gkd("eval", str(bare), *data, "student.network=resnet8", mean, std) == 0
-    assert f"accuracy {accuracy:.4g}" in capsys.readouterr().out
+    assert f"\naccuracy {accuracy:.4g}" in capsys.readouterr().out
     assert gkd("eval", str(bare), *data, "student.network=resnet14") == 2
     assert "holds another network than resnet14" in capsys.readouterr().err
     # Two sets of weights: the averaged ones are judged, which is said; a key chooses.
@@ -55,7 +55,7 @@ def test_eval_takes_any_weight_file(capsys, tmp_path, monkeypatch):
     words = ("eval", str(bare), *data, "student.network=resnet8", mean, std)
     assert gkd(*words) == 0
     printed = capsys.readouterr().out
-    assert f"accuracy {accuracy:.4g}" in printed
+    assert f"\naccuracy {accuracy:.4g}" in printed
     assert "takes model_ema.module, the averaged weights, and not model, which would fit too" in printed
     assert gkd(*words, "student.checkpoint_key=model") == 0
     assert "accuracy 33.33" in capsys.readouterr().out
@@ -75,7 +75,7 @@ def test_a_file_whose_run_is_judged_by_class_means_answers_by_them(capsys, tmp_p
         assert gkd("eval", str(path), "data.name=folder", "data.root=photos.zip") == 0
         printed = capsys.readouterr().out
         assert "18 test images, by the nearest class mean in the file" in printed
-        assert f"accuracy {judged['accuracy']:.4g}" in printed
+        assert f"\naccuracy {judged['accuracy']:.4g}" in printed
         assert "ece" not in printed
         logits, embedding = outputs(path, tmp_path / "photos.zip")
         means = WeightMetadata.read(path).class_means
@@ -148,12 +148,12 @@ def test_a_file_is_judged_as_the_task_says(capsys, tmp_path, monkeypatch):
     assert "10 classes" in printed
     assert "judged as incremental" in printed
     accuracy = summary["last"]["accuracy"]
-    assert f"accuracy {accuracy:.4g}" in printed
+    assert f"\naccuracy {accuracy:.4g}" in printed
     last = rows["classifier"]["rows"][-1]
     for number, value in enumerate(last, 1):
         assert f"step-{number} {value:.4g}" in printed
     # The task's classes in another order than the file's columns: by name, not by number.
     assert gkd("eval", file, *data, f"task.classes={json.dumps([*'9876543210'])}") == 0
-    assert f"accuracy {accuracy:.4g}" in capsys.readouterr().out
+    assert f"\naccuracy {accuracy:.4g}" in capsys.readouterr().out
     assert gkd("eval", file, *data, f"task.classes={json.dumps([*'9876'])}") == 2
     assert "choose the task's to match" in capsys.readouterr().err

@@ -177,7 +177,7 @@ def test_an_expanded_student_is_judged_exported_and_asked_again(
     accuracy = read(folder)["last"]["accuracy"]
     assert f"accuracy {accuracy:.4g}" in capsys.readouterr().out
     assert gkd("eval", str(folder / "student.safetensors"), "data.name=digits") == 0
-    assert f"{accuracy:.4g}" in capsys.readouterr().out
+    assert f"\naccuracy {accuracy:.4g}" in capsys.readouterr().out
     assert load_student(folder).network.embedding_dim == 192
     assert gkd("export", str(folder), "--format", "pt2", "--out", "student.pt2") == 0
     assert Path("student.pt2").stat().st_size > 3 * 4 * 70_000

@@ -121,7 +121,7 @@ def test_tasks_on_digits_from_a_pretrained_student(tmp_path: Path, monkeypatch: 
     data = ("data.name=digits", "data.validation={per_class: 20}")
     assert gkd("eval", str(run / "student.safetensors"), *data, *words) == 0
     told = capsys.readouterr().out
-    assert f"accuracy {json.loads((run / 'summary.json').read_text())['last']['accuracy']:.4g}" in told
+    assert f"\naccuracy {json.loads((run / 'summary.json').read_text())['last']['accuracy']:.4g}" in told
     assert "frozen/nearest-mean" in told  # on the trained embedding
     correct = json.loads((run / "correct.json").read_text())
     assert correct["count"] == 60
