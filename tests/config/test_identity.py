@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -293,6 +294,9 @@ def test_the_content_of_a_file_that_options_name_is_part_of_the_run(tmp_path: Pa
 # --- the source of a user's own modules ------------------------------------------------------------------------------
 
 
+OWN_CODE = (
+    "def net(): ...\ndef images(): ...\nclass Muon: ...\ndef loss(student_logits, teacher_logits): ...\n"
+)
 NAMES_OF_CODE = {
     "student.network=own_code:net": "own_code:net",
     "data.name=own_code:images": "own_code:images",
@@ -308,11 +312,8 @@ def test_the_source_of_an_own_module_is_part_of_the_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))  # to which the import of a loss adds the folder
     monkeypatch.delitem(sys.modules, "own_code", raising=False)
-    source = (
-        "def net(): ...\ndef images(): ...\nclass Muon: ...\ndef loss(student_logits, teacher_logits): ...\n"
-    )
     names = []
-    for text in (source, f"{source}#", source):
+    for text in (OWN_CODE, f"{OWN_CODE}#", OWN_CODE):
         (tmp_path / "own_code.py").write_text(text)
         names.append(load("quickstart", [override]).identities)
     assert list(names[0].sources) == [NAMES_OF_CODE[override]]
@@ -321,6 +322,31 @@ def test_the_source_of_an_own_module_is_part_of_the_run(
     # Both may be what a run of before was made with, which did not say.
     assert names[0].without_sources == names[1].without_sources
     assert names[0].former == names[1].former == (names[0].without_sources,)
+
+
+@pytest.mark.parametrize(
+    ("group", "value", "override"),
+    [
+        ("gkd.networks", "own_code:net", "student.network=offered"),
+        ("gkd.datasets", "own_code:images", "data.name=offered"),
+        ("gkd.optimisers", "own_code:Muon", "optimiser={name: offered, nesterov: false}"),
+        ("gkd.losses", "own_code:loss", "method.stages.classifier.terms.own={loss: offered}"),
+    ],
+)
+def test_the_source_of_a_plug_in_is_part_of_the_run(
+    group: str, value: str, override: str, offer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_code", raising=False)
+    offer(group, ("offered", value))
+    names = []
+    for text in (OWN_CODE, f"{OWN_CODE}#"):
+        (tmp_path / "own_code.py").write_text(text)
+        names.append(load("quickstart", [override]).identities)
+    assert list(names[0].sources) == ["offered"]
+    assert names[0].identity != names[1].identity
+    assert names[0].without_sources == names[1].without_sources
 
 
 def test_a_metric_of_ones_own_names_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,14 @@ def test_a_teacher_of_which_nothing_is_said_is_told_with_its_length() -> None:
         ),
         (("data.batch_size=26",), (BATCH.replace("1000", "26"),)),
         (("data.batch_size=50", "data.per_class=10"), ()),
+        (  # whose episodes are no passes over the images
+            (
+                "data.batch_size=30",
+                "method=protonet",
+                "method.stages.episodes.episodes={ways: 3, shots: 1, queries: 2}",
+            ),
+            (),
+        ),
         (
             ("teacher.checkpoint=there.pth",),
             ("teacher.train.batch_size, teacher.train.epochs is not read, for teacher.checkpoint is given",),
