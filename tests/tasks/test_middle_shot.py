@@ -106,6 +106,7 @@ def test_tasks_on_digits_from_a_pretrained_student(tmp_path: Path, monkeypatch: 
     assert gkd("compare", "middle.yaml") == 0
     printed = capsys.readouterr().out
     assert printed.count("students/resnet8 student seed 0  train 1/1") == 1
+    assert printed.count("student   resnet8 is trained first, on 5 classes for ") == 1
     for row in ("frozen nearest-mean", "frozen logistic", "| student |", "| sp |"):
         assert row in printed
     (pretrained,) = Path("runs/students/resnet8").glob("*/seed0")
