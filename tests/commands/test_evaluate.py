@@ -143,7 +143,8 @@ def test_a_file_is_judged_as_the_task_says(capsys, tmp_path, monkeypatch):
     capsys.readouterr()
     file = str(path.parent / "student.safetensors")
     data = ("data.name=digits", "data.validation={per_class: 20}")
-    assert gkd("eval", file, *data, "task.name=incremental", "task.base=6", "task.increment=2") == 0
+    # The name last: an override that names another task drops what those before it gave the former one.
+    assert gkd("eval", file, *data, "task.base=6", "task.increment=2", "task.name=incremental") == 0
     printed = capsys.readouterr().out
     assert "10 classes" in printed
     assert "judged as incremental" in printed
