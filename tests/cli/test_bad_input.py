@@ -162,7 +162,7 @@ def test_a_grid_is_refused_where_there_is_none(refused):
 
 
 def test_evaluating_what_is_no_run(refused):
-    assert "does not exist" in refused("eval", "runs/nothing")
+    assert "There is no runs/nothing; gkd eval takes" in refused("eval", "runs/nothing")
 
 
 def test_a_damaged_summary_is_named(refused, tmp_path, capsys):
