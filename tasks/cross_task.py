@@ -21,9 +21,12 @@ class CrossTaskOptions(TaskOptions):
             or a name of ``gkd.core.class_orders.NAMED_ORDERS``.
         size: the classes of each side: the teacher has ``order[0:size]``.
         shift: the student has ``order[shift : shift + size]``: 0 is the same space, ``size`` is disjoint.
-        teacher_classes: the teacher's classes, where there are no windows; None takes every class of its data.
+        teacher_classes: the teacher's classes, where there are no windows; None takes every class of its data. Of a
+            teacher with classes of its own (``teacher.classes``) those that count.
         student_classes: the student's likewise.
         aliases: student name -> teacher name, for two data sets that name one class differently.
+        match: a regular expression: two names are one class where its first match in them is equal. WordNet's ids, as
+            of ``n01443537`` and ``n01443537_goldfish``, are ``n\\d{8}``.
     """
 
     name: Literal["cross_task"] = "cross_task"
@@ -33,6 +36,7 @@ class CrossTaskOptions(TaskOptions):
     teacher_classes: Classes | None = None
     student_classes: Classes | None = None
     aliases: dict[str, str] = Field(default_factory=dict)
+    match: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _windows_or_selections(self) -> CrossTaskOptions:
@@ -56,16 +60,21 @@ class CrossTask(Task):
     def spaces(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
         options = self.options
         if options.size is not None:
-            teacher_classes = Classes(size=options.size, order=options.order)
-            student_classes = Classes(size=options.size, order=options.order, shift=options.shift)
-            return LabelRelation(
-                teacher_classes.select(teacher), student_classes.select(student), options.aliases
-            )
-        return LabelRelation(
-            options.teacher_classes.select(teacher) if options.teacher_classes else teacher,
-            options.student_classes.select(student) if options.student_classes else student,
-            options.aliases,
-        )
+            of_teacher = Classes(size=options.size, order=options.order).select(teacher)
+        else:
+            of_teacher = options.teacher_classes.select(teacher) if options.teacher_classes else teacher
+        return LabelRelation(of_teacher, self._students(student), options.aliases, options.match)
+
+    def _students(self, student: LabelSpace) -> LabelSpace:
+        options = self.options
+        if options.size is not None:
+            return Classes(size=options.size, order=options.order, shift=options.shift).select(student)
+        return options.student_classes.select(student) if options.student_classes else student
+
+    def relate(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+        options = self.options
+        counted = options.teacher_classes.select(teacher) if options.teacher_classes else None
+        return LabelRelation(teacher, student, options.aliases, options.match, counted)
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)
@@ -74,4 +83,4 @@ class CrossTask(Task):
         )
 
     def for_judging(self) -> CrossTaskOptions:
-        return self.options.model_copy(update={"teacher_classes": None, "aliases": {}})
+        return self.options.model_copy(update={"teacher_classes": None, "aliases": {}, "match": None})

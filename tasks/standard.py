@@ -51,6 +51,13 @@ class Standard(Task):
             )
         return relation
 
+    def relate(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+        raise UserError(
+            "The standard task is over the classes of the data on both sides; for a teacher that keeps classes of its "
+            "own (teacher.classes, teacher.pretrained), or has none, use task.name=cross_task.",
+            code="other-classes",
+        )
+
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)
         yield Problem(

@@ -87,3 +87,14 @@ def summary_of(folder: Path) -> dict:
         "summary.json"
     )
     return {**json.loads(path.read_text()), "folder": path.parent}
+
+
+def write_folders(root: Path, classes: dict[str, int], *, side: int = 8) -> None:
+    """Colour photographs of noise as ``SPLIT/CLASS/FILE``: so many of each class, in train and in test."""
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, count in classes.items():
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 255, (side, side, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")

@@ -1,13 +1,19 @@
 """README and docs tell the truth: their blocks are the repository's files, their links lead somewhere."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 import gkd
+from gkd.storage.json_files import read_json
+from tests.cli_helpers import gkd as gkd_verb
+from tests.cli_helpers import write_folders
+from tests.library_caches import empty_caches, in_hubs_cache
 from tests.scripts import script
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +64,34 @@ def test_the_python_of_the_readme_runs(make_set, tmp_path, monkeypatch):
     losses = names["distiller"](gkd.Batch(torch.rand(8, 1, 8, 8), torch.arange(8) % 4))
     assert losses["loss"].requires_grad
     assert names["outcome"].metrics["test/last"] > 0
+
+
+def test_the_blocks_on_teachers_run(tmp_path, monkeypatch):
+    """With random weights in the place of the library's, on small photographs and for two epochs."""
+    monkeypatch.chdir(tmp_path)
+    in_hubs_cache(
+        empty_caches(tmp_path / "caches", monkeypatch),
+        "timm/resnet10t.c3_in1k",
+        timm.create_model("resnet10t"),
+    )
+    write_folders(Path("photos"), {"n01440764_tench": 8, "n01443537": 8}, side=64)
+    page = (ROOT / "docs" / "teachers.md").read_text()
+    assert page.count("\n") <= 40
+    (config,), (commands,) = (
+        re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("yaml", "bash")
+    )
+    assert config.count("epochs: 100") == 1
+    Path("small.yaml").write_text(config.replace("epochs: 100", "epochs: 2, threads: 1"))
+    for line in commands.splitlines():
+        program, *words = shlex.split(line)
+        assert program == "gkd"
+        assert gkd_verb(*words) == 0, line
+    environments = [read_json(path, keys=()) for path in Path("runs").rglob("env.json")]
+    assert all("apache-2.0" in each["published_weights"]["teacher"] for each in environments)
+    finished = [
+        read_json(path, keys=("relation",))["relation"] for path in Path("runs").rglob("summary.json")
+    ]
+    assert sorted((each["kind"], each["shared"]) for each in finished) == [("none", 0), ("overlapping", 2)]
 
 
 # What a stranger looks for: any of these files, reached from README.md over three links or fewer.

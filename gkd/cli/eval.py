@@ -8,6 +8,7 @@ from rich.console import Console
 
 from gkd.cli.run import few_shot_lines, leak_lines
 from gkd.commands.evaluate import evaluate_checkpoint, evaluate_run
+from gkd.commands.evaluate_teacher import evaluate_teacher, names_a_teacher
 from gkd.core.text import say, visible
 from gkd.experiment.run_folder import unchecked
 from gkd.problems.task import PLAIN
@@ -16,7 +17,10 @@ from gkd.storage.preprocessing import HEAD
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
-    if arguments.path.is_file():
+    if arguments.path.is_file() and names_a_teacher(arguments.overrides):
+        for line in evaluate_teacher(arguments.path, arguments.overrides):
+            say(console, line)
+    elif arguments.path.is_file():
         _evaluate_file(arguments, console)
     else:
         _evaluate_run(arguments, console)

@@ -18,7 +18,7 @@ from gkd.experiment.run_folder import run_folder
 from gkd.experiment.solve import title
 from gkd.incremental.matrix_file import read_matrices
 from gkd.report.incremental_table import step_table
-from gkd.report.markdown import leak_sentence, number
+from gkd.report.markdown import leak_sentence, number, shown_kind
 from gkd.storage.judged import Judged, TeacherResult
 from gkd.storage.records import INCREMENTAL
 from gkd.storage.run_results import RunSummary
@@ -62,7 +62,8 @@ def _results(summary: RunSummary, folder: Path, width: int | None) -> list[str]:
     """Lines on the label relation, the teacher and the students."""
     relation = summary.relation
     lines = [
-        f"relation  {relation.kind}, {relation.shared} of {relation.student_classes} student classes shared",
+        f"relation  {shown_kind(relation.kind)}, {relation.shared} of {relation.student_classes} student classes "
+        "shared",
         *leak_lines(summary.leak),
         *([] if summary.teacher is None else _teacher_lines(summary.teacher)),
     ]
@@ -87,10 +88,15 @@ _RESULTS: dict[str, Callable[[RunSummary, Path, int | None], list[str]]] = {INCR
 
 def _teacher_lines(teacher: TeacherResult) -> list[str]:
     induced = number(teacher.induced_accuracy)
+    own = "shares no class with the student"
+    if teacher.accuracy is not None:
+        own = f"{teacher.accuracy:.2f} % on its own classes"
+        if teacher.shared_accuracy is not None:
+            own += f" ({teacher.shared_accuracy:.2f} % among the shared columns alone)"
     lines = [
-        f"teacher   {teacher.accuracy:.2f} % on its own classes; the classifier that its embedding induces over "
-        f"the student's classes: {induced} %"
+        f"teacher   {own}; the classifier that its embedding induces over the student's classes: {induced} %"
     ]
+    lines += [] if teacher.probe is None else [f"probe     {teacher.probe}"]
     lines += warnings_of(teacher.near_chance)
     lines += [
         f"weight    {kind} separates known from new classes with ROC-AUC {value:.3f}"

@@ -23,7 +23,7 @@ from gkd.experiment.prepare import prepare
 from gkd.experiment.run_folder import Busy, check_free, config_folder, finished, run_folder, table_names
 from gkd.experiment.teachers import check_before_training
 from gkd.incremental.matrix_file import read_matrices
-from gkd.report.markdown import Row, Table, chance_notes, chance_warnings
+from gkd.report.markdown import Row, Table, chance_notes, chance_warnings, published_notes
 from gkd.report.run_plots import can_plot
 from gkd.report.table_files import write_table
 from gkd.report.tables import PLOTS, TABLES, TableOptions, kind_of_cells, validation_table
@@ -348,4 +348,5 @@ def make_table(asked: Compare, solved: Solved) -> tuple[Sequence[Row], Table]:
         frozen, labels = frozen_cells(solved, asked.baseline)
         options = TableOptions(asked.baseline, asked.report, [*labels, *order], list(asked.axes))
         made, table = TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
-    return made, replace(table, notes=[*table.notes, *chance_notes(chance_warnings(solved.cells))])
+    notes = [*chance_notes(chance_warnings(solved.cells)), *published_notes(solved.cells)]
+    return made, replace(table, notes=[*table.notes, *notes])

@@ -34,7 +34,7 @@ def dry_run(resolved: Resolved, console: Console) -> None:
             lines, seconds = _try_stages(trial, prepared.settings)
             tried += [f"{trial.name}    {line}" for line in lines]
             total += seconds * trial.times
-        if resolved.experiment.teacher is not None and resolved.experiment.teacher.checkpoint is None:
+        if resolved.experiment.teacher is not None and not resolved.experiment.teacher.is_given:
             tried.append(
                 "teacher   not counted: the first model is trained once for all methods, if it is not there yet"
             )
@@ -62,11 +62,11 @@ def _one_problem(prepared: Prepared) -> tuple[Prepared, Teacher | None, list[str
     before, total = _try_pretraining(prepared)
     if options is not None and prepared.experiment.method.needs_teacher:
         checkpoint = options.checkpoint
-        if checkpoint is None:
+        if not options.is_given:
             training = teacher_experiment(prepared)
             trained = run_folder(training)
             checkpoint = trained / WEIGHTS[options.weights] if finished(trained) else None
-        if checkpoint is not None:
+        if options.is_given or checkpoint is not None:
             teacher, prepared = load_teacher(prepared, checkpoint)
             first_line, *warnings = prove_teacher(teacher, prepared, checkpoint)
             note = f"; {first_line.partition(': ')[2]}"

@@ -58,10 +58,12 @@ def run(
     for line in about_earlier_runs(resolved, folder):
         say(console, line)
     if done is not None:
-        if done.teacher is not None and experiment.teacher is not None:
-            accuracy = done.teacher.accuracy
-            statement = f"The run {folder} is finished; its teacher had {accuracy:.2f} % on its own classes"
-            check_expected(experiment.teacher, accuracy, statement, done.teacher.near_chance)
+        taught = done.teacher
+        if taught is not None and taught.accuracy is not None and experiment.teacher is not None:
+            statement = (
+                f"The run {folder} is finished; its teacher had {taught.accuracy:.2f} % on its own classes"
+            )
+            check_expected(experiment.teacher, taught.accuracy, statement, taught.near_chance)
         _plot(folder, console)
         return add_metrics(done, folder, resolved, console), False
     if not wait:

@@ -11,6 +11,7 @@ from gkd.core.errors import UserError
 from gkd.losses.registry import imported_loss
 from gkd.methods.mixup import Mixup, without_mixup
 from gkd.models import takes_option
+from gkd.models.pretrained import describe
 
 BEFORE: Literal["as before"] = "as before"
 
@@ -183,6 +184,46 @@ def give_network_options(merged: dict[str, Any], origins: dict[str, str], *, tea
                 return  # the schema refuses the network
             if has and option not in options:
                 merge(merged, {side: {"options": {option: value}}}, label, origins)
+
+
+def place_teacher_image_size(merged: dict[str, Any], origins: dict[str, str]) -> None:
+    """Move ``teacher.image_size`` to the teacher's view of the data, where it belongs.
+
+    Without one a teacher of its library's weights sees images of the size that the library states.
+
+    Raises:
+        UserError: another size stands there.
+    """
+    teacher, data = merged.get("teacher"), merged.get("data")
+    if not isinstance(teacher, dict) or not isinstance(data, dict):
+        return
+    size, view = teacher.get("image_size"), data.get("teacher_view")
+    stated = view.get("image_size") if isinstance(view, Mapping) else None
+    if size is None:
+        which = teacher.get("pretrained")
+        if which and stated is None:
+            _take_the_librarys_size(merged, origins, str(teacher.get("network")), which)
+        return
+    if stated not in (None, size):
+        raise UserError(
+            f"teacher.image_size is {size} and data.teacher_view.image_size {stated}: both are what the teacher sees; "
+            "drop one of them.",
+            code="image-size-twice",
+        )
+    del teacher["image_size"]
+    label = origins.pop("teacher.image_size", "default")
+    merge(merged, {"data": {"teacher_view": {"image_size": size}}}, label, origins)
+
+
+def _take_the_librarys_size(
+    merged: dict[str, Any], origins: dict[str, str], network: str, which: bool | str
+) -> None:
+    try:
+        description = describe(network, which)
+    except UserError:
+        return  # the schema refuses it
+    view = {"image_size": description.image_size}
+    merge(merged, {"data": {"teacher_view": view}}, f"the library, of {description}", origins)
 
 
 def spelled_out(method: Mapping[str, Any]) -> dict[str, Any]:

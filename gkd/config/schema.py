@@ -25,6 +25,7 @@ from gkd.methods.optimiser import Optimiser
 from gkd.metrics import check_metric_name
 from gkd.models import check_network_name, check_network_options
 from gkd.models.external import is_external
+from gkd.models.pretrained import describe
 from gkd.problems.task import TaskOptions, task_class
 from gkd.storage.run_files import WEIGHTS
 
@@ -55,6 +56,12 @@ def _known_network(name: str) -> str:
 NetworkName = Annotated[str, AfterValidator(_known_network)]
 
 
+_NOT_AN_OPTION = {
+    "num_classes": "gkd itself gives the network its 'num_classes'; drop that option. What the columns of a trained "
+    "teacher are called is teacher.classes, and null of one without classes"
+}
+
+
 def _no_argument_of_gkd(options: dict[str, Any]) -> dict[str, Any]:
     for key in options:
         if not key.isidentifier():
@@ -63,7 +70,9 @@ def _no_argument_of_gkd(options: dict[str, Any]) -> dict[str, Any]:
             )
     for key in ("name", "num_classes", "in_channels", "taps"):
         if key in options:
-            raise ValueError(f"gkd itself gives the network its {key!r}; drop that option")
+            raise ValueError(
+                _NOT_AN_OPTION.get(key, f"gkd itself gives the network its {key!r}; drop that option")
+            )
     return options
 
 
@@ -171,9 +180,14 @@ class Side(Section):
     taps: Taps = Taps()
     checkpoint: Annotated[HomePath, AfterValidator(_weights_of_run)] | None = None
     checkpoint_key: str | None = Field(default=None, min_length=1)
+    pretrained: bool | str = False
 
     @model_validator(mode="after")
-    def _key_of_a_file(self) -> Self:
+    def _weights_of_one_place(self) -> Self:
+        if self.pretrained is not False and self.checkpoint is not None:
+            raise ValueError("checkpoint and pretrained both say which weights to load; drop one of them")
+        if self.pretrained is not False:
+            describe(self.network, self.pretrained)
         if self.checkpoint_key is not None and self.checkpoint is None:
             raise ValueError(
                 "checkpoint_key names an entry of the checkpoint, and none is given; give it, or drop it"
@@ -196,6 +210,8 @@ class Teacher(Side):
             trained.
         checkpoint_key: the entry of the file that holds them, such as ``state_dict_ema`` or ``model.student``;
             None takes the one that fits, the averaged weights before those that were averaged.
+        pretrained: the weights that the network's library publishes: ``true`` for its default, or the name of a set,
+            such as ``IMAGENET1K_V2`` (torchvision) or ``a1_in1k`` (timm); from the library's cache, or fetched.
         options: further keywords for what builds the network, such as ``img_size: 32``.
         taps: the modules to tap instead of the family's defaults.
         sha256: the checksum of the checkpoint's file, 64 hex digits, perhaps after ``sha256:``; or ``tensors:`` and 64
@@ -204,6 +220,11 @@ class Teacher(Side):
         expect: its test accuracy in percent, such as ``75.61 ± 0.3`` (± 0.5 where nothing is said); another one when
             it is loaded is refused. ``auto`` refuses one that is not above chance over the classes that it shares
             with the student.
+        classes: what the columns of a teacher that is not trained here are called: ``task``, the task's classes (of
+            ``pretrained`` weights those that the library states); ``file``, those that its weight file states; a label
+            set, such as ``imagenet-1k``; a list of names, or a file with one a line; null where it has none, or where
+            nobody knows them.
+        image_size: short for ``data.teacher_view.image_size``, what the teacher sees.
         weights: which student of the training run becomes the teacher.
         train: how it is trained where there is no checkpoint.
         data: another data set than the student's.
@@ -212,11 +233,34 @@ class Teacher(Side):
 
     sha256: str | None = Field(default=None, pattern="^(sha256:|tensors:)?[0-9a-f]{64}$")
     expect: Annotated[str, BeforeValidator(_expected)] | None = None
+    classes: Literal["task", "file"] | tuple[str, ...] | str | None = "task"
+    image_size: int | None = Field(default=None, ge=1)
     weights: Literal["last", "best"] = "last"
     train: TeacherTraining = TeacherTraining()
     data: Data | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it is trained already, and not here."""
+        return self.checkpoint is not None or self.pretrained is not False
+
+    @property
+    def keeps_classes(self) -> bool:
+        """Whether its classes are its own, and not those that the task selects for it."""
+        return self.classes != "task" or self.pretrained is not False
+
+    @model_validator(mode="after")
+    def _classes_of_a_given_teacher(self) -> Self:
+        if self.classes != "task" and not self.is_given:
+            raise ValueError(
+                "classes names the columns of a teacher that is trained already: give its checkpoint or pretrained; "
+                "the classes of one that is trained here are the task's (task.teacher_classes)"
+            )
+        if self.classes == "file" and self.checkpoint is None:
+            raise ValueError("classes: file is of a checkpoint, and none is given; leave classes out")
+        return self
 
     @field_validator("data")
     @classmethod
@@ -233,6 +277,7 @@ class Student(Side):
         network, options, taps, checkpoint_key: as in ``Teacher``.
         checkpoint: the weights to start from, a file or the folder of a run; of other classes all but the head. None
             starts from random ones.
+        pretrained: as in ``Teacher``; the body is loaded, and the head is new.
         pretrain: trains it on the base classes of a middle-shot task first, for all runs that start there; all but
             the head is taken.
     """
@@ -241,8 +286,10 @@ class Student(Side):
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
-        if self.pretrain is not None and self.checkpoint is not None:
-            raise ValueError("give checkpoint or pretrain, what the student starts from, not both")
+        if self.pretrain is not None and (self.checkpoint is not None or self.pretrained is not False):
+            raise ValueError(
+                "give checkpoint, pretrained or pretrain, what the student starts from: one of them"
+            )
         return self
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,20 +15,25 @@ from torch import Tensor
 from gkd.core.errors import UserError, unknown
 from gkd.core.short_repr import short_repr
 
-RelationKind = Literal["same", "overlapping", "disjoint"]
+RelationKind = Literal["same", "overlapping", "disjoint", "none"]
 
 
 @dataclass(frozen=True)
 class LabelSpace:
     """Ordered, unique class names; a name's position is its column in the logits.
 
+    Attributes:
+        names: of the classes.
+        named: False where they stand for columns of which nobody knows the classes (``unnamed_classes``).
+
     Raises:
         UserError: no class, a name that appears twice, or a text in place of a list of names.
     """
 
     names: tuple[str, ...]
+    named: bool = True
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], *, named: bool = True) -> None:
         if isinstance(names, (str, bytes)):
             raise UserError(
                 f"A label space is a list of class names, and {names!r} is a text, whose letters would be its classes; "
@@ -34,6 +41,7 @@ class LabelSpace:
                 code="not-a-list-of-names",
             )
         object.__setattr__(self, "names", tuple(names))
+        object.__setattr__(self, "named", named)
         if not self.names:
             raise UserError("A label space needs at least one class; none was given.", code="no-classes")
         seen: set[str] = set()
@@ -82,6 +90,11 @@ class LabelSpace:
         return LabelSpace(names)
 
 
+def unnamed_classes(num_classes: int, whose: str = "teacher") -> LabelSpace:
+    """Placeholder classes ``teacher's column 0``, ..., names that no data set has."""
+    return LabelSpace([f"{whose}'s column {number}" for number in range(num_classes)], named=False)
+
+
 class LabelRelation:
     """How the teacher's classes relate to the student's, by name.
 
@@ -89,32 +102,45 @@ class LabelRelation:
         teacher: the teacher's label space.
         student: the student's label space.
         aliases: student name -> teacher name, for data sets that name the same class differently.
+        match: a regular expression: two names are one class where its first match in them is equal, as of
+            ``n\\d{8}`` in ``n01443537`` and ``n01443537_goldfish``. A name without a match, and one with an alias, is
+            its whole name.
 
     Attributes:
         kind: ``"same"`` (each class of one has its class in the other, in any order),
-            ``"disjoint"`` (no class shared) or ``"overlapping"``.
+            ``"disjoint"`` (no class shared), ``"overlapping"``, or ``"none"`` (the teacher has no classes that anybody
+            knows, ``LabelSpace.named``, and the student has others).
         overlap: |shared| / |student|, in [0, 1].
         teacher_index, student_index: int64 ``[|shared|]`` columns of the shared classes, aligned,
             in the student's order.
 
     Raises:
-        UserError: an alias names an unknown class, or two student classes map to one teacher class.
+        UserError: an alias names an unknown class, two student classes map to one teacher class, or a match that is no
+            regular expression, is in no name of a side, or is the same in two names of a side.
     """
 
     def __init__(
-        self, teacher: LabelSpace, student: LabelSpace, aliases: Mapping[str, str] | None = None
+        self,
+        teacher: LabelSpace,
+        student: LabelSpace,
+        aliases: Mapping[str, str] | None = None,
+        match: str | None = None,
+        counted: LabelSpace | None = None,
     ) -> None:
         self.teacher = teacher
         self.student = student
         self.aliases = dict(aliases or {})
+        self.match = match
+        self.counted = counted
         for student_name, teacher_name in self.aliases.items():
             student.column(student_name)
             teacher.column(teacher_name)
+        matched = _matched(teacher, student, self.aliases, match) if match and teacher.named else {}
         shared: list[tuple[int, int]] = []
         taken: dict[str, str] = {}
         for student_column, name in enumerate(student):
-            teacher_name = self.aliases.get(name, name)
-            if teacher_name not in teacher:
+            teacher_name = self.aliases.get(name, matched.get(name, name))
+            if teacher_name not in (counted or teacher) or teacher_name not in teacher:
                 continue
             if teacher_name in taken:
                 raise UserError(
@@ -127,6 +153,10 @@ class LabelRelation:
         self.teacher_index: Tensor = torch.tensor([t for t, _ in shared], dtype=torch.int64)
         self.student_index: Tensor = torch.tensor([s for _, s in shared], dtype=torch.int64)
 
+    def of_teacher(self, teacher: LabelSpace) -> LabelRelation:
+        """The relation by the same rules of a teacher whose classes stand in other columns."""
+        return LabelRelation(teacher, self.student, self.aliases, self.match, self.counted)
+
     @property
     def num_shared(self) -> int:
         return int(self.student_index.numel())
@@ -138,7 +168,7 @@ class LabelRelation:
     @property
     def kind(self) -> RelationKind:
         if self.num_shared == 0:
-            return "disjoint"
+            return "disjoint" if self.teacher.named else "none"
         if self.num_shared == len(self.student) == len(self.teacher):
             return "same"
         return "overlapping"
@@ -151,7 +181,50 @@ class LabelRelation:
         return mask
 
     def __str__(self) -> str:
+        if self.kind == "none":
+            return f"no classes of the teacher's are known; {len(self.student)} student classes"
         return (
             f"{self.kind}: {len(self.teacher)} teacher classes, {len(self.student)} student classes, "
             f"{self.num_shared} shared ({100 * self.overlap:.0f} %)"
         )
+
+
+def _matched(
+    teacher: LabelSpace, student: LabelSpace, aliases: Mapping[str, str], match: str
+) -> dict[str, str]:
+    """Student name -> teacher name of one class, for the names that the expression matches."""
+    try:
+        expression = re.compile(match)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UserError(
+            f"match={match!r} is no regular expression ({error}); one that finds WordNet's ids is 'n\\d{{8}}'.",
+            code="match-unreadable",
+        ) from None
+    rest = [name for name in student if name not in aliases]
+    by_key = [_by_match(names, side, expression) for names, side in ((teacher, "teacher"), (rest, "student"))]
+    return {name: by_key[0][key] for key, name in by_key[1].items() if key in by_key[0]}
+
+
+def _by_match(names: Iterable[str], side: str, expression: re.Pattern[str]) -> dict[str, str]:
+    """What the expression finds in a name -> the name; names without a match are left out."""
+    found: dict[str, str] = {}
+    for name in names:
+        first = expression.search(name)
+        key = first.group() if first is not None else ""
+        if not key:
+            continue
+        if key in found:
+            raise UserError(
+                f"match={expression.pattern!r} finds {key!r} in two of the {side}'s classes, {found[key]!r} and "
+                f"{name!r}, which would be one; let it match more of a name.",
+                code="match-joins-classes",
+            )
+        found[key] = name
+    if not found:
+        shown = ", ".join(itertools.islice(names, 3))
+        raise UserError(
+            f"match={expression.pattern!r} is found in none of the {side}'s classes ({shown}, ...); mend the "
+            "expression, or leave it out.",
+            code="match-finds-nothing",
+        )
+    return found

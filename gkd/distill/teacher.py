@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError
-from gkd.core.labels import LabelSpace
+from gkd.core.labels import LabelSpace, unnamed_classes
 from gkd.core.network import Features, as_network
 from gkd.data.augment.normalise import normalise, per_channel
 from gkd.storage.weights import state_hash
@@ -116,8 +116,3 @@ class Teacher(nn.Module):
 
 
 _OVERSHOOT = 0.25  # of pixels resized by a cubic rule
-
-
-def unnamed_classes(num_classes: int, whose: str = "teacher") -> LabelSpace:
-    """Placeholder classes ``teacher's column 0``, ..., names that no data set has."""
-    return LabelSpace([f"{whose}'s column {number}" for number in range(num_classes)])

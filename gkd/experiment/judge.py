@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import overload
@@ -21,9 +21,10 @@ from gkd.experiment.networks import teacher_section
 from gkd.experiment.prepare import Prepared
 from gkd.losses import teacher_confidence
 from gkd.methods.method import Method
+from gkd.models.pretrained import describe
 from gkd.problems.judging import Outputs, Verdict
 from gkd.problems.problem import Problem
-from gkd.storage.judged import CONFIDENCE_AUC, Judged, NearChance, TeacherResult
+from gkd.storage.judged import CONFIDENCE_AUC, Judged, NearChance, Probe, TeacherResult
 from gkd.training.predictions import teacher_predictions
 from gkd.training.settings import Settings
 
@@ -72,21 +73,40 @@ def with_verdict(judged: Judged, verdict: Verdict, teacher: Verdict | None = Non
     return judged.model_copy(update=results)
 
 
-def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path) -> list[str]:
-    """Judge a loaded teacher on its own classes; a line with its accuracy and input normalisation, and a warning.
+def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path | None) -> list[str]:
+    """Judge a loaded teacher; a line with its results and input normalisation, and a warning.
+
+    It is judged on its own classes. One that keeps classes which the data need not have is judged on those that the
+    student shares, and by what its embedding knows of the student's (`probe`).
 
     Raises:
         UserError: another accuracy than the experiment expects.
     """
-    options = teacher_section(prepared.experiment)
-    accuracy, near, count = own_results(teacher, prepared.problem, prepared.settings)
-    result = f"{accuracy:.2f} % of the {count} test images of its {len(teacher.space)} classes"
-    check_expected(options, accuracy, f"The teacher {checkpoint} has {result}", near)
+    options, problem = teacher_section(prepared.experiment), prepared.problem
+    own = own_results(teacher, problem, prepared.settings)
     expected = "" if options.expect is None else f" (expected {options.expect})"
+    parts = []
+    if own is not None:
+        result = f"{own.accuracy:.2f} % of the {own.images} test images of its {own.classes} classes"
+        check_expected(
+            options, own.accuracy, f"The teacher {checkpoint or options.network} has {result}", own.near
+        )
+        parts.append(f"{result}{expected}, in float32")
+    elif options.expect is not None:
+        raise UserError(
+            f"teacher.expect is {options.expect}, but the teacher shares no class with the student's images, so it has "
+            "no accuracy here; drop teacher.expect.",
+            code="nothing-to-expect",
+        )
+    if options.keeps_classes:
+        if own is not None and own.shared_accuracy is not None:
+            parts[-1] += f" ({own.shared_accuracy:.2f} % among the shared columns alone)"
+        known = probe(teacher, problem, prepared.settings)
+        parts += [] if known is None else [str(known)]
     statistics = shown_statistics(teacher.mean or (), teacher.std or (), teacher.statistics_from)
     return [
-        f"teacher   {options.network}: {result}{expected}, in float32; {statistics}",
-        *warnings_of(near),
+        f"teacher   {options.network}: {'; '.join([*parts, statistics])}",
+        *warnings_of(None if own is None else own.near),
     ]
 
 
@@ -130,19 +150,76 @@ def check_expected(
         raise UserError(f"{told}, but teacher.expect is {options.expect}: {why}.", code="other-accuracy")
 
 
-def own_results(
-    teacher: Teacher, problem: Problem, settings: Settings
-) -> tuple[float, NearChance | None, int]:
+@dataclass(frozen=True)
+class OwnResults:
+    """A teacher on test images of its own classes.
+
+    Attributes:
+        accuracy: in percent, over all of its columns.
+        near: its accuracy over the classes which it shares with the student, where chance explains it.
+        images, classes: how many test images, and of how many classes.
+        shared_accuracy: in percent, among the columns of the shared classes alone; None where those are all.
+    """
+
+    accuracy: float
+    near: NearChance | None
+    images: int
+    classes: int
+    shared_accuracy: float | None = None
+
+
+def own_results(teacher: Teacher, problem: Problem, settings: Settings) -> OwnResults | None:
     """A teacher on the test images of its own classes, in float32.
 
-    Returns:
-        Its accuracy in percent; that over the classes which it shares with the student, where chance explains it; the
-        number of the images.
+    Of classes that are not all among those that the task gives the teacher, the student's test images of the shared
+    ones are taken; None where there is none.
     """
-    test = problem.teacher.test.restrict(teacher.space)
+    relation = problem.relation
+    if set(teacher.space) <= set(problem.teacher.test.space):
+        test = problem.teacher.test.restrict(teacher.space)
+        logits, _ = cached_predictions(teacher, test, in_float32(settings))
+        labels = test.labels.cpu()
+        near = chance_explains(logits, labels, relation)
+        return OwnResults(metrics.accuracy(logits, labels), near, len(test), len(teacher.space))
+    if relation.num_shared == 0:
+        return None
+    test = problem.student.test
     logits, _ = cached_predictions(teacher, test, in_float32(settings))
-    labels = test.labels.cpu()
-    return metrics.accuracy(logits, labels), chance_explains(logits, labels, problem.relation), len(test)
+    columns = torch.full((len(relation.student),), -1).index_copy(
+        0, relation.student_index, relation.teacher_index
+    )
+    labels = columns[test.labels.cpu()]
+    rows = labels >= 0
+    if not rows.any():
+        return None
+    logits, labels, shared = logits[rows], labels[rows], relation.teacher_index
+    among_shared = shared[logits[:, shared].argmax(1)]
+    return OwnResults(
+        metrics.accuracy(logits, labels),
+        chance_explains(logits, labels, relation),
+        len(labels),
+        relation.num_shared,
+        100.0 * float((among_shared == labels).double().mean()),
+    )
+
+
+def probe(teacher: Teacher, problem: Problem, settings: Settings) -> Probe | None:
+    """What a teacher's embedding knows of the student's classes, in float32, on the validation images.
+
+    None where those are of other classes than the training images.
+    """
+    student, settings = problem.student, in_float32(settings)
+    if student.validation.space != student.space:
+        return None
+    _, embedding = cached_predictions(teacher, student.validation, settings)
+    _, train_embedding = cached_predictions(teacher, student.train, settings)
+    labels, train_labels = student.validation.labels.cpu(), student.train.labels.cpu()
+    sides = (embedding, labels, train_embedding, train_labels, len(student.space))
+    return Probe(
+        nearest_mean=rounded(metrics.ncm_accuracy(*sides)),
+        nearest_neighbours=rounded(metrics.knn_accuracy(*sides)),
+        images=len(labels),
+    )
 
 
 def chance_explains(logits: Tensor, labels: Tensor, relation: LabelRelation) -> NearChance | None:
@@ -180,7 +257,7 @@ def teacher_results(teacher: Teacher, prepared: Prepared) -> TeacherResult:
     """Accuracy of a teacher on its own classes, and of the classifier that its embedding induces over the student's."""
     settings, problem = prepared.settings, prepared.problem
     student = problem.student
-    accuracy, near, _ = own_results(teacher, problem, settings)
+    own = own_results(teacher, problem, settings)
     test_logits, embedding = cached_predictions(teacher, student.test, in_float32(settings))
     _, train_embedding = cached_predictions(teacher, student.train, in_float32(settings))
     labels = student.test.labels.cpu()
@@ -188,14 +265,24 @@ def teacher_results(teacher: Teacher, prepared: Prepared) -> TeacherResult:
         embedding, labels, train_embedding, student.train.labels.cpu(), len(student.space)
     )
     terms = [term for stage in prepared.experiment.method.stages.values() for term in stage.terms.values()]
-    auc: dict[str, float | None] = {}
+    more: dict[str, object] = {}
     for kind in sorted({term.confidence for term in terms if term.confidence}):
         weights = teacher_confidence(test_logits, kind)
-        auc[f"{CONFIDENCE_AUC}{kind}"] = rounded(metrics.separation(weights, problem.relation.known[labels]))
+        more[f"{CONFIDENCE_AUC}{kind}"] = rounded(metrics.separation(weights, problem.relation.known[labels]))
+    if own is not None and own.near is not None:
+        more["near_chance"] = own.near
+    section = teacher_section(prepared.experiment)
+    if section.pretrained is not False:
+        more["published"] = describe(section.network, section.pretrained).origin()
+    if section.keeps_classes:
+        more["shared_accuracy"] = rounded(own.shared_accuracy) if own is not None else None
+        more["probe"] = probe(teacher, problem, settings)
     result = TeacherResult(
-        accuracy=rounded(accuracy), induced_accuracy=rounded(induced), hash=teacher.state_hash()
+        accuracy=None if own is None else rounded(own.accuracy),
+        induced_accuracy=rounded(induced),
+        hash=teacher.state_hash(),
     )
-    return result.model_copy(update=auc if near is None else {**auc, "near_chance": near})
+    return result.model_copy(update=more)
 
 
 def teacher_outputs(teacher: Teacher, settings: Settings) -> Outputs:

@@ -14,8 +14,11 @@ from gkd.core.user_code import is_import_name
 from gkd.data import ImageSet
 from gkd.models import load
 from gkd.models.load import Loaded
+from gkd.models.pretrained import describe, pretrained_file
 from gkd.problems.problem import Problem
 from gkd.storage.weight_metadata import WeightMetadata
+from gkd.storage.weight_sets import WeightFile
+from gkd.storage.weights import read_weight_file
 
 Section = schema.Student | schema.Teacher
 
@@ -64,9 +67,21 @@ def build_side(
     )
 
 
+def given_weights(section: Section, channels: int) -> WeightFile:
+    """The weights that a section gives: of its checkpoint, or those that its network's library publishes.
+
+    Raises:
+        UserError: a missing or unreadable file, or weights that cannot be fetched here.
+    """
+    if section.checkpoint is not None:
+        return read_weight_file(section.checkpoint)
+    description = describe(section.network, section.pretrained)
+    return pretrained_file(description, in_channels=channels, options=section.options)
+
+
 def load_network(
     section: Section,
-    weights: Path,
+    weights: Path | WeightFile,
     images: ImageSet,
     num_classes: int | None = None,
     *,
@@ -76,7 +91,8 @@ def load_network(
 
     Args:
         section: the student's or the teacher's; without options it takes those of the file.
-        weights: the file; where it is the section's checkpoint, the section's key says which entry of it.
+        weights: the file, or what was read of one; where it is the section's checkpoint, the section's key says which
+            entry of it.
         images: whose channels and size the network must take.
         num_classes: columns of the logits; as many as the file says classes where left out.
         head: whose head the network has (``gkd.models.load.load_network``).
@@ -84,6 +100,7 @@ def load_network(
     Raises:
         UserError: a missing or unreadable file, or one of another network than the section says.
     """
+    path = weights.path if isinstance(weights, WeightFile) else weights
     return load.load_network(
         weights,
         network=section.network,
@@ -92,7 +109,7 @@ def load_network(
         options=section.options,
         taps=section.taps.model_dump(exclude_none=True),
         image_shape=images.image_shape,
-        checkpoint_key=section.checkpoint_key if weights == section.checkpoint else None,
+        checkpoint_key=section.checkpoint_key if path == section.checkpoint else None,
         head=head,
         section=_name_of(section),
     )
@@ -117,6 +134,11 @@ def build_student(experiment: schema.Experiment, problem: Problem) -> tuple[nn.M
     """
     section, space, images = experiment.student, problem.student.space, problem.student.train
     path = section.checkpoint
+    if section.pretrained is not False:
+        loaded = load_network(
+            section, given_weights(section, images.channels), images, len(space), head="new"
+        )
+        return loaded.network, loaded.notes
     if path is None:
         return build_side(section, len(space), images), ()
     columns = WeightMetadata.read(path).classes

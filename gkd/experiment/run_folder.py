@@ -20,6 +20,7 @@ from gkd.core.errors import UserError
 from gkd.core.text import LONGEST_FILE_NAME, for_file_name, say, visible
 from gkd.experiment.environment import command, environment
 from gkd.experiment.prepare import Prepared
+from gkd.models.pretrained import describe
 from gkd.storage.checkpoints import latest_checkpoint
 from gkd.storage.json_files import Damaged, read_json, write_json
 from gkd.storage.manifest import check_files, files_of, missing
@@ -227,9 +228,16 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
                 )
     about, names = visible(resolved.name), resolved.identities
     code = {"sources": names.sources, "identity_without_sources": names.without_sources}
+    sides = {"teacher": resolved.experiment.teacher, "student": resolved.experiment.student}
+    published = {
+        key: describe(side.network, side.pretrained).origin()
+        for key, side in sides.items()
+        if side is not None and side.pretrained is not False
+    }
     write_text(folder / CONFIG, f"# {about}\n{resolved.with_images_named().annotated_yaml()}")
     write_text(folder / "command.txt", visible(command()) + "\n")
-    write_json(path, {**env, **code} if names.sources else env)
+    more = {"published_weights": published} if published else {}
+    write_json(path, {**env, **(code if names.sources else {}), **more})
 
 
 class Busy(UserError):

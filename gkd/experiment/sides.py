@@ -8,12 +8,14 @@ from functools import cached_property
 
 from gkd.config import schema
 from gkd.config.shipped import shipped_methods
-from gkd.core.labels import LabelRelation
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.user_code import told_of
 from gkd.experiment.checks import check_teacher_images, plan_of
 from gkd.experiment.networks import has_own_network
 from gkd.experiment.sources import load_source
 from gkd.experiment.suggestions import working_methods
+from gkd.experiment.teacher_classes import own_classes
 from gkd.methods.method import Method, refusal, require
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task, task_of
@@ -36,10 +38,33 @@ class Sides:
     student: Source
 
     @cached_property
+    def own_classes(self) -> LabelSpace | None:
+        """The classes of a teacher that keeps its own; None of any other."""
+        section = self.experiment.teacher
+        if section is None or not section.keeps_classes:
+            return None
+        if self.task.students_teach:
+            raise UserError(
+                f"In the task {self.experiment.task.name} the teacher is the model that the first student grows out "
+                "of, over the task's classes, so it keeps none of its own; leave out teacher.classes and "
+                "teacher.pretrained.",
+                code="other-classes",
+            )
+        return own_classes(section)
+
+    @cached_property
     def relation(self) -> LabelRelation:
         """How the classes of the two sides relate, before any image is selected."""
         with told_of(self.task, f"the task {self.experiment.task.name!r} relates the classes"):
-            return self.task.spaces(self.teacher.space, self.student.space)
+            if self.own_classes is None:
+                return self.task.spaces(self.teacher.space, self.student.space)
+            students = self._without_teacher.spaces(self.student.space, self.student.space).student
+            return self.task.relate(self.own_classes, students)
+
+    @cached_property
+    def _without_teacher(self) -> Task:
+        """The task as it is without a teacher, whose options speak of classes that the data may not have."""
+        return task_of(self.task.for_judging())
 
     @property
     def taught_relation(self) -> LabelRelation | None:
@@ -57,11 +82,17 @@ class Sides:
     def _made(self, seed: int) -> Iterator[Problem]:
         """The task's problems as it makes them; what it raises is told of it, and what their reader raises is not."""
         what = f"the task {self.experiment.task.name!r} makes its problems"
+        own = self.own_classes
         with told_of(self.task, what):
-            problems = iter(self.task.problems(self.teacher, self.student, seed))
+            if own is None:
+                problems = iter(self.task.problems(self.teacher, self.student, seed))
+            else:
+                problems = iter(self._without_teacher.problems(self.student, self.student, seed))
         while True:
             with told_of(self.task, what):
                 problem = next(problems, None)
+                if problem is not None and own is not None:
+                    problem = problem.with_relation(self.task.relate(own, problem.relation.student))
             if problem is None:
                 return
             yield problem

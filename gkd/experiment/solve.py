@@ -156,9 +156,10 @@ def notes_on_heads(prepared: Prepared, teacher: Teacher | None = None) -> list[s
 def obtain_teacher(job: Job) -> tuple[Teacher | None, Prepared]:
     """The teacher that the method needs, and the run with the problem over its classes."""
     prepared = job.prepared
-    checkpoint = teacher_weights(job)
-    if checkpoint is None:
+    section = prepared.experiment.teacher
+    if section is None or not prepared.problem.uses_teacher(prepared.experiment.method):
         return None, prepared
+    checkpoint = teacher_weights(job)
     teacher, prepared = load_teacher(prepared, checkpoint)
     job.note(prepared.notes)
     for line in prove_teacher(teacher, prepared, checkpoint):
@@ -167,12 +168,15 @@ def obtain_teacher(job: Job) -> tuple[Teacher | None, Prepared]:
 
 
 def teacher_weights(job: Job) -> Path | None:
-    """The weights of the experiment's teacher, after its run where it is trained here; None where none is used."""
+    """The weight file of the experiment's teacher, after its run where it is trained here.
+
+    None where none is used, or its library has the weights.
+    """
     prepared, method = job.prepared, job.prepared.experiment.method
     section = prepared.experiment.teacher
     if section is None or not prepared.problem.uses_teacher(method):
         return None
-    if section.checkpoint is not None:
+    if section.is_given:
         return section.checkpoint
     training = teacher_experiment(prepared)
     folder = run_folder(training)

@@ -13,11 +13,12 @@ from gkd.config.layers import Layer
 from gkd.config.resolve import Resolved, resolve
 from gkd.config.shipped import load_method
 from gkd.core.errors import UserError
-from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.core.labels import LabelSpace
 from gkd.distill.teacher import Teacher
-from gkd.experiment.networks import build_side, load_network, options_of, teacher_section
+from gkd.experiment.networks import build_side, given_weights, load_network, options_of, teacher_section
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.sources import statistics
+from gkd.models.pretrained import Description, describe, described_as_built
 from gkd.problems.task import plain_task
 from gkd.storage.checksums import sha256
 from gkd.storage.weight_metadata import TENSORS, WeightMetadata, weights_name
@@ -28,49 +29,80 @@ from gkd.training.loop import check_method
 _STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "teacher_view")
 
 
-def load_teacher(prepared: Prepared, checkpoint: Path) -> tuple[Teacher, Prepared]:
-    """Load the teacher from a weight file, and relate the run's problem to the classes of the teacher's columns.
+def load_teacher(prepared: Prepared, checkpoint: Path | None) -> tuple[Teacher, Prepared]:
+    """Load the teacher, and relate the run's problem to the classes of the teacher's columns.
 
-    What the file says (network, classes in column order, mean, std) is checked against the experiment; a file that
+    What its file says (network, classes in column order, mean, std) is checked against the experiment; a file that
     says no classes is taken to have the task's, in order.
+
+    Args:
+        prepared: the run.
+        checkpoint: the weight file; None loads the weights that its network's library publishes.
 
     Raises:
         UserError: another network, class count or class set than the experiment says.
     """
-    problem, options = prepared.problem, teacher_section(prepared.experiment)
-    metadata = WeightMetadata.read(checkpoint)
-    check_checksum(options, checkpoint)
-    built_with = options_of(options, metadata, checkpoint)
-    space = problem.relation.teacher
-    if metadata.classes is not None:
-        space = LabelSpace(metadata.classes)
-        if set(space) != set(problem.relation.teacher):
-            expected, names = set(problem.relation.teacher), list(space)
-            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            raise UserError(
-                f"teacher.checkpoint {checkpoint} knows {len(space)} classes, but the task gives the teacher "
-                f"{len(expected)}, of which it knows {len(expected & set(space))}; choose the task's teacher classes "
-                f"to match, in {prepared.task.teacher_classes_key}: [{shown}].",
-                code="other-classes",
-            )
-    loaded = load_network(options, checkpoint, problem.student.train.as_teacher_sees, len(space))
+    options, images = teacher_section(prepared.experiment), prepared.problem.student.train.as_teacher_sees
+    if checkpoint is None:
+        weights, metadata = given_weights(options, images.channels), WeightMetadata()
+    else:
+        weights, metadata = read_weight_file(checkpoint), WeightMetadata.read(checkpoint)
+        check_checksum(options, checkpoint)
+    built_with = options_of(options, metadata, weights.path)
+    space = _space(prepared, metadata, weights.path)
+    loaded = load_network(options, weights, images, len(space), head="file" if space.named else "none")
+    described = _described(options)
     mean, std = options.mean or metadata.mean, options.std or metadata.std
+    if described is not None and len(described.mean) == images.channels:
+        mean, std = mean or described.mean, std or described.std
     if mean is None or std is None:
         measured = _statistics_of_teacher(prepared)
         mean, std = mean or measured[0], std or measured[1]
     built_as = f"{options.network} {built_with} {options.taps}"
-    source = statistics_source(options, metadata)
+    source = statistics_source(options, metadata, described)
     teacher = Teacher(loaded.network, space, mean=mean, std=std, built_as=built_as, statistics_from=source)
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    relation = LabelRelation(space, problem.relation.student, problem.relation.aliases)
     prepared = replace(prepared, notes=(*prepared.notes, *loaded.notes))
-    return teacher, prepared.with_problem(problem.with_relation(relation))
+    problem = prepared.problem
+    return teacher, prepared.with_problem(problem.with_relation(problem.relation.of_teacher(space)))
 
 
-def statistics_source(options: schema.Teacher, metadata: WeightMetadata) -> str:
+def _space(prepared: Prepared, metadata: WeightMetadata, weights: Path) -> LabelSpace:
+    """The classes of the columns of the teacher's weights.
+
+    Raises:
+        UserError: a file of other classes than the task gives the teacher, which keeps none of its own.
+    """
+    space = prepared.problem.relation.teacher
+    if metadata.classes is None or teacher_section(prepared.experiment).keeps_classes:
+        return space
+    stated = LabelSpace(metadata.classes)
+    if set(stated) == set(space):
+        return stated
+    names = list(stated)
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    raise UserError(
+        f"teacher.checkpoint {weights} knows {len(stated)} classes, but the task gives the teacher {len(space)}, of "
+        f"which it knows {len(set(space) & set(stated))}; choose the task's teacher classes to match, in "
+        f"{prepared.task.teacher_classes_key}: [{shown}], or let it keep its own: teacher.classes=file.",
+        code="other-classes",
+    )
+
+
+def _described(options: schema.Teacher) -> Description | None:
+    """What the library says of a teacher that keeps its classes: of its weights, or of those of its network."""
+    if options.pretrained is not False:
+        return describe(options.network, options.pretrained)
+    return described_as_built(options.network) if options.keeps_classes else None
+
+
+def statistics_source(
+    options: schema.Teacher, metadata: WeightMetadata, described: Description | None = None
+) -> str:
     """Where a teacher's input normalisation is from, in a config's words."""
+    library = f"what the library says of {described}" if described is not None else ""
     sources = {
-        key: f"teacher.{key}" if getattr(options, key) else "its file" if getattr(metadata, key) else ""
+        key: f"teacher.{key}" if getattr(options, key) else "its file" if getattr(metadata, key) else library
         for key in ("mean", "std")
     }
     known = " and ".join(dict.fromkeys(filter(None, sources.values())))
@@ -135,7 +167,7 @@ def check_before_training(prepared: Prepared) -> None:
         )
     if experiment.teacher is None or not problem.uses_teacher(experiment.method):
         return
-    if experiment.teacher.checkpoint is None:
+    if not experiment.teacher.is_given:
         training = teacher_experiment(prepared)
         prepare(training, caches=prepared.settings.caches)
         if experiment.method.needs_teacher and not prepared.task.students_teach:
@@ -143,7 +175,7 @@ def check_before_training(prepared: Prepared) -> None:
     elif not prepared.task.students_teach:
         teacher, known = load_teacher(prepared, experiment.teacher.checkpoint)
         check_method(experiment.method, prepared.student, teacher, known.problem)
-    else:
+    elif experiment.teacher.checkpoint is not None:
         check_checksum(experiment.teacher, experiment.teacher.checkpoint)
         options_of(
             experiment.teacher,

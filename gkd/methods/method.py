@@ -170,8 +170,11 @@ def refusal(method: Method, relation: LabelRelation | None) -> str | None:
             if term.needs_teacher and relation is None:
                 return f"The method {where} needs a teacher, but the experiment has none."
             if term.needs_shared_classes and relation is not None:
-                if relation.kind == "disjoint":
-                    return f"The method {where} compares logits class by class, but teacher and student share no class."
+                if relation.num_shared == 0:
+                    shares = "but teacher and student share no class"
+                    if relation.kind == "none":
+                        shares = "but the teacher has no classes (teacher.classes names those of its columns)"
+                    return f"The method {where} compares logits class by class, {shares}."
                 if relation.num_shared < 2:
                     return (
                         f"The method {where} compares logits over the shared classes, but teacher and student "

@@ -13,6 +13,7 @@ from gkd.metrics.classification import (
     top5_accuracy,
 )
 from gkd.metrics.intervals import mean_std, paired_bootstrap, t_interval
+from gkd.metrics.knn import knn_accuracy
 from gkd.metrics.ncm import ncm_accuracy
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "compute_metrics",
     "correctness",
     "expected_calibration_error",
+    "knn_accuracy",
     "macro_f1",
     "mean_class_accuracy",
     "mean_std",

@@ -22,7 +22,7 @@ PATTERNS = {
     FORM: "your own factory(num_classes=, in_channels=, **options) or class; the current folder is importable",
 }
 # Auxiliary classifiers would make the output a tuple, and unset init_weights warns.
-_TORCHVISION_DEFAULTS = {
+TORCHVISION_DEFAULTS = {
     name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
 }
 
@@ -76,13 +76,13 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
     elif library == "torchvision":
         from torchvision.models import get_model
 
-        more = {**_TORCHVISION_DEFAULTS.get(network, {}), **options}
+        more = {**TORCHVISION_DEFAULTS.get(network, {}), **options}
         keywords = {"num_classes": num_classes, "weights": None}
         module = call_factory(
             _named(get_model, network), name=name, what="network", arguments=keywords, options=more
         )
         if in_channels != 3:
-            _change_in_channels(module, in_channels, name)
+            change_in_channels(module, in_channels, name)
     else:
         keywords = {"num_classes": num_classes, "in_channels": in_channels}
         if is_import_name(name):
@@ -104,7 +104,7 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
 def library_names(name: str) -> set[str]:
     """The names in the state dict of a library's default construction, where gkd's leaves branches out; else none."""
     library, _, network = name.partition("/")
-    if library != "torchvision" or network not in _TORCHVISION_DEFAULTS:
+    if library != "torchvision" or network not in TORCHVISION_DEFAULTS:
         return set()
     from torchvision.models import get_model
 
@@ -133,7 +133,7 @@ def _torchvision_names() -> list[str]:
     return sorted(models.list_models(module=models))
 
 
-def _change_in_channels(module: nn.Module, in_channels: int, name: str) -> None:
+def change_in_channels(module: nn.Module, in_channels: int, name: str) -> None:
     """Change the first convolution, which torchvision makes for three channels.
 
     For one channel the initial weights are summed over the channels, so that a grey image gives what the colour

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError
@@ -24,7 +25,7 @@ from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weight_sets import WeightFile, is_averaged, listed, preferred
 from gkd.storage.weights import read_weight_file
 
-HeadOf = Literal["file", "either", "new"]
+HeadOf = Literal["file", "either", "new", "none"]
 # Parameters of build_network that an option must not be named after.
 _NOT_OPTIONS = {"name", "num_classes", "in_channels", "taps"}
 
@@ -47,7 +48,7 @@ class Loaded:
 
 
 def load_network(
-    path: Path | str,
+    path: Path | str | WeightFile,
     *,
     network: str | None = None,
     num_classes: int | None = None,
@@ -65,7 +66,7 @@ def load_network(
     Arguments left out are taken from the header; the others must agree with it. A torch file has no header.
 
     Args:
-        path: a .safetensors file or a state dict that torch wrote.
+        path: a .safetensors file or a state dict that torch wrote; or what was read of one.
         network: the name for ``build_network``. A header's ``pkg.module:name`` is not imported unless it is
             repeated here.
         num_classes: columns of the logits; by default as many as ``classes``.
@@ -76,14 +77,15 @@ def load_network(
         image_shape: ``(C, H, W)`` of an image on which a tapped network is tried.
         checkpoint_key: the entry of the file that holds the weights, such as ``state_dict_ema`` or ``model.student``;
             None takes the one that fits, or of trained and averaged weights of the same network the averaged ones.
-        head: whose head the network has: ``file``; ``either``: a new one where the file's is of other classes; ``new``.
+        head: whose head the network has: ``file``; ``either``: a new one where the file's is of other classes; ``new``;
+            ``none``: nobody reads it, whatever the file has, and it is of zeros.
         section: the config section that errors name, such as ``student``.
 
     Raises:
         UserError: a missing or unreadable file, too few or contradictory facts, or another network.
     """
-    path = Path(path)
-    file = read_weight_file(path)
+    file = path if isinstance(path, WeightFile) else read_weight_file(Path(path))
+    path = file.path
     metadata = WeightMetadata.from_header(file.header, path)
     name = network or _named(metadata, path)
     built_with = options_as_trained(metadata, path, name, options or {}, section)
@@ -132,11 +134,14 @@ def put_weights(
     fit, notes = _chosen(network, file, loading, checkpoint_key, head)
     state = network.state_dict()
     tensors = dict(fit.tensors)
-    if head == "new" or fit.level == Level.BODY:
+    if head in ("new", "none") or fit.level == Level.BODY:
         heads = head_entries(network, state)
         theirs = next((tensors[key] for key in fit.wrong), None)
         tensors = {key: tensor for key, tensor in tensors.items() if key not in heads}
-        notes.append(_new_head(theirs, fit, state, heads, loading))
+        if head == "none":
+            state = {key: torch.zeros_like(value) if key in heads else value for key, value in state.items()}
+        else:
+            notes.append(_new_head(theirs, fit, state, heads, loading))
     if fit.left_out:
         parts = dict.fromkeys(name.partition(".")[0] for name in fit.left_out)
         notes.append(f"{loading.file}: {listed(list(parts))} left out, which {loading.name} does not use")
@@ -165,7 +170,7 @@ def _chosen(
     elif file.former is not None:
         former = former_place(file.sets[file.former], network, file.former)
     candidates = fits(network, loading.name, sets)
-    needed = {"file": (Level.ALL,), "either": (Level.ALL, Level.BODY), "new": (Level.ALL, Level.BODY)}[head]
+    needed = (Level.ALL,) if head == "file" else (Level.ALL, Level.BODY)
     fitting = [fit for fit in candidates if fit.level == max(candidates, key=lambda fit: fit.level).level]
     if fitting[0].level not in needed:
         nearest = next((fit for fit in fitting if fit.key == former), fitting[0])

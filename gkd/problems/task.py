@@ -66,6 +66,14 @@ class Task:
         """The relation over the data sets' full spaces; needs no image, so it can refuse early."""
         raise NotImplementedError
 
+    def relate(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+        """The relation of a teacher that keeps classes of its own (``teacher.classes``) to the student's, as selected.
+
+        Raises:
+            UserError: a relation that the task has no use for.
+        """
+        return LabelRelation(teacher, student)
+
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         """The problems in the order in which they are solved; ``seed`` is that of the run, for tasks that draw."""
         raise NotImplementedError

@@ -19,9 +19,11 @@ from gkd.report.markdown import (
     interval,
     leak_notes,
     number,
+    shown_kind,
     spread,
     varied_axes,
 )
+from gkd.storage.judged import TeacherResult
 from gkd.storage.run_results import AbsentCell, Cell
 
 Which = Literal["last", "best"]
@@ -59,6 +61,8 @@ class AccuracyRow:
         seconds, images_per_second: of training, means.
         empty_batches: ``stage/term`` -> batches without a sample for the term.
         metrics: name -> mean of the metrics that the experiment adds.
+        probe: of the teacher's embedding on the validation images, by nearest class mean and by nearest neighbours,
+            where it keeps classes of its own.
         baseline: the baseline's accuracy on the same seeds; None where it has none of them.
         compared: the difference to it; None for the baseline.
     """
@@ -84,6 +88,7 @@ class AccuracyRow:
     images_per_second: float
     empty_batches: dict[str, int]
     metrics: dict[str, float] = field(default_factory=dict)
+    probe: tuple[float, float] | None = None
     baseline: float | None = None
     compared: Comparison | None = None
 
@@ -91,13 +96,15 @@ class AccuracyRow:
         """The row by column, as ``table.json`` and ``table.csv`` have it."""
         other = _OTHER[self.reported]
         names = {"other": other, "other_std": f"{other}_std"}
-        late = ("metrics", "baseline", "compared")
+        late = ("metrics", "probe", "baseline", "compared")
         content: dict[str, object] = {
             names.get(each.name, each.name): getattr(self, each.name)
             for each in fields(self)
             if each.name not in late
         }
         content |= metric_content(self.metrics)
+        if self.probe is not None:
+            content |= {"probe_nearest_mean": self.probe[0], "probe_nearest_neighbours": self.probe[1]}
         content |= {} if self.baseline is None else {"baseline": self.baseline}
         return content | ({} if self.compared is None else _as_they_are(self.compared))
 
@@ -167,6 +174,7 @@ def _row(group: list[Cell], base: list[Cell], baseline: str, report: Which) -> A
         empty_batches={
             key: sum(cell.empty_batches.get(key, 0) for cell in group) for key in first.empty_batches
         },
+        probe=_probe(teachers),
         metrics=mean_metrics([cell.judged(report) for cell in group]),
         baseline=mean_std([base.judged(report).accuracy for _, base in pairs])[0] if pairs else None,
         compared=_compared(pairs, report) if pairs and first.label != baseline else None,
@@ -179,6 +187,15 @@ def _compared(pairs: Sequence[tuple[Cell, Cell]], report: Which) -> Comparison:
     difference, low, high = paired_bootstrap(right, base_right)
     gains = [cell.judged(report).accuracy - base.judged(report).accuracy for cell, base in pairs]
     return Comparison(difference, [low, high], t_interval(gains))
+
+
+def _probe(teachers: Sequence[TeacherResult]) -> tuple[float, float] | None:
+    """Means over seeds of the probes, where there are any."""
+    probes = [teacher.probe for teacher in teachers if teacher.probe is not None]
+    if not probes:
+        return None
+    columns = ([probe.nearest_mean for probe in probes], [probe.nearest_neighbours for probe in probes])
+    return mean_std(columns[0])[0], mean_std(columns[1])[0]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -199,26 +216,30 @@ def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: S
     report: Which = numbered[0].reported if numbered else "last"
     several = max((row.n for row in numbered), default=0) >= 5  # enough for intervals over seeds
     added = metric_names(row.metrics for row in numbered)
-    head = ["relation", *axis_names(varied), "method", "teacher", "induced", f"{baseline} alone", "distilled"]
+    probed = any(row.probe is not None for row in numbered)
+    head = ["relation", *axis_names(varied), "method", "teacher", *(["probe"] if probed else []), "induced"]
+    head += [f"{baseline} alone", "distilled"]
     head += [*(["mean [over seeds]"] if several else []), _OTHER[report], f"Δ to {baseline} [over images]"]
     head += [*(["Δ [over seeds]"] if several else []), *map(for_markdown, added), "n", "s"]
     lines = []
     for row in rows:
-        line = [row.relation, *axis_values(row, varied), for_markdown(row.label)]
-        lines.append(line + _numbers(row, several, added) if isinstance(row, AccuracyRow) else line)
+        line = [shown_kind(row.relation), *axis_values(row, varied), for_markdown(row.label)]
+        lines.append(
+            line + _numbers(row, several, added, probed=probed) if isinstance(row, AccuracyRow) else line
+        )
     notes = [
         f"{for_markdown(row.label)} is absent where the classes are {row.relation}: {for_markdown(row.absent)}"
         for row in absent
     ]
     notes += leak_notes([row.leak for row in numbered])
-    legend = _legend(report, baseline) + metric_legend(added)
+    legend = _legend(report, baseline) + (_PROBE if probed else "") + metric_legend(added)
     other = _OTHER[report]
     minor = ["mean [over seeds]", "s", other, "induced", "Δ [over seeds]", "n", *reversed(added), "teacher"]
     return Table(head, lines, notes, legend, legend_first=True, minor=minor)
 
 
-def _numbers(row: AccuracyRow, several: bool, added: Sequence[str]) -> list[str]:
-    """A row's numbers; ``several`` seeds have intervals over them."""
+def _numbers(row: AccuracyRow, several: bool, added: Sequence[str], *, probed: bool) -> list[str]:
+    """A row's numbers; ``several`` seeds have intervals over them, and some teacher is ``probed``."""
     compared = row.compared
     difference, over_seeds = NONE, NONE
     if compared is not None:
@@ -226,6 +247,7 @@ def _numbers(row: AccuracyRow, several: bool, added: Sequence[str]) -> list[str]
         over_seeds = interval(compared.difference_interval_over_seeds, "+.2f")
     return [
         number(row.teacher),
+        *([" / ".join(map(number, row.probe or [None]))] if probed else []),
         number(row.teacher_induced),
         number(row.baseline),
         spread(row.mean, row.std),
@@ -237,6 +259,12 @@ def _numbers(row: AccuracyRow, several: bool, added: Sequence[str]) -> list[str]
         str(row.n),
         f"{row.seconds:.1f}",
     ]
+
+
+_PROBE = (
+    " probe: of a teacher that keeps classes of its own, what its embedding knows of the student's, on the validation "
+    "images: nearest class mean / nearest neighbours."
+)
 
 
 def _legend(report: Which, baseline: str) -> str:

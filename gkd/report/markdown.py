@@ -88,6 +88,11 @@ def axis_values(row: Row, axes: Sequence[str]) -> list[str]:
     return [for_markdown(str(row.axes.get(axis))) for axis in axes]
 
 
+def shown_kind(relation: str) -> str:
+    """The kind of a label relation in words."""
+    return "no classes" if relation == "none" else relation
+
+
 def number(value: float | None, form: str = ".2f") -> str:
     """A number with two decimals, or in the format ``form``; ``NONE`` for None."""
     return NONE if value is None else f"{value:{form}}"
@@ -132,6 +137,14 @@ def chance_notes(warnings: Mapping[tuple[str, str], str]) -> list[str]:
         f"**Warning**: of {', '.join(map(for_markdown, dict.fromkeys(taught)))}, {warning}."
         for warning, taught in labels.items()
     ]
+
+
+def published_notes(cells: Sequence[Cell]) -> list[str]:
+    """A note on the library's weights that teachers have, with their licence."""
+    origins = [
+        cell.teacher.published for cell in cells if cell.teacher is not None and cell.teacher.published
+    ]
+    return [f"Teacher's weights: {for_markdown(origin)}." for origin in dict.fromkeys(origins)]
 
 
 def leak_sentence(names: Sequence[str]) -> str:

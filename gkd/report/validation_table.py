@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from gkd.core.text import for_markdown
 from gkd.metrics import mean_std
-from gkd.report.markdown import Table, axis_names, axis_values, leak_notes, spread
+from gkd.report.markdown import Table, axis_names, axis_values, leak_notes, shown_kind, spread
 from gkd.storage.run_results import Cell
 
 
@@ -60,7 +60,7 @@ def validation_markdown(rows: Sequence[ValidationRow], *, axes: Sequence[str]) -
         head=["relation", *axis_names(axes), "method", "validation", "n", "s"],
         rows=[
             [
-                row.relation,
+                shown_kind(row.relation),
                 *axis_values(row, axes),
                 for_markdown(row.label),
                 spread(row.validation, row.std),

@@ -125,11 +125,37 @@ class NearChance(BaseModel):
         )
 
 
+class Probe(BaseModel):
+    """A teacher's embedding on the student's validation images, whatever its own classes are.
+
+    Attributes:
+        nearest_mean, nearest_neighbours: accuracy in percent of the nearest class mean, and of the 20 nearest
+            neighbours, among the student's training images.
+        images: how many validation images.
+    """
+
+    model_config = RECORD
+
+    nearest_mean: float
+    nearest_neighbours: float
+    images: int
+
+    def __str__(self) -> str:
+        return (
+            f"its embedding knows the student's classes to {self.nearest_mean:.2f} % by nearest class mean and "
+            f"{self.nearest_neighbours:.2f} % by nearest neighbours ({self.images} validation images)"
+        )
+
+
 class TeacherResult(BaseModel):
     """A teacher on the test images.
 
     Attributes:
-        accuracy: in percent, on the images of the teacher's classes.
+        accuracy: in percent, on the images of the teacher's classes; None of a teacher without classes, or that shares
+            none of its own with the student.
+        shared_accuracy: likewise among the shared classes' columns alone, of a teacher that keeps classes of its own.
+        probe: of a teacher that keeps classes of its own, or has none.
+        published: the library's weights that it has, with their licence and where they are from.
         induced_accuracy: in percent, of the nearest class mean in its embedding over the student's classes.
         hash: of its state.
         few_shot: accuracy on the novel episodes.
@@ -138,7 +164,10 @@ class TeacherResult(BaseModel):
 
     model_config = RECORD
 
-    accuracy: float
+    accuracy: float | None
+    shared_accuracy: float | None = None
+    probe: Probe | None = None
+    published: str | None = None
     induced_accuracy: float | None = None
     hash: str | None = None
     few_shot: EpisodeAccuracies = {}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.core.labels import LabelRelation, LabelSpace, unnamed_classes
 from tests.refusals import refused
 
 TEN = LabelSpace([f"c{number}" for number in range(10)])
@@ -76,6 +76,40 @@ def test_a_wrong_alias_is_refused(aliases: dict[str, str], code: str) -> None:
     teacher, student = LabelSpace(["bird", "car", "cat"]), LabelSpace(["automobile", "bird"])
     with refused(code):
         LabelRelation(teacher, student, aliases)
+
+
+def test_names_are_one_class_where_the_match_in_them_is_equal() -> None:
+    teacher = LabelSpace(["n001", "n002", "n003"])
+    student = LabelSpace(["n002_cat", "other", "n001-dog", "owl"])
+    assert LabelRelation(teacher, student).kind == "disjoint"
+    relation = LabelRelation(teacher, student, {"owl": "n003"}, match=r"n\d{3}")
+    assert relation.teacher_index.tolist() == [1, 0, 2]  # an alias wins over the match
+    assert relation.student_index.tolist() == [0, 2, 3]
+    assert relation.of_teacher(LabelSpace(["n003", "n001"])).teacher_index.tolist() == [1, 0]
+    counted = LabelRelation(teacher, student, match=r"n\d{3}", counted=LabelSpace(["n001"]))
+    assert counted.teacher_index.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("match", "code"),
+    [
+        ("(", "match-unreadable"),
+        ("zzz", "match-finds-nothing"),
+        ("n00", "match-joins-classes"),
+        ("q*", "match-finds-nothing"),
+    ],
+)
+def test_a_match_that_joins_two_classes_or_none_is_refused(match: str, code: str) -> None:
+    with refused(code):
+        LabelRelation(LabelSpace(["n001", "n002"]), LabelSpace(["n002_cat", "n001_dog"]), match=match)
+
+
+def test_a_teacher_without_classes_shares_none() -> None:
+    relation = LabelRelation(unnamed_classes(2), LabelSpace(["a", "b"]), match="[ab]")
+    assert (relation.kind, relation.num_shared) == ("none", 0)
+    assert "no classes" in str(relation)
+    space = unnamed_classes(2)
+    assert LabelRelation(space, space).kind == "same"  # of a network beside another of the same columns
 
 
 def test_mistakes_are_named_with_a_remedy() -> None:

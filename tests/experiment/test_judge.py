@@ -131,8 +131,9 @@ def test_a_teacher_is_judged_in_float32_whatever_the_runs_precision(
     rough, _ = cached_predictions(teacher, test, prepared.settings)
     labels = test.labels.cpu()
     assert metrics.accuracy(exact, labels) != metrics.accuracy(rough, labels)
-    accuracy, _, _ = own_results(teacher, prepared.problem, prepared.settings)
-    assert accuracy == metrics.accuracy(exact, labels)
+    own = own_results(teacher, prepared.problem, prepared.settings)
+    assert own is not None
+    assert own.accuracy == metrics.accuracy(exact, labels)
     precisions = []
 
     def watched(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:
@@ -140,7 +141,7 @@ def test_a_teacher_is_judged_in_float32_whatever_the_runs_precision(
         return cached_predictions(teacher, images, settings)
 
     monkeypatch.setattr("gkd.experiment.judge.cached_predictions", watched)
-    assert teacher_results(teacher, prepared).accuracy == pytest.approx(accuracy, abs=1e-4)
+    assert teacher_results(teacher, prepared).accuracy == pytest.approx(own.accuracy, abs=1e-4)
     assert precisions == [torch.float32] * 3  # its own images, the student's, and those of the class means
 
 
@@ -226,3 +227,43 @@ def test_a_teacher_with_shifted_columns_is_said_loudly_and_refused_by_expect(
         assert not warnings["student", "same"]
         assert "chance explains" in warnings["sp", "same"]
         assert not warnings["sp", "disjoint"]  # no class is shared that its columns could be judged by
+
+
+def test_a_teacher_of_other_classes_is_judged_on_those_it_shares_and_by_its_embedding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    network = build_network("resnet8", num_classes=5, in_channels=1)
+    names = ["digit 3", "cat", "digit 1", "dog", "digit 9"]
+    save_file(network.state_dict(), "w.safetensors", {"classes": json.dumps(names)})
+    words = (
+        "teacher.network=resnet8", "teacher.checkpoint=w.safetensors", "teacher.classes=file",
+        "task={name: cross_task, size: null, student_classes: ['1', '2', '3'], match: '\\d'}",
+    )  # fmt: skip
+    resolved = load("quickstart", list(words))
+    teacher, prepared = load_teacher(prepare(resolved), Path("w.safetensors"))
+    problem = prepared.problem
+    own = own_results(teacher, problem, prepared.settings)
+    assert own is not None
+    test = problem.student.test
+    shared = [(row, {0: 2, 2: 0}[int(label)]) for row, label in enumerate(test.labels) if int(label) != 1]
+    with torch.no_grad():
+        logits = teacher(test.images[[row for row, _ in shared]])
+    columns = torch.tensor([column for _, column in shared])
+    assert own.images == len(shared)
+    assert own.accuracy == pytest.approx(100 * float((logits.argmax(1) == columns).double().mean()))
+    among = torch.tensor([0, 2])[logits[:, [0, 2]].argmax(1)]
+    assert own.shared_accuracy == pytest.approx(100 * float((among == columns).double().mean()))
+    assert own.shared_accuracy > own.accuracy  # of five columns and of two
+    rows = "compare={methods: [student, sp], seeds: [0], axes: {task.shift: [0]}}"
+    assert gkd("compare", "quickstart", *words, "teacher.classes=null", "run.epochs=2", rows) == 0
+    (table,) = (tmp_path / "runs").rglob("table.json")
+    alone, taught = json.loads(table.read_text())["rows"]
+    assert "probe_nearest_mean" not in alone
+    assert taught["relation"] == "none"
+    assert taught["teacher"] is None
+    assert 30 < taught["probe_nearest_mean"] <= 100  # chance is 33
+    assert "| no classes | sp | – |" in table.with_suffix(".md").read_text()
+    assert gkd("run", "quickstart", *words, "teacher.classes=null", "method=sp", "teacher.expect=auto") == 2
+    assert "no accuracy here" in capsys.readouterr().err

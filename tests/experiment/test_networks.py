@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from rich.console import Console
 from torch import nn
@@ -16,6 +17,7 @@ from gkd.experiment.teachers import load_teacher
 from gkd.models import build_network
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import copy_state, save_weights, state_hash
+from tests.library_caches import empty_caches, in_hubs_cache
 from tests.refusals import refused
 
 
@@ -157,3 +159,16 @@ def test_one_dotted_key_chooses_the_weights_of_either_side(tmp_path):
         prepare(load("quickstart", [*STUDENT, f"student.checkpoint={path}", "student.checkpoint_key=ema"]))
     with refused("invalid-config"):
         load("quickstart", [*STUDENT, "student.checkpoint_key=ema"])
+
+
+def test_a_student_starts_from_a_librarys_weights_under_a_new_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = timm.create_model("resnet10t")
+    in_hubs_cache(empty_caches(tmp_path, monkeypatch), "timm/resnet10t.c3_in1k", theirs)
+    words = ["student={network: timm/resnet10t, pretrained: true}", "method=student", "data.image_size=32"]
+    prepared = prepare(load("quickstart", [*words, "data.channels=3"]))
+    state = prepared.student.state_dict()
+    assert torch.equal(state["layer4.0.conv1.weight"].cpu(), theirs.state_dict()["layer4.0.conv1.weight"])
+    assert state["fc.weight"].shape[0] == 5
+    assert "1000 classes, and the task 5; the body is loaded, the head is new" in prepared.notes[0]

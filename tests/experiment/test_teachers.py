@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from gkd.config.load import load
 from gkd.experiment.prepare import prepare
@@ -109,3 +109,60 @@ def test_a_checkpoint_of_another_checksum_is_refused(tmp_path):
     words = ["teacher.network=resnet8", f"teacher.checkpoint={path}", f"teacher.sha256={'ab' * 32}"]
     with refused("other-checksum"):
         load_teacher(prepare(load("quickstart", words)), path)
+
+
+OWN = [
+    "teacher.classes=file",
+    "task={name: cross_task, size: null, student_classes: ['1', '2', '3'], match: '\\d'}",
+]
+
+
+def own_teacher(path: Path, *, head: float = 1.0) -> Path:
+    """A resnet8 of five classes, three of which are digits by another name."""
+    torch.manual_seed(0)
+    state = build_network("resnet8", num_classes=5, in_channels=1).state_dict()
+    state["fc.weight"] = head * state["fc.weight"]
+    save_file(state, path, {"classes": json.dumps(["digit 3", "cat", "digit 1", "dog", "digit 9"])})
+    return path
+
+
+def test_a_teacher_keeps_classes_of_its_own_which_the_task_relates(tmp_path: Path) -> None:
+    words = [*OWN, "teacher.network=resnet8", f"teacher.checkpoint={own_teacher(tmp_path / 'w.safetensors')}"]
+    teacher, prepared = load_teacher(prepare(load("quickstart", words)), tmp_path / "w.safetensors")
+    relation = prepared.problem.relation
+    assert teacher.space.names == ("digit 3", "cat", "digit 1", "dog", "digit 9")
+    assert relation.kind == "overlapping"
+    assert (relation.teacher_index.tolist(), relation.student_index.tolist()) == ([2, 0], [0, 2])
+    assert len(prepared.problem.student.space) == 3
+    counted = [*words, "task.teacher_classes=['digit 1', 'cat']"]
+    assert prepare(load("quickstart", counted)).problem.relation.teacher_index.tolist() == [2]
+
+
+def test_a_teacher_without_classes_is_its_body_whatever_head_its_file_has(tmp_path: Path) -> None:
+    hashes = set()
+    for name, factor in (("one", 1.0), ("other", 2.0), ("none", None)):
+        path = own_teacher(tmp_path / f"{name}.safetensors", head=factor or 1.0)
+        if factor is None:
+            tensors = load_file(path)
+            save_file({key: value for key, value in tensors.items() if not key.startswith("fc.")}, path)
+        words = [*OWN[1:], "teacher.network=resnet8", f"teacher.checkpoint={path}", "teacher.classes=null"]
+        prepared = prepare(load("quickstart", [*words, "method=sp"]))
+        teacher, prepared = load_teacher(prepared, path)
+        hashes.add(teacher.state_hash())
+        assert prepared.problem.relation.kind == "none"
+    assert len(hashes) == 1
+    with refused("method-not-applicable") as caught:
+        prepare(load("quickstart", [*words, "method=kd"]))
+    assert "has no classes" in str(caught.value)
+    assert "sp" in str(caught.value)
+
+
+def test_a_standard_task_and_a_file_of_other_classes_say_what_to_do(tmp_path: Path) -> None:
+    path = own_teacher(tmp_path / "w.safetensors")
+    words = ["teacher.network=resnet8", f"teacher.checkpoint={path}"]
+    with refused("other-classes") as caught:
+        prepare(load("quickstart", [*words, "teacher.classes=file", "task={name: standard}"]))
+    assert "cross_task" in str(caught.value)
+    with refused("other-classes") as caught:
+        load_teacher(prepare(load("quickstart", words)), path)
+    assert "teacher.classes=file" in str(caught.value)

@@ -1,0 +1,69 @@
+"""The classes of a teacher that keeps its own: as the config, its library or its weight file names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gkd.config import schema
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelSpace, unnamed_classes
+from gkd.models.pretrained import LABEL_SETS, describe, label_set
+from gkd.storage.weight_metadata import WeightMetadata
+
+
+def own_classes(section: schema.Teacher) -> LabelSpace | None:
+    """The classes of a teacher's columns, in their order; None where they are those that the task selects.
+
+    A teacher whose classes nobody knows has one placeholder (``LabelSpace.named`` is False).
+
+    Raises:
+        UserError: an unknown label set, a file that states no classes, or a list with a class twice.
+    """
+    if not section.keeps_classes:
+        return None
+    if section.classes is None:
+        return unnamed_classes(1)
+    if section.classes == "task":
+        description = describe(section.network, section.pretrained)
+        if description.label_set is None:
+            return unnamed_classes(1)
+        return LabelSpace(label_set(description.label_set))
+    if section.classes == "file":
+        return _stated(section)
+    if isinstance(section.classes, tuple):
+        return LabelSpace(section.classes)
+    if section.classes in LABEL_SETS:
+        return LabelSpace(label_set(section.classes))
+    return _listed(section.classes)
+
+
+def _stated(section: schema.Teacher) -> LabelSpace:
+    """The classes in the header of the teacher's weight file."""
+    assert section.checkpoint is not None
+    classes = WeightMetadata.read(section.checkpoint).classes
+    if classes is None:
+        raise UserError(
+            f"teacher.classes is file, and {section.checkpoint} does not state its classes; name them (a list, a file "
+            f"of names, or a label set such as {LABEL_SETS[0]}), or set teacher.classes=null to do without.",
+            code="classes-missing",
+        )
+    return LabelSpace(classes)
+
+
+def _listed(name: str) -> LabelSpace:
+    """The classes in a file of names, one a line."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"teacher.classes={name} is neither a file of names, one a line, nor a label set "
+            f"({', '.join(LABEL_SETS)}); a list of names is [cat, dog].",
+            code="unknown-label-set",
+        )
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"teacher.classes: the file {path} cannot be read as text in UTF-8 ({error}).",
+            code="file-unreadable",
+        ) from None
+    return LabelSpace(line.strip() for line in lines if line.strip())
