@@ -151,7 +151,7 @@ def listing_from(tree: Tree, splits: Mapping[str, Mapping[str, Sequence[str]]], 
 
 def _warn_of_unread(tree: Tree) -> None:
     """Warn where photographs are left out because gkd does not decode their format."""
-    endings = (Path(path).suffix.lower() for path in tree.stamps)
+    endings = (f".{path.rpartition('.')[2].lower()}" for path in tree.stamps)
     counts = Counter(ending for ending in endings if ending in UNREAD)
     if counts:
         shown = ", ".join(f"{count} {ending}" for ending, count in sorted(counts.items()))
