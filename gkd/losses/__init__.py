@@ -17,6 +17,9 @@ from gkd.losses.angles import *
 from gkd.losses.maps import *
 from gkd.losses.modules import *
 from gkd.losses.contrastive import *
+from gkd.losses.regression import *
+from gkd.losses.embeddings import *
+from gkd.losses.queue_similarity import *
 from gkd.losses.tuples import *
 from gkd.losses.induced import *
 from gkd.losses.episodes import *
@@ -24,6 +27,7 @@ from gkd.losses.incremental import *
 
 # What the losses are built from.
 from gkd.losses.needs import *
+from gkd.losses.projectors import *
 from gkd.losses.registry import *
 from gkd.losses.regressors import *
 from gkd.losses.signature import *

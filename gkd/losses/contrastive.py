@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, mean_over_rows
+from gkd.losses.queues import enqueued, selected_rows
 from gkd.losses.registry import module_loss
 from gkd.losses.signature import BankLabels, Count, Drawn, Mask, Positive, Range, Share, checked
 
@@ -261,14 +262,9 @@ class CRDLoss(nn.Module):
         old = bank[index]
         new = unit_rows(self.momentum * old + (1 - self.momentum) * rows).to(bank.dtype)
         if mask is not None:
-            writer = _selected_rows(mask)
+            writer = selected_rows(mask)
             index, new = index[writer], torch.where(mask.any(), new, old)[writer]
         return bank.index_copy(0, index, new) if self.dense else bank.index_copy_(0, index, new)
-
-
-def _selected_rows(mask: Tensor) -> Tensor:
-    """int64 ``[B]``: each selected row itself, and the first of them for the others; row 0 where none is."""
-    return torch.where(mask, torch.arange(len(mask), device=mask.device), mask.int().argmax())
 
 
 @module_loss("crd_queue", info_nce_loss, paper="ours, after Tian, Krishnan, Isola, ICLR 2020")
@@ -340,24 +336,11 @@ class CRDQueueLoss(nn.Module):
             positive = (rows * others).sum(1, keepdim=True) / self.temperature
             loss = loss + info_nce_loss(torch.cat([positive, scores], 1), allowed, mask=mask)
         if self.training and len(self.queue_labels) and len(labels):
-            self._enqueue(student, teacher, labels, mask)
+            queues, self.next_place = enqueued(
+                (self.student_queue, self.teacher_queue, self.queue_labels),
+                (student, teacher, labels),
+                self.next_place,
+                mask,
+            )
+            self.student_queue, self.teacher_queue, self.queue_labels = queues
         return loss
-
-    @torch.no_grad()
-    def _enqueue(self, student: Tensor, teacher: Tensor, labels: Tensor, mask: Tensor | None) -> None:
-        """Put the selected rows of a batch over the oldest places."""
-        size = len(self.queue_labels)
-        student, teacher, labels = student[:size], teacher[:size], labels[:size]
-        mask = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask[:size]
-        writer = _selected_rows(mask)
-        places = ((self.next_place + mask.cumsum(0) - 1) % size)[writer]
-
-        def written(queue: Tensor, rows: Tensor) -> Tensor:
-            # A new tensor, because the backward pass reads the old one.
-            new = torch.where(mask.any(), rows.to(queue.dtype), queue[places])[writer]
-            return queue.index_copy(0, places, new)
-
-        self.student_queue = written(self.student_queue, student)
-        self.teacher_queue = written(self.teacher_queue, teacher)
-        self.queue_labels = written(self.queue_labels, labels)
-        self.next_place = (self.next_place + mask.sum()) % size

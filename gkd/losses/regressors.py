@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -87,26 +88,29 @@ def run_layers(layers: nn.Sequential, x: Tensor, mask: Tensor | None) -> Tensor:
     """``layers(x)``, where BatchNorm sees the selected rows alone."""
     with no_autocast(x):
         for layer in layers:
-            x = batch_normalise(layer, x, mask) if isinstance(layer, nn.BatchNorm2d) else layer(x)
+            norm = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+            x = batch_normalise(layer, x, mask) if norm else layer(x)
     return x
 
 
-def batch_normalise(norm: nn.BatchNorm2d, x: Tensor, mask: Tensor | None) -> Tensor:
-    """``norm(x)`` with the statistics of the selected rows of ``x [B, C, H, W]``.
+def batch_normalise(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, mask: Tensor | None) -> Tensor:
+    """``norm(x)`` with the statistics of the selected rows of ``x [B, C]`` or ``[B, C, H, W]``.
 
     One value a channel, or none, has no variance: the running statistics are then used and left as they are.
     """
     if not norm.training:
         return norm(x)
-    positions = x.shape[2] * x.shape[3]
+    positions = math.prod(x.shape[2:])
     if mask is None:
         return norm(x) if x.shape[0] * positions > 1 else _normalised_by_running(norm, x)
-    selected = mask.view(-1, 1, 1, 1)
+    others = [0, *range(2, x.dim())]
+    column = (1, -1, *[1] * (x.dim() - 2))
+    selected = mask.view(-1, *[1] * (x.dim() - 1))
     count = mask.sum() * positions
     several = count > 1
-    mean = torch.where(selected, x, 0).sum((0, 2, 3)) / count.clamp_min(1)
-    apart = x - mean.view(1, -1, 1, 1)
-    variance = torch.where(selected, apart, 0).square().sum((0, 2, 3)) / count.clamp_min(1)
+    mean = torch.where(selected, x, 0).sum(others) / count.clamp_min(1)
+    apart = x - mean.view(column)
+    variance = torch.where(selected, apart, 0).square().sum(others) / count.clamp_min(1)
     with torch.no_grad():
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -116,12 +120,12 @@ def batch_normalise(norm: nn.BatchNorm2d, x: Tensor, mask: Tensor | None) -> Ten
         norm.running_mean.lerp_(mean, rate.to(mean))
         norm.running_var.lerp_(variance * count / (count - 1).clamp_min(1), rate.to(mean))
         norm.num_batches_tracked.add_(several)
-    normalised = apart * (variance.view(1, -1, 1, 1) + norm.eps).rsqrt()
-    normalised = normalised * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+    normalised = apart * (variance.view(column) + norm.eps).rsqrt()
+    normalised = normalised * norm.weight.view(column) + norm.bias.view(column)
     return torch.where(several, normalised, _normalised_by_running(norm, x))
 
 
-def _normalised_by_running(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+def _normalised_by_running(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     return F.batch_norm(
         x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
     )

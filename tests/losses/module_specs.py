@@ -13,17 +13,33 @@ from torch.nn import functional as F
 
 from gkd.losses import (
     LOSSES,
+    NEEDS,
     CCNeighbourLoss,
+    CoSSProjectedLoss,
     CRDLoss,
     CRDQueueLoss,
     FactorTransferLoss,
     HintLoss,
     ICKDLoss,
+    InvertedProjectionLoss,
+    NormDirectionLoss,
+    Projector,
+    QueueSimilarityLoss,
+    RegressionLoss,
+    RSDLoss,
     VIDLoss,
 )
 
 from .references import Inputs, random
 from .references.affinity import cc_neighbour_reference
+from .references.embeddings import (
+    coss_reference,
+    norm_direction_reference,
+    normalised_rows,
+    queue_similarity_reference,
+    regression_reference,
+    rsd_reference,
+)
 from .references.maps import ickd_reference, pooled
 from .references.modules import factor_transfer_reference, hint_reference, vid_reference
 
@@ -53,10 +69,11 @@ class Row:
     reaches_student: bool = True
 
 
-def normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+def normalised(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     """BatchNorm in training mode, by its definition."""
-    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
-    scale, shift = norm.weight.view(1, -1, 1, 1), norm.bias.view(1, -1, 1, 1)
+    over = (0, *range(2, x.dim()))
+    mean, variance = x.mean(over, keepdim=True), x.var(over, unbiased=False, keepdim=True)
+    scale, shift = norm.weight.view_as(mean), norm.bias.view_as(mean)
     return (x - mean) / (variance + norm.eps).sqrt() * scale + shift
 
 
@@ -167,6 +184,79 @@ def queue(
     return total / len(student)
 
 
+def through(projector: Projector, rows: Tensor) -> Tensor:
+    """A projector's output, layer by layer."""
+    outputs = []
+    for layers in projector.layers:
+        x = rows
+        assert isinstance(layers, nn.Sequential)
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                x = x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+            elif isinstance(layer, nn.BatchNorm1d):
+                x = normalised(layer, x)
+            else:  # GELU: x times the normal distribution up to x
+                x = x * (1 + torch.erf(x / 2**0.5)) / 2
+        outputs.append(x.clamp_min(0) if projector.relu else x)
+    return torch.stack(outputs).mean(0)
+
+
+def regression(module: RegressionLoss, student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    return regression_reference(
+        through(module.projector, normalised_rows(student_embedding, module.input_normalise)),
+        teacher_embedding,
+        distance=module.distance,
+        beta=module.beta,
+        student_normalise=module.student_normalise,
+        teacher_normalise=module.teacher_normalise,
+    )
+
+
+def inverted(module: InvertedProjectionLoss, student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    projected = teacher_embedding
+    for layer in module.projection:
+        assert isinstance(layer, nn.Linear)
+        projected = projected @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+    return regression_reference(
+        student_embedding,
+        projected,
+        distance=module.distance,
+        beta=module.beta,
+        student_normalise=module.student_normalise,
+        teacher_normalise=module.teacher_normalise,
+    )
+
+
+def redundancy(module: RSDLoss, student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    return rsd_reference(through(module.projector, student_embedding), teacher_embedding, kappa=module.kappa)
+
+
+def space(module: CoSSProjectedLoss, student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    return coss_reference(through(module.projector, student_embedding), teacher_embedding, space=module.space)
+
+
+def norm_and_direction(
+    module: NormDirectionLoss,
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    centres: Tensor,
+    labels: Tensor,
+) -> Tensor:
+    student = through(module.projector, student_embedding)
+    return norm_direction_reference(student, teacher_embedding, centres, labels)
+
+
+def similar(module: QueueSimilarityLoss, student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    return queue_similarity_reference(
+        through(module.projector, student_embedding),
+        teacher_embedding,
+        module.queue,
+        student_temperature=module.student_temperature,
+        teacher_temperature=module.teacher_temperature,
+        candidates=module.candidates,
+    )
+
+
 ROWS: dict[str, list[Row]] = {
     "fitnet": [
         Row((3, 4, 4), (5, 2, 2), hint, {}),
@@ -195,6 +285,39 @@ ROWS: dict[str, list[Row]] = {
         Row((4,), (6,), queue, {"dim": 5, "queue": 8}),
         Row((4,), (6,), queue, {"dim": 5, "queue": 0, "temperature": 0.5}),
     ],
+    "regression": [
+        Row((4,), (6,), regression, {}),
+        Row((4,), (6,), regression, {"projectors": 3, "relu": True}),
+        Row((4,), (6,), regression, {"input_normalise": "layer", "distance": "l2"}),
+        Row(
+            (6,),
+            (4,),
+            regression,
+            {"projector": "orthogonal", "distance": "smooth-l1", "teacher_normalise": "layer"},
+        ),
+        Row((4,), (3,), regression, {"projector": "mlp", "distance": "l2", "teacher_normalise": "whiten"}),
+    ],
+    "inverted_projection": [
+        Row((4,), (6,), inverted, {}),
+        Row((4,), (6,), inverted, {"rank": 2, "distance": "cosine", "student_normalise": "centre"}),
+    ],
+    "rsd": [
+        Row((4,), (6,), redundancy, {}),
+        Row((4,), (3,), redundancy, {"projector": "orthogonal", "kappa": 0.3}),
+    ],
+    "coss_projected": [
+        Row((4,), (6,), space, {}),
+        Row((6,), (4,), space, {"projector": "orthogonal", "space": 0.5}),
+    ],
+    "norm_direction": [
+        Row((4,), (6,), norm_and_direction, {}),
+        Row((4,), (6,), norm_and_direction, {"projector": "mlp", "expansion": 1}),
+    ],
+    "queue_similarity": [
+        Row((4,), (6,), similar, {"queue": 8}),
+        Row((4,), (6,), similar, {"queue": 4, "candidates": "own", "teacher_temperature": 0.01}),
+        Row((4,), (6,), similar, {"queue": 9, "candidates": "queue", "projector": "orthogonal"}),
+    ],
 }
 
 
@@ -207,6 +330,8 @@ def build(name: str, row: Row, **options: Any) -> nn.Module:
     for entry in built.parameters():  # biases of 0 and scales of 1 would hide a missing one
         if entry.dim() == 1 and not isinstance(built, VIDLoss):
             nn.init.uniform_(entry, 0.5, 1.5)
+    if isinstance(built, QueueSimilarityLoss):  # candidates before the first step, so that it has a gradient
+        built.queue[:3] = random(4, 3, *row.teacher)
     return built
 
 
@@ -214,6 +339,9 @@ def make(name: str, row: Row, batch: int = BATCH) -> Inputs:
     """Inputs by the names of forward's parameters."""
     inputs: Inputs = {}
     for need in LOSSES[name].needs:
+        if need == "centres":
+            inputs[need] = random(3, 3, *row.teacher)
+            continue
         if need == "labels":
             inputs[need] = torch.arange(batch) % 3
         elif need == "index":
@@ -237,6 +365,11 @@ def measured(
         value = module(**{**inputs, student: leaf}, **more)
     parameters = [leaf, *(p for p in module.parameters() if p.requires_grad)]
     return value.detach(), list(torch.autograd.grad(value, parameters, allow_unused=True)), module
+
+
+def taken(inputs: Inputs, rows: Tensor) -> Inputs:
+    """Some rows of the batch, by a mask, numbers or a slice; what has no row a sample stays."""
+    return {key: x[rows] if key == "drawn" or NEEDS[key].per_sample else x for key, x in inputs.items()}
 
 
 def as_type(inputs: Inputs, dtype: torch.dtype) -> Inputs:

@@ -23,6 +23,17 @@ from .references.affinity import (
     rkd_distance_reference,
     sp_reference,
 )
+from .references.embeddings import (
+    coss_reference,
+    make_centres,
+    make_queue,
+    norm_direction_reference,
+    queue_similarity_reference,
+    regression_reference,
+    rsd_reference,
+    to_the_centres,
+    uncorrelated,
+)
 from .references.episodes import (
     episode_induced_reference,
     make_episode,
@@ -119,16 +130,19 @@ def matched_maps(inputs: Inputs) -> Inputs:
     return {**inputs, "student_map": inputs["teacher_map"].clone()}
 
 
-def coss_reference(student_embedding: Tensor, teacher_embedding: Tensor, space: float = 1.0) -> Tensor:
-    def apart(one: Tensor, other: Tensor) -> Tensor:
-        lengths = (one * one).sum().sqrt() * (other * other).sum().sqrt()
-        return 1 - (one * other).sum() / lengths
-
-    size, width = student_embedding.shape
-    rows = sum(apart(student_embedding[i], teacher_embedding[i]) for i in range(size))
-    columns = sum(apart(student_embedding[:, j], teacher_embedding[:, j]) for j in range(width))
-    return torch.as_tensor(rows / size + space * columns / width)
-
+REGRESSION = Spec(
+    make=make_embeddings_alike,
+    reference=regression_reference,
+    matched=matched_embeddings,
+    options=(
+        {},
+        {"distance": "l2", "student_normalise": "centre", "teacher_normalise": "centre"},
+        {"distance": "smooth-l1", "beta": 0.5, "student_normalise": "layer", "teacher_normalise": "layer"},
+        {"student_normalise": "whiten", "teacher_normalise": "whiten"},
+        {"distance": "l2", "student_normalise": "standardise", "teacher_normalise": "standardise"},
+        {"distance": "l2", "student_normalise": "l2", "teacher_normalise": "l2"},
+    ),
+)
 
 SPECS: dict[str, Spec] = {
     "cross_entropy": Spec(
@@ -272,6 +286,21 @@ SPECS: dict[str, Spec] = {
         coss_reference,
         matched_embeddings,
         options=({}, {"space": 0.0}, {"space": 2.5}),
+    ),
+    "regression": REGRESSION,
+    "inverted_projection": REGRESSION,
+    "rsd": Spec(make_embeddings_alike, rsd_reference, uncorrelated, options=({}, {"kappa": 0.5})),
+    "coss_projected": Spec(make_embeddings_alike, coss_reference, matched_embeddings),
+    "norm_direction": Spec(make_centres, norm_direction_reference, to_the_centres),
+    "queue_similarity": Spec(
+        make_queue,
+        queue_similarity_reference,
+        matched_embeddings,
+        options=(
+            {},
+            {"candidates": "own", "student_temperature": 0.2, "teacher_temperature": 0.01},
+            {"candidates": "queue", "student_temperature": 0.04, "teacher_temperature": 0.04},
+        ),
     ),
     "margin_ranking": Spec(
         make_cosines,

@@ -66,8 +66,8 @@ def is_student(key: str) -> bool:
 
 
 def per_sample(key: str) -> bool:
-    """Whether an input has a row a sample; of those that a module computes itself, two have none."""
-    return NEEDS[key].per_sample if key in NEEDS else key not in ("variance", "log_normaliser")
+    """Whether an input has a row a sample; of those that a module holds or computes itself, three have none."""
+    return NEEDS[key].per_sample if key in NEEDS else key not in ("variance", "log_normaliser", "queue")
 
 
 def changed(inputs: Inputs, dtype: torch.dtype) -> Inputs:

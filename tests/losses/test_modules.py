@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gkd.losses import LOSSES, FactorTransferLoss, HintLoss, VIDLoss, factor_transfer_loss
+from gkd.losses import LOSSES, NEEDS, FactorTransferLoss, HintLoss, VIDLoss, factor_transfer_loss
 from tests.refusals import refused
 
-from .module_specs import BATCH, LABELS, ROWS, Row, as_type, build, make, measured
+from .module_specs import BATCH, LABELS, ROWS, Row, as_type, build, make, measured, taken
 from .references import random
 from .waves import wave
 
@@ -84,10 +84,12 @@ def test_mask_equals_the_subset_whatever_the_other_rows_hold(name: str, row: Row
     module, inputs = build(name, row), make(name, row, BATCH + 3)
     mask = torch.ones(BATCH + 3, dtype=torch.bool)
     mask[[0, 3, 8]] = False
-    chosen = {key: x[mask] for key, x in inputs.items()}
+    chosen = taken(inputs, mask)
     value, gradients, after = measured(module, chosen)
     garbage = {
-        key: torch.where(mask.view(-1, *[1] * (x.dim() - 1)), x, torch.nan) if x.is_floating_point() else x
+        key: torch.where(mask.view(-1, *[1] * (x.dim() - 1)), x, torch.nan)
+        if x.is_floating_point() and NEEDS[key].per_sample
+        else x
         for key, x in inputs.items()
     }
     for filled in (inputs, garbage):
@@ -116,7 +118,7 @@ def test_order_of_the_batch(name: str, row: Row) -> None:
     module, inputs = build(name, row), make(name, row)
     order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(0))
     value, _, _ = measured(module, inputs)
-    shuffled, _, _ = measured(module, {key: x[order] for key, x in inputs.items()})
+    shuffled, _, _ = measured(module, taken(inputs, order))
     if row.order_matters:
         assert abs(float(shuffled - value)) > 1e-3
     else:
@@ -132,7 +134,7 @@ def test_degenerate_batches_stay_finite(name: str, row: Row, what: str) -> None:
             changed = {"identical": x[:1].expand_as(x), "zero": 0 * x, "extreme": 1e15 * x, "tiny": 1e-15 * x}
             inputs[key] = changed.get(what, x)
     if what == "one":
-        inputs = {key: x[:1] for key, x in inputs.items()}
+        inputs = taken(inputs, torch.arange(1))
     value, gradients, after = measured(module, inputs)
     assert torch.isfinite(value)
     assert all(gradient is None or torch.isfinite(gradient).all() for gradient in gradients)
@@ -169,7 +171,7 @@ def test_bf16_features_of_any_scale_under_autocast(name: str, row: Row, scale: f
 def test_inputs_of_different_batch_sizes_are_refused(name: str, row: Row) -> None:
     inputs = make(name, row)
     for key in LOSSES[name].needs:
-        if not key.startswith("student"):
+        if not key.startswith("student") and NEEDS[key].per_sample:
             with refused("other-batch-sizes"):
                 build(name, row)(**{**inputs, key: inputs[key][1:]})
 
