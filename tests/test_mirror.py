@@ -42,6 +42,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/incremental/memory_file.py": "tests/incremental/test_step_folder.py",
     "gkd/incremental/summary.py": "tests/incremental/test_loop.py",
     "gkd/losses/_common.py": "tests/losses/test_contract.py",
+    "gkd/losses/queues.py": "tests/losses/test_queue_similarity.py",
     "gkd/losses/regressors.py": "tests/losses/test_modules.py",
     "gkd/models/layers.py": "tests/models/test_models.py",
     "gkd/problems/judging.py": "tests/training/test_loop.py",

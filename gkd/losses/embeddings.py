@@ -176,8 +176,8 @@ def norm_direction_loss(
         UserError: sides of different batch sizes or widths, or a label that is no centre (checked on the CPU alone).
 
     Paper:
-        Wang et al.: Improving Knowledge Distillation via Regularizing Feature Norm and Direction (KD++), arXiv
-        2305.17007; as in WangYZ1608/Knowledge-Distillation-via-ND.
+        Wang et al.: Improving Knowledge Distillation via Regularizing Feature Direction and Norm (KD++), ECCV 2024,
+        arXiv 2305.17007; as in WangYZ1608/Knowledge-Distillation-via-ND.
     """
     _check_widths(student_embedding, teacher_embedding, "NormDirectionLoss")
     check_rows(student_embedding, labels, "labels have")
@@ -191,7 +191,7 @@ def norm_direction_loss(
     return mean_over_rows(1 - along, mask)
 
 
-@module_loss("norm_direction", norm_direction_loss, paper="Wang et al. 2023 (KD++)")
+@module_loss("norm_direction", norm_direction_loss, paper="Wang et al., ECCV 2024 (KD++)")
 class NormDirectionLoss(nn.Module):
     """KD++'s loss of norm and direction: the student's embedding behind a projector, then :func:`norm_direction_loss`.
 
@@ -211,7 +211,7 @@ class NormDirectionLoss(nn.Module):
         UserError: ``projector: none`` between different widths.
 
     Paper:
-        Wang et al., arXiv 2305.17007; the projector is ours.
+        Wang et al., ECCV 2024; the projector is ours.
     """
 
     def __init__(

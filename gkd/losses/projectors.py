@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import orthogonal
 
 from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
@@ -17,7 +16,7 @@ from gkd.losses._common import centred
 from gkd.losses.regressors import run_layers
 from gkd.losses.signature import Count, checked
 
-__all__ = ["Normalisation", "Projector", "ProjectorKind", "normalised"]
+__all__ = ["Normalisation", "OrthogonalLinear", "Projector", "ProjectorKind", "normalised"]
 
 ProjectorKind = Literal["linear", "mlp", "orthogonal", "none"]
 Normalisation = Literal["layer", "l2", "standardise", "centre", "whiten", "none"]
@@ -28,8 +27,8 @@ class Projector(nn.Module):
 
     ``linear``: one linear layer with bias. ``mlp``: linear, BatchNorm, GELU, linear, without biases; its hidden layer
     is ``expansion`` times as wide as the student's embedding. ``orthogonal``: a linear layer without bias whose weight
-    has orthonormal columns, or rows where the teacher's embedding is the narrower one; it is kept so by a
-    parametrisation, whatever the optimiser does. ``none``: the embedding as it is.
+    has orthonormal columns, or rows where the teacher's embedding is the narrower one (`OrthogonalLinear`). ``none``:
+    the embedding as it is.
 
     Layers start as torch starts them; RSD and LightlyTrain draw their weights from a truncated normal of 0.02 instead.
     BatchNorm leaves masked rows out; one row alone is normalised by the running statistics, which stay as they are.
@@ -89,7 +88,7 @@ def _layers(kind: str, before: int, after: int, expansion: int) -> nn.Sequential
     if kind == "linear":
         return nn.Sequential(nn.Linear(before, after))
     if kind == "orthogonal":
-        return nn.Sequential(orthogonal(nn.Linear(before, after, bias=False)))
+        return nn.Sequential(OrthogonalLinear(before, after))
     if kind == "mlp":
         hidden = expansion * before
         return nn.Sequential(
@@ -99,6 +98,37 @@ def _layers(kind: str, before: int, after: int, expansion: int) -> nn.Sequential
             nn.Linear(hidden, after, bias=False),
         )
     return nn.Sequential()
+
+
+class OrthogonalLinear(nn.Module):
+    """A linear layer without bias whose weight stays orthonormal, whatever an optimiser does to its parameter.
+
+    ``weight = base · H_1 … H_k``, its first k columns, or their transpose: a random orthogonal matrix times Householder
+    reflections along the columns of the parameter below its diagonal. The weight starts at minus the first columns of
+    ``base``, and decay of the parameter leads back there.
+
+    torch.nn.utils.parametrizations.orthogonal computes the same, but keeps signs of 1 on the diagonal of its parameter
+    as whole numbers: the first step of weight decay makes them 0, and the weight with them.
+    """
+
+    base: Tensor
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.grows = after >= before
+        tall, thin = max(before, after), min(before, after)
+        self.register_buffer("base", nn.init.orthogonal_(torch.empty(tall, tall)))
+        self.reflections = nn.Parameter(torch.zeros(tall, thin))
+
+    @property
+    def weight(self) -> Tensor:
+        """``[after, before]``, with orthonormal columns, or rows where it has fewer of them."""
+        below = self.reflections.tril(-1)
+        frame = self.base @ torch.linalg.householder_product(below, 2 / (1 + below.square().sum(0)))
+        return frame if self.grows else frame.mT
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.mT
 
 
 # Added to each standard deviation, as in RSD's code: a dimension that hardly varies is not blown up.

@@ -88,8 +88,10 @@ def run_layers(layers: nn.Sequential, x: Tensor, mask: Tensor | None) -> Tensor:
     """``layers(x)``, where BatchNorm sees the selected rows alone."""
     with no_autocast(x):
         for layer in layers:
-            norm = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
-            x = batch_normalise(layer, x, mask) if norm else layer(x)
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                x = batch_normalise(layer, x, mask)
+            else:
+                x = layer(x)
     return x
 
 

@@ -23,6 +23,7 @@ from gkd.losses import (
     ICKDLoss,
     InvertedProjectionLoss,
     NormDirectionLoss,
+    OrthogonalLinear,
     Projector,
     QueueSimilarityLoss,
     RegressionLoss,
@@ -191,7 +192,9 @@ def through(projector: Projector, rows: Tensor) -> Tensor:
         x = rows
         assert isinstance(layers, nn.Sequential)
         for layer in layers:
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, OrthogonalLinear):
+                x = x @ layer.weight.T
+            elif isinstance(layer, nn.Linear):
                 x = x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
             elif isinstance(layer, nn.BatchNorm1d):
                 x = normalised(layer, x)
