@@ -14,6 +14,8 @@ from gkd.core.numerics import no_autocast, upcast, zero_unselected
 
 __all__ = ["Regressor"]
 
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+
 
 class Regressor(nn.Module):
     """A student's output in its teacher's shape: by one convolution or linear layer, BatchNorm, ReLU.
@@ -88,14 +90,11 @@ def run_layers(layers: nn.Sequential, x: Tensor, mask: Tensor | None) -> Tensor:
     """``layers(x)``, where BatchNorm sees the selected rows alone."""
     with no_autocast(x):
         for layer in layers:
-            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                x = batch_normalise(layer, x, mask)
-            else:
-                x = layer(x)
+            x = batch_normalise(layer, x, mask) if isinstance(layer, BatchNorm) else layer(x)
     return x
 
 
-def batch_normalise(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, mask: Tensor | None) -> Tensor:
+def batch_normalise(norm: BatchNorm, x: Tensor, mask: Tensor | None) -> Tensor:
     """``norm(x)`` with the statistics of the selected rows of ``x [B, C]`` or ``[B, C, H, W]``.
 
     One value a channel, or none, has no variance: the running statistics are then used and left as they are.
@@ -127,7 +126,7 @@ def batch_normalise(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, mask: Tens
     return torch.where(several, normalised, _normalised_by_running(norm, x))
 
 
-def _normalised_by_running(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+def _normalised_by_running(norm: BatchNorm, x: Tensor) -> Tensor:
     return F.batch_norm(
         x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
     )

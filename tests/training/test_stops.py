@@ -166,6 +166,24 @@ def test_banks_variances_and_virtual_samples_go_on_after_a_stop(trainer: Callabl
     assert same(whole, run.fit(method, {"one": 2}))
 
 
+def test_projectors_and_the_teachers_queue_go_on_after_a_stop(trainer: Callable[..., Trainer]) -> None:
+    """Over classes that the teacher does not have, with the terms of every method that needs none of them."""
+    names = ("pefd", "proteus", "vkd", "inverted_projection", "seed", "rsd", "coss_projected", "kdpp")
+    terms: dict[str, Any] = {"cross_entropy": {}, "queue": {"loss": "queue_similarity", "queue": 12}}
+    for name in names:
+        (stage,) = load_method(name).stages.values()
+        _, term = stage.terms.values()
+        terms[name] = term.model_dump()
+    method = method_of(**terms)
+    whole = trainer("whole", student="def").fit(method, {"one": 2})
+    for stop in (3, STEPS):
+        run = trainer(f"stopped at {stop}", student="def")
+        with pytest.raises(Interrupted):
+            run.fit(method, {"one": 2}, at=signalling(signal.SIGTERM, stop))
+        torch.manual_seed(123)
+        assert same(whole, run.fit(method, {"one": 2})), stop
+
+
 @pytest.mark.parametrize("policy", ["adaptive", "random"])
 def test_a_policy_and_its_generator_go_on_after_a_stop(trainer: Callable[..., Trainer], policy: str) -> None:
     terms = {
