@@ -48,7 +48,7 @@ def queue_similarity_loss(
     Args:
         student_embedding: ``[B, D]``, of the teacher's width.
         teacher_embedding: ``[B, D]``.
-        queue: ``[Q, D]``, the teacher's rows of past batches, of any length.
+        queue: ``[Q, D]``, the teacher's rows of past batches, of length 1, or zero where a place is empty.
         student_temperature: τ_S; 0.07 in LightlyTrain, 0.2 in SEED, 0.04 in CompRess.
         teacher_temperature: τ_T; 0.07 in LightlyTrain, 1e-4 in SEED (almost the nearest alone), 0.04 in CompRess.
         candidates: which rows of the batch stand beside the queue: ``batch`` in LightlyTrain, ``own`` in SEED,
@@ -75,15 +75,20 @@ def queue_similarity_loss(
         )
     student = unit_rows(upcast(zero_unselected(student_embedding, mask)))
     teacher = unit_rows(upcast(zero_unselected(teacher_embedding.detach(), mask)))
-    past = unit_rows(queue.detach().to(teacher.dtype))
-    columns = past if candidates == "queue" else torch.cat([teacher, past])
-    used = (columns != 0).any(1).expand(len(student), -1)
+    past = queue.detach().to(teacher.dtype)
+    # Products with batch and queue apart: to join the rows would copy the whole queue.
+    columns = [past] if candidates == "queue" else [teacher, past]
+    used = torch.cat([(rows != 0).any(1) for rows in columns]).expand(len(student), -1)
     if candidates == "own":
         own = torch.eye(len(teacher), dtype=torch.bool, device=used.device)
         used = used & torch.cat([own, own.new_ones(len(teacher), len(past))], 1)
+
+    def logits(side: Tensor, temperature: float) -> Tensor:
+        return torch.cat([side @ rows.to(side.dtype).mT for rows in columns], 1) / temperature
+
     with no_autocast(student):
-        student_logits = student @ columns.to(student.dtype).mT / student_temperature
-        teacher_logits = teacher @ columns.mT / teacher_temperature
+        student_logits = logits(student, student_temperature)
+        teacher_logits = logits(teacher, teacher_temperature)
     return mean_over_rows(kl_rows(student_logits, teacher_logits, used), mask)
 
 

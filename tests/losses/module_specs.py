@@ -334,7 +334,7 @@ def build(name: str, row: Row, **options: Any) -> nn.Module:
         if entry.dim() == 1 and not isinstance(built, VIDLoss):
             nn.init.uniform_(entry, 0.5, 1.5)
     if isinstance(built, QueueSimilarityLoss):  # candidates before the first step, so that it has a gradient
-        built.queue[:3] = random(4, 3, *row.teacher)
+        built.queue[:3] = F.normalize(random(4, 3, *row.teacher))
     return built
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -288,7 +288,7 @@ SPECS: dict[str, Spec] = {
         options=({}, {"space": 0.0}, {"space": 2.5}),
     ),
     "regression": REGRESSION,
-    "inverted_projection": REGRESSION,
+    "inverted_projection": replace(REGRESSION, options=({"distance": "l2"},)),  # the same function
     "rsd": Spec(make_embeddings_alike, rsd_reference, uncorrelated, options=({}, {"kappa": 0.5})),
     "coss_projected": Spec(make_embeddings_alike, coss_reference, matched_embeddings),
     "norm_direction": Spec(make_centres, norm_direction_reference, to_the_centres),

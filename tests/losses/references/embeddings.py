@@ -22,7 +22,7 @@ def make_centres(batch: int) -> Inputs:
 
 
 def make_queue(batch: int) -> Inputs:
-    queue = random(4, 5, WIDTH)
+    queue = torch.nn.functional.normalize(random(4, 5, WIDTH))
     queue[3] = 0  # an empty place
     return {**make_embeddings_alike(batch), "queue": queue}
 
