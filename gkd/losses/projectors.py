@@ -179,7 +179,8 @@ def normalised(rows: Tensor, how: Normalisation, mask: Tensor | None = None) -> 
         if how == "layer":
             return F.layer_norm(rows, rows.shape[1:])
         counted = None if mask is None else mask.unsqueeze(0)
-        apart = centred(rows.mT, counted).mT
+        # Twice: the mean of rows that hardly vary is rounded, and what it misses is the same for all of them.
+        apart = centred(centred(rows.mT, counted), counted).mT
         if how == "centre":
             return apart
         count = rows.shape[0] if mask is None else mask.sum().clamp_min(1)

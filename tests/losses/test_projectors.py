@@ -152,6 +152,14 @@ def test_half_precision_is_computed_in_float32(how: Normalisation) -> None:
     torch.testing.assert_close(value, normalised(rounded.float(), how))
 
 
+@pytest.mark.parametrize("how", ["centre", "standardise", "whiten"])
+def test_small_variations_of_large_rows_keep_their_digits_in_float32(how: Normalisation) -> None:
+    rows = (5 + 0.01 * random(1, 64, 8)).float()
+    torch.testing.assert_close(
+        normalised(rows, how).double(), normalised(rows.double(), how), rtol=1e-4, atol=1e-5
+    )
+
+
 @every_how
 def test_a_nan_shows(how: Normalisation) -> None:
     x = random(1, 9, 4)
