@@ -154,8 +154,8 @@ def normalised(rows: Tensor, how: Normalisation, mask: Tensor | None = None) -> 
     each dimension, σ with denominator B; ``whiten``: ``(x − μ) (Σ + ε I)^(−1/2)`` with their covariance Σ (denominator
     B) and ε = 1e-5 · trace(Σ) / D, the root being the symmetric one. ``none``: the rows as they are.
 
-    Convention: ``layer`` and ``standardise`` shrink rows whose entries vary by less than about 1e-3 or 1e-5; the
-    others do not depend on the scale of the rows. With one row, or rows that are equal but for rounding, ``centre``,
+    Convention: ``l2`` and ``whiten`` do not depend on the scale of the rows; ``layer`` and ``standardise`` do so only
+    where a row varies by less than about 3e-3, or a dimension by less than about 1e-5. With one row, or rows that are equal but for rounding, ``centre``,
     ``standardise`` and ``whiten`` give zeros; with fewer rows than dimensions ``whiten`` whitens the dimensions that
     the rows span. Zero rows have finite gradients under each. No row gives none.
 
