@@ -155,9 +155,9 @@ def normalised(rows: Tensor, how: Normalisation, mask: Tensor | None = None) -> 
     B) and ε = 1e-5 · trace(Σ) / D, the root being the symmetric one. ``none``: the rows as they are.
 
     Convention: ``l2`` and ``whiten`` do not depend on the scale of the rows; ``layer`` and ``standardise`` do so only
-    where a row varies by less than about 3e-3, or a dimension by less than about 1e-5. With one row, or rows that are equal but for rounding, ``centre``,
-    ``standardise`` and ``whiten`` give zeros; with fewer rows than dimensions ``whiten`` whitens the dimensions that
-    the rows span. Zero rows have finite gradients under each. No row gives none.
+    where a row varies by less than about 3e-3, or a dimension by less than about 1e-5. With one row, or rows that are
+    equal but for rounding, ``centre``, ``standardise`` and ``whiten`` give zeros; with fewer rows than dimensions
+    ``whiten`` whitens the dimensions that the rows span. Zero rows have finite gradients under each. No row gives none.
 
     ``whiten`` computes in float64, since a covariance has twice the digits of its rows; its eigenvectors cost the cube
     of the smaller of B and D, and on a GPU a synchronisation.
