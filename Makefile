@@ -46,7 +46,7 @@ demo: $(VENV)/installed  ## train and compare on digits in three relations; a se
 	$(BIN)/gkd compare quickstart
 
 # A process a core, each of one thread: two torch processes of two threads on two cores slow each other down.
-test: $(VENV)/installed-learn2learn  ## the default suite: offline, CPU, under 4 minutes on two cores
+test: $(VENV)/installed-learn2learn  ## the default suite: offline, CPU, under 5 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not full" -n auto --maxprocesses 4 --dist worksteal
 
 test-full: $(VENV)/installed-learn2learn  ## what takes longer: under 40 minutes

@@ -30,6 +30,7 @@ from .splits import (
     sides,
     teacher_task,
     validation_classes,
+    with_own_teacher,
     without_teacher,
 )
 
@@ -181,6 +182,10 @@ class FewShotTask(Task):
                 code="other-image-shape",
             )
         return EpisodeSet(images, (drawn,), options.shots)
+
+    def with_own_teacher(self, problem: Problem, classes: LabelSpace) -> Problem:
+        assert isinstance(problem.judging, EpisodeJudging)
+        return with_own_teacher(self.options, problem, classes, problem.judging.novel.images.space)
 
     def teacher_task(self) -> dict[str, Any] | None:
         return teacher_task(self.options)

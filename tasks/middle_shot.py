@@ -31,6 +31,7 @@ from .splits import (
     sides,
     teacher_task,
     validation_classes,
+    with_own_teacher,
     without_teacher,
 )
 
@@ -101,6 +102,9 @@ class MiddleShotTask(Task):
         yield FewShotProblem(
             "student", of_task, of_teacher, of_student, measured=measured, judging=judging, leak=leaked
         )
+
+    def with_own_teacher(self, problem: Problem, classes: LabelSpace) -> Problem:
+        return with_own_teacher(self.options, problem, classes, problem.relation.student)
 
     def teacher_task(self) -> dict[str, Any] | None:
         return teacher_task(self.options)

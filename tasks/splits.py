@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -12,8 +13,9 @@ from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import ImageSet
 from gkd.data.rotations import unturned
+from gkd.few_shot.problem import FewShotProblem
 from gkd.problems.classes import Classes, Order
-from gkd.problems.problem import Source
+from gkd.problems.problem import Problem, Source
 from gkd.problems.task import TaskOptions
 
 _TO = {"train": "train on", "validation": "choose on", "test": "test on"}  # part of a split -> its use
@@ -207,6 +209,16 @@ def leak(options: ClassSplitOptions, relation: LabelRelation, novel: LabelSpace)
             code="leaked-classes",
         )
     return leaked
+
+
+def with_own_teacher(
+    options: ClassSplitOptions, problem: Problem, classes: LabelSpace, novel: LabelSpace
+) -> Problem:
+    """A few-shot problem with a teacher that keeps classes of its own, none of which may be novel."""
+    assert isinstance(problem, FewShotProblem)
+    relation = LabelRelation(classes, problem.relation.student)
+    leaked = leak(options, relation, novel) if classes.named else ()
+    return replace(problem.with_relation(relation), leak=(*problem.leak, *leaked))
 
 
 def _groups(space: LabelSpace) -> dict[str, list[str]]:

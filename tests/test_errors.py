@@ -153,6 +153,7 @@ LOOKED_AT = {
     "gkd/methods/optimiser_names.py": "a third party's optimiser makes a step and its state",
     "gkd/models/cut_check.py": "kept as a difference and told with the stage's name",
     "gkd/models/head_check.py": "a head that cannot read the embedding does not give the logits of it",
+    "gkd/models/hub.py": "huggingface_hub fetches a file",
     "gkd/storage/json_files.py": "json reads a text",
     "gkd/storage/torch_files.py": "torch reads a file",
     "gkd/training/meter.py": "json reads a line",

@@ -25,6 +25,7 @@ from gkd.methods.optimiser import Optimiser
 from gkd.metrics import check_metric_name
 from gkd.models import check_network_name, check_network_options
 from gkd.models.external import is_external
+from gkd.models.hub import SCHEME, hub_file
 from gkd.models.pretrained import describe
 from gkd.problems.task import TaskOptions, task_class
 from gkd.storage.run_files import WEIGHTS
@@ -172,13 +173,30 @@ def _weights_of_run(path: Path) -> Path:
     return weights if weights.is_file() else path
 
 
+def _from_hub(path: Any) -> Any:
+    """An address on the hub is the file in its cache; anything else is as it is."""
+    return hub_file(path) if isinstance(path, str) and path.startswith(SCHEME) else path
+
+
+def _last_or_best(which: Any) -> Any:
+    if which not in ("last", "best"):
+        raise ValueError(
+            f"{shown(which)} is not 'last' or 'best', the student of a run that becomes the teacher; the weights that "
+            "a library publishes are pretrained: true, or the name of a set"
+        )
+    return which
+
+
+Checkpoint = Annotated[HomePath, BeforeValidator(_from_hub), AfterValidator(_weights_of_run)]
+
+
 class Side(Section):
     """The fields that student and teacher have in common: how the network is built."""
 
     network: NetworkName
     options: NetworkOptions = Field(default={})
     taps: Taps = Taps()
-    checkpoint: Annotated[HomePath, AfterValidator(_weights_of_run)] | None = None
+    checkpoint: Checkpoint | None = None
     checkpoint_key: str | None = Field(default=None, min_length=1)
     pretrained: bool | str = False
 
@@ -206,8 +224,8 @@ class Teacher(Side):
 
     Attributes:
         network: what to build.
-        checkpoint: the weights to load, a file or the folder of a run, whose last student is taken; without one it is
-            trained.
+        checkpoint: the weights to load, a file, one on the hub (``hf://owner/name/file``) or the folder of a run, whose
+            last student is taken; without one it is trained.
         checkpoint_key: the entry of the file that holds them, such as ``state_dict_ema`` or ``model.student``;
             None takes the one that fits, the averaged weights before those that were averaged.
         pretrained: the weights that the network's library publishes: ``true`` for its default, or the name of a set,
@@ -235,7 +253,7 @@ class Teacher(Side):
     expect: Annotated[str, BeforeValidator(_expected)] | None = None
     classes: Literal["task", "file"] | tuple[str, ...] | str | None = "task"
     image_size: int | None = Field(default=None, ge=1)
-    weights: Literal["last", "best"] = "last"
+    weights: Annotated[Literal["last", "best"], BeforeValidator(_last_or_best)] = "last"
     train: TeacherTraining = TeacherTraining()
     data: Data | None = None
     mean: tuple[float, ...] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -31,7 +31,7 @@ class LabelSpace:
     """
 
     names: tuple[str, ...]
-    named: bool = True
+    named: bool = field(default=True, repr=False)
 
     def __init__(self, names: Iterable[str], *, named: bool = True) -> None:
         if isinstance(names, (str, bytes)):

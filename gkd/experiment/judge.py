@@ -271,10 +271,10 @@ def teacher_results(teacher: Teacher, prepared: Prepared) -> TeacherResult:
         more[f"{CONFIDENCE_AUC}{kind}"] = rounded(metrics.separation(weights, problem.relation.known[labels]))
     if own is not None and own.near is not None:
         more["near_chance"] = own.near
-    section = teacher_section(prepared.experiment)
-    if section.pretrained is not False:
+    section = prepared.experiment.teacher  # none where the student of the problem before teaches
+    if section is not None and section.pretrained is not False:
         more["published"] = describe(section.network, section.pretrained).origin()
-    if section.keeps_classes:
+    if section is not None and section.keeps_classes:
         more["shared_accuracy"] = rounded(own.shared_accuracy) if own is not None else None
         more["probe"] = probe(teacher, problem, settings)
     result = TeacherResult(

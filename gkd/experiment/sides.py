@@ -92,7 +92,7 @@ class Sides:
             with told_of(self.task, what):
                 problem = next(problems, None)
                 if problem is not None and own is not None:
-                    problem = problem.with_relation(self.task.relate(own, problem.relation.student))
+                    problem = self.task.with_own_teacher(problem, own)
             if problem is None:
                 return
             yield problem

@@ -22,6 +22,7 @@ from gkd.models.pretrained import Description, describe, described_as_built
 from gkd.problems.task import plain_task
 from gkd.storage.checksums import sha256
 from gkd.storage.weight_metadata import TENSORS, WeightMetadata, weights_name
+from gkd.storage.weight_sets import WeightFile
 from gkd.storage.weights import read_weight_file
 from gkd.training.loop import check_method
 
@@ -47,7 +48,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path | None) -> tuple[Teacher, 
         weights, metadata = given_weights(options, images.channels), WeightMetadata()
     else:
         weights, metadata = read_weight_file(checkpoint), WeightMetadata.read(checkpoint)
-        check_checksum(options, checkpoint)
+    check_checksum(options, weights)
     built_with = options_of(options, metadata, weights.path)
     space = _space(prepared, metadata, weights.path)
     loaded = load_network(options, weights, images, len(space), head="file" if space.named else "none")
@@ -73,14 +74,20 @@ def _space(prepared: Prepared, metadata: WeightMetadata, weights: Path) -> Label
     Raises:
         UserError: a file of other classes than the task gives the teacher, which keeps none of its own.
     """
-    space = prepared.problem.relation.teacher
-    if metadata.classes is None or teacher_section(prepared.experiment).keeps_classes:
+    space, keeps = prepared.problem.relation.teacher, teacher_section(prepared.experiment).keeps_classes
+    if metadata.classes is None or (keeps and (not space.named or metadata.classes == space.names)):
         return space
+    names = list(metadata.classes)
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    if keeps:
+        raise UserError(
+            f"teacher.checkpoint {weights} states that its columns are [{shown}], and teacher.classes names others; "
+            "set teacher.classes=file.",
+            code="other-classes",
+        )
     stated = LabelSpace(metadata.classes)
     if set(stated) == set(space):
         return stated
-    names = list(stated)
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     raise UserError(
         f"teacher.checkpoint {weights} knows {len(stated)} classes, but the task gives the teacher {len(space)}, of "
         f"which it knows {len(set(space) & set(stated))}; choose the task's teacher classes to match, in "
@@ -113,19 +120,31 @@ def statistics_source(
     return f"{known}; {rest}" if known else rest
 
 
-def check_checksum(options: schema.Teacher, checkpoint: Path) -> None:
-    """Refuse a weight file that is not the one of ``teacher.sha256``, where the experiment names both."""
-    if options.sha256 is None or options.checkpoint is None:
+def check_checksum(options: schema.Teacher, weights: Path | WeightFile) -> None:
+    """Refuse weights that are not those of ``teacher.sha256``, where the experiment names both.
+
+    Args:
+        options: the teacher's.
+        weights: the file, or what was read of it or came from the library.
+    """
+    if options.sha256 is None or not options.is_given:
         return
     kind, _, wanted = options.sha256.rpartition(":")
+    read = read_weight_file(weights) if isinstance(weights, Path) else weights
     if f"{kind}:" == TENSORS:
-        name = weights_name(read_weight_file(checkpoint), options.checkpoint_key)
+        name = weights_name(read, options.checkpoint_key)
+    elif options.checkpoint is None:
+        raise UserError(
+            "teacher.sha256 is of a file, and teacher.pretrained takes the tensors of a library; give that of the "
+            f"tensors, {weights_name(read, None)}, or drop it.",
+            code="other-checksum",
+        )
     else:
-        name = sha256(checkpoint)
+        name = sha256(read.path)
     found = name.rpartition(":")[2]
     if found != wanted:
         raise UserError(
-            f"teacher.checkpoint {checkpoint} has the checksum {found[:12]}..., not the {wanted[:12]}... of "
+            f"teacher.{read.given_as} {read.path} has the checksum {found[:12]}..., not the {wanted[:12]}... of "
             "teacher.sha256; get the right file, or change or drop teacher.sha256.",
             code="other-checksum",
         )

@@ -16,7 +16,7 @@ import torch
 
 from gkd import metrics
 from gkd.core.errors import UserError
-from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.core.labels import LabelSpace
 from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import rounded
 from gkd.experiment.prepare import Prepared
@@ -80,7 +80,7 @@ def _next(prepared: Prepared, problem: Problem) -> tuple[Teacher, Prepared]:
 
 def _taught(problem: Problem, space: LabelSpace) -> Problem:
     """The problem with a teacher of some classes."""
-    return problem.with_relation(LabelRelation(space, problem.relation.student, problem.relation.aliases))
+    return problem.with_relation(problem.relation.of_teacher(space))
 
 
 def _solve(job: Job, prepared: Prepared, teacher: Teacher | None, folder: Path) -> RunSummary:

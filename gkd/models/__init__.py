@@ -214,6 +214,12 @@ def _factory(name: str) -> partial[Any]:
                 f"Unknown network {name!r}. Did you mean {module}:{factory}? A network of your own is {FORM}.",
                 code="unknown-network",
             )
+        if name.startswith(("hf-hub:", "hf_hub:", "hf://")):
+            raise UserError(
+                f"Unknown network {name!r}, which is a place on a hub. Give the network's own name, such as "
+                "timm/resnet18, and its weights as checkpoint: hf://OWNER/NAME/FILE, or pretrained: true.",
+                code="unknown-network",
+            )
         if factory == "py":
             raise UserError(
                 f"Unknown network {name!r}, which names a file. A network of your own is {FORM}, such as "

@@ -98,7 +98,7 @@ def load_network(
         options=built_with,
         taps=metadata.taps if taps is None else taps,
     )
-    loading = Loading(path, name, section, shape, metadata)
+    loading = Loading(path, name, section, shape, metadata, file.given_as)
     notes = put_weights(built, file, loading, checkpoint_key=checkpoint_key, head=head)
     if classes is not None and metadata.classes not in (None, tuple(classes)):
         raise UserError(

@@ -132,7 +132,7 @@ def pretrained_file(
             code="weights-not-fetched",
         ) from error
     tensors = {key: tensor.detach().cpu() for key, tensor in module.state_dict().items()}
-    return WeightFile(Path(str(description)), {}, {"": tensors}, "")
+    return WeightFile(Path(str(description)), {}, {"": tensors}, "", given_as="pretrained")
 
 
 def _with_weights(description: Description, in_channels: int, options: Mapping[str, Any]) -> nn.Module:

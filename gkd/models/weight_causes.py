@@ -31,6 +31,7 @@ class Loading:
         section: the config section that errors name, such as ``student``; empty from Python.
         image_shape: ``(C, H, W)`` of the images here, where it is known.
         metadata: of the file.
+        given_as: the key of the section that names it.
     """
 
     path: Path
@@ -38,11 +39,14 @@ class Loading:
     section: str = ""
     image_shape: Sequence[int] | None = None
     metadata: WeightMetadata = field(default_factory=WeightMetadata)
+    given_as: str = "checkpoint"
 
     @property
     def file(self) -> str:
         """The file in a sentence."""
-        return f"{self.section}.checkpoint {self.path}" if self.section else f"The checkpoint {self.path}"
+        return (
+            f"{self.section}.{self.given_as} {self.path}" if self.section else f"The checkpoint {self.path}"
+        )
 
     def option(self, name: str) -> str:
         """An option of the section in a sentence."""
@@ -115,9 +119,11 @@ def _no_head(network: nn.Module, fit: Fit, loading: Loading) -> UserError | None
     head = head_entries(network, network.state_dict())
     if fit.surplus or fit.wrong or not head or set(fit.missing) != head:
         return None
+    advice = "a student can start from it (student.checkpoint), and gets a new head"
+    if loading.section == "teacher":
+        advice = "a teacher does without, by teacher.classes=null"
     return UserError(
-        f"{loading.file} has no head ({', '.join(map(repr, fit.missing))}), so it answers with no class; a student can "
-        "start from it (student.checkpoint), and gets a new head.",
+        f"{loading.file} has no head ({', '.join(map(repr, fit.missing))}), so it answers with no class; {advice}.",
         code="head-missing",
     )
 

@@ -74,6 +74,14 @@ class Task:
         """
         return LabelRelation(teacher, student)
 
+    def with_own_teacher(self, problem: Problem, classes: LabelSpace) -> Problem:
+        """A problem of the task without a teacher, for a teacher that keeps these classes of its own.
+
+        Raises:
+            UserError: classes that the task has no use for.
+        """
+        return problem.with_relation(self.relate(classes, problem.relation.student))
+
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         """The problems in the order in which they are solved; ``seed`` is that of the run, for tasks that draw."""
         raise NotImplementedError

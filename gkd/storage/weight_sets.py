@@ -127,12 +127,14 @@ class WeightFile:
         header: the strings that it states by name; empty of a torch file.
         sets: dotted key -> state dict; at least one.
         former: the key that an earlier version of gkd took; None where it refused the file.
+        given_as: the key of a config that names it: ``checkpoint``, or ``pretrained`` where a library published it.
     """
 
     path: Path
     header: Mapping[str, str]
     sets: WeightSets
     former: str | None
+    given_as: str = "checkpoint"
 
     def under(self, key: str, option: str = "checkpoint_key") -> dict[str, Tensor]:
         """The tensors under a dotted key, which may reach into the names of a state dict: ``model.student``.

@@ -43,6 +43,7 @@ def scripts(monkeypatch):
     return importlib.import_module
 
 
+@pytest.mark.full
 def test_every_loss_is_timed_and_stands_in_the_table(result):
     timed = {cell["loss"] for cell in result["cells"] if cell["form"] == "gkd" and cell["seconds"] > 0}
     assert timed == LOSSES.keys()
@@ -50,6 +51,7 @@ def test_every_loss_is_timed_and_stands_in_the_table(result):
     assert all(f"| {loss} | gkd |" in result["table"] for loss in LOSSES)
 
 
+@pytest.mark.full
 def test_every_plain_form_that_is_asked_for_runs(result, scripts):
     timed = {(cell["loss"], cell["form"]) for cell in result["cells"] if "seconds" in cell}
     forms = scripts("_loss_forms").FORMS
@@ -58,6 +60,7 @@ def test_every_plain_form_that_is_asked_for_runs(result, scripts):
     assert {(loss, "floor") for loss in scripts("_loss_floors").FLOORS} <= timed
 
 
+@pytest.mark.full
 def test_values_agree(result):
     assert result["largest_relative_difference"] < 1e-3  # float32; in float64 the script asserts 1e-4
 

@@ -57,7 +57,7 @@ def test_classes_relate_a_bare_teacher_by_name() -> None:
 
 def test_an_unnamed_teacher_meets_no_named_class_by_accident() -> None:
     side = teacher_sides(Teacher(network(3, 1)), 3, LabelSpace([*"012"]))["teacher"]
-    assert side.relation.kind == "disjoint"
+    assert side.relation.kind == "none"
     assert teacher_sides(Teacher(network(3, 1)), 3)["teacher"].relation.kind == "same"
     assert teacher_sides(None, 3) == {}
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -15,6 +18,7 @@ from gkd.models import build_network
 from gkd.storage.checksums import sha256
 from gkd.storage.weight_metadata import weights_name
 from gkd.storage.weights import read_weight_file
+from tests.library_caches import empty_caches, in_hubs_cache
 from tests.refusals import refused
 
 
@@ -166,3 +170,36 @@ def test_a_standard_task_and_a_file_of_other_classes_say_what_to_do(tmp_path: Pa
     with refused("other-classes") as caught:
         load_teacher(prepare(load("quickstart", words)), path)
     assert "teacher.classes=file" in str(caught.value)
+
+
+def test_a_librarys_weights_are_pinned_by_their_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_hubs_cache(
+        empty_caches(tmp_path, monkeypatch), "timm/resnet10t.c3_in1k", timm.create_model("resnet10t")
+    )
+    words = [
+        "teacher={network: timm/resnet10t, pretrained: true, image_size: 32}",
+        "data.channels=3",
+        "method=sp",
+    ]
+    words += ["task={name: cross_task, size: null, shift: 0}"]
+    with refused("other-checksum") as caught:
+        load_teacher(prepare(load("quickstart", [*words, f"teacher.sha256={'a' * 64}"])), None)
+    name = re.search(r"tensors:[0-9a-f]{64}", str(caught.value))
+    assert name is not None
+    teacher, prepared = load_teacher(prepare(load("quickstart", [*words, f"teacher.sha256={name[0]}"])), None)
+    assert len(teacher.space) == 1000
+    assert teacher.statistics_from == "from what the library says of timm/resnet10t c3_in1k"
+    assert prepared.problem.relation.kind == "disjoint"  # from digits
+    with refused("other-checksum") as caught:
+        load_teacher(prepare(load("quickstart", [*words, f"teacher.sha256=tensors:{'0' * 64}"])), None)
+    assert "teacher.pretrained timm/resnet10t c3_in1k" in str(caught.value)
+
+
+def test_a_list_of_classes_is_the_files_where_it_states_them(tmp_path: Path) -> None:
+    path = own_teacher(tmp_path / "w.safetensors")
+    words = [*OWN[1:], "teacher.network=resnet8", f"teacher.checkpoint={path}"]
+    other = "teacher.classes=['digit 1', 'cat', 'digit 3', 'dog', 'digit 9']"
+    with refused("other-classes"):
+        load_teacher(prepare(load("quickstart", [*words, other])), path)

@@ -45,7 +45,7 @@ KEYS = (
     "teacher.taps.stages", "teacher.checkpoint_key", "student.checkpoint_key", "method.paper", "method.summary",
     "method.growth.old", "method.growth.extractor", "method.held_out", "method.sources", "optimiser.betas",
     "optimiser.final_factor", "optimiser.warmup_epochs", "optimiser.warmup_share", "optimiser.start_factor",
-    "run.extend",
+    "run.extend", "task.match", "teacher.image_size", "teacher.pretrained", "teacher.classes", "student.pretrained",
 )  # fmt: skip
 STAGE_KEYS = (
     "epochs", "share", "terms", "optimiser.lr", "optimiser.schedule", "train", "data", "episodes", "select", "start",

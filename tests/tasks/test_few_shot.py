@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from gkd.config.load import load
 from gkd.config.schema import Data, Validation
+from gkd.core.labels import LabelSpace, unnamed_classes
 from gkd.data import ImageSet, channel_statistics
 from gkd.data.rotations import with_rotations
 from gkd.experiment.sources import load_source
@@ -210,6 +211,19 @@ def test_a_teacher_of_novel_classes_is_a_leak(source: Source) -> None:
     assert problem(source, **options, allow_leak=True).leak == ("g",)
     aliases = {"base": 5, "novel": 3, "teacher_classes": ["a", "b", "j"], "aliases": {"c": "j"}}
     assert problem(source, **aliases).leak == ()
+
+
+def test_a_teacher_with_classes_of_its_own_may_know_no_novel_one(source: Source) -> None:
+    options = {"base": 5, "novel": 3}
+    without = problem(source, **options)
+    for allowed in (False, True):
+        task = FewShotTask(FewShotOptions(**options, allow_leak=allowed))
+        apart = task.with_own_teacher(without, LabelSpace(["a", "b", "other"]))
+        assert (apart.leak, apart.relation.num_shared) == ((), 2)
+        assert task.with_own_teacher(without, unnamed_classes(1)).relation.kind == "none"
+    assert task.with_own_teacher(without, LabelSpace(["a", "g"])).leak == ("g",)
+    with refused("leaked-classes"):
+        FewShotTask(FewShotOptions(**options)).with_own_teacher(without, LabelSpace(["a", "g"]))
 
 
 def test_a_rotation_of_what_the_teacher_knows_is_a_leak(source: Source) -> None:
