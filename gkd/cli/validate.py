@@ -46,6 +46,11 @@ def _about_the_relation(resolved: Resolved) -> list[str]:
         unread = why_unread(data.name, data.root)
         if unread is not None:
             return [f"{unread}, so classes and method were not checked"] if taught else []
+    unlabelled = experiment.data.unlabelled
+    if experiment.method.uses_unlabelled and unlabelled is not None and not unlabelled.root.exists():
+        return [
+            f"the images without labels are not there ({unlabelled.root}), so classes and method were not checked"
+        ]
     caches = Caches()
     sides = sides_of(experiment, caches)
     reason = refusal(experiment.method, sides.taught_relation) if taught else None

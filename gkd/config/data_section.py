@@ -55,6 +55,19 @@ class TeacherView(Section):
         return augment if augment is None else _known_augmentation(augment)
 
 
+class Unlabelled(Section):
+    """Images without labels, brought to the size and channels of those with.
+
+    Attributes:
+        root: where they lie: a folder or zip, at any depth; folders say nothing.
+        fingerprint: of the images at ``root`` (``gkd.data.fingerprint(root, "unlabelled")``), verified when they are
+            read. Without it the images found there name the run.
+    """
+
+    root: HomePath
+    fingerprint: str | None = Field(default=None, pattern="^sha256:[0-9a-f]{64}$")
+
+
 def _known_augmentation(augment: str) -> str:
     augmentation(augment)
     return augment
@@ -79,6 +92,8 @@ class Data(Section):
             of sizes and CRC-32, as earlier versions printed them.
         follow_links: take image files that are links to somewhere outside ``root``, which are refused else.
         rotations: every class four times, turned by 0, 90, 180 and 270 degrees, as classes of their own (Omniglot).
+        unlabelled: images without labels, for the stages of a method that train on them (``data: unlabelled`` or
+            ``both``).
         per_class: the student's training images a class; None takes all.
         subset_seed: draws those images; None draws them by ``run.seed``, anew for each seed.
         validation: the images that choose; drawn from those that no limit has taken.
@@ -102,6 +117,7 @@ class Data(Section):
     follow_links: bool = False
     download: bool = False
     rotations: bool = False
+    unlabelled: Unlabelled | None = None
     channels: Literal[1, 3] | None = None
     image_size: int | None = Field(default=None, ge=1)
     fit: Literal["stretch", "crop"] = "stretch"

@@ -19,6 +19,7 @@ from gkd.core.plugins import entry_point_table
 from gkd.core.user_code import is_import_name
 from gkd.data import DATASETS, LAYOUTS, Content, content_at
 from gkd.data.read.content import CRC, SHA256
+from gkd.data.read.layouts import UNLABELLED
 from gkd.data.read.load import GROUP as DATASETS_GROUP
 from gkd.losses.registry import GROUP as LOSSES_GROUP
 from gkd.methods.method import Method
@@ -129,6 +130,7 @@ def _content(experiment: Experiment, *, as_before: bool = False) -> dict[str, An
     # The student alone is the same run beside any teacher, but one that grows out of the teacher.
     if not experiment.method.needs_teacher and not students_teach(experiment.task.name):
         content.pop("teacher", None)
+    _name_unlabelled(content["data"], experiment)
     for key, data in _data_sections(experiment).items():
         section = _get(content, key)
         if section is not None and data is not None:
@@ -185,6 +187,30 @@ def _name_images(section: dict[str, Any], data: Data, *, as_before: bool) -> Non
         section["exif"] = "ignore"
     elif exif == "apply" and content is not None and not by_content:
         section["exif"] = "apply"
+
+
+def _name_unlabelled(section: dict[str, Any], experiment: Experiment) -> None:
+    """Replace the path of images without labels by their fingerprint, where the method trains on them.
+
+    ``section`` is the data section; a method that does not gives the same run with and without them.
+    """
+    unlabelled = section.pop("unlabelled", None)
+    if unlabelled is None or not experiment.method.uses_unlabelled:
+        return
+    content = unlabelled_there(experiment.data)
+    path = unlabelled.pop("root")
+    if "fingerprint" not in unlabelled:
+        unlabelled["fingerprint"] = Path(path).name if content is None else content.sha256
+    if experiment.data.exif == "ignore" and (content is None or content.turned):
+        unlabelled["exif"] = "ignore"  # where it changes pixels; that of the other images is told by theirs
+    section["unlabelled"] = unlabelled
+
+
+def unlabelled_there(data: Data) -> Content | None:
+    """The content of a data section's images without labels, as of ``content_there``."""
+    if data.unlabelled is None or not data.unlabelled.root.exists():
+        return None
+    return _content_at(data.unlabelled.root, UNLABELLED, data.follow_links)
 
 
 def content_there(data: Data) -> Content | None:

@@ -10,7 +10,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError, create_model
 
-from gkd.config.identity import Identities, content_there, identities_of, terms_with_defaults
+from gkd.config.identity import (
+    Identities,
+    content_there,
+    identities_of,
+    terms_with_defaults,
+    unlabelled_there,
+)
 from gkd.config.layers import (
     ChosenMethod,
     Layer,
@@ -87,6 +93,10 @@ class Resolved:
             there = content_there(data) if data is not None else None
             if data is not None and there is not None:
                 set_dotted(content, f"{key}.fingerprint", data.fingerprint or there.sha256)
+        unlabelled = self.experiment.data.unlabelled
+        there = unlabelled_there(self.experiment.data) if self.experiment.method.uses_unlabelled else None
+        if unlabelled is not None and there is not None:
+            set_dotted(content, "data.unlabelled.fingerprint", unlabelled.fingerprint or there.sha256)
         return (
             resolve(self.name, [*self.layers, Layer("as found", content)], self.trusted) if content else self
         )

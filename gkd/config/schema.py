@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from gkd.config.data_section import Data, TeacherView, Validation
+from gkd.config.data_section import Data, TeacherView, Unlabelled, Validation
 from gkd.config.method_files import is_method_file
 from gkd.config.section import HomePath, Section
 from gkd.core.errors import shown, unknown
@@ -45,6 +45,7 @@ __all__ = [
     "Teacher",
     "TeacherTraining",
     "TeacherView",
+    "Unlabelled",
     "Validation",
 ]
 
@@ -285,6 +286,8 @@ class Teacher(Side):
     def _no_view_of_a_view(cls, data: Data | None) -> Data | None:
         if data is not None and data.teacher_view is not None:
             raise ValueError("teacher_view says what the teacher sees of the student's data: write it there")
+        if data is not None and data.unlabelled is not None:
+            raise ValueError("unlabelled images are the student's: write them at data.unlabelled")
         return data
 
 

@@ -21,7 +21,7 @@ from gkd.problems.task import TASKS, task_class
 # Of a network: what trusted layers state of its options, numbers too, is vouched for with its key.
 _OPTIONS = ".options."
 # Sections that hold text, and a grid, whose cells are checked one by one; checksums, some of which look like a name.
-_CHECKSUMS = ("data.fingerprint", "teacher.data.fingerprint", "teacher.sha256")
+_CHECKSUMS = ("data.fingerprint", "data.unlabelled.fingerprint", "teacher.data.fingerprint", "teacher.sha256")
 _NO_NAMES = ("method.paper", "method.summary", "method.sources", "compare", *_CHECKSUMS)
 
 

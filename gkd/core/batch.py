@@ -11,6 +11,8 @@ from gkd.core.errors import UserError
 from gkd.core.network import Features
 from gkd.core.short_repr import short_repr
 
+NO_LABEL = -1  # the label of a sample that has none
+
 
 @dataclass
 class Batch:
@@ -18,8 +20,8 @@ class Batch:
 
     Attributes:
         images: ``[B, C, H, W]`` float, normalised for the student.
-        labels: ``[B]`` int64 columns of the student's label space; of virtual samples distributions over them,
-            ``[B, C]``.
+        labels: ``[B]`` int64 columns of the student's label space, `NO_LABEL` of a sample without; of virtual samples
+            distributions over them, ``[B, C]``.
         index: ``[B]`` int64, each sample's number in its data set; losses with memory banks read it.
         view: the teacher's images where they differ from ``images`` (another normalisation, a
             privileged or a cached view); None means the same images.
@@ -29,6 +31,7 @@ class Batch:
         way: in an episode, ``[B]`` int64 from 0, each row's class among the episode's.
         support: in an episode, ``[B]`` Bool, True for a support row and False for a query row.
         views: further teachers' images, by the name in ``TeacherSide.view``.
+        labelled: ``[B]`` Bool, the samples that have a label; None where all of them do.
     """
 
     images: Tensor
@@ -40,6 +43,7 @@ class Batch:
     support: Tensor | None = None
     views: Mapping[str, Tensor] = field(default_factory=dict)
     shared: bool = False
+    labelled: Tensor | None = None
 
     __repr__ = short_repr
 

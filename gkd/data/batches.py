@@ -75,6 +75,8 @@ class Batches:
             seeds share (so that a teacher's outputs on them can be kept); None augments anew every epoch.
         first_view: the view of epoch 0, modulo V.
         memory_format: of the images; ``torch.channels_last`` where the network is.
+        first: the number of the first sample in ``Batch.index`` and for the augmentation's random numbers, where other
+            samples stand before these (:class:`gkd.data.mixed_batches.MixedBatches`).
 
     Balanced epochs have as many batches as the others, all of full size. The classes come in random rounds
     without replacement, so within an epoch they appear almost equally often, and each class goes through
@@ -103,6 +105,7 @@ class Batches:
         views: int | None = None,
         first_view: int = 0,
         memory_format: torch.memory_format = torch.contiguous_format,
+        first: int = 0,
     ) -> None:
         _check_batch_size(batch_size)
         if len(images) == 0:
@@ -117,7 +120,7 @@ class Batches:
         self.episodes = episodes
         self.views = views
         self.first_view = first_view
-        self._sides = Sides(self.images, look, teacher, self.device, memory_format)
+        self._sides = Sides(self.images, look, teacher, self.device, memory_format, first)
         if balanced is not None and episodes is not None:
             raise UserError(
                 "Batches are class-balanced or episodes; give balanced or episodes, not both.",

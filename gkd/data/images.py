@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gkd.core.batch import NO_LABEL
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.core.short_repr import short_repr
@@ -28,7 +29,7 @@ class ImageSet:
 
     Attributes:
         images: uint8 ``[N, C, H, W]``, 0 to 255; ``StreamedPixels`` of that shape where they stay on disk.
-        labels: int64 ``[N]``, columns of ``space``.
+        labels: int64 ``[N]``, columns of ``space``; `NO_LABEL` of an image without one.
         space: the class names.
         files: N names by which a message can point at a sample; None where the data has none.
         name: the data set's name, for messages.
@@ -134,7 +135,8 @@ class ImageSet:
 
     def class_counts(self) -> Tensor:
         """int64 ``[C]`` on the CPU: the number of images of each class of ``space``."""
-        return torch.bincount(self.labels.cpu(), minlength=len(self.space))
+        labels = self.labels.cpu()
+        return torch.bincount(labels[labels != NO_LABEL], minlength=len(self.space))
 
     def fingerprint(self) -> str:
         """SHA-256 (64 hex digits) of shape, pixels, labels and class names; computed once.

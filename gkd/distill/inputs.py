@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -169,13 +170,25 @@ class Reading:
         """The mask of rows and the weights of samples, where the term has them, by the loss's keywords."""
         chosen: dict[str, Tensor] = {}
         labels, filled = self.batch.labels, self.term.entry.filled
+        labelled, rows = self.batch.labelled, None
         # A loss with a target among the shared classes cannot take a row of another class.
         if self.term.needs_shared_classes and not self.columns.all_known and self._of_known_rows:
             mixed = labels.dim() > 1
             rows = ~((labels > 0) & ~self.known).any(1) if mixed else self.known[labels]
+        if labelled is not None and (rows is not None or self.term.reads_labels):
+            rows = labelled if rows is None else rows & labelled
+        if rows is not None:
+            if Filled.MASK not in filled:
+                raise UserError(
+                    f"The loss {self.term.loss!r} must leave out rows, but it takes no mask; give it a keyword mask: "
+                    "gkd.losses.Mask = None.",
+                    code="needs-mask",
+                )
             chosen[filled[Filled.MASK]] = rows
         if self.term.confidence is not None:
-            weights = teacher_confidence(self.teacher.logits, self.term.confidence)
+            # Weights are relative to the rows that count; without unlabelled ones they are so to the batch.
+            counted = None if labelled is None else rows
+            weights = teacher_confidence(self.teacher.logits, self.term.confidence, mask=counted)
             chosen[filled[Filled.WEIGHTS]] = weights
         return chosen
 
@@ -225,8 +238,10 @@ def _teacher_logits(reading: Reading) -> Tensor:
 
 
 def _labels(reading: Reading) -> Tensor:
-    """The labels as columns of the logits that the loss reads."""
+    """The labels as columns of the logits that the loss reads; any column in a row that the mask leaves out."""
     labels = reading.batch.labels
+    if reading.batch.labelled is not None:
+        labels = labels.clamp_min(0)
     if reading.auxiliary is not None:
         return reading.auxiliary.targets(labels)
     if not reading.term.needs_shared_classes:
@@ -245,6 +260,9 @@ def _index(reading: Reading) -> Tensor:
             "data set, as in Batch(images, labels, index).",
             code="index-missing",
         )
+    if reading.batch.labelled is not None and reading.term.reads_labels:
+        # A bank has no entry for a sample without a label, whose row the mask leaves out.
+        return torch.where(reading.batch.labelled, reading.batch.index, 0)
     return reading.batch.index
 
 
@@ -279,7 +297,13 @@ def _centres(reading: Reading) -> Tensor:
     """The class centres of the training set, computed once, or those of the batch."""
     if reading.term.centres == "train" and reading.columns.centres is not None:
         return reading.columns.centres
-    return class_centres(reading.teacher.embedding, reading.batch.labels, reading.network.num_classes)[0]
+    labels, num_classes = reading.batch.labels, reading.network.num_classes
+    if (
+        reading.batch.labelled is not None
+    ):  # samples without a label make a class of their own, which is left out
+        labels = torch.where(reading.batch.labelled, labels, num_classes)
+        return class_centres(reading.teacher.embedding, labels, num_classes + 1)[0][:-1]
+    return class_centres(reading.teacher.embedding, labels, num_classes)[0]
 
 
 # Name of an input -> its provider; ``gkd.losses.NEEDS`` has the facts of each.

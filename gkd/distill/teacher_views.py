@@ -10,7 +10,7 @@ import torch
 from gkd.core.batch import Batch
 from gkd.core.errors import UserError
 from gkd.core.network import Features
-from gkd.data import Batches
+from gkd.data import AnyBatches
 from gkd.distill.teacher import Teacher
 
 
@@ -38,7 +38,7 @@ class TeacherViews:
         self.bytes = 0  # of all V views
         self._views: dict[int, tuple[frozenset[int], Features]] = {}
 
-    def epoch(self, epoch: int, start: int, spots: Collection[int], batches: Batches) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int, spots: Collection[int], batches: AnyBatches) -> Iterator[Batch]:
         """The batches of an epoch with the teacher's outputs attached.
 
         Args:
@@ -55,7 +55,7 @@ class TeacherViews:
             )
             yield replace(batch, teacher=features)
 
-    def _view(self, view: int, epoch: int, spots: frozenset[int], batches: Batches) -> Features:
+    def _view(self, view: int, epoch: int, spots: frozenset[int], batches: AnyBatches) -> Features:
         stored, features = self._views.get(view, (frozenset(), None))
         if features is not None:  # -1 and the number of the last map are one
             spots = frozenset(spot % len(features.maps) for spot in spots)
@@ -74,7 +74,7 @@ class TeacherViews:
             self._views[view] = (frozenset(spot % len(features.maps) for spot in spots), features)
         return features
 
-    def _compute(self, epoch: int, spots: frozenset[int], batches: Batches) -> Features:
+    def _compute(self, epoch: int, spots: frozenset[int], batches: AnyBatches) -> Features:
         parts: list[Features] = []
         chunks = torch.arange(len(batches.images), device=batches.device).split(self.chunk)
         for batch in batches.of(chunks, epoch=epoch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from gkd.config import schema
@@ -11,9 +11,10 @@ from gkd.config.shipped import shipped_methods
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.user_code import told_of
+from gkd.data import ImageSet
 from gkd.experiment.checks import check_teacher_images, plan_of
 from gkd.experiment.networks import has_own_network
-from gkd.experiment.sources import load_source
+from gkd.experiment.sources import load_source, load_unlabelled_images
 from gkd.experiment.suggestions import working_methods
 from gkd.experiment.teacher_classes import own_classes
 from gkd.methods.method import Method, refusal, require
@@ -30,12 +31,14 @@ class Sides:
         experiment: the experiment.
         task: its adapter.
         teacher, student: the images of each side.
+        unlabelled: those without labels, where the method trains on any.
     """
 
     experiment: schema.Experiment
     task: Task
     teacher: Source
     student: Source
+    unlabelled: ImageSet | None = None
 
     @cached_property
     def own_classes(self) -> LabelSpace | None:
@@ -77,6 +80,8 @@ class Sides:
         data, run = self.experiment.data, self.experiment.run
         seed = run.seed if data.subset_seed is None else data.subset_seed
         for problem in self._made(run.seed):
+            if self.unlabelled is not None:
+                problem = replace(problem, unlabelled=self.unlabelled)
             yield problem if data.per_class is None else problem.limited(data.per_class, seed=seed)
 
     def _made(self, seed: int) -> Iterator[Problem]:
@@ -155,4 +160,7 @@ def sides_of(experiment: schema.Experiment, caches: Caches | None = None) -> Sid
     caches = caches or Caches()
     teacher_data = (experiment.teacher and experiment.teacher.data) or experiment.data
     student, teacher = load_source(experiment.data, caches), load_source(teacher_data, caches)
-    return Sides(experiment, task_of(experiment.task), teacher, student)
+    unlabelled = None
+    if experiment.method.uses_unlabelled:
+        unlabelled = load_unlabelled_images(experiment.data, student.train, caches)
+    return Sides(experiment, task_of(experiment.task), teacher, student, unlabelled)

@@ -90,6 +90,9 @@ class Job:
         """
         settings = self.prepared.settings
         self.say_once(f"data      {describe_images(images)}{more}")
+        unlabelled = self.prepared.problem.unlabelled
+        if unlabelled is not None:
+            self.say_once(f"data      {describe_images(unlabelled)}, without labels")
         self.say_once(f"machine   {describe_machine(settings.device, settings.dtype, self.threads)}")
         self.note(self.prepared.notes)
 

@@ -17,8 +17,10 @@ from gkd.data import (
     content_at,
     listing_of,
     load_images,
+    load_unlabelled,
     split_validation,
 )
+from gkd.data.read.layouts import UNLABELLED
 from gkd.data.read.listing import Split
 from gkd.data.rotations import with_rotations
 from gkd.problems.problem import Source
@@ -44,10 +46,53 @@ def load_source(data: schema.Data, caches: Caches | None = None) -> Source:
     return source
 
 
-# Keys of the data section that change no image that is read, but what batches are made of them.
+# Keys of the data section that change no labelled image that is read, but what batches are made of them.
 _OF_BATCHES = (
-    "batch_size", "augment", "per_class", "subset_seed", "images_per_class", "views", "mean", "std",
+    "batch_size", "augment", "per_class", "subset_seed", "images_per_class", "views", "mean", "std", "unlabelled",
 )  # fmt: skip
+
+
+def load_unlabelled_images(
+    data: schema.Data, like: ImageSet, caches: Caches | None = None
+) -> ImageSet | None:
+    """The images without labels of a data section, in the form of labelled ones; None where it has none.
+
+    Args:
+        data: the section.
+        like: its labelled images.
+        caches: as for ``load_source``.
+
+    Raises:
+        UserError: images that cannot be read, or are not those of the section's fingerprint.
+    """
+    section = data.unlabelled
+    if section is None:
+        return None
+    form = (like.image_shape, like.as_teacher_sees.image_shape, data.image_size, data.fit, data.exif)
+    key = (section, *form, data.follow_links, data.memory_gb, data.workers)
+    return (caches or Caches()).unlabelled.get(key, lambda: _read_unlabelled(data, section, like))
+
+
+def _read_unlabelled(data: schema.Data, section: schema.Unlabelled, like: ImageSet) -> ImageSet:
+    if section.fingerprint is not None and section.root.exists():
+        content = content_at(section.root, UNLABELLED, follow_links=data.follow_links)
+        if not content.is_named(section.fingerprint) and not content.unreadable:
+            raise UserError(
+                f"The images at data.unlabelled.root {section.root} are not those of data.unlabelled.fingerprint "
+                f"{section.fingerprint[:19]}...: get the right ones, or set data.unlabelled.fingerprint="
+                f"{content.sha256} (or null, for any).",
+                code="other-images",
+            )
+    return load_unlabelled(
+        section.root,
+        like,
+        image_size=data.image_size,
+        fit=data.fit,
+        exif=data.exif,
+        follow_links=data.follow_links,
+        memory_gb=data.memory_gb,
+        workers=available_cpus() if data.workers is None else data.workers,
+    )
 
 
 def _read_source(data: schema.Data) -> Source:

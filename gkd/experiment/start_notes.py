@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gkd.config import schema
 from gkd.data.read.arrays import BUNDLED
+from gkd.methods.stage import WITHOUT_LABELS
 from gkd.problems.problem import Problem
 from gkd.storage.run_files import WEIGHTS
 
@@ -20,11 +21,19 @@ def start_notes(experiment: schema.Experiment, problem: Problem) -> Iterator[str
     """
     data = experiment.data
     images, batch_size = len(problem.student.train), data.batch_size
-    shuffled = any(stage.data not in ("balanced", "episodes") for stage in experiment.method.stages.values())
+    shuffled = any(
+        stage.data not in ("balanced", "episodes", *WITHOUT_LABELS)
+        for stage in experiment.method.stages.values()
+    )
     if batch_size > images and shuffled and data.images_per_class is None:
         yield (
             f"data.batch_size={batch_size} is more than the {images} training images, so each step is on all {images}, "
             "and an epoch is one step"
+        )
+    if data.unlabelled is not None and not experiment.method.uses_unlabelled:
+        yield (
+            f"data.unlabelled is not read, for no stage of the method {experiment.method.name} trains on it; set one's "
+            "data to both or unlabelled, as in method.stages.NAME.data=both"
         )
     if data.root is not None and data.name in BUNDLED:
         yield (

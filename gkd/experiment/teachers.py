@@ -27,7 +27,7 @@ from gkd.storage.weights import read_weight_file
 from gkd.training.loop import check_method
 
 # Keys of the data section that hold for the student's training, not for the teacher's on the same images.
-_STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "teacher_view")
+_STUDENTS_ALONE = ("per_class", "subset_seed", "views", "images_per_class", "teacher_view", "unlabelled")
 
 
 def load_teacher(prepared: Prepared, checkpoint: Path | None) -> tuple[Teacher, Prepared]:

@@ -21,6 +21,7 @@ class Need:
         in_episodes: only an episode has it.
         of_one_image: it belongs to one image a row, so that a mixture of images has none.
         interpolates: for mixtures, it can be interpolated from the teacher's outputs for the images.
+        from_labels: it says something of the sample's label, so that a sample without one has none.
         cosine_head: it comes from a head that computes cosines (``gkd.models.heads``).
     """
 
@@ -32,6 +33,7 @@ class Need:
     in_episodes: bool = False
     of_one_image: bool = False
     interpolates: bool = False
+    from_labels: bool = False
     cosine_head: bool = False
 
 
@@ -56,7 +58,9 @@ NEEDS: dict[str, Need] = {
         "the teacher's map at the spot after it", from_teacher=True, at_spot=True, after=True
     ),
     "labels": Need(
-        "int64 [B], the student's columns; the shared ones beside teacher_logits", of_one_image=True
+        "int64 [B], the student's columns; the shared ones beside teacher_logits",
+        of_one_image=True,
+        from_labels=True,
     ),
     "index": Need("int64 [B], each sample's number in its data set", of_one_image=True),
     "centres": Need(
@@ -65,8 +69,12 @@ NEEDS: dict[str, Need] = {
         per_sample=False,
         of_one_image=True,
     ),
-    "way": Need("int64 [B], which class of its episode", in_episodes=True, of_one_image=True),
-    "support": Need("Bool [B], support or query of its episode", in_episodes=True, of_one_image=True),
+    "way": Need(
+        "int64 [B], which class of its episode", in_episodes=True, of_one_image=True, from_labels=True
+    ),
+    "support": Need(
+        "Bool [B], support or query of its episode", in_episodes=True, of_one_image=True, from_labels=True
+    ),
     # All False without a teacher, so that a loss over the other classes works in a first step too.
     "known": Need("Bool [C], the student's columns that the teacher has", per_sample=False),
 }

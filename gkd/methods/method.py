@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation
 from gkd.losses.signature import Filled
-from gkd.methods.stage import Stage
+from gkd.methods.stage import WITHOUT_LABELS, Stage
 from gkd.methods.terms import Term
 
 # The rules that may run after an incremental step.
@@ -106,6 +106,11 @@ class Method(BaseModel):
     @property
     def needs_teacher(self) -> bool:
         return any(term.needs_teacher for stage in self.stages.values() for term in stage.terms.values())
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether a stage trains on images without labels."""
+        return any(stage.data in WITHOUT_LABELS for stage in self.stages.values())
 
     @property
     def trains_head(self) -> bool:

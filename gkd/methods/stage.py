@@ -9,12 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from gkd.data import EpisodePlan
 from gkd.losses.needs import NEEDS
+from gkd.losses.signature import Filled
 from gkd.methods.mixup import Mixup
 from gkd.methods.optimiser import Optimiser
 from gkd.methods.routing import Routing, routing_problem
 from gkd.methods.terms import Term
 
-StageData = Literal["all", "balanced", "episodes", "held-out", "new", "seen", "balanced-memory"]
+StageData = Literal[
+    "all", "labelled", "unlabelled", "both", "balanced", "episodes", "held-out", "new", "seen", "balanced-memory"
+]  # fmt: skip
+WITHOUT_LABELS = ("unlabelled", "both")  # the data of a stage that takes images without labels
 
 
 class Stage(BaseModel):
@@ -28,11 +32,13 @@ class Stage(BaseModel):
         optimiser: and its learning-rate schedule.
         train: the parts that are trained: ``student``, ``head``, ``backbone``, ``adapters`` or a
             module path of the student.
-        data: ``all`` of the training images, class-``balanced`` batches of them, ``episodes`` of them (one a step,
-            whatever the run's batch size), or the ``held-out`` validation images. In an incremental step
-            ``all`` means the images of its new classes and the exemplars of old ones; further values there
+        data: ``all`` of the training images that have labels, for which ``labelled`` is another word, the
+            ``unlabelled`` ones (``data.unlabelled``) or ``both``; class-``balanced`` batches of all, ``episodes`` of
+            them (one a step, whatever the run's batch size), or the ``held-out`` validation images. In an incremental
+            step ``all`` means the images of its new classes and the exemplars of old ones; further values there
             are ``new``, the new classes alone, ``seen``, all images of the classes so far, and
             ``balanced-memory``, from each class as many as the smallest has.
+        unlabelled_share: the share of a batch's images that have no label, where data is ``both``.
         images_per_class: k of the P x k batches where data is ``balanced``.
         episodes: how episodes are drawn where data is ``episodes``.
         start: the student's weights at the start: ``last`` or ``best`` of the previous stage, or ``initial``.
@@ -50,12 +56,19 @@ class Stage(BaseModel):
     optimiser: Optimiser = Optimiser()
     train: tuple[str, ...] = ("student",)
     data: StageData = "all"
+    unlabelled_share: float = Field(default=0.5, gt=0, lt=1)
     images_per_class: int = Field(default=4, ge=2)
     episodes: EpisodePlan | None = None
     start: Literal["last", "best", "initial"] = "last"
     mixup: Mixup | None = None
     select: Literal["accuracy", "ncm"] = "accuracy"
     spots: Routing = Routing()
+
+    @field_validator("data")
+    @classmethod
+    def _one_word_for_all(cls, data: StageData) -> StageData:
+        """``labelled`` is ``all``, so that both words name the same run."""
+        return "all" if data == "labelled" else data
 
     @field_validator("spots", mode="before")
     @classmethod
@@ -95,6 +108,38 @@ class Stage(BaseModel):
             if reads:
                 raise ValueError(
                     f"the term {name!r} reads {' and '.join(reads)}, which only an episode has; use data: episodes"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _terms_can_do_without_labels(self) -> Stage:
+        """Refuse terms that find no row among images without labels, and what reads every row's label."""
+        if self.data not in WITHOUT_LABELS:
+            if "unlabelled_share" in self.model_fields_set:
+                raise ValueError(
+                    f"unlabelled_share mixes the batches of data: both, but data is {self.data}; drop one"
+                )
+            return self
+        if self.mixup is not None or self.spots.policy != "always":
+            what = "mixup mixes" if self.mixup is not None else f"spots: {self.spots.policy} reads"
+            raise ValueError(
+                f"{what} the labels of all images, and data: {self.data} has some without; drop one"
+            )
+        readers = [name for name, term in self.terms.items() if term.reads_labels]
+        if self.data == "unlabelled" and readers:
+            raise ValueError(
+                f"the term {readers[0]!r} reads labels, which data: unlabelled has none of; drop it, or use data: both"
+            )
+        if len(readers) == len(self.terms):
+            raise ValueError(
+                f"each of the terms {', '.join(readers)} reads labels, so none can use images without, as data: both "
+                "has; add one that reads no label, such as sp, or use data: all"
+            )
+        for name in readers:
+            if Filled.MASK not in self.terms[name].entry.filled:
+                raise ValueError(
+                    f"the term {name!r} must leave out images without a label, but its loss takes no mask: give it a "
+                    "keyword mask: gkd.losses.Mask = None"
                 )
         return self
 

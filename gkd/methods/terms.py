@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from gkd.core.errors import UserError, unknown
+from gkd.losses.needs import NEEDS
 from gkd.losses.registry import Loss, loss_entry
 from gkd.losses.signature import Filled
 from gkd.methods.spots import SIDELESS_SPOTS, SpotPair, Spots
@@ -183,6 +184,12 @@ class Term(BaseModel, metaclass=_Told):
     def needs_new_classes(self) -> bool:
         """Whether the term needs a class that the teacher does not have."""
         return "known" in self.needs or self.scale in ("ucir", "podnet") or self.head == "auxiliary"
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the term reads the samples' labels, so that it is on labelled samples alone."""
+        of_batch = "centres" in self.needs and self.centres == "batch"
+        return of_batch or self.entry.takes_labels or any(NEEDS[need].from_labels for need in self.needs)
 
     @property
     def readings(self) -> list[tuple[SpotPair, SpotPair]]:

@@ -14,6 +14,7 @@ from gkd.core.labels import LabelRelation
 from gkd.data import ImageSet, limit_per_class
 from gkd.data.fewer_images import evened
 from gkd.methods.method import Method
+from gkd.methods.stage import WITHOUT_LABELS
 from gkd.problems.judging import BY_CLASSES, Judging
 from gkd.problems.plan import Plan
 from gkd.problems.source import Source
@@ -34,6 +35,8 @@ class Problem:
         student: images over the student's classes.
         rows: which rows a loss on the teacher's logits sees where the method does not say.
         judging: how the student is judged.
+        unlabelled: images without labels, which stages of ``data: unlabelled`` and ``both`` train on; None where there
+            are none.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Problem:
     student: Source
     rows: Literal["known", "all"] = "known"
     judging: Judging = BY_CLASSES
+    unlabelled: ImageSet | None = None
 
     @property
     def measured(self) -> ImageSet | None:
@@ -68,7 +72,21 @@ class Problem:
         return method.needs_teacher
 
     def images(self, data: str, *, seed: int) -> ImageSet:
-        """The images of a stage (``Stage.data``); ``seed`` draws where it takes fewer than there are."""
+        """The images of a stage (``Stage.data``); ``seed`` draws where it takes fewer than there are.
+
+        Of a stage on ``both`` they are those with labels.
+
+        Raises:
+            UserError: no images without labels for a stage that takes some.
+        """
+        if data in WITHOUT_LABELS and self.unlabelled is None:
+            raise UserError(
+                f"data: {data} takes images without labels, and there are none; name their folder or zip by "
+                "data.unlabelled.root, or use data: all.",
+                code="no-unlabelled-images",
+            )
+        if data == "unlabelled" and self.unlabelled is not None:
+            return self.unlabelled
         if data == "held-out":
             return self.student.validation
         if data == "balanced-memory":
@@ -122,7 +140,8 @@ class Problem:
         parts = {"train": self.student.train, "validation": self.student.validation}
         counts = ", ".join(f"{len(images)} {part}" for part, images in parts.items())
         shape = "x".join(map(str, self.student.train.image_shape))
+        without = "" if self.unlabelled is None else f"{len(self.unlabelled)} unlabelled, "
         return {
             "relation": str(self.relation),
-            "data": f"{counts}, {len(self.student.test)} test images of {shape}",
+            "data": f"{counts}, {without}{len(self.student.test)} test images of {shape}",
         }

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from gkd.data import ImageSet
 from gkd.distill.teacher_views import TeacherViews
 from gkd.problems.problem import Source
 
@@ -43,6 +44,7 @@ class Caches:
 
     Attributes:
         sources: data sets by their config section.
+        unlabelled: images without labels, likewise.
         predictions: a teacher's logits and embedding, by the teacher and the images.
         views: a teacher's outputs on augmented views, by everything that they depend on; the largest of the
             three (``Settings.cache_bytes``).
@@ -51,6 +53,7 @@ class Caches:
 
     def __init__(self) -> None:
         self.sources: Recent[Source] = Recent(4)
+        self.unlabelled: Recent[ImageSet] = Recent(4)
         self.predictions: Recent[tuple[Tensor, Tensor]] = Recent(16)
         self.views: dict[tuple[str, ...], TeacherViews] = {}
         self.said: set[str] = set()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gkd.core.batch import Batch
 from gkd.core.network import module_key
-from gkd.data import Batches, Look
+from gkd.data import AnyBatches, Batches, ImageSet, Look, MixedBatches, unlabelled_rows
 from gkd.distill.distiller import Distiller
 from gkd.distill.side import TeacherSide, View
 from gkd.distill.teacher import Teacher
@@ -73,20 +73,7 @@ class StageRun:
         self.name, self.stage, self.epochs = name, stage, epochs
         self.student, self.problem, self.settings, self.position = student, problem, settings, position
         images = problem.images(stage.data, seed=settings.seed)
-        self.batches = Batches(
-            images,
-            Look(settings.mean, settings.std, settings.augment),
-            teacher=_teacher_look(teacher, settings) if teacher else None,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            stage=position.stage,
-            device=settings.device,
-            balanced=images_per_class(stage, settings.images_per_class),
-            episodes=stage.episodes,
-            views=settings.views,
-            first_view=first_view,
-            memory_format=torch.channels_last,
-        )
+        self.batches = self._batches(images, teacher, first_view)
         centres = None
         if teacher is not None and any("centres" in term.needs for term in stage.terms.values()):
             centres = train_centres(teacher, problem.student.train, settings)
@@ -111,6 +98,33 @@ class StageRun:
         self.meter = Meter(settings.device)
         self.best: State = copy_state(student)
         self.clock = self.saved = time.monotonic()
+
+    def _batches(self, images: ImageSet, teacher: Teacher | None, first_view: int) -> AnyBatches:
+        """The stage's batches of its images, mixed with unlabelled ones where it is on both."""
+        stage, settings = self.stage, self.settings
+
+        def of(images: ImageSet, batch_size: int, first: int = 0) -> Batches:
+            return Batches(
+                images,
+                Look(settings.mean, settings.std, settings.augment),
+                teacher=_teacher_look(teacher, settings) if teacher else None,
+                batch_size=batch_size,
+                seed=settings.seed,
+                stage=self.position.stage,
+                device=settings.device,
+                balanced=images_per_class(stage, settings.images_per_class),
+                episodes=stage.episodes,
+                views=settings.views,
+                first_view=first_view,
+                memory_format=torch.channels_last,
+                first=first,
+            )
+
+        if stage.data != "both":
+            return of(images, settings.batch_size)
+        unlabelled = self.problem.images("unlabelled", seed=settings.seed)
+        rows = unlabelled_rows(settings.batch_size, stage.unlabelled_share, unlabelled)
+        return MixedBatches(of(images, settings.batch_size - rows), of(unlabelled, rows, len(images)))
 
     @property
     def overdue(self) -> bool:
@@ -188,7 +202,7 @@ class StageRun:
         self.saved = time.monotonic()
 
 
-def _teacher_views(teacher: Teacher, batches: Batches, settings: Settings) -> TeacherViews:
+def _teacher_views(teacher: Teacher, batches: AnyBatches, settings: Settings) -> TeacherViews:
     """The teacher's outputs on these images from the settings' caches, which the next cells of a grid read too."""
     cached = settings.caches.views
     look = _teacher_look(teacher, settings)

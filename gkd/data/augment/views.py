@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gkd.core.batch import Batch
+from gkd.core.batch import NO_LABEL, Batch
 from gkd.core.errors import UserError
 from gkd.data.augment.chain import Chain, augmentation
 from gkd.data.augment.normalise import normalise, per_channel
@@ -37,7 +38,13 @@ class _Side:
     """The pixels of one side, augmented and normalised on the device."""
 
     def __init__(
-        self, who: str, pixels: Pixels, look: Look, device: torch.device, memory_format: torch.memory_format
+        self,
+        who: str,
+        pixels: Pixels,
+        look: Look,
+        device: torch.device,
+        memory_format: torch.memory_format,
+        first: int,
     ) -> None:
         for what, values in (("mean", look.mean), ("std", look.std)):
             if len(values) != pixels.shape[1]:
@@ -52,7 +59,7 @@ class _Side:
                 code="std-out-of-range",
             )
         self.pixels, self.look, self.device = pixels, look, device
-        self.memory_format = memory_format
+        self.memory_format, self.first = memory_format, first
         self.chain = augmentation(look.augment)
         self.statistics = per_channel(look.mean, device), per_channel(look.std, device)
 
@@ -62,21 +69,35 @@ class _Side:
             address = {**address, "view": -1 - address["view"]}
         if isinstance(self.pixels, Tensor):
             for index in chunks:
-                yield self.chain(self.pixels[index].to(self.device), index.to(self.device), **address)
+                yield self.chain(self.pixels[index].to(self.device), self._numbers(index), **address)
             return
         chain, boxes = self.chain, None
         if chain.resized_crop is not None:  # the workers cut the boxes out of the whole images
-            boxes = partial(random_boxes, **{**address, **chain.resized_crop.options})  # type: ignore[arg-type]
+            options = {**address, **chain.resized_crop.options}
+            boxes = partial(_boxes, first=self.first, options=options)
             chain = Chain(chain.steps[1:])
         for index, pixels in zip(chunks, self.pixels.stream(chunks, boxes), strict=True):
-            yield chain(pixels.to(self.device, non_blocking=True), index.to(self.device), **address)
+            yield chain(pixels.to(self.device, non_blocking=True), self._numbers(index), **address)
+
+    def _numbers(self, index: Tensor) -> Tensor:
+        """The numbers of samples, by which random numbers are drawn."""
+        index = index.to(self.device)
+        return index + self.first if self.first else index
 
     def normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels, *self.statistics, memory_format=self.memory_format)
 
 
+def _boxes(sizes: Tensor, index: Tensor, *, first: int, options: Mapping[str, Any]) -> Tensor:
+    """``random_boxes`` of samples whose numbers begin with ``first``; a worker process unpickles it."""
+    return random_boxes(sizes, index + first, **options)
+
+
 class Sides:
-    """Batches for student and teacher; the teacher has a view only where it differs from the student's."""
+    """Batches for student and teacher; the teacher has a view only where it differs from the student's.
+
+    ``first`` is the number of the first sample, where other samples stand before them.
+    """
 
     def __init__(
         self,
@@ -85,14 +106,16 @@ class Sides:
         teacher: Look | None,
         device: torch.device,
         memory_format: torch.memory_format,
+        first: int = 0,
     ) -> None:
-        self.labels, self.device = images.labels, device
-        self.student = _Side("student", images.images, student, device, memory_format)
+        self.labels, self.device, self.first = images.labels, device, first
+        self.all_labelled = not bool((images.labels == NO_LABEL).any())
+        self.student = _Side("student", images.images, student, device, memory_format, first)
         self.teacher: _Side | None = None
         self.shared = True  # one augmented image for both, at most normalised twice
         if teacher is not None and (images.teacher_images is not None or teacher != student):
             pixels = images.images if images.teacher_images is None else images.teacher_images
-            self.teacher = _Side("teacher", pixels, teacher, device, memory_format)
+            self.teacher = _Side("teacher", pixels, teacher, device, memory_format, first)
             self.shared = images.teacher_images is None and not teacher.own_draws
             self.shared = self.shared and teacher.augment == student.augment
 
@@ -106,4 +129,7 @@ class Sides:
             if self.teacher is not None:
                 view = self.teacher.normalised(pixels if teacher_pixels is None else next(teacher_pixels))
             labels = self.labels[index].to(self.device)
-            yield Batch(self.student.normalised(pixels), labels, index.to(self.device), view, shared=True)
+            numbers = index.to(self.device) + self.first if self.first else index.to(self.device)
+            labelled = None if self.all_labelled else labels != NO_LABEL
+            student = self.student.normalised(pixels)
+            yield Batch(student, labels, numbers, view, shared=True, labelled=labelled)

@@ -7,14 +7,16 @@ folder around everything.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 from gkd.core.errors import UserError, unknown
-from gkd.data.image_files import Source, Tree, is_image, open_source, tree_of
+from gkd.data.image_files import EXTENSIONS, Source, Tree, is_image, open_source, tree_of
 from gkd.data.read.listing import Listing, listing_from
 from gkd.data.read.published_layouts import PUBLISHED
 
@@ -119,11 +121,41 @@ def _with_test(folders: dict[str, _Classes]) -> dict[str, _Classes]:
     return splits
 
 
+def scan_unlabelled(source: Source) -> Listing:
+    """Images without labels: a directory or zip of image files at any depth, all in one split and of one placeholder.
+
+    Folders common to all images are left out of their paths, so that a directory and a zip of it are the same.
+
+    Raises:
+        UserError: no image.
+    """
+    tree = tree_of(source, ())
+    files = tree.under("")
+    if not files:
+        raise UserError(
+            f"{tree.label} has no image ({', '.join(EXTENSIONS)}) at any depth (found: {tree.shown}); set "
+            "data.unlabelled.root to a folder or zip of images.",
+            code="no-images",
+        )
+    first, last = (path.split("/")[:-1] for path in (files[0], files[-1]))  # sorted: the others lie between
+    common = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    prefix = "".join(f"{part}/" for part, _ in common)
+    below = {
+        path.removeprefix(prefix): stamp for path, stamp in tree.stamps.items() if path.startswith(prefix)
+    }
+    inside = replace(tree, prefix=tree.prefix + prefix, stamps=below)
+    return listing_from(inside, {"train": {UNLABELLED: inside.under("")}}, hint="add images")
+
+
+UNLABELLED = "unlabelled"  # the layout of images without labels, which is none of a data set
+
 LAYOUTS: dict[str, Layout] = {"folder": scan_folder, "step-folders": scan_step_folders, **PUBLISHED}
 
 
 def scan(name: str, source: Source) -> Listing:
-    """List a file-based data set from its open source; ``name`` is a key of :data:`LAYOUTS`."""
+    """List a file-based data set from its open source; ``name`` is a key of :data:`LAYOUTS`, or `UNLABELLED`."""
+    if name == UNLABELLED:
+        return scan_unlabelled(source)
     if name not in LAYOUTS:
         raise UserError(unknown("file-based data set", name, LAYOUTS), code="unknown-file-based-data-set")
     return LAYOUTS[name](source)

@@ -101,7 +101,7 @@ def load_images(
             )
         form = Form(channels, image_size, fit, exif)
         with closing(open_source(root, follow_links=follow_links)) as source:
-            return _read_files(source, name, split, root, form, memory_gb, workers)
+            return read_files(source, name, split, root, form, memory_gb, workers)
     if fit != "stretch":
         raise UserError(
             f"fit={fit} is for image files; {name} comes as arrays, so leave it out.",
@@ -126,7 +126,7 @@ def load_images(
     return ARRAYS[name](split, root=root, download=download, channels=channels, image_size=image_size)
 
 
-def _read_files(
+def read_files(
     source: Source,
     name: str,
     split: Split,

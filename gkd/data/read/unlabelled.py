@@ -1,0 +1,77 @@
+"""Images without labels: a bare directory or zip of image files, at any depth."""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from gkd.core.batch import NO_LABEL
+from gkd.core.errors import UserError
+from gkd.data.decoding import Form
+from gkd.data.image_files import open_source
+from gkd.data.images import ImageSet, Pixels
+from gkd.data.read.layouts import UNLABELLED
+from gkd.data.read.load import read_files
+from gkd.storage.preprocessing import Exif, Fit
+
+
+def load_unlabelled(
+    root: Path,
+    like: ImageSet,
+    *,
+    image_size: int | None = None,
+    fit: Fit = "stretch",
+    exif: Exif = "apply",
+    follow_links: bool = False,
+    memory_gb: float = math.inf,
+    workers: int = 0,
+) -> ImageSet:
+    """The images of a directory or zip without labels, in the form of labelled ones.
+
+    Args:
+        root: the directory or zip; images lie in it at any depth, and folders say nothing.
+        like: the labelled images, whose channels, size and, where it has one, teacher's view these get.
+        image_size: the side to which files are brought; None takes that of ``like``, whose images are squares then.
+        fit, exif, follow_links, memory_gb, workers: as of :func:`gkd.data.load_images`.
+
+    Returns:
+        Images whose labels are all `NO_LABEL`, over a single placeholder of a class.
+
+    Raises:
+        UserError: nothing at ``root``, no image there, a file that cannot be decoded, or images of another size.
+    """
+    if not root.exists():
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(
+            f"There is no file or folder {root}{where}; set data.unlabelled.root to the zip or folder of the images "
+            "without labels.",
+            code="data-root-missing",
+        )
+
+    def read(channels: int, size: int | None) -> ImageSet:
+        with closing(open_source(root, follow_links=follow_links)) as source:
+            form = Form(channels, size, fit, exif)
+            return read_files(source, UNLABELLED, "train", root, form, memory_gb, workers)
+
+    images = read(like.channels, image_size or _side(like))
+    if images.image_shape != like.image_shape:
+        raise UserError(
+            f"The images of {root} are {'×'.join(map(str, images.size))} (height×width) and those with labels "
+            f"{'×'.join(map(str, like.size))}; set data.image_size for both.",
+            code="mixed-image-shapes",
+        )
+    of_teacher: Pixels | None = None
+    if like.teacher_images is not None:
+        seen = like.as_teacher_sees
+        of_teacher = read(seen.channels, _side(seen)).images
+    labels = torch.full_like(images.labels, NO_LABEL)
+    return replace(images, labels=labels, teacher_images=of_teacher, name=f"data.unlabelled ({root})")
+
+
+def _side(images: ImageSet) -> int | None:
+    height, width = images.size
+    return height if height == width else None
