@@ -56,6 +56,15 @@ def on_a_terminal(columns: int, *words: str) -> list[str]:
     return said.decode().splitlines()
 
 
+def write_bare(root: Path, num: int = 40) -> None:
+    """Grey images without labels, some of them in a folder of their own."""
+    generator = np.random.default_rng(0)
+    (root / "more").mkdir(parents=True, exist_ok=True)
+    for number in range(num):
+        pixels = generator.integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / ("more" if number % 2 else ".") / f"{number}.png")
+
+
 def start(*words: str, cwd: Path) -> Child:
     """``gkd WORDS`` as a process of its own, with one thread."""
     return Child(command_line, *words, cwd=cwd)

@@ -30,6 +30,8 @@ WITHOUT_TEACHER = {"student", "mixup", "protonet", "finetune", "joint", "replay"
 # Those that train in episodes, and episodes that small data can fill.
 IN_EPISODES = {"protonet", "refilled_episodic"}
 SMALL_EPISODES = "method.stages.episodes.episodes={ways: 3, shots: 1, queries: 3, per_epoch: 12}"
+# Those that train on images without labels.
+ON_UNLABELLED = {"unlabelled_both", "unlabelled_first"}
 # Those with a loss over the classes that the teacher does not have.
 ON_NEW_CLASSES = {"finetune", "lwf", "icarl", "ucir", "podnet", "der"}
 

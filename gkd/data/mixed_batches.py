@@ -31,8 +31,8 @@ def unlabelled_rows(batch_size: int, share: float, unlabelled: ImageSet) -> int:
     if not 0 < rows < batch_size:
         raise UserError(
             f"A batch of {batch_size} with a share of {share:g} without labels has {rows} rows without and "
-            f"{batch_size - rows} with one; give an unlabelled_share, or a data.batch_size, that leaves at least one of "
-            "each.",
+            f"{batch_size - rows} with one; give an unlabelled_share, or a data.batch_size, that leaves one of each at "
+            "least.",
             code="share-out-of-range",
         )
     if rows > len(unlabelled):

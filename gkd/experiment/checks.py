@@ -6,13 +6,13 @@ from torch import nn
 
 from gkd.config import schema
 from gkd.core.errors import UserError
-from gkd.data import check_balanced, check_episodes, unlabelled_rows
+from gkd.data import check_balanced, check_episodes
 from gkd.distill.fit_check import check_parts
 from gkd.methods.method import Method
-from gkd.methods.stage import WITHOUT_LABELS
 from gkd.problems.plan import Plan, PlannedNetwork
 from gkd.problems.problem import Problem
 from gkd.training.settings import images_per_class
+from gkd.training.unlabelled import check_unlabelled
 
 
 def plan_of(experiment: schema.Experiment) -> Plan:
@@ -57,7 +57,7 @@ def check_training(experiment: schema.Experiment, problem: Problem, student: nn.
 def _check_stages(method: Method, problem: Problem, batch_size: int, per_class: int | None) -> None:
     """Refuse stages without an image, or without those that their balanced batches or episodes take."""
     for name, stage in method.stages.items():
-        _check_unlabelled(name, method, problem, batch_size)
+        check_unlabelled(name, stage, problem, batch_size)
         images = problem.images(stage.data, seed=0)
         if len(images) == 0:
             raise UserError(
@@ -70,39 +70,6 @@ def _check_stages(method: Method, problem: Problem, batch_size: int, per_class: 
             check_balanced(images, batch_size, balanced)
         if stage.episodes is not None:
             check_episodes(images, stage.episodes)
-
-
-def _check_unlabelled(name: str, method: Method, problem: Problem, batch_size: int) -> None:
-    """Refuse a stage on images without labels where there are none, too few, or no term that can use them."""
-    stage = method.stages[name]
-    if stage.data not in WITHOUT_LABELS:
-        return
-    try:
-        unlabelled = problem.images("unlabelled", seed=0)
-    except UserError:
-        raise UserError(
-            f"The stage {name!r} of {method.name!r} is on data: {stage.data}, and there are no images without labels; "
-            f"name their folder or zip by data.unlabelled.root, or set method.stages.{name}.data=all.",
-            code="no-unlabelled-images",
-        ) from None
-    if stage.data == "both":
-        unlabelled_rows(batch_size, stage.unlabelled_share, unlabelled)
-    # Over classes that the teacher has in part, such a term is on rows whose label the teacher has.
-    in_part = not problem.relation.known.all()
-    by_label = [
-        key
-        for key, term in stage.terms.items()
-        if in_part and term.needs_shared_classes and (term.rows or problem.rows) == "known"
-    ]
-    usable = [key for key, term in stage.terms.items() if not term.reads_labels and key not in by_label]
-    if by_label and (stage.data == "unlabelled" or not usable):
-        raise UserError(
-            f"The stage {name!r} of {method.name!r} is on data: {stage.data}, but its term {by_label[0]!r} cannot use "
-            "images without labels: it compares logits where the teacher has the image's class, and the teacher has a "
-            f"part of the classes alone; set method.stages.{name}.terms.{by_label[0]}.rows=all, or take a loss on "
-            "embeddings or maps.",
-            code="no-term-without-labels",
-        )
 
 
 def check_teacher_images(experiment: schema.Experiment, problem: Problem) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gkd.config.mistakes import sentences
 from gkd.config.shipped import load_method, shipped_methods
+from gkd.core.batch import NO_LABEL
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.network import Network
@@ -83,6 +84,7 @@ def fit(
     teacher: Teacher | nn.Module | None = None,
     validation: Images | None = None,
     test: Images | None = None,
+    unlabelled: ImageSet | None = None,
     epochs: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -107,6 +109,8 @@ def fit(
             the method reads none.
         validation: images that choose the best epoch; None holds out a tenth of ``data``.
         test: images that are judged once, at the end.
+        unlabelled: images for a method that trains on some without labels (``gkd.data.load_unlabelled``); labels that
+            they have are not read.
         epochs: of all stages together; None takes the method's published number.
         seed: of the order, the augmentation and the adapters; the student's initial weights are the caller's.
         batch_size: None takes the DataLoader's, or 64.
@@ -127,6 +131,9 @@ def fit(
     else:
         chosen = _like(train_images, image_set(validation, "validation"), "validation")
     judged = chosen if test is None else _like(train_images, image_set(test, "test"), "test")
+    if unlabelled is not None:
+        _check_shape(train_images, unlabelled, "unlabelled")
+        unlabelled = replace(unlabelled, labels=torch.full_like(unlabelled.labels, NO_LABEL))
     network = _as_network(student, len(train_images.space))
     mean, std = rounded_statistics(train_images)
     guide = None
@@ -134,7 +141,7 @@ def fit(
         guide = _as_teacher(teacher, train_images.space)
     relation = LabelRelation(train_images.space if guide is None else guide.space, train_images.space)
     images = Source(train_images, chosen, judged)
-    problem = Problem("student", relation, images, images)
+    problem = Problem("student", relation, images, images, unlabelled=unlabelled)
     require(plan, None if guide is None else relation, lambda: _working_methods(network, guide, problem))
     problem.check(Plan("gkd.fit", plan, PlannedNetwork(type(student).__name__)))
     shape = train_images.image_shape
@@ -198,13 +205,20 @@ def _facts(
         "teacher": None if teacher is None else _short_hash(teacher.outputs_key()),
         "data": problem.student.train.fingerprint(),
         "validation": problem.student.validation.fingerprint(),
-        "method": _short_hash(method.model_dump_json()),
+        "method": _short_hash(_as_text(method)),
         "epochs": dict(epochs),
         "seed": settings.seed,
         "batch_size": settings.batch_size,
         "augment": settings.augment,
+        **({} if problem.unlabelled is None else {"unlabelled": problem.unlabelled.fingerprint()}),
         **{key: machine[key] for key in ("versions", "threads", "device", "precision")},
     }
+
+
+def _as_text(method: Method) -> str:
+    """A method as JSON, without the keys of images without labels where it trains on none: older runs state none."""
+    unread = {} if method.uses_unlabelled else {"stages": {"__all__": {"unlabelled_share"}}}
+    return method.model_dump_json(exclude=unread)
 
 
 def _short_hash(text: str) -> str:
@@ -263,12 +277,7 @@ def _check_whole(name: str, number: int, least: int) -> None:
 
 def _like(train: ImageSet, images: ImageSet, name: str) -> ImageSet:
     """Further images with the columns of the training images; refused where they cannot have them."""
-    if images.image_shape != train.image_shape:
-        raise UserError(
-            f"The images of {name} are {list(images.image_shape)}, those to train on {list(train.image_shape)}; give "
-            "all in one shape [C, H, W].",
-            code="other-image-shape",
-        )
+    _check_shape(train, images, name)
     missing = [label for label in train.space if label not in images.space]
     if missing:
         raise UserError(
@@ -277,6 +286,15 @@ def _like(train: ImageSet, images: ImageSet, name: str) -> ImageSet:
             code="class-without-images",
         )
     return images.restrict(train.space)
+
+
+def _check_shape(train: ImageSet, images: ImageSet, name: str) -> None:
+    if images.image_shape != train.image_shape:
+        raise UserError(
+            f"The images of {name} are {list(images.image_shape)}, those to train on {list(train.image_shape)}; give "
+            "all in one shape [C, H, W].",
+            code="other-image-shape",
+        )
 
 
 def image_set(data: Images, name: str) -> ImageSet:

@@ -143,6 +143,7 @@ class Sides:
             for name, method in shipped_methods().items()
             if (steps or not method.after)
             and (method.needs_teacher or not use_teacher)
+            and (self.unlabelled is not None or not method.uses_unlabelled)
             and refusal(method, relation) is None
         }
         if not try_networks or not methods:

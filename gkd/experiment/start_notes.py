@@ -30,11 +30,15 @@ def start_notes(experiment: schema.Experiment, problem: Problem) -> Iterator[str
             f"data.batch_size={batch_size} is more than the {images} training images, so each step is on all {images}, "
             "and an epoch is one step"
         )
-    if data.unlabelled is not None and not experiment.method.uses_unlabelled:
-        yield (
-            f"data.unlabelled is not read, for no stage of the method {experiment.method.name} trains on it; set one's "
-            "data to both or unlabelled, as in method.stages.NAME.data=both"
-        )
+    method = experiment.method
+    if data.unlabelled is not None and not method.uses_unlabelled:
+        able = [
+            name
+            for name, stage in method.stages.items()
+            if not all(t.reads_labels for t in stage.terms.values())
+        ]
+        how = f"; method.stages.{able[0]}.data=both does" if able else ""
+        yield f"data.unlabelled is not read, for no stage of the method {method.name} trains on it{how}"
     if data.root is not None and data.name in BUNDLED:
         yield (
             f"data.root={data.root} is not read, for {data.name} brings its own images; data.name=folder reads "

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from gkd.methods.method import Method
 from gkd.methods.routing import Routing
+from gkd.methods.stage import WITHOUT_LABELS
 
 
 def without_teacher(method: Method) -> Method:
     """The method without the terms that need a teacher, for the first step of an incremental run.
 
     Terms that read a teacher or an auxiliary head go, and with them stages that have no other; so does balanced
-    fine-tuning, for no class is old. Where no term is left, the first stage is cross-entropy alone.
+    fine-tuning, for no class is old. A stage whose other terms read labels goes without unlabelled images. Where no
+    term is left, the first stage is cross-entropy alone.
     """
     content = method.model_dump()
     stages = {}
@@ -24,6 +26,9 @@ def without_teacher(method: Method) -> Method:
             section = content["stages"][name]
             section["terms"] = {key: section["terms"][key] for key in terms}
             section.update(start="last", spots=Routing().model_dump())
+            if all(term.reads_labels for term in terms.values()):  # none is left that can do without labels
+                section.pop("unlabelled_share")
+                section["data"] = "all" if stage.data in WITHOUT_LABELS else stage.data
             if all(term.samples == "clean" for term in terms.values()):
                 section["mixup"] = None
             stages[name] = section

@@ -115,7 +115,7 @@ class Stage(BaseModel):
     def _terms_can_do_without_labels(self) -> Stage:
         """Refuse terms that find no row among images without labels, and what reads every row's label."""
         if self.data not in WITHOUT_LABELS:
-            if "unlabelled_share" in self.model_fields_set:
+            if self.unlabelled_share != Stage.model_fields["unlabelled_share"].default:
                 raise ValueError(
                     f"unlabelled_share mixes the batches of data: both, but data is {self.data}; drop one"
                 )

@@ -30,6 +30,7 @@ from gkd.training.predictions import student_outputs
 from gkd.training.progress import Reporter
 from gkd.training.settings import Settings
 from gkd.training.stage_run import Position, StageRun, State
+from gkd.training.unlabelled import check_unlabelled
 
 
 def fit(
@@ -240,16 +241,18 @@ def check_method(method: Method, student: nn.Module, teacher: Teacher | None, pr
     """Refuse a method that does not fit the networks' outputs or the labels, before anything is trained.
 
     Raises:
-        UserError: no teacher for a term that reads one, a head without the cosines that a term reads, a spot that a
-            network does not have, shapes that a loss cannot compare, labels that leave it nothing to compare,
-            networks that cannot be spliced where a stage is routed, or an optimiser that cannot be used.
+        UserError: no images without labels for a stage that takes some, no teacher for a term that reads one, a head
+            without the cosines that a term reads, a spot that a network does not have, shapes that a loss cannot
+            compare, labels that leave it nothing to compare, networks that cannot be spliced where a stage is routed,
+            or an optimiser that cannot be used.
     """
     images = problem.student.train
     student_shapes, teacher_shapes = both_shapes(
         student, teacher, images.image_shape, images.as_teacher_sees.image_shape
     )
     pair = (student_shapes, next(iter(teacher_shapes.values()), None))
-    for stage in method.stages.values():
+    for stage_name, stage in method.stages.items():
+        check_unlabelled(stage_name, stage, problem)
         stage.optimiser.check()
         check_parts(student, stage.train)
         for name, term in stage.terms.items():

@@ -1,14 +1,15 @@
 """The verbs as a user calls them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from gkd.config.shipped import shipped_configs, shipped_methods
 from gkd.experiment import sources
 from gkd.losses import LOSSES
-from tests.cli_helpers import FAST, gkd, write_photos
-from tests.config_helpers import IN_EPISODES, ON_LOGITS, ON_NEW_CLASSES, SMALL_EPISODES
+from tests.cli_helpers import FAST, gkd, write_bare, write_photos
+from tests.config_helpers import IN_EPISODES, ON_LOGITS, ON_NEW_CLASSES, ON_UNLABELLED, SMALL_EPISODES
 
 
 @pytest.fixture(autouse=True)
@@ -221,6 +222,7 @@ METHODS = pytest.mark.parametrize("method", sorted(SHIPPED))
 IN_EVERY_RELATION = ("kd", "refilled", "crd")  # logits; stages that compare embeddings; banks of samples
 # Published episodes need more classes and images than quickstart has, and Adam a lower rate.
 ADAPTED = {name: [SMALL_EPISODES, "optimiser.lr=0.001"] for name in IN_EPISODES}
+ADAPTED |= {name: ["data.unlabelled.root=bare"] for name in ON_UNLABELLED}
 # What a method is told by that compares networks of equal widths alone.
 OF_ONE_WIDTH = ("use networks of one width", "needs the same number")
 
@@ -232,6 +234,8 @@ def refused(method, shift):
 
 
 def train(method, shift, capsys, *overrides):
+    if method in ON_UNLABELLED:
+        write_bare(Path("bare"))
     adapted = (*FAST, *ADAPTED.get(method, []), *overrides)
     words = ("run", "quickstart", f"method={method}", f"task.shift={shift}", *adapted)
     code = gkd(*words)

@@ -96,6 +96,36 @@ def test_every_layout_is_known_by_its_images_and_its_lists(tmp_path: Path) -> No
     )
 
 
+def test_images_without_labels_name_a_run_that_trains_on_them(tmp_path: Path) -> None:
+    """By their content, wherever they are; a method that does not is the same run with and without them."""
+
+    def bare(folder: Path, content: bytes) -> str:
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "0.png").write_bytes(content)
+        return f"data.unlabelled.root={folder}"
+
+    here, moved, other = (
+        bare(tmp_path / name, content) for name, content in {"a": b"1", "b": b"1", "c": b"2"}.items()
+    )
+    both = "method.stages.embedding.terms={sp: {}}", "method.stages.embedding.data=both"
+    assert tiny(*both, here).identity == tiny(*both, moved).identity
+    assert len({tiny(*both, here).identity, tiny(*both, other).identity, tiny(*both).identity}) == 3
+    assert tiny(*both, here, "data.exif=ignore", "data.name=folder").identity == (
+        tiny(*both, here, "data.name=folder").identity
+    )
+    share = "method.stages.embedding.unlabelled_share=0.25"
+    assert tiny(*both, here, share).identity != tiny(*both, here).identity
+    assert tiny(here).identity == tiny().identity
+    pin = fingerprint(tmp_path / "a", "unlabelled")
+    gone = "data.unlabelled.root=/not/there"
+    assert tiny(*both, gone, f"data.unlabelled.fingerprint={pin}").identity == tiny(*both, here).identity
+    assert tiny(*both, gone).identity == tiny(*both, "data.unlabelled.root=/elsewhere/there").identity
+    named = tiny(*both, here).with_images_named().experiment.data.unlabelled
+    assert named is not None
+    assert named.fingerprint == pin
+    assert not tiny(*both, here).identities.former  # no version before read such images
+
+
 def test_a_factorys_data_are_known_by_where_they_are() -> None:
     """What it reads there is not known, and naming it imports nothing."""
     own = "data.name=no_such_module:make"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gkd.core.batch import Batch
+from gkd.core.batch import NO_LABEL, Batch
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.distill.distiller import Distiller
 from gkd.distill.inputs import PROVIDERS, Reading, add_provider
@@ -259,3 +259,46 @@ def test_a_term_within_an_episode_reads_its_ways_and_support(
         losses["loss/episode_induced"], episode_induced_loss(own, theirs, way, support)
     )
     assert losses["loss/cross_entropy"] == distiller(replace(episode, way=2 - way))["loss/cross_entropy"]
+
+
+def test_terms_on_labels_see_labelled_rows_alone(make_teacher: MakeTeacher, make_batch: MakeBatch) -> None:
+    """Their losses are those of the labelled rows by themselves; a term that reads no label sees every row."""
+    student, teacher, whole = make_teacher("bcd", seed=1).network, make_teacher("abc"), make_batch(3, size=12)
+    relation = LabelRelation(LabelSpace([*"abc"]), LabelSpace([*"bcd"]))
+    labelled = torch.tensor([True] * 7 + [False] * 5)
+    mixed = replace(
+        whole, labels=whole.labels.where(labelled, NO_LABEL), index=whole.numbers, labelled=labelled
+    )
+    some = replace(whole, images=whole.images[:7], labels=whole.labels[:7], index=whole.numbers[:7])
+    on_labels = {
+        "cross_entropy": {}, "tuples": {}, "dkd": {}, "crd": {"negatives": 4}, "crd_queue": {},
+        "induced_classifier": {"centres": "batch", "confidence": "entropy"}, "norm_direction": {"centres": "batch"},
+        "kd": {},  # on rows whose class the teacher has
+    }  # fmt: skip
+    on_all = {"sp": {}, "queue_similarity": {}, "all": {"loss": "kd", "rows": "all"}}
+    terms = {key: Term(**{"loss": key, **options}) for key, options in {**on_labels, **on_all}.items()}
+
+    def losses(batch: Batch) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        side = TeacherSide(teacher, relation)
+        settings = {"image_shape": (1, 8, 8), "train_labels": whole.labels[:7]}
+        distiller = Distiller(student, side, terms, **settings).eval()  # type: ignore[arg-type]
+        return dict(distiller(batch))
+
+    of_mixed, of_some, of_whole = losses(mixed), losses(some), losses(replace(whole, index=whole.numbers % 7))
+    for name in on_labels:
+        torch.testing.assert_close(of_mixed[f"loss/{name}"], of_some[f"loss/{name}"], msg=name)
+        assert not of_mixed[f"loss/{name}"].equal(of_whole[f"loss/{name}"]), name
+    for name in on_all:
+        torch.testing.assert_close(of_mixed[f"loss/{name}"], of_whole[f"loss/{name}"], msg=name)
+        assert not of_mixed[f"loss/{name}"].equal(of_some[f"loss/{name}"]), name
+
+
+def test_a_loss_on_labels_without_a_mask_cannot_leave_out_a_row(
+    make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    student, batch = make_teacher("abc").network, make_batch(3)
+    batch.labelled = torch.arange(8) < 5
+    term = Term(loss="tests.methods.test_stage:bare_loss")
+    with refused("needs-mask"):
+        Distiller(student, None, {"bare": term})(batch)

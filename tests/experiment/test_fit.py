@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import gkd
+from gkd.core.batch import NO_LABEL
 from gkd.data import ImageSet
 from gkd.experiment.run_folder import locked
 from gkd.models import build_network
@@ -220,3 +222,19 @@ def test_run_looks_at_image_files_anew(tmp_path: Path, monkeypatch: pytest.Monke
         write_photos(tmp_path / "photos.zip", seed=seed)
         folders.add(gkd.run(sections).folder)
     assert len(folders) == 2
+
+
+def test_images_without_labels_are_an_argument(make_set: MakeSet, tmp_path: Path) -> None:
+    """A method that trains on them wants them, and a folder is of the images that it was begun with."""
+    data, teacher = make_set(NAMES, 40), network(5)
+    bare = replace(make_set(NAMES, 24, seed=3), labels=torch.full((24,), NO_LABEL))
+    words = {**WORDS, "method": "unlabelled_first", "teacher": teacher, "epochs": 2}
+    with refused("no-unlabelled-images"):
+        gkd.fit(network(), data, **words)
+    first = gkd.fit(network(), data, unlabelled=bare, folder=tmp_path / "run", **words)
+    again = gkd.fit(network(), data, unlabelled=bare, **words)
+    other = gkd.fit(network(), data, unlabelled=bare.select(torch.arange(16)), **words)
+    assert same(first.student, again.student)
+    assert not same(first.student, other.student)
+    with refused("other-run"):
+        gkd.fit(network(), data, unlabelled=bare.select(torch.arange(16)), folder=tmp_path / "run", **words)

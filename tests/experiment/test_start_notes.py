@@ -103,3 +103,15 @@ def test_settings_that_come_to_something_else_are_told(
     words: tuple[str, ...], notes: tuple[str, ...]
 ) -> None:
     assert prepare(load("quickstart", ["method=kd", *words])).notes == notes
+
+
+def test_images_without_labels_that_nothing_trains_on_are_told() -> None:
+    """And are not read; where a term could use them, it says how."""
+    words, note = (
+        ["data.unlabelled.root=/not/there"],
+        "data.unlabelled is not read, for no stage of the method",
+    )
+    for method, more in {"student": "", "kd": "; method.stages.distil.data=both does"}.items():
+        prepared = prepare(load("quickstart", [*words, f"method={method}"]))
+        assert f"{note} {method} trains on it{more}" in prepared.notes
+        assert prepared.problem.unlabelled is None

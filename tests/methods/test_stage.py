@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from torch import Tensor
 
 from gkd.config.layers import Layer
 from gkd.config.resolve import resolve
@@ -23,6 +24,11 @@ def test_a_terms_key_names_its_loss_where_it_says_no_other() -> None:
     assert terms["kd"].needs_teacher
     assert terms["kd"].needs_shared_classes
     assert not terms["mine"].needs_shared_classes
+
+
+def bare_loss(student_logits: Tensor, labels: Tensor) -> Tensor:
+    """A loss on labels that can leave out no row."""
+    return (student_logits.sum(1) * labels).mean()
 
 
 VIRTUAL = {"loss": "kd", "samples": "virtual"}
@@ -66,6 +72,28 @@ VIRTUAL = {"loss": "kd", "samples": "virtual"}
             {"terms": {"ft": {}}},
             "'ft' of stage 'one' needs an earlier stage with the same term, .*phase: paraphraser",
         ),
+        ({"terms": {"kd": {}}, "unlabelled_share": 0.3}, "mixes the batches of data: both, but data is all"),
+        ({"terms": {"kd": {}}, "data": "both", "unlabelled_share": 1}, "less than 1"),
+        (
+            {"terms": {"kd": {}, "cross_entropy": {}}, "data": "unlabelled"},
+            "'cross_entropy' reads labels, which data: unlabelled has none of; drop it, or use data: both",
+        ),
+        (
+            {"terms": {"crd": {}, "cross_entropy": {}}, "data": "both"},
+            "each of the terms crd, cross_entropy reads labels, so none can use images without",
+        ),
+        (
+            {"terms": {"kd": VIRTUAL}, "mixup": {}, "data": "unlabelled"},
+            "mixup mixes the labels of all images, and data: unlabelled has some without; drop one",
+        ),
+        (
+            {"terms": {"sp": {}}, "spots": "adaptive", "data": "both"},
+            "spots: adaptive reads the labels of all images, and data: both has some without",
+        ),
+        (
+            {"terms": {"kd": {}, "bare": {"loss": "tests.methods.test_stage:bare_loss"}}, "data": "both"},
+            "'bare' must leave out images without a label, but its loss takes no mask",
+        ),
     ],
 )
 def test_a_stage_that_cannot_be_is_refused(stage: dict[str, Any], text: str) -> None:
@@ -86,6 +114,17 @@ def test_episodes_have_a_plan_of_their_own_or_the_default() -> None:
 
 def test_a_stage_on_episodes_can_be_written_down_and_read_again() -> None:
     resolved = tiny(method="protonet")
+    again = resolve("tiny", [Layer("experiment", parse_yaml(resolved.annotated_yaml(), "tiny"))])
+    assert again.experiment.method == resolved.experiment.method
+    assert again.identity == resolved.identity
+
+
+def test_labelled_is_another_word_for_all() -> None:
+    """One run by either name, and a stage on both can be written down and read again."""
+    key = "method.stages.distil.data"
+    assert tiny(f"{key}=labelled", method="sp").identity == tiny(method="sp").identity
+    resolved = tiny(f"{key}=both", "data.unlabelled.root=/a/bare", method="sp")
+    assert resolved.experiment.method.stages["distil"].data == "both"
     again = resolve("tiny", [Layer("experiment", parse_yaml(resolved.annotated_yaml(), "tiny"))])
     assert again.experiment.method == resolved.experiment.method
     assert again.identity == resolved.identity
