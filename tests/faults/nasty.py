@@ -40,7 +40,8 @@ KEYS = (
     "task.classes.names", "task.classes.indices", "task.classes.size", "task.classes.shift", "task.classes.order",
     "task.classes.fraction", "task.classes.seed", "task.split", "task.allow_leak", "task.episodes.validation",
     "task.episodes.seed", "task.episodes.source", "task.episodes.taskset", "task.episodes.root", "data.exif",
-    "data.follow_links", "data.download", "data.teacher_view.draws", "teacher.taps.embedding",
+    "data.follow_links", "data.download", "data.unlabelled", "data.unlabelled.root", "data.unlabelled.fingerprint",
+    "data.teacher_view.draws", "teacher.taps.embedding",
     "teacher.taps.embedding.path", "teacher.taps.embedding.layout", "teacher.taps.embedding.prefix_tokens",
     "teacher.taps.stages", "teacher.checkpoint_key", "student.checkpoint_key", "method.paper", "method.summary",
     "method.growth.old", "method.growth.extractor", "method.held_out", "method.sources", "optimiser.betas",
@@ -52,7 +53,7 @@ STAGE_KEYS = (
     "spots", "mixup", "nonsense", "optimiser", "images_per_class", "episodes.ways", "episodes.shots",
     "episodes.queries", "episodes.per_epoch", "mixup.images", "mixup.alpha", "mixup.weight", "mixup.per",
     "mixup.teacher", "spots.policy", "spots.classify_weight", "spots.keep", "spots.temperature", "spots.initial_bias",
-    "spots.lr_scale", "spots.decay_scale",
+    "spots.lr_scale", "spots.decay_scale", "unlabelled_share",
 )  # fmt: skip
 TERM_KEYS = (
     "loss", "weight", "scale", "rows", "at", "head", "temperature", "margin", "schedule", "samples", "nonsense",
