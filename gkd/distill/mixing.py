@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gkd.core.batch import Batch
+from gkd.core.errors import UserError
 from gkd.methods.mixup import Mixup
 
 
@@ -50,7 +51,16 @@ def mix(values: Tensor, mixture: Mixture) -> Tensor:
 
 
 def mix_batch(batch: Batch, mixture: Mixture, num_classes: int) -> Batch:
-    """The virtual samples of a batch; their labels are distributions ``[B, num_classes]``."""
+    """The virtual samples of a batch; their labels are distributions ``[B, num_classes]``.
+
+    Raises:
+        UserError: a batch of samples without a label.
+    """
+    if batch.labelled is not None:
+        raise UserError(
+            "Virtual samples mix labels, and some samples of the batch have none; mix batches of labelled samples.",
+            code="needs-labels",
+        )
     labels = mix(F.one_hot(batch.labels, num_classes).to(mixture.weight.dtype), mixture)
     view = None if batch.view is None else mix(batch.view, mixture)
     views = {name: mix(images, mixture) for name, images in batch.views.items()}

@@ -73,6 +73,20 @@ def test_samples_of_both_kinds_are_augmented_apart(make_images: Make) -> None:
     assert not batch.images[:3].equal(batch.images[3:])
 
 
+def test_boxes_of_streamed_samples_are_drawn_by_their_numbers(
+    make_images: Make, encoded: Callable[..., bytes], write_tree: Callable[..., Path]
+) -> None:
+    root = write_tree({f"{number}.png": encoded(number) for number in range(3)})
+    bare = load_unlabelled(root, make_images(), memory_gb=0)
+    look = replace(LOOK, augment="random-resized-crop")
+    one, other = (
+        next(Batches(bare, look, batch_size=3, seed=1, first=first).of([torch.arange(3)], epoch=0))
+        for first in (0, 25)
+    )
+    assert not one.images.equal(other.images)
+    assert other.numbers.tolist() == [25, 26, 27]
+
+
 def test_samples_by_number_come_as_in_an_epoch(make_images: Make) -> None:
     """As a teacher's outputs are computed once: chunk by chunk over all samples, whatever kind a chunk holds."""
     images, bare = make_images(10), no_labels(make_images(9, seed=1))

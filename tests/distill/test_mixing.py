@@ -112,6 +112,13 @@ def test_virtual_samples_need_mixup(student: nn.Module) -> None:
         Distiller(student, None, terms)
 
 
+def test_samples_without_labels_are_not_mixed(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(3)
+    batch.labelled = torch.arange(8) < 5
+    with refused("needs-labels"):
+        mix_batch(batch, draw_mixture(Mixup(), 8, batch.images.device), 3)
+
+
 def test_the_clean_teacher_is_not_run_for_virtual_samples_alone(
     student: nn.Module, make_teacher: MakeTeacher
 ) -> None:

@@ -231,10 +231,14 @@ def test_images_without_labels_are_an_argument(make_set: MakeSet, tmp_path: Path
     words = {**WORDS, "method": "unlabelled_first", "teacher": teacher, "epochs": 2}
     with refused("no-unlabelled-images"):
         gkd.fit(network(), data, **words)
+    with refused("other-image-shape"):
+        gkd.fit(network(), data, unlabelled=replace(bare, images=bare.images[:, :, :4]), **words)
     first = gkd.fit(network(), data, unlabelled=bare, folder=tmp_path / "run", **words)
     again = gkd.fit(network(), data, unlabelled=bare, **words)
     other = gkd.fit(network(), data, unlabelled=bare.select(torch.arange(16)), **words)
     assert same(first.student, again.student)
+    with_labels = replace(bare, labels=torch.arange(24) % 4)
+    assert same(first.student, gkd.fit(network(), data, unlabelled=with_labels, **words).student)
     assert not same(first.student, other.student)
     with refused("other-run"):
         gkd.fit(network(), data, unlabelled=bare.select(torch.arange(16)), folder=tmp_path / "run", **words)

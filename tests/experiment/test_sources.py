@@ -9,6 +9,7 @@ from gkd.data import content_at
 from gkd.experiment.prepare import prepare
 from gkd.experiment.sources import load_source
 from gkd.training.caches import Caches
+from tests.cli_helpers import write_bare
 from tests.refusals import refused
 
 
@@ -36,6 +37,23 @@ def test_a_fingerprint_of_either_kind_is_verified(two_classes, write_tree):
         with refused("other-images"):
             load_source(load("quickstart", words).experiment.data)
         (root / "train" / "ant" / "more.png").unlink()
+
+
+def test_images_without_labels_are_read_once_where_a_method_trains_on_them(tmp_path):
+    """They are those of the fingerprint, and cells of a grid share them."""
+    write_bare(tmp_path / "bare", 30)
+    words = [f"data.unlabelled.root={tmp_path / 'bare'}", "method=unlabelled_both"]
+    caches = Caches()
+    first, again = (prepare(load("quickstart", words), caches=caches).problem.unlabelled for _ in range(2))
+    assert first is again
+    assert len(first) == 30
+    pin = load("quickstart", words).with_images_named().experiment.data.unlabelled.fingerprint
+    assert (
+        len(prepare(load("quickstart", [*words, f"data.unlabelled.fingerprint={pin}"])).problem.unlabelled)
+        == 30
+    )
+    with refused("other-images"):
+        prepare(load("quickstart", [*words, f"data.unlabelled.fingerprint=sha256:{'ab' * 32}"]))
 
 
 def test_files_that_cannot_be_read_are_named_before_a_fingerprint_is_missed(two_classes, write_tree):

@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from gkd.config.shipped import load_method, shipped_methods
+from gkd.core.batch import NO_LABEL
 from gkd.data import ImageSet
 from gkd.incremental.learn import Learnt, train_step, without_teacher
 from gkd.incremental.memory import Memory
@@ -69,6 +70,22 @@ def test_three_steps_from_python(steps: list[IncrementalProblem]) -> None:
     assert [len(samples) for samples in memory.exemplars.values()] == [4] * 6
     assert student.head.out_features == 6  # type: ignore[union-attr]
     assert accuracies[-1] > 0.5
+
+
+def test_images_without_labels_stand_beside_each_steps(steps: list[IncrementalProblem]) -> None:
+    """The first step, which has no teacher to use them by, does without; the next are of its images and of these."""
+    images = steps[0].student.validation.select(torch.arange(8).repeat(3))
+    bare = replace(images, labels=torch.full_like(images.labels, NO_LABEL))
+    student, memory = network(2), Memory({})
+    for problem in steps[:2]:
+        learnt = learn(replace(problem, unlabelled=bare).remembering(memory), student, "unlabelled_both")
+        student, memory = learnt.student, learnt.answers.memory
+        (stage,) = learnt.method.stages.values()
+        first = problem.step.number == 0
+        assert stage.data == ("all" if first else "both")
+        assert learnt.position.images == 4 * (
+            32 if first else 16 * (40 // 8)
+        )  # 32 new images, later 8 exemplars
 
 
 def test_a_step_that_starts_afresh_wants_its_teacher(steps: list[IncrementalProblem]) -> None:

@@ -52,22 +52,22 @@ def load_unlabelled(
             code="data-root-missing",
         )
 
-    def read(channels: int, size: int | None) -> ImageSet:
+    def read(form_of: ImageSet, size: int | None) -> ImageSet:
         with closing(open_source(root, follow_links=follow_links)) as source:
-            form = Form(channels, size, fit, exif)
-            return read_files(source, UNLABELLED, "train", root, form, memory_gb, workers)
+            form = Form(form_of.channels, size, fit, exif)
+            images = read_files(source, UNLABELLED, "train", root, form, memory_gb, workers)
+        if images.image_shape != form_of.image_shape:
+            raise UserError(
+                f"The images of {root} are {'×'.join(map(str, images.size))} (height×width) and those with labels "
+                f"{'×'.join(map(str, form_of.size))}; set data.image_size for both.",
+                code="mixed-image-shapes",
+            )
+        return images
 
-    images = read(like.channels, image_size or _side(like))
-    if images.image_shape != like.image_shape:
-        raise UserError(
-            f"The images of {root} are {'×'.join(map(str, images.size))} (height×width) and those with labels "
-            f"{'×'.join(map(str, like.size))}; set data.image_size for both.",
-            code="mixed-image-shapes",
-        )
+    images = read(like, image_size or _side(like))
     of_teacher: Pixels | None = None
     if like.teacher_images is not None:
-        seen = like.as_teacher_sees
-        of_teacher = read(seen.channels, _side(seen)).images
+        of_teacher = read(like.as_teacher_sees, _side(like.as_teacher_sees)).images
     labels = torch.full_like(images.labels, NO_LABEL)
     return replace(images, labels=labels, teacher_images=of_teacher, name=f"data.unlabelled ({root})")
 

@@ -65,6 +65,9 @@ def test_what_is_no_set_of_images_is_refused(
     (root / "a" / "0.png").write_bytes(encoded(0))
     with refused("mixed-image-shapes"):
         load_unlabelled(root, oblong)
+    of_teacher = replace(make_images(4), teacher_images=torch.zeros(4, 3, 8, 12, dtype=torch.uint8))
+    with refused("mixed-image-shapes"):
+        load_unlabelled(root, of_teacher)
     (root / "a" / "1.png").write_bytes(b"no image")
     with refused("image-unreadable"):
         load_unlabelled(root, make_images())
