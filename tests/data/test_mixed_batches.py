@@ -92,7 +92,8 @@ def test_samples_by_number_come_as_in_an_epoch(make_images: Make) -> None:
     images, bare = make_images(10), no_labels(make_images(9, seed=1))
     batches = mixed(images, bare, views=2)
     assert len(batches.images) == 19
-    assert batches.images.fingerprint() not in (images.fingerprint(), bare.fingerprint())
+    others = mixed(images, no_labels(make_images(9, seed=2))), mixed(make_images(10, seed=3), bare)
+    assert len({each.images.fingerprint() for each in (batches, *others)}) == 3
     chunks = torch.arange(19).split(4)
     parts = list(batches.of(chunks, epoch=1))
     assert torch.cat([part.numbers for part in parts]).tolist() == list(range(19))

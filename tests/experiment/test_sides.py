@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gkd.config.load import load
+from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
-from gkd.experiment.sides import Sides
+from gkd.experiment.sides import Sides, sides_of
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task
+from tests.cli_helpers import write_bare
 from tests.refusals import refused
 
 
@@ -31,3 +36,14 @@ def test_what_a_third_partys_task_raises_is_a_sentence() -> None:
         _ = Sides(experiment, Unrelated(experiment.task), images, images).relation
     with refused("own-code-fails"):
         list(Sides(experiment, Unmade(experiment.task), images, images).problems())
+
+
+def test_methods_on_images_without_labels_are_suggested_where_there_are_some(tmp_path: Path) -> None:
+    """Of networks of the user's own, too, on which no method is tried."""
+    write_bare(tmp_path / "bare", 30)
+    alone = ["task={name: cross_task, size: 5, shift: 5}", "student.network=no_such_module:net"]
+    bare = [f"data.unlabelled.root={tmp_path / 'bare'}", "method.stages.distil.data=both"]
+    for words, suggested in ((alone, False), ([*alone, *bare], True)):
+        with pytest.raises(UserError, match="Methods that the classes allow") as caught:
+            sides_of(load("quickstart", ["method=kd", *words]).experiment).first_problem()
+        assert ("unlabelled_both" in str(caught.value)) == suggested

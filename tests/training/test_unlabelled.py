@@ -118,16 +118,17 @@ def test_what_a_stage_cannot_train_on_is_refused(
     check_method(BOTH, teacher.network, teacher, problem)
     with refused("too-few-images"):
         check_unlabelled("one", BOTH.stages["one"], problem, 64)
-    alone, beside, every, queued = (
+    alone, with_queue, beside, every, queued = (
         method(one=content).stages["one"]
         for content in (
             stage("unlabelled", kd={}),
+            stage("unlabelled", kd={}, **QUEUE),
             stage("both", kd={}, cross_entropy={}),
             stage("unlabelled", kd={"rows": "all"}),
             stage("both", kd={}, **QUEUE),
         )
     )
-    for each in (alone, beside):
+    for each in (alone, with_queue, beside):
         with refused("no-term-without-labels"):
             check_unlabelled("one", each, problem, 8)
     check_unlabelled("one", every, problem, 8)
