@@ -46,6 +46,7 @@ _BY_CONTENT = (
 
 _OTHERWISE = {
     "run.seed": "by a folder of its own",
+    "run.teacher_cache_precision": "where data.views is given and the run may be in float32",
     "data.exif": "where an image says how it is turned",
 }
 

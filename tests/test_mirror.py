@@ -19,6 +19,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/commands/choices.py": "tests/cli/test_arguments.py",
     "gkd/commands/grid_places.py": "tests/commands/test_compare.py",
     "gkd/config/data_section.py": "tests/cli/test_data_paths.py",
+    "gkd/config/run_section.py": "tests/config/test_mistakes.py",
     "gkd/config/schema.py": "tests/config/test_mistakes.py",
     "gkd/config/section.py": "tests/cli/test_bad_input.py",
     "gkd/core/batch.py": "tests/distill/test_side.py",

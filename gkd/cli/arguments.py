@@ -26,6 +26,8 @@ KINDS = (
     "methods", "losses", "tasks", "networks", "data", "optimisers", "metrics", "augmentations", "configs",
 )  # fmt: skip
 
+CACHE = "cache"  # which it lists too, and which holds no names
+
 
 class _Parser(argparse.ArgumentParser):
     """Its messages repeat what was typed, which a shell may have taken from the names of files."""
@@ -120,7 +122,15 @@ def _add_validate(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_ls(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", nargs="?", choices=KINDS, help="what to list; all where it is left out")
+    parser.add_argument(
+        "kind",
+        nargs="?",
+        choices=(*KINDS, CACHE),
+        help="what to list; all names where it is left out; cache: what gkd keeps on disk, and its size",
+    )
+    parser.add_argument(
+        "--clear", action="store_true", help="with cache: remove the teachers' outputs that are kept there"
+    )
 
 
 def _add_show(parser: argparse.ArgumentParser) -> None:
@@ -194,7 +204,7 @@ VERBS = {
         _add_validate,
     ),
     "ls": Verb(
-        "list methods, losses, tasks, networks, data sets, optimisers, metrics, augmentations and configs",
+        "list methods, losses, tasks, networks, data sets, optimisers, metrics, augmentations, configs, or the cache",
         _add_ls,
     ),
     "show": Verb(

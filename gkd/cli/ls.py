@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gkd.cli.arguments import KINDS
+from gkd.cli.arguments import CACHE, KINDS
+from gkd.core.errors import UserError
 from gkd.core.plugins import distribution, entry_point_table
 from gkd.core.text import say, text_width
 from gkd.methods.optimiser_choices import NOT_TAKEN
@@ -30,6 +31,14 @@ _GROUPS = {
 
 
 def main(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.clear and arguments.kind != CACHE:
+        raise UserError(
+            f"gkd ls {arguments.kind or '--clear'} lists names, which cannot be cleared; the cache can: "
+            "gkd ls cache --clear.",
+            code="nothing-to-clear",
+        )
+    if arguments.kind == CACHE:
+        return _cache(console, clear=arguments.clear)
     for kind in [arguments.kind] if arguments.kind else KINDS:
         if arguments.kind is None:
             say(console, f"{kind}:")
@@ -37,6 +46,25 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         entries |= {name: about for name, about in _offered(kind).items() if name not in entries}
         for line in _lines(entries, text_width(console)):
             say(console, line)
+    return 0
+
+
+def _cache(console: Console, *, clear: bool) -> int:
+    """Print what the cache holds, a line a kind; or empty it of teachers' outputs."""
+    from gkd.commands.cache import (
+        cache_folder,
+        clear_outputs,
+        in_cache,
+    )  # which imports torch, as names do not
+
+    if clear:
+        gone = clear_outputs()
+        say(console, f"removed {gone.count} files of teacher outputs, {gone.size}, from {cache_folder()}")
+        return 0
+    say(console, f"cache in {cache_folder()}:")
+    held = in_cache()
+    for name, group in held.items():
+        say(console, f"  {name:{max(map(len, held))}}  {group.count:5} files  {group.size:>9}")
     return 0
 
 

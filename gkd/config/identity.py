@@ -49,6 +49,7 @@ NO_EFFECT = (
     "run.checkpoint_seconds",
     "run.log_seconds",
     "run.cache_gb",
+    "run.teacher_cache",
     "run.allow_changed",
     "method.paper",
     "method.summary",
@@ -127,6 +128,8 @@ def _content(experiment: Experiment, *, as_before: bool = False) -> dict[str, An
                 del shown[option]
     for key in (*NO_EFFECT, *_ELSEWHERE):
         _remove(content, key)
+    if not _rounds_outputs(experiment):
+        _remove(content, "run.teacher_cache_precision")
     # The student alone is the same run beside any teacher, but one that grows out of the teacher.
     if not experiment.method.needs_teacher and not students_teach(experiment.task.name):
         content.pop("teacher", None)
@@ -142,6 +145,12 @@ def _content(experiment: Experiment, *, as_before: bool = False) -> dict[str, An
             if not as_before and "options" in section:
                 section["options"] = _name_files(section["options"])
     return content
+
+
+def _rounds_outputs(experiment: Experiment) -> bool:
+    """Whether ``run.teacher_cache_precision`` may change the result; in bf16 a teacher gives no more digits."""
+    kept = experiment.data.views is not None and experiment.method.needs_teacher
+    return kept and experiment.run.precision != "bf16"
 
 
 def terms_with_defaults(method: Method) -> Iterator[tuple[str, str, dict[str, Any]]]:

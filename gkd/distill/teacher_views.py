@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from gkd.core.batch import Batch
 from gkd.core.errors import UserError
 from gkd.core.network import Features
 from gkd.data import AnyBatches
+from gkd.distill.output_files import OutputFiles
 from gkd.distill.teacher import Teacher
 
 
@@ -24,19 +26,34 @@ class TeacherViews:
         teacher: the frozen teacher.
         autocast: the precision in which the teacher runs.
         chunk: images a forward pass.
-        limit: the most bytes that all V views may take.
+        limit: the most bytes that all V views may take in memory.
+        files: keep the outputs on disk, where other processes find them; None keeps them in memory, as it is done too
+            where the disk has no room.
+        rounded: keep outputs of float32 in bfloat16.
 
     Raises:
         UserError: at the first view, when V of them would take more than ``limit``.
     """
 
-    def __init__(self, teacher: Teacher, *, autocast: torch.autocast, chunk: int, limit: float) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        *,
+        autocast: torch.autocast,
+        chunk: int,
+        limit: float,
+        files: OutputFiles | None = None,
+        rounded: bool = False,
+    ) -> None:
         self.teacher = teacher
         self.autocast = autocast
         self.chunk = chunk
         self.limit = limit
-        self.bytes = 0  # of all V views
-        self._views: dict[int, tuple[frozenset[int], Features]] = {}
+        self.files = files
+        self.rounded = rounded
+        self.bytes = 0  # of all V views in memory
+        self._views: dict[int, Features] = {}
+        self._writes = files is not None
 
     def epoch(self, epoch: int, start: int, spots: Collection[int], batches: AnyBatches) -> Iterator[Batch]:
         """The batches of an epoch with the teacher's outputs attached.
@@ -47,45 +64,91 @@ class TeacherViews:
             batches: the stage's batches, of V views; the order of the views differs between stages.
         """
         outputs = self._view(batches.view_of(epoch), epoch, frozenset(spots), batches)
+        rows = _rows_on(outputs.logits.device, epoch, start, batches)
+
+        def of(values: Tensor, index: Tensor) -> Tensor:
+            chosen = values[index] if values.dim() > 1 else values
+            chosen = chosen.to(batches.device, non_blocking=True)
+            return chosen.float() if self.rounded and chosen.dtype == torch.bfloat16 else chosen
+
         for batch in batches.epoch(epoch, start):
-            features = Features(
-                outputs.logits[batch.numbers],
-                outputs.embedding[batch.numbers],
-                tuple(values[batch.numbers] if values.dim() > 1 else values for values in outputs.maps),
-            )
+            index = batch.numbers if rows is None else next(rows)
+            maps = tuple(of(values, index) for values in outputs.maps)
+            features = Features(of(outputs.logits, index), of(outputs.embedding, index), maps)
             yield replace(batch, teacher=features)
 
     def _view(self, view: int, epoch: int, spots: frozenset[int], batches: AnyBatches) -> Features:
-        stored, features = self._views.get(view, (frozenset(), None))
-        if features is not None:  # -1 and the number of the last map are one
-            spots = frozenset(spot % len(features.maps) for spot in spots)
-        if features is None or not spots <= stored:
-            spots = spots | stored
-            features = self._compute(epoch, spots, batches)
-            tensors = (features.logits, features.embedding, *features.maps)
-            assert batches.views is not None
-            self.bytes = batches.views * sum(values.numel() * values.element_size() for values in tensors)
-            if self.bytes > self.limit:
-                raise UserError(
-                    f"data.views={batches.views} would keep {self.bytes / 2**30:.1f} GiB of teacher outputs, "
-                    f"more than run.cache_gb={self.limit / 2**30:g}; use fewer views or raise run.cache_gb.",
-                    code="cache-too-small",
-                )
-            self._views[view] = (frozenset(spot % len(features.maps) for spot in spots), features)
+        for features in self._kept(view, len(batches.images)):
+            stored = {number for number, values in enumerate(features.maps) if values.dim() > 1}
+            wanted = {
+                spot % len(features.maps) for spot in spots
+            }  # -1 and the number of the last map are one
+            self._views[view] = features
+            if wanted <= stored:
+                return features
+            spots = frozenset(wanted | stored)
+        features = self._computed(view, epoch, spots, batches)
+        self._views[view] = features
         return features
 
-    def _compute(self, epoch: int, spots: frozenset[int], batches: AnyBatches) -> Features:
-        parts: list[Features] = []
+    def _kept(self, view: int, num_images: int) -> Iterator[Features]:
+        """The outputs on a view that are in use, and then those on disk, where another process may have added maps."""
+        if view in self._views:
+            yield self._views[view]
+        on_disk = self.files.read(view, num_images) if self.files is not None else None
+        if on_disk is not None:
+            yield on_disk
+
+    def _computed(self, view: int, epoch: int, spots: frozenset[int], batches: AnyBatches) -> Features:
+        assert batches.views is not None
+        if self.files is not None and self._writes:
+            self._writes = self.files.write(
+                view, len(batches.images), self._parts(epoch, spots, batches), views=batches.views
+            )
+            on_disk = self.files.read(view, len(batches.images)) if self._writes else None
+            if on_disk is not None:
+                return on_disk
+        parts = list(self._parts(epoch, spots, batches))
+        features = Features(
+            torch.cat([part.logits for part in parts]),
+            torch.cat([part.embedding for part in parts]),
+            tuple(torch.cat([part.maps[i] for part in parts]) for i in range(len(parts[0].maps))),
+        )
+        tensors = (features.logits, features.embedding, *features.maps)
+        self.bytes = batches.views * sum(values.numel() * values.element_size() for values in tensors)
+        if self.bytes > self.limit:
+            or_disk = "" if self.files is not None else ", or keep them on disk by run.teacher_cache=disk"
+            raise UserError(
+                f"data.views={batches.views} would keep {self.bytes / 2**30:.1f} GiB of teacher outputs in memory, "
+                f"more than run.cache_gb={self.limit / 2**30:g}; use fewer views or raise run.cache_gb{or_disk}.",
+                code="cache-too-small",
+            )
+        return features
+
+    def _parts(self, epoch: int, spots: frozenset[int], batches: AnyBatches) -> Iterator[Features]:
+        """The outputs on the next images of a view, and the next, with those maps."""
         chunks = torch.arange(len(batches.images), device=batches.device).split(self.chunk)
         for batch in batches.of(chunks, epoch=epoch):
             with self.autocast:
                 features = self.teacher.features(batch.teacher_images)
             chosen = {spot % len(features.maps) for spot in spots}
-            nothing = features.embedding.new_empty(0)
-            maps = (values if number in chosen else nothing for number, values in enumerate(features.maps))
-            parts.append(Features(features.logits, features.embedding, tuple(maps)))
-        return Features(
-            torch.cat([part.logits for part in parts]),
-            torch.cat([part.embedding for part in parts]),
-            tuple(torch.cat([part.maps[i] for part in parts]) for i in range(len(parts[0].maps))),
-        )
+            nothing = self._round(features.embedding).new_empty(0)
+            maps = tuple(
+                self._round(values) if number in chosen else nothing
+                for number, values in enumerate(features.maps)
+            )
+            yield Features(self._round(features.logits), self._round(features.embedding), maps)
+
+    def _round(self, values: Tensor) -> Tensor:
+        return values.bfloat16() if self.rounded and values.dtype == torch.float32 else values
+
+
+def _rows_on(device: torch.device, epoch: int, start: int, batches: AnyBatches) -> Iterator[Tensor] | None:
+    """The sample numbers of an epoch's batches where the outputs are; None where the batches themselves are there.
+
+    They are moved there once an epoch, because a copy of each batch's would wait for the device in every step.
+    """
+    if device.type == batches.device.type:
+        return None
+    order = batches.order(epoch).to(device)
+    return iter(order.split(batches.batch_size)[start:])

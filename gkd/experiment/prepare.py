@@ -9,6 +9,8 @@ from torch import nn
 
 from gkd.config import schema
 from gkd.config.resolve import Resolved
+from gkd.data.read.decoded_cache import cache_folder
+from gkd.distill.output_files import FOLDER
 from gkd.experiment.checks import check_training
 from gkd.experiment.networks import build_student
 from gkd.experiment.sides import Sides, sides_of
@@ -103,5 +105,7 @@ def _settings(experiment: schema.Experiment, problem: Problem, caches: Caches) -
         checkpoint_seconds=run.checkpoint_seconds,
         views=data.views,
         cache_bytes=run.cache_gb * 2**30,
+        outputs_folder=cache_folder() / FOLDER if run.teacher_cache == "disk" else None,
+        outputs_rounded=run.teacher_cache_precision == "bf16",
         caches=caches,
     )

@@ -54,6 +54,13 @@ def start_notes(experiment: schema.Experiment, problem: Problem) -> Iterator[str
                 f"teacher.weights={teacher.weights} is of a teacher that is trained here, and teacher.checkpoint is "
                 f"given: {teacher.checkpoint} is taken; a run's folder has {WEIGHTS[teacher.weights]} too"
             )
+    kept = {f"run.{key}" for key in ("teacher_cache", "teacher_cache_precision")}
+    unread = sorted(kept & {f"run.{key}" for key in experiment.run.model_fields_set})
+    if unread and data.views is None and experiment.method.needs_teacher:
+        yield (
+            f"{', '.join(unread)} keeps nothing, for every epoch augments anew; data.views=10 gives each image 10 "
+            "augmented views, and the teacher's outputs on them are kept"
+        )
     if data.subset_seed is not None and data.per_class is None:
         yield "data.subset_seed draws nothing, for data.per_class is not given and all images are taken"
 

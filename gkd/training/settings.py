@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -25,7 +26,9 @@ class Settings:
         checkpoint_seconds: at most this much work is lost when the process is killed.
         views: V augmented views an image, whose teacher outputs are kept; None augments anew every epoch.
         cache_bytes: the most that the kept teacher outputs may take.
-        caches: where they are kept; runs that share it compute them once.
+        outputs_folder: where they are kept on disk, shared with other processes; None keeps them in memory.
+        outputs_rounded: whether those of a float32 run are kept in bfloat16.
+        caches: what is kept in memory; runs that share it compute them once.
     """
 
     seed: int
@@ -43,6 +46,8 @@ class Settings:
     checkpoint_seconds: float = 60.0
     views: int | None = None
     cache_bytes: float = 8 * 2**30
+    outputs_folder: Path | None = None
+    outputs_rounded: bool = False
     caches: Caches = field(default_factory=Caches, compare=False, repr=False)
 
     def autocast(self) -> torch.autocast:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from gkd.core.batch import Batch
+from gkd.core.module_source import source_of, source_of_outputs
 from gkd.core.network import module_key
 from gkd.data import AnyBatches, Batches, ImageSet, Look, MixedBatches, unlabelled_rows
 from gkd.distill.distiller import Distiller
+from gkd.distill.output_files import OutputFiles
 from gkd.distill.side import TeacherSide, View
 from gkd.distill.teacher import Teacher
 from gkd.distill.teacher_views import TeacherViews
@@ -206,20 +208,39 @@ def _teacher_views(teacher: Teacher, batches: AnyBatches, settings: Settings) ->
     """The teacher's outputs on these images from the settings' caches, which the next cells of a grid read too."""
     cached = settings.caches.views
     look = _teacher_look(teacher, settings)
-    parts = (settings.views, settings.augment, settings.dtype, look)
-    key = (teacher.outputs_key(), batches.images.fingerprint(), *map(str, parts))
+    parts = (settings.augment, settings.dtype, look)
+    of_outputs = (teacher.outputs_key(), batches.images.fingerprint(), *map(str, parts))
+    rounded = settings.outputs_rounded and settings.dtype == torch.float32
+    key = (*of_outputs, str(settings.views), str(rounded), str(settings.outputs_folder))
     if key not in cached:
         sizes = [views.bytes for views in cached.values()]
         while sizes and sum(sizes) + max(sizes) > settings.cache_bytes:  # the oldest give way
             cached.pop(next(iter(cached)))
             sizes.pop(0)
+        files = None
+        if settings.outputs_folder is not None:
+            on_disk = (*of_outputs, str(rounded), *_machine(teacher, settings))
+            files = OutputFiles(settings.outputs_folder, on_disk)
         cached[key] = TeacherViews(
             teacher,
             autocast=settings.autocast(),
             chunk=settings.evaluate_batch_size,
             limit=settings.cache_bytes,
+            files=files,
+            rounded=rounded,
         )
     return cached[key]
+
+
+def _machine(teacher: Teacher, settings: Settings) -> Iterator[str]:
+    """What else outputs depend on, to their last bits, where another process computed them."""
+    yield f"gkd {source_of_outputs()}, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+    yield f"{settings.device.type}, {torch.get_num_threads()} threads, {settings.evaluate_batch_size} images"
+    if settings.device.type == "cuda":
+        yield f"{torch.cuda.get_device_name(settings.device)}, {torch.are_deterministic_algorithms_enabled()}"
+    for name in sorted({type(module).__module__ for module in teacher.modules()}):
+        if name.partition(".")[0] not in ("gkd", "torch"):
+            yield f"{name} {source_of(name)}"
 
 
 def _teacher_look(teacher: Teacher, settings: Settings) -> Look:

@@ -27,12 +27,24 @@ from tests.refusals import refused
         "evaluate.batch_size=7", "data.download=true", "run.precision=auto", "optimiser.lr=0.1",
         "method.stages.embedding.terms.tuples.margin=0.2", "method.stages.embedding.terms.tuples.temperature=4",
         "method.stages.classifier.terms.induced.normalise=false", "student.options={}", "teacher.taps={}",
-        "teacher.taps.stages=null",
+        "teacher.taps.stages=null", "run.teacher_cache=disk", "run.teacher_cache_precision=own",
+        "run.teacher_cache_precision=bf16",
     ],
 )  # fmt: skip
 def test_identity_ignores_what_does_not_change_the_result(override: str) -> None:
     """Nor a value that was so before, a loss's default among them."""
     assert tiny(override).identity == tiny().identity
+
+
+def test_rounded_outputs_name_the_runs_that_read_them() -> None:
+    """Not one in bf16, whose teacher gives no more digits, nor the student alone."""
+    rounded = "run.teacher_cache_precision=bf16"
+    for words, named in ((), True), (("run.precision=float32",), True), (("run.precision=bf16",), False), (
+        ("method=student",), False,
+    ):  # fmt: skip
+        words = ("data.views=2", *words)
+        assert (tiny(*words, rounded).identity != tiny(*words).identity) == named
+        assert tiny(*words, rounded, "run.teacher_cache=disk").identity == tiny(*words, rounded).identity
 
 
 def test_identities_of_earlier_versions_stay() -> None:

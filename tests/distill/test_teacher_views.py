@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from gkd.core.batch import Batch
 from gkd.data import Batches, ImageSet, Look
+from gkd.distill.output_files import OutputFiles
 from gkd.distill.teacher import Teacher
-from gkd.distill.teacher_views import TeacherViews
+from gkd.distill.teacher_views import TeacherViews, _rows_on
+from gkd.storage import mapped_rows
 from tests.refusals import refused
 
 MakeTeacher = Callable[..., Teacher]
@@ -30,8 +37,27 @@ def make_batches(make_set: Callable[..., ImageSet]) -> Callable[..., Batches]:
     return make
 
 
-def views_of(teacher: Teacher, limit: float = 1e9) -> TeacherViews:
-    return TeacherViews(teacher, autocast=torch.autocast("cpu", enabled=False), chunk=7, limit=limit)
+def views_of(teacher: Teacher, limit: float = 1e9, **where: Any) -> TeacherViews:
+    return TeacherViews(teacher, autocast=torch.autocast("cpu", enabled=False), chunk=7, limit=limit, **where)
+
+
+def tensors_of(batch: Batch) -> tuple[Tensor, ...]:
+    assert batch.teacher is not None
+    return batch.teacher.logits, batch.teacher.embedding, *batch.teacher.maps
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each view that is computed."""
+    counted: list[int] = []
+    compute = TeacherViews._parts
+
+    def parts(self: TeacherViews, epoch: int, *arguments: Any) -> Any:
+        counted.append(epoch)
+        return compute(self, epoch, *arguments)
+
+    monkeypatch.setattr(TeacherViews, "_parts", parts)
+    return counted
 
 
 @pytest.mark.parametrize(
@@ -58,19 +84,9 @@ def test_kept_outputs_are_those_of_the_same_batches(
 
 
 def test_a_view_is_computed_once_and_again_only_for_another_spot(
-    make_teacher: MakeTeacher, make_batches: Callable[..., Batches], monkeypatch: pytest.MonkeyPatch
+    make_teacher: MakeTeacher, make_batches: Callable[..., Batches], passes: list[int]
 ) -> None:
-    teacher, views = make_teacher("abc"), None
-    views = views_of(teacher)
-    passes = 0
-    compute = TeacherViews._compute
-
-    def counted(self: TeacherViews, *arguments: object) -> object:
-        nonlocal passes
-        passes += 1
-        return compute(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(TeacherViews, "_compute", counted)
+    views = views_of(make_teacher("abc"))
     for spots, expected in (
         ((), 2),
         ((), 2),
@@ -83,7 +99,7 @@ def test_a_view_is_computed_once_and_again_only_for_another_spot(
     ):
         for epoch in (0, 1):
             list(views.epoch(epoch, 0, spots, make_batches(stage=epoch)))
-        assert passes == expected
+        assert len(passes) == expected
 
 
 def test_outputs_beyond_the_limit_are_refused(
@@ -94,3 +110,87 @@ def test_outputs_beyond_the_limit_are_refused(
     list(views_of(make_teacher("abc"), limit=2 * size).epoch(0, 0, (), batches))
     with refused("cache-too-small"):
         list(views_of(make_teacher("abc"), limit=2 * size - 1).epoch(0, 0, (), batches))
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_outputs_on_disk_are_those_in_memory_and_are_computed_once_for_all(
+    make_teacher: MakeTeacher,
+    make_batches: Callable[..., Batches],
+    passes: list[int],
+    tmp_path: Path,
+    rounded: bool,
+) -> None:
+    teacher = make_teacher("abc")
+    in_memory = views_of(teacher, rounded=rounded)
+    on_disk = [
+        views_of(teacher, limit=0, rounded=rounded, files=OutputFiles(tmp_path, ["k"])) for _ in range(2)
+    ]
+    for views in (in_memory, *on_disk):
+        del passes[:]
+        for epoch in range(4):
+            expected = list(in_memory.epoch(epoch, 1, {1}, make_batches()))
+            found = list(views.epoch(epoch, 1, {1}, make_batches()))
+            for one, other in zip(expected, found, strict=True):
+                for first, second in zip(tensors_of(one), tensors_of(other), strict=True):
+                    assert first.dtype == second.dtype == torch.float32
+                    assert first.stride() == second.stride()
+                    assert torch.equal(first, second)
+        assert passes == ([] if views is on_disk[1] else [0, 1])
+    assert on_disk[0].bytes == 0
+    plain = views_of(teacher)
+    pair = next(plain.epoch(0, 0, (), make_batches())), next(in_memory.epoch(0, 0, (), make_batches()))
+    logits = [tensors_of(batch)[0] for batch in pair]
+    assert torch.equal(logits[0].bfloat16().float() if rounded else logits[0], logits[1])
+
+
+def test_maps_that_another_run_reads_are_added_to_those_on_disk(
+    make_teacher: MakeTeacher, make_batches: Callable[..., Batches], passes: list[int], tmp_path: Path
+) -> None:
+    def read(*spots: int) -> TeacherViews:
+        views = views_of(make_teacher("abc"), files=OutputFiles(tmp_path, ["k"]))
+        list(views.epoch(0, 0, spots, make_batches()))
+        return views
+
+    earlier = read()
+    read(-1)
+    read(1)
+    assert len(passes) == 3
+    for spots in ((), (3,), (1, -1)):
+        read(*spots)
+    list(earlier.epoch(0, 0, (1,), make_batches()))  # what is there by now, and was not when it began
+    assert len(passes) == 3
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_the_disk_is_full_outputs_stay_in_memory_or_are_refused(
+    make_teacher: MakeTeacher,
+    make_batches: Callable[..., Batches],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = OutputFiles(tmp_path, ["k"])
+    list(views_of(make_teacher("abc"), files=files).epoch(0, 0, (), make_batches()))
+    monkeypatch.setattr(mapped_rows, "SPARED", 1e30)
+    plain, views = views_of(make_teacher("abc")), views_of(make_teacher("abc"), files=files)
+    list(views.epoch(0, 0, (), make_batches()))  # what is there is read
+    with pytest.warns(UserWarning, match=r"outputs cannot be kept in .* and stay in memory; free some space"):
+        found = list(views.epoch(1, 0, (), make_batches()))
+    for one, other in zip(plain.epoch(1, 0, (), make_batches()), found, strict=True):
+        assert all(map(torch.equal, tensors_of(one), tensors_of(other)))
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.warns(UserWarning, match="cannot be kept"), refused("cache-too-small"):
+        list(views_of(make_teacher("abc"), limit=1, files=files).epoch(1, 0, (), make_batches()))
+
+
+def test_the_rows_of_outputs_that_lie_elsewhere_are_those_of_the_batches(
+    make_batches: Callable[..., Batches],
+) -> None:
+    batches = make_batches()
+    assert _rows_on(torch.device("cpu"), 1, 1, batches) is None
+    elsewhere = SimpleNamespace(
+        device=torch.device("cuda"), order=batches.order, batch_size=batches.batch_size
+    )
+    rows = _rows_on(torch.device("cpu"), 1, 1, elsewhere)  # type: ignore[arg-type]
+    assert rows is not None
+    for index, batch in zip(rows, batches.epoch(1, 1), strict=True):
+        assert torch.equal(index, batch.numbers)

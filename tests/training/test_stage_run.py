@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +15,16 @@ import torch
 import gkd.training.loop
 import gkd.training.stage_run
 from gkd.config.shipped import load_method
+from gkd.distill.output_files import OutputFiles
 from gkd.methods.method import Method
 from gkd.storage.weights import copy_state
+from gkd.training.caches import Caches
 from gkd.training.interrupt import Interrupted
 from gkd.training.loop import one_step
-from gkd.training.stage_run import Position, State
+from gkd.training.settings import Settings
+from gkd.training.stage_run import Position, StageRun, State
 from tests.refusals import refused
-from tests.training_helpers import SETTINGS, STEPS, Trainer, method_of
+from tests.training_helpers import EAGER, SETTINGS, STEPS, Trainer, method_of, same
 
 
 def test_only_the_named_parts_are_trained(trainer: Callable[..., Trainer]) -> None:
@@ -133,3 +138,90 @@ def test_a_terms_module_passes_on_whole_or_not_at_all(
     equal = [key for key in same_shapes if torch.equal(after_first[key], before_second[key])]
     trained = [key for key in same_shapes if "num_batches" not in key and "running" not in key]
     assert all(key in equal for key in trained) if kept else not any(key.endswith("weight") for key in equal)
+
+
+ON_SPOTS = {"kd": {}, "at": {"at": {"student": -1, "teacher": -1}, "weight": 10}}
+
+
+def with_views(**changes: Any) -> Settings:
+    """Settings with caches of their own, as a new process has them."""
+    return replace(SETTINGS, **{"views": 2, "caches": Caches(), **changes})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_run_ends_with_the_same_bits_wherever_outputs_are_kept(
+    trainer: Callable[..., Trainer], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """Also where another run computed them: of another seed, or stopped in an epoch."""
+    method, disk = method_of(**ON_SPOTS), tmp_path / "kept"
+    in_memory = trainer("memory").fit(method, {"one": 3}, settings=with_views(dtype=dtype))
+    first = trainer("first").fit(method, {"one": 3}, settings=with_views(dtype=dtype, outputs_folder=disk))
+    assert same(first, in_memory)
+    written = {path: path.stat().st_mtime_ns for path in disk.iterdir()}
+    assert len(written) == 2
+    stopped = trainer("stopped")
+    eager = replace(EAGER, views=2, dtype=dtype, outputs_folder=disk)
+    with pytest.raises(Interrupted):
+        stopped.fit(
+            method, {"one": 3}, settings=replace(eager, caches=Caches()),
+            at=lambda done: signal.raise_signal(signal.SIGINT) if done == STEPS + 1 else None,
+        )  # fmt: skip
+    assert same(stopped.fit(method, {"one": 3}, settings=replace(eager, caches=Caches())), in_memory)
+    other = trainer("seed").fit(
+        method, {"one": 3}, settings=with_views(dtype=dtype, outputs_folder=disk, seed=5)
+    )
+    assert not torch.equal(other.last["fc.weight"], in_memory.last["fc.weight"])
+    assert {path: path.stat().st_mtime_ns for path in disk.iterdir()} == written
+
+
+def test_rounded_outputs_change_a_float32_run_and_no_other(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    def last(name: str, **changes: Any) -> torch.Tensor:
+        outcome = trainer(name).fit(method_of(kd={}), {"one": 1}, settings=with_views(**changes))
+        return outcome.last["fc.weight"]
+
+    plain, rounded = last("plain"), last("rounded", outputs_rounded=True)
+    assert not torch.equal(plain, rounded)
+    assert torch.equal(last("disk", outputs_rounded=True, outputs_folder=tmp_path / "kept"), rounded)
+    half = [last(f"bf16{each}", dtype=torch.bfloat16, outputs_rounded=each) for each in (False, True)]
+    assert torch.equal(*half)
+
+
+def test_outputs_are_known_by_all_that_they_depend_on(
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer()
+
+    def key(images: str = "bcd", teacher: Mapping[str, Any] | None = None, **changes: Any) -> str:
+        settings = with_views(outputs_folder=tmp_path, **changes)
+        problem = run.problem if images == "bcd" else trainer(images, student=images).problem
+        made = run.make_teacher(list(problem.relation.teacher), **(teacher or {}))
+        stage = method_of(kd={}).stages["one"]
+        started = StageRun("one", stage, 1, run.student(), made, problem, settings, Position())
+        assert started.teacher_views is not None
+        assert isinstance(started.teacher_views.files, OutputFiles)
+        return started.teacher_views.files.key
+
+    plain = key()
+    same_outputs = (
+        {"seed": 9},
+        {"views": 7},
+        {"batch_size": 4},
+        {"cache_bytes": 1.0},
+        {"checkpoint_seconds": 1.0},
+    )
+    for changes in same_outputs:
+        assert key(**changes) == plain, changes
+    other_outputs: tuple[dict[str, Any], ...] = (
+        {"teacher": {"seed": 8}}, {"teacher": {"mean": (0.1,)}}, {"images": "bce"}, {"augment": "crop"},
+        {"dtype": torch.bfloat16}, {"outputs_rounded": True}, {"teacher_augment": "none"}, {"own_draws": True},
+        {"evaluate_batch_size": 3},
+    )  # fmt: skip
+    others = [key(**changes) for changes in other_outputs]
+    monkeypatch.setattr("gkd.training.stage_run.source_of_outputs", lambda: "edited")
+    others.append(key())
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
+    others.append(key())
+    assert len({plain, *others}) == 1 + len(others)
