@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from pathlib import Path
 
 import pytest
 
 from gkd.commands.cache import Group, clear_outputs, in_cache
 from gkd.distill.output_files import FOLDER, OutputFiles
-from tests.cli_helpers import gkd
+from tests.cli_helpers import FAST, gkd, start
+from tests.processes import Child
 from tests.refusals import refused
 
 
@@ -62,6 +64,44 @@ def test_what_killed_writers_left_is_cleared_and_what_is_being_written_is_not(ca
         clear_outputs()
         assert not left.exists()
         assert living.exists()
+
+
+@pytest.mark.full
+def test_runs_at_once_and_after_share_outputs_and_end_as_with_memory(
+    cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Two processes start together on one empty cache; a third is killed and started again."""
+    clear_outputs()
+    where = tmp_path_factory.mktemp("runs")
+    words = ("run", "quickstart", "data.views=2", "data.subset_seed=0", *FAST)
+
+    def begun(name: str, method: str, *more: str) -> Child:
+        return start(*words, f"method={method}", f"run.out={name}", *more, cwd=where)
+
+    def weights(name: str) -> dict[str, bytes]:
+        found = (where / name).glob("quickstart/*/seed*/student*.safetensors")
+        return {str(path.relative_to(where / name)): path.read_bytes() for path in found}
+
+    disk = "run.teacher_cache=disk"
+    for method in ("kd", "sp"):
+        together = [begun(f"{method}{number}", method, disk) for number in (1, 2)]
+        in_memory = begun(method, method)
+        for child in (*together, in_memory):
+            assert child.wait(120) == 0, child.output()
+        assert weights(f"{method}1") == weights(f"{method}2") == weights(method)
+        assert len(weights(method)) == 2
+    held = in_cache()["teacher outputs"]
+    assert held.count == 2
+    again = begun("again", "kd", disk, "run.checkpoint_seconds=0", "run.epochs=60")
+    while not list(where.glob("again/quickstart/*/seed0/checkpoints/*")):
+        assert again.poll() is None
+        time.sleep(0.01)
+    again.kill()
+    again.wait(60)
+    for name, more in (("again", (disk, "run.checkpoint_seconds=0")), ("whole", ())):
+        assert begun(name, "kd", *more, "run.epochs=60").wait(120) == 0
+    assert weights("again") == weights("whole")
+    assert in_cache()["teacher outputs"] == held
 
 
 def test_a_cache_that_is_not_there_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

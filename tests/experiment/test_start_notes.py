@@ -115,3 +115,13 @@ def test_images_without_labels_that_nothing_trains_on_are_told() -> None:
         prepared = prepare(load("quickstart", [*words, f"method={method}"]))
         assert f"{note} {method} trains on it{more}" in prepared.notes
         assert prepared.problem.unlabelled is None
+
+
+def test_a_cache_of_outputs_that_keeps_nothing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    told = "run.teacher_cache keeps nothing, for every epoch augments anew"
+    for words, says in (
+        (("run.teacher_cache=disk",), True), (("run.teacher_cache=disk", "data.views=2"), False),
+        (("run.teacher_cache=disk", "method=student"), False), ((), False),
+    ):  # fmt: skip
+        notes = prepare(load("quickstart", ["method=kd", *words])).notes
+        assert any(note.startswith(told) for note in notes) == says, words
