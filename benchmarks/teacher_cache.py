@@ -2,8 +2,8 @@
 
 Whole epochs of gkd's stages on random images of 32x32, 100 classes: reading the batches and the outputs, student
 forward and backward, losses, SGD; in the precision and layout in which gkd trains here. All variants take their steps
-in turn, so that they share whatever else the machine does, and a ratio is of the sums of one epoch; the numbers are
-medians over epochs. ``disk`` opens its file anew in every epoch, checksum included, as a run whose every epoch is
+in turn, so that they share whatever else the machine does; an epoch is the sum of its steps, each the median over all
+epochs. ``disk`` opens its file anew in every epoch, checksum included, as a run whose every epoch is
 another view does; ``disk, cold`` has its pages put out of the system's memory before. ``student`` is the cross-entropy
 alone, so what a loss itself costs counts as well.
 
@@ -102,9 +102,9 @@ class Epochs:
         self.run.optimiser.step()
 
 
-def one_epoch(made: dict[str, Epochs]) -> dict[str, float]:
-    """Seconds of an epoch of each, their steps in turn."""
-    seconds = dict.fromkeys(made, 0.0)
+def one_epoch(made: dict[str, Epochs]) -> dict[str, list[float]]:
+    """Seconds of each step of an epoch, those of all variants in turn; the first step opens what is kept."""
+    seconds: dict[str, list[float]] = {name: [] for name in made}
     for epochs in made.values():
         epochs.prepare()
     open_batches = {name: epochs.batches() for name, epochs in made.items()}
@@ -116,7 +116,7 @@ def one_epoch(made: dict[str, Epochs]) -> dict[str, float]:
                 return seconds
             epochs.step(batch)
             wait(epochs.device)
-            seconds[name] += time.perf_counter() - start
+            seconds[name].append(time.perf_counter() - start)
 
 
 def epochs_of(pair: tuple[str, str], method: str, size: int, rounds: int) -> Cell:
@@ -127,6 +127,10 @@ def epochs_of(pair: tuple[str, str], method: str, size: int, rounds: int) -> Cel
             made[kept] = Epochs(pair, METHODS[method], kept, size, Path(scratch) / kept)
         taken = [one_epoch(made) for _ in range(rounds + 1)][1:]  # the first computes the outputs
         kept_bytes = sum(path.stat().st_size for path in (Path(scratch) / "disk").iterdir())
+    epoch = {
+        name: sum(statistics.median(times) for times in zip(*(each[name] for each in taken), strict=True))
+        for name in made
+    }
     return {
         "teacher": pair[0],
         "student": pair[1],
@@ -135,10 +139,8 @@ def epochs_of(pair: tuple[str, str], method: str, size: int, rounds: int) -> Cel
         "rounds": rounds,
         "dtype": str(made["student"].run.settings.dtype).removeprefix("torch."),
         "bytes_per_image": kept_bytes / size,
-        "seconds": {name: statistics.median(each[name] for each in taken) for name in made},
-        "times_student": {
-            name: statistics.median(each[name] / each["student"] for each in taken) for name in KEPT
-        },
+        "seconds": epoch,
+        "times_student": {name: epoch[name] / epoch["student"] for name in KEPT},
     }
 
 
@@ -166,7 +168,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = arguments(__doc__)
-    parser.add_argument("--images", type=int, default=2048, help="an epoch (default 2048)")
+    parser.add_argument("--images", type=int, default=384, help="an epoch (default 384)")
     args = parser.parse_args()
     load, cells = os.getloadavg()[0], []
     for pair in PAIRS:

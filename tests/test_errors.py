@@ -155,6 +155,7 @@ LOOKED_AT = {
     "gkd/models/head_check.py": "a head that cannot read the embedding does not give the logits of it",
     "gkd/models/hub.py": "huggingface_hub fetches a file",
     "gkd/storage/json_files.py": "json reads a text",
+    "gkd/storage/mapped_rows.py": "a cache that cannot be read is no mistake of the user's",
     "gkd/storage/torch_files.py": "torch reads a file",
     "gkd/training/meter.py": "json reads a line",
 }

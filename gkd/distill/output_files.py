@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from gkd.core.errors import UserError
 from gkd.core.network import Features
 from gkd.storage.mapped_rows import Unusable, read_rows, write_rows
 from gkd.storage.whole_files import replace_whole
@@ -69,9 +68,11 @@ class OutputFiles:
 
         Returns:
             Whether that was possible; a warning says why not.
+
+        Raises:
+            UserError: what computes them refuses, or a link or folder is in the file's place.
         """
         missing = sum(not self.path(number).is_file() for number in range(views))
-
         chunks = (
             {
                 "logits": part.logits,
@@ -88,11 +89,10 @@ class OutputFiles:
             replace_whole(
                 self.path(view), lambda aside: write_rows(aside, chunks, num_rows, about, copies=copies)
             )
-        except (OSError, UserError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+        except OSError as error:
             warnings.warn(
-                f"The teacher's outputs cannot be kept in {self.folder} ({reason}) and stay in memory; free some space "
-                "(gkd ls cache), or set GKD_CACHE to another folder.",
+                f"The teacher's outputs cannot be kept in {self.folder} ({error.strerror}) and stay in memory; free "
+                "some space (gkd ls cache), or set GKD_CACHE to another folder.",
                 stacklevel=2,
             )
             return False
