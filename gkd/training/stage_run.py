@@ -207,9 +207,8 @@ class StageRun:
 def _teacher_views(teacher: Teacher, batches: AnyBatches, settings: Settings) -> TeacherViews:
     """The teacher's outputs on these images from the settings' caches, which the next cells of a grid read too."""
     cached = settings.caches.views
-    look = _teacher_look(teacher, settings)
-    parts = (settings.augment, settings.dtype, look)
-    of_outputs = (teacher.outputs_key(), batches.images.fingerprint(), *map(str, parts))
+    look = _teacher_look(teacher, settings)  # how the student sees them is not among it
+    of_outputs = (teacher.outputs_key(), batches.images.fingerprint(), str(settings.dtype), str(look))
     rounded = settings.outputs_rounded and settings.dtype == torch.float32
     key = (*of_outputs, str(settings.views), str(rounded), str(settings.outputs_folder))
     if key not in cached:

@@ -33,6 +33,9 @@ def test_a_view_is_found_by_its_key_and_number(tmp_path: Path) -> None:
     assert files.write(0, 4, [outputs()], views=2)
     assert equal(OutputFiles(tmp_path / "below", ["weights", "images"]).read(0, 4), outputs())
     assert files.read(1, 4) is None
+    assert files.write(1, 4, [outputs(2.0)], views=2)
+    assert equal(files.read(1, 4), outputs(2.0))
+    assert equal(files.read(0, 4), outputs())
     assert OutputFiles(tmp_path / "below", ["weights", "others"]).read(0, 4) is None
     assert OutputFiles(tmp_path / "below", ["weightsimages"]).key != files.key
     assert FILE.fullmatch(files.path(0).name)

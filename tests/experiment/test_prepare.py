@@ -149,3 +149,11 @@ def test_every_method_that_is_named_passes_a_dry_run(shift: int) -> None:
     words = ("task.size=5", f"task.shift={shift}", "run.epochs=2")
     for name in suggested("method=kd", *words):
         dry_run(load("quickstart", [*words, f"method={name}"]), Console(quiet=True))
+
+
+def test_where_a_teachers_outputs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GKD_CACHE", str(tmp_path))
+    words = ("run.teacher_cache=disk", "run.teacher_cache_precision=bf16")
+    plain, kept = (prepare(load("quickstart", each)).settings for each in ([], words))
+    assert (plain.outputs_folder, plain.outputs_rounded) == (None, False)
+    assert (kept.outputs_folder, kept.outputs_rounded) == (tmp_path / "teacher_outputs", True)

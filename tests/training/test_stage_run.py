@@ -210,6 +210,7 @@ def test_outputs_are_known_by_all_that_they_depend_on(
         {"batch_size": 4},
         {"cache_bytes": 1.0},
         {"checkpoint_seconds": 1.0},
+        {"augment": "flip", "teacher_augment": "crop-flip"},
     )
     for changes in same_outputs:
         assert key(**changes) == plain, changes
@@ -219,6 +220,7 @@ def test_outputs_are_known_by_all_that_they_depend_on(
         {"evaluate_batch_size": 3},
     )  # fmt: skip
     others = [key(**changes) for changes in other_outputs]
+    assert key(dtype=torch.bfloat16, outputs_rounded=True) == key(dtype=torch.bfloat16)
     monkeypatch.setattr("gkd.training.stage_run.source_of_outputs", lambda: "edited")
     others.append(key())
     monkeypatch.undo()
