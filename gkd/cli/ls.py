@@ -51,11 +51,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
 
 def _cache(console: Console, *, clear: bool) -> int:
     """Print what the cache holds, a line a kind; or empty it of teachers' outputs."""
-    from gkd.commands.cache import (
-        cache_folder,
-        clear_outputs,
-        in_cache,
-    )  # which imports torch, as names do not
+    # Imported late, for it imports torch, as names do not.
+    from gkd.commands.cache import cache_folder, clear_outputs, in_cache
 
     if clear:
         gone = clear_outputs()

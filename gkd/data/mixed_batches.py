@@ -89,6 +89,12 @@ class MixedBatches:
         """The number of batches in an epoch."""
         return len(self.labelled)
 
+    def order(self, epoch: int) -> Tensor:
+        """The sample numbers of an epoch in the order of its batches: int64 ``[M]`` on the device, as of ``Batches``."""
+        labelled = self.labelled.order(epoch).split(self.labelled.batch_size)
+        others = [numbers + len(self.labelled.images) for numbers in self.drawn(epoch)]
+        return torch.cat([torch.cat(pair) for pair in zip(labelled, others, strict=True)])
+
     def drawn(self, epoch: int, start: int = 0) -> list[Tensor]:
         """int64 ``[U]``, counted among the unlabelled samples, for each batch of an epoch from number ``start`` on."""
         size, orders, drawn = self.unlabelled.batch_size, {}, []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gkd.core.batch import Batch
 from gkd.core.module_source import source_of, source_of_outputs
 from gkd.core.network import module_key
-from gkd.data import AnyBatches, Batches, ImageSet, Look, MixedBatches, unlabelled_rows
+from gkd.data import AnyBatches, Batches, ImageSet, Look, MixedBatches, StreamedPixels, unlabelled_rows
 from gkd.distill.distiller import Distiller
 from gkd.distill.output_files import OutputFiles
 from gkd.distill.side import TeacherSide, View
@@ -208,7 +208,8 @@ def _teacher_views(teacher: Teacher, batches: AnyBatches, settings: Settings) ->
     """The teacher's outputs on these images from the settings' caches, which the next cells of a grid read too."""
     cached = settings.caches.views
     look = _teacher_look(teacher, settings)  # how the student sees them is not among it
-    of_outputs = (teacher.outputs_key(), batches.images.fingerprint(), str(settings.dtype), str(look))
+    images = (batches.images.fingerprint(), *_forms(batches))
+    of_outputs = (teacher.outputs_key(), *images, str(settings.dtype), str(look))
     rounded = settings.outputs_rounded and settings.dtype == torch.float32
     key = (*of_outputs, str(settings.views), str(rounded), str(settings.outputs_folder))
     if key not in cached:
@@ -229,6 +230,15 @@ def _teacher_views(teacher: Teacher, batches: AnyBatches, settings: Settings) ->
             rounded=rounded,
         )
     return cached[key]
+
+
+def _forms(batches: AnyBatches) -> Iterator[str]:
+    """How images that are read from disk are brought to their size, which their fingerprint does not say."""
+    parts = (batches.labelled, batches.unlabelled) if isinstance(batches, MixedBatches) else (batches,)
+    for part in parts:
+        for pixels in (part.images.images, part.images.teacher_images):
+            if isinstance(pixels, StreamedPixels):
+                yield str(pixels.form)
 
 
 def _machine(teacher: Teacher, settings: Settings) -> Iterator[str]:

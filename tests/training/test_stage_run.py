@@ -15,6 +15,9 @@ import torch
 import gkd.training.loop
 import gkd.training.stage_run
 from gkd.config.shipped import load_method
+from gkd.core.labels import LabelSpace
+from gkd.data import ImageSet, StreamedPixels
+from gkd.data.decoding import Form
 from gkd.distill.output_files import OutputFiles
 from gkd.methods.method import Method
 from gkd.storage.weights import copy_state
@@ -22,7 +25,7 @@ from gkd.training.caches import Caches
 from gkd.training.interrupt import Interrupted
 from gkd.training.loop import one_step
 from gkd.training.settings import Settings
-from gkd.training.stage_run import Position, StageRun, State
+from gkd.training.stage_run import Position, StageRun, State, _forms
 from tests.refusals import refused
 from tests.training_helpers import EAGER, SETTINGS, STEPS, Trainer, method_of, same
 
@@ -227,3 +230,18 @@ def test_outputs_are_known_by_all_that_they_depend_on(
     monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
     others.append(key())
     assert len({plain, *others}) == 1 + len(others)
+
+
+def test_outputs_of_streamed_images_are_known_by_how_those_are_resized() -> None:
+    """Their fingerprint is of the files and of the size alone."""
+
+    def streamed(form: Form) -> StreamedPixels:
+        return StreamedPixels(Path("photos"), ("a.png",), form=form, size=(8, 8), workers=0, stamp="s")
+
+    sets = [
+        ImageSet(streamed(Form(3, 8, fit=one)), torch.zeros(1, dtype=torch.int64), LabelSpace(["a"]),
+                 teacher_images=streamed(Form(3, 8, fit=other)))
+        for one in ("stretch", "crop") for other in ("stretch", "crop")
+    ]  # fmt: skip
+    assert len({images.fingerprint() for images in sets}) == 1
+    assert len({tuple(_forms(images)) for images in sets}) == 4
