@@ -90,7 +90,7 @@ class MixedBatches:
         return len(self.labelled)
 
     def order(self, epoch: int) -> Tensor:
-        """The sample numbers of an epoch in the order of its batches: int64 ``[M]`` on the device, as of ``Batches``."""
+        """The sample numbers of an epoch in the order of its batches: int64 ``[M]`` on the device."""
         labelled = self.labelled.order(epoch).split(self.labelled.batch_size)
         others = [numbers + len(self.labelled.images) for numbers in self.drawn(epoch)]
         return torch.cat([torch.cat(pair) for pair in zip(labelled, others, strict=True)])

@@ -104,6 +104,12 @@ def test_samples_by_number_come_as_in_an_epoch(make_images: Make) -> None:
         assert batch.images.equal(pixels[batch.numbers])
 
 
+def test_the_order_of_an_epoch_is_that_of_its_batches(make_images: Make) -> None:
+    batches = mixed(make_images(10), no_labels(make_images(9)))
+    numbers = torch.cat([batch.numbers for batch in batches.epoch(1)])
+    assert torch.equal(batches.order(1), numbers)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unlabelled_samples_from_disk_are_the_same(
     make_images: Make, encoded: Callable[..., bytes], write_tree: Callable[..., Path], workers: int
