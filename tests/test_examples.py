@@ -17,7 +17,7 @@ from tests.processes import Child, python_file
 
 FOLDER = Path(__file__).parent.parent / "examples"
 OF_FILES = ("onnx_from_jpeg.py",)  # whose arguments are files; below
-SLOW = ("few_shot.py",)
+SLOW = ("few_shot.py", "few_shot_judging.py", "incremental.py")
 EXAMPLES = [
     pytest.param(path, marks=pytest.mark.full if path.name in SLOW else (), id=path.stem)
     for path in sorted(FOLDER.glob("*.py"))

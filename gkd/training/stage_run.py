@@ -16,6 +16,7 @@ from gkd.core.batch import Batch
 from gkd.core.module_source import source_of, source_of_outputs
 from gkd.core.network import module_key
 from gkd.data import AnyBatches, Batches, ImageSet, Look, MixedBatches, StreamedPixels, unlabelled_rows
+from gkd.data.mixed_batches import Together
 from gkd.distill.distiller import Distiller
 from gkd.distill.output_files import OutputFiles
 from gkd.distill.side import TeacherSide, View
@@ -208,7 +209,7 @@ def _teacher_views(teacher: Teacher, batches: AnyBatches, settings: Settings) ->
     """The teacher's outputs on these images from the settings' caches, which the next cells of a grid read too."""
     cached = settings.caches.views
     look = _teacher_look(teacher, settings)  # how the student sees them is not among it
-    images = (batches.images.fingerprint(), *_forms(batches))
+    images = (batches.images.fingerprint(), *_forms(batches.images))
     of_outputs = (teacher.outputs_key(), *images, str(settings.dtype), str(look))
     rounded = settings.outputs_rounded and settings.dtype == torch.float32
     key = (*of_outputs, str(settings.views), str(rounded), str(settings.outputs_folder))
@@ -232,11 +233,10 @@ def _teacher_views(teacher: Teacher, batches: AnyBatches, settings: Settings) ->
     return cached[key]
 
 
-def _forms(batches: AnyBatches) -> Iterator[str]:
+def _forms(images: ImageSet | Together) -> Iterator[str]:
     """How images that are read from disk are brought to their size, which their fingerprint does not say."""
-    parts = (batches.labelled, batches.unlabelled) if isinstance(batches, MixedBatches) else (batches,)
-    for part in parts:
-        for pixels in (part.images.images, part.images.teacher_images):
+    for part in (images.first, images.second) if isinstance(images, Together) else (images,):
+        for pixels in (part.images, part.teacher_images):
             if isinstance(pixels, StreamedPixels):
                 yield str(pixels.form)
 

@@ -132,6 +132,7 @@ def test_bad_input_is_one_sentence(words, sentence, capsys):
     assert "Traceback" not in told
 
 
+@pytest.mark.full
 def test_a_leak_that_is_allowed_is_told_in_the_table(capsys):
     leak = (
         "task.teacher_classes={indices: [0, 1, 2, 7]}",

@@ -168,6 +168,7 @@ def test_the_extractors_of_earlier_steps_stay_to_the_bit() -> None:
     assert saved["adapters.auxiliary.0.weight"].shape == (3, 64)
 
 
+@pytest.mark.full
 def test_an_expanded_student_is_judged_exported_and_asked_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -183,6 +184,7 @@ def test_an_expanded_student_is_judged_exported_and_asked_again(
     assert Path("student.pt2").stat().st_size > 3 * 4 * 70_000
 
 
+@pytest.mark.full
 def test_a_given_model_is_the_first_extractor_whether_it_was_expanded_or_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

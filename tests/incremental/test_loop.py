@@ -99,6 +99,7 @@ def test_memory_is_kept_as_numbers_and_shrinks_where_it_is_a_total() -> None:
         assert set(train.labels[numbers].tolist()) == {int(name)}
 
 
+@pytest.mark.full
 def test_finetune_forgets_and_the_upper_bound_does_not() -> None:
     last = {
         method: read(run(f"method={method}", "run.epochs=5", "task.base_epochs=5"))["last"]["accuracy"]
@@ -241,6 +242,7 @@ def test_a_run_that_is_finished_is_reported_and_judged_again(capsys: pytest.Capt
         assert f"accuracy {accuracy:.4g}  (" not in printed
 
 
+@pytest.mark.full
 def test_a_table_of_methods_over_orders(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("task.order=seed", "compare.methods=[finetune, replay]", "compare.seeds=[0, 1]")
     assert gkd("compare", *WORDS, *words) == 0

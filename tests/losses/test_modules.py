@@ -185,6 +185,7 @@ def test_non_finite_inputs_show(name: str, row: Row) -> None:
             assert measured(build(name, row), inputs)[0].isnan()
 
 
+@pytest.mark.full
 @every_module
 def test_one_graph_under_compile(name: str, row: Row) -> None:
     torch.compiler.reset()
