@@ -21,6 +21,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/config/data_section.py": "tests/cli/test_data_paths.py",
     "gkd/config/run_section.py": "tests/config/test_mistakes.py",
     "gkd/config/schema.py": "tests/config/test_mistakes.py",
+    "gkd/config/side_sections.py": "tests/config/test_mistakes.py",
     "gkd/config/section.py": "tests/cli/test_bad_input.py",
     "gkd/core/batch.py": "tests/distill/test_side.py",
     "gkd/core/class_means.py": "tests/metrics/test_ncm.py",
