@@ -36,7 +36,9 @@ class Child:
 
     def __init__(self, body: Callable[..., object], *arguments: object, cwd: Path) -> None:
         self._said = Path(tempfile.mkdtemp(prefix="gkd-child-"))
-        self._process = _SERVER.Process(target=_child, args=(body, arguments, str(cwd), str(self._said)))
+        # The server's environment is that of its start.
+        about = (body, arguments, str(cwd), str(self._said), dict(os.environ))
+        self._process = _SERVER.Process(target=_child, args=about)
         self._process.start()
 
     @property
@@ -74,10 +76,14 @@ class Child:
         shutil.rmtree(self._said)
 
 
-def _child(body: Callable[..., Any], arguments: tuple[object, ...], cwd: str, said: str) -> None:
+def _child(
+    body: Callable[..., Any], arguments: tuple[object, ...], cwd: str, said: str, environment: dict[str, str]
+) -> None:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(f"{said}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(cwd)
     sys.exit(body(*arguments))
 
