@@ -25,6 +25,7 @@ from gkd.losses.registry import GROUP as LOSSES_GROUP
 from gkd.methods.method import Method
 from gkd.methods.optimiser_names import GROUP as OPTIMISERS_GROUP
 from gkd.models.external import GROUP as NETWORKS_GROUP
+from gkd.models.pretrained import LABEL_SETS, describe
 from gkd.problems.task import GROUP as TASKS_GROUP
 from gkd.problems.task import students_teach
 from gkd.storage.checksums import sha256
@@ -245,6 +246,11 @@ def _content_at(root: Path, name: str, follow_links: bool) -> Content:
 def _name_weights(section: dict[str, Any], side: Side, *, as_before: bool) -> None:
     """Replace the path of a weight file by what it holds, or by its name where there is no such file."""
     pinned = section.pop("sha256", None)
+    if side.pretrained is not False:  # another version of a library may take others by default
+        section["pretrained"] = describe(side.network, side.pretrained).weights
+    classes = section.get("classes")
+    if isinstance(classes, str) and classes not in LABEL_SETS and Path(classes).expanduser().is_file():
+        section["classes"] = f"{SHA256}{_sha256(Path(classes).expanduser())}"
     if side.checkpoint is None:
         return
     there = side.checkpoint.is_file()

@@ -395,3 +395,24 @@ def test_a_metric_of_ones_own_names_no_run(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_code.py").write_text("def worst(logits, labels, relation): ...\n")
     assert load("quickstart", ["evaluate.metrics=own_code:worst"]).identity == load("quickstart").identity
+
+
+def test_a_librarys_weights_and_a_list_of_classes_are_known_by_what_they_are(tmp_path: Path) -> None:
+    """Not by a default that may move, nor by where a list of names lies."""
+    task = "task={name: cross_task}"
+
+    def named(**teacher: Any) -> str:
+        section = ", ".join(
+            f"{key}: {value}" for key, value in {"network": "timm/resnet18", **teacher}.items()
+        )
+        return tiny(task, "method=sp", f"teacher={{{section}}}").identity
+
+    names = {named(pretrained=which) for which in ("true", "DEFAULT", "a1_in1k")}
+    assert len(names) == 1
+    assert named(pretrained="tv_in1k") not in names
+    for folder, content in (("a", "cat\ndog\n"), ("b", "cat\ndog\n"), ("c", "dog\ncat\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "names.txt").write_text(content)
+    first, copy, other = (named(pretrained="true", classes=tmp_path / name / "names.txt") for name in "abc")
+    assert first == copy
+    assert other != first
