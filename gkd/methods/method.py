@@ -174,12 +174,14 @@ def refusal(method: Method, relation: LabelRelation | None) -> str | None:
             where = f"{method.name!r} (term {term_name!r} of stage {stage_name!r})"
             if term.needs_teacher and relation is None:
                 return f"The method {where} needs a teacher, but the experiment has none."
+            if relation is not None and relation.kind == "none" and term.reads_teachers_columns:
+                return (
+                    f"The method {where} reads the teacher's logits, but the teacher has no classes (teacher.classes "
+                    "names those of its columns)."
+                )
             if term.needs_shared_classes and relation is not None:
                 if relation.num_shared == 0:
-                    shares = "but teacher and student share no class"
-                    if relation.kind == "none":
-                        shares = "but the teacher has no classes (teacher.classes names those of its columns)"
-                    return f"The method {where} compares logits class by class, {shares}."
+                    return f"The method {where} compares logits class by class, but teacher and student share no class."
                 if relation.num_shared < 2:
                     return (
                         f"The method {where} compares logits over the shared classes, but teacher and student "

@@ -192,6 +192,16 @@ class Term(BaseModel, metaclass=_Told):
         return of_batch or self.entry.takes_labels or any(NEEDS[need].from_labels for need in self.needs)
 
     @property
+    def reads_teachers_columns(self) -> bool:
+        """Whether the term reads the teacher's logits, as a loss's input, at a spot or for its confidence."""
+        at_logits = any(pair[1] == "logits" for pairs in self.readings for pair in pairs)
+        return (
+            "teacher_logits" in self.needs
+            or self.confidence is not None
+            or (self.needs_teacher and at_logits)
+        )
+
+    @property
     def readings(self) -> list[tuple[SpotPair, SpotPair]]:
         """The (student, teacher) spots of each value that the term sums, and the pair that follows."""
         pairs = self.at.pairs()

@@ -159,6 +159,13 @@ def test_a_teacher_without_classes_is_its_body_whatever_head_its_file_has(tmp_pa
         prepare(load("quickstart", [*words, "method=kd"]))
     assert "has no classes" in str(caught.value)
     assert "sp" in str(caught.value)
+    for method in ("refilled_weighted", "sp"):  # by the teacher's confidence, and at its logits
+        at_logits = (
+            ["method.stages.distil.terms.sp.at={student: logits, teacher: logits}"] if method == "sp" else []
+        )
+        with refused("method-not-applicable") as caught:
+            prepare(load("quickstart", [*words, f"method={method}", *at_logits]))
+        assert "reads the teacher's logits" in str(caught.value)
 
 
 def test_a_standard_task_and_a_file_of_other_classes_say_what_to_do(tmp_path: Path) -> None:
@@ -170,6 +177,12 @@ def test_a_standard_task_and_a_file_of_other_classes_say_what_to_do(tmp_path: Pa
     with refused("other-classes") as caught:
         load_teacher(prepare(load("quickstart", words)), path)
     assert "teacher.classes=file" in str(caught.value)
+    torch.save(build_network("resnet8", num_classes=7, in_channels=1).state_dict(), tmp_path / "w.pth")
+    words = [*OWN[1:], "teacher.network=resnet8", f"teacher.checkpoint={tmp_path / 'w.pth'}"]
+    for classes in ([], ["teacher.classes=[a, b]"]):  # the task's, and a list of another length than the head
+        with refused("other-classes") as caught:
+            load_teacher(prepare(load("quickstart", [*words[1:], *classes])), tmp_path / "w.pth")
+        assert "name the 7 by teacher.classes" in str(caught.value)
 
 
 def test_a_librarys_weights_are_pinned_by_their_tensors(
