@@ -68,7 +68,7 @@ def _one_problem(prepared: Prepared) -> tuple[Prepared, Teacher | None, list[str
             checkpoint = trained / WEIGHTS[options.weights] if finished(trained) else None
         if options.is_given or checkpoint is not None:
             teacher, prepared = load_teacher(prepared, checkpoint)
-            first_line, *warnings = prove_teacher(teacher, prepared, checkpoint)
+            first_line, *warnings = prove_teacher(teacher, prepared, checkpoint, probing=False)
             note = f"; {first_line.partition(': ')[2]}"
         else:
             teacher = random_teacher(prepared)

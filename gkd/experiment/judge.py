@@ -73,11 +73,14 @@ def with_verdict(judged: Judged, verdict: Verdict, teacher: Verdict | None = Non
     return judged.model_copy(update=results)
 
 
-def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path | None) -> list[str]:
+def prove_teacher(
+    teacher: Teacher, prepared: Prepared, checkpoint: Path | None, *, probing: bool = True
+) -> list[str]:
     """Judge a loaded teacher; a line with its results and input normalisation, and a warning.
 
     It is judged on its own classes. One that keeps classes which the data need not have is judged on those that the
-    student shares, and by what its embedding knows of the student's (`probe`).
+    student shares, and by what its embedding knows of the student's (`probe`), which takes a pass over the student's
+    training images; a dry run does without ``probing``.
 
     Raises:
         UserError: another accuracy than the experiment expects.
@@ -101,7 +104,7 @@ def prove_teacher(teacher: Teacher, prepared: Prepared, checkpoint: Path | None)
     if options.keeps_classes:
         if own is not None and own.shared_accuracy is not None:
             parts[-1] += f" ({own.shared_accuracy:.2f} % among the shared columns alone)"
-        known = probe(teacher, problem, prepared.settings)
+        known = probe(teacher, problem, prepared.settings) if probing else None
         parts += [] if known is None else [str(known)]
     statistics = shown_statistics(teacher.mean or (), teacher.std or (), teacher.statistics_from)
     return [
