@@ -228,7 +228,7 @@ def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: S
             line + _numbers(row, several, added, probed=probed) if isinstance(row, AccuracyRow) else line
         )
     notes = [
-        f"{for_markdown(row.label)} is absent where the classes are {row.relation}: {for_markdown(row.absent)}"
+        f"{for_markdown(row.label)} is absent where {_where(row.relation)}: {for_markdown(row.absent)}"
         for row in absent
     ]
     notes += leak_notes([row.leak for row in numbered])
@@ -236,6 +236,10 @@ def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: S
     other = _OTHER[report]
     minor = ["mean [over seeds]", "s", other, "induced", "Δ [over seeds]", "n", *reversed(added), "teacher"]
     return Table(head, lines, notes, legend, legend_first=True, minor=minor)
+
+
+def _where(relation: str) -> str:
+    return "the teacher has no classes" if relation == "none" else f"the classes are {relation}"
 
 
 def _numbers(row: AccuracyRow, several: bool, added: Sequence[str], *, probed: bool) -> list[str]:

@@ -81,6 +81,13 @@ def test_the_markdown_has_one_cell_a_column_and_tells_why_a_row_is_absent() -> N
     assert len(set(names)) == len(names)
     assert {"mean [over seeds]", "Δ [over seeds]"} <= set(names)
     assert "kd is absent where the classes are disjoint: It compares logits." in text
+    text = markdown(
+        table(five(), [absent.model_copy(update={"relation": "none"})]),
+        baseline="student",
+        axes=["task.shift"],
+    ).text()
+    assert "kd is absent where the teacher has no classes: It compares logits." in text
+    assert "| no classes | kd |" in text
 
 
 def test_the_csv_has_the_axes_as_columns() -> None:
