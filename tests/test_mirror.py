@@ -54,6 +54,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/report/added_metrics.py": "tests/report/test_accuracy_table.py",
     "gkd/report/table_files.py": "tests/report/test_accuracy_table.py",
     "gkd/report/validation_table.py": "tests/commands/test_compare.py",
+    "gkd/storage/cache_folder.py": "tests/commands/test_cache.py",
     "gkd/storage/judged.py": "tests/storage/test_run_results.py",
     "gkd/training/interrupt.py": "tests/training/test_stops.py",
     "gkd/training/settings.py": "tests/training/test_loop.py",

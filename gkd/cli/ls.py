@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gkd.cli.arguments import CACHE, KINDS
+from gkd.commands.cache import cache_folder, clear_outputs, in_cache
 from gkd.core.errors import UserError
 from gkd.core.plugins import distribution, entry_point_table
 from gkd.core.text import say, text_width
@@ -51,9 +52,6 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
 
 def _cache(console: Console, *, clear: bool) -> int:
     """Print what the cache holds, a line a kind; or empty it of teachers' outputs."""
-    # Imported late, for it imports torch, as names do not.
-    from gkd.commands.cache import cache_folder, clear_outputs, in_cache
-
     if clear:
         gone = clear_outputs()
         say(console, f"removed {gone.count} files of teacher outputs, {gone.size}, from {cache_folder()}")

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd.core.errors import UserError
-from gkd.data.read.decoded_cache import cache_folder
-from gkd.distill.output_files import FILE, FOLDER
+from gkd.storage.cache_folder import OUTPUT_FILE, OUTPUTS, cache_folder
 from gkd.storage.whole_files import clear_strays
 
 __all__ = ["Group", "cache_folder", "clear_outputs", "in_cache"]
@@ -54,7 +53,7 @@ def clear_outputs() -> Group:
         UserError: a file that cannot be removed.
     """
     removed = []
-    clear_strays(cache_folder() / FOLDER)
+    clear_strays(cache_folder() / OUTPUTS)
     for path in _outputs():
         group = _group([path])
         try:
@@ -71,7 +70,7 @@ def clear_outputs() -> Group:
 
 def _outputs() -> list[Path]:
     """Files of those names alone: nothing else that lies there is ours."""
-    return [path for path in _files(cache_folder() / FOLDER) if FILE.fullmatch(path.name)]
+    return [path for path in _files(cache_folder() / OUTPUTS) if OUTPUT_FILE.fullmatch(path.name)]
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,9 +11,6 @@ from pathlib import Path
 from gkd.core.network import Features
 from gkd.storage.mapped_rows import Unusable, read_rows, write_rows
 from gkd.storage.whole_files import replace_whole
-
-FOLDER = "teacher_outputs"  # below that of all caches
-FILE = re.compile(r"[0-9a-f]{32}-[0-9]+\.safetensors")
 
 
 class OutputFiles:

@@ -9,8 +9,6 @@ from torch import nn
 
 from gkd.config import schema
 from gkd.config.resolve import Resolved
-from gkd.data.read.decoded_cache import cache_folder
-from gkd.distill.output_files import FOLDER
 from gkd.experiment.checks import check_training
 from gkd.experiment.networks import build_student
 from gkd.experiment.sides import Sides, sides_of
@@ -20,6 +18,7 @@ from gkd.methods.mixup import without_mixup
 from gkd.metrics import check_metrics
 from gkd.problems.problem import Problem
 from gkd.problems.task import Task
+from gkd.storage.cache_folder import OUTPUTS, cache_folder
 from gkd.training.caches import Caches
 from gkd.training.device import choose_device, choose_dtype
 from gkd.training.settings import Settings
@@ -105,7 +104,7 @@ def _settings(experiment: schema.Experiment, problem: Problem, caches: Caches) -
         checkpoint_seconds=run.checkpoint_seconds,
         views=data.views,
         cache_bytes=run.cache_gb * 2**30,
-        outputs_folder=cache_folder() / FOLDER if run.teacher_cache == "disk" else None,
+        outputs_folder=cache_folder() / OUTPUTS if run.teacher_cache == "disk" else None,
         outputs_rounded=run.teacher_cache_precision == "bf16",
         caches=caches,
     )

@@ -33,11 +33,12 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 
 def test_help_version_ls_and_a_wrong_verb_are_answered_without_torch():
     helps = [(verb, "--help") for verb in VERBS]
-    printed = in_a_new_process(("--help",), ("--version",), ("ls",), ("ls", "optimisers"), ("rum",), *helps)
+    lists = (("ls",), ("ls", "optimisers"), ("ls", "cache"))
+    printed = in_a_new_process(("--help",), ("--version",), *lists, ("rum",), *helps)
     lines = printed.splitlines()
     assert lines[-1] == "[]"
     assert [line for line in lines if line.startswith("code")] == [
-        *["code 0"] * 4,
+        *["code 0"] * 5,
         "code 2",
         *["code 0"] * len(helps),
     ]

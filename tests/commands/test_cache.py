@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gkd.commands.cache import Group, clear_outputs, in_cache
-from gkd.distill.output_files import FOLDER, OutputFiles
+from gkd.distill.output_files import OutputFiles
+from gkd.storage.cache_folder import OUTPUTS
 from tests.cli_helpers import FAST, gkd, start
 from tests.processes import Child
 from tests.refusals import refused
@@ -19,9 +20,9 @@ from tests.refusals import refused
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with two views of 3 KiB, decoded images, a fetched data set, and files that are not gkd's."""
     monkeypatch.setenv("GKD_CACHE", str(tmp_path))
-    files = OutputFiles(tmp_path / FOLDER, ["k"])
+    files = OutputFiles(tmp_path / OUTPUTS, ["k"])
     for path, size in {
-        files.path(0): 3072, files.path(11): 3072, tmp_path / FOLDER / "notes.safetensors": 5,
+        files.path(0): 3072, files.path(11): 3072, tmp_path / OUTPUTS / "notes.safetensors": 5,
         tmp_path / "abc.safetensors": 2048, tmp_path / "abc.txt": 10, tmp_path / "mine.zip": 7,
         tmp_path / "datasets" / "a" / "b.bin": 3 * 2**20,
     }.items():  # fmt: skip
@@ -49,7 +50,7 @@ def test_the_cache_is_shown_and_cleared_of_outputs(cache: Path, capsys: pytest.C
         "  decoded images         2 files    2.0 KiB",
         "  fetched data sets      1 files    3.0 MiB",
     ]
-    others = {path for path in cache.rglob("*") if path.is_file()} - set((cache / FOLDER).glob("*-*"))
+    others = {path for path in cache.rglob("*") if path.is_file()} - set((cache / OUTPUTS).glob("*-*"))
     assert gkd("ls", "cache", "--clear") == 0
     assert capsys.readouterr().out == f"removed 2 files of teacher outputs, 6.0 KiB, from {cache}\n"
     assert {path for path in cache.rglob("*") if path.is_file()} == others
@@ -57,7 +58,7 @@ def test_the_cache_is_shown_and_cleared_of_outputs(cache: Path, capsys: pytest.C
 
 
 def test_what_killed_writers_left_is_cleared_and_what_is_being_written_is_not(cache: Path) -> None:
-    left, living = (cache / FOLDER / f".gkd-{digit * 16}.tmp.safetensors" for digit in "ab")
+    left, living = (cache / OUTPUTS / f".gkd-{digit * 16}.tmp.safetensors" for digit in "ab")
     left.write_bytes(b"half")
     with living.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from gkd.core.network import Features
-from gkd.distill.output_files import FILE, OutputFiles
+from gkd.distill.output_files import OutputFiles
 from gkd.storage import mapped_rows
+from gkd.storage.cache_folder import OUTPUT_FILE
 
 
 def outputs(number: float = 1.0) -> Features:
@@ -38,7 +39,7 @@ def test_a_view_is_found_by_its_key_and_number(tmp_path: Path) -> None:
     assert equal(files.read(0, 4), outputs())
     assert OutputFiles(tmp_path / "below", ["weights", "others"]).read(0, 4) is None
     assert OutputFiles(tmp_path / "below", ["weightsimages"]).key != files.key
-    assert FILE.fullmatch(files.path(0).name)
+    assert OUTPUT_FILE.fullmatch(files.path(0).name)
 
 
 def test_two_writers_of_a_view_do_not_meet(tmp_path: Path) -> None:

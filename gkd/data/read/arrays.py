@@ -17,8 +17,8 @@ from gkd.core.memory import check_memory
 from gkd.data.addressed_random import PURPOSE_DIGITS, hashed, key_of
 from gkd.data.decoding import Form
 from gkd.data.images import ImageSet
-from gkd.data.read.decoded_cache import cache_folder
 from gkd.data.read.listing import Split
+from gkd.storage.cache_folder import cache_folder
 
 DIGITS = [str(digit) for digit in range(10)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +13,9 @@ from torch import Tensor
 
 from gkd.core.labels import LabelSpace
 from gkd.data.images import ImageSet
+from gkd.storage.cache_folder import cache_folder
 from gkd.storage.safetensors_format import write_safetensors
 from gkd.storage.whole_files import replace_whole
-
-
-def cache_folder() -> Path:
-    """The folder of gkd's caches and downloads: ``GKD_CACHE`` or ``~/.cache/gkd``."""
-    return Path(os.environ.get("GKD_CACHE") or Path.home() / ".cache" / "gkd").expanduser()
 
 
 def _checksum(images: ImageSet, about: str) -> str:
