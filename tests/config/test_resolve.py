@@ -83,3 +83,36 @@ def test_the_resolved_file_names_origins_and_sources_and_resolves_to_itself(writ
     again = load(write("again", text))
     assert yaml.safe_load(again.annotated_yaml()) == yaml.safe_load(text)
     assert again.identity == resolved.identity
+
+
+LIBRARYS = ("task={name: cross_task}", "method=sp", "teacher={network: timm/resnet10t, pretrained: true}")
+
+
+def test_a_teachers_image_size_is_that_of_its_view_of_the_data() -> None:
+    by_library = tiny(*LIBRARYS)
+    view = by_library.experiment.data.teacher_view
+    assert view is not None
+    assert view.image_size == 176  # what timm says of resnet10t
+    assert by_library.origins["data.teacher_view.image_size"] == "the library, of timm/resnet10t c3_in1k"
+    short, long = (tiny(*LIBRARYS, f"{key}.image_size=64") for key in ("teacher", "data.teacher_view"))
+    assert short.identity == long.identity
+    assert short.identity != by_library.identity
+    assert short.experiment.data.teacher_view == long.experiment.data.teacher_view
+    tiny(*LIBRARYS, "teacher.image_size=64", "data.teacher_view.image_size=64")
+    with refused("image-size-twice"):
+        tiny(*LIBRARYS, "teacher.image_size=64", "data.teacher_view.image_size=32")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("teacher.options={num_classes: 0}", "teacher.classes"),
+        ("teacher.weights=DEFAULT", "pretrained: true"),
+        ("teacher.network=hf-hub:timm/resnet10t", "hf://OWNER/NAME/FILE"),
+        ("teacher.checkpoint=hf://timm/resnet10t", "hf://OWNER/NAME/FILE"),
+    ],
+)
+def test_another_spelling_of_a_librarys_teacher_names_ours(old: str, new: str) -> None:
+    with refused("invalid-config") as caught:
+        tiny(*LIBRARYS, "teacher.pretrained=false", old)
+    assert new in str(caught.value)

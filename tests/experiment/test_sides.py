@@ -47,3 +47,11 @@ def test_methods_on_images_without_labels_are_suggested_where_there_are_some(tmp
         with pytest.raises(UserError, match="Methods that the classes allow") as caught:
             sides_of(load("quickstart", ["method=kd", *words]).experiment).first_problem()
         assert ("unlabelled_both" in str(caught.value)) == suggested
+
+
+def test_the_model_that_a_first_student_grows_out_of_keeps_no_classes_of_its_own() -> None:
+    words = ["teacher={network: resnet8, checkpoint: w.safetensors, classes: null}", "method=replay"]
+    resolved = load("incremental/digits", [*words, "task.memory_per_class=5"])
+    with refused("other-classes") as caught:
+        sides_of(resolved.experiment).first_problem()
+    assert "teacher.pretrained" in str(caught.value)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gkd.report.markdown import Table, interval, leak_notes, number, spread, varied_axes
+from gkd.report.markdown import Table, interval, leak_notes, number, published_notes, spread, varied_axes
 from gkd.storage.run_results import AbsentCell
+from tests import result_helpers
 
 
 def test_a_short_row_is_filled_and_a_note_said_once() -> None:
@@ -32,3 +33,16 @@ def test_a_long_leak_is_cut() -> None:
     (note,) = leak_notes([[f"{i:02}" for i in range(12)], ["00"]])
     assert note.startswith("**Leak**: the teacher was trained on 12 of the novel classes (00, 01")
     assert note.endswith("09, ...).")
+
+
+def test_the_weights_of_a_librarys_teacher_are_told_once_with_their_licence() -> None:
+    origin = "timm/resnet10t c3_in1k, licence apache-2.0, from https://there"
+    teachers = [
+        None,
+        {"accuracy": 50.0},
+        {"accuracy": None, "published": origin},
+        {"accuracy": 50.0, "published": origin},
+    ]
+    cells = [result_helpers.cell("kd", teacher=teacher) for teacher in teachers]
+    (note,) = published_notes(cells)
+    assert "licence apache-2.0" in note
