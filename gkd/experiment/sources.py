@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from gkd.config import schema
 from gkd.core.cpus import available_cpus
@@ -12,6 +13,7 @@ from gkd.core.errors import UserError
 from gkd.core.memory import check_memory
 from gkd.data import (
     LAYOUTS,
+    Content,
     ImageSet,
     channel_statistics,
     content_at,
@@ -76,13 +78,7 @@ def load_unlabelled_images(
 def _read_unlabelled(data: schema.Data, section: schema.Unlabelled, like: ImageSet) -> ImageSet:
     if section.fingerprint is not None and section.root.exists():
         content = content_at(section.root, UNLABELLED, follow_links=data.follow_links)
-        if not content.is_named(section.fingerprint) and not content.unreadable:
-            raise UserError(
-                f"The images at data.unlabelled.root {section.root} are not those of data.unlabelled.fingerprint "
-                f"{section.fingerprint[:19]}...: get the right ones, or set data.unlabelled.fingerprint="
-                f"{content.sha256} (or null, for any).",
-                code="other-images",
-            )
+        _check_named(content, section.root, section.fingerprint, "data.unlabelled")
     return load_unlabelled(
         section.root,
         like,
@@ -95,16 +91,20 @@ def _read_unlabelled(data: schema.Data, section: schema.Unlabelled, like: ImageS
     )
 
 
+def _check_named(content: Content, root: Path, fingerprint: str, section: str) -> None:
+    """Refuse images of another fingerprint; files that cannot be read are all named where they are decoded."""
+    if not content.is_named(fingerprint) and not content.unreadable:
+        raise UserError(
+            f"The images at {section}.root {root} are not those of {section}.fingerprint {fingerprint[:19]}...: get "
+            f"the right ones, or set {section}.fingerprint={content.sha256} (or null, for any).",
+            code="other-images",
+        )
+
+
 def _read_source(data: schema.Data) -> Source:
     if data.fingerprint is not None and data.root is not None:
         content = content_at(data.root, data.name, follow_links=data.follow_links)
-        # Files that cannot be read are named, all together, where they are decoded.
-        if not content.is_named(data.fingerprint) and not content.unreadable:
-            raise UserError(
-                f"The images at data.root {data.root} are not those of data.fingerprint {data.fingerprint[:19]}...: "
-                f"get the right ones, or set data.fingerprint={content.sha256} (or null, for any).",
-                code="other-images",
-            )
+        _check_named(content, data.root, data.fingerprint, "data")
     train, test = _load_split(data, "train"), _load_split(data, "test")
     cut = data.validation
     train, validation = split_validation(
