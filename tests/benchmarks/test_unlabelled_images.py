@@ -38,12 +38,14 @@ def few_labels(tmp_path: Path) -> Path:
 
 def test_they_are_of_the_students_classes_and_neither_labelled_nor_held_out(script, few_labels, tmp_path):
     root, files = script.files_without_labels(str(few_labels), 4, [])
-    assert root == tmp_path / "photos" and len(set(files)) == 8
+    assert root == tmp_path / "photos"
+    assert len(set(files)) == 8
     assert {Path(file).parts[:2] for file in files} == {("train", "ant"), ("train", "cat")}
     sides = script.sides_of(script.load(few_labels).experiment)
     problem = sides.first_problem()
     kept_out = {*problem.student.train.files, *problem.student.validation.files}
-    assert len(kept_out) == 10 and not kept_out & set(files)
+    assert len(kept_out) == 10
+    assert not kept_out & set(files)
     with pytest.raises(SystemExit, match="ant has 5 images beside the labelled ones"):
         script.files_without_labels(str(few_labels), 6, [])
 
@@ -58,4 +60,5 @@ def test_the_zip_tells_no_class_and_has_the_same_bytes_each_time(script, few_lab
         there = [hashlib.sha256(archive.read(name)).hexdigest() for name in names]
     assert names == [f"{number:06d}.png" for number in range(8)]
     in_order = [hashlib.sha256((root / file).read_bytes()).hexdigest() for file in files]
-    assert sorted(there) == sorted(in_order) and there != in_order
+    assert sorted(there) == sorted(in_order)
+    assert there != in_order
