@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
 from gkd.losses._common import check_rows, kl_rows, mean_over_rows
-from gkd.losses.projectors import Projector, ProjectorKind
+from gkd.losses.projectors import Normalisation, Projector, ProjectorKind, normalised
 from gkd.losses.queues import enqueued
 from gkd.losses.registry import module_loss
 from gkd.losses.signature import Count, Mask, Positive, checked
@@ -110,6 +110,8 @@ class QueueSimilarityLoss(nn.Module):
         student, teacher: shapes of one sample's embeddings.
         projector: the kind of the `Projector`.
         expansion: of the hidden layer of ``projector: mlp``.
+        teacher_normalise: how the teacher's rows of a batch are normalised (`normalised`) before they are compared and
+            kept. ``centre`` is for embeddings behind a ReLU, whose cosines are all near 1 (ours).
         queue: past rows of the teacher to keep; its memory is O(queue · D_T).
         student_temperature, teacher_temperature, candidates: of :func:`queue_similarity_loss`.
 
@@ -133,6 +135,7 @@ class QueueSimilarityLoss(nn.Module):
         *,
         projector: ProjectorKind = "linear",
         expansion: Count = 2,
+        teacher_normalise: Normalisation = "none",
         queue: Count = 4096,
         student_temperature: Positive = 0.07,
         teacher_temperature: Positive = 0.07,
@@ -141,13 +144,13 @@ class QueueSimilarityLoss(nn.Module):
         super().__init__()
         self.projector = Projector(student, teacher, projector=projector, expansion=expansion)
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
-        self.candidates = candidates
+        self.candidates, self.teacher_normalise = candidates, teacher_normalise
         self.register_buffer("queue", torch.zeros(queue, math.prod(teacher)))  # a zero row is an empty place
         self.register_buffer("next_place", torch.zeros((), dtype=torch.int64))
 
     def forward(self, student_embedding: Tensor, teacher_embedding: Tensor, *, mask: Mask = None) -> Tensor:
         check_rows(student_embedding, teacher_embedding)
-        teacher = upcast(zero_unselected(teacher_embedding.detach().flatten(1), mask))
+        teacher = normalised(teacher_embedding.detach().flatten(1), self.teacher_normalise, mask)
         loss = queue_similarity_loss(
             self.projector(student_embedding, mask),
             teacher,

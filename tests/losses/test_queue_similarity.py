@@ -83,6 +83,16 @@ def test_the_queue_fills_and_forgets_the_oldest() -> None:
     assert int(module.next_place) == 4
 
 
+def test_centred_rows_are_compared_and_kept() -> None:
+    """Of rows that share a large part, as behind a ReLU, the cosines tell little; of centred ones they tell all."""
+    term = QueueSimilarityLoss([4], [4], projector="none", queue=7, teacher_normalise="centre").double()
+    shared = TEACHER + 10
+    centred = shared - shared.mean(0)
+    value = term(STUDENT, shared)
+    torch.testing.assert_close(value, queue_similarity_loss(STUDENT, centred, torch.zeros(7, 4).double()))
+    torch.testing.assert_close(term.queue[:5], F.normalize(centred))
+
+
 def test_of_a_batch_larger_than_the_queue_the_first_selected_rows_enter() -> None:
     module = QueueSimilarityLoss((3,), (4,), queue=2).double()
     teacher, mask = random(1, 6, 4), torch.tensor([False, True, False, False, True, True])
