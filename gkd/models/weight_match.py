@@ -14,6 +14,7 @@ from enum import IntEnum
 from torch import Tensor, nn
 
 from gkd.models.external import library_names
+from gkd.models.foreign_names import renamed
 from gkd.storage.weight_sets import WeightSets
 
 # Wrappers that may stand inside a name too, where a part of the network was wrapped; no module is called so.
@@ -160,6 +161,7 @@ def _without_inner_wrappers(
 class _Matcher:
     """A network's names and what else a file of it may hold."""
 
+    network: str
     state: Mapping[str, Tensor]
     head: set[str]
     head_path: str
@@ -176,10 +178,10 @@ class _Matcher:
         def unused(entry: str) -> bool:
             return entry in buffers or entry in branches or _COUNTERS.search(entry) is not None
 
-        return cls(state, head, path, unused)
+        return cls(name, state, head, path, unused)
 
     def fit(self, place: str, tensors: dict[str, Tensor]) -> Fit:
-        tensors = from_torchdistill(tensors, self.state)
+        tensors = renamed(self.network, tensors, self.state)
         surplus = [name for name in tensors if name not in self.state]
         left_out = [name for name in surplus if self.unused(name)]
         surplus = [name for name in surplus if name not in left_out]
@@ -208,12 +210,3 @@ class _Matcher:
 
     def _same_embedding(self, tensors: Mapping[str, Tensor], wrong: Sequence[str]) -> bool:
         return all(tensors[name].shape[1:] == self.state[name].shape[1:] for name in wrong)
-
-
-def from_torchdistill(tensors: dict[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchdistill's names of a wide residual network as gkd's, where ``state`` then has them all."""
-    renamed = {}
-    for key, tensor in tensors.items():
-        key = re.sub(r"^layer(\d)\.", r"block\1.layer.", key)
-        renamed[key.replace(".shortcut.0.", ".convShortcut.")] = tensor
-    return renamed if renamed.keys() <= state.keys() else tensors
