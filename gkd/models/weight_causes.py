@@ -141,14 +141,16 @@ def _other_classes(fit: Fit, state: Mapping[str, Tensor], loading: Loading) -> U
             f"task has 2 columns; {two_columns(key)}",
             code="one-output",
         )
+    count = f"the task has {ours}"
     advice = "give the network the classes that it was trained on, or other weights"
     if loading.section == "teacher":
+        count = f"teacher.classes or the task names {ours}"
         advice = (
             f"name the {theirs} by teacher.classes (a list, a file of names, a label set such as imagenet-1k; null "
             "does without), or choose the task's to match"
         )
     return UserError(
-        f"The checkpoint {loading.path} holds {theirs} classes ({key!r}), the task has {ours}; {advice}.",
+        f"The checkpoint {loading.path} holds {theirs} classes ({key!r}), {count}; {advice}.",
         code="other-classes",
     )
 

@@ -35,7 +35,7 @@ AROUND = {
 
 
 def as_efficientnet_pytorch(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """timm's tensors under EfficientNet-PyTorch's names: blocks counted in one row, layers by their place in a block."""
+    """timm's tensors under EfficientNet-PyTorch's names: blocks in one row, layers by their place in a block."""
     blocks: dict[str, list[str]] = {}
     for key in state:
         if found := re.match(r"(blocks\.\d+\.\d+)\.(.+)\.\w+$", key):
