@@ -80,7 +80,7 @@ def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = 
     settings = _settings(experiment, problem, caches)
     student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     epochs = experiment.method.epochs(experiment.run.epochs)
-    notes = (*notes, *start_notes(experiment, problem))
+    notes = (*notes, *start_notes(experiment, problem, settings.mean, settings.std))
     return Prepared(resolved, sides, problem, student, settings, epochs, notes)
 
 

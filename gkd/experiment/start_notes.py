@@ -8,17 +8,22 @@ from pathlib import Path
 from gkd.config import schema
 from gkd.data.read.arrays import BUNDLED
 from gkd.methods.stage import WITHOUT_LABELS
+from gkd.models.pretrained import describe
 from gkd.problems.problem import Problem
 from gkd.storage.run_files import WEIGHTS
 
 
-def start_notes(experiment: schema.Experiment, problem: Problem) -> Iterator[str]:
+def start_notes(
+    experiment: schema.Experiment, problem: Problem, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Iterator[str]:
     """Notes on the run itself: what its settings come to on these images.
 
     Args:
         experiment: the run's.
         problem: the first to solve.
+        mean, std: by which the student's input is normalised, one number a channel.
     """
+    yield from _other_normalisation(experiment.student, mean, std)
     data = experiment.data
     images, batch_size = len(problem.student.train), data.batch_size
     shuffled = any(
@@ -63,6 +68,27 @@ def start_notes(experiment: schema.Experiment, problem: Problem) -> Iterator[str
         )
     if data.subset_seed is not None and data.per_class is None:
         yield "data.subset_seed draws nothing, for data.per_class is not given and all images are taken"
+
+
+def _other_normalisation(
+    student: schema.Student, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Iterator[str]:
+    """A note where a library's weights were trained on input that was normalised in another way."""
+    if student.pretrained is False:
+        return
+    library = describe(student.network, student.pretrained)
+    if len(library.mean) != len(mean) or (library.mean, library.std) == (mean, std):
+        return
+    shown = f"mean {_listed(mean)}, std {_listed(std)}"
+    yield (
+        f"the student's images are normalised by {shown}, and those that the weights of {library} were trained on otherwise; "
+        f"data.mean={_listed(library.mean)} data.std={_listed(library.std)} normalises as they were"
+    )
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    """Numbers as a word of the command line."""
+    return f"[{','.join(f'{value:.4g}' for value in values)}]"
 
 
 def training_note(

@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
 
 from gkd.config.load import load
 from gkd.config.schema import TeacherTraining
 from gkd.experiment.prepare import prepare
 from gkd.experiment.start_notes import training_note
 from tests.cli_helpers import FAST, gkd
+from tests.library_caches import empty_caches, in_hubs_cache
 
 BATCH = "data.batch_size=1000 is more than the 25 training images, so each step is on all 25, and an epoch is one step"
 
@@ -125,3 +127,23 @@ def test_a_cache_of_outputs_that_keeps_nothing_is_told(capsys: pytest.CaptureFix
     ):  # fmt: skip
         notes = prepare(load("quickstart", ["method=kd", *words])).notes
         assert any(note.startswith(told) for note in notes) == says, words
+
+
+def test_weights_trained_on_images_normalised_otherwise_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches = empty_caches(tmp_path, monkeypatch)
+    in_hubs_cache(caches, "timm/resnet10t.c3_in1k", timm.create_model("resnet10t"))
+    words = ["student={network: timm/resnet10t, pretrained: true}", "method=student", "data.channels=3"]
+    said, which = (
+        "the student's images are normalised by mean [0.3049,0.3049,0.3049], std ",
+        "timm/resnet10t c3_in1k",
+    )
+    keys = ["data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]"]
+    notes = prepare(load("quickstart", words)).notes
+    assert any(
+        note.startswith(said) and note.endswith(f"{' '.join(keys)} normalises as they were") for note in notes
+    )
+    assert any(f"those that the weights of {which} were trained on otherwise" in note for note in notes)
+    for more in (keys, ["data.channels=1"]):  # of one channel the library says nothing
+        assert not any("normalised by" in note for note in prepare(load("quickstart", [*words, *more])).notes)
