@@ -81,8 +81,8 @@ def _other_normalisation(
         return
     shown = f"mean {_listed(mean)}, std {_listed(std)}"
     yield (
-        f"the student's images are normalised by {shown}, and those that the weights of {library} were trained on otherwise; "
-        f"data.mean={_listed(library.mean)} data.std={_listed(library.std)} normalises as they were"
+        f"the student's images are normalised by {shown}, and those that the weights of {library} were trained on "
+        f"otherwise; data.mean={_listed(library.mean)} data.std={_listed(library.std)} does as they were"
     )
 
 

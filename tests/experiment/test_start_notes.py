@@ -142,7 +142,7 @@ def test_weights_trained_on_images_normalised_otherwise_are_told(
     keys = ["data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]"]
     notes = prepare(load("quickstart", words)).notes
     assert any(
-        note.startswith(said) and note.endswith(f"{' '.join(keys)} normalises as they were") for note in notes
+        note.startswith(said) and note.endswith(f"{' '.join(keys)} does as they were") for note in notes
     )
     assert any(f"those that the weights of {which} were trained on otherwise" in note for note in notes)
     for more in (keys, ["data.channels=1"]):  # of one channel the library says nothing
