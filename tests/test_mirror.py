@@ -52,6 +52,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/problems/problem.py": "tests/training/test_loop.py",
     "gkd/problems/source.py": "tests/tasks/test_cross_task.py",
     "gkd/report/added_metrics.py": "tests/report/test_accuracy_table.py",
+    "gkd/report/probes.py": "tests/report/test_few_shot_table.py",
     "gkd/report/table_files.py": "tests/report/test_accuracy_table.py",
     "gkd/report/validation_table.py": "tests/commands/test_compare.py",
     "gkd/storage/cache_folder.py": "tests/commands/test_cache.py",

@@ -209,10 +209,11 @@ def own_results(teacher: Teacher, problem: Problem, settings: Settings) -> OwnRe
 def probe(teacher: Teacher, problem: Problem, settings: Settings) -> Probe | None:
     """What a teacher's embedding knows of the student's classes, in float32, on the validation images.
 
-    None where those are of other classes than the training images.
+    None where those are of other classes than the training images, or are the training images, as in a task of few
+    images, which holds none out.
     """
     student, settings = problem.student, in_float32(settings)
-    if student.validation.space != student.space:
+    if student.validation.space != student.space or student.validation is student.train:
         return None
     _, embedding = cached_predictions(teacher, student.validation, settings)
     _, train_embedding = cached_predictions(teacher, student.train, settings)

@@ -23,7 +23,7 @@ from gkd.report.markdown import (
     spread,
     varied_axes,
 )
-from gkd.storage.judged import TeacherResult
+from gkd.report.probes import PROBE_LEGEND, mean_probe, probe_content, shown_probe
 from gkd.storage.run_results import AbsentCell, Cell
 
 Which = Literal["last", "best"]
@@ -103,8 +103,7 @@ class AccuracyRow:
             if each.name not in late
         }
         content |= metric_content(self.metrics)
-        if self.probe is not None:
-            content |= {"probe_nearest_mean": self.probe[0], "probe_nearest_neighbours": self.probe[1]}
+        content |= probe_content(self.probe)
         content |= {} if self.baseline is None else {"baseline": self.baseline}
         return content | ({} if self.compared is None else _as_they_are(self.compared))
 
@@ -174,7 +173,7 @@ def _row(group: list[Cell], base: list[Cell], baseline: str, report: Which) -> A
         empty_batches={
             key: sum(cell.empty_batches.get(key, 0) for cell in group) for key in first.empty_batches
         },
-        probe=_probe(teachers),
+        probe=mean_probe(group),
         metrics=mean_metrics([cell.judged(report) for cell in group]),
         baseline=mean_std([base.judged(report).accuracy for _, base in pairs])[0] if pairs else None,
         compared=_compared(pairs, report) if pairs and first.label != baseline else None,
@@ -187,15 +186,6 @@ def _compared(pairs: Sequence[tuple[Cell, Cell]], report: Which) -> Comparison:
     difference, low, high = paired_bootstrap(right, base_right)
     gains = [cell.judged(report).accuracy - base.judged(report).accuracy for cell, base in pairs]
     return Comparison(difference, [low, high], t_interval(gains))
-
-
-def _probe(teachers: Sequence[TeacherResult]) -> tuple[float, float] | None:
-    """Means over seeds of the probes, where there are any."""
-    probes = [teacher.probe for teacher in teachers if teacher.probe is not None]
-    if not probes:
-        return None
-    columns = ([probe.nearest_mean for probe in probes], [probe.nearest_neighbours for probe in probes])
-    return mean_std(columns[0])[0], mean_std(columns[1])[0]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -232,7 +222,7 @@ def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: S
         for row in absent
     ]
     notes += leak_notes([row.leak for row in numbered])
-    legend = _legend(report, baseline) + (_PROBE if probed else "") + metric_legend(added)
+    legend = _legend(report, baseline) + (PROBE_LEGEND if probed else "") + metric_legend(added)
     other = _OTHER[report]
     minor = ["mean [over seeds]", "s", other, "induced", "Δ [over seeds]", "n", *reversed(added), "teacher"]
     return Table(head, lines, notes, legend, legend_first=True, minor=minor)
@@ -251,7 +241,7 @@ def _numbers(row: AccuracyRow, several: bool, added: Sequence[str], *, probed: b
         over_seeds = interval(compared.difference_interval_over_seeds, "+.2f")
     return [
         number(row.teacher),
-        *([" / ".join(map(number, row.probe or [None]))] if probed else []),
+        *([shown_probe(row.probe)] if probed else []),
         number(row.teacher_induced),
         number(row.baseline),
         spread(row.mean, row.std),
@@ -263,12 +253,6 @@ def _numbers(row: AccuracyRow, several: bool, added: Sequence[str], *, probed: b
         str(row.n),
         f"{row.seconds:.1f}",
     ]
-
-
-_PROBE = (
-    " probe: of a teacher that keeps classes of its own, what its embedding knows of the student's, on the validation "
-    "images: nearest class mean / nearest neighbours."
-)
 
 
 def _legend(report: Which, baseline: str) -> str:

@@ -26,6 +26,7 @@ from gkd.report.markdown import (
     spread,
     varied_axes,
 )
+from gkd.report.probes import PROBE_LEGEND, mean_probe, probe_content, shown_probe
 from gkd.storage.judged import PackedEpisodes
 from gkd.storage.run_results import AbsentCell, Cell
 
@@ -68,8 +69,11 @@ class FewShotRow:
         leak: novel classes that the teacher was trained on.
         reported: the network that the row is about.
         relation: the kind of the label relation.
-        base, seconds: test accuracy on the base classes, and of training; None for the teacher.
+        base, seconds: test accuracy on the base classes, and of training; None for the teacher, but for the accuracy of
+            one that keeps classes of its own on those of the base classes that it shares.
         metrics: name -> mean of the metrics that the experiment adds.
+        probe: of such a teacher's embedding on the base classes' validation images, by nearest class mean and by
+            nearest neighbours.
     """
 
     axes: dict[str, JsonValue]
@@ -84,6 +88,7 @@ class FewShotRow:
     base: float | None = None
     seconds: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    probe: tuple[float, float] | None = None
 
     def content(self) -> dict[str, object]:
         """The row by column, as ``table.json`` and ``table.csv`` have it."""
@@ -99,6 +104,7 @@ class FewShotRow:
             "relation": self.relation,
         }
         content |= {} if self.base is None else {"base": self.base, "seconds": self.seconds}
+        content |= probe_content(self.probe)
         return content | metric_content(self.metrics)
 
 
@@ -170,6 +176,10 @@ def _rows(group: list[Cell], base: list[Cell], label: str, who: Who, baseline: s
     base_runs = {} if label == baseline else {cell.seed: _Run.of(cell, beside) for cell in base}
     first, accuracies = group[0], next(iter(runs.values())).accuracies
     students = [cell.best if who == "best" else cell.last for cell in group] if who != _TEACHER else []
+    base_accuracy = mean_std([judged.accuracy for judged in students])[0] if students else None
+    probe = mean_probe(group) if who == _TEACHER else None
+    if probe is not None and first.teacher is not None:
+        base_accuracy = first.teacher.accuracy
     return [
         FewShotRow(
             axes=first.axes,
@@ -181,9 +191,10 @@ def _rows(group: list[Cell], base: list[Cell], label: str, who: Who, baseline: s
             leak=first.leak,
             reported=who,
             relation=first.relation.kind,
-            base=mean_std([judged.accuracy for judged in students])[0] if students else None,
+            base=base_accuracy,
             seconds=mean_std([cell.seconds for cell in group])[0] if students else None,
             metrics=mean_metrics(students),
+            probe=probe,
         )
         for classifier in next(iter(accuracies.values()))
     ]
@@ -217,21 +228,28 @@ def few_shot_markdown(
     head = [*axis_names(varied), "method", "classifier"]
     for setting in settings:
         head += [setting, f"Δ to {baseline}"]
+    probed = any(row.probe is not None for row in numbered)
     lines = []
     for row in rows:
         line = [*axis_values(row, varied), for_markdown(row.label)]
-        lines.append(line + _numbers(row, settings, added) if isinstance(row, FewShotRow) else line)
+        lines.append(
+            line + _numbers(row, settings, added, probed=probed) if isinstance(row, FewShotRow) else line
+        )
     notes = leak_notes([row.leak for row in numbered])
     notes += [absent_note(row) for row in rows if isinstance(row, AbsentCell)]
     reported: Who = next((row.reported for row in numbered if row.label != _TEACHER), "last")
-    legend = _legend(reported, baseline) + metric_legend(added)
+    legend = _legend(reported, baseline) + (_PROBED if probed else "") + metric_legend(added)
     shown = [for_markdown(name) for name in added]
     minor = ["s", "n", "base classes", *reversed(shown)]
-    return Table([*head, "base classes", *shown, "n", "s"], lines, notes, legend, minor=minor)
+    head += [*(["probe"] if probed else []), "base classes", *shown, "n", "s"]
+    return Table(head, lines, notes, legend, minor=minor)
 
 
-def _numbers(row: FewShotRow, settings: Sequence[str], added: Sequence[str]) -> list[str]:
-    """A row's classifier and numbers; ``NONE`` in a setting that it was not judged in."""
+_PROBED = f"{PROBE_LEGEND} Its base classes are those that it shares, over all of its columns."
+
+
+def _numbers(row: FewShotRow, settings: Sequence[str], added: Sequence[str], *, probed: bool) -> list[str]:
+    """A row's classifier and numbers; ``NONE`` in a setting that it was not judged in. Some teacher is ``probed``."""
     cells = [for_markdown(row.classifier)]
     for setting in settings:
         result = row.settings.get(setting)
@@ -240,7 +258,7 @@ def _numbers(row: FewShotRow, settings: Sequence[str], added: Sequence[str]) -> 
             continue
         cells.append(spread(result.accuracy, result.interval))
         cells.append(spread(result.difference, result.difference_interval, "+.2f"))
-    cells.append(number(row.base))
+    cells += [*([shown_probe(row.probe)] if probed else []), number(row.base)]
     cells += [number(row.metrics.get(name), ".4g") for name in added]
     return [*cells, str(row.n), number(row.seconds, ".1f")]
 

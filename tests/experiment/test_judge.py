@@ -23,6 +23,7 @@ from gkd.experiment.judge import (
     cached_predictions,
     chance_explains,
     own_results,
+    probe,
     teacher_results,
     with_verdict,
 )
@@ -256,6 +257,9 @@ def test_a_teacher_of_other_classes_is_judged_on_those_it_shares_and_by_its_embe
     among = torch.tensor([0, 2])[logits[:, [0, 2]].argmax(1)]
     assert own.shared_accuracy == pytest.approx(100 * float((among == columns).double().mean()))
     assert own.shared_accuracy > own.accuracy  # of five columns and of two
+    assert probe(teacher, problem, prepared.settings) is not None
+    none_held_out = replace(problem.student, validation=problem.student.train)  # as of a middle-shot task
+    assert probe(teacher, replace(problem, student=none_held_out), prepared.settings) is None
     rows = "compare={methods: [student, sp], seeds: [0], axes: {task.shift: [0]}}"
     assert gkd("compare", "quickstart", *words, "teacher.classes=null", "run.epochs=2", rows) == 0
     (table,) = (tmp_path / "runs").rglob("table.json")

@@ -67,6 +67,24 @@ def test_a_row_has_the_mean_over_seeds_and_the_paired_difference() -> None:
     assert (teacher.base, teacher.seconds) == (None, None)
 
 
+def test_a_teacher_that_keeps_its_classes_has_its_probe_beside_it() -> None:
+    probe = {"nearest_mean": 57.9, "nearest_neighbours": 61.25, "images": 10}
+    own = {"accuracy": 12.5, "hash": "a", "induced_accuracy": 3.0, "shared_accuracy": 20.0}
+    found = rows(cell("student", 0, right(0)), cell("sp", 0, right(0, 1), teacher={**own, "probe": probe}))
+    teacher, student, sp = found
+    assert (teacher.probe, teacher.base) == ((57.9, 61.25), 12.5)
+    assert teacher.content()["probe_nearest_neighbours"] == 61.25
+    assert student.probe is None
+    assert sp.probe is None
+    lines = few_shot_markdown(found, baseline="student", axes=[]).text().splitlines()
+    assert lines[0].endswith("| probe | base classes | n | s |")
+    assert lines[2].endswith("| 57.90 / 61.25 | 12.50 | 1 | – |")
+    assert lines[3].endswith("| – | 50.00 | 1 | 3.0 |")
+    assert "probe: of a teacher that keeps classes of its own" in lines[-1]
+    trained, *_ = rows(cell("student", 0, right(0)), cell("sp", 0, right(0, 1), teacher=own))
+    assert (trained.probe, trained.base) == (None, None)
+
+
 def test_seeds_that_the_baseline_lacks_are_not_compared() -> None:
     *_, sp = rows(cell("student", 0, right(0)), cell("sp", 0, right(0, 1)), cell("sp", 1, right(1, 20)))
     assert sp.settings[SETTING].difference == pytest.approx(100 / 75)
