@@ -21,6 +21,8 @@ def test_every_official_repository_is_compared():
         "njulus/REFILLED",
         "njulus/GKD",
         "zju-vipa/spot-adaptive-pytorch",
+        "VISION-SJTU/RSD",
+        "roymiles/VkD",
     }
 
 
@@ -30,6 +32,8 @@ def test_every_official_repository_is_compared():
         ("parity_repdistiller", {"kd", "sp", "at", "nst", "rkd", "pkt", "vid", "crd"}),
         ("parity_mdistiller", {"dkd"}),
         ("parity_sakd", ROUTED - {"pkt"}),  # of which float32 keeps too few digits
+        ("parity_rsd", {"rsd"}),
+        ("parity_vkd", {"vkd"}),
     ],
 )
 def test_every_method_agrees_in_float32(file, methods):
@@ -42,7 +46,9 @@ def test_every_method_agrees_in_float32(file, methods):
     assert agree == methods
 
 
-@pytest.mark.parametrize("file", ["parity_repdistiller", "parity_mdistiller", "parity_sakd"])
+@pytest.mark.parametrize(
+    "file", ["parity_repdistiller", "parity_mdistiller", "parity_sakd", "parity_rsd", "parity_vkd"]
+)
 def test_the_students_learn(file):
     for comparison in json.loads((FOLDER / "results" / f"{file}.json").read_text())["comparisons"]:
         curves = comparison["curves"]["gkd"]
