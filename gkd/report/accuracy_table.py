@@ -173,7 +173,7 @@ def _row(group: list[Cell], base: list[Cell], baseline: str, report: Which) -> A
         empty_batches={
             key: sum(cell.empty_batches.get(key, 0) for cell in group) for key in first.empty_batches
         },
-        probe=mean_probe(group),
+        probe=mean_probe(teachers),
         metrics=mean_metrics([cell.judged(report) for cell in group]),
         baseline=mean_std([base.judged(report).accuracy for _, base in pairs])[0] if pairs else None,
         compared=_compared(pairs, report) if pairs and first.label != baseline else None,

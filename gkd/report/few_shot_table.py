@@ -177,9 +177,10 @@ def _rows(group: list[Cell], base: list[Cell], label: str, who: Who, baseline: s
     first, accuracies = group[0], next(iter(runs.values())).accuracies
     students = [cell.best if who == "best" else cell.last for cell in group] if who != _TEACHER else []
     base_accuracy = mean_std([judged.accuracy for judged in students])[0] if students else None
-    probe = mean_probe(group) if who == _TEACHER else None
-    if probe is not None and first.teacher is not None:
-        base_accuracy = first.teacher.accuracy
+    teachers = [cell.teacher for cell in group if who == _TEACHER and cell.teacher is not None]
+    probe = mean_probe(teachers)
+    if probe is not None:
+        base_accuracy = teachers[0].accuracy
     return [
         FewShotRow(
             axes=first.axes,

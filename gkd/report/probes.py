@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gkd.metrics import mean_std
 from gkd.report.markdown import number
-from gkd.storage.run_results import Cell
+from gkd.storage.judged import TeacherResult
 
 PROBE_LEGEND = (
     " probe: of a teacher that keeps classes of its own, what its embedding knows of the student's, on the validation "
@@ -14,14 +14,9 @@ PROBE_LEGEND = (
 )
 
 
-def mean_probe(cells: Sequence[Cell]) -> tuple[float, float] | None:
-    """Means over cells of their teachers' probes, in percent: by nearest class mean, by nearest neighbours.
-
-    None where no teacher was probed.
-    """
-    probes = [
-        cell.teacher.probe for cell in cells if cell.teacher is not None and cell.teacher.probe is not None
-    ]
+def mean_probe(teachers: Sequence[TeacherResult]) -> tuple[float, float] | None:
+    """Means over teachers of their probes, in percent: by nearest class mean, by nearest neighbours; None without any."""
+    probes = [teacher.probe for teacher in teachers if teacher.probe is not None]
     if not probes:
         return None
     columns = ([probe.nearest_mean for probe in probes], [probe.nearest_neighbours for probe in probes])
