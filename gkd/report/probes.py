@@ -15,7 +15,7 @@ PROBE_LEGEND = (
 
 
 def mean_probe(teachers: Sequence[TeacherResult]) -> tuple[float, float] | None:
-    """Means over teachers of their probes, in percent: by nearest class mean, by nearest neighbours; None without any."""
+    """Means over teachers of their probes, in percent: by nearest class mean, by nearest neighbours; None of none."""
     probes = [teacher.probe for teacher in teachers if teacher.probe is not None]
     if not probes:
         return None
