@@ -12,7 +12,7 @@ from gkd.config.resolve import Resolved
 from gkd.core.errors import UserError
 from gkd.core.text import say
 from gkd.data import why_unread
-from gkd.experiment.networks import has_own_network
+from gkd.experiment.networks import check_image_sizes, has_own_network
 from gkd.experiment.prepare import prepare
 from gkd.experiment.sides import sides_of
 from gkd.experiment.teachers import check_before_training
@@ -24,6 +24,7 @@ from gkd.training.caches import Caches
 def main(arguments: argparse.Namespace, console: Console) -> int:
     resolved = load(arguments.config, arguments.overrides)
     experiment = resolved.experiment
+    check_image_sizes(experiment)
     for line in _about_the_relation(resolved):
         say(console, f"# {line}")
     if experiment.compare is not None:

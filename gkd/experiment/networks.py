@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from gkd.config import schema
@@ -13,6 +14,8 @@ from gkd.core.errors import UserError
 from gkd.core.user_code import is_import_name
 from gkd.data import ImageSet
 from gkd.models import load
+from gkd.models.external import is_of_library
+from gkd.models.image_sizes import options_for_images, takes_images
 from gkd.models.load import Loaded
 from gkd.models.pretrained import describe, pretrained_file
 from gkd.problems.problem import Problem
@@ -64,11 +67,42 @@ def build_side(
         image_shape=images.image_shape,
         options=section.options if options is None else options,
         taps=section.taps.model_dump(exclude_none=True),
+        section=_name_of(section),
     )
 
 
-def given_weights(section: Section, channels: int) -> WeightFile:
+def check_image_sizes(experiment: schema.Experiment) -> None:
+    """Refuse images of a stated size that a library's network does not take, before any image is read.
+
+    Raises:
+        UserError: such a size, with the nearest that work.
+    """
+    data, view = experiment.data, experiment.data.teacher_view or schema.TeacherView()
+    sizes: list[tuple[Section | None, int | None, int | None]] = [
+        (experiment.student, data.image_size, data.channels),
+        (experiment.teacher, view.image_size or data.image_size, view.channels or data.channels),
+    ]
+    for section, size, channels in sizes:
+        if section is None or size is None or not is_of_library(section.network):
+            continue
+        shape = (channels or 3, size, size)
+        if not takes_images(section.network, section.options, shape):
+            with torch.random.fork_rng(devices=[]):
+                load.build_for_images(
+                    section.network,
+                    num_classes=2,
+                    in_channels=shape[0],
+                    image_shape=shape,
+                    options=section.options,
+                    taps={},
+                    section=_name_of(section),
+                )
+
+
+def given_weights(section: Section, images: ImageSet) -> WeightFile:
     """The weights that a section gives: of its checkpoint, or those that its network's library publishes.
+
+    The library adapts its own to the channels and the size of the images.
 
     Raises:
         UserError: a missing or unreadable file, or weights that cannot be fetched here.
@@ -76,7 +110,8 @@ def given_weights(section: Section, channels: int) -> WeightFile:
     if section.checkpoint is not None:
         return read_weight_file(section.checkpoint)
     description = describe(section.network, section.pretrained)
-    return pretrained_file(description, in_channels=channels, options=section.options)
+    options = options_for_images(section.network, section.options, images.image_shape)
+    return pretrained_file(description, in_channels=images.channels, options=options)
 
 
 def load_network(
@@ -136,7 +171,7 @@ def build_student(experiment: schema.Experiment, problem: Problem) -> tuple[nn.M
     path = section.checkpoint
     if section.pretrained is not False:
         loaded = load_network(
-            section, given_weights(section, images.channels), images, len(space), head="new"
+            section, given_weights(section, images), images, len(space), head="new"
         )
         return loaded.network, loaded.notes
     if path is None:

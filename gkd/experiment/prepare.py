@@ -10,7 +10,7 @@ from torch import nn
 from gkd.config import schema
 from gkd.config.resolve import Resolved
 from gkd.experiment.checks import check_training
-from gkd.experiment.networks import build_student
+from gkd.experiment.networks import build_student, check_image_sizes
 from gkd.experiment.sides import Sides, sides_of
 from gkd.experiment.sources import statistics
 from gkd.experiment.start_notes import start_notes
@@ -71,6 +71,7 @@ def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = 
         UserError: anything that can be known to be wrong before training.
     """
     experiment, caches = resolved.experiment, caches or Caches()
+    check_image_sizes(experiment)
     sides = sides_of(experiment, caches)
     problem = sides.last_problem() if final else sides.first_problem()
     check_metrics(experiment.evaluate.metrics, len(problem.student.space), problem.relation)

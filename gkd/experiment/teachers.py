@@ -45,7 +45,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path | None) -> tuple[Teacher, 
     """
     options, images = teacher_section(prepared.experiment), prepared.problem.student.train.as_teacher_sees
     if checkpoint is None:
-        weights, metadata = given_weights(options, images.channels), WeightMetadata()
+        weights, metadata = given_weights(options, images), WeightMetadata()
     else:
         weights, metadata = read_weight_file(checkpoint), WeightMetadata.read(checkpoint)
     check_checksum(options, weights)

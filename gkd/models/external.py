@@ -34,6 +34,11 @@ def is_external(name: str) -> bool:
     )
 
 
+def is_of_library(name: str) -> bool:
+    """Whether a network's name is of a library, which is known to build it without running code of the user's."""
+    return name.startswith(("torchvision/", "timm/"))
+
+
 def check_external_name(name: str) -> None:
     """Raise a UserError for a name that torchvision or timm does not have; a user's module is not imported."""
     library, _, network = name.partition("/")
@@ -110,6 +115,20 @@ def library_names(name: str) -> set[str]:
 
     with torch.device("meta"):
         return set(get_model(network, weights=None, aux_logits=True, init_weights=False).state_dict())
+
+
+def size_option(name: str) -> str | None:
+    """The option by which networks of a library are made for another image size; None where there is none."""
+    return {"timm": "img_size", "torchvision": "image_size"}.get(name.partition("/")[0])
+
+
+def made_for_size(name: str) -> int | None:
+    """The side in pixels of the images for which a library makes a network; None where it states no fixed one."""
+    library, _, network = name.partition("/")
+    if library == "timm":
+        config = _timm(name).models.get_pretrained_cfg(network)
+        return int(config.input_size[-1]) if config is not None and config.fixed_input_size else None
+    return 224 if library == "torchvision" and network.startswith("vit_") else None
 
 
 def _named(create: Any, network: str) -> Any:

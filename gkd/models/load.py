@@ -18,7 +18,9 @@ from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.core.user_code import is_import_name
 from gkd.models import EXTRACTORS, build_network
 from gkd.models.cut_check import check_stages
+from gkd.models.external import is_of_library, size_option
 from gkd.models.foreign_options import refused_options
+from gkd.models.image_sizes import nearest_sizes, options_for_images
 from gkd.models.weight_causes import Loading, converted, misfit, two_columns
 from gkd.models.weight_match import Fit, Level, fits, former_place, head_entries
 from gkd.storage.weight_metadata import WeightMetadata
@@ -97,6 +99,7 @@ def load_network(
         image_shape=shape,
         options=built_with,
         taps=metadata.taps if taps is None else taps,
+        section=section,
     )
     loading = Loading(path, name, section, shape, metadata, file.given_as)
     notes = put_weights(built, file, loading, checkpoint_key=checkpoint_key, head=head)
@@ -220,18 +223,44 @@ def build_for_images(
     image_shape: Sequence[int] | None,
     options: Mapping[str, Any],
     taps: Mapping[str, Any],
+    section: str = "",
 ) -> nn.Module:
     """Build a network, and try a tapped one on one image, where the images' shape ``(C, H, W)`` is known.
+
+    One of a library that is made for images of one size is made for these (``gkd.models.image_sizes``). ``section`` is
+    the config section that errors name.
 
     Raises:
         UserError: options or taps that the network does not have, or images that it cannot take.
     """
+    options = options_for_images(name, options, image_shape) if is_of_library(name) else options
     network = build_network(name, num_classes=num_classes, in_channels=in_channels, taps=taps, **options)
     if isinstance(network, TappedNetwork) and image_shape is not None:
-        output_shapes(network, image_shape)
+        try:
+            output_shapes(network, image_shape)
+        except UserError as error:
+            if error.code != "images-not-taken" or not is_of_library(name):
+                raise
+            raise _of_other_sizes(name, options, image_shape, section) or error from None
         if network.stage_paths:
             check_stages(network, image_shape)
     return network
+
+
+def _of_other_sizes(
+    name: str, options: Mapping[str, Any], image_shape: Sequence[int], section: str
+) -> UserError | None:
+    """The refusal of images of a size with the nearest sizes that the network takes; None where none are found."""
+    sizes = nearest_sizes(name, options, image_shape)
+    if not sizes:
+        return None
+    key, option = "teacher.image_size" if section == "teacher" else "data.image_size", size_option(name)
+    made = f", made as it is by its option {option}={options[option]}," if option in options else ""
+    return UserError(
+        f"The network {name!r}{made} takes no images of {'×'.join(map(str, image_shape[1:]))} pixels; set {key} to "
+        f"the nearest that it takes, {' or '.join(map(str, sizes))}.",
+        code="images-not-taken",
+    )
 
 
 def options_as_trained(

@@ -146,10 +146,17 @@ def _with_weights(description: Description, in_channels: int, options: Mapping[s
         module = timm.create_model(tagged, pretrained=True, in_chans=in_channels, **options)
         return module
     from torchvision.models import get_model
+    from torchvision.models.vision_transformer import interpolate_embeddings
 
     # Some refuse the weights of the auxiliary heads that they are built without.
     more = {key: value for key, value in TORCHVISION_DEFAULTS.get(name, {}).items() if key != "aux_logits"}
-    module = get_model(name, weights=description.weights, **{**more, **options})
+    side = options.get("image_size") if name.startswith("vit_") else None
+    others = {key: value for key, value in options.items() if key != "image_size"}
+    module = get_model(name, weights=description.weights, **{**more, **(options if side is None else others)})
+    if side is not None:  # torchvision itself takes the weights at their own size alone
+        state = interpolate_embeddings(side, int(module.patch_size), module.state_dict())  # type: ignore[arg-type]
+        module = get_model(name, weights=None, num_classes=description.num_classes, **{**more, **options})
+        module.load_state_dict(state)
     if in_channels != 3:
         change_in_channels(module, in_channels, description.network)
     return module

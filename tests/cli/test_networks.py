@@ -62,6 +62,15 @@ def test_a_term_on_maps_names_the_taps_that_a_network_lacks(capsys):
     assert not list(Path("runs").rglob("*.safetensors"))
 
 
+def test_a_size_that_a_patch_does_not_divide_is_refused_before_an_image_is_read(capsys):
+    words = ("data.root=nowhere", "teacher.network=timm/test_vit", "teacher.image_size=100")
+    for verb in (["validate"], ["run", "--dry-run"]):
+        assert gkd(*verb, "cross_task/photos", *words) == 2
+        error = capsys.readouterr().err
+        assert "takes no images of 100×100 pixels; set teacher.image_size to the nearest" in error
+        assert "96 or 112" in error
+
+
 BEHIND = ("student.network=tests.network_helpers:behind", "student.options={kind: mean}")
 
 
