@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from gkd.config.section import HomePath, Section
 from gkd.data import LAYOUTS, augmentation, check_dataset_name
 from gkd.methods.mixup import without_mixup
+from gkd.storage.preprocessing import Interpolation
 
 
 class Validation(Section):
@@ -38,6 +39,8 @@ class TeacherView(Section):
 
     Attributes:
         image_size: side of the teacher's images in pixels; None is as the student's.
+        interpolation: by which the teacher's images are brought to their size, antialiased; of the weights that a
+            library publishes it is what the library says, unless it is stated.
         channels: of the teacher's images; None is as the student's.
         augment: of the teacher's images, such as ``none`` for clean ones; None is as the student's.
         draws: whether its crops and flips are the ``same`` as the student's (of a larger image the same part, to a
@@ -45,6 +48,7 @@ class TeacherView(Section):
     """
 
     image_size: int | None = Field(default=None, ge=1)
+    interpolation: Interpolation = "bilinear"
     channels: Literal[1, 3] | None = None
     augment: str | None = None
     draws: Literal["same", "own"] = "same"

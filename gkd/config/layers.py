@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from gkd.config.method_files import method_name
 from gkd.core.errors import UserError
@@ -12,6 +12,7 @@ from gkd.losses.registry import imported_loss
 from gkd.methods.mixup import Mixup, without_mixup
 from gkd.models import takes_option
 from gkd.models.pretrained import describe
+from gkd.storage.preprocessing import Interpolation
 
 BEFORE: Literal["as before"] = "as before"
 
@@ -186,44 +187,52 @@ def give_network_options(merged: dict[str, Any], origins: dict[str, str], *, tea
                 merge(merged, {side: {"options": {option: value}}}, label, origins)
 
 
-def place_teacher_image_size(merged: dict[str, Any], origins: dict[str, str]) -> None:
-    """Move ``teacher.image_size`` to the teacher's view of the data, where it belongs.
+def place_teacher_view(merged: dict[str, Any], origins: dict[str, str]) -> None:
+    """Move ``teacher.image_size`` and ``teacher.interpolation`` to the teacher's view of the data, where they belong.
 
-    Without one a teacher of its library's weights sees images of the size that the library states.
+    Where nothing is stated, a teacher of its library's weights sees images of the size and by the interpolation that
+    the library states.
 
     Raises:
-        UserError: another size stands there.
+        UserError: another value stands there.
     """
     teacher, data = merged.get("teacher"), merged.get("data")
     if not isinstance(teacher, dict) or not isinstance(data, dict):
         return
-    size, view = teacher.get("image_size"), data.get("teacher_view")
-    stated = view.get("image_size") if isinstance(view, Mapping) else None
-    if size is None:
-        which = teacher.get("pretrained")
-        if which and stated is None:
-            _take_the_librarys_size(merged, origins, str(teacher.get("network")), which)
-        return
-    if stated not in (None, size):
-        raise UserError(
-            f"teacher.image_size is {size} and data.teacher_view.image_size {stated}: both are what the teacher sees; "
-            "drop one of them.",
-            code="image-size-twice",
-        )
-    del teacher["image_size"]
-    label = origins.pop("teacher.image_size", "default")
-    merge(merged, {"data": {"teacher_view": {"image_size": size}}}, label, origins)
+    for key, code in (("image_size", "image-size-twice"), ("interpolation", "interpolation-twice")):
+        value, view = teacher.get(key), data.get("teacher_view")
+        stated = view.get(key) if isinstance(view, Mapping) else None
+        if value is None:
+            continue
+        if stated not in (None, value):
+            raise UserError(
+                f"teacher.{key} is {value} and data.teacher_view.{key} {stated}: both are what the teacher sees; "
+                "drop one of them.",
+                code=code,
+            )
+        del teacher[key]
+        label = origins.pop(f"teacher.{key}", "default")
+        merge(merged, {"data": {"teacher_view": {key: value}}}, label, origins)
+    if teacher.get("pretrained"):
+        _take_the_librarys_view(merged, origins, str(teacher.get("network")), teacher["pretrained"])
 
 
-def _take_the_librarys_size(
+def _take_the_librarys_view(
     merged: dict[str, Any], origins: dict[str, str], network: str, which: bool | str
 ) -> None:
+    """The size and the interpolation that a library states of its weights, where nothing else is stated."""
+    view = merged["data"].get("teacher_view")
+    stated = view if isinstance(view, Mapping) else {}
     try:
         description = describe(network, which)
     except UserError:
         return  # the schema refuses it
-    view = {"image_size": description.image_size}
-    merge(merged, {"data": {"teacher_view": view}}, f"the library, of {description}", origins)
+    of_library: dict[str, Any] = {"image_size": description.image_size}
+    if description.interpolation in get_args(Interpolation):
+        of_library["interpolation"] = description.interpolation
+    missing = {key: value for key, value in of_library.items() if stated.get(key) is None}
+    if missing:
+        merge(merged, {"data": {"teacher_view": missing}}, f"the library, of {description}", origins)
 
 
 def spelled_out(method: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from gkd.config.layers import (
     is_whole,
     merge,
     mix_every_stage,
-    place_teacher_image_size,
+    place_teacher_view,
     set_dotted,
     spelled_out,
     spread,
@@ -280,7 +280,7 @@ def _merged(layers: Sequence[Layer], chosen: ChosenMethod) -> tuple[dict[str, An
         if method:
             merge(merged, {"method": method}, layer.label, origins)
     mix_every_stage(merged, origins)
-    place_teacher_image_size(merged, origins)
+    place_teacher_view(merged, origins)
     give_network_options(merged, origins, teacher=_students_teach(merged.get("task")))
     spots.settle(merged, origins)
     return merged, origins

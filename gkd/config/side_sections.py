@@ -18,6 +18,7 @@ from gkd.models import check_network_name, check_network_options
 from gkd.models.external import is_external
 from gkd.models.hub import SCHEME, hub_file
 from gkd.models.pretrained import describe
+from gkd.storage.preprocessing import Interpolation
 from gkd.storage.run_files import WEIGHTS
 
 
@@ -214,7 +215,7 @@ class Teacher(Side):
             ``pretrained`` weights those that the library states); ``file``, those that its weight file states; a label
             set, such as ``imagenet-1k``; a list of names, or a file with one a line; null where it has none, or where
             nobody knows them.
-        image_size: short for ``data.teacher_view.image_size``, what the teacher sees.
+        image_size, interpolation: short for those of ``data.teacher_view``, what the teacher sees.
         weights: which student of the training run becomes the teacher.
         train: how it is trained where there is no checkpoint.
         data: another data set than the student's.
@@ -225,6 +226,7 @@ class Teacher(Side):
     expect: Annotated[str, BeforeValidator(_expected)] | None = None
     classes: Literal["task", "file"] | tuple[str, ...] | str | None = "task"
     image_size: int | None = Field(default=None, ge=1)
+    interpolation: Interpolation | None = None
     weights: Annotated[Literal["last", "best"], BeforeValidator(_last_or_best)] = "last"
     train: TeacherTraining = TeacherTraining()
     data: Data | None = None

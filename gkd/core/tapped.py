@@ -74,7 +74,7 @@ def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
             features = as_network(network).features(images)
         empty = [number for number, values in enumerate(features.maps) if 0 in values.shape[2:]]
         if empty:
-            raise ValueError(f"its map number {empty[0]} has no pixel")  # noqa: TRY301 -- told as a library's own
+            raise ValueError(f"its map number {empty[0]} has no pixel")
     except UserError:
         raise
     except Exception as error:  # another library's own complaint, an assertion or a shape

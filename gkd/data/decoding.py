@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from gkd.core.errors import UserError
 from gkd.core.memory import check_memory
 from gkd.data.image_files import Source
-from gkd.storage.preprocessing import Exif, Fit, shorter_side
+from gkd.storage.preprocessing import Exif, Fit, Interpolation, shorter_side
 
 # Only these decoders are tried on a file, whatever its name: Pillow has some sixty, a few of which start programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -30,6 +30,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# Pillow widens either filter where it makes an image smaller, which is what torch calls antialiasing.
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 _MOST_PIXELS = 178_000_000  # of one image: half a GiB in colour, and what Pillow itself takes for an attack
 
@@ -87,12 +90,13 @@ class Form:
 
     Attributes:
         channels: 1 gives grey, 3 gives RGB, None keeps each image grey or colour as it is.
-        image_size: pixels of a square, reached by PIL's (antialiased) bilinear filter; None leaves images as they are.
+        image_size: pixels of a square, reached by PIL's (antialiased) filter; None leaves images as they are.
         fit: ``stretch`` resizes height and width each by its own factor; ``crop`` resizes the shorter side to 8/7 of
             ``image_size`` and takes the square in the middle (256 and 224, as ImageNet's networks are judged).
         exif: ``apply`` turns an image as its EXIF orientation says, before anything else; ``ignore`` leaves its pixels
             as they are stored (as torchvision's ``ImageFolder`` does).
         width: of a network that was trained on oblong images, whose height is ``image_size`` then; for ``stretch``.
+        interpolation: the filter.
 
     Raises:
         UserError: a number of channels or a size that no image can have, or a size that no memory holds.
@@ -103,6 +107,14 @@ class Form:
     fit: Fit = "stretch"
     exif: Exif = "apply"
     width: int | None = None
+    interpolation: Interpolation = "bilinear"
+
+    def __repr__(self) -> str:
+        """As a dataclass's, but without the filter that all images had before there was another: caches' keys."""
+        names = [each.name for each in fields(self)]
+        if self.interpolation == "bilinear":
+            names.remove("interpolation")
+        return f"Form({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     def __post_init__(self) -> None:
         if self.channels not in (None, 1, 3):
@@ -141,11 +153,11 @@ class Form:
         width, height = self.on_the_way(image.size)
         if self.fit == "crop":
             left, top = round((width - size) / 2), round((height - size) / 2)
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
+            image = image.resize((width, height), _FILTERS[self.interpolation])
             return image.crop((left, top, left + size, top + size))
         if image.size == (width, height):
             return image
-        return image.resize((width, height), Image.Resampling.BILINEAR)
+        return image.resize((width, height), _FILTERS[self.interpolation])
 
 
 def pixels_of(image: Image.Image, form: Form) -> np.ndarray:

@@ -80,9 +80,10 @@ class StreamedPixels:
             cut = [self.form.sized(image) for image in whole]
         else:
             sizes = torch.tensor([(image.height, image.width) for image in whole])
+            interpolation = v2.InterpolationMode(self.form.interpolation)
             image_boxes = boxes(sizes.reshape(-1, 2), index).tolist()
             cut = [
-                v2.resized_crop(image, *box, list(self.size))
+                v2.resized_crop(image, *box, list(self.size), interpolation=interpolation)
                 for image, box in zip(whole, image_boxes, strict=True)
             ]
         result = torch.empty((len(cut), *self.shape[1:]), dtype=torch.uint8)

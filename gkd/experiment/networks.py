@@ -170,9 +170,7 @@ def build_student(experiment: schema.Experiment, problem: Problem) -> tuple[nn.M
     section, space, images = experiment.student, problem.student.space, problem.student.train
     path = section.checkpoint
     if section.pretrained is not False:
-        loaded = load_network(
-            section, given_weights(section, images), images, len(space), head="new"
-        )
+        loaded = load_network(section, given_weights(section, images), images, len(space), head="new")
         return loaded.network, loaded.notes
     if path is None:
         return build_side(section, len(space), images), ()

@@ -7,6 +7,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from gkd.config import schema
 from gkd.core.cpus import available_cpus
 from gkd.core.errors import UserError
@@ -22,6 +25,7 @@ from gkd.data import (
     load_unlabelled,
     split_validation,
 )
+from gkd.data.images import Pixels
 from gkd.data.read.layouts import UNLABELLED
 from gkd.data.read.listing import Split
 from gkd.data.rotations import with_rotations
@@ -70,7 +74,9 @@ def load_unlabelled_images(
     section = data.unlabelled
     if section is None:
         return None
-    form = (like.image_shape, like.as_teacher_sees.image_shape, data.image_size, data.fit, data.exif)
+    interpolation = data.teacher_view.interpolation if data.teacher_view else None
+    of_teacher = (like.as_teacher_sees.image_shape, interpolation)
+    form = (like.image_shape, of_teacher, data.image_size, data.fit, data.exif)
     key = (section, *form, data.follow_links, data.memory_gb, data.workers)
     return (caches or Caches()).unlabelled.get(key, lambda: _read_unlabelled(data, section, like))
 
@@ -85,6 +91,7 @@ def _read_unlabelled(data: schema.Data, section: schema.Unlabelled, like: ImageS
         image_size=data.image_size,
         fit=data.fit,
         exif=data.exif,
+        teacher_interpolation=data.teacher_view.interpolation if data.teacher_view else "bilinear",
         follow_links=data.follow_links,
         memory_gb=data.memory_gb,
         workers=available_cpus() if data.workers is None else data.workers,
@@ -144,12 +151,22 @@ def _read_split(data: schema.Data, split: Split) -> ImageSet:
     if view is None:
         return images
     size = images.size if view.image_size is None else (view.image_size, view.image_size)
-    if (view.channels or images.channels, *size) == images.image_shape:
+    same = (view.channels or images.channels, *size) == images.image_shape
+    if same and view.interpolation == "bilinear":
         return images  # the same pixels
     of_teacher = read(
-        channels=view.channels or images.channels, image_size=view.image_size or data.image_size
+        channels=view.channels or images.channels,
+        image_size=view.image_size or data.image_size,
+        interpolation=view.interpolation,
     )
+    if same and _equal(of_teacher.images, images.images):
+        return images
     return replace(images, teacher_images=of_teacher.images)
+
+
+def _equal(first: Pixels, second: Pixels) -> bool:
+    """Whether images are known to be the same pixels, as those are that have their size already."""
+    return isinstance(first, Tensor) and isinstance(second, Tensor) and torch.equal(first, second)
 
 
 def _check_batches(images: ImageSet, batch_size: int) -> None:

@@ -215,6 +215,12 @@ def teacher_experiment(prepared: Prepared) -> Resolved:
     data = options.data or experiment.data
     if options.data is None:
         seen = data.teacher_view or schema.TeacherView()
+        if seen.interpolation != "bilinear":
+            raise UserError(
+                f"data.teacher_view.interpolation is {seen.interpolation}, and a teacher that is trained here is "
+                "trained on images that are resized bilinearly; drop it, or give the teacher's checkpoint.",
+                code="other-interpolation",
+            )
         form = {"channels": seen.channels or data.channels, "image_size": seen.image_size or data.image_size}
         data = data.model_copy(update={**form, **dict.fromkeys(_STUDENTS_ALONE)})
         images = prepared.problem.student.train

@@ -14,7 +14,10 @@ from torch import nn
 from gkd.models.external import build_external, made_for_size, size_option
 
 _SEARCHED = 1024  # pixels: larger images are not tried
-_STRIDES = {16: 2, 32: 8}  # pixels of which networks without a stated patch take multiples -> how many are tried
+_STRIDES = {
+    16: 2,
+    32: 8,
+}  # pixels of which networks without a stated patch take multiples -> how many are tried
 
 
 def options_for_images(

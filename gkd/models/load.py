@@ -255,7 +255,9 @@ def _of_other_sizes(
     if not sizes:
         return None
     key, option = "teacher.image_size" if section == "teacher" else "data.image_size", size_option(name)
-    made = f", made as it is by its option {option}={options[option]}," if option in options else ""
+    made = ""
+    if option is not None and option in options:
+        made = f", made as it is by its option {option}={options[option]},"
     return UserError(
         f"The network {name!r}{made} takes no images of {'×'.join(map(str, image_shape[1:]))} pixels; set {key} to "
         f"the nearest that it takes, {' or '.join(map(str, sizes))}.",

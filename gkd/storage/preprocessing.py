@@ -21,6 +21,7 @@ COSINE_SCALE = 10.0  # to a softmax's input, where Meta-Baseline (Chen et al., I
 
 Fit = Literal["stretch", "crop"]
 Exif = Literal["apply", "ignore"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 _SHORTER = "shorter side"
 _ORDERS = {1: "L", 3: "RGB"}

@@ -103,6 +103,25 @@ def test_a_teachers_image_size_is_that_of_its_view_of_the_data() -> None:
         tiny(*LIBRARYS, "teacher.image_size=64", "data.teacher_view.image_size=32")
 
 
+def test_a_librarys_teacher_sees_images_resized_as_the_library_says() -> None:
+    def interpolation(*words: str) -> object:
+        view = tiny(*words).experiment.data.teacher_view
+        return None if view is None else view.interpolation
+
+    assert interpolation(*LIBRARYS) == interpolation(*LIBRARYS, "teacher.image_size=64") == "bicubic"
+    for key in ("teacher", "data.teacher_view"):
+        assert interpolation(*LIBRARYS, f"{key}.interpolation=bilinear") == "bilinear"
+    torchvisions = [LIBRARYS[0], LIBRARYS[1], "teacher={network: torchvision/resnet18, pretrained: true}"]
+    assert interpolation(*torchvisions) == "bilinear"
+    of_a_file = "teacher={network: timm/resnet10t, checkpoint: w.pth, image_size: 64, classes: null}"
+    assert interpolation(LIBRARYS[0], LIBRARYS[1], of_a_file) == "bilinear"
+    plain = tiny("data.teacher_view={image_size: 64}")
+    assert plain.identity == plain.with_overrides(["data.teacher_view.interpolation=bilinear"]).identity
+    assert plain.identity != plain.with_overrides(["data.teacher_view.interpolation=bicubic"]).identity
+    with refused("interpolation-twice"):
+        tiny(*LIBRARYS, "teacher.interpolation=bilinear", "data.teacher_view.interpolation=bicubic")
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

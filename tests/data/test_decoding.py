@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from torchvision.transforms import CenterCrop, Resize
+from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from gkd.data import load_images
 from gkd.data.decoding import Form, decode, is_turned
+from gkd.data.read.arrays import _conform
 from tests.refusals import refused
 
 Files = dict[str, bytes]
@@ -76,6 +78,28 @@ def test_a_crop_is_the_middle_of_the_resized_image(size: tuple[int, int], target
     expected = CenterCrop(target)(Resize(round(target * 8 / 7))(image))
     assert found.size == (target, target)
     assert np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+@pytest.mark.parametrize("target", [8, 84])
+def test_bicubic_is_torchvisions_and_antialiased(target: int) -> None:
+    waves = np.sin(np.arange(40) / 2)[:, None] * np.cos(
+        np.arange(31)
+    )  # no overshoot, which Pillow clips on its way
+    image = Image.fromarray(np.uint8(128 + 60 * waves))
+    by_pillow = np.asarray(Form(1, target, interpolation="bicubic").sized(image))
+    resize = Resize((target, target), InterpolationMode.BICUBIC, antialias=True)
+    assert np.array_equal(by_pillow, np.asarray(resize(image)))
+    stored = torch.from_numpy(np.array(image))[None, None]
+    by_torch = _conform(stored, 1, target, "bicubic")[0, 0].numpy().astype(int)
+    assert np.abs(by_torch - by_pillow).max() <= 1  # it rounds between the two directions
+    assert not np.array_equal(by_pillow, np.asarray(Form(1, target).sized(image)))
+
+
+def test_a_form_without_a_filter_of_its_own_is_called_as_before() -> None:
+    """Caches of decoded images and of teachers' outputs have it in their keys."""
+    usual = "Form(channels=None, image_size=8, fit='stretch', exif='apply', width=None)"
+    assert repr(Form(image_size=8)) == usual
+    assert repr(Form(image_size=8, interpolation="bicubic")) == f"{usual[:-1]}, interpolation='bicubic')"
 
 
 def test_a_crop_keeps_proportions_where_stretching_does_not() -> None:

@@ -84,6 +84,25 @@ def test_a_view_of_the_students_own_size_is_no_second_copy():
     assert larger.as_teacher_sees.size == (16, 16)
 
 
+def test_the_teachers_images_are_resized_by_its_own_filter():
+    def seen(*words):
+        return prepare(load("quickstart", list(words))).problem.student.train
+
+    plain, cubic = (
+        seen(f"data.teacher_view={{image_size: 16, interpolation: {name}}}")
+        for name in ("bilinear", "bicubic")
+    )
+    assert torch.equal(plain.images, cubic.images)
+    assert not torch.equal(plain.teacher_images, cubic.teacher_images)
+    assert seen("data.teacher_view.interpolation=bicubic").teacher_images is None  # their own size already
+    resized = seen("data.teacher_view.interpolation=bicubic", "data.image_size=16")
+    assert torch.equal(resized.teacher_images, cubic.teacher_images)
+    with refused("other-interpolation"):
+        teacher_experiment(
+            prepare(load("quickstart", ["data.teacher_view={image_size: 16, interpolation: bicubic}"]))
+        )
+
+
 def test_what_the_teacher_sees_is_said_once_and_by_its_size(tmp_path):
     root = write_zip(tmp_path / "images.zip", ["a", "b"])
     data = "teacher.data={name: digits, channels: 3, image_size: 12}"

@@ -47,7 +47,7 @@ KEYS = (
     "method.growth.old", "method.growth.extractor", "method.held_out", "method.sources", "optimiser.betas",
     "optimiser.final_factor", "optimiser.warmup_epochs", "optimiser.warmup_share", "optimiser.start_factor",
     "run.extend", "task.match", "teacher.image_size", "teacher.pretrained", "teacher.classes", "student.pretrained",
-    "run.teacher_cache", "run.teacher_cache_precision",
+    "run.teacher_cache", "run.teacher_cache_precision", "data.teacher_view.interpolation", "teacher.interpolation",
 )  # fmt: skip
 STAGE_KEYS = (
     "epochs", "share", "terms", "optimiser.lr", "optimiser.schedule", "train", "data", "episodes", "select", "start",

@@ -15,7 +15,6 @@ from gkd.core.labels import LabelSpace
 from gkd.core.tapped import output_shapes
 from gkd.data import ImageSet
 from gkd.experiment.networks import given_weights
-from gkd.models import build_network
 from gkd.models.image_sizes import nearest_sizes, options_for_images, takes_images
 from gkd.models.load import build_for_images
 from gkd.models.pretrained import describe, pretrained_file
@@ -48,7 +47,12 @@ def test_a_size_that_is_not_taken_has_neighbours_that_are(
 def test_a_transformer_is_made_for_the_size_of_its_images() -> None:
     state = torch.get_rng_state()
     assert options_for_images(VIT, SMALL, (3, 32, 32)) == {**SMALL, "img_size": 32}
-    for name, options in ((VIT, {"img_size": 64}), ("timm/test_vit", {}), ("timm/resnet10t", {}), (VIT, SMALL)):
+    for name, options in (
+        (VIT, {"img_size": 64}),
+        ("timm/test_vit", {}),
+        ("timm/resnet10t", {}),
+        (VIT, SMALL),
+    ):
         side = 224 if options == SMALL else 32
         assert options_for_images(name, options, (3, side, side)) == options
     assert torch.equal(torch.get_rng_state(), state)  # runs keep their bits
@@ -74,11 +78,19 @@ def test_torchvisions_weights_are_resampled_to_it(tmp_path: Path, monkeypatch: p
     assert file.sets[""]["encoder.pos_embedding"].shape == (1, 5, 768)
 
 
-@pytest.mark.parametrize(("section", "key"), [("teacher", "teacher.image_size"), ("student", "data.image_size")])
+@pytest.mark.parametrize(
+    ("section", "key"), [("teacher", "teacher.image_size"), ("student", "data.image_size")]
+)
 def test_the_sentence_names_the_key_and_both_sizes(section: str, key: str) -> None:
     with refused("images-not-taken") as caught:
         build_for_images(
-            VIT, num_classes=3, in_channels=3, image_shape=(3, 100, 100), options=SMALL, taps={}, section=section
+            VIT,
+            num_classes=3,
+            in_channels=3,
+            image_shape=(3, 100, 100),
+            options=SMALL,
+            taps={},
+            section=section,
         )
     assert str(caught.value).endswith(f"set {key} to the nearest that it takes, 96 or 112.")
     with refused("images-not-taken") as caught:

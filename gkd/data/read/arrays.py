@@ -19,6 +19,7 @@ from gkd.data.decoding import Form
 from gkd.data.images import ImageSet
 from gkd.data.read.listing import Split
 from gkd.storage.cache_folder import cache_folder
+from gkd.storage.preprocessing import Interpolation
 
 DIGITS = [str(digit) for digit in range(10)]
 
@@ -34,10 +35,13 @@ class Reader(Protocol):
         download: bool = False,
         channels: int | None = None,
         image_size: int | None = None,
+        interpolation: Interpolation = "bilinear",
     ) -> ImageSet: ...
 
 
-def _conform(pixels: Tensor, channels: int | None, image_size: int | None) -> Tensor:
+def _conform(
+    pixels: Tensor, channels: int | None, image_size: int | None, interpolation: Interpolation
+) -> Tensor:
     """uint8 ``[N, C, H, W]`` with the asked-for channels and square size."""
     Form(channels, image_size)  # refuses values that no image can have
     if channels == 3 and pixels.shape[1] == 1:
@@ -55,7 +59,7 @@ def _conform(pixels: Tensor, channels: int | None, image_size: int | None) -> Te
             "give a smaller data.image_size (or data.teacher_view.image_size)",
         )
         resized = [
-            functional.interpolate(part.float(), (image_size, image_size), mode="bilinear", antialias=True)
+            functional.interpolate(part.float(), (image_size, image_size), mode=interpolation, antialias=True)
             for part in pixels.split(4096)
         ]
         pixels = torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in resized])
@@ -69,6 +73,7 @@ def read_digits(
     download: bool = False,
     channels: int | None = None,
     image_size: int | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> ImageSet:
     """scikit-learn's handwritten digits: 1,797 grey images of 8×8, classes "0" to "9".
 
@@ -89,7 +94,7 @@ def read_digits(
     is_test[order[torch.arange(count) * held_out % count < held_out]] = True
     chosen = torch.nonzero(is_test if split == "test" else ~is_test).flatten()
     return ImageSet(
-        _conform(pixels[chosen], channels, image_size),
+        _conform(pixels[chosen], channels, image_size, interpolation),
         labels[chosen],
         LabelSpace(DIGITS),
         name="digits",
@@ -159,6 +164,7 @@ def _from_torchvision(
         download: bool = False,
         channels: int | None = None,
         image_size: int | None = None,
+        interpolation: Interpolation = "bilinear",
     ) -> ImageSet:
         import torchvision
 
@@ -183,9 +189,8 @@ def _from_torchvision(
                 "folder that holds torchvision's files.",
                 code="data-set-missing",
             ) from error
-        return ImageSet(
-            _conform(pixels, channels, image_size), labels, LabelSpace(classes), files=files, name=name
-        )
+        pixels = _conform(pixels, channels, image_size, interpolation)
+        return ImageSet(pixels, labels, LabelSpace(classes), files=files, name=name)
 
     read.__doc__ = f"{about[:-1]} (torchvision)."
     return read

@@ -20,7 +20,7 @@ from gkd.data.read.content import content_of
 from gkd.data.read.layouts import LAYOUTS, Layout, scan
 from gkd.data.read.listing import Split, decoded_bytes, load_split, stream_split
 from gkd.data.read.torch_dataset import from_dataset
-from gkd.storage.preprocessing import Exif, Fit
+from gkd.storage.preprocessing import Exif, Fit, Interpolation
 
 # Every data set by name: those that come as arrays, and those that are image files in some layout.
 DATASETS: Mapping[str, Reader | Layout] = {**ARRAYS, **LAYOUTS}
@@ -59,6 +59,7 @@ def load_images(
     image_size: int | None = None,
     fit: Fit = "stretch",
     exif: Exif = "apply",
+    interpolation: Interpolation = "bilinear",
     follow_links: bool = False,
     memory_gb: float = math.inf,
     workers: int = 0,
@@ -73,11 +74,11 @@ def load_images(
             (None: ``datasets`` in gkd's cache folder); ``digits`` needs none; a factory gets it as it is.
         download: fetch a missing torchvision data set.
         channels: 1 or 3; None keeps the data's own, and refuses grey image files among colour ones.
-        image_size: pixels of a square to which every image is resized (antialiased bilinear); None keeps the data's
-            own.
+        image_size: pixels of a square to which every image is resized (antialiased); None keeps the data's own.
         fit: of image files: ``stretch`` does not keep the aspect ratio, ``crop`` takes the square in the middle
             (:class:`gkd.data.decoding.Form`).
         exif: of image files: ``apply`` turns each as its EXIF orientation says, ``ignore`` leaves it as it is stored.
+        interpolation: by which images are resized.
         follow_links: take image files that are links to somewhere outside a directory ``root``, which are refused else.
         memory_gb: GiB; image files whose pixels take more, all splits together, are streamed from disk.
         workers: processes that decode streamed images.
@@ -99,7 +100,7 @@ def load_images(
                 f"The data {name!r} needs data.root: the path of a zip or a folder{what}.",
                 code="needs-data-root",
             )
-        form = Form(channels, image_size, fit, exif)
+        form = Form(channels, image_size, fit, exif, interpolation=interpolation)
         with closing(open_source(root, follow_links=follow_links)) as source:
             return read_files(source, name, split, root, form, memory_gb, workers)
     if fit != "stretch":
@@ -118,12 +119,21 @@ def load_images(
             import_object(name, what=_WHAT) if is_import_name(name) else load_plugin(GROUP, name, what=_WHAT)
         )
         dataset = call_factory(factory, name=name, what=_WHAT, arguments=arguments, options={})
-        return from_dataset(dataset, channels=channels, image_size=image_size, fit=fit, name=name)
+        return from_dataset(
+            dataset, channels=channels, image_size=image_size, fit=fit, interpolation=interpolation, name=name
+        )
     if split == "validation":
         raise UserError(
             f"{name} has no validation split of its own; use 'train' or 'test'.", code="split-missing"
         )
-    return ARRAYS[name](split, root=root, download=download, channels=channels, image_size=image_size)
+    return ARRAYS[name](
+        split,
+        root=root,
+        download=download,
+        channels=channels,
+        image_size=image_size,
+        interpolation=interpolation,
+    )
 
 
 def read_files(

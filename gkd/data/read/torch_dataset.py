@@ -19,7 +19,7 @@ from gkd.core.user_code import told
 from gkd.data.decoding import Form, pixels_of
 from gkd.data.images import ImageSet
 from gkd.data.read.listing import check_like
-from gkd.storage.preprocessing import Fit
+from gkd.storage.preprocessing import Fit, Interpolation
 
 _WHERE = ("targets", "labels", "get_labels")
 
@@ -31,6 +31,7 @@ def from_dataset(
     channels: int | None = None,
     image_size: int | None = None,
     fit: Fit = "stretch",
+    interpolation: Interpolation = "bilinear",
     name: str = "dataset",
 ) -> ImageSet:
     """Read every item of a data set once, in order, into memory.
@@ -46,16 +47,17 @@ def from_dataset(
         classes: the class names in the order of the columns; None takes ``dataset.classes``, or else the
             sorted labels themselves.
         channels: 1 or 3; None keeps the data's own, and refuses grey images among colour ones.
-        image_size: pixels of a square to which every image is resized (antialiased bilinear); None asks for
-            images of one size.
+        image_size: pixels of a square to which every image is resized (antialiased); None asks for images of one
+            size.
         fit: ``stretch`` images to the square, or ``crop`` it out of their middle.
+        interpolation: by which they are resized.
         name: of the data set, for messages.
 
     Raises:
         UserError: no length or no labels, labels that contradict the items or are none of the classes, an
             item that is no such image (its number is named), images of several sizes.
     """
-    form = Form(channels, image_size, fit)
+    form = Form(channels, image_size, fit, interpolation=interpolation)
     labels = _labels(dataset, name)
     names, columns = _columns(labels, _classes(dataset, name) if classes is None else classes, name)
     decoded: np.ndarray | None = None

@@ -16,7 +16,7 @@ from gkd.data.image_files import open_source
 from gkd.data.images import ImageSet, Pixels
 from gkd.data.read.layouts import UNLABELLED
 from gkd.data.read.load import read_files
-from gkd.storage.preprocessing import Exif, Fit
+from gkd.storage.preprocessing import Exif, Fit, Interpolation
 
 
 def load_unlabelled(
@@ -26,6 +26,7 @@ def load_unlabelled(
     image_size: int | None = None,
     fit: Fit = "stretch",
     exif: Exif = "apply",
+    teacher_interpolation: Interpolation = "bilinear",
     follow_links: bool = False,
     memory_gb: float = math.inf,
     workers: int = 0,
@@ -36,6 +37,7 @@ def load_unlabelled(
         root: the directory or zip; images lie in it at any depth, and folders say nothing.
         like: the labelled images, whose channels, size and, where it has one, teacher's view these get.
         image_size: the side to which files are brought; None takes that of ``like``, whose images are squares then.
+        teacher_interpolation: by which the images that the teacher sees are resized.
         fit, exif, follow_links, memory_gb, workers: as of :func:`gkd.data.load_images`.
 
     Returns:
@@ -52,9 +54,9 @@ def load_unlabelled(
             code="data-root-missing",
         )
 
-    def read(form_of: ImageSet, size: int | None) -> ImageSet:
+    def read(form_of: ImageSet, size: int | None, interpolation: Interpolation = "bilinear") -> ImageSet:
         with closing(open_source(root, follow_links=follow_links)) as source:
-            form = Form(form_of.channels, size, fit, exif)
+            form = Form(form_of.channels, size, fit, exif, interpolation=interpolation)
             images = read_files(source, UNLABELLED, "train", root, form, memory_gb, workers)
         if images.image_shape != form_of.image_shape:
             raise UserError(
@@ -67,7 +69,7 @@ def load_unlabelled(
     images = read(like, image_size or _side(like))
     of_teacher: Pixels | None = None
     if like.teacher_images is not None:
-        of_teacher = read(like.as_teacher_sees, _side(like.as_teacher_sees)).images
+        of_teacher = read(like.as_teacher_sees, _side(like.as_teacher_sees), teacher_interpolation).images
     labels = torch.full_like(images.labels, NO_LABEL)
     return replace(images, labels=labels, teacher_images=of_teacher, name=f"data.unlabelled ({root})")
 
