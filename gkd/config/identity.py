@@ -131,6 +131,8 @@ def _content(experiment: Experiment, *, as_before: bool = False) -> dict[str, An
         _remove(content, key)
     if not _rounds_outputs(experiment):
         _remove(content, "run.teacher_cache_precision")
+    if not experiment.method.reads_names:
+        _remove(content, "teacher.names")
     # The student alone is the same run beside any teacher, but one that grows out of the teacher.
     if not experiment.method.needs_teacher and not students_teach(experiment.task.name):
         content.pop("teacher", None)
@@ -248,6 +250,9 @@ def _name_weights(section: dict[str, Any], side: Side, *, as_before: bool) -> No
     pinned = section.pop("sha256", None)
     if side.pretrained is not False:  # another version of a library may take others by default
         section["pretrained"] = describe(side.network, side.pretrained).weights
+    names = section.get("names")
+    if isinstance(names, str) and Path(names).expanduser().is_file():
+        section["names"] = f"{SHA256}{_sha256(Path(names).expanduser())}"
     classes = section.get("classes")
     if isinstance(classes, str) and classes not in LABEL_SETS and Path(classes).expanduser().is_file():
         section["classes"] = f"{SHA256}{_sha256(Path(classes).expanduser())}"

@@ -235,6 +235,22 @@ def _take_the_librarys_view(
         merge(merged, {"data": {"teacher_view": missing}}, f"the library, of {description}", origins)
 
 
+def give_librarys_options(merged: dict[str, Any], origins: dict[str, str]) -> None:
+    """Give a side of its library's weights the network options without which they are another function."""
+    for side in ("teacher", "student"):
+        section = merged.get(side)
+        if not isinstance(section, dict) or not section.get("pretrained"):
+            continue
+        try:
+            description = describe(str(section.get("network")), section["pretrained"])
+        except UserError:
+            continue  # the schema refuses it
+        options = section.get("options") or {}
+        missing = {key: value for key, value in description.options.items() if key not in options}
+        if missing and isinstance(options, Mapping):
+            merge(merged, {side: {"options": missing}}, f"the library, of {description}", origins)
+
+
 def spelled_out(method: Mapping[str, Any]) -> dict[str, Any]:
     """A layer's method with ``spots: adaptive`` as ``spots: {policy: adaptive}``, so that layers merge key by key."""
 

@@ -24,6 +24,7 @@ from gkd.config.layers import (
     about_method,
     forget_other_networks,
     forget_other_task,
+    give_librarys_options,
     give_network_options,
     is_whole,
     merge,
@@ -281,6 +282,7 @@ def _merged(layers: Sequence[Layer], chosen: ChosenMethod) -> tuple[dict[str, An
             merge(merged, {"method": method}, layer.label, origins)
     mix_every_stage(merged, origins)
     place_teacher_view(merged, origins)
+    give_librarys_options(merged, origins)
     give_network_options(merged, origins, teacher=_students_teach(merged.get("task")))
     spots.settle(merged, origins)
     return merged, origins

@@ -15,6 +15,7 @@ from gkd.config.section import HomePath, Section
 from gkd.core.errors import shown
 from gkd.methods.optimiser import Optimiser
 from gkd.models import check_network_name, check_network_options
+from gkd.models.class_names import TEMPLATE
 from gkd.models.external import is_external
 from gkd.models.hub import SCHEME, hub_file
 from gkd.models.pretrained import describe
@@ -151,6 +152,11 @@ def _from_hub(path: Any) -> Any:
     return hub_file(path) if isinstance(path, str) and path.startswith(SCHEME) else path
 
 
+def _names(names: Any) -> Any:
+    """``true`` is the usual template."""
+    return TEMPLATE if names is True else None if names is False else names
+
+
 def _last_or_best(which: Any) -> Any:
     if which not in ("last", "best"):
         raise ValueError(
@@ -216,6 +222,9 @@ class Teacher(Side):
             set, such as ``imagenet-1k``; a list of names, or a file with one a line; null where it has none, or where
             nobody knows them.
         image_size, interpolation: short for those of ``data.teacher_view``, what the teacher sees.
+        names: the vectors of class names in its embedding, for terms with ``centres: names``: a file of a tensor
+            ``[D]`` under each name (``gkd.storage.class_vector_files``); of an ``open_clip/`` network also ``true``,
+            what its text tower says to "a photo of a NAME.", or another text with ``{}`` in the name's place.
         weights: which student of the training run becomes the teacher.
         train: how it is trained where there is no checkpoint.
         data: another data set than the student's.
@@ -227,6 +236,7 @@ class Teacher(Side):
     classes: Literal["task", "file"] | tuple[str, ...] | str | None = "task"
     image_size: int | None = Field(default=None, ge=1)
     interpolation: Interpolation | None = None
+    names: Annotated[str | None, BeforeValidator(_names)] = None
     weights: Annotated[Literal["last", "best"], BeforeValidator(_last_or_best)] = "last"
     train: TeacherTraining = TeacherTraining()
     data: Data | None = None

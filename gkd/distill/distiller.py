@@ -129,6 +129,8 @@ class Distiller(nn.Module):
                 f"The term {name!r} reads train-set centres; give them, or set centres: batch.",
                 code="centres-missing",
             )
+        if side is not None and term.reads_names:
+            side.take_names(name)
         if side is not None and term.needs_shared_classes and side.relation.num_shared == 0:
             raise UserError(
                 f"The term {name!r} compares logits, but student and teacher share no class by name: the teacher has "

@@ -294,7 +294,9 @@ def _student_scale(reading: Reading) -> Tensor:
 
 
 def _centres(reading: Reading) -> Tensor:
-    """The class centres of the training set, computed once, or those of the batch."""
+    """The class centres of the training set, computed once, those of the batch, or the vectors of the names."""
+    if reading.term.centres == "names" and reading.columns.names is not None:
+        return reading.columns.names
     if reading.term.centres == "train" and reading.columns.centres is not None:
         return reading.columns.centres
     labels, num_classes = reading.batch.labels, reading.network.num_classes

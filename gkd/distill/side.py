@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gkd.core.batch import Batch
+from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.network import Features, Unregistered
 from gkd.core.short_repr import short_repr
@@ -92,6 +93,29 @@ def _as_side(teacher: Teacher | TeacherSide, num_classes: int, classes: LabelSpa
     return TeacherSide(teacher, LabelRelation(teacher.space, classes))
 
 
+def centres_of_names(term: str, teacher: Teacher, relation: LabelRelation) -> Tensor:
+    """The teacher's L2-normalised vectors ``[C, D_T]`` of the names of the student's classes.
+
+    Args:
+        term: the name of the term that reads them, for messages.
+        teacher: whose vectors they are.
+        relation: its classes against the student's, whose rules hold for the names too.
+
+    Raises:
+        UserError: it has none, none of some class, or they are of another dimension than its embedding.
+    """
+    if teacher.names is None:
+        raise UserError(
+            f"The term {term!r} reads vectors of class names, and the teacher gives none; name their file in "
+            "teacher.names (from Python: Teacher(..., names=ClassVectors(...))), or set centres: train.",
+            code="names-missing",
+        )
+    try:
+        return teacher.names.centres(relation, teacher.network.embedding_dim)
+    except UserError as error:
+        raise UserError(f"The term {term!r}: {error}", code=error.code) from None
+
+
 class Side(nn.Module):
     """A teacher's side on the device of the step: the columns of its relation, and its centres.
 
@@ -104,6 +128,7 @@ class Side(nn.Module):
     teacher_index: Tensor
     shared_column: Tensor
     centres: Tensor | None
+    names: Tensor | None
 
     def __init__(self, side: TeacherSide) -> None:
         super().__init__()
@@ -124,10 +149,15 @@ class Side(nn.Module):
         for name, values in buffers.items():
             self.register_buffer(name, values, persistent=False)
         self.relation: LabelRelation = relation
+        self.register_buffer("names", None, persistent=False)
 
     @property
     def teacher(self) -> Teacher:
         return self._teacher.module
+
+    def take_names(self, term: str) -> None:
+        """Hold the vectors of the student's class names for a term; refused where the teacher has not got them."""
+        self.names = centres_of_names(term, self.teacher, self.relation)
 
     def features(self, batch: Batch) -> Features:
         """The teacher's outputs for its own view of a batch."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gkd.core.class_vectors import ClassVectors
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace, unnamed_classes
 from gkd.core.network import Features, as_network
@@ -27,6 +28,7 @@ class Teacher(nn.Module):
             images normalised as the student's are.
         built_as: how the network was built and tapped, as far as its weights do not determine it.
         statistics_from: where mean and std are from, for messages.
+        names: vectors of class names in its embedding, for terms with ``centres: names``.
 
     Raises:
         UserError: a module that is no gkd network, one with another number of classes, or a mean without a std.
@@ -41,6 +43,7 @@ class Teacher(nn.Module):
         std: tuple[float, ...] | None = None,
         built_as: str = "",
         statistics_from: str = "",
+        names: ClassVectors | None = None,
     ) -> None:
         super().__init__()
         self.network: Any = as_network(network)
@@ -61,6 +64,7 @@ class Teacher(nn.Module):
         self.std = std
         self.built_as = built_as
         self.statistics_from = statistics_from
+        self.names = names
         self.requires_grad_(False)
         super().train(False)
 

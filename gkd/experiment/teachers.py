@@ -18,6 +18,7 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.networks import build_side, given_weights, load_network, options_of, teacher_section
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.sources import statistics
+from gkd.experiment.teacher_names import class_vectors
 from gkd.models.pretrained import Description, describe, described_as_built
 from gkd.problems.task import plain_task
 from gkd.storage.checksums import sha256
@@ -61,7 +62,15 @@ def load_teacher(prepared: Prepared, checkpoint: Path | None) -> tuple[Teacher, 
         mean, std = mean or measured[0], std or measured[1]
     built_as = f"{options.network} {built_with} {options.taps}"
     source = statistics_source(options, metadata, described)
-    teacher = Teacher(loaded.network, space, mean=mean, std=std, built_as=built_as, statistics_from=source)
+    teacher = Teacher(
+        loaded.network,
+        space,
+        mean=mean,
+        std=std,
+        built_as=built_as,
+        statistics_from=source,
+        names=class_vectors(prepared.experiment, prepared.problem.relation.student),
+    )
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     prepared = replace(prepared, notes=(*prepared.notes, *loaded.notes))
     problem = prepared.problem
@@ -155,7 +164,8 @@ def random_teacher(prepared: Prepared) -> Teacher:
     options, space = teacher_section(prepared.experiment), prepared.problem.relation.teacher
     network = build_side(options, len(space), prepared.problem.student.train.as_teacher_sees)
     mean, std = _statistics_of_teacher(prepared)
-    teacher = Teacher(network, space, mean=mean, std=std)
+    names = class_vectors(prepared.experiment, prepared.problem.relation.student)
+    teacher = Teacher(network, space, mean=mean, std=std, names=names)
     return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

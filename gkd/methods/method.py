@@ -108,6 +108,11 @@ class Method(BaseModel):
         return any(term.needs_teacher for stage in self.stages.values() for term in stage.terms.values())
 
     @property
+    def reads_names(self) -> bool:
+        """Whether a term reads the teacher's vectors of the class names."""
+        return any(term.reads_names for stage in self.stages.values() for term in stage.terms.values())
+
+    @property
     def uses_unlabelled(self) -> bool:
         """Whether a stage trains on images without labels."""
         return any(stage.data in WITHOUT_LABELS for stage in self.stages.values())

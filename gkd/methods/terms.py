@@ -110,7 +110,7 @@ class Term(BaseModel, metaclass=_Told):
         rows: over overlapping spaces, which rows a loss on the teacher's logits sees: ``known``
             (labels that the teacher has) or ``all``; None leaves it to the task.
         centres: class centres of the ``train`` set (computed once, in eval mode, over un-augmented
-            images) or of each ``batch``.
+            images) or of each ``batch``; or the vectors that the teacher gives for the classes' ``names``.
         confidence: weights each sample by the teacher's confidence in its own label space.
         teacher: the name of the teacher that the term reads, where a stage has several; None is the first.
         samples: the ``clean`` images, or ``virtual`` samples that the stage's ``mixup`` makes of them.
@@ -128,7 +128,7 @@ class Term(BaseModel, metaclass=_Told):
     scale: ClassScale | None = None
     at: Spots = Spots()
     rows: Literal["known", "all"] | None = None
-    centres: Literal["train", "batch"] = "train"
+    centres: Literal["train", "batch", "names"] = "train"
     confidence: Literal["pseudo-label", "entropy", "max-logit"] | None = None
     teacher: str | None = None
     samples: Literal["clean", "virtual"] = "clean"
@@ -184,6 +184,11 @@ class Term(BaseModel, metaclass=_Told):
     def needs_new_classes(self) -> bool:
         """Whether the term needs a class that the teacher does not have."""
         return "known" in self.needs or self.scale in ("ucir", "podnet") or self.head == "auxiliary"
+
+    @property
+    def reads_names(self) -> bool:
+        """Whether the term reads the teacher's vectors of the class names."""
+        return "centres" in self.needs and self.centres == "names"
 
     @property
     def reads_labels(self) -> bool:

@@ -13,11 +13,13 @@ from torch import nn
 from gkd.core.errors import UserError, unknown
 from gkd.core.plugins import entry_point_table, load_plugin
 from gkd.core.user_code import FORM, call_factory, import_object, is_import_name
+from gkd.models.clip import PREFIX, build_image_tower, check_clip_name, clip_config
 
 GROUP = "gkd.networks"  # of entry points; each is called like a user's factory
 # Printed by ``gkd ls networks`` beside the zoo's names.
 PATTERNS = {
     "torchvision/NAME": "a classifier of torchvision.models, such as torchvision/resnet18",
+    "open_clip/NAME": "an image tower of open_clip.list_models(), such as open_clip/ViT-B-32 (extra: clip)",
     "timm/NAME": "a network of timm.list_models(), such as timm/vit_tiny_patch16_224 (extra: timm)",
     FORM: "your own factory(num_classes=, in_channels=, **options) or class; the current folder is importable",
 }
@@ -29,14 +31,12 @@ TORCHVISION_DEFAULTS = {
 
 def is_external(name: str) -> bool:
     """Whether a network's name is one of the ``PATTERNS`` or that of a plug-in."""
-    return (
-        name.startswith(("torchvision/", "timm/")) or is_import_name(name) or name in entry_point_table(GROUP)
-    )
+    return is_of_library(name) or is_import_name(name) or name in entry_point_table(GROUP)
 
 
 def is_of_library(name: str) -> bool:
     """Whether a network's name is of a library, which is known to build it without running code of the user's."""
-    return name.startswith(("torchvision/", "timm/"))
+    return name.startswith(("torchvision/", "timm/", PREFIX))
 
 
 def check_external_name(name: str) -> None:
@@ -51,6 +51,8 @@ def check_external_name(name: str) -> None:
                 f"Unknown network {name!r}.{hint} Allowed: timm/ and a name of timm.list_models().",
                 code="unknown-network",
             )
+    elif library == "open_clip":
+        check_clip_name(name)
     elif library == "torchvision":
         names = _torchvision_names()
         if network not in names:
@@ -88,6 +90,12 @@ def build_external(name: str, *, num_classes: int, in_channels: int, options: Ma
         )
         if in_channels != 3:
             change_in_channels(module, in_channels, name)
+    elif library == "open_clip":
+        keywords = {"num_classes": num_classes}
+        factory = _named(build_image_tower, name)
+        module = call_factory(factory, name=name, what="network", arguments=keywords, options=options)
+        if in_channels != 3:
+            change_in_channels(module, in_channels, name)
     else:
         keywords = {"num_classes": num_classes, "in_channels": in_channels}
         if is_import_name(name):
@@ -119,7 +127,9 @@ def library_names(name: str) -> set[str]:
 
 def size_option(name: str) -> str | None:
     """The option by which networks of a library are made for another image size; None where there is none."""
-    return {"timm": "img_size", "torchvision": "image_size"}.get(name.partition("/")[0])
+    return {"timm": "img_size", "torchvision": "image_size", "open_clip": "image_size"}.get(
+        name.partition("/")[0]
+    )
 
 
 def made_for_size(name: str) -> int | None:
@@ -128,6 +138,9 @@ def made_for_size(name: str) -> int | None:
     if library == "timm":
         config = _timm(name).models.get_pretrained_cfg(network)
         return int(config.input_size[-1]) if config is not None and config.fixed_input_size else None
+    if library == "open_clip":
+        size = clip_config(name)["vision_cfg"]["image_size"]
+        return int(size) if isinstance(size, int) else None
     return 224 if library == "torchvision" and network.startswith("vit_") else None
 
 

@@ -129,7 +129,11 @@ def _passes(module: nn.Module | None, image_shape: Sequence[int]) -> bool:
 
 def _patch_of(module: nn.Module | None) -> int:
     """The side of a transformer's patches in pixels; 1 of a network that states none."""
-    embedding = getattr(module, "patch_embed", getattr(module, "embeds", module))
+    tower = getattr(module, "visual", module)  # of an open_clip network
+    if hasattr(tower, "attnpool"):
+        return 32  # pixels a position of its ResNet's last map, of which its pooling has a fixed number
+    body = getattr(tower, "trunk", tower)
+    embedding = getattr(body, "patch_embed", getattr(body, "embeds", body))
     size = getattr(embedding, "patch_size", 1)
     size = max(size) if isinstance(size, (tuple, list)) else size
     return size if isinstance(size, int) and size > 0 else 1

@@ -17,6 +17,7 @@ from gkd.core.short_repr import short_repr
 from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.core.user_code import is_import_name
 from gkd.models import EXTRACTORS, build_network
+from gkd.models.clip import PREFIX, of_image_tower
 from gkd.models.cut_check import check_stages
 from gkd.models.external import is_of_library, size_option
 from gkd.models.foreign_options import refused_options
@@ -87,6 +88,8 @@ def load_network(
         UserError: a missing or unreadable file, too few or contradictory facts, or another network.
     """
     file = path if isinstance(path, WeightFile) else read_weight_file(Path(path))
+    if (network or "").startswith(PREFIX):
+        file = of_image_tower(file)
     path = file.path
     metadata = WeightMetadata.from_header(file.header, path)
     name = network or _named(metadata, path)

@@ -6,7 +6,7 @@ The library itself finds, fetches, caches and adapts its weights; gkd takes the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import nn
 
 from gkd.core.errors import UserError, unknown
 from gkd.core.user_code import told
-from gkd.models.external import TORCHVISION_DEFAULTS, change_in_channels, check_external_name
+from gkd.models.clip import clip_config, open_clip, whole_clip
+from gkd.models.external import TORCHVISION_DEFAULTS, change_in_channels, check_external_name, made_for_size
 from gkd.storage.weight_sets import WeightFile
 
 # As timm calls the sets whose classes it names: by WordNet's ids, in the order of the columns.
@@ -35,6 +36,7 @@ class Description:
         num_classes: columns of its head; 0 where it has none.
         licence: of the weights.
         source: where they are fetched from.
+        options: of the network, without which the weights are another function.
     """
 
     network: str
@@ -47,6 +49,7 @@ class Description:
     num_classes: int
     licence: str | None
     source: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.network} {self.weights}"
@@ -90,9 +93,11 @@ def describe(network: str, which: bool | str = True) -> Description:
         return _of_timm(network, name, which)
     if library == "torchvision":
         return _of_torchvision(network, name, which)
+    if library == "open_clip":
+        return _of_open_clip(network, name, which)
     raise UserError(
-        f"The network {network!r} comes without weights: those of a library are timm/NAME and torchvision/NAME; give "
-        "checkpoint=FILE instead of pretrained.",
+        f"The network {network!r} comes without weights: those of a library are timm/NAME, torchvision/NAME and "
+        "open_clip/NAME; give checkpoint=FILE instead of pretrained.",
         code="no-pretrained-weights",
     )
 
@@ -128,7 +133,7 @@ def pretrained_file(
         raise UserError(
             f"The weights of {description} cannot be had here: {told(error)} Fetch {description.source} on a machine "
             "with a connection and give that file as checkpoint=FILE instead of pretrained, or bring that machine's "
-            "cache here (HF_HOME of timm, TORCH_HOME of torchvision).",
+            "cache here (HF_HOME of timm and open_clip, TORCH_HOME of torchvision).",
             code="weights-not-fetched",
         ) from error
     tensors = {key: tensor.detach().cpu() for key, tensor in module.state_dict().items()}
@@ -145,6 +150,14 @@ def _with_weights(description: Description, in_channels: int, options: Mapping[s
         tagged = ".".join(filter(None, [name.partition(".")[0], description.weights]))
         module = timm.create_model(tagged, pretrained=True, in_chans=in_channels, **options)
         return module
+    if library == "open_clip":
+        # The tower alone, under its name in the whole.
+        tower = nn.ModuleDict(
+            {"visual": whole_clip(description.network, description.weights, options).visual}
+        )
+        if in_channels != 3:
+            change_in_channels(tower, in_channels, description.network)
+        return tower
     from torchvision.models import get_model
     from torchvision.models.vision_transformer import interpolate_embeddings
 
@@ -221,6 +234,32 @@ def _of_torchvision(network: str, name: str, which: bool | str) -> Description:
         num_classes=count,
         licence=weights.meta.get("license"),
         source=weights.url,
+    )
+
+
+def _of_open_clip(network: str, name: str, which: bool | str) -> Description:
+    check_external_name(network)
+    package = open_clip(network)
+    known = list(package.list_pretrained_tags_by_model(name))
+    wanted = known[0] if known and which in (True, "DEFAULT") else str(which)
+    if wanted not in known:
+        raise UserError(_no_such_weights(network, wanted, known), code="unknown-weights")
+    config = package.get_pretrained_cfg(name, wanted)
+    hub, _, file = str(config.get("hf_hub") or "").rpartition("/")
+    file = file or "open_clip_model.safetensors"
+    gelu = bool(config.get("quick_gelu", False)) and not clip_config(network).get("quick_gelu", False)
+    return Description(
+        network=network,
+        weights=wanted,
+        mean=tuple(config.get("mean") or package.OPENAI_DATASET_MEAN),
+        std=tuple(config.get("std") or package.OPENAI_DATASET_STD),
+        image_size=made_for_size(network) or 224,
+        interpolation=str(config.get("interpolation") or "bicubic"),
+        label_set=None,
+        num_classes=0,
+        licence=None,
+        source=f"https://huggingface.co/{hub}/blob/main/{file}" if hub else str(config.get("url") or ""),
+        options={"quick_gelu": True} if gelu else {},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -121,6 +122,9 @@ def default_maps(module: nn.Module) -> list[Tap]:
     transformer of one width, whose tokens become maps.
     """
     paths = dict(module.named_modules())
+    for part in ("visual", "trunk"):  # of an open_clip tower, and of one of timm's in it
+        if isinstance(paths.get(part), nn.Module) and type(module).__name__ in ("ImageTower", "TimmModel"):
+            return [replace(tap, path=f"{part}.{tap.path}") for tap in default_maps(paths[part])]
     for taps in (_by_timm(module), _of_transformer(module)):
         if taps and all(tap.path in paths for tap in taps):
             return taps
@@ -173,12 +177,16 @@ def _by_timm(module: nn.Module) -> list[Tap]:
 
 
 def _of_transformer(module: nn.Module) -> list[Tap]:
-    """torchvision's ViT, which has one class token, and its Swin, whose stages alternate with their patches."""
+    """torchvision's ViT and open_clip's, which have one class token; torchvision's Swin, of stages between patches."""
     kind = type(module).__name__
     if kind == "VisionTransformer" and hasattr(module, "encoder"):
         blocks = [
             f"encoder.layers.{name}" for name, _ in module.get_submodule("encoder.layers").named_children()
         ]
+        return [Tap(path, "tokens", 1) for path in _depths(blocks)]
+    if kind == "VisionTransformer" and hasattr(module, "transformer"):  # open_clip's
+        inner = "transformer.resblocks"
+        blocks = [f"{inner}.{name}" for name, _ in module.get_submodule(inner).named_children()]
         return [Tap(path, "tokens", 1) for path in _depths(blocks)]
     if kind == "SwinTransformer" and hasattr(module, "features"):
         count = len(list(module.get_submodule("features").children()))

@@ -1,4 +1,4 @@
-"""Where gkd keeps what it can compute or fetch again, and what it calls the outputs of teachers there."""
+"""Where gkd keeps what it can compute or fetch again, and what it calls some of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 OUTPUTS = "teacher_outputs"  # the folder of teachers' outputs
+NAMES = "class_names"  # the folder of what text towers say to class names
 OUTPUT_FILE = re.compile(r"[0-9a-f]{32}-[0-9]+\.safetensors")
 
 

@@ -15,6 +15,7 @@ from gkd.core.errors import UserError
 from gkd.core.user_code import told_of
 from gkd.distill.fit_check import both_shapes, check_head, check_parts, check_terms
 from gkd.distill.router import build_router
+from gkd.distill.side import centres_of_names
 from gkd.distill.teacher import Teacher
 from gkd.methods.method import Method
 from gkd.methods.stage import Stage
@@ -257,5 +258,7 @@ def check_method(method: Method, student: nn.Module, teacher: Teacher | None, pr
         check_parts(student, stage.train)
         for name, term in stage.terms.items():
             check_head(name, term, student)
+            if term.reads_names and teacher is not None:
+                centres_of_names(name, teacher, problem.relation)
         check_terms(stage.terms, student_shapes, teacher_shapes, images.labels)
         build_router(student, teacher, stage.terms, stage.spots, pair, problem.relation)

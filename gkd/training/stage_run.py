@@ -78,7 +78,8 @@ class StageRun:
         images = problem.images(stage.data, seed=settings.seed)
         self.batches = self._batches(images, teacher, first_view)
         centres = None
-        if teacher is not None and any("centres" in term.needs for term in stage.terms.values()):
+        of_images = any("centres" in term.needs and not term.reads_names for term in stage.terms.values())
+        if teacher is not None and of_images:
             centres = train_centres(teacher, problem.student.train, settings)
         side = None
         if teacher is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gkd.core.batch import Batch
+from gkd.core.class_vectors import ClassVectors
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.network import Unregistered
 from gkd.distill.distiller import Distiller
@@ -146,3 +147,25 @@ def test_a_held_module_is_not_owned() -> None:
     assert len(list(parent.parameters())) == 2
     assert child not in list(parent.modules())
     assert parent.double().held.module.weight.dtype == torch.float32
+
+
+def test_centres_may_be_the_vectors_of_the_classes_names() -> None:
+    vectors = torch.randn(4, 64, generator=torch.Generator().manual_seed(2))
+    names = ClassVectors(LabelSpace([*"xcab"]), vectors)
+    student, teacher = network(3, 0), Teacher(network(5, 1), names=names)
+    options = {"loss": "induced_classifier", "classes": "all", "normalise": True, "teacher_temperature": 0.01}
+    terms = {"induced": Term(**options, centres="names")}
+    batch, classes = batch_of(), LabelSpace([*"abc"])
+    found = Distiller(student, teacher, terms, classes=classes).eval()(batch)["loss"]
+    with torch.no_grad():
+        embedding = nn.functional.normalize(teacher.features(batch.images).embedding, dim=1)
+        centres = nn.functional.normalize(vectors[[2, 3, 1]], dim=1)
+        wanted, log = (embedding @ centres.T / 0.01).softmax(1), student(batch.images).log_softmax(1)
+        expected = (wanted * (wanted.clamp_min(1e-30).log() - log)).sum(1).mean()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    with refused("names-missing"):
+        Distiller(student, Teacher(network(5, 1)), terms, classes=classes)
+    with refused("names-missing"):
+        Distiller(student, teacher, terms, classes=LabelSpace([*"abz"]))
+    state = Distiller(student, teacher, terms, classes=classes).state_dict()
+    assert not any("names" in key for key in state)  # recomputed, and in no checkpoint

@@ -48,6 +48,7 @@ KEYS = (
     "optimiser.final_factor", "optimiser.warmup_epochs", "optimiser.warmup_share", "optimiser.start_factor",
     "run.extend", "task.match", "teacher.image_size", "teacher.pretrained", "teacher.classes", "student.pretrained",
     "run.teacher_cache", "run.teacher_cache_precision", "data.teacher_view.interpolation", "teacher.interpolation",
+    "teacher.names",
 )  # fmt: skip
 STAGE_KEYS = (
     "epochs", "share", "terms", "optimiser.lr", "optimiser.schedule", "train", "data", "episodes", "select", "start",
