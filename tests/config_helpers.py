@@ -32,6 +32,8 @@ IN_EPISODES = {"protonet", "refilled_episodic"}
 SMALL_EPISODES = "method.stages.episodes.episodes={ways: 3, shots: 1, queries: 3, per_epoch: 12}"
 # Those that train on images without labels.
 ON_UNLABELLED = {"unlabelled_both", "unlabelled_first"}
+# Those that read the teacher's vectors of the class names.
+ON_NAMES = {"promptkd"}
 # Those with a loss over the classes that the teacher does not have.
 ON_NEW_CLASSES = {"finetune", "lwf", "icarl", "ucir", "podnet", "der"}
 

@@ -4,12 +4,23 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from gkd.config.shipped import shipped_configs, shipped_methods
+from gkd.core.class_vectors import ClassVectors
+from gkd.core.labels import LabelSpace
 from gkd.experiment import sources
 from gkd.losses import LOSSES
+from gkd.storage.class_vector_files import write_class_vectors
 from tests.cli_helpers import FAST, gkd, write_bare, write_photos
-from tests.config_helpers import IN_EPISODES, ON_LOGITS, ON_NEW_CLASSES, ON_UNLABELLED, SMALL_EPISODES
+from tests.config_helpers import (
+    IN_EPISODES,
+    ON_LOGITS,
+    ON_NAMES,
+    ON_NEW_CLASSES,
+    ON_UNLABELLED,
+    SMALL_EPISODES,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +233,7 @@ METHODS = pytest.mark.parametrize("method", sorted(SHIPPED))
 IN_EVERY_RELATION = ("kd", "refilled", "crd")  # logits; stages that compare embeddings; banks of samples
 # Published episodes need more classes and images than quickstart has, and Adam a lower rate.
 ADAPTED = {name: [SMALL_EPISODES, "optimiser.lr=0.001"] for name in IN_EPISODES}
+ADAPTED |= {name: ["teacher.names=names.safetensors"] for name in ON_NAMES}
 ADAPTED |= {name: ["data.unlabelled.root=bare"] for name in ON_UNLABELLED}
 # What a method is told by that compares networks of equal widths alone.
 OF_ONE_WIDTH = ("use networks of one width", "needs the same number")
@@ -236,6 +248,9 @@ def refused(method, shift):
 def train(method, shift, capsys, *overrides):
     if method in ON_UNLABELLED:
         write_bare(Path("bare"))
+    if method in ON_NAMES:
+        digits = LabelSpace([*"0123456789"])
+        write_class_vectors(Path("names.safetensors"), ClassVectors(digits, torch.eye(10, 256)))
     adapted = (*FAST, *ADAPTED.get(method, []), *overrides)
     words = ("run", "quickstart", f"method={method}", f"task.shift={shift}", *adapted)
     code = gkd(*words)
