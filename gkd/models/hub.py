@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from gkd.core.errors import UserError
 from gkd.core.user_code import told
 
+_PATIENCE = 5.0  # seconds for the hub's first answer
 SCHEME = "hf://"
 _FORM = "hf://OWNER/NAME/FILE, such as hf://timm/resnet10t.c3_in1k/model.safetensors"
 
@@ -37,6 +39,7 @@ def hub_file(address: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     try:
+        check_reachable(place, file, version)
         return Path(huggingface_hub.hf_hub_download(place, file, revision=version))
     except Exception as error:  # of the hub, the connection or the disk: many kinds
         raise UserError(
@@ -44,3 +47,35 @@ def hub_file(address: str) -> Path:
             "the file, or bring that machine's cache here (HF_HOME).",
             code="weights-not-fetched",
         ) from error
+
+
+def check_reachable(repository: str, file: str, revision: str | None = None) -> None:
+    """Raise what the connection to the hub raises, where it gives no answer at all.
+
+    huggingface_hub itself asks again and again then, for most of a minute; told to stay offline, it does not.
+
+    Args:
+        repository: ``owner/name``.
+        file: of it; one that is not there is an answer.
+        revision: None is the main one.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.utils import HfHubHTTPError
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    url = huggingface_hub.hf_hub_url(repository, file, revision=revision)
+    with contextlib.suppress(HfHubHTTPError):
+        huggingface_hub.get_hf_file_metadata(url, timeout=_PATIENCE)
+
+
+def holds_files_of(repository: str) -> bool:
+    """Whether the hub's cache has files of a repository, which are read where nothing answers."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = (
+        Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model") / "snapshots"
+    )
+    return folder.is_dir() and any(folder.iterdir())

@@ -16,6 +16,7 @@ from gkd.core.errors import UserError, unknown
 from gkd.core.user_code import told
 from gkd.models.clip import clip_config, open_clip, whole_clip
 from gkd.models.external import TORCHVISION_DEFAULTS, change_in_channels, check_external_name, made_for_size
+from gkd.models.hub import check_reachable, holds_files_of
 from gkd.storage.weight_sets import WeightFile
 
 # As timm calls the sets whose classes it names: by WordNet's ids, in the order of the columns.
@@ -37,6 +38,7 @@ class Description:
         licence: of the weights.
         source: where they are fetched from.
         options: of the network, without which the weights are another function.
+        on_hub: the repository and file on the Hugging Face hub from which they are fetched; None where they are not.
     """
 
     network: str
@@ -50,6 +52,7 @@ class Description:
     licence: str | None
     source: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    on_hub: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         return f"{self.network} {self.weights}"
@@ -126,6 +129,8 @@ def pretrained_file(
         UserError: weights that cannot be fetched here.
     """
     try:
+        if description.on_hub is not None and not holds_files_of(description.on_hub[0]):
+            check_reachable(*description.on_hub)
         module = _with_weights(description, in_channels, options or {})
     except UserError:
         raise
@@ -193,9 +198,7 @@ def _of_timm(network: str, name: str, which: bool | str) -> Description:
     config = timm.models.get_pretrained_cfg(f"{arch}.{tag}" if tag else arch)
     if config is None or not config.has_weights:
         raise UserError(_no_such_weights(network, tag or "its default", known), code="unknown-weights")
-    source = str(config.url or "")
-    if config.hf_hub_id:
-        source = f"https://huggingface.co/{config.hf_hub_id}/blob/main/model.safetensors"
+    on_hub = (config.hf_hub_id, "model.safetensors") if config.hf_hub_id else None
     subset = infer_imagenet_subset(config) if config.num_classes else None
     return Description(
         network=network,
@@ -207,7 +210,8 @@ def _of_timm(network: str, name: str, which: bool | str) -> Description:
         label_set=subset if subset in LABEL_SETS else None,
         num_classes=config.num_classes,
         licence=config.license,
-        source=source,
+        source=_page(on_hub) or str(config.url or ""),
+        on_hub=on_hub,
     )
 
 
@@ -246,7 +250,7 @@ def _of_open_clip(network: str, name: str, which: bool | str) -> Description:
         raise UserError(_no_such_weights(network, wanted, known), code="unknown-weights")
     config = package.get_pretrained_cfg(name, wanted)
     hub, _, file = str(config.get("hf_hub") or "").rpartition("/")
-    file = file or "open_clip_model.safetensors"
+    on_hub = (hub, file or "open_clip_model.safetensors") if hub else None
     gelu = bool(config.get("quick_gelu", False)) and not clip_config(network).get("quick_gelu", False)
     return Description(
         network=network,
@@ -258,9 +262,15 @@ def _of_open_clip(network: str, name: str, which: bool | str) -> Description:
         label_set=None,
         num_classes=0,
         licence=None,
-        source=f"https://huggingface.co/{hub}/blob/main/{file}" if hub else str(config.get("url") or ""),
+        source=_page(on_hub) or str(config.get("url") or ""),
         options={"quick_gelu": True} if gelu else {},
+        on_hub=on_hub,
     )
+
+
+def _page(on_hub: tuple[str, str] | None) -> str:
+    """The address of a file on the hub; empty without one."""
+    return "https://huggingface.co/{}/blob/main/{}".format(*on_hub) if on_hub is not None else ""
 
 
 def _no_such_weights(network: str, wanted: str, known: Sequence[str]) -> str:

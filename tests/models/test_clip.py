@@ -99,8 +99,9 @@ def test_the_weights_say_how_images_come(tmp_path: Path, monkeypatch: pytest.Mon
         pretrained_file(describe("open_clip/RN50"))
 
 
-def test_fetched_weights_are_those_of_the_tower(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetched_weights_are_those_of_the_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = whole("gkd-tiny-vit")
+    empty_caches(tmp_path, monkeypatch)
     monkeypatch.setattr("gkd.models.pretrained.whole_clip", lambda *_about: clip)
     description = describe("open_clip/ViT-B-32")
     with torch.no_grad():

@@ -14,7 +14,9 @@ import timm
 from safetensors.torch import save
 
 from gkd.config.schema import Teacher
+from gkd.core.errors import UserError
 from gkd.models.hub import hub_file
+from gkd.models.pretrained import describe, pretrained_file
 from gkd.storage.weights import read_weights, tensors_hash
 from tests.hub_stand_in import hub_stand_in
 from tests.library_caches import empty_caches, in_hubs_cache
@@ -47,6 +49,28 @@ def test_an_address_without_a_file_is_a_sentence(
     empty_caches(tmp_path, monkeypatch)
     with refused(code):
         hub_file(address)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub would ask for most of a minute."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    nobody = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", nobody)
+
+    def asked_again(*_about: object, **_named: object) -> None:
+        raise AssertionError("the hub was asked again")
+
+    for name in ("huggingface_hub.hf_hub_download", "timm.create_model", "gkd.models.pretrained.whole_clip"):
+        monkeypatch.setattr(name, asked_again)
+    for fetch in (
+        lambda: hub_file("hf://someone/else/model.safetensors"),
+        lambda: pretrained_file(describe("timm/resnet10t")),
+        lambda: pretrained_file(describe("open_clip/RN50")),
+    ):
+        with pytest.raises(UserError) as caught:
+            fetch()
+        assert caught.value.code == "weights-not-fetched"
+        assert "asked again" not in str(caught.value)
 
 
 def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
