@@ -12,6 +12,7 @@ from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace, unnamed_classes
 from gkd.core.network import Features, as_network
 from gkd.data.augment.normalise import normalise, per_channel
+from gkd.distill.chunks import Chunks, joined
 from gkd.storage.weights import state_hash
 
 
@@ -65,6 +66,7 @@ class Teacher(nn.Module):
         self.built_as = built_as
         self.statistics_from = statistics_from
         self.names = names
+        self._chunks = Chunks()
         self.requires_grad_(False)
         super().train(False)
 
@@ -109,14 +111,17 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Logits of pixels ``[B, C, H, W]``, which `normalised` puts under the teacher's own mean and std."""
-        logits: Tensor = self.network(self.normalised(images))
-        return logits
+        logits = [self.network(part) for part in self._chunks.split(self.normalised(images), self.network)]
+        return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
-        """``images`` must already carry the teacher's own normalisation (``Batch.teacher_images``)."""
-        features: Features = self.network.features(images)
-        return features
+        """``images`` must already carry the teacher's own normalisation (``Batch.teacher_images``).
+
+        A batch that does not fit into the free memory goes through in parts.
+        """
+        parts = self._chunks.split(images, self.network.features)
+        return joined([self.network.features(part) for part in parts])
 
 
 _OVERSHOOT = 0.25  # of pixels resized by a cubic rule
