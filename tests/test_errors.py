@@ -154,6 +154,8 @@ LOOKED_AT = {
     "gkd/models/cut_check.py": "kept as a difference and told with the stage's name",
     "gkd/models/head_check.py": "a head that cannot read the embedding does not give the logits of it",
     "gkd/models/hub.py": "huggingface_hub fetches a file",
+    "gkd/models/image_sizes.py": "whatever a library says of a size; the network itself is tried where that counts",
+    "gkd/storage/class_vector_files.py": "safetensors and json read a file",
     "gkd/storage/json_files.py": "json reads a text",
     "gkd/storage/mapped_rows.py": "a cache that cannot be read is no mistake of the user's",
     "gkd/storage/torch_files.py": "torch reads a file",

@@ -46,6 +46,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/losses/_common.py": "tests/losses/test_contract.py",
     "gkd/losses/queues.py": "tests/losses/test_queue_similarity.py",
     "gkd/losses/regressors.py": "tests/losses/test_modules.py",
+    "gkd/models/class_names.py": "tests/models/test_clip.py",
     "gkd/models/layers.py": "tests/models/test_models.py",
     "gkd/problems/judging.py": "tests/training/test_loop.py",
     "gkd/problems/plan.py": "tests/tasks/test_incremental.py",

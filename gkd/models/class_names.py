@@ -97,6 +97,8 @@ def vectors_of_names(
 def _fetched(network: str, tag: str, options: Mapping[str, Any]) -> Any:
     try:
         return whole_clip(network, tag, options)
+    except UserError:
+        raise
     except Exception as error:  # of the hub, the disk or a damaged download: many kinds
         raise UserError(
             f"The text tower of {network} {tag} cannot be had here: {told(error)} Give the vectors of the class names "
@@ -110,6 +112,8 @@ def _encoded(model: Any, network: str, prompts: list[str]) -> torch.Tensor:
     try:
         tokenizer = open_clip(network).get_tokenizer(network.removeprefix(PREFIX))
         rows = [model.encode_text(tokenizer(prompts[i : i + 256])) for i in range(0, len(prompts), 256)]
+    except UserError:
+        raise
     except Exception as error:  # a tokenizer of another package, or one that is fetched
         raise UserError(
             f"The text tower of {network} cannot read here: {told(error)} Give the vectors of the class names in "

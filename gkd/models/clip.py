@@ -135,6 +135,8 @@ def clip_file(path: Path | str, name: str, options: Mapping[str, Any]) -> Any:
     """
     try:
         return whole_clip(name, str(path), options)
+    except UserError:
+        raise
     except Exception as error:  # of open_clip or torch: many kinds
         raise UserError(
             f"The file {path} gives no text tower of {name}: {told(error)} Give one of both towers, or the vectors of "
