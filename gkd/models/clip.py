@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gkd.core.errors import UserError, unknown
+from gkd.core.errors import UserError
 from gkd.core.user_code import told
 from gkd.storage.weight_sets import WeightFile
 
@@ -59,7 +60,12 @@ def check_clip_name(name: str) -> None:
     """Refuse a name that open_clip does not have."""
     names = open_clip(name).list_models()
     if name.removeprefix(PREFIX) not in names:
-        raise UserError(unknown("network", name, [PREFIX + each for each in names]), code="unknown-network")
+        close = difflib.get_close_matches(name.removeprefix(PREFIX), names, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise UserError(
+            f"Unknown network {name!r}.{hint} Allowed: {PREFIX} and a name of open_clip.list_models().",
+            code="unknown-network",
+        )
 
 
 def clip_config(name: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from gkd.models.cut_check import check_stages
 from gkd.models.external import is_of_library, size_option
 from gkd.models.foreign_options import refused_options
 from gkd.models.image_sizes import nearest_sizes, options_for_images
+from gkd.models.positions import with_positions_for
 from gkd.models.weight_causes import Loading, converted, misfit, two_columns
 from gkd.models.weight_match import Fit, Level, fits, former_place, head_entries
 from gkd.storage.weight_metadata import WeightMetadata
@@ -105,7 +106,18 @@ def load_network(
         section=section,
     )
     loading = Loading(path, name, section, shape, metadata, file.given_as)
-    notes = put_weights(built, file, loading, checkpoint_key=checkpoint_key, head=head)
+    resampled: tuple[str, ...] = ()
+    if (
+        is_of_library(name)
+        and shape is not None
+        and options_for_images(name, built_with, shape) != built_with
+    ):
+        file, changed = with_positions_for(built, name, file)
+        if changed:
+            resampled = (
+                f"{loading.file}: its position embeddings are resampled for images of {shape[-1]} pixels",
+            )
+    notes = put_weights(built, file, loading, checkpoint_key=checkpoint_key, head=head) + resampled
     if classes is not None and metadata.classes not in (None, tuple(classes)):
         raise UserError(
             f"{loading.file} has the columns {', '.join(metadata.classes or ())}, but the classes are "
