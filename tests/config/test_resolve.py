@@ -103,6 +103,18 @@ def test_a_teachers_image_size_is_that_of_its_view_of_the_data() -> None:
         tiny(*LIBRARYS, "teacher.image_size=64", "data.teacher_view.image_size=32")
 
 
+def test_openais_weights_bring_their_activation() -> None:
+    """Without it they are another function, which no name of a weight tells."""
+    for side in ("teacher", "student"):
+        section = f"{side}={{network: open_clip/ViT-B-32, pretrained: openai}}"
+        found = tiny(*LIBRARYS, section, "data.image_size=32")
+        assert getattr(found.experiment, side).options == {"quick_gelu": True}
+        stated = found.with_overrides([f"{side}.options.quick_gelu=false"])
+        assert getattr(stated.experiment, side).options == {"quick_gelu": False}
+        others = found.with_overrides([f"{side}.pretrained=laion2b_s34b_b79k"])
+        assert getattr(others.experiment, side).options == {}
+
+
 def test_a_librarys_teacher_sees_images_resized_as_the_library_says() -> None:
     def interpolation(*words: str) -> object:
         view = tiny(*words).experiment.data.teacher_view

@@ -40,9 +40,22 @@ def test_the_size_decides(root: Path) -> None:
     assert load_images("folder", "train", root=root, image_size=24, memory_gb=2 * gigabytes).streamed
 
 
+def test_a_box_is_resized_by_the_filter_of_the_images(root: Path) -> None:
+    images = streamed(root, image_size=24, interpolation="bicubic").images
+    assert isinstance(images, StreamedPixels)
+    found = images.read(torch.tensor([3]), lambda sizes, _index: torch.tensor([[0, 0, 12, 12]] * len(sizes)))
+    assert found.equal(images.read(torch.tensor([3])))  # of the whole image
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    "options", [{}, {"image_size": 8}, {"channels": 1, "image_size": 16}, {"image_size": 8, "fit": "crop"}]
+    "options",
+    [
+        {},
+        {"image_size": 8},
+        {"channels": 1, "image_size": 16, "interpolation": "bicubic"},
+        {"image_size": 8, "fit": "crop"},
+    ],
 )
 def test_pixels_and_labels_are_those_in_memory(root: Path, workers: int, options: dict) -> None:
     memory, stream = (

@@ -14,7 +14,7 @@ from gkd.core.class_vectors import ClassVectors
 from gkd.core.labels import LabelSpace
 from gkd.distill.side import centres_of_names
 from gkd.experiment.prepare import prepare
-from gkd.experiment.teachers import load_teacher, random_teacher
+from gkd.experiment.teachers import check_before_training, load_teacher, random_teacher
 from gkd.storage.class_vector_files import write_class_vectors
 from tests.clip_helpers import register, whole
 from tests.refusals import refused
@@ -72,8 +72,8 @@ def test_names_that_do_not_fit_are_refused_before_training(
     if code is None:
         dry_run(load("quickstart", [*WORDS, *given]), Console(quiet=True))
         return
-    with refused(code):
-        dry_run(load("quickstart", [*WORDS, *given]), Console(quiet=True))
+    with refused(code):  # before the teacher is trained
+        check_before_training(prepare(load("quickstart", [*WORDS, *given])))
 
 
 def test_a_clip_teaches_by_config_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,14 @@ def test_token_maps_and_stage_ends_are_tapped() -> None:
     assert torch.equal(last.flatten(2).transpose(1, 2), tokens[0][:, 1:])  # without the class token
 
 
+def test_a_tower_that_gives_its_tokens_too_is_read_for_its_features() -> None:
+    network = build_network(VIT, num_classes=3).eval()
+    with torch.no_grad():
+        expected = network(images())
+        network.module.visual.output_tokens = True  # as CoCa's
+        assert torch.equal(network(images()), expected)
+
+
 def test_a_size_that_its_patch_does_not_divide_has_neighbours() -> None:
     for name, step in ((VIT, 8), (RESNET, 32)):
         assert not takes_images(name, {}, (3, 70, 70))

@@ -51,6 +51,9 @@ def test_they_take_the_form_of_labelled_images(
     assert images.image_shape == (1, 8, 8)
     assert images.as_teacher_sees.image_shape == (3, 16, 16)
     assert images.as_teacher_sees.labels.tolist() == [NO_LABEL] * 2
+    cubic = load_unlabelled(root, seen, teacher_interpolation="bicubic")
+    assert torch.equal(cubic.images, images.images)
+    assert not torch.equal(cubic.as_teacher_sees.images, images.as_teacher_sees.images)
 
 
 def test_what_is_no_set_of_images_is_refused(
