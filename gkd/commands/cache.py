@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkd.core.errors import UserError
-from gkd.storage.cache_folder import OUTPUT_FILE, OUTPUTS, cache_folder
+from gkd.storage.cache_folder import NAMES, OUTPUT_FILE, OUTPUTS, cache_folder
 from gkd.storage.whole_files import clear_strays
 
 __all__ = ["Group", "cache_folder", "clear_outputs", "in_cache"]
@@ -39,6 +39,7 @@ def in_cache() -> dict[str, Group]:
     return {
         "teacher outputs": _group(_outputs()),
         "decoded images": _group(decoded),
+        "class names": _group([path for path in _files(folder / NAMES) if path.suffix == ".safetensors"]),
         "fetched data sets": _group(fetched),
     }
 

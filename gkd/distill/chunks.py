@@ -27,6 +27,7 @@ class Chunks:
 
     def __init__(self) -> None:
         self._fitting: dict[tuple[Any, ...], int] = {}
+        self._measured: set[tuple[Any, ...]] = set()
 
     def split(self, images: Tensor, run: Callable[[Tensor], object]) -> Sequence[Tensor]:
         """The images ``[B, C, H, W]`` in parts that fit, in their order; one part where all do.
@@ -37,12 +38,16 @@ class Chunks:
         """
         if torch.compiler.is_compiling() or len(images) < 2:
             return (images,)
-        free = free_memory(images.device)
-        if free is None or _MOST_GROWTH * images.numel() * images.element_size() < free:
-            return (images,)
         key = (images.shape[1:], images.dtype, images.device)
-        if key not in self._fitting:
-            self._fitting[key] = max(int(_SHARE * free / max(peak_bytes(lambda: run(images[:1])), 1)), 1)
+        if len(images) > self._fitting.get(key, 0) and key not in self._measured:
+            free = free_memory(images.device)
+            if free is None:
+                return (images,)
+            fitting = free // (_MOST_GROWTH * images[0].numel() * images.element_size())
+            if len(images) > fitting:
+                fitting = max(int(_SHARE * free / max(peak_bytes(lambda: run(images[:1])), 1)), 1)
+                self._measured.add(key)
+            self._fitting[key] = fitting
         fitting = self._fitting[key]
         return (images,) if len(images) <= fitting else images.split(fitting)
 

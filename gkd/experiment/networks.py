@@ -78,9 +78,10 @@ def check_image_sizes(experiment: schema.Experiment) -> None:
         UserError: such a size, with the nearest that work.
     """
     data, view = experiment.data, experiment.data.teacher_view or schema.TeacherView()
+    teacher = experiment.teacher if experiment.method.needs_teacher else None
     sizes: list[tuple[Section | None, int | None, int | None]] = [
         (experiment.student, data.image_size, data.channels),
-        (experiment.teacher, view.image_size or data.image_size, view.channels or data.channels),
+        (teacher, view.image_size or data.image_size, view.channels or data.channels),
     ]
     for section, size, channels in sizes:
         if section is None or size is None or not is_of_library(section.network):
@@ -94,7 +95,7 @@ def check_image_sizes(experiment: schema.Experiment) -> None:
                     in_channels=shape[0],
                     image_shape=shape,
                     options=section.options,
-                    taps={},
+                    taps=section.taps.model_dump(exclude_none=True),
                     section=_name_of(section),
                 )
 

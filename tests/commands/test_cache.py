@@ -10,7 +10,7 @@ import pytest
 
 from gkd.commands.cache import Group, clear_outputs, in_cache
 from gkd.distill.output_files import OutputFiles
-from gkd.storage.cache_folder import OUTPUTS
+from gkd.storage.cache_folder import NAMES, OUTPUTS
 from tests.cli_helpers import FAST, gkd, start
 from tests.processes import Child
 from tests.refusals import refused
@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path, size in {
         files.path(0): 3072, files.path(11): 3072, tmp_path / OUTPUTS / "notes.safetensors": 5,
         tmp_path / "abc.safetensors": 2048, tmp_path / "abc.txt": 10, tmp_path / "mine.zip": 7,
-        tmp_path / "datasets" / "a" / "b.bin": 3 * 2**20,
+        tmp_path / NAMES / "d.safetensors": 9, tmp_path / "datasets" / "a" / "b.bin": 3 * 2**20,
     }.items():  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(size))
@@ -48,6 +48,7 @@ def test_the_cache_is_shown_and_cleared_of_outputs(cache: Path, capsys: pytest.C
         f"cache in {cache}:",
         "  teacher outputs        2 files    6.0 KiB",
         "  decoded images         2 files    2.0 KiB",
+        "  class names            1 files    9 bytes",
         "  fetched data sets      1 files    3.0 MiB",
     ]
     others = {path for path in cache.rglob("*") if path.is_file()} - set((cache / OUTPUTS).glob("*-*"))
