@@ -336,7 +336,7 @@ LATE = {
     "options that the teacher does not have": ("teacher.options={widht: 2}", "widht"),
     "images that the teacher cannot take": (
         "teacher.network=timm/vit_tiny_patch16_224",
-        "cannot take images",
+        "takes no images of 8×8 pixels",
     ),
     "a teacher's training that cannot be": ("teacher.train.method=sp", "needs a teacher itself"),
 }
