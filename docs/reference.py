@@ -66,6 +66,10 @@ def sections() -> dict[str, list[Key]]:
     shipped = [name for name, point in TASKS.items() if point.value.startswith("gkd.") and name != PLAIN]
     found = {f"task: {name}": list(_keys(task_class(name).Options, "task")) for name in (PLAIN, *shipped)}
     for name in SECTIONS[1:]:
+        if name == "teachers":  # each is a section like teacher
+            about = f"{meaning_of(Experiment, name)} Keys of `teacher`."
+            found["teacher"].append(Key("teachers.NAME", "section", "–", about, names_a_run(name)))
+            continue
         model = Optimiser if name == "optimiser" else _model(Experiment.model_fields[name].annotation)
         assert model is not None, name
         found[name] = list(_keys(model, name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -11,6 +11,8 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.problems.classes import Classes, Order
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task, TaskOptions
+
+from .several import options_of_each
 
 
 class CrossTaskOptions(TaskOptions):
@@ -81,6 +83,11 @@ class CrossTask(Task):
         yield Problem(
             "student", relation, teacher.restrict(relation.teacher), student.restrict(relation.student)
         )
+
+    def of_each(self, classes: Mapping[str, LabelSpace], own: Collection[str]) -> dict[str, Task]:
+        return {
+            name: CrossTask(options) for name, options in options_of_each(self.options, classes, own).items()
+        }
 
     def for_judging(self) -> CrossTaskOptions:
         return self.options.model_copy(update={"teacher_classes": None, "aliases": {}, "match": None})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,7 @@ from gkd.few_shot.task_judging import FrozenClassifiers
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task
 
+from .several import options_of_each
 from .splits import (
     ClassSplitOptions,
     check_apart,
@@ -108,6 +109,12 @@ class MiddleShotTask(Task):
 
     def teacher_task(self) -> dict[str, Any] | None:
         return teacher_task(self.options)
+
+    def of_each(self, classes: Mapping[str, LabelSpace], own: Collection[str]) -> dict[str, Task]:
+        return {
+            name: MiddleShotTask(options)
+            for name, options in options_of_each(self.options, classes, own).items()
+        }
 
     def for_judging(self) -> MiddleShotOptions:
         return without_teacher(self.options)

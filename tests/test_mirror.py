@@ -46,6 +46,8 @@ TESTED_IN: dict[str, str] = {
     "gkd/losses/_common.py": "tests/losses/test_contract.py",
     "gkd/losses/queues.py": "tests/losses/test_queue_similarity.py",
     "gkd/losses/regressors.py": "tests/losses/test_modules.py",
+    "gkd/methods/refusal.py": "tests/methods/test_readers.py",
+    "gkd/methods/term_checks.py": "tests/methods/test_terms.py",
     "gkd/models/class_names.py": "tests/models/test_clip.py",
     "gkd/models/layers.py": "tests/models/test_models.py",
     "gkd/problems/judging.py": "tests/training/test_loop.py",
@@ -60,6 +62,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/storage/judged.py": "tests/storage/test_run_results.py",
     "gkd/training/interrupt.py": "tests/training/test_stops.py",
     "gkd/training/settings.py": "tests/training/test_loop.py",
+    "tasks/several.py": "tests/tasks/test_cross_task.py",
     "tasks/splits.py": "tests/tasks/test_few_shot.py",
 }
 

@@ -19,7 +19,7 @@ from gkd.experiment.solve import title
 from gkd.incremental.matrix_file import read_matrices
 from gkd.report.incremental_table import step_table
 from gkd.report.markdown import leak_sentence, number, shown_kind
-from gkd.storage.judged import Judged, TeacherResult
+from gkd.storage.judged import Judged, RelationFacts, TeacherResult
 from gkd.storage.records import INCREMENTAL
 from gkd.storage.run_results import RunSummary
 
@@ -61,12 +61,14 @@ def _results_of_steps(summary: RunSummary, folder: Path, width: int | None) -> l
 def _results(summary: RunSummary, folder: Path, width: int | None) -> list[str]:
     """Lines on the label relation, the teacher and the students."""
     relation = summary.relation
-    lines = [
-        f"relation  {shown_kind(relation.kind)}, {relation.shared} of {relation.student_classes} student classes "
-        "shared",
-        *leak_lines(summary.leak),
-        *([] if summary.teacher is None else _teacher_lines(summary.teacher)),
-    ]
+    lines = [_relation_line(relation), *leak_lines(summary.leak)]
+    if summary.teachers:
+        lines = leak_lines(summary.leak)
+        for name, teacher in summary.teachers.items():
+            lines += [] if teacher.relation is None else [_relation_line(teacher.relation, name)]
+            lines += _teacher_lines(teacher, name)
+    elif summary.teacher is not None:
+        lines += _teacher_lines(summary.teacher)
     for which, judged, about in (
         ("last", summary.last, "last epoch"),
         ("best", summary.best, f"epoch {summary.best.epoch}, chosen by validation"),
@@ -76,7 +78,8 @@ def _results(summary: RunSummary, folder: Path, width: int | None) -> list[str]:
             text += f" by the {summary.judged_by} (no head was trained)"
         else:
             text += f", ECE {judged.ece:.2f} %, NLL {number(judged.nll, '.4f')}"
-        text += "" if judged.agreement is None else f", agrees with the teacher on {judged.agreement:.2f} %"
+        first = next(iter(summary.all_teachers), "")
+        text += "" if judged.agreement is None else f", agrees with {first} on {judged.agreement:.2f} %"
         text += "".join(f", {name} {value:.4g}" for name, value in judged.metrics.items())
         lines += [f"{text} ({about})", *few_shot_lines(judged)]
     return lines
@@ -86,7 +89,17 @@ def _results(summary: RunSummary, folder: Path, width: int | None) -> list[str]:
 _RESULTS: dict[str, Callable[[RunSummary, Path, int | None], list[str]]] = {INCREMENTAL: _results_of_steps}
 
 
-def _teacher_lines(teacher: TeacherResult) -> list[str]:
+def _relation_line(relation: RelationFacts, teacher: str | None = None) -> str:
+    """A line on how the classes of a teacher, one of several by its name, relate to the student's."""
+    of_teacher = "" if teacher is None else f"{teacher}: "
+    return (
+        f"relation  {of_teacher}{shown_kind(relation.kind)}, {relation.shared} of {relation.student_classes} student "
+        "classes shared"
+    )
+
+
+def _teacher_lines(teacher: TeacherResult, name: str | None = None) -> list[str]:
+    of_name = "" if name is None else f"{name}: "
     induced = number(teacher.induced_accuracy)
     own = "shares no class with the student"
     if teacher.accuracy is not None:
@@ -94,10 +107,10 @@ def _teacher_lines(teacher: TeacherResult) -> list[str]:
         if teacher.shared_accuracy is not None:
             own += f" ({teacher.shared_accuracy:.2f} % among the shared columns alone)"
     lines = [
-        f"teacher   {own}; the classifier that its embedding induces over the student's classes: {induced} %"
+        f"teacher   {of_name}{own}; the classifier that its embedding induces over the student's classes: {induced} %"
     ]
-    lines += [] if teacher.probe is None else [f"probe     {teacher.probe}"]
-    lines += warnings_of(teacher.near_chance)
+    lines += [] if teacher.probe is None else [f"probe     {of_name}{teacher.probe}"]
+    lines += warnings_of(teacher.near_chance, name)
     lines += [
         f"weight    {kind} separates known from new classes with ROC-AUC {value:.3f}"
         for kind, value in teacher.confidence_auc.items()

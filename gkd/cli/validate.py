@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
 from rich.console import Console
 
 from gkd.commands import compare as grid
 from gkd.config.load import load
 from gkd.config.resolve import Resolved
+from gkd.config.teacher_sections import teacher_sections
 from gkd.core.errors import UserError
 from gkd.core.text import say
 from gkd.data import why_unread
@@ -16,7 +18,7 @@ from gkd.experiment.networks import check_image_sizes, has_own_network
 from gkd.experiment.prepare import prepare
 from gkd.experiment.sides import sides_of
 from gkd.experiment.teachers import check_before_training
-from gkd.methods.method import refusal
+from gkd.methods.refusal import Relations, refusal
 from gkd.problems.task import students_teach
 from gkd.training.caches import Caches
 
@@ -41,9 +43,10 @@ def _about_the_relation(resolved: Resolved) -> list[str]:
     The method of a config with a grid need not be one of its rows, so there the reason is a line and not a refusal.
     """
     experiment = resolved.experiment
-    taught = experiment.teacher is not None or students_teach(experiment.task.name)
-    of_teacher = experiment.teacher.data if experiment.teacher else None
-    for data in (experiment.data, of_teacher or experiment.data):
+    sections = teacher_sections(experiment)
+    taught = bool(sections) or students_teach(experiment.task.name)
+    of_teachers = [section.data for section in sections.values() if section.data is not None]
+    for data in (experiment.data, *of_teachers):
         unread = why_unread(data.name, data.root)
         if unread is not None:
             return [f"{unread}, so classes and method were not checked"] if taught else []
@@ -65,7 +68,14 @@ def _about_the_relation(resolved: Resolved) -> list[str]:
                 notes = _checked(resolved, caches)
             except UserError as error:
                 reason = str(error)
-    return [*([str(sides.relation)] if taught else []), *([reason] if reason else []), *notes]
+    return [*(_relations(sides.taught_relation) if taught else []), *([reason] if reason else []), *notes]
+
+
+def _relations(relations: Relations) -> list[str]:
+    """A line on the relation of the one teacher, or on each of several by its name."""
+    if isinstance(relations, Mapping):
+        return [f"{name}: {relation}" for name, relation in relations.items()]
+    return [str(relations)]
 
 
 def _checked(resolved: Resolved, caches: Caches) -> list[str]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rich.console import Console
 
 from gkd.config.resolve import Resolved
+from gkd.config.teacher_sections import named_teachers_read
 from gkd.core.text import say
+from gkd.distill.side import Guides
 from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import prove_teacher
+from gkd.experiment.networks import teacher_section
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.run_folder import finished, run_folder
 from gkd.experiment.solve import describe_machine, notes_on_heads, title
+from gkd.experiment.teacher_classes import of_named
 from gkd.experiment.teachers import load_teacher, pretraining_experiment, random_teacher, teacher_experiment
 from gkd.experiment.trial import Trial, trial_of
 from gkd.models import count_parameters
@@ -55,30 +61,64 @@ def dry_run(resolved: Resolved, console: Console) -> None:
     say(console, "\n".join(lines))
 
 
-def _one_problem(prepared: Prepared) -> tuple[Prepared, Teacher | None, list[str], list[str], float]:
-    """The run with its teacher's classes, the teacher, lines about it and each stage, and the seconds of all stages."""
-    options, note, teacher = prepared.experiment.teacher, "", None
-    warnings: list[str] = []
+def _one_problem(prepared: Prepared) -> tuple[Prepared, Guides, list[str], list[str], float]:
+    """The run with its teachers' classes, these, lines about them and each stage, and the seconds of all stages."""
     before, total = _try_pretraining(prepared)
-    if options is not None and prepared.experiment.method.needs_teacher:
-        checkpoint = options.checkpoint
-        if not options.is_given:
-            training = teacher_experiment(prepared)
-            trained = run_folder(training)
-            checkpoint = trained / WEIGHTS[options.weights] if finished(trained) else None
-        if options.is_given or checkpoint is not None:
-            teacher, prepared = load_teacher(prepared, checkpoint)
-            first_line, *warnings = prove_teacher(teacher, prepared, checkpoint, probing=False)
-            note = f"; {first_line.partition(': ')[2]}"
-        else:
-            teacher = random_teacher(prepared)
-            first = prepare(training, caches=prepared.settings.caches)
-            lines, seconds = _try_stages(trial_of(first), first.settings)
-            note = " (not trained yet; a run does that first)"
-            before, total = [*before, *(f"teacher, {line}" for line in lines)], total + seconds
-    about = [] if teacher is None or options is None else [_about(teacher, options.network, note), *warnings]
-    lines, seconds = _try_stages(trial_of(prepared, teacher), prepared.settings)
-    return prepared, teacher, about, [f"stage     {line}" for line in (*before, *lines)], total + seconds
+    experiment, about, teachers = prepared.experiment, [], {}
+    guides: Guides = None
+    if experiment.teacher is not None and experiment.method.needs_teacher:
+        one = _one_teacher(prepared)
+        guides, prepared = one.teacher, one.known
+        about, before, total = one.about, [*before, *one.before], total + one.seconds
+    for name in named_teachers_read(experiment):
+        with of_named(name):
+            one = _one_teacher(prepared.of_teacher(name), name)
+        teachers[name], prepared = one.teacher, prepared.with_teacher(name, one.known)
+        about, before, total = [*about, *one.about], [*before, *one.before], total + one.seconds
+    guides = teachers or guides
+    lines, seconds = _try_stages(trial_of(prepared, guides), prepared.settings)
+    return prepared, guides, about, [f"stage     {line}" for line in (*before, *lines)], total + seconds
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A teacher as a dry run has it.
+
+    Attributes:
+        teacher: trained, or of random weights where a run would train it first.
+        known: the run with its classes.
+        about: lines on it.
+        before: lines on the stages that train it, which take ``seconds``.
+    """
+
+    teacher: Teacher
+    known: Prepared
+    about: list[str]
+    before: list[str]
+    seconds: float = 0.0
+
+
+def _one_teacher(prepared: Prepared, name: str | None = None) -> _Tried:
+    """The one teacher of a run, or of one of several, by its name, as the only one."""
+    options, called = teacher_section(prepared.experiment), "" if name is None else f"{name}, "
+    checkpoint, training = options.checkpoint, None
+    if not options.is_given:
+        training = teacher_experiment(prepared)
+        trained = run_folder(training)
+        checkpoint = trained / WEIGHTS[options.weights] if finished(trained) else None
+    if training is not None and checkpoint is None:
+        teacher = random_teacher(prepared)
+        first = prepare(training, caches=prepared.settings.caches)
+        lines, seconds = _try_stages(trial_of(first), first.settings)
+        note = " (not trained yet; a run does that first)"
+        before = [f"teacher, {called}{line}" for line in lines]
+        return _Tried(
+            teacher, prepared, [_about(teacher, f"{called}{options.network}", note)], before, seconds
+        )
+    teacher, prepared = load_teacher(prepared, checkpoint)
+    first_line, *warnings = prove_teacher(teacher, prepared, checkpoint, probing=False)
+    note = f"; {first_line.partition(': ')[2]}"
+    return _Tried(teacher, prepared, [_about(teacher, f"{called}{options.network}", note), *warnings], [])
 
 
 def _about(teacher: Teacher, network: str, note: str) -> str:

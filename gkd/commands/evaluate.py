@@ -298,6 +298,10 @@ def evaluate_run(
     return RunEvaluation(summary.config, summary.method, summary.seed, summary.leak, results)
 
 
+# Of a run whose student is judged again: these may be gone.
+_NOT_NEEDED = ("student.checkpoint", "student.checkpoint_key", "teacher", "teachers")
+
+
 def final_problem(
     folder: Path, overrides: Sequence[str] = (), *, vouched: frozenset[str] = frozenset()
 ) -> tuple[Prepared, Method]:
@@ -313,9 +317,7 @@ def final_problem(
     read = partial(load, folder / "config.yaml", from_run=True, vouched=vouched)
     method = read(overrides).experiment.method
     others = [word for word in overrides if re.split("[.=]", word)[0] not in ("method", "optimiser")]
-    resolved = read(
-        [*others, "student.checkpoint=null", "student.checkpoint_key=null", "teacher=null", "method=student"]
-    )
+    resolved = read([*others, *(f"{key}=null" for key in _NOT_NEEDED), "method=student"])
     experiment = resolved.experiment
     task = task_of(experiment.task).for_judging()
     alone = replace(resolved, experiment=experiment.model_copy(update={"task": task}))

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from gkd.config.resolve import Resolved
 from gkd.experiment.sides import sides_of
-from gkd.methods.method import refusal
+from gkd.methods.refusal import refusal
 from gkd.storage.run_results import AbsentCell
 from gkd.training.caches import Caches
 

@@ -15,6 +15,7 @@ from gkd.config.identity import forget_files
 from gkd.config.layers import Layer
 from gkd.config.load import load
 from gkd.config.resolve import Resolved, override_layers, resolve
+from gkd.config.teacher_sections import teacher_sections
 from gkd.config.trust import named_in
 from gkd.core.errors import UserError, shown
 from gkd.core.text import say
@@ -58,12 +59,17 @@ def run(
     for line in about_earlier_runs(resolved, folder):
         say(console, line)
     if done is not None:
-        taught = done.teacher
-        if taught is not None and taught.accuracy is not None and experiment.teacher is not None:
-            statement = (
-                f"The run {folder} is finished; its teacher had {taught.accuracy:.2f} % on its own classes"
-            )
-            check_expected(experiment.teacher, taught.accuracy, statement, taught.near_chance)
+        sections = teacher_sections(experiment)
+        judged = {f"teachers.{name}": each for name, each in done.teachers.items()}
+        if not judged and done.teacher is not None:
+            judged = {"teacher": done.teacher}
+        for key, taught in judged.items():
+            if taught.accuracy is not None and key in sections:
+                statement = (
+                    f"The run {folder} is finished; its {key.replace('teachers.', 'teacher ')} had "
+                    f"{taught.accuracy:.2f} % on its own classes"
+                )
+                check_expected(sections[key], taught.accuracy, statement, taught.near_chance)
         _plot(folder, console)
         return add_metrics(done, folder, resolved, console), False
     if not wait:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gkd.config.data_section import Data
 from gkd.config.schema import Experiment, Side
+from gkd.config.teacher_sections import named_teachers_read, teacher_sections
 from gkd.config.trust import leaves
 from gkd.core.errors import UserError
 from gkd.core.module_source import forget_sources, source_of
@@ -127,15 +128,23 @@ def _content(experiment: Experiment, *, as_before: bool = False) -> dict[str, An
         for option, default in options.items():
             if shown.get(option) == default:
                 del shown[option]
-    for key in (*NO_EFFECT, *_ELSEWHERE):
+    of_named = [
+        f"teachers.{name}.{key.removeprefix('teacher.')}"
+        for name in experiment.teachers
+        for key in NO_EFFECT
+        if key.startswith("teacher.")
+    ]
+    for key in (*NO_EFFECT, *_ELSEWHERE, *of_named):
         _remove(content, key)
     if not _rounds_outputs(experiment):
         _remove(content, "run.teacher_cache_precision")
     if not experiment.method.reads_names:
-        _remove(content, "teacher.names")
+        for key in teacher_sections(experiment):
+            _remove(content, f"{key}.names")
     # The student alone is the same run beside any teacher, but one that grows out of the teacher.
     if not experiment.method.needs_teacher and not students_teach(experiment.task.name):
         content.pop("teacher", None)
+    _name_teachers(content, experiment)
     _name_unlabelled(content["data"], experiment)
     for key, data in _data_sections(experiment).items():
         section = _get(content, key)
@@ -148,6 +157,17 @@ def _content(experiment: Experiment, *, as_before: bool = False) -> dict[str, An
             if not as_before and "options" in section:
                 section["options"] = _name_files(section["options"])
     return content
+
+
+def _name_teachers(content: dict[str, Any], experiment: Experiment) -> None:
+    """Leave out the named teachers that no term reads, and state the order of several, whose first is the default."""
+    read = named_teachers_read(experiment)
+    if not read:
+        content.pop("teachers", None)
+        return
+    content["teachers"] = {name: content["teachers"][name] for name in read}
+    if len(read) > 1:
+        content["teachers_in_order"] = list(read)
 
 
 def _rounds_outputs(experiment: Experiment) -> bool:
@@ -164,13 +184,12 @@ def terms_with_defaults(method: Method) -> Iterator[tuple[str, str, dict[str, An
 
 
 def _sides(experiment: Experiment) -> list[tuple[str, Side]]:
-    sides = {"teacher": experiment.teacher, "student": experiment.student}
-    return [(key, side) for key, side in sides.items() if side is not None]
+    return [*teacher_sections(experiment).items(), ("student", experiment.student)]
 
 
 def _data_sections(experiment: Experiment) -> dict[str, Data | None]:
-    teacher = experiment.teacher
-    return {"data": experiment.data, "teacher.data": None if teacher is None else teacher.data}
+    of_teachers = {f"{key}.data": section.data for key, section in teacher_sections(experiment).items()}
+    return {"data": experiment.data, **of_teachers}
 
 
 # --- images ---------------------------------------------------------------------------------------------------------

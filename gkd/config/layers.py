@@ -109,11 +109,15 @@ def set_dotted(content: dict[str, Any], dotted: str, value: Any) -> None:
 
 def forget_other_networks(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
     """Drop options and taps that lower layers set for a network which this layer replaces by another."""
-    for side in ("student", "teacher"):
-        below, above = merged.get(side), layer.get(side)
-        named = above.get("network") if isinstance(above, Mapping) else None
-        if isinstance(below, dict) and named not in (None, below.get("network")):
-            merged[side] = {key: value for key, value in below.items() if key not in ("options", "taps")}
+    pairs = [(merged, layer, side) for side in ("student", "teacher")]
+    below, above = merged.get("teachers"), layer.get("teachers")
+    if isinstance(below, dict) and isinstance(above, Mapping):
+        pairs += [(below, above, name) for name in above]
+    for lower, upper, side in pairs:
+        old, new = lower.get(side), upper.get(side)
+        named = new.get("network") if isinstance(new, Mapping) else None
+        if isinstance(old, dict) and named not in (None, old.get("network")):
+            lower[side] = {key: value for key, value in old.items() if key not in ("options", "taps")}
 
 
 def forget_other_task(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
@@ -197,7 +201,10 @@ def place_teacher_view(merged: dict[str, Any], origins: dict[str, str]) -> None:
         UserError: another value stands there.
     """
     teacher, data = merged.get("teacher"), merged.get("data")
-    if not isinstance(teacher, dict) or not isinstance(data, dict):
+    if not isinstance(data, dict):
+        return
+    _view_of_named_teachers(merged, origins)
+    if not isinstance(teacher, dict):
         return
     for key, code in (("image_size", "image-size-twice"), ("interpolation", "interpolation-twice")):
         value, view = teacher.get(key), data.get("teacher_view")
@@ -213,32 +220,52 @@ def place_teacher_view(merged: dict[str, Any], origins: dict[str, str]) -> None:
         del teacher[key]
         label = origins.pop(f"teacher.{key}", "default")
         merge(merged, {"data": {"teacher_view": {key: value}}}, label, origins)
-    if teacher.get("pretrained"):
-        _take_the_librarys_view(merged, origins, str(teacher.get("network")), teacher["pretrained"])
+    _take_the_librarys_view(merged, origins, "data.teacher_view", teacher)
+
+
+def _view_of_named_teachers(merged: dict[str, Any], origins: dict[str, str]) -> None:
+    """Give named teachers of their library's weights what the library states, likewise, in their own sections."""
+    teachers = merged.get("teachers")
+    for name, section in teachers.items() if isinstance(teachers, dict) else ():
+        if isinstance(section, Mapping):
+            _take_the_librarys_view(merged, origins, f"teachers.{name}", section)
 
 
 def _take_the_librarys_view(
-    merged: dict[str, Any], origins: dict[str, str], network: str, which: bool | str
+    merged: dict[str, Any], origins: dict[str, str], where: str, section: Mapping[str, Any]
 ) -> None:
-    """The size and the interpolation that a library states of its weights, where nothing else is stated."""
+    """The size and the interpolation that a library states of a teacher's weights, where nothing else is stated.
+
+    ``where`` is the dotted key of the section that gets them.
+    """
     view = merged["data"].get("teacher_view")
-    stated = view if isinstance(view, Mapping) else {}
+    stated = {key: section.get(key) for key in ("image_size", "interpolation")}
+    for key, value in (view if isinstance(view, Mapping) else {}).items():
+        stated[key] = value if stated.get(key) is None else stated[key]
+    which = section.get("pretrained")
+    if not which:
+        return
     try:
-        description = describe(network, which)
+        description = describe(str(section.get("network")), which)
     except UserError:
         return  # the schema refuses it
     of_library: dict[str, Any] = {"image_size": description.image_size}
     if description.interpolation in get_args(Interpolation):
         of_library["interpolation"] = description.interpolation
-    missing = {key: value for key, value in of_library.items() if stated.get(key) is None}
-    if missing:
-        merge(merged, {"data": {"teacher_view": missing}}, f"the library, of {description}", origins)
+    content: dict[str, Any] = {}
+    for key, value in of_library.items():
+        if stated.get(key) is None:
+            set_dotted(content, f"{where}.{key}", value)
+    merge(merged, content, f"the library, of {description}", origins)
 
 
 def give_librarys_options(merged: dict[str, Any], origins: dict[str, str]) -> None:
     """Give a side of its library's weights the network options without which they are another function."""
-    for side in ("teacher", "student"):
-        section = merged.get(side)
+    teachers = merged.get("teachers")
+    named = (
+        {f"teachers.{name}": each for name, each in teachers.items()} if isinstance(teachers, dict) else {}
+    )
+    for side, section in ({key: merged.get(key) for key in ("teacher", "student")} | named).items():
         if not isinstance(section, dict) or not section.get("pretrained"):
             continue
         try:
@@ -248,7 +275,9 @@ def give_librarys_options(merged: dict[str, Any], origins: dict[str, str]) -> No
         options = section.get("options") or {}
         missing = {key: value for key, value in description.options.items() if key not in options}
         if missing and isinstance(options, Mapping):
-            merge(merged, {side: {"options": missing}}, f"the library, of {description}", origins)
+            content: dict[str, Any] = {}
+            set_dotted(content, f"{side}.options", missing)
+            merge(merged, content, f"the library, of {description}", origins)
 
 
 def spelled_out(method: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def sentences(
         elif item["type"] in ("tuple_type", "list_type"):
             lines.append(f"{dotted}: this is a list, got {shown(item['input'])}; write {dotted}: [value].")
         elif item["type"] == "value_error":
-            lines.append(f"{dotted}: {str(item['msg']).removeprefix('Value error, ')}")
+            about = str(item["msg"]).removeprefix("Value error, ")
+            lines.append(f"{dotted}: {about}" if dotted else about)  # of several sections
         else:
             lines.append(f"{dotted}: {item['msg']}, got {shown(item['input'])}.")
     told = {line.partition(": ")[0] for line in lines}
@@ -102,7 +103,8 @@ def _numbers(node: Any, dotted: str) -> Iterator[tuple[str, int | float]]:
 
 def _sections_with(model: type[BaseModel], key: str) -> list[str]:
     """The dotted keys that end in a key which stands at the top, where no key belongs."""
-    sections = {**{section: _fields_at(model, [section]) for section in model.model_fields}, **_FREE_SECTIONS}
+    direct = [section for section in model.model_fields if section != "teachers"]  # of which names come first
+    sections = {**{section: _fields_at(model, [section]) for section in direct}, **_FREE_SECTIONS}
     return [f"{section}.{key}" for section, keys in sections.items() if key in keys]
 
 

@@ -6,7 +6,18 @@ import re
 from pathlib import Path
 
 # The sections of an experiment file, in their order.
-SECTIONS = ("task", "data", "teacher", "student", "method", "optimiser", "evaluate", "run", "compare")
+SECTIONS = (
+    "task",
+    "data",
+    "teacher",
+    "teachers",
+    "student",
+    "method",
+    "optimiser",
+    "evaluate",
+    "run",
+    "compare",
+)
 _KEY = re.compile(r"[\w\-]+(\.[\w\-/]+)*")
 
 

@@ -37,7 +37,8 @@ from gkd.config.layers import (
 from gkd.config.method_files import method_content, place_method_files
 from gkd.config.mistakes import listed, number_mistakes, sentences
 from gkd.config.overrides import split_override, why_no_override
-from gkd.config.schema import Data, Experiment
+from gkd.config.schema import Experiment
+from gkd.config.teacher_sections import teacher_sections
 from gkd.config.trust import check_trust
 from gkd.config.yaml_files import parse_yaml
 from gkd.core.errors import UserError, shown, unknown
@@ -90,7 +91,9 @@ class Resolved:
     def with_images_named(self) -> Resolved:
         """The same config with the fingerprint of each set of image files, so that other images are refused later."""
         content: dict[str, Any] = {}
-        for key, data in (("data", self.experiment.data), ("teacher.data", _teacher_data(self.experiment))):
+        sections = teacher_sections(self.experiment)
+        of_teachers = ((f"{key}.data", section.data) for key, section in sections.items())
+        for key, data in (("data", self.experiment.data), *of_teachers):
             there = content_there(data) if data is not None else None
             if data is not None and there is not None:
                 set_dotted(content, f"{key}.fingerprint", data.fingerprint or there.sha256)
@@ -307,10 +310,6 @@ def _experiment_model(task: Any, name: str) -> type[Experiment]:
         raise UserError(f"{name}: task.name: {unknown('task', str(task_name), TASKS)}", code="unknown-task")
     options = task_class(task_name).Options
     return create_model("Experiment", __base__=Experiment, task=(options, ...))
-
-
-def _teacher_data(experiment: Experiment) -> Data | None:
-    return experiment.teacher.data if experiment.teacher else None
 
 
 def _plain(experiment: Experiment) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from gkd.config.data_section import Data, TeacherView, Unlabelled, Validation
 from gkd.config.run_section import Run
 from gkd.config.section import HomePath, Section
 from gkd.config.side_sections import ABOVE_CHANCE, MapTap, Side, Student, Taps, Teacher, TeacherTraining
+from gkd.config.teacher_sections import check_teachers, named_sections
 from gkd.core.errors import unknown
 from gkd.methods.method import Method
 from gkd.metrics import check_metric_name
@@ -121,17 +122,36 @@ class Compare(Section):
 
 
 class Experiment(Section):
-    """A whole experiment, in the order of the file."""
+    """A whole experiment, in the order of the file.
+
+    Attributes:
+        teachers: several teachers by name, in place of ``teacher``, each with its own classes, view, normalisation and
+            weights. Terms read the first, or those that their ``teacher`` names; one that no term reads is not loaded.
+            ``data.teacher_view`` is every one's view, but for the ``image_size`` and ``interpolation`` that one states.
+            Where students teach the next ones, as in increments, they stand beside the previous model, which is called
+            ``previous``. A teacher that is null is none.
+    """
 
     task: SerializeAsAny[TaskOptions]
     data: Data
     teacher: Teacher | None = None
+    teachers: dict[str, Teacher] = Field(default={})
     student: Student
     method: Method
     optimiser: dict[str, Any] = Field(default={})
     evaluate: Evaluate = Evaluate()
     run: Run = Run()
     compare: Compare | None = None
+
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _of_named_teachers(cls, teachers: Any) -> Any:
+        return named_sections(teachers)
+
+    @model_validator(mode="after")
+    def _teachers_go_together(self) -> Self:
+        check_teachers(self)
+        return self
 
     @model_validator(mode="after")
     def _can_be_extended(self) -> Self:

@@ -22,7 +22,9 @@ from gkd.problems.task import TASKS, task_class
 _OPTIONS = ".options."
 # Sections that hold text, and a grid, whose cells are checked one by one; checksums, some of which look like a name.
 _CHECKSUMS = ("data.fingerprint", "data.unlabelled.fingerprint", "teacher.data.fingerprint", "teacher.sha256")
-_NO_NAMES = ("method.paper", "method.summary", "method.sources", "compare", *_CHECKSUMS)
+_NO_NAMES = tuple(
+    f"{key}." for key in ("method.paper", "method.summary", "method.sources", "compare", *_CHECKSUMS)
+)
 
 
 def lies_in_run_folder(config: Path) -> bool:
@@ -57,7 +59,7 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
     named = {
         (dotted, value)
         for dotted, value in leaves(merged)
-        if is_import_name(value) and not f"{dotted}.".startswith(tuple(f"{key}." for key in _NO_NAMES))
+        if is_import_name(value) and not _as_of_one_teacher(dotted).startswith(_NO_NAMES)
     }
     _check_names(sorted(named), trusted, merged)
     _check_options(merged, trusted)
@@ -72,10 +74,18 @@ def check_trust(merged: Mapping[str, Any], trusted: frozenset[str] | None) -> No
             )
 
 
+def _as_of_one_teacher(dotted: str) -> str:
+    """A dotted key and a dot, ``teachers.NAME.…`` as ``teacher.…``."""
+    parts = dotted.split(".")
+    return ".".join(["teacher", *parts[2:]] if parts[0] == "teachers" else parts) + "."
+
+
 def _check_options(merged: Mapping[str, Any], trusted: frozenset[str]) -> None:
     """Refuse options of a network that name what its factory would open, where no trusted layer states them."""
-    for side in ("student", "teacher"):
-        section = merged.get(side)
+    teachers = merged.get("teachers")
+    named = teachers.items() if isinstance(teachers, Mapping) else ()
+    sides = {"student": merged.get("student"), "teacher": merged.get("teacher")}
+    for side, section in (sides | {f"teachers.{name}": section for name, section in named}).items():
         if not isinstance(section, Mapping):  # what is no section, network or options, the schema refuses
             continue
         network, options = section.get("network"), section.get("options")

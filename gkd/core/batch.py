@@ -32,6 +32,7 @@ class Batch:
         support: in an episode, ``[B]`` Bool, True for a support row and False for a query row.
         views: further teachers' images, by the name in ``TeacherSide.view``.
         labelled: ``[B]`` Bool, the samples that have a label; None where all of them do.
+        outputs: the outputs of further teachers on these very pixels, by name, where they were computed before.
     """
 
     images: Tensor
@@ -44,6 +45,7 @@ class Batch:
     views: Mapping[str, Tensor] = field(default_factory=dict)
     shared: bool = False
     labelled: Tensor | None = None
+    outputs: Mapping[str, Features] = field(default_factory=dict)
 
     __repr__ = short_repr
 

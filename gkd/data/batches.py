@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -64,6 +64,7 @@ class Batches:
         look: the student's augmentation and normalisation.
         teacher: the teacher's; where it or the teacher's pixels differ from the student's, ``Batch.view`` holds
             the teacher's images, elsewhere it is None.
+        named: those of several teachers by name; ``Batch.views`` holds the images of each.
         batch_size: B, the global batch size; not used for episodes.
         seed, stage: of the order and the augmentation.
         device: where the images are kept and the batches made.
@@ -106,6 +107,7 @@ class Batches:
         first_view: int = 0,
         memory_format: torch.memory_format = torch.contiguous_format,
         first: int = 0,
+        named: Mapping[str, Look] | None = None,
     ) -> None:
         _check_batch_size(batch_size)
         if len(images) == 0:
@@ -120,7 +122,7 @@ class Batches:
         self.episodes = episodes
         self.views = views
         self.first_view = first_view
-        self._sides = Sides(self.images, look, teacher, self.device, memory_format, first)
+        self._sides = Sides(self.images, look, teacher, self.device, memory_format, first, named)
         if balanced is not None and episodes is not None:
             raise UserError(
                 "Batches are class-balanced or episodes; give balanced or episodes, not both.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class ImageSet:
         name: the data set's name, for messages.
         teacher_images: the same samples as the teacher sees them, of another size or other channels; None where
             it sees ``images``.
+        views: the same samples as each of several teachers sees them, by its name; one that is missing sees ``images``.
 
     Raises:
         UserError: shapes or dtypes other than these.
@@ -46,11 +47,12 @@ class ImageSet:
     files: tuple[str, ...] | None = None
     name: str = "images"
     teacher_images: Pixels | None = None
+    views: Mapping[str, Pixels] = field(default_factory=dict)
 
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
-        for pixels in (self.images, self.teacher_images):
+        for pixels in (self.images, self.teacher_images, *self.views.values()):
             if not isinstance(pixels, Tensor):
                 continue
             if pixels.dtype != torch.uint8 or pixels.dim() != 4:
@@ -65,7 +67,8 @@ class ImageSet:
                 f"{list(self.labels.shape)}; give int64 [N], a label for each.",
                 code="not-labels",
             )
-        for what, parts in (("file names", self.files), ("teacher images", self.teacher_images)):
+        of_views = ((f"images of the view {name!r}", pixels) for name, pixels in self.views.items())
+        for what, parts in (("file names", self.files), ("teacher images", self.teacher_images), *of_views):
             if parts is not None and len(parts) != len(self.images):
                 raise UserError(
                     f"{self.name} has {len(self.images)} images and {len(parts)} {what}; give one for each.",
@@ -102,6 +105,10 @@ class ImageSet:
             return self
         return replace(self, images=self.teacher_images, teacher_images=None)
 
+    def seen_by(self, teacher: str) -> ImageSet:
+        """The same samples for one of several teachers alone, whose pixels become ``teacher_images``."""
+        return replace(self, teacher_images=self.views.get(teacher), views={})
+
     def select(self, index: Tensor) -> ImageSet:
         """The samples at int64 ``index`` ``[M]``, in that order, renumbered from 0; the space stays."""
         index = index.to(self.labels.device)
@@ -111,6 +118,7 @@ class ImageSet:
             labels=self.labels[index],
             files=None if self.files is None else tuple(self.files[i] for i in index.tolist()),
             teacher_images=None if self.teacher_images is None else self.teacher_images[index],
+            views={name: pixels[index] for name, pixels in self.views.items()},
         )
 
     def restrict(self, space: LabelSpace) -> ImageSet:
@@ -152,6 +160,9 @@ class ImageSet:
             if self.teacher_images is not None:
                 digest.update(repr(tuple(self.teacher_images.shape)).encode())
                 _hash_pixels(digest, self.teacher_images)
+            for name, pixels in sorted(self.views.items()):
+                digest.update(repr((name, tuple(pixels.shape))).encode())
+                _hash_pixels(digest, pixels)
             sha256 = digest.hexdigest()
             self.__dict__["_fingerprint"] = sha256  # the dataclass is frozen; this is only a cache
         return sha256
@@ -163,6 +174,7 @@ class ImageSet:
             images=_to(self.images, device),
             labels=self.labels.to(device),
             teacher_images=None if self.teacher_images is None else _to(self.teacher_images, device),
+            views={name: _to(pixels, device) for name, pixels in self.views.items()},
         )
         if "_fingerprint" in self.__dict__:
             moved.__dict__["_fingerprint"] = self.__dict__["_fingerprint"]
@@ -191,6 +203,7 @@ def gather(sets: Sequence[ImageSet], space: LabelSpace, *, name: str | None = No
         index = torch.nonzero(labels >= 0).flatten()
         parts.append(replace(images.select(index), labels=labels[index], space=space))
     teacher_pixels = [part.teacher_images for part in parts if part.teacher_images is not None]
+    names = [name for name in parts[0].views if all(name in part.views for part in parts)]
     files = [part.files for part in parts if part.files is not None]
     result = ImageSet(
         _joined([part.images for part in parts]),
@@ -199,6 +212,7 @@ def gather(sets: Sequence[ImageSet], space: LabelSpace, *, name: str | None = No
         files=tuple(itertools.chain(*files)) if len(files) == len(parts) else None,
         name=name or parts[0].name,
         teacher_images=_joined(teacher_pixels) if len(teacher_pixels) == len(parts) else None,
+        views={name: _joined([part.views[name] for part in parts]) for name in names},
     )
     for class_name, count in zip(space, result.class_counts().tolist(), strict=True):
         if count == 0:

@@ -57,6 +57,10 @@ class Together:
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
 
+    def seen_by(self, teacher: str) -> Together:
+        """The same samples for one of several teachers alone."""
+        return Together(self.first.seen_by(teacher), self.second.seen_by(teacher))
+
     def fingerprint(self) -> str:
         """64 hex digits that both sets decide (:meth:`ImageSet.fingerprint`)."""
         both = f"{self.first.fingerprint()} {self.second.fingerprint()}"
@@ -138,6 +142,7 @@ def joined(labelled: Batch | None, unlabelled: Batch | None) -> Batch:
         labels=torch.cat([part.labels for part in parts]),
         index=torch.cat([part.numbers for part in parts]),
         view=torch.cat(views) if views else None,
+        views={name: torch.cat([part.views[name] for part in parts]) for name in parts[0].views},
         labelled=torch.cat(has_label),
     )
 

@@ -37,9 +37,10 @@ def with_rotations(images: ImageSet) -> ImageSet:
         raise UserError(
             f"{images.name} already has turned classes; leave out data.rotations.", code="rotations-twice"
         )
-    both = [images.images] if images.teacher_images is None else [images.images, images.teacher_images]
-    pixels = [part for part in both if isinstance(part, Tensor)]
-    if len(pixels) < len(both):
+    of_teacher = [] if images.teacher_images is None else [images.teacher_images]
+    everything = [images.images, *of_teacher, *images.views.values()]
+    pixels = [part for part in everything if isinstance(part, Tensor)]
+    if len(pixels) < len(everything):
         raise UserError(
             f"{images.name} is streamed from disk and cannot be turned; raise data.memory_gb.",
             code="needs-images-in-memory",
@@ -53,7 +54,8 @@ def with_rotations(images: ImageSet) -> ImageSet:
         labels=torch.cat([images.labels + turns * count for turns in range(4)]),
         space=LabelSpace(names),
         files=None if images.files is None else images.files * 4,
-        teacher_images=turned[1] if len(turned) > 1 else None,
+        teacher_images=turned[1] if of_teacher else None,
+        views=dict(zip(images.views, turned[1 + len(of_teacher) :], strict=True)),
     )
 
 

@@ -9,17 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from gkd.core.batch import Batch
-from gkd.core.errors import UserError, unknown
+from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.core.network import as_network, module_key
 from gkd.core.tapped import Shapes, output_shapes
-from gkd.distill.fit_check import check_head, check_parts, check_terms, shapes_of_pair, trainable_modules
+from gkd.distill.fit_check import check_parts, check_term, check_terms, shapes_of_pair, trainable_modules
 from gkd.distill.inputs import Outputs, Reading, reads_clean, run_networks
 from gkd.distill.router import Decision, Router, build_router
+from gkd.distill.several import combined
 from gkd.distill.side import Side, Teachers, teacher_sides
 from gkd.distill.teacher import Teacher
 from gkd.losses.signature import Filled
 from gkd.methods.mixup import Mixup
+from gkd.methods.readers import parts_of, teachers_of
 from gkd.methods.routing import Routing
 from gkd.methods.spots import SpotPair
 from gkd.methods.terms import Term, checked_terms, class_scale
@@ -35,7 +37,7 @@ class Distiller(nn.Module):
             one. ``teacher_sides`` relates the classes of a teacher without a side to the student's.
         terms: name -> term, as a stage lists them; one that names no teacher reads the first.
         classes: the student's classes in the order of its columns, where teachers are given without a relation.
-        old_classes: Bool ``[C]``, the student's columns of old classes, read where there is no teacher.
+        old_classes: Bool ``[C]``, the student's columns of old classes; None: those of the first teacher's classes.
         image_shape: ``(C, H, W)`` of the images; needed by losses that own parameters, whose shapes follow from it.
         train_labels: int64 ``[N]``, the training set's labels by sample number; needed by losses with memory banks.
         mixup: how virtual samples are made, for terms with ``samples: virtual``.
@@ -60,25 +62,34 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self.student = as_network(student)
-        self.terms = checked_terms(terms)
         self.mixup = mixup
         self.epoch = 0.0
         sides = teacher_sides(teacher, self.student.num_classes, classes)
         self.side_names = tuple(sides)
         self._sides = nn.ModuleList(Side(side) for side in sides.values())
+        self._groups = parts_of(checked_terms(terms), self.side_names)
+        # From here on each term is one for each teacher that it reads.
+        self.terms = {name: part for parts in self._groups.values() for name, part in parts.items()}
+        self._old_given = old_classes is not None
         if old_classes is None:
             old_classes = torch.zeros(self.student.num_classes, dtype=torch.bool)
         # Buffers that a run can recompute stay out of checkpoints.
         self.register_buffer("_old_classes", old_classes, persistent=False)
-        self._readers = {name: self._reader(name, term) for name, term in self.terms.items()}
-        for name, term in self.terms.items():
-            self._check(name, term)
-        num_old = int(self.known.sum())
-        num_new = len(self.known) - num_old
-        self.scales = {
-            name: term.weight * (class_scale(term.scale, num_old, num_new) if term.scale else 1.0)
+        self._readers = {
+            name: next(iter(teachers_of(name, term, self.side_names)), None)
             for name, term in self.terms.items()
         }
+        for name, term in self.terms.items():
+            reader = self._readers[name]
+            check_term(name, term, self.sides[reader] if reader else None, self.student, mixup)
+        num_old = int(self.known.sum())
+        num_new = len(self.known) - num_old
+        self.scales = {}
+        for name, parts in self._groups.items():
+            term = next(iter(parts.values()))  # the parts differ in the teacher alone
+            self.scales[name] = term.weight * (
+                class_scale(term.scale, num_old, num_new) if term.scale else 1.0
+            )
         shapes, teacher_shapes = None, {}
         if image_shape is not None:
             shapes = output_shapes(self.student, image_shape)
@@ -101,60 +112,10 @@ class Distiller(nn.Module):
 
     @property
     def known(self) -> Tensor:
-        """Bool ``[C]``: the student's columns of the first teacher's classes, or of old classes without one."""
-        return self._sides[0].known if len(self._sides) else self._old_classes  # type: ignore[return-value]
-
-    def _reader(self, name: str, term: Term) -> str | None:
-        """The name of the teacher that a term reads."""
-        if not term.needs_teacher:
-            return None
-        if not self.side_names:
-            raise UserError(
-                f"The term {name!r} reads {', '.join(term.needs)}, but there is no teacher.",
-                code="needs-teacher",
-            )
-        if term.teacher is not None and term.teacher not in self.side_names:
-            raise UserError(
-                f"The term {name!r}: {unknown('teacher', term.teacher, self.side_names)}",
-                code="unknown-teacher",
-            )
-        return term.teacher or self.side_names[0]
-
-    def _check(self, name: str, term: Term) -> None:
-        """Refuse a term that reads what its side, the student or the stage does not have."""
-        reader = self._readers[name]
-        side = self.sides[reader] if reader else None
-        if side is not None and "centres" in term.needs and term.centres == "train" and side.centres is None:
-            raise UserError(
-                f"The term {name!r} reads train-set centres; give them, or set centres: batch.",
-                code="centres-missing",
-            )
-        if side is not None and term.reads_names:
-            side.take_names(name)
-        if side is not None and term.needs_shared_classes and side.relation.num_shared == 0:
-            raise UserError(
-                f"The term {name!r} compares logits, but student and teacher share no class by name: the teacher has "
-                f"{len(side.relation.teacher)} classes, the student {len(side.relation.student)}; give the student's "
-                "classes=LabelSpace([...]) under the teacher's names, or use a loss on embeddings.",
-                code="no-shared-class",
-            )
-        if (
-            side is not None
-            and term.needs_shared_classes
-            and not side.all_known
-            and Filled.MASK not in term.entry.filled
-        ):
-            raise UserError(
-                f"The term {name!r} must leave out rows of classes that the teacher does not have, but its loss takes "
-                "no mask; give it a keyword mask: gkd.losses.Mask = None.",
-                code="needs-mask",
-            )
-        check_head(name, term, self.student)
-        if term.samples == "virtual" and self.mixup is None:
-            raise UserError(
-                f"The term {name!r} is on virtual samples, but no mixup says how to make them.",
-                code="needs-mixup",
-            )
+        """Bool ``[C]``: the student's columns of old classes, where they are given, or of the first teacher's."""
+        if self._old_given or not len(self._sides):
+            return self._old_classes  # type: ignore[return-value]
+        return self._sides[0].known  # type: ignore[return-value]
 
     def _build_adapters(
         self, student: Shapes | None, teachers: Mapping[str, Shapes], train_labels: Tensor | None
@@ -221,11 +182,14 @@ class Distiller(nn.Module):
         )
 
     @property
-    def reads_clean_teacher(self) -> bool:
-        """Whether a step reads the first teacher's outputs for the clean images."""
-        return bool(self.side_names) and reads_clean(
-            self.side_names[0], self._readers, self.terms, self.mixup
-        )
+    def read_clean(self) -> list[str]:
+        """The teachers whose outputs for the clean images a step reads."""
+        return [n for n in self.side_names if reads_clean(n, self._readers, self.terms, self.mixup)]
+
+    def teacher_maps(self, teacher: str) -> set[int]:
+        """The maps of a teacher that the terms read for the clean images."""
+        read = [term for name, term in self.terms.items() if self._readers[name] == teacher]
+        return {spot for term in read for spot in term.teacher_maps}
 
     def set_epoch(self, epoch: float) -> None:
         """Set the epoch of the weight schedules; ``epoch`` is fractional, in the method's own epochs."""
@@ -245,7 +209,8 @@ class Distiller(nn.Module):
 
         Returns:
             ``loss``: the weighted sum, with graph, plus ``loss/routing`` where a policy is trained;
-            ``loss/<term>``: each term before weighting; ``empty/<term>``: 1 where a counting term had nothing
+            ``loss/<term>``: each term before weighting, and of one over several teachers
+            ``loss/<term>/<teacher>``, its loss with each; ``empty/<term>``: 1 where a counting term had nothing
             to average over; ``share/<spot>``: the share of the batch that is distilled there. All 0-dim.
         """
         outputs = run_networks(batch, self.student, self.sides, self._readers, self.terms, self.mixup)
@@ -254,11 +219,19 @@ class Distiller(nn.Module):
         report: dict[str, Tensor] = {}
         # Losses pick their own precision (R4); autocast would turn their products into bf16.
         with torch.autocast(batch.images.device.type, enabled=False):
-            for name, term in self.terms.items():
-                values[name], counts = self._term(name, term, outputs[term.samples], decision)
+            weights: dict[str, float] = {}
+            for name, parts in self._groups.items():
+                losses: dict[str, Tensor] = {}
+                counts: list[Tensor] = []
+                for part, term in parts.items():
+                    losses[part], counted = self._term(part, term, outputs[term.samples], decision)
+                    counts += counted
+                values[name] = combined(list(losses.values()), term.combine, drop_rate=term.drop_rate)
+                weights[name] = self.scales[name] * term.schedule.factor(self.epoch)
                 if counts:
                     report[f"empty/{name}"] = (_sum(counts) == 0).float()
-            weights = {n: self.scales[n] * term.schedule.factor(self.epoch) for n, term in self.terms.items()}
+                if len(losses) > 1:
+                    report |= {f"loss/{part}": value.detach() for part, value in losses.items()}
             loss = weighted_sum(values, weights)
             if decision is not None and self.router is not None:
                 shares = decision.gates.float().mean(0).unbind()
@@ -277,7 +250,7 @@ class Distiller(nn.Module):
         reader = self._readers[name]
         teacher_name = reader or (self.side_names[0] if self.side_names else None)
         side = self.sides[teacher_name] if teacher_name else None
-        known_columns = self.known if side is None else side.known
+        known_columns = side.known if reader and side is not None else self.known
         key = module_key(name)
         modules = self.adapters[key] if key in self.adapters else None  # noqa: SIM401 -- a ModuleDict has no get
         auxiliary = modules[0] if isinstance(modules, nn.ModuleList) and term.head == "auxiliary" else None

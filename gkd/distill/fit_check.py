@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from gkd.core.errors import UserError, unknown
 from gkd.core.network import as_network
 from gkd.core.tapped import Shapes, TappedNetwork, network_name, output_shapes
-from gkd.distill.side import ONLY
-from gkd.distill.teacher import Teacher
+from gkd.distill.side import Guides, Side, by_name
 from gkd.losses.needs import NEEDS
+from gkd.losses.signature import Filled
 from gkd.methods.method import Method
+from gkd.methods.mixup import Mixup
 from gkd.methods.spots import SpotPair, output_at
 from gkd.methods.terms import Term
 from gkd.models.head_check import head_gives_logits
@@ -22,19 +23,22 @@ from gkd.models.head_check import head_gives_logits
 
 def both_shapes(
     student: nn.Module,
-    teacher: Teacher | None,
+    teachers: Guides,
     image_shape: Sequence[int],
-    teacher_image_shape: Sequence[int],
+    teacher_image_shapes: Mapping[str, Sequence[int]],
 ) -> tuple[Shapes, dict[str, Shapes]]:
-    """The shapes of the student's and of a teacher's outputs, each for an image of its own shape."""
-    teachers = {ONLY: output_shapes(teacher.network, teacher_image_shape)} if teacher else {}
-    return output_shapes(as_network(student), image_shape), teachers
+    """The shapes of the student's and of each teacher's outputs, each for an image of its own shape."""
+    of_teachers = {
+        name: output_shapes(teacher.network, teacher_image_shapes[name])
+        for name, teacher in by_name(teachers).items()
+    }
+    return output_shapes(as_network(student), image_shape), of_teachers
 
 
 def check_terms(
     terms: Mapping[str, Term], student: Shapes, teachers: Mapping[str, Shapes], train_labels: Tensor | None
 ) -> None:
-    """Refuse terms that do not fit the shapes of the networks' outputs, or the labels."""
+    """Refuse terms, each of one teacher at most, that do not fit the shapes of the networks' outputs, or the labels."""
     for name, term in terms.items():
         if term.needs_teacher and not teachers:
             raise UserError(
@@ -46,6 +50,47 @@ def check_terms(
                 _try_reading(term, reading, student, teachers, train_labels)
         except UserError as error:
             raise UserError(f"The term {name!r}: {error}", code=error.code) from None
+
+
+def check_term(name: str, term: Term, side: Side | None, student: nn.Module, mixup: Mixup | None) -> None:
+    """Refuse a term that reads what its side, the student or the stage does not have."""
+    if side is not None and "centres" in term.needs and term.centres == "train" and side.centres is None:
+        raise UserError(
+            f"The term {name!r} reads train-set centres; give them, or set centres: batch.",
+            code="centres-missing",
+        )
+    if side is not None and term.reads_names:
+        side.take_names(name)
+    if side is not None and term.balance is not None and side.balance is None:
+        raise UserError(
+            f"The term {name!r} balances the teacher's embedding; give the statistics, as in "
+            "TeacherSide(..., balance=gkd.losses.phi_s.phi_s(embeddings)), or leave balance out.",
+            code="balance-missing",
+        )
+    if side is not None and term.needs_shared_classes and side.relation.num_shared == 0:
+        raise UserError(
+            f"The term {name!r} compares logits, but student and teacher share no class by name: the teacher has "
+            f"{len(side.relation.teacher)} classes, the student {len(side.relation.student)}; give the student's "
+            "classes=LabelSpace([...]) under the teacher's names, or use a loss on embeddings.",
+            code="no-shared-class",
+        )
+    if (
+        side is not None
+        and term.needs_shared_classes
+        and not side.all_known
+        and Filled.MASK not in term.entry.filled
+    ):
+        raise UserError(
+            f"The term {name!r} must leave out rows of classes that the teacher does not have, but its loss takes "
+            "no mask; give it a keyword mask: gkd.losses.Mask = None.",
+            code="needs-mask",
+        )
+    check_head(name, term, student)
+    if term.samples == "virtual" and mixup is None:
+        raise UserError(
+            f"The term {name!r} is on virtual samples, but no mixup says how to make them.",
+            code="needs-mixup",
+        )
 
 
 def trainable_modules(student: nn.Module) -> dict[str, nn.Module]:
@@ -184,4 +229,5 @@ def shapes_of_pair(
 
 def _teacher_of(term: Term, teachers: Mapping[str, Shapes]) -> Shapes:
     """The shapes of the teacher that a term reads; an unknown name is refused by the distiller."""
-    return teachers.get(term.teacher or "") or next(iter(teachers.values()))
+    named = teachers.get(term.teacher) if isinstance(term.teacher, str) else None
+    return named or next(iter(teachers.values()))

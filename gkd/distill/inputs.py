@@ -75,7 +75,9 @@ def run_networks(
     outputs = {}
     clean = {}
     for number, (name, side) in enumerate(sides.items()):
-        if number == 0 and batch.teacher is not None:
+        if name in batch.outputs:
+            clean[name] = batch.outputs[name]
+        elif number == 0 and batch.teacher is not None:
             clean[name] = batch.teacher
         elif reads_clean(name, readers, terms, mixup):
             clean[name] = side.features(batch)
@@ -237,6 +239,14 @@ def _teacher_logits(reading: Reading) -> Tensor:
     return logits
 
 
+def _teacher_embedding(reading: Reading) -> Tensor:
+    """The teacher's embedding, with equal variances where the term balances it."""
+    embedding = reading.teacher.embedding
+    if reading.term.balance is None or reading.columns.balance is None:
+        return embedding
+    return reading.columns.balance(embedding.flatten(1))
+
+
 def _labels(reading: Reading) -> Tensor:
     """The labels as columns of the logits that the loss reads; any column in a row that the mask leaves out."""
     labels = reading.batch.labels
@@ -313,7 +323,7 @@ PROVIDERS: dict[str, Provider] = {
     "student_logits": _student_logits,
     "teacher_logits": _teacher_logits,
     "student_embedding": lambda reading: reading.student.embedding,
-    "teacher_embedding": lambda reading: reading.teacher.embedding,
+    "teacher_embedding": _teacher_embedding,
     "student_cosines": _student_cosines,
     "student_scale": _student_scale,
     "student": _student_at(0),

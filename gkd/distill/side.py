@@ -16,6 +16,8 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.network import Features, Unregistered
 from gkd.core.short_repr import short_repr
 from gkd.distill.teacher import Teacher, unnamed_classes
+from gkd.losses.phi_s import Balance
+from gkd.methods.term_checks import ONLY
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class TeacherSide:
         view: its images, where they differ from the student's.
         rows: the rows that a loss on its logits reads where the term sets none: ``known`` (labels that it
             has) or ``all``.
+        balance: the map of its embedding for terms with ``balance: phi-s``, as of ``gkd.losses.phi_s.phi_s``.
     """
 
     teacher: Teacher
@@ -50,6 +53,7 @@ class TeacherSide:
     centres: Tensor | None = None
     view: View | None = None
     rows: Literal["known", "all"] = "known"
+    balance: Balance | None = None
 
     __repr__ = short_repr
 
@@ -60,7 +64,15 @@ class TeacherSide:
 
 Teachers = Teacher | TeacherSide | Mapping[str, Teacher | TeacherSide]
 
-ONLY = "teacher"  # the name of a teacher that was given without one
+# The teachers of a training: one, or several by name, the first being the one that a term reads without naming it.
+Guides = Teacher | Mapping[str, Teacher] | None
+
+
+def by_name(guides: Guides) -> dict[str, Teacher]:
+    """Teachers by name; one that was given without a name is called ``teacher``."""
+    if guides is None:
+        return {}
+    return dict(guides) if isinstance(guides, Mapping) else {ONLY: guides}
 
 
 def teacher_sides(
@@ -129,6 +141,8 @@ class Side(nn.Module):
     shared_column: Tensor
     centres: Tensor | None
     names: Tensor | None
+    balance_mean: Tensor | None
+    balance_matrix: Tensor | None
 
     def __init__(self, side: TeacherSide) -> None:
         super().__init__()
@@ -145,6 +159,8 @@ class Side(nn.Module):
             "teacher_index": relation.teacher_index,
             "shared_column": shared_column,
             "centres": side.centres,
+            "balance_mean": None if side.balance is None else side.balance.mean,
+            "balance_matrix": None if side.balance is None else side.balance.matrix,
         }
         for name, values in buffers.items():
             self.register_buffer(name, values, persistent=False)
@@ -158,6 +174,12 @@ class Side(nn.Module):
     def take_names(self, term: str) -> None:
         """Hold the vectors of the student's class names for a term; refused where the teacher has not got them."""
         self.names = centres_of_names(term, self.teacher, self.relation)
+
+    @property
+    def balance(self) -> Balance | None:
+        if self.balance_mean is None or self.balance_matrix is None:
+            return None
+        return Balance(self.balance_mean, self.balance_matrix)
 
     def features(self, batch: Batch) -> Features:
         """The teacher's outputs for its own view of a batch."""

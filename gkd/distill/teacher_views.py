@@ -30,6 +30,8 @@ class TeacherViews:
         files: keep the outputs on disk, where other processes find them; None keeps them in memory, as it is done too
             where the disk has no room.
         rounded: keep outputs of float32 in bfloat16.
+        name: of the teacher among several: it sees the view of that name, and its outputs are ``Batch.outputs`` under
+            it; None: it sees ``Batch.view``, and they are ``Batch.teacher``.
 
     Raises:
         UserError: at the first view, when V of them would take more than ``limit``.
@@ -44,6 +46,7 @@ class TeacherViews:
         limit: float,
         files: OutputFiles | None = None,
         rounded: bool = False,
+        name: str | None = None,
     ) -> None:
         self.teacher = teacher
         self.autocast = autocast
@@ -51,17 +54,26 @@ class TeacherViews:
         self.limit = limit
         self.files = files
         self.rounded = rounded
+        self.name = name
         self.bytes = 0  # of all V views in memory
         self._views: dict[int, Features] = {}
         self._writes = files is not None
 
-    def epoch(self, epoch: int, start: int, spots: Collection[int], batches: AnyBatches) -> Iterator[Batch]:
+    def epoch(
+        self,
+        epoch: int,
+        start: int,
+        spots: Collection[int],
+        batches: AnyBatches,
+        stream: Iterator[Batch] | None = None,
+    ) -> Iterator[Batch]:
         """The batches of an epoch with the teacher's outputs attached.
 
         Args:
             epoch, start: as in ``Batches.epoch``.
             spots: the maps that a loss reads, counted as in ``Features.maps``; the others are kept empty.
             batches: the stage's batches, of V views; the order of the views differs between stages.
+            stream: the batches of the epoch, where another teacher's outputs are attached to them already.
         """
         outputs = self._view(batches.view_of(epoch), epoch, frozenset(spots), batches)
         rows = _rows_on(outputs.logits.device, epoch, start, batches)
@@ -71,11 +83,14 @@ class TeacherViews:
             chosen = chosen.to(batches.device, non_blocking=True)
             return chosen.float() if self.rounded and chosen.dtype == torch.bfloat16 else chosen
 
-        for batch in batches.epoch(epoch, start):
+        for batch in batches.epoch(epoch, start) if stream is None else stream:
             index = batch.numbers if rows is None else next(rows)
             maps = tuple(of(values, index) for values in outputs.maps)
             features = Features(of(outputs.logits, index), of(outputs.embedding, index), maps)
-            yield replace(batch, teacher=features)
+            if self.name is None:
+                yield replace(batch, teacher=features)
+            else:
+                yield replace(batch, outputs={**batch.outputs, self.name: features})
 
     def _view(self, view: int, epoch: int, spots: frozenset[int], batches: AnyBatches) -> Features:
         for features in self._kept(view, len(batches.images)):
@@ -130,7 +145,7 @@ class TeacherViews:
         chunks = torch.arange(len(batches.images), device=batches.device).split(self.chunk)
         for batch in batches.of(chunks, epoch=epoch):
             with self.autocast:
-                features = self.teacher.features(batch.teacher_images)
+                features = self.teacher.features(batch.seen_as(self.name))
             chosen = {spot % len(features.maps) for spot in spots}
             nothing = self._round(features.embedding).new_empty(0)
             maps = tuple(

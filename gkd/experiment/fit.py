@@ -32,8 +32,9 @@ from gkd.experiment.environment import environment
 from gkd.experiment.judge import judge
 from gkd.experiment.run_folder import locked
 from gkd.experiment.sources import rounded_statistics
-from gkd.methods.method import Method, require
+from gkd.methods.method import Method
 from gkd.methods.optimiser import Optimiser
+from gkd.methods.refusal import require
 from gkd.methods.stage import Stage
 from gkd.methods.terms import Term
 from gkd.models.taps import tap

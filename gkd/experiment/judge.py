@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -74,13 +73,18 @@ def with_verdict(judged: Judged, verdict: Verdict, teacher: Verdict | None = Non
 
 
 def prove_teacher(
-    teacher: Teacher, prepared: Prepared, checkpoint: Path | None, *, probing: bool = True
+    teacher: Teacher,
+    prepared: Prepared,
+    checkpoint: Path | None,
+    *,
+    probing: bool = True,
+    name: str | None = None,
 ) -> list[str]:
     """Judge a loaded teacher; a line with its results and input normalisation, and a warning.
 
     It is judged on its own classes. One that keeps classes which the data need not have is judged on those that the
     student shares, and by what its embedding knows of the student's (`probe`), which takes a pass over the student's
-    training images; a dry run does without ``probing``.
+    training images; a dry run does without ``probing``. One of several is called by its ``name``.
 
     Raises:
         UserError: another accuracy than the experiment expects.
@@ -108,8 +112,8 @@ def prove_teacher(
         parts += [] if known is None else [str(known)]
     statistics = shown_statistics(teacher.mean or (), teacher.std or (), teacher.statistics_from)
     return [
-        f"teacher   {options.network}: {'; '.join([*parts, statistics])}",
-        *warnings_of(None if own is None else own.near),
+        f"teacher   {'' if name is None else f'{name}, '}{options.network}: {'; '.join([*parts, statistics])}",
+        *warnings_of(None if own is None else own.near, name),
     ]
 
 
@@ -119,9 +123,10 @@ def shown_statistics(mean: Sequence[float], std: Sequence[float], source: str) -
     return f"input mean {shown_mean}, std {shown_std} ({source})"
 
 
-def warnings_of(near: NearChance | None) -> list[str]:
-    """A line on a teacher that chance explains; none on any other."""
-    return [] if near is None else [f"WARNING   the teacher has {near}: {_CAUSES}"]
+def warnings_of(near: NearChance | None, name: str | None = None) -> list[str]:
+    """A line on a teacher, one of several by its name, that chance explains; none on any other."""
+    called = "teacher" if name is None else f"teacher {name}"
+    return [] if near is None else [f"WARNING   the {called} has {near}: {_CAUSES}"]
 
 
 _CAUSES = (
@@ -289,9 +294,14 @@ def teacher_results(teacher: Teacher, prepared: Prepared) -> TeacherResult:
     return result.model_copy(update=more)
 
 
-def teacher_outputs(teacher: Teacher, settings: Settings) -> Outputs:
-    """A teacher's ``cached_predictions`` as a function of the images alone."""
-    return partial(cached_predictions, teacher, settings=settings)
+def teacher_outputs(teacher: Teacher, settings: Settings, name: str) -> Outputs:
+    """A teacher's ``cached_predictions`` as a function of the images alone, of which it sees the view of its name."""
+
+    def of(images: ImageSet) -> tuple[Tensor, Tensor]:
+        seen = images.seen_by(name) if name in images.views else images
+        return cached_predictions(teacher, seen, settings)
+
+    return of
 
 
 def cached_predictions(teacher: Teacher, images: ImageSet, settings: Settings) -> tuple[Tensor, Tensor]:

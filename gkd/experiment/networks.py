@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from gkd.config import schema
+from gkd.config.teacher_sections import alone_with, named_teachers_read, teacher_sections
 from gkd.core.errors import UserError
 from gkd.core.user_code import is_import_name
 from gkd.data import ImageSet
+from gkd.experiment.teacher_classes import of_named
 from gkd.models import load
 from gkd.models.external import is_of_library
 from gkd.models.image_sizes import options_for_images, takes_images
@@ -42,8 +44,8 @@ def teacher_section(experiment: schema.Experiment) -> schema.Teacher:
 
 def has_own_network(experiment: schema.Experiment) -> bool:
     """Whether the student's or the teacher's network is a module of the user's own, which building it would import."""
-    sides = (experiment.student, experiment.teacher)
-    return any(side is not None and is_import_name(side.network) for side in sides)
+    sides = (experiment.student, *teacher_sections(experiment).values())
+    return any(is_import_name(side.network) for side in sides)
 
 
 def build_side(
@@ -98,6 +100,9 @@ def check_image_sizes(experiment: schema.Experiment) -> None:
                     taps=section.taps.model_dump(exclude_none=True),
                     section=_name_of(section),
                 )
+    for name in named_teachers_read(experiment):
+        with of_named(name):
+            check_image_sizes(alone_with(experiment, name))
 
 
 def given_weights(section: Section, images: ImageSet) -> WeightFile:

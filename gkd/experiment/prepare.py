@@ -9,6 +9,7 @@ from torch import nn
 
 from gkd.config import schema
 from gkd.config.resolve import Resolved
+from gkd.config.teacher_sections import alone_with
 from gkd.experiment.checks import check_training
 from gkd.experiment.networks import build_student, check_image_sizes
 from gkd.experiment.sides import Sides, sides_of
@@ -16,7 +17,7 @@ from gkd.experiment.sources import statistics
 from gkd.experiment.start_notes import start_notes
 from gkd.methods.mixup import without_mixup
 from gkd.metrics import check_metrics
-from gkd.problems.problem import Problem
+from gkd.problems.problem import NamedTeacher, Problem
 from gkd.problems.task import Task
 from gkd.storage.cache_folder import OUTPUTS, cache_folder
 from gkd.training.caches import Caches
@@ -53,6 +54,18 @@ class Prepared:
     @property
     def task(self) -> Task:
         return self.sides.task
+
+    def of_teacher(self, name: str) -> Prepared:
+        """The same run as one of its named teachers' alone: its section, its view, its classes."""
+        resolved = replace(self.resolved, experiment=alone_with(self.experiment, name))
+        return replace(self, resolved=resolved, problem=self.problem.of_teacher(name), notes=())
+
+    def with_teacher(self, name: str, known: Prepared) -> Prepared:
+        """The run with what ``of_teacher``'s came to know of that teacher: its classes, and notes on its file."""
+        problem = self.problem.with_teacher(name, NamedTeacher(known.problem.relation, known.problem.teacher))
+        if next(iter(problem.teachers)) == name and not self.task.students_teach:
+            problem = problem.with_relation(known.problem.relation)
+        return replace(self, problem=problem, notes=(*self.notes, *known.notes))
 
     def with_problem(self, problem: Problem) -> Prepared:
         """The same run at another problem: the next of its task, or this one with its teacher's classes."""

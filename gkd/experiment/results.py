@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gkd import metrics
 from gkd.core.labels import LabelRelation
 from gkd.core.user_code import told_of
-from gkd.distill.teacher import Teacher
+from gkd.distill.side import Guides, by_name
 from gkd.experiment.environment import command, environment
 from gkd.experiment.extension import read_origin
 from gkd.experiment.judge import (
@@ -76,13 +76,13 @@ class Trained:
     """A student after its training; its problem and network are those of the run's ``Prepared``.
 
     Attributes:
-        teacher: its teacher; None where it had none.
+        teacher: its teacher, or several by name; None where it had none.
         last, best: its states after the last epoch and after the one that validation chose.
         position: where training ended.
         before: name -> which test images a classifier on the embedding gets right before training, Bool ``[N]``.
     """
 
-    teacher: Teacher | None
+    teacher: Guides
     last: State
     best: State
     position: Position
@@ -111,7 +111,7 @@ def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> 
         note="last: the last epoch; best: the epoch that validation chose; each judged on test once, at the end",
         last=judged["last"],
         best=judged["best"].model_copy(update=validated),
-        teacher=taught,
+        teacher=next(iter(taught.values()), None),
         leak=list(problem.leak),
         empty_batches=empty_batches(folder),
         images_per_second=round(position.images / max(position.seconds, 1e-9), 1),
@@ -119,6 +119,8 @@ def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> 
         parameters=count_parameters(prepared.student),
         **run_facts(prepared, threads),
     )
+    if isinstance(trained.teacher, Mapping):
+        summary = summary.model_copy(update={"teachers": taught})
     if (origin := read_origin(folder)) is not None:
         summary = summary.model_copy(update={"origin": origin})
     write_summary(folder, summary)
@@ -127,10 +129,12 @@ def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> 
 
 def _judged(
     folder: Path, prepared: Prepared, trained: Trained
-) -> tuple[dict[str, Judged], TeacherResult | None, dict[str, str]]:
-    """Results of last and best, and of the teacher, and what the students got right, packed; writes the students."""
+) -> tuple[dict[str, Judged], dict[str, TeacherResult], dict[str, str]]:
+    """Results of last and best, and of each teacher, and what the students got right, packed; writes the students."""
     settings, student, method = prepared.settings, prepared.student, prepared.experiment.method
-    teacher, images, judging = trained.teacher, prepared.problem.student, prepared.problem.judging
+    images, judging = prepared.problem.student, prepared.problem.judging
+    teachers = by_name(trained.teacher)
+    first = next(iter(teachers), None)
     labels = images.test.labels.cpu()
     judged: dict[str, Judged] = {}
     correct: dict[str, str] = {}
@@ -142,8 +146,9 @@ def _judged(
         added, relation = prepared.experiment.evaluate.metrics, prepared.problem.relation
         judged[which] = judge(logits, labels, method, added=added, relation=relation)
         correct[which] = pack(metrics.correctness(logits, labels))
-        if teacher is not None:
-            teacher_logits, _ = cached_predictions(teacher, images.test, settings)
+        if first is not None:  # of several the first
+            seen = prepared.problem.seen_by(first, images.test)
+            teacher_logits, _ = cached_predictions(teachers[first], seen, settings)
             agreement = rounded(metrics.agreement(logits, teacher_logits, prepared.problem.relation))
             judged[which] = judged[which].model_copy(update={"agreement": agreement})
         with told_of(judging, "the task judges the student"):
@@ -154,16 +159,20 @@ def _judged(
         else:
             metadata = replace(metadata, class_means=judging.class_means(outputs, images))
         save_weights(folder / WEIGHTS[which], state, metadata.to_header())
-    result = None
-    if teacher is not None:
+    results: dict[str, TeacherResult] = {}
+    for name, teacher in teachers.items():
         with told_of(judging, "the task judges the teacher"):
-            verdicts["teacher"] = judging.judge(teacher_outputs(teacher, settings), images)
-        result = teacher_results(teacher, prepared).model_copy(update=verdicts["teacher"].results())
+            verdict = judging.judge(teacher_outputs(teacher, settings, name), images)
+        verdicts.setdefault("teacher", verdict)  # the student is compared with the first
+        several = name in prepared.problem.teachers
+        alone = prepared.of_teacher(name) if several else prepared
+        of_one = {"relation": describe_relation(alone.problem.relation)} if several else {}
+        results[name] = teacher_results(teacher, alone).model_copy(update={**verdict.results(), **of_one})
     for which in judged:
         judged[which] = with_verdict(judged[which], verdicts[which], verdicts.get("teacher"))
     with told_of(judging, "the task saves its results"):
         judging.save(folder, verdicts)
-    return judged, result, correct
+    return judged, results, correct
 
 
 def weight_metadata(prepared: Prepared, answers: str, student: nn.Module | None = None) -> WeightMetadata:

@@ -16,6 +16,8 @@ from rich.console import Console
 
 from gkd.config.identity import NO_EFFECT
 from gkd.config.resolve import Resolved
+from gkd.config.side_sections import Side
+from gkd.config.teacher_sections import teacher_sections
 from gkd.core.errors import UserError
 from gkd.core.text import LONGEST_FILE_NAME, for_file_name, say, visible
 from gkd.experiment.environment import command, environment
@@ -228,11 +230,11 @@ def describe_run(folder: Path, prepared: Prepared, threads: int) -> None:
                 )
     about, names = visible(resolved.name), resolved.identities
     code = {"sources": names.sources, "identity_without_sources": names.without_sources}
-    sides = {"teacher": resolved.experiment.teacher, "student": resolved.experiment.student}
+    sides: dict[str, Side] = {**teacher_sections(resolved.experiment), "student": resolved.experiment.student}
     published = {
         key: describe(side.network, side.pretrained).origin()
         for key, side in sides.items()
-        if side is not None and side.pretrained is not False
+        if side.pretrained is not False
     }
     write_text(folder / CONFIG, f"# {about}\n{resolved.with_images_named().annotated_yaml()}")
     write_text(folder / "command.txt", visible(command()) + "\n")

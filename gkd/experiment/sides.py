@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from gkd.config import schema
 from gkd.config.shipped import shipped_methods
+from gkd.config.teacher_sections import alone_with, named_teachers_read
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.user_code import told_of
@@ -16,10 +17,12 @@ from gkd.experiment.checks import check_teacher_images, plan_of
 from gkd.experiment.networks import has_own_network
 from gkd.experiment.sources import load_source, load_unlabelled_images
 from gkd.experiment.suggestions import working_methods
-from gkd.experiment.teacher_classes import own_classes
-from gkd.methods.method import Method, refusal, require
-from gkd.problems.problem import Problem, Source
-from gkd.problems.task import Task, task_of
+from gkd.experiment.teacher_classes import classes_beside, of_named, own_classes
+from gkd.methods.method import Method
+from gkd.methods.refusal import Relations, refusal, require
+from gkd.methods.term_checks import PREVIOUS
+from gkd.problems.problem import NamedTeacher, Problem, Source
+from gkd.problems.task import Task, students_teach, task_of
 from gkd.training.caches import Caches
 
 
@@ -32,6 +35,7 @@ class Sides:
         task: its adapter.
         teacher, student: the images of each side.
         unlabelled: those without labels, where the method trains on any.
+        named: each of several teachers that the method reads as the only one; the first, where it reads none.
     """
 
     experiment: schema.Experiment
@@ -39,6 +43,7 @@ class Sides:
     teacher: Source
     student: Source
     unlabelled: ImageSet | None = None
+    named: Mapping[str, Sides] = field(default_factory=dict)
 
     @cached_property
     def own_classes(self) -> LabelSpace | None:
@@ -57,7 +62,9 @@ class Sides:
 
     @cached_property
     def relation(self) -> LabelRelation:
-        """How the classes of the two sides relate, before any image is selected."""
+        """How the classes of the two sides relate, before any image is selected; of several teachers the first's."""
+        if self.named and not self.task.students_teach:
+            return next(iter(self.named.values())).relation
         with told_of(self.task, f"the task {self.experiment.task.name!r} relates the classes"):
             if self.own_classes is None:
                 return self.task.spaces(self.teacher.space, self.student.space)
@@ -70,19 +77,54 @@ class Sides:
         return task_of(self.task.for_judging())
 
     @property
-    def taught_relation(self) -> LabelRelation | None:
-        """The relation that a method must be able to work with; None where no network teaches."""
+    def taught_relation(self) -> Relations:
+        """The relation that a method must be able to work with, of several teachers by name; None without a teacher."""
+        if self.experiment.teachers:
+            previous = {PREVIOUS: self.relation} if self.task.students_teach else {}
+            return previous | {name: self.relation_of(name) for name in self.named}
         taught = self.experiment.teacher is not None or self.task.students_teach
         return self.relation if taught else None
+
+    def relation_of(self, name: str) -> LabelRelation:
+        """The relation of one of several teachers."""
+        sides = self.named[name]
+        if not self.task.students_teach:
+            return sides.relation
+        return LabelRelation(self._classes_beside(name), self.relation.student)
+
+    def _classes_beside(self, name: str) -> LabelSpace:
+        with of_named(name):
+            return classes_beside(self.named[name].experiment)
 
     def problems(self) -> Iterator[Problem]:
         """The task's problems in their order, the training images limited to ``data.per_class``."""
         data, run = self.experiment.data, self.experiment.run
         seed = run.seed if data.subset_seed is None else data.subset_seed
-        for problem in self._made(run.seed):
+        for problem in self._made_for_all(run.seed):
             if self.unlabelled is not None:
                 problem = replace(problem, unlabelled=self.unlabelled)
             yield problem if data.per_class is None else problem.limited(data.per_class, seed=seed)
+
+    def _made_for_all(self, seed: int) -> Iterator[Problem]:
+        """The task's problems with the named teachers, whose images and classes are each their own."""
+        if not self.named:
+            yield from self._made(seed)
+        elif self.task.students_teach:
+            spaces = {name: self._classes_beside(name) for name in self.named}
+            for problem in self._made(seed):
+                for name, space in spaces.items():
+                    relation = LabelRelation(space, problem.relation.student)
+                    problem = problem.with_teacher(name, NamedTeacher(relation, problem.student))
+                yield problem
+        else:
+            # A task makes the student's side of its problems whatever the teacher.
+            for each in zip(*(sides._made(seed) for sides in self.named.values()), strict=True):
+                problem, leak = each[0], tuple(dict.fromkeys(name for one in each for name in one.leak))
+                if leak != problem.leak:
+                    problem = replace(problem, leak=leak)
+                for name, one in zip(self.named, each, strict=True):
+                    problem = problem.with_teacher(name, NamedTeacher(one.relation, one.teacher))
+                yield problem
 
     def _made(self, seed: int) -> Iterator[Problem]:
         """The task's problems as it makes them; what it raises is told of it, and what their reader raises is not."""
@@ -128,6 +170,9 @@ class Sides:
         has_teacher = self.experiment.teacher is not None
         problem = next(each for each in problems if not (has_teacher and each.solved_by_teacher))
         check_teacher_images(self.experiment, problem)
+        for name, sides in self.named.items():
+            with of_named(name):
+                check_teacher_images(sides.experiment, problem.of_teacher(name))
         problem.check(plan_of(self.experiment))
         return problem
 
@@ -137,7 +182,7 @@ class Sides:
         Beside a teacher only methods that read one are meant. Networks of the user's own are not imported for this.
         """
         steps, relation = self.task.students_teach, self.taught_relation
-        use_teacher = self.experiment.teacher is not None and not steps
+        use_teacher = relation is not None and not steps
         methods = {
             name: method
             for name, method in shipped_methods().items()
@@ -159,9 +204,28 @@ def sides_of(experiment: schema.Experiment, caches: Caches | None = None) -> Sid
         caches: hold the data sets that were read last; without them they are read anew.
     """
     caches = caches or Caches()
+    names = named_teachers_read(experiment)
+    if experiment.teachers and not names and not students_teach(experiment.task.name):
+        names = (next(iter(experiment.teachers)),)  # whose classes tell how the task's relate
+    alone = {name: alone_with(experiment, name) for name in names}
+    views = {name: one.data.teacher_view for name, one in alone.items()}
+    student = load_source(experiment.data, caches, views)
     teacher_data = (experiment.teacher and experiment.teacher.data) or experiment.data
-    student, teacher = load_source(experiment.data, caches), load_source(teacher_data, caches)
+    teacher = student if teacher_data == experiment.data else load_source(teacher_data, caches)
     unlabelled = None
     if experiment.method.uses_unlabelled:
-        unlabelled = load_unlabelled_images(experiment.data, student.train, caches)
-    return Sides(experiment, task_of(experiment.task), teacher, student, unlabelled)
+        unlabelled = load_unlabelled_images(experiment.data, student.train, caches, views)
+    task = task_of(experiment.task)
+    named = {}
+    for name, one in alone.items():
+        with of_named(name):
+            data = None if one.teacher is None else one.teacher.data
+            images = student if data is None else load_source(data, caches)
+            named[name] = Sides(one, task, images, student)
+    if len(named) > 1 and not task.students_teach:
+        kept = {name: sides.own_classes for name, sides in named.items()}
+        classes = {name: kept[name] or sides.teacher.space for name, sides in named.items()}
+        with told_of(task, f"the task {experiment.task.name!r} tells its teachers apart"):
+            each = task.of_each(classes, [name for name, space in kept.items() if space is not None])
+        named = {name: replace(sides, task=each[name]) for name, sides in named.items()}
+    return Sides(experiment, task, teacher, student, unlabelled, named)

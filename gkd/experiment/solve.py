@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from gkd.config.resolve import Resolved
+from gkd.config.teacher_sections import named_teachers_read
 from gkd.core.errors import UserError
 from gkd.core.text import say, visible
 from gkd.data import ImageSet, StreamedPixels
 from gkd.distill.fit_check import head_notes
+from gkd.distill.side import Guides, by_name
 from gkd.distill.teacher import Teacher
 from gkd.experiment.extension import extend
 from gkd.experiment.judge import prove_teacher
@@ -23,6 +25,7 @@ from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import Trained, finish
 from gkd.experiment.run_folder import describe_run, finished_or_mended, locked, run_folder
 from gkd.experiment.start_notes import training_note
+from gkd.experiment.teacher_classes import of_named
 from gkd.experiment.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
 from gkd.models.load import load_body
 from gkd.storage.run_files import SUMMARY, WEIGHTS
@@ -149,16 +152,41 @@ def solve_problem(job: Job) -> tuple[RunSummary, bool]:
         return finish(job.folder, prepared, trained, job.threads), True
 
 
-def notes_on_heads(prepared: Prepared, teacher: Teacher | None = None) -> list[str]:
-    """``gkd.distill.fit_check.head_notes`` of a run and its teacher."""
-    images = prepared.problem.student.train
-    of_teacher = None if teacher is None else (teacher.network, images.as_teacher_sees.image_shape)
-    return head_notes(prepared.experiment.method, (prepared.student, images.image_shape), of_teacher)
+def notes_on_heads(prepared: Prepared, teachers: Guides = None) -> list[str]:
+    """``gkd.distill.fit_check.head_notes`` of a run and its teachers."""
+    problem = prepared.problem
+    images, named = problem.student.train, by_name(teachers)
+    shapes = {name: problem.seen_by(name, images).as_teacher_sees.image_shape for name in named}
+    of_teachers = [(teacher.network, shapes[name]) for name, teacher in named.items()]
+    student = (prepared.student, images.image_shape)
+    method = prepared.experiment.method
+    notes = head_notes(method, student, None)
+    for each in of_teachers:
+        notes += [note for note in head_notes(method, student, each) if note not in notes]
+    return notes
 
 
-def obtain_teacher(job: Job) -> tuple[Teacher | None, Prepared]:
-    """The teacher that the method needs, and the run with the problem over its classes."""
+def obtain_named_teachers(job: Job, prepared: Prepared) -> tuple[dict[str, Teacher], Prepared]:
+    """The named teachers that the method reads, judged, and the run with their classes."""
+    teachers: dict[str, Teacher] = {}
+    for name in named_teachers_read(prepared.experiment):
+        alone = prepared.of_teacher(name)
+        with of_named(name):
+            checkpoint = teacher_weights(replace(job, prepared=alone), prepared)
+            teachers[name], known = load_teacher(alone, checkpoint)
+            job.note(known.notes)
+            for line in prove_teacher(teachers[name], known, checkpoint, name=name):
+                job.say_once(line)
+        prepared = prepared.with_teacher(name, known)
+    return teachers, prepared
+
+
+def obtain_teacher(job: Job) -> tuple[Guides, Prepared]:
+    """The teacher that the method needs, or several by name, and the run with the problem over their classes."""
     prepared = job.prepared
+    if prepared.experiment.teachers:
+        teachers, prepared = obtain_named_teachers(job, prepared)
+        return teachers or None, prepared
     section = prepared.experiment.teacher
     if section is None or not prepared.problem.uses_teacher(prepared.experiment.method):
         return None, prepared
@@ -170,10 +198,11 @@ def obtain_teacher(job: Job) -> tuple[Teacher | None, Prepared]:
     return teacher, prepared
 
 
-def teacher_weights(job: Job) -> Path | None:
+def teacher_weights(job: Job, whole: Prepared | None = None) -> Path | None:
     """The weight file of the experiment's teacher, after its run where it is trained here.
 
-    None where none is used, or its library has the weights.
+    None where none is used, or its library has the weights. Of one of several, which ``job`` has as its only one,
+    ``whole`` is the run with all.
     """
     prepared, method = job.prepared, job.prepared.experiment.method
     section = prepared.experiment.teacher
@@ -185,7 +214,7 @@ def teacher_weights(job: Job) -> Path | None:
     folder = run_folder(training)
     if not (folder / SUMMARY).is_file():
         if method.needs_teacher:
-            check_shapes(prepared)
+            check_shapes(whole or prepared)
         about = ("teacher.train", section.network, section.train)
         job.say_once(training_note(*about, len(prepared.problem.relation.teacher), folder))
     return _weights(job.solve_first(training), section.weights)

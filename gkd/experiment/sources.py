@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,23 +33,32 @@ from gkd.data.rotations import with_rotations
 from gkd.problems.problem import Source
 from gkd.training.caches import Caches
 
+Views = Mapping[str, schema.TeacherView | None]
 
-def load_source(data: schema.Data, caches: Caches | None = None) -> Source:
+
+def load_source(data: schema.Data, caches: Caches | None = None, views: Views | None = None) -> Source:
     """A data set with its validation split, cut per class by the split's own seed.
 
     Args:
         data: the section.
         caches: hold the data sets that were read last, for all sections that read the same images in the same form;
             without them it is read anew.
+        views: those of several teachers, by name, instead of the section's own.
 
     Raises:
         UserError: images that cannot be read, or are not those of the section's fingerprint.
     """
     read = data.model_copy(update={key: schema.Data.model_fields[key].default for key in _OF_BATCHES})
-    source = (caches or Caches()).sources.get(read, lambda: _read_source(data))
+    views = dict(views or {})
+    if views:
+        read = read.model_copy(update={"teacher_view": None})
+    key = (read, *views.items()) if views else read
+    source = (caches or Caches()).sources.get(key, lambda: _read_source(read, views))
     for images in (source.train, source.test):
         _check_batches(images, data.batch_size)
         _check_batches(images.as_teacher_sees, data.batch_size)
+        for name in images.views:
+            _check_batches(images.seen_by(name).as_teacher_sees, data.batch_size)
     return source
 
 
@@ -59,14 +69,14 @@ _OF_BATCHES = (
 
 
 def load_unlabelled_images(
-    data: schema.Data, like: ImageSet, caches: Caches | None = None
+    data: schema.Data, like: ImageSet, caches: Caches | None = None, views: Views | None = None
 ) -> ImageSet | None:
     """The images without labels of a data section, in the form of labelled ones; None where it has none.
 
     Args:
         data: the section.
         like: its labelled images.
-        caches: as for ``load_source``.
+        caches, views: as for ``load_source``.
 
     Raises:
         UserError: images that cannot be read, or are not those of the section's fingerprint.
@@ -74,14 +84,17 @@ def load_unlabelled_images(
     section = data.unlabelled
     if section is None:
         return None
-    interpolation = data.teacher_view.interpolation if data.teacher_view else None
-    of_teacher = (like.as_teacher_sees.image_shape, interpolation)
-    form = (like.image_shape, of_teacher, data.image_size, data.fit, data.exif)
+    seen = [view.interpolation if view else None for view in (data.teacher_view, *(views or {}).values())]
+    shapes = [like.as_teacher_sees.image_shape]
+    shapes += [(name, *pixels.shape[1:]) for name, pixels in like.views.items()]
+    form = (like.image_shape, tuple(shapes), tuple(seen), data.image_size, data.fit, data.exif)
     key = (section, *form, data.follow_links, data.memory_gb, data.workers)
-    return (caches or Caches()).unlabelled.get(key, lambda: _read_unlabelled(data, section, like))
+    return (caches or Caches()).unlabelled.get(
+        key, lambda: _read_unlabelled(data, section, like, views or {})
+    )
 
 
-def _read_unlabelled(data: schema.Data, section: schema.Unlabelled, like: ImageSet) -> ImageSet:
+def _read_unlabelled(data: schema.Data, section: schema.Unlabelled, like: ImageSet, views: Views) -> ImageSet:
     if section.fingerprint is not None and section.root.exists():
         content = content_at(section.root, UNLABELLED, follow_links=data.follow_links)
         _check_named(content, section.root, section.fingerprint, "data.unlabelled")
@@ -92,6 +105,7 @@ def _read_unlabelled(data: schema.Data, section: schema.Unlabelled, like: ImageS
         fit=data.fit,
         exif=data.exif,
         teacher_interpolation=data.teacher_view.interpolation if data.teacher_view else "bilinear",
+        interpolations={name: view.interpolation for name, view in views.items() if view is not None},
         follow_links=data.follow_links,
         memory_gb=data.memory_gb,
         workers=available_cpus() if data.workers is None else data.workers,
@@ -108,11 +122,11 @@ def _check_named(content: Content, root: Path, fingerprint: str, section: str) -
         )
 
 
-def _read_source(data: schema.Data) -> Source:
+def _read_source(data: schema.Data, views: Views) -> Source:
     if data.fingerprint is not None and data.root is not None:
         content = content_at(data.root, data.name, follow_links=data.follow_links)
         _check_named(content, data.root, data.fingerprint, "data")
-    train, test = _load_split(data, "train"), _load_split(data, "test")
+    train, test = _load_split(data, "train", views), _load_split(data, "test", views)
     cut = data.validation
     train, validation = split_validation(
         train, per_class=cut.per_class, fraction=cut.fraction, take=cut.take, seed=cut.seed
@@ -121,18 +135,20 @@ def _read_source(data: schema.Data) -> Source:
     if data.name in LAYOUTS and data.root is not None and not set(train.space) & set(test.space):
         there = listing_of(data.name, data.root, follow_links=data.follow_links).splits.get("validation")
         other = (
-            _load_split(data, "validation") if there and not set(there.classes) & set(train.space) else None
+            _load_split(data, "validation", views)
+            if there and not set(there.classes) & set(train.space)
+            else None
         )
     return Source(train, validation, test, other)
 
 
-def _load_split(data: schema.Data, split: Split) -> ImageSet:
-    """The images of a split, with the teacher's view of them where it differs."""
-    images = _read_split(data, split)
+def _load_split(data: schema.Data, split: Split, views: Views) -> ImageSet:
+    """The images of a split, with the teachers' views of them where they differ."""
+    images = _read_split(data, split, views)
     return with_rotations(images) if data.rotations else images
 
 
-def _read_split(data: schema.Data, split: Split) -> ImageSet:
+def _read_split(data: schema.Data, split: Split, views: Views) -> ImageSet:
     workers = available_cpus() if data.workers is None else data.workers
     read = partial(
         load_images,
@@ -147,21 +163,29 @@ def _read_split(data: schema.Data, split: Split) -> ImageSet:
         workers=workers,
     )
     images = read(channels=data.channels, image_size=data.image_size)
-    view = data.teacher_view
-    if view is None:
-        return images
-    size = images.size if view.image_size is None else (view.image_size, view.image_size)
-    same = (view.channels or images.channels, *size) == images.image_shape
-    if same and view.interpolation == "bilinear":
-        return images  # the same pixels
-    of_teacher = read(
-        channels=view.channels or images.channels,
-        image_size=view.image_size or data.image_size,
-        interpolation=view.interpolation,
+    # Teachers of one form share their pixels.
+    forms: dict[tuple[int, int | None, str], Pixels] = {}
+
+    def seen(view: schema.TeacherView | None) -> Pixels | None:
+        """The pixels of a view; None where they are the student's."""
+        if view is None:
+            return None
+        size = images.size if view.image_size is None else (view.image_size, view.image_size)
+        same = (view.channels or images.channels, *size) == images.image_shape
+        if same and view.interpolation == "bilinear":
+            return None
+        form = (view.channels or images.channels, view.image_size or data.image_size, view.interpolation)
+        if form not in forms:
+            of_view = read(channels=form[0], image_size=form[1], interpolation=view.interpolation)
+            forms[form] = of_view.images
+        return None if same and _equal(forms[form], images.images) else forms[form]
+
+    pixels = {name: seen(view) for name, view in views.items()}
+    return replace(
+        images,
+        teacher_images=seen(data.teacher_view),
+        views={name: each for name, each in pixels.items() if each is not None},
     )
-    if same and _equal(of_teacher.images, images.images):
-        return images
-    return replace(images, teacher_images=of_teacher.images)
 
 
 def _equal(first: Pixels, second: Pixels) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gkd.config import schema
+from gkd.config.teacher_sections import teacher_sections
 from gkd.data.read.arrays import BUNDLED
 from gkd.methods.stage import WITHOUT_LABELS
 from gkd.models.pretrained import describe
@@ -49,14 +50,15 @@ def start_notes(
             f"data.root={data.root} is not read, for {data.name} brings its own images; data.name=folder reads "
             "photographs"
         )
-    teacher = experiment.teacher
-    if teacher is not None and teacher.checkpoint is not None:
-        stated = [f"teacher.train.{key}" for key in sorted(teacher.train.model_fields_set)]
+    for name, teacher in teacher_sections(experiment).items():
+        if teacher.checkpoint is None:
+            continue
+        stated = [f"{name}.train.{key}" for key in sorted(teacher.train.model_fields_set)]
         if stated:
-            yield f"{', '.join(stated)} is not read, for teacher.checkpoint is given"
+            yield f"{', '.join(stated)} is not read, for {name}.checkpoint is given"
         if teacher.weights != "last":
             yield (
-                f"teacher.weights={teacher.weights} is of a teacher that is trained here, and teacher.checkpoint is "
+                f"{name}.weights={teacher.weights} is of a teacher that is trained here, and {name}.checkpoint is "
                 f"given: {teacher.checkpoint} is taken; a run's folder has {WEIGHTS[teacher.weights]} too"
             )
     kept = {f"run.{key}" for key in ("teacher_cache", "teacher_cache_precision")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gkd.config import schema
@@ -35,6 +37,40 @@ def own_classes(section: schema.Teacher) -> LabelSpace | None:
     if section.classes in LABEL_SETS:
         return LabelSpace(label_set(section.classes))
     return _listed(section.classes)
+
+
+def classes_beside(experiment: schema.Experiment) -> LabelSpace:
+    """The classes of a teacher that stands beside the steps' models: its own, or those that its weight file states.
+
+    Args:
+        experiment: with that teacher as its only one.
+
+    Raises:
+        UserError: as of `own_classes`, or a file that states none.
+    """
+    section = experiment.teacher
+    assert section is not None
+    own = own_classes(section)
+    if own is not None:
+        return own
+    assert section.checkpoint is not None  # the schema asks for one
+    stated = WeightMetadata.read(section.checkpoint).classes
+    if stated is None:
+        raise UserError(
+            f"A teacher beside the steps' models has classes of its own, and {section.checkpoint} does not state them; "
+            "name them by classes (a list, a file of names, or a label set), or set classes: null to do without.",
+            code="classes-missing",
+        )
+    return LabelSpace(stated)
+
+
+@contextmanager
+def of_named(name: str) -> Iterator[None]:
+    """Say of which of several teachers an error speaks that is raised inside; its keys are those of ``teacher``."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"Of teachers.{name}: {error}", code=error.code) from None
 
 
 def _stated(section: schema.Teacher) -> LabelSpace:

@@ -12,13 +12,18 @@ from gkd.config import schema
 from gkd.config.layers import Layer
 from gkd.config.resolve import Resolved, resolve
 from gkd.config.shipped import load_method
+from gkd.config.teacher_sections import named_teachers_read
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
+from gkd.distill.side import Guides
 from gkd.distill.teacher import Teacher
 from gkd.experiment.networks import build_side, given_weights, load_network, options_of, teacher_section
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.sources import statistics
+from gkd.experiment.teacher_classes import of_named
 from gkd.experiment.teacher_names import class_vectors
+from gkd.methods.readers import without_terms
+from gkd.methods.term_checks import PREVIOUS
 from gkd.models.pretrained import Description, describe, described_as_built
 from gkd.problems.task import plain_task
 from gkd.storage.checksums import sha256
@@ -178,8 +183,13 @@ def _statistics_of_teacher(prepared: Prepared) -> tuple[tuple[float, ...], tuple
 
 
 def check_shapes(prepared: Prepared) -> None:
-    """Refuse a method that does not fit the two networks' outputs, before the teacher is trained for it."""
-    check_method(prepared.experiment.method, prepared.student, random_teacher(prepared), prepared.problem)
+    """Refuse a method that does not fit the networks' outputs, before a teacher is trained for it."""
+    teachers: Guides = None
+    if prepared.problem.teachers:
+        teachers = {name: random_teacher(prepared.of_teacher(name)) for name in prepared.problem.teachers}
+    else:
+        teachers = random_teacher(prepared)
+    check_method(prepared.experiment.method, prepared.student, teachers, prepared.problem)
 
 
 def check_before_training(prepared: Prepared) -> None:
@@ -194,6 +204,8 @@ def check_before_training(prepared: Prepared) -> None:
         prepare(
             pretraining_experiment(prepared, experiment.student.pretrain), caches=prepared.settings.caches
         )
+    if experiment.teachers:
+        _check_named_before_training(prepared)
     if experiment.teacher is None or not problem.uses_teacher(experiment.method):
         return
     if not experiment.teacher.is_given:
@@ -211,6 +223,28 @@ def check_before_training(prepared: Prepared) -> None:
             WeightMetadata.read(experiment.teacher.checkpoint),
             experiment.teacher.checkpoint,
         )
+
+
+def _check_named_before_training(prepared: Prepared) -> None:
+    """``check_before_training`` of the named teachers that the method reads."""
+    method, teachers = prepared.experiment.method, {}
+    known = prepared
+    for name in named_teachers_read(prepared.experiment):
+        alone = prepared.of_teacher(name)
+        section = teacher_section(alone.experiment)
+        with of_named(name):
+            if section.is_given:
+                teachers[name], found = load_teacher(alone, section.checkpoint)
+                known = known.with_teacher(name, found)
+            else:
+                prepare(teacher_experiment(alone), caches=prepared.settings.caches)
+                teachers[name] = random_teacher(alone)
+    if teachers and prepared.task.students_teach:  # the other terms read models that are not there yet
+        read = without_terms(method, lambda term: not term.teacher or PREVIOUS in term.teacher)
+    else:
+        read = method
+    if teachers and read is not None:
+        check_method(read, prepared.student, teachers, known.problem)
 
 
 def teacher_experiment(prepared: Prepared) -> Resolved:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gkd.distill.teacher import Teacher
+from gkd.distill.side import Guides
 from gkd.experiment.prepare import Prepared
 from gkd.methods.method import Method
 from gkd.problems.problem import Problem
@@ -20,7 +20,7 @@ class Trial:
     Attributes:
         name: begins its lines, such as ``step 2``.
         problem, method, epochs: what is tried.
-        student, teacher: networks that are not trained, or not for this.
+        student, teacher: networks that are not trained, or not for this; several teachers by name.
         times: how many problems of the run are about as long.
     """
 
@@ -29,11 +29,11 @@ class Trial:
     method: Method
     epochs: Mapping[str, int]
     student: nn.Module
-    teacher: Teacher | None = None
+    teacher: Guides = None
     times: int = 1
 
 
-def trial_of(prepared: Prepared, teacher: Teacher | None = None, name: str = "stage") -> Trial:
+def trial_of(prepared: Prepared, teacher: Guides = None, name: str = "stage") -> Trial:
     """A prepared run's own problem and student."""
     method = prepared.experiment.method
     return Trial(name, prepared.problem, method, prepared.epochs, prepared.student, teacher)

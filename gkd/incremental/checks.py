@@ -14,6 +14,8 @@ from gkd.distill.teacher import Teacher
 from gkd.incremental.head_rules import check_rules
 from gkd.incremental.step import Step, num_held_out
 from gkd.methods.method import Method
+from gkd.methods.readers import without_terms
+from gkd.methods.term_checks import ONLY, PREVIOUS
 from gkd.models import EXTRACTORS, check_expandable, expand, grow_head
 from gkd.models.head_check import head_gives_logits
 from gkd.models.heads import CosineHead, ProxyHead, grow
@@ -101,7 +103,11 @@ def check_taught(problem: Problem, method: Method, student: nn.Module) -> None:
             grown = expand(grown, num_new)
         elif num_new > 0:
             grow_head(grown, num_new)
-    check_method(method, grown, Teacher(teacher) if method.needs_teacher else None, problem)
+    # Named teachers are checked when they are loaded.
+    read = without_terms(method, lambda term: term.teacher not in (None, ONLY, PREVIOUS))
+    if read is not None:
+        guides = {PREVIOUS if problem.teachers else ONLY: Teacher(teacher)} if read.needs_teacher else None
+        check_method(read, grown, guides, problem)
 
 
 def check_incremental(plan: Plan, step: Step) -> None:

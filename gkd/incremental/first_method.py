@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gkd.methods.method import Method
+from gkd.methods.readers import teachers_of
 from gkd.methods.routing import Routing
 from gkd.methods.stage import WITHOUT_LABELS
+from gkd.methods.term_checks import PREVIOUS
 
 
-def without_teacher(method: Method) -> Method:
+def without_teacher(method: Method, beside: Sequence[str] = ()) -> Method:
     """The method without the terms that need a teacher, for the first step of an incremental run.
 
     Terms that read a teacher or an auxiliary head go, and with them stages that have no other; so does balanced
     fine-tuning, for no class is old. A stage whose other terms read labels goes without unlabelled images. Where no
     term is left, the first stage is cross-entropy alone.
+
+    Args:
+        method: the method.
+        beside: named teachers that stand beside the steps' models; terms that read them stay, and read them alone.
     """
     content = method.model_dump()
     stages = {}
     for name, stage in method.stages.items():
-        terms = {
-            key: term
-            for key, term in stage.terms.items()
-            if not term.needs_teacher and term.head != "auxiliary"
-        }
+        terms, readers = {}, {}
+        for key, term in stage.terms.items():
+            read = teachers_of(key, term, (PREVIOUS, *beside))
+            readers[key] = [teacher for teacher in read if teacher != PREVIOUS]
+            if term.head != "auxiliary" and (readers[key] or not term.needs_teacher):
+                terms[key] = term
         if terms and stage.data != "balanced-memory":
             section = content["stages"][name]
             section["terms"] = {key: section["terms"][key] for key in terms}
+            for key, term in terms.items():
+                if isinstance(term.teacher, tuple):
+                    section["terms"][key]["teacher"] = readers[key]
             section.update(start="last", spots=Routing().model_dump())
             if all(term.reads_labels for term in terms.values()):  # none is left that can do without labels
                 section.pop("unlabelled_share")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gkd.core.errors import UserError
+from gkd.distill.side import Guides
 from gkd.distill.teacher import Teacher
 from gkd.incremental.answers import Answers, step_answers
 from gkd.incremental.first_method import without_teacher
@@ -20,6 +21,7 @@ from gkd.incremental.head_rules import RULES, AfterStep
 from gkd.incremental.problem import IncrementalProblem
 from gkd.incremental.step import hold_out
 from gkd.methods.method import Method
+from gkd.methods.term_checks import PREVIOUS
 from gkd.training.loop import fit
 from gkd.training.predictions import predict
 from gkd.training.progress import Reporter
@@ -78,6 +80,7 @@ def train_step(
     reporter: Reporter,
     epochs: int | None = None,
     teacher: Teacher | None = None,
+    beside: Mapping[str, Teacher] | None = None,
 ) -> Learnt:
     """Train the student of one step, apply the method's rules, answer the test images and choose exemplars.
 
@@ -91,6 +94,8 @@ def train_step(
         reporter: prints progress.
         epochs: of all stages together; None takes the method's own numbers.
         teacher: of the classes before; None takes a copy of the network as it was before it grew.
+        beside: further teachers by name, which ``problem.teachers`` has too, for terms that name them; the one of the
+            classes before is then called ``previous``.
 
     Raises:
         UserError: a step that starts afresh, by a method that needs a teacher, without one; a student that
@@ -100,11 +105,11 @@ def train_step(
     started = time.monotonic()
     step = problem.step
     first = step.number == 0
-    method = without_teacher(method) if first else method
+    method = without_teacher(method, tuple(beside or ())) if first else method
     of_stages = method.epochs((step.base_epochs if first else None) or epochs)
     if method.held_out and not first:
         problem = problem.without(hold_out(step, method.held_out, seed=settings.seed))
-    if not method.needs_teacher:
+    if first or not method.needs_teacher:
         teacher = None
     elif teacher is None and step.fresh:
         raise UserError(
@@ -117,7 +122,10 @@ def train_step(
     student = network if first or step.fresh else grow_student(network, problem.step, method.growth, settings)
     frozen = frozen_columns(student)
     seconds = time.monotonic() - started
-    last, best, position = fit(student, teacher, problem, method, of_stages, settings, folder, reporter)
+    guides: Guides = teacher
+    if beside:
+        guides = {**({} if teacher is None else {PREVIOUS: teacher}), **beside}
+    last, best, position = fit(student, guides, problem, method, of_stages, settings, folder, reporter)
     put_back(frozen, last, best)
     started = time.monotonic()
     rules = apply_rules(student, last, method, problem, settings)

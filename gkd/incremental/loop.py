@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from gkd import metrics
 from gkd.core.labels import LabelRelation
+from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import (
     chance_explains,
     check_expected,
@@ -22,12 +24,13 @@ from gkd.experiment.judge import (
     judge,
     rounded,
     shown_statistics,
+    teacher_results,
     warnings_of,
 )
 from gkd.experiment.networks import teacher_section
 from gkd.experiment.prepare import Prepared
-from gkd.experiment.results import empty_batches, weight_metadata
-from gkd.experiment.solve import Job, notes_on_heads, teacher_weights
+from gkd.experiment.results import describe_relation, empty_batches, weight_metadata
+from gkd.experiment.solve import Job, notes_on_heads, obtain_named_teachers, teacher_weights
 from gkd.experiment.teachers import check_checksum, statistics_source
 from gkd.incremental.answers import step_answers
 from gkd.incremental.learn import Learnt, train_step
@@ -66,15 +69,23 @@ def solve_steps(job: Job) -> tuple[RunSummary, bool]:
     problem = as_incremental(job.prepared.problem)
     job.introduce(problem.step.images, f", {len(problem.step.steps)} steps")
     first_model = teacher_weights(job)
+    beside, prepared = obtain_named_teachers(job, job.prepared)
+    job = replace(job, prepared=prepared)
     with job.begun() as done:
         if done is not None:
             return done, False
         _say_what_is_not_learnt(job, problem)
-        return _solve_all(job, first_model), True
+        return _solve_all(job, first_model, beside), True
 
 
-def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
-    """Solve every step, and sum them up; ``first_model`` is the weight file of the experiment's teacher."""
+def _solve_all(job: Job, first_model: Path | None, beside: Mapping[str, Teacher]) -> RunSummary:
+    """Solve every step, and sum them up.
+
+    Args:
+        job: the run.
+        first_model: the weight file of the experiment's teacher.
+        beside: the named teachers that stand beside the steps' models.
+    """
     prepared = job.prepared
     done: list[Done] = []
     read = False  # whether the last step was there already
@@ -83,6 +94,8 @@ def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
         if first_model is not None and step.number < step.start_from:
             continue
         problem = as_incremental(each).remembering(done[-1].memory if done else Memory({}))
+        for name, teacher in beside.items():
+            problem = problem.beside(name, teacher.space)
         prepared = prepared.with_problem(problem)
         step_folder = job.folder / STEPS / str(step.number + 1)
         model = first_model if step.number == step.start_from else None
@@ -93,12 +106,18 @@ def _solve_all(job: Job, first_model: Path | None) -> RunSummary:
         elif finished is None:
             if read:
                 job.say(f"note      continued at step {step.number + 1}: the steps before it are finished")
-            finished, read = _solve(job, prepared, before, step_folder), False
+            finished, read = _solve(job, prepared, before, step_folder, beside), False
         else:
             read = True
         done.append(finished)
         matrices = write_matrices(job.folder, step.steps, [one.summary for one in done])
-    return summarise_steps(job.folder, prepared, [one.summary for one in done], matrices, job.threads)
+    results = {}
+    for name, teacher in beside.items():  # as they were judged before the first step
+        alone = job.prepared.of_teacher(name)
+        relation = describe_relation(alone.problem.relation)
+        results[name] = teacher_results(teacher, alone).model_copy(update={"relation": relation})
+    steps = [one.summary for one in done]
+    return summarise_steps(job.folder, prepared, steps, matrices, job.threads, beside=results)
 
 
 def _say_what_is_not_learnt(job: Job, problem: IncrementalProblem) -> None:
@@ -177,7 +196,9 @@ def _judge(prepared: Prepared, problem: IncrementalProblem, scores: Tensor) -> J
     return judge(scores, labels, experiment.method, added=added, relation=relation)
 
 
-def _solve(job: Job, prepared: Prepared, before: Done | None, step_folder: Path) -> Done:
+def _solve(
+    job: Job, prepared: Prepared, before: Done | None, step_folder: Path, beside: Mapping[str, Teacher]
+) -> Done:
     """Train a step whose starting network and teacher are read from files, and write its results."""
     experiment, step = prepared.experiment, as_incremental(prepared.problem).step
     with job.reporter(f"step {step.number + 1}/{len(step.steps)}") as reporter:
@@ -194,6 +215,7 @@ def _solve(job: Job, prepared: Prepared, before: Done | None, step_folder: Path)
             reporter=reporter,
             epochs=experiment.run.epochs,
             teacher=teacher,
+            beside=beside,
         )
         return _keep(prepared, learnt, before, step_folder, seconds)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from gkd.core.labels import LabelRelation, LabelSpace
@@ -27,7 +28,7 @@ from gkd.incremental.scenario import Steps, seen_classes, step_of_class
 from gkd.incremental.step import Rehearsal, Step, first_exemplars, hold_out
 from gkd.methods.method import Method
 from gkd.problems.plan import Plan
-from gkd.problems.problem import Problem, Source
+from gkd.problems.problem import NamedTeacher, Problem, Source
 from gkd.storage.run_files import STEPS
 
 
@@ -44,6 +45,12 @@ class IncrementalProblem(Problem):
     @property
     def old_classes(self) -> tuple[str, ...]:
         return self.step.seen.names[: self.step.num_old]
+
+    @property
+    def old_columns(self) -> Tensor:
+        columns = torch.zeros(len(self.step.seen), dtype=torch.bool)
+        columns[: self.step.num_old] = True
+        return columns
 
     @property
     def solved_by_teacher(self) -> bool:
@@ -118,13 +125,14 @@ class IncrementalProblem(Problem):
             each = replace(step, number=number)
             old = each.seen.names[: each.num_old]
             if number == 0:
-                yield self, without_teacher(method)
+                yield self, without_teacher(method, tuple(self.teachers))
                 continue
             if number > step.number or not len(step.memory):
                 each = each.with_memory(first_exemplars(each, old))
-            later = replace(
-                self, name=f"step-{number + 1}", step=each, relation=LabelRelation(LabelSpace(old), each.seen)
-            )
+            relation = LabelRelation(LabelSpace(old), each.seen)
+            later = replace(self, name=f"step-{number + 1}", step=each, relation=relation)
+            for name, teacher in self.teachers.items():
+                later = later.beside(name, teacher.relation.teacher)
             if method.held_out:
                 each = replace(each, held_out=hold_out(each, method.held_out, seed=0))
             yield later._at(each), method
@@ -135,6 +143,11 @@ class IncrementalProblem(Problem):
 
     def of_file(self) -> Self:
         return replace(self, judging=StepJudging(self.step))
+
+    def beside(self, name: str, classes: LabelSpace) -> IncrementalProblem:
+        """The problem with a named teacher of these classes beside the previous step's model."""
+        relation = LabelRelation(classes, self.step.seen)
+        return self.with_teacher(name, NamedTeacher(relation, self.student))
 
     def facts(self) -> dict[str, str]:
         images = self.step.images

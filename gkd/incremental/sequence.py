@@ -17,6 +17,7 @@ import torch
 from gkd import metrics
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
+from gkd.distill.side import Guides
 from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import rounded
 from gkd.experiment.prepare import Prepared
@@ -43,6 +44,12 @@ def solve_sequence(job: Job) -> tuple[RunSummary, bool]:
         UserError: bad input; a problem over other classes than the first.
         Interrupted: a signal asked to stop; everything is saved.
     """
+    if job.prepared.experiment.teachers:
+        raise UserError(
+            f"In the task {job.prepared.experiment.task.name} each student is taught by the one before, so it takes "
+            "one first teacher; write it as teacher in place of teachers.",
+            code="several-teachers",
+        )
     job.introduce(job.prepared.problem.student.train, " in the first problem")
     teacher, prepared = obtain_teacher(job)
     job.note(notes_on_heads(prepared, teacher))
@@ -83,7 +90,7 @@ def _taught(problem: Problem, space: LabelSpace) -> Problem:
     return problem.with_relation(problem.relation.of_teacher(space))
 
 
-def _solve(job: Job, prepared: Prepared, teacher: Teacher | None, folder: Path) -> RunSummary:
+def _solve(job: Job, prepared: Prepared, teacher: Guides, folder: Path) -> RunSummary:
     """Train the student on one problem, or read its finished run; leave the student in its last state."""
     problem, student, settings = prepared.problem, prepared.student, prepared.settings
     done = finished_or_mended(folder, job.say)

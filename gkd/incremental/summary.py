@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gkd.experiment.prepare import Prepared
@@ -19,7 +19,13 @@ from gkd.storage.weights import read_weights, save_weights
 
 
 def summarise_steps(
-    folder: Path, prepared: Prepared, steps: Sequence[StepSummary], matrices: Matrices, threads: int
+    folder: Path,
+    prepared: Prepared,
+    steps: Sequence[StepSummary],
+    matrices: Matrices,
+    threads: int,
+    *,
+    beside: Mapping[str, TeacherResult],
 ) -> RunSummary:
     """Sum up an incremental run whose steps are all finished: the last student, its correctness and the summary.
 
@@ -29,6 +35,7 @@ def summarise_steps(
         steps: the summaries of the steps.
         matrices: the accuracy matrices of all of them.
         threads: CPU threads that were used.
+        beside: named teachers, on the classes of the first step that was trained.
     """
     problem, last = prepared.problem, steps[-1]
     for name in WEIGHTS.values():
@@ -60,6 +67,8 @@ def summarise_steps(
         parameters=count_parameters(prepared.student) if last.parameters is None else last.parameters,
         **run_facts(prepared, threads),
     )
+    if beside:
+        summary = summary.model_copy(update={"teachers": dict(beside)})
     write_summary(folder, summary)
     return summary
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gkd.core.errors import UserError
-from gkd.core.labels import LabelRelation
-from gkd.losses.signature import Filled
 from gkd.methods.stage import WITHOUT_LABELS, Stage
 from gkd.methods.terms import Term
 
@@ -165,62 +163,3 @@ class Method(BaseModel):
 def _prepares(one: Term, other: Term, wanted: Mapping[str, Any]) -> bool:
     same = (one.loss, one.at) == (other.loss, other.at)
     return same and all(one.options[key] == value for key, value in wanted.items())
-
-
-def refusal(method: Method, relation: LabelRelation | None) -> str | None:
-    """The reason why a method cannot work over a relation; None where it can.
-
-    Args:
-        method: the method as resolved.
-        relation: teacher against student classes; None where the run has no teacher.
-    """
-    for stage_name, stage in method.stages.items():
-        for term_name, term in stage.terms.items():
-            where = f"{method.name!r} (term {term_name!r} of stage {stage_name!r})"
-            if term.needs_teacher and relation is None:
-                return f"The method {where} needs a teacher, but the experiment has none."
-            if relation is not None and relation.kind == "none" and term.reads_teachers_columns:
-                return (
-                    f"The method {where} reads the teacher's logits, but the teacher has no classes (teacher.classes "
-                    "names those of its columns)."
-                )
-            if term.needs_shared_classes and relation is not None:
-                if relation.num_shared == 0:
-                    return f"The method {where} compares logits class by class, but teacher and student share no class."
-                if relation.num_shared < 2:
-                    return (
-                        f"The method {where} compares logits over the shared classes, but teacher and student "
-                        "share only one; a softmax needs at least two."
-                    )
-                if relation.overlap < 1 and Filled.MASK not in term.entry.filled:
-                    return (
-                        f"The method {where} must leave out images of classes that the teacher does not have, but its "
-                        "loss takes no mask: give it a keyword mask: gkd.losses.Mask = None."
-                    )
-            if term.needs_new_classes and relation is not None and relation.overlap == 1:
-                return f"The method {where} is on the classes that the teacher does not have, but it has them all."
-    return None
-
-
-def require(
-    method: Method,
-    relation: LabelRelation | None,
-    others: Callable[[], Mapping[str, Method]],
-    *,
-    tried: bool = True,
-) -> None:
-    """Refuse a method that cannot work over the relation, naming those of ``others`` (read only then) that can.
-
-    ``tried`` says whether others are tried on the networks, too.
-    """
-    reason = refusal(method, relation)
-    if reason is None:
-        return
-    fitting = sorted(name for name, other in others().items() if refusal(other, relation) is None)
-    label = (
-        "Methods that work here"
-        if tried
-        else "Methods that the classes allow, not tried on networks of your own"
-    )
-    advice = f"{label}: {', '.join(fitting)}." if fitting else "No shipped method works here."
-    raise UserError(f"{reason} {advice}", code="method-not-applicable")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gkd.methods.term_checks import ALL
 from gkd.methods.terms import Term
 
 
@@ -65,6 +66,9 @@ def routing_problem(terms: Mapping[str, Term]) -> str | None:
                 f"routes what both networks have, but the term {name!r} reads {', '.join(term.needs)}, which is no one "
                 "spot; declare spots: always for this stage"
             )
+    readers = {term.teacher for term in routed.values()}
+    if len(readers) > 1 or any(isinstance(teacher, tuple) or teacher == ALL for teacher in readers):
+        return "routes what one teacher teaches, but the terms read several; name one, or use spots: always"
     if len({term.samples for term in routed.values()}) > 1:
         return "routes all terms on clean images, or all on virtual samples; otherwise use spots: always"
     return None

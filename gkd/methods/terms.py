@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import (
@@ -18,11 +18,11 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from gkd.core.errors import UserError, unknown
+from gkd.core.errors import UserError, shown
 from gkd.losses.needs import NEEDS
 from gkd.losses.registry import Loss, loss_entry
-from gkd.losses.signature import Filled
 from gkd.methods.spots import SIDELESS_SPOTS, SpotPair, Spots
+from gkd.methods.term_checks import ALL, Mistake, mistakes
 
 
 class WeightSchedule(BaseModel):
@@ -83,6 +83,9 @@ def class_scale(kind: ClassScale, num_old: int, num_new: int) -> float:
     return math.sqrt((num_old if kind == "ucir" else num_old + num_new) / num_new)
 
 
+Combination = Literal["sum", "mean", "drop"]
+
+
 class _Told(type(BaseModel)):  # type: ignore[misc]  # pydantic's own metaclass has no public name
     """Lets a call of the class, which a user writes in Python, end with a `UserError`; a config is told otherwise."""
 
@@ -112,7 +115,14 @@ class Term(BaseModel, metaclass=_Told):
         centres: class centres of the ``train`` set (computed once, in eval mode, over un-augmented
             images) or of each ``batch``; or the vectors that the teacher gives for the classes' ``names``.
         confidence: weights each sample by the teacher's confidence in its own label space.
-        teacher: the name of the teacher that the term reads, where a stage has several; None is the first.
+        teacher: the name of the teacher that the term reads, where there are several, a list of names, or ``all``; None
+            is the first. Over several the loss is computed for each, with a projector or queue of its own.
+        combine: how the losses of several teachers become one: their ``sum``, their ``mean``, or ``drop``: in each step
+            the mean over the teacher with the largest loss and those of the others that are not dropped
+            (``gkd.distill.several``).
+        drop_rate: the probability with which ``drop`` leaves each of the others out.
+        balance: ``phi-s`` gives all dimensions of the teacher's embedding the same variance, by a rotation and one
+            factor that are taken of the training images (``gkd.losses.phi_s``); None leaves it as it is.
         samples: the ``clean`` images, or ``virtual`` samples that the stage's ``mixup`` makes of them.
         head: the head whose logits a loss on logits and labels reads: the ``student``'s, or an ``auxiliary``
             one over the part that an incremental step added to the embedding, with one column for all old
@@ -130,9 +140,20 @@ class Term(BaseModel, metaclass=_Told):
     rows: Literal["known", "all"] | None = None
     centres: Literal["train", "batch", "names"] = "train"
     confidence: Literal["pseudo-label", "entropy", "max-logit"] | None = None
-    teacher: str | None = None
+    teacher: str | tuple[str, ...] | None = None
+    combine: Combination = "sum"
+    drop_rate: float = Field(default=0.5, ge=0, le=1)
+    balance: Literal["phi-s"] | None = None
     samples: Literal["clean", "virtual"] = "clean"
     head: Literal["student", "auxiliary"] = "student"
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _names_of_teachers(cls, teacher: Any) -> Any:
+        named = teacher if isinstance(teacher, (list, tuple)) else () if teacher is None else (teacher,)
+        if not all(isinstance(name, str) for name in named):
+            raise ValueError(f"{shown(teacher)} is no name of a teacher, list of names, or {ALL}")
+        return teacher
 
     @field_validator("loss")
     @classmethod
@@ -144,8 +165,8 @@ class Term(BaseModel, metaclass=_Told):
     @classmethod
     def _fits_its_loss(cls, data: Any, handler: ModelWrapValidatorHandler[Term]) -> Term:
         """Check the term against its loss beside pydantic's checks, so that all mistakes come at once."""
-        mistakes = list(_mistakes(data, list(cls.model_fields))) if isinstance(data, Mapping) else []
-        errors = [_detail(mistake, data) for mistake in mistakes]
+        found = list(mistakes(data, list(cls.model_fields))) if isinstance(data, Mapping) else []
+        errors = [_detail(mistake, data) for mistake in found]
         try:
             term = handler(data)
         except ValidationError as error:
@@ -254,99 +275,6 @@ def checked_terms(terms: Mapping[str, Term]) -> dict[str, Term]:
                 code="not-a-term",
             )
     return dict(terms)
-
-
-# --- a term against its loss: each check yields (key, problem) ------------------------------------------------------
-
-Mistake = tuple[str, str]
-Check = Callable[[str, Loss, Mapping[str, Any]], Iterator[Mistake]]
-
-
-def _mistakes(data: Mapping[str, Any], keys: list[str]) -> Iterator[Mistake]:
-    """The mistakes in a term as a method writes it, except those of its keys' types."""
-    name = data.get("loss")
-    if not isinstance(name, str):
-        return
-    try:
-        entry = loss_entry(name)
-    except UserError:
-        return  # reported for the key ``loss``
-    options = [*_wrong_options(name, entry, data, keys)]
-    yield from options or _refused_together(name, entry, data)
-    for check in _CHECKS:
-        yield from check(name, entry, data)
-
-
-def _wrong_options(name: str, entry: Loss, data: Mapping[str, Any], keys: list[str]) -> Iterator[Mistake]:
-    """Options that the loss does not take, values out of range, and required options without a value."""
-    for key in data.keys() - set(keys):
-        option = entry.stated_options.get(key)
-        if option is None:
-            yield (
-                key,
-                unknown(f"option of the loss {name!r}", str(key), [*entry.stated_options, *keys]),
-            )
-            continue
-        problem = option.problem(key, data[key])
-        if problem and option.kind in (int, float) and not option.required:
-            problem = f"{problem}; the loss {name!r} takes one such as {option.default!r}"
-        if problem:
-            yield key, problem
-    for key, option in entry.stated_options.items():
-        if key in keys:
-            yield (
-                "loss",
-                f"the option {key!r} of the loss {name!r} has the name of a key of every term; rename it",
-            )
-        if option.required and key not in data:
-            yield key, f"the loss {name!r} has no default for {key}; give it a value"
-
-
-def _refused_together(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Options that are undefined together."""
-    if entry.refusal is not None:
-        options = {key: value for key, value in data.items() if key in entry.stated_options}
-        problem = entry.refusal({**entry.options, **options})
-        if problem:
-            yield "loss", problem
-
-
-def _spots_of_a_loss_without(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
-    if data.get("at") not in (None, Spots().model_dump()) and not entry.spot_needs:
-        yield "at", f"the loss {name!r} reads {', '.join(entry.needs)}, so it has no spots to choose"
-
-
-def _rows_without_target(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
-    if data.get("rows") == "all" and entry.needs_target:
-        yield "rows", f"the loss {name!r} needs a target among the shared classes; use rows: known"
-
-
-def _weights_that_are_not_taken(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
-    if data.get("confidence") is not None and Filled.WEIGHTS not in entry.filled:
-        yield "confidence", f"the loss {name!r} takes no sample weights, so confidence cannot be set"
-
-
-def _head_of_another_loss(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
-    if data.get("head") == "auxiliary" and not entry.takes_auxiliary_head:
-        yield (
-            "head",
-            f"the loss {name!r} reads {', '.join(entry.needs)}, where an auxiliary head gives "
-            "student_logits and their labels alone, as for cross_entropy",
-        )
-
-
-def _teacher_that_is_not_read(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
-    if data.get("teacher") is not None and not entry.needs_teacher:
-        yield "teacher", f"the loss {name!r} reads {', '.join(entry.needs)}, so it has no teacher to name"
-
-
-_CHECKS: tuple[Check, ...] = (
-    _spots_of_a_loss_without,
-    _rows_without_target,
-    _weights_that_are_not_taken,
-    _head_of_another_loss,
-    _teacher_that_is_not_read,
-)
 
 
 def _too_few_spots(term: Term) -> Iterator[Mistake]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation
@@ -19,7 +19,20 @@ from gkd.problems.judging import BY_CLASSES, Judging
 from gkd.problems.plan import Plan
 from gkd.problems.source import Source
 
-__all__ = ["Problem", "Source"]
+__all__ = ["NamedTeacher", "Problem", "Source"]
+
+
+@dataclass(frozen=True)
+class NamedTeacher:
+    """One of several teachers of a problem.
+
+    Attributes:
+        relation: its classes against the student's.
+        images: of its own classes.
+    """
+
+    relation: LabelRelation
+    images: Source
 
 
 @dataclass(frozen=True)
@@ -30,13 +43,14 @@ class Problem:
 
     Attributes:
         name: names the problem within its task, such as ``student`` or ``step-3``.
-        relation: teacher against student classes.
+        relation: teacher against student classes; of several teachers those of the first.
         teacher: images over the teacher's classes, where a teacher is trained here.
         student: images over the student's classes.
         rows: which rows a loss on the teacher's logits sees where the method does not say.
         judging: how the student is judged.
         unlabelled: images without labels, which stages of ``data: unlabelled`` and ``both`` train on; None where there
             are none.
+        teachers: those that have a name (``teachers:`` of a config), each of which sees the view of that name.
     """
 
     name: str
@@ -46,6 +60,7 @@ class Problem:
     rows: Literal["known", "all"] = "known"
     judging: Judging = BY_CLASSES
     unlabelled: ImageSet | None = None
+    teachers: Mapping[str, NamedTeacher] = field(default_factory=dict)
 
     @property
     def measured(self) -> ImageSet | None:
@@ -61,6 +76,11 @@ class Problem:
     def old_classes(self) -> tuple[str, ...]:
         """The student's classes that it knew before this problem, with or without a teacher."""
         return ()
+
+    @property
+    def old_columns(self) -> Tensor | None:
+        """Bool ``[C]``: the student's columns of ``old_classes``; None where its problems have no order in time."""
+        return None
 
     @property
     def solved_by_teacher(self) -> bool:
@@ -97,6 +117,24 @@ class Problem:
         """The problem with so many training images of each of the student's classes, drawn by seed."""
         train = limit_per_class(self.student.train, per_class, seed=seed)
         return replace(self, student=replace(self.student, train=train))
+
+    def relation_to(self, teacher: str) -> LabelRelation:
+        """The relation of a teacher's classes; ``relation`` where none has that name."""
+        return self.teachers[teacher].relation if teacher in self.teachers else self.relation
+
+    def seen_by(self, teacher: str, images: ImageSet) -> ImageSet:
+        """Images of the student's with the pixels that a teacher sees as ``as_teacher_sees``."""
+        return images.seen_by(teacher) if teacher in self.teachers else images
+
+    def of_teacher(self, teacher: str) -> Self:
+        """The problem with one of its named teachers as its only one."""
+        one = self.teachers[teacher]
+        student = self.student.seen_by(teacher)
+        return replace(self, relation=one.relation, teacher=one.images, student=student, teachers={})
+
+    def with_teacher(self, name: str, teacher: NamedTeacher) -> Self:
+        """The problem with a named teacher in place of the one of that name, or beside the others."""
+        return replace(self, teachers={**self.teachers, name: teacher})
 
     def with_relation(self, relation: LabelRelation) -> Self:
         """The problem with a teacher whose classes stand in other columns."""

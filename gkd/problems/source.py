@@ -27,6 +27,11 @@ class Source:
     def space(self) -> LabelSpace:
         return self.train.space
 
+    def seen_by(self, teacher: str) -> Source:
+        """The images for one of several teachers alone (``ImageSet.seen_by``)."""
+        train, validation, test = (part.seen_by(teacher) for part in (self.train, self.validation, self.test))
+        return Source(train, validation, test, None if self.other is None else self.other.seen_by(teacher))
+
     def restrict(self, space: LabelSpace) -> Source:
         """The images of some classes, relabelled by name to that space's columns.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
@@ -73,6 +73,18 @@ class Task:
             UserError: a relation that the task has no use for.
         """
         return LabelRelation(teacher, student)
+
+    def of_each(self, classes: Mapping[str, LabelSpace], own: Collection[str]) -> Mapping[str, Task]:
+        """The task as it is for each of several teachers; by default the same for all.
+
+        Args:
+            classes: the teachers' names -> their classes, or those that the task may select of.
+            own: the teachers that keep classes of their own.
+
+        Raises:
+            UserError: options that fit no teacher.
+        """
+        return dict.fromkeys(classes, self)
 
     def with_own_teacher(self, problem: Problem, classes: LabelSpace) -> Problem:
         """A problem of the task without a teacher, for a teacher that keeps these classes of its own.

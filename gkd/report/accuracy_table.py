@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -45,11 +45,26 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class NamedTeacher:
+    """One of several teachers of a row, means over its seeds.
+
+    Attributes:
+        relation: its classes against the student's.
+        teacher, teacher_induced, probe: as of an ``AccuracyRow`` of one teacher.
+    """
+
+    relation: str
+    teacher: float | None
+    teacher_induced: float | None
+    probe: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
 class AccuracyRow:
     """A method under one label relation, over its seeds; accuracies in percent.
 
     Attributes:
-        axes, label, relation, overlap: identify the row.
+        axes, label, relation, overlap: identify the row; of several teachers those of the first.
         teacher, teacher_induced: the teacher's accuracy, and that of the classifier that its embedding induces.
         reported: the student that the row is about, of the last or best epoch.
         mean, std: its accuracy over seeds.
@@ -65,6 +80,7 @@ class AccuracyRow:
             where it keeps classes of its own.
         baseline: the baseline's accuracy on the same seeds; None where it has none of them.
         compared: the difference to it; None for the baseline.
+        teachers: teachers that have names, by these.
     """
 
     axes: dict[str, JsonValue]
@@ -91,12 +107,13 @@ class AccuracyRow:
     probe: tuple[float, float] | None = None
     baseline: float | None = None
     compared: Comparison | None = None
+    teachers: dict[str, NamedTeacher] = field(default_factory=dict)
 
     def content(self) -> dict[str, object]:
         """The row by column, as ``table.json`` and ``table.csv`` have it."""
         other = _OTHER[self.reported]
         names = {"other": other, "other_std": f"{other}_std"}
-        late = ("metrics", "probe", "baseline", "compared")
+        late = ("metrics", "probe", "baseline", "compared", "teachers")
         content: dict[str, object] = {
             names.get(each.name, each.name): getattr(self, each.name)
             for each in fields(self)
@@ -104,6 +121,9 @@ class AccuracyRow:
         }
         content |= metric_content(self.metrics)
         content |= probe_content(self.probe)
+        for name, teacher in self.teachers.items():
+            content |= {f"relation/{name}": teacher.relation, f"teacher/{name}": teacher.teacher}
+            content[f"teacher_induced/{name}"] = teacher.teacher_induced
         content |= {} if self.baseline is None else {"baseline": self.baseline}
         return content | ({} if self.compared is None else _as_they_are(self.compared))
 
@@ -174,10 +194,34 @@ def _row(group: list[Cell], base: list[Cell], baseline: str, report: Which) -> A
             key: sum(cell.empty_batches.get(key, 0) for cell in group) for key in first.empty_batches
         },
         probe=mean_probe(teachers),
+        teachers={name: _named(name, group) for name in first.teachers},
         metrics=mean_metrics([cell.judged(report) for cell in group]),
         baseline=mean_std([base.judged(report).accuracy for _, base in pairs])[0] if pairs else None,
         compared=_compared(pairs, report) if pairs and first.label != baseline else None,
     )
+
+
+def _named(name: str, group: Sequence[Cell]) -> NamedTeacher:
+    """A teacher of the cells of a row."""
+    results = [cell.teachers[name] for cell in group if name in cell.teachers]
+    relation = results[0].relation
+    return NamedTeacher(
+        "" if relation is None else relation.kind,
+        _mean([result.accuracy for result in results]),
+        _mean([result.induced_accuracy for result in results]),
+        mean_probe(results),
+    )
+
+
+def _of_each(row: AccuracyRow, shown: Callable[[AccuracyRow | NamedTeacher], str]) -> str:
+    """What a cell shows of the row's one teacher, or of each that has a name behind that name."""
+    if not row.teachers:
+        return shown(row)
+    return ", ".join(f"{for_markdown(name)} {shown(teacher)}" for name, teacher in row.teachers.items())
+
+
+def _is_probed(row: AccuracyRow) -> bool:
+    return row.probe is not None or any(teacher.probe is not None for teacher in row.teachers.values())
 
 
 def _compared(pairs: Sequence[tuple[Cell, Cell]], report: Which) -> Comparison:
@@ -206,17 +250,19 @@ def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: S
     report: Which = numbered[0].reported if numbered else "last"
     several = max((row.n for row in numbered), default=0) >= 5  # enough for intervals over seeds
     added = metric_names(row.metrics for row in numbered)
-    probed = any(row.probe is not None for row in numbered)
+    probed = any(_is_probed(row) for row in numbered)
     head = ["relation", *axis_names(varied), "method", "teacher", *(["probe"] if probed else []), "induced"]
     head += [f"{baseline} alone", "distilled"]
     head += [*(["mean [over seeds]"] if several else []), _OTHER[report], f"Δ to {baseline} [over images]"]
     head += [*(["Δ [over seeds]"] if several else []), *map(for_markdown, added), "n", "s"]
     lines = []
     for row in rows:
-        line = [shown_kind(row.relation), *axis_values(row, varied), for_markdown(row.label)]
-        lines.append(
-            line + _numbers(row, several, added, probed=probed) if isinstance(row, AccuracyRow) else line
-        )
+        if isinstance(row, AbsentCell):
+            lines.append([shown_kind(row.relation), *axis_values(row, varied), for_markdown(row.label)])
+            continue
+        relation = _of_each(row, lambda of: shown_kind(of.relation))
+        line = [relation, *axis_values(row, varied), for_markdown(row.label)]
+        lines.append(line + _numbers(row, several, added, probed=probed))
     notes = [
         f"{for_markdown(row.label)} is absent where {_where(row.relation)}: {for_markdown(row.absent)}"
         for row in absent
@@ -240,9 +286,9 @@ def _numbers(row: AccuracyRow, several: bool, added: Sequence[str], *, probed: b
         difference = f"{compared.difference:+.2f} {interval(compared.difference_interval, '+.2f')}"
         over_seeds = interval(compared.difference_interval_over_seeds, "+.2f")
     return [
-        number(row.teacher),
-        *([shown_probe(row.probe)] if probed else []),
-        number(row.teacher_induced),
+        _of_each(row, lambda of: number(of.teacher)),
+        *([_of_each(row, lambda of: shown_probe(of.probe))] if probed else []),
+        _of_each(row, lambda of: number(of.teacher_induced)),
         number(row.baseline),
         spread(row.mean, row.std),
         *([interval(row.interval, ".2f")] if several else []),

@@ -121,11 +121,14 @@ def leak_notes(leaks: Sequence[Sequence[str]]) -> list[str]:
 
 def chance_warnings(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
     """Row, as ``row_key`` has it -> a sentence on its teacher, where chance explains it over the classes it shares."""
-    return {
-        row_key(cell): f"the teacher has {cell.teacher.near_chance}"
-        for cell in cells
-        if cell.teacher is not None and cell.teacher.near_chance is not None
-    }
+    warnings: dict[tuple[str, str], str] = {}
+    for cell in cells:
+        near = [
+            f"{name} has {each.near_chance}" for name, each in cell.all_teachers.items() if each.near_chance
+        ]
+        if near:
+            warnings[row_key(cell)] = "; ".join(near)
+    return warnings
 
 
 def chance_notes(warnings: Mapping[tuple[str, str], str]) -> list[str]:
@@ -141,9 +144,8 @@ def chance_notes(warnings: Mapping[tuple[str, str], str]) -> list[str]:
 
 def published_notes(cells: Sequence[Cell]) -> list[str]:
     """A note on the library's weights that teachers have, with their licence."""
-    origins = [
-        cell.teacher.published for cell in cells if cell.teacher is not None and cell.teacher.published
-    ]
+    teachers = (teacher for cell in cells for teacher in cell.all_teachers.values())
+    origins = [teacher.published for teacher in teachers if teacher.published]
     return [f"Teacher's weights: {for_markdown(origin)}." for origin in dict.fromkeys(origins)]
 
 

@@ -147,6 +147,18 @@ class Probe(BaseModel):
         )
 
 
+class RelationFacts(BaseModel):
+    """A label relation: its kind, the share of the student's classes that the teacher has, and the sizes."""
+
+    model_config = RECORD
+
+    kind: str
+    overlap: float
+    shared: int
+    teacher_classes: int
+    student_classes: int
+
+
 class TeacherResult(BaseModel):
     """A teacher on the test images.
 
@@ -160,6 +172,7 @@ class TeacherResult(BaseModel):
         hash: of its state.
         few_shot: accuracy on the novel episodes.
         near_chance: set where its accuracy over the shared classes is no better than chance.
+        relation: of its classes to the student's, of one of several teachers.
     """
 
     model_config = RECORD
@@ -172,6 +185,7 @@ class TeacherResult(BaseModel):
     hash: str | None = None
     few_shot: EpisodeAccuracies = {}
     near_chance: NearChance | None = None
+    relation: RelationFacts | None = None
 
     @property
     def confidence_auc(self) -> dict[str, float]:
@@ -184,18 +198,6 @@ class TeacherResult(BaseModel):
 
 
 CONFIDENCE_AUC = "confidence_auc/"  # key prefix in a teacher's results, before a kind of confidence
-
-
-class RelationFacts(BaseModel):
-    """A label relation: its kind, the share of the student's classes that the teacher has, and the sizes."""
-
-    model_config = RECORD
-
-    kind: str
-    overlap: float
-    shared: int
-    teacher_classes: int
-    student_classes: int
 
 
 class Correctness(BaseModel):

@@ -19,7 +19,8 @@ class Results(BaseModel):
         relation: between the teacher's classes and the student's.
         epochs: stage -> its epochs.
         last, best: the student of the last epoch, and of the epoch that validation chose.
-        teacher: the teacher; None where the method needs none.
+        teacher: the teacher, of several the first; None where the method needs none.
+        teachers: several teachers by name; none where there is one.
         leak: novel classes that the teacher was trained on.
         incremental: the steps of an incremental run.
         empty_batches: ``stage/term`` -> how many batches held nothing for the term.
@@ -42,6 +43,7 @@ class Results(BaseModel):
     last: Judged
     best: Judged
     teacher: TeacherResult | None
+    teachers: dict[str, TeacherResult] = {}
     leak: list[str] = []
     incremental: IncrementalResult | None = None
     empty_batches: dict[str, int]
@@ -59,6 +61,13 @@ class Results(BaseModel):
     @classmethod
     def _of_early_files(cls, content: object) -> object:
         return with_kind(content)
+
+    @property
+    def all_teachers(self) -> dict[str, TeacherResult]:
+        """What a sentence calls each teacher, ``the teacher`` or ``the teacher NAME`` -> its results."""
+        if self.teachers:
+            return {f"the teacher {name}": teacher for name, teacher in self.teachers.items()}
+        return {} if self.teacher is None else {"the teacher": self.teacher}
 
     def judged(self, which: str) -> Judged:
         """The student of the ``last`` epoch, or the ``best`` on validation."""
@@ -155,6 +164,7 @@ def cell_of(
     content |= summary.model_extra or {}
     content |= {"episodes": episodes} if episodes is not None else {}
     content |= {"matrix": matrix} if matrix is not None else {}
-    if not summary.leak:
-        content.pop("leak", None)
+    for key in ("leak", "teachers"):
+        if not getattr(summary, key):
+            content.pop(key, None)
     return Cell.model_validate(content)

@@ -15,9 +15,9 @@ from gkd.core.errors import UserError
 from gkd.core.user_code import told_of
 from gkd.distill.fit_check import both_shapes, check_head, check_parts, check_terms
 from gkd.distill.router import build_router
-from gkd.distill.side import centres_of_names
-from gkd.distill.teacher import Teacher
+from gkd.distill.side import Guides, by_name, centres_of_names
 from gkd.methods.method import Method
+from gkd.methods.readers import parts_of, teachers_of_terms
 from gkd.methods.stage import Stage
 from gkd.metrics import check_finite
 from gkd.problems.problem import Problem
@@ -36,7 +36,7 @@ from gkd.training.unlabelled import check_unlabelled
 
 def fit(
     student: nn.Module,
-    teacher: Teacher | None,
+    teacher: Guides,
     problem: Problem,
     method: Method,
     epochs: Mapping[str, int],
@@ -48,7 +48,7 @@ def fit(
 
     Args:
         student: freshly built from the seed; trained in place.
-        teacher: frozen; None where no term reads it.
+        teacher: frozen, one or several by name; None where no term reads one.
         problem: images and label relation.
         method: the stages; ``epochs`` says how long each runs here.
         folder: gets ``metrics.jsonl`` and ``checkpoints/``; None writes nothing, and Ctrl-C stops at once.
@@ -212,7 +212,7 @@ def one_step(
     name: str,
     stage: Stage,
     student: nn.Module,
-    teacher: Teacher | None,
+    teacher: Guides,
     problem: Problem,
     settings: Settings,
     position: Position,
@@ -238,7 +238,7 @@ def _stage_seed(seed: int, stage: int) -> int:
     return (seed * 1_000_003 + stage * 7_919 + 1) % 2**63
 
 
-def check_method(method: Method, student: nn.Module, teacher: Teacher | None, problem: Problem) -> None:
+def check_method(method: Method, student: nn.Module, teacher: Guides, problem: Problem) -> None:
     """Refuse a method that does not fit the networks' outputs or the labels, before anything is trained.
 
     Raises:
@@ -248,17 +248,27 @@ def check_method(method: Method, student: nn.Module, teacher: Teacher | None, pr
             or an optimiser that cannot be used.
     """
     images = problem.student.train
-    student_shapes, teacher_shapes = both_shapes(
-        student, teacher, images.image_shape, images.as_teacher_sees.image_shape
-    )
-    pair = (student_shapes, next(iter(teacher_shapes.values()), None))
+    teachers = by_name(teacher)
+    seen = {name: problem.seen_by(name, images).as_teacher_sees.image_shape for name in teachers}
+    student_shapes, teacher_shapes = both_shapes(student, teachers, images.image_shape, seen)
     for stage_name, stage in method.stages.items():
         check_unlabelled(stage_name, stage, problem)
         stage.optimiser.check()
         check_parts(student, stage.train)
         for name, term in stage.terms.items():
             check_head(name, term, student)
-            if term.reads_names and teacher is not None:
-                centres_of_names(name, teacher, problem.relation)
-        check_terms(stage.terms, student_shapes, teacher_shapes, images.labels)
-        build_router(student, teacher, stage.terms, stage.spots, pair, problem.relation)
+        parts = {
+            name: part
+            for each in parts_of(stage.terms, list(teachers)).values()
+            for name, part in each.items()
+        }
+        for name, term in parts.items():
+            of_term = next(iter(teachers_of_terms({name: term}, list(teachers))), None)
+            if term.reads_names and of_term is not None:
+                centres_of_names(name, teachers[of_term], problem.relation_to(of_term))
+        check_terms(parts, student_shapes, teacher_shapes, images.labels)
+        reader = next(iter(teachers_of_terms(parts, list(teachers))), None)
+        pair = (student_shapes, None if reader is None else teacher_shapes[reader])
+        routed_by = None if reader is None else teachers[reader]
+        relation = problem.relation if reader is None else problem.relation_to(reader)
+        build_router(student, routed_by, stage.terms, stage.spots, pair, relation)

@@ -12,6 +12,7 @@ from gkd.core.network import Features, in_eval_mode
 from gkd.data import ImageSet, Look, ordered
 from gkd.distill.teacher import Teacher
 from gkd.losses import class_centres
+from gkd.losses.phi_s import Balance, phi_s
 from gkd.problems.judging import Outputs
 from gkd.training.meter import Diverged
 from gkd.training.settings import Settings
@@ -98,3 +99,9 @@ def train_centres(teacher: Teacher, images: ImageSet, settings: Settings) -> Ten
     _, embedding = teacher_predictions(teacher, images, settings)
     centres, _ = class_centres(embedding, images.labels.cpu(), len(images.space))
     return centres
+
+
+def train_balance(teacher: Teacher, images: ImageSet, settings: Settings) -> Balance:
+    """The map that gives all dimensions of a teacher's embedding of the un-augmented images the same variance."""
+    _, embedding = teacher_predictions(teacher, images, settings)
+    return phi_s(embedding)

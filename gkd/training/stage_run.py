@@ -19,15 +19,16 @@ from gkd.data import AnyBatches, Batches, ImageSet, Look, MixedBatches, Streamed
 from gkd.data.mixed_batches import Together
 from gkd.distill.distiller import Distiller
 from gkd.distill.output_files import OutputFiles
-from gkd.distill.side import TeacherSide, View
+from gkd.distill.side import Guides, TeacherSide, View, by_name
 from gkd.distill.teacher import Teacher
 from gkd.distill.teacher_views import TeacherViews
+from gkd.methods.readers import parts_of, teachers_of_terms
 from gkd.methods.stage import Stage
 from gkd.problems.problem import Problem
 from gkd.storage.checkpoints import Checkpoint, save_checkpoint
 from gkd.storage.weights import copy_state
 from gkd.training.meter import Diverged, Meter
-from gkd.training.predictions import train_centres
+from gkd.training.predictions import train_balance, train_centres
 from gkd.training.settings import Settings, images_per_class
 
 State = dict[str, Tensor]
@@ -67,7 +68,7 @@ class StageRun:
         stage: Stage,
         epochs: int,
         student: nn.Module,
-        teacher: Teacher | None,
+        teachers: Guides,
         problem: Problem,
         settings: Settings,
         position: Position,
@@ -76,42 +77,63 @@ class StageRun:
         self.name, self.stage, self.epochs = name, stage, epochs
         self.student, self.problem, self.settings, self.position = student, problem, settings, position
         images = problem.images(stage.data, seed=settings.seed)
-        self.batches = self._batches(images, teacher, first_view)
-        centres = None
-        of_images = any("centres" in term.needs and not term.reads_names for term in stage.terms.values())
-        if teacher is not None and of_images:
-            centres = train_centres(teacher, problem.student.train, settings)
-        side = None
-        if teacher is not None:
-            view = View(images.as_teacher_sees.image_shape)
-            side = TeacherSide(teacher, problem.relation, centres, view, problem.rows)
+        self.teachers = by_name(teachers)
+        self.batches = self._batches(images, first_view)
         self.distiller = Distiller(
             student,
-            side,
+            {name: self._side(name, teacher, images) for name, teacher in self.teachers.items()},
             stage.terms,
-            old_classes=problem.relation.known if problem.old_classes else None,
+            old_classes=problem.old_columns,
             image_shape=images.image_shape,
             train_labels=images.labels,
             mixup=stage.mixup,
             routing=stage.spots,
         ).to(settings.device)
-        self.teacher_views = None
-        if teacher is not None and self.distiller.reads_clean_teacher and settings.views is not None:
-            self.teacher_views = _teacher_views(teacher, self.batches, settings)
+        self.teacher_views: dict[str, TeacherViews] = {}
+        for name in self.distiller.read_clean if settings.views is not None else []:
+            view = name if name in problem.teachers else None
+            self.teacher_views[name] = _teacher_views(self.teachers[name], view, self.batches, settings)
         self.optimiser = stage.optimiser.build(self.distiller.param_groups(stage.train))
         self.meter = Meter(settings.device)
         self.best: State = copy_state(student)
         self.clock = self.saved = time.monotonic()
 
-    def _batches(self, images: ImageSet, teacher: Teacher | None, first_view: int) -> AnyBatches:
-        """The stage's batches of its images, mixed with unlabelled ones where it is on both."""
+    def _side(self, name: str, teacher: Teacher, images: ImageSet) -> TeacherSide:
+        """A teacher with its relation, its view and the statistics of it that terms read."""
+        problem, settings = self.problem, self.settings
+        terms = [
+            part
+            for parts in parts_of(self.stage.terms, list(self.teachers)).values()
+            for part in parts.values()
+            if (part.teacher or next(iter(self.teachers))) == name
+        ]
+        train = problem.seen_by(name, problem.student.train)
+        centres = balance = None
+        if any("centres" in term.needs and not term.reads_names for term in terms):
+            centres = train_centres(teacher, train, settings)
+        if any(term.balance is not None for term in terms):
+            balance = train_balance(teacher, train, settings)
+        shape = problem.seen_by(name, images).as_teacher_sees.image_shape
+        view = View(shape, name if name in problem.teachers else None)
+        return TeacherSide(teacher, problem.relation_to(name), centres, view, problem.rows, balance)
+
+    def _batches(self, images: ImageSet, first_view: int) -> AnyBatches:
+        """The stage's batches of its images, mixed with unlabelled ones where it is on both.
+
+        They have the views of the named teachers that the stage reads, and of any that has no name.
+        """
         stage, settings = self.stage, self.settings
+        read = teachers_of_terms(stage.terms, list(self.teachers))
+        looks = {name: _teacher_look(teacher, settings) for name, teacher in self.teachers.items()}
+        named = {name: looks[name] for name in read if name in self.problem.teachers}
+        unnamed = [look for name, look in looks.items() if name not in self.problem.teachers]
 
         def of(images: ImageSet, batch_size: int, first: int = 0) -> Batches:
             return Batches(
                 images,
                 Look(settings.mean, settings.std, settings.augment),
-                teacher=_teacher_look(teacher, settings) if teacher else None,
+                teacher=unnamed[0] if unnamed else None,
+                named=named,
                 batch_size=batch_size,
                 seed=settings.seed,
                 stage=self.position.stage,
@@ -144,10 +166,10 @@ class StageRun:
     def epoch_batches(self) -> Iterator[Batch]:
         """The rest of the current epoch, with the teacher's outputs where they are kept."""
         epoch, start = self.position.epoch, self.position.step
-        if self.teacher_views is None:
-            return self.batches.epoch(epoch, start)
-        spots = {spot for term in self.stage.terms.values() for spot in term.teacher_maps}
-        return self.teacher_views.epoch(epoch, start, spots, self.batches)
+        stream = self.batches.epoch(epoch, start)
+        for name, views in self.teacher_views.items():
+            stream = views.epoch(epoch, start, self.distiller.teacher_maps(name), self.batches, stream)
+        return stream
 
     def inherit(self, before: StageRun) -> None:
         """Take over the previous stage's trained adapters of the same terms at the same spots."""
@@ -206,14 +228,22 @@ class StageRun:
         self.saved = time.monotonic()
 
 
-def _teacher_views(teacher: Teacher, batches: AnyBatches, settings: Settings) -> TeacherViews:
-    """The teacher's outputs on these images from the settings' caches, which the next cells of a grid read too."""
+def _teacher_views(
+    teacher: Teacher, view: str | None, batches: AnyBatches, settings: Settings
+) -> TeacherViews:
+    """The teacher's outputs on these images from the settings' caches, which the next cells of a grid read too.
+
+    ``view`` is the name of a teacher among several. On disk that name does not count, so a run with this teacher alone
+    has the same outputs.
+    """
     cached = settings.caches.views
     look = _teacher_look(teacher, settings)  # how the student sees them is not among it
-    images = (batches.images.fingerprint(), *_forms(batches.images))
+    seen = batches.images if view is None else batches.images.seen_by(view)
+    images = (seen.fingerprint(), *_forms(seen))
     of_outputs = (teacher.outputs_key(), *images, str(settings.dtype), str(look))
     rounded = settings.outputs_rounded and settings.dtype == torch.float32
     key = (*of_outputs, str(settings.views), str(rounded), str(settings.outputs_folder))
+    key += () if view is None else (view,)
     if key not in cached:
         sizes = [views.bytes for views in cached.values()]
         while sizes and sum(sizes) + max(sizes) > settings.cache_bytes:  # the oldest give way
@@ -230,6 +260,7 @@ def _teacher_views(teacher: Teacher, batches: AnyBatches, settings: Settings) ->
             limit=settings.cache_bytes,
             files=files,
             rounded=rounded,
+            name=view,
         )
     return cached[key]
 

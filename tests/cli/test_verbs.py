@@ -166,7 +166,7 @@ def test_the_config_for_own_photographs_runs_on_them(capsys, tmp_path):
 def test_validate_counts_a_grid_and_says_how_classes_relate(capsys, monkeypatch):
     read = []
     monkeypatch.setattr(
-        sources, "_read_source", lambda data, make=sources._read_source: read.append(1) or make(data)
+        sources, "_read_source", lambda *of, make=sources._read_source: read.append(1) or make(*of)
     )
     weight = "method.stages.distil.terms.sp.weight=3"
     assert gkd("validate", "quickstart", "method=sp", weight) == 0

@@ -29,6 +29,7 @@ def test_a_shipped_config_is_valid_and_short(name: str) -> None:
         "task",
         "data",
         "teacher",
+        "teachers",
         "student",
         "method",
         "optimiser",

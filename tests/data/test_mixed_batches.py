@@ -133,6 +133,14 @@ def test_a_teachers_view_is_mixed_too(make_images: Make) -> None:
         batch = next(mixed(*pair, teacher=theirs).epoch(0))
         assert batch.view is not None
         assert batch.view.shape == shape
+    # Of named teachers each has its own view, of the same rows.
+    sets = [replace(each, views={"large": each.images.repeat(1, 1, 2, 2)}) for each in (images, bare)]
+    batches = mixed(*sets, named={"large": replace(LOOK, augment="none"), "alike": teacher})
+    batch = next(batches.epoch(0))
+    assert batch.view is None
+    assert [batch.views[name].shape for name in ("large", "alike")] == [(10, 3, 16, 16), (10, 3, 8, 8)]
+    torch.testing.assert_close(batch.views["large"][..., :8, :8], batch.views["alike"])
+    assert batches.images.seen_by("large").fingerprint() != batches.images.seen_by("alike").fingerprint()
 
 
 def test_a_share_leaves_rows_of_both_kinds(make_images: Make) -> None:

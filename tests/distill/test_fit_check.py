@@ -63,7 +63,7 @@ def test_shapes_are_found_without_touching_statistics_modes_or_random_numbers(st
 
 
 def refuse(terms: dict[str, Term], student: nn.Module, teacher: Teacher | None, labels: Tensor) -> None:
-    check_terms(terms, *both_shapes(student, teacher, (1, 8, 8), (1, 8, 8)), labels)
+    check_terms(terms, *both_shapes(student, teacher, (1, 8, 8), {"teacher": (1, 8, 8)}), labels)
 
 
 @pytest.mark.parametrize(
@@ -138,5 +138,7 @@ def test_embeddings_of_other_widths_are_refused_before_a_step(make_teacher: Make
         refuse({"flat": Term(loss="cosine")}, wide, make_teacher("abc"), torch.arange(3))
     same = build_network("resnet8", num_classes=3, in_channels=1)
     check_terms(
-        {"flat": Term(loss="cosine")}, *both_shapes(same, make_teacher("abc"), (1, 8, 8), (1, 8, 8)), None
+        {"flat": Term(loss="cosine")},
+        *both_shapes(same, make_teacher("abc"), (1, 8, 8), {"teacher": (1, 8, 8)}),
+        None,
     )

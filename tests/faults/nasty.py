@@ -48,7 +48,8 @@ KEYS = (
     "optimiser.final_factor", "optimiser.warmup_epochs", "optimiser.warmup_share", "optimiser.start_factor",
     "run.extend", "task.match", "teacher.image_size", "teacher.pretrained", "teacher.classes", "student.pretrained",
     "run.teacher_cache", "run.teacher_cache_precision", "data.teacher_view.interpolation", "teacher.interpolation",
-    "teacher.names",
+    "teacher.names", "teachers", "teachers.a", "teachers.a.network", "teachers.a.checkpoint", "teachers.a.classes",
+    "teachers.a.image_size",
 )  # fmt: skip
 STAGE_KEYS = (
     "epochs", "share", "terms", "optimiser.lr", "optimiser.schedule", "train", "data", "episodes", "select", "start",
@@ -60,7 +61,7 @@ STAGE_KEYS = (
 TERM_KEYS = (
     "loss", "weight", "scale", "rows", "at", "head", "temperature", "margin", "schedule", "samples", "nonsense",
     "power", "order", "mining", "schedule.kind", "schedule.warmup_epochs", "schedule.rate", "at.student", "at.teacher",
-    "centres", "confidence", "teacher",
+    "centres", "confidence", "teacher", "combine", "drop_rate", "balance",
 )  # fmt: skip
 # Values that the schema allows, or nearly, each where it decides something.
 _COUNTS = (1, 2, 3, 5, 12, 13, 14, 48, 1000, 10**6, 10**12, 2**63 - 1)

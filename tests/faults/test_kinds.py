@@ -66,7 +66,8 @@ def test_a_hundred_wrong_configs_end_in_sentences(at_hand: Workshop) -> None:
 
 
 def test_every_key_of_a_config_gets_wrong_values() -> None:
-    keys = {key.dotted for keys in script("docs/reference.py").sections().values() for key in keys}
+    listed = [key.dotted for keys in script("docs/reference.py").sections().values() for key in keys]
+    keys = {key.replace("teachers.NAME", "teachers.a") for key in listed}
     tried = {
         *KEYS,
         *(f"method.stages.STAGE.{key}" for key in STAGE_KEYS),

@@ -13,7 +13,8 @@ from gkd.config.shipped import configs_folder, shipped_methods
 from gkd.config.yaml_files import read_yaml
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.losses import LOSSES
-from gkd.methods.method import Growth, Method, refusal, require
+from gkd.methods.method import Growth, Method
+from gkd.methods.refusal import refusal, require
 from tests.config_helpers import IN_EPISODES, ON_LOGITS, ON_NEW_CLASSES, WITHOUT_TEACHER, two_stages
 from tests.refusals import refused
 

@@ -86,3 +86,18 @@ def test_classes_beyond_the_data_are_refused() -> None:
         cross(size=4, shift=3).spaces(SIX, SIX)
     with refused("unknown-class"):
         cross(student_classes={"names": ["z"]}).spaces(SIX, SIX)
+
+
+def test_of_several_teachers_each_has_the_options_that_are_of_its_classes() -> None:
+    classes = {"ids": LabelSpace(["n01_ant", "n02_bee"]), "words": LabelSpace([*"abc"]), "task": SIX}
+    options: dict[str, Any] = {"aliases": {"x": "c"}, "match": r"n\d\d", "teacher_classes": ["a", "b", "c"]}
+    each = cross(**options).of_each(classes, ["ids", "words"])
+    told = {name: task.options for name, task in each.items()}
+    assert [(told[name].aliases, told[name].match) for name in classes] == [
+        ({}, r"n\d\d"), ({"x": "c"}, None), ({"x": "c"}, None),
+    ]  # fmt: skip
+    assert [told[name].teacher_classes is None for name in classes] == [True, True, False]
+    with refused("unknown-class"):
+        cross(aliases={"x": "z"}).of_each(classes, [])
+    without = cross(match="q+").of_each(classes, [])  # found nowhere: the relation refuses it
+    assert {task.options.match for task in without.values()} == {"q+"}

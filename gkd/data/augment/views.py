@@ -94,9 +94,15 @@ def _boxes(sizes: Tensor, index: Tensor, *, first: int, options: Mapping[str, An
 
 
 class Sides:
-    """Batches for student and teacher; the teacher has a view only where it differs from the student's.
+    """Batches for student and teachers; a lone teacher has a view only where it differs from the student's.
 
-    ``first`` is the number of the first sample, where other samples stand before them.
+    Args:
+        images: the samples.
+        student: its look.
+        teacher: that of the teacher whose view has no name.
+        device, memory_format: of the batches.
+        first: the number of the first sample, where other samples stand before them.
+        named: the looks of teachers whose views have names; a batch has ``Batch.views`` of each.
     """
 
     def __init__(
@@ -107,6 +113,7 @@ class Sides:
         device: torch.device,
         memory_format: torch.memory_format,
         first: int = 0,
+        named: Mapping[str, Look] | None = None,
     ) -> None:
         self.labels, self.device, self.first = images.labels, device, first
         self.all_labelled = not bool((images.labels == NO_LABEL).any())
@@ -118,12 +125,27 @@ class Sides:
             self.teacher = _Side("teacher", pixels, teacher, device, memory_format, first)
             self.shared = images.teacher_images is None and not teacher.own_draws
             self.shared = self.shared and teacher.augment == student.augment
+        self.named = {}
+        for name, look in (named or {}).items():
+            of_name = images.views.get(name, images.images)
+            self.named[name] = _Side(f"teacher {name}", of_name, look, device, memory_format, first)
+        # Of these the augmented pixels are the student's, at most normalised in another way.
+        self.alike = {
+            name
+            for name, side in self.named.items()
+            if name not in images.views and not side.look.own_draws and side.look.augment == student.augment
+        }
 
     def batches(self, chunks: Sequence[Tensor], address: Mapping[str, int]) -> Iterator[Batch]:
         """Yield one batch for each index of ``chunks``."""
         teacher_pixels = None
         if self.teacher is not None and not self.shared:
             teacher_pixels = self.teacher.augmented(chunks, address)
+        apart = {
+            name: side.augmented(chunks, address)
+            for name, side in self.named.items()
+            if name not in self.alike
+        }
         for index, pixels in zip(chunks, self.student.augmented(chunks, address), strict=True):
             view = None
             if self.teacher is not None:
@@ -131,5 +153,9 @@ class Sides:
             labels = self.labels[index].to(self.device)
             numbers = index.to(self.device) + self.first if self.first else index.to(self.device)
             labelled = None if self.all_labelled else labels != NO_LABEL
+            views = {
+                name: side.normalised(next(apart[name]) if name in apart else pixels)
+                for name, side in self.named.items()
+            }
             student = self.student.normalised(pixels)
-            yield Batch(student, labels, numbers, view, shared=True, labelled=labelled)
+            yield Batch(student, labels, numbers, view, views=views, shared=True, labelled=labelled)

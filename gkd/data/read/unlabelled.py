@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ def load_unlabelled(
     fit: Fit = "stretch",
     exif: Exif = "apply",
     teacher_interpolation: Interpolation = "bilinear",
+    interpolations: Mapping[str, Interpolation] | None = None,
     follow_links: bool = False,
     memory_gb: float = math.inf,
     workers: int = 0,
@@ -38,6 +40,7 @@ def load_unlabelled(
         like: the labelled images, whose channels, size and, where it has one, teacher's view these get.
         image_size: the side to which files are brought; None takes that of ``like``, whose images are squares then.
         teacher_interpolation: by which the images that the teacher sees are resized.
+        interpolations: likewise for the views of several teachers, by name; bilinear where one is missing.
         fit, exif, follow_links, memory_gb, workers: as of :func:`gkd.data.load_images`.
 
     Returns:
@@ -70,8 +73,13 @@ def load_unlabelled(
     of_teacher: Pixels | None = None
     if like.teacher_images is not None:
         of_teacher = read(like.as_teacher_sees, _side(like.as_teacher_sees), teacher_interpolation).images
+    views: dict[str, Pixels] = {}
+    for name in like.views:
+        seen = like.seen_by(name).as_teacher_sees
+        views[name] = read(seen, _side(seen), (interpolations or {}).get(name, "bilinear")).images
     labels = torch.full_like(images.labels, NO_LABEL)
-    return replace(images, labels=labels, teacher_images=of_teacher, name=f"data.unlabelled ({root})")
+    about = f"data.unlabelled ({root})"
+    return replace(images, labels=labels, teacher_images=of_teacher, views=views, name=about)
 
 
 def _side(images: ImageSet) -> int | None:

@@ -54,6 +54,10 @@ def test_they_take_the_form_of_labelled_images(
     cubic = load_unlabelled(root, seen, teacher_interpolation="bicubic")
     assert torch.equal(cubic.images, images.images)
     assert not torch.equal(cubic.as_teacher_sees.images, images.as_teacher_sees.images)
+    named = replace(like, views={"large": torch.zeros(6, 3, 16, 16, dtype=torch.uint8)})
+    images = load_unlabelled(root, named)
+    assert images.as_teacher_sees.image_shape == (1, 8, 8)
+    assert images.seen_by("large").as_teacher_sees.images.equal(load_unlabelled(root, seen).teacher_images)
 
 
 def test_what_is_no_set_of_images_is_refused(

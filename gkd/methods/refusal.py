@@ -1,0 +1,93 @@
+"""Whether a method can work over the relation of teacher and student classes, and which other one can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation
+from gkd.losses.signature import Filled
+from gkd.methods.method import Method
+from gkd.methods.readers import teachers_of
+from gkd.methods.terms import Term
+
+# Teacher against student classes; of several teachers by name, the first being the one that a term reads without
+# naming it. None where there is no teacher.
+Relations = LabelRelation | Mapping[str, LabelRelation] | None
+
+
+def refusal(method: Method, relations: Relations) -> str | None:
+    """The reason why a method cannot work over a relation; None where it can.
+
+    Args:
+        method: the method as resolved.
+        relations: teacher against student classes.
+    """
+    for stage_name, stage in method.stages.items():
+        for term_name, term in stage.terms.items():
+            where = f"{method.name!r} (term {term_name!r} of stage {stage_name!r})"
+            if term.needs_teacher and not relations:
+                return f"The method {where} needs a teacher, but the experiment has none."
+            for teacher, relation in _read(term_name, term, relations):
+                reason = _refused(term, relation, where, teacher)
+                if reason is not None:
+                    return reason
+    return None
+
+
+def _read(name: str, term: Term, relations: Relations) -> Iterator[tuple[str, LabelRelation]]:
+    """What a sentence calls each teacher that a term reads, or else the first, and its relation."""
+    if isinstance(relations, LabelRelation):
+        yield "teacher", relations
+    elif relations:
+        for teacher in teachers_of(name, term, list(relations)) or list(relations)[:1]:
+            yield f"teacher {teacher!r}", relations[teacher]
+
+
+def _refused(term: Term, relation: LabelRelation, where: str, teacher: str) -> str | None:
+    """The reason why a term cannot work over the relation of one teacher."""
+    if relation.kind == "none" and term.reads_teachers_columns:
+        return (
+            f"The method {where} reads the teacher's logits, but the {teacher} has no classes (teacher.classes names "
+            "those of its columns)."
+        )
+    if term.needs_shared_classes:
+        if relation.num_shared == 0:
+            return f"The method {where} compares logits class by class, but {teacher} and student share no class."
+        if relation.num_shared < 2:
+            return (
+                f"The method {where} compares logits over the shared classes, but {teacher} and student share only "
+                "one; a softmax needs at least two."
+            )
+        if relation.overlap < 1 and Filled.MASK not in term.entry.filled:
+            return (
+                f"The method {where} must leave out images of classes that the {teacher} does not have, but its loss "
+                "takes no mask: give it a keyword mask: gkd.losses.Mask = None."
+            )
+    if term.needs_new_classes and relation.overlap == 1:
+        return f"The method {where} is on the classes that the {teacher} does not have, but it has them all."
+    return None
+
+
+def require(
+    method: Method,
+    relations: Relations,
+    others: Callable[[], Mapping[str, Method]],
+    *,
+    tried: bool = True,
+) -> None:
+    """Refuse a method that cannot work over the relation, naming those of ``others`` (read only then) that can.
+
+    ``tried`` says whether others are tried on the networks, too.
+    """
+    reason = refusal(method, relations)
+    if reason is None:
+        return
+    fitting = sorted(name for name, other in others().items() if refusal(other, relations) is None)
+    label = (
+        "Methods that work here"
+        if tried
+        else "Methods that the classes allow, not tried on networks of your own"
+    )
+    advice = f"{label}: {', '.join(fitting)}." if fitting else "No shipped method works here."
+    raise UserError(f"{reason} {advice}", code="method-not-applicable")

@@ -1,0 +1,87 @@
+"""A named teacher beside the previous step's model, from the first step on."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+
+from gkd.commands.dry_run import dry_run
+from gkd.commands.run import run
+from gkd.config.layers import Layer
+from gkd.config.resolve import Resolved, resolve
+from gkd.experiment.run_folder import run_folder
+from gkd.experiment.sides import sides_of
+from gkd.incremental.first_method import without_teacher
+from gkd.methods.method import Method
+from gkd.models import build_network
+from tests.refusals import refused
+
+STAGE: dict[str, Any] = {
+    "epochs": 1,
+    "terms": {
+        "cross_entropy": {},
+        "kd": {"rows": "all"},
+        "pkt": {"teacher": "wide"},
+        "sp": {"teacher": ["previous", "wide"]},
+    },
+}
+METHOD: dict[str, Any] = {"name": "mine", "paper": "ours", "summary": "s", "stages": {"distil": STAGE}}
+
+
+def experiment(folder: Path, **teacher: Any) -> Resolved:
+    torch.manual_seed(3)
+    state = build_network("resnet8x4", num_classes=2, in_channels=1).state_dict()
+    save_file(state, folder / "wide.safetensors", {"classes": json.dumps(["3", "owl"])})
+    section = {"network": "resnet8x4", "checkpoint": str(folder / "wide.safetensors"), "image_size": 12}
+    content = {
+        "task": {"name": "incremental", "base": 4, "increment": 6, "memory_per_class": 3},
+        "data": {"name": "digits", "per_class": 6, "batch_size": 12, "augment": "none"},
+        "teachers": {"wide": {**section, **teacher}},
+        "student": {"network": "resnet8"},
+        "method": METHOD,
+        "run": {"epochs": 1, "threads": 1, "precision": "float32", "out": str(folder / "runs")},
+    }
+    return resolve("beside", [Layer("experiment", content)])
+
+
+def records(resolved: Resolved, step: int) -> set[str]:
+    lines = (run_folder(resolved) / "steps" / str(step) / "metrics.jsonl").read_text().splitlines()
+    return {key for key in json.loads(lines[-1]) if key.startswith("loss/")}
+
+
+def test_the_first_step_keeps_the_terms_of_named_teachers_alone() -> None:
+    method = Method.model_validate(METHOD)
+    first = without_teacher(method, ["wide"]).stages["distil"].terms
+    assert list(first) == ["cross_entropy", "pkt", "sp"]
+    assert first["sp"].teacher == ("wide",)
+
+
+def test_terms_without_a_name_read_the_previous_model_and_others_the_named_one(tmp_path: Path) -> None:
+    resolved = experiment(tmp_path, classes="file")
+    console = Console(file=io.StringIO(), width=200)
+    dry_run(resolved, console)
+    summary, _ = run(resolved, console)
+    assert records(resolved, 1) == {"loss/cross_entropy", "loss/pkt", "loss/sp"}
+    several = {"loss/sp/previous", "loss/sp/wide"}
+    assert records(resolved, 2) == {"loss/cross_entropy", "loss/kd", "loss/pkt", "loss/sp", *several}
+    relation = summary.teachers["wide"].relation
+    assert relation is not None
+    assert (relation.shared, relation.student_classes) == (1, 4)
+    assert not run(resolved, console)[1]
+
+
+def test_a_teacher_beside_must_be_given_and_say_its_classes_or_have_none(tmp_path: Path) -> None:
+    with refused("invalid-config"):
+        experiment(tmp_path, checkpoint=None)
+    stated = experiment(tmp_path)  # without a word on its classes it has those that its file states
+    assert sides_of(stated.experiment).relation_of("wide").teacher.names == ("3", "owl")
+    unstated = tmp_path / "unstated.safetensors"
+    save_file({"x": torch.zeros(2)}, unstated)
+    with refused("classes-missing"):
+        sides_of(experiment(tmp_path, checkpoint=str(unstated)).experiment).first_problem()
