@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -23,7 +23,7 @@ from gkd.methods.refusal import Relations, refusal, require
 from gkd.methods.term_checks import PREVIOUS
 from gkd.problems.problem import NamedTeacher, Problem, Source
 from gkd.problems.task import Task, students_teach, task_of
-from gkd.training.caches import Caches
+from gkd.training.caches import Caches, Recent
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Sides:
         teacher, student: the images of each side.
         unlabelled: those without labels, where the method trains on any.
         named: each of several teachers that the method reads as the only one; the first, where it reads none.
+        chosen: holds the first problem, so that a grid's rows do not copy the images of their classes anew.
     """
 
     experiment: schema.Experiment
@@ -44,6 +45,7 @@ class Sides:
     student: Source
     unlabelled: ImageSet | None = None
     named: Mapping[str, Sides] = field(default_factory=dict)
+    chosen: Recent[Problem] = field(default_factory=lambda: Recent(1))
 
     @cached_property
     def own_classes(self) -> LabelSpace | None:
@@ -151,15 +153,31 @@ class Sides:
             UserError: a method that the relation denies, images of the teacher's that are not adapted, or what the
                 problem refuses.
         """
-        return self._first(self.problems())
+        of = self.experiment
+        key = (
+            of.task,
+            of.data,
+            of.teacher,
+            of.teachers,
+            tuple(self.named),
+            of.run.seed,
+            self.unlabelled is None,
+        )
+        return self._checked(lambda: self.chosen.get(repr(key), lambda: self._first(self.problems())))
 
     def last_problem(self) -> Problem:
         """The last of all problems, where the experiment can solve the first."""
         problems = self.problems()
-        first = self._first(problems)
+        first = self._checked(lambda: self._first(problems))
         return [first, *problems][-1]
 
     def _first(self, problems: Iterator[Problem]) -> Problem:
+        """The first that is not one whose student the experiment's teacher is."""
+        has_teacher = self.experiment.teacher is not None
+        return next(each for each in problems if not (has_teacher and each.solved_by_teacher))
+
+    def _checked(self, choose: Callable[[], Problem]) -> Problem:
+        """A problem that the experiment can solve; what no image is needed to know is checked before it is chosen."""
         own = has_own_network(self.experiment)
         require(
             self.experiment.method,
@@ -167,8 +185,7 @@ class Sides:
             lambda: self._other_methods(try_networks=not own),
             tried=not own,
         )
-        has_teacher = self.experiment.teacher is not None
-        problem = next(each for each in problems if not (has_teacher and each.solved_by_teacher))
+        problem = choose()
         check_teacher_images(self.experiment, problem)
         for name, sides in self.named.items():
             with of_named(name):
@@ -228,4 +245,4 @@ def sides_of(experiment: schema.Experiment, caches: Caches | None = None) -> Sid
         with told_of(task, f"the task {experiment.task.name!r} tells its teachers apart"):
             each = task.of_each(classes, [name for name, space in kept.items() if space is not None])
         named = {name: replace(sides, task=each[name]) for name, sides in named.items()}
-    return Sides(experiment, task, teacher, student, unlabelled, named)
+    return Sides(experiment, task, teacher, student, unlabelled, named, caches.problems)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gkd.data import ImageSet
 from gkd.distill.teacher_views import TeacherViews
-from gkd.problems.problem import Source
+from gkd.problems.problem import Problem, Source
 
 V = TypeVar("V")
 
@@ -45,6 +45,7 @@ class Caches:
     Attributes:
         sources: data sets by their config section.
         unlabelled: images without labels, likewise.
+        problems: the first problem that an experiment trains, by all that its classes and images depend on.
         predictions: a teacher's logits and embedding, by the teacher and the images.
         views: a teacher's outputs on augmented views, by everything that they depend on; the largest of the
             three (``Settings.cache_bytes``).
@@ -54,6 +55,7 @@ class Caches:
     def __init__(self) -> None:
         self.sources: Recent[Source] = Recent(4)
         self.unlabelled: Recent[ImageSet] = Recent(4)
+        self.problems: Recent[Problem] = Recent(2)
         self.predictions: Recent[tuple[Tensor, Tensor]] = Recent(16)
         self.views: dict[tuple[str, ...], TeacherViews] = {}
         self.said: set[str] = set()

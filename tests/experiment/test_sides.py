@@ -11,9 +11,11 @@ import pytest
 from gkd.config.load import load
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.data import ImageSet
 from gkd.experiment.sides import Sides, sides_of
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task
+from gkd.training.caches import Caches
 from tests.cli_helpers import write_bare
 from tests.refusals import refused
 
@@ -55,3 +57,18 @@ def test_the_model_that_a_first_student_grows_out_of_keeps_no_classes_of_its_own
     with refused("other-classes") as caught:
         sides_of(resolved.experiment).first_problem()
     assert "teacher.pretrained" in str(caught.value)
+
+
+def test_the_rows_of_a_grid_have_their_images_in_common_and_others_have_their_own() -> None:
+    caches = Caches()
+
+    def images(*overrides: str) -> ImageSet:
+        experiment = load("quickstart", ["data.per_class=9", *overrides]).experiment
+        return sides_of(experiment, caches).first_problem().student.train
+
+    assert images("method=sp") is images("method=pkt")
+    assert images("run.seed=1").fingerprint() != images("run.seed=2").fingerprint()
+    assert images("run.seed=1").fingerprint() == images("run.seed=1").fingerprint()
+    assert images("data.per_class=8").fingerprint() != images().fingerprint()
+    with refused("method-not-applicable"):  # whatever other rows have passed
+        images("method=kd", "task.shift=5")
