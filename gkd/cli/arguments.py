@@ -203,6 +203,10 @@ VERBS = {
         "check a config and print what differs from the defaults, with the origin of each value",
         _add_validate,
     ),
+    "rank": Verb(
+        "rank a config's teachers by what their embeddings know of the student's classes; train and write nothing",
+        _add_config,
+    ),
     "ls": Verb(
         "list methods, losses, tasks, networks, data sets, optimisers, metrics, augmentations, configs, or the cache",
         _add_ls,

@@ -90,21 +90,9 @@ def prove_teacher(
         UserError: another accuracy than the experiment expects.
     """
     options, problem = teacher_section(prepared.experiment), prepared.problem
-    own = own_results(teacher, problem, prepared.settings)
+    own = expected_results(teacher, prepared, checkpoint)
     expected = "" if options.expect is None else f" (expected {options.expect})"
-    parts = []
-    if own is not None:
-        result = f"{own.accuracy:.2f} % of the {own.images} test images of its {own.classes} classes"
-        check_expected(
-            options, own.accuracy, f"The teacher {checkpoint or options.network} has {result}", own.near
-        )
-        parts.append(f"{result}{expected}, in float32")
-    elif options.expect is not None:
-        raise UserError(
-            f"teacher.expect is {options.expect}, but the teacher shares no class with the student's images, so it has "
-            "no accuracy here; drop teacher.expect.",
-            code="nothing-to-expect",
-        )
+    parts = [] if own is None else [f"{own}{expected}, in float32"]
     if options.keeps_classes:
         if own is not None and own.shared_accuracy is not None:
             parts[-1] += f" ({own.shared_accuracy:.2f} % among the shared columns alone)"
@@ -115,6 +103,26 @@ def prove_teacher(
         f"teacher   {'' if name is None else f'{name}, '}{options.network}: {'; '.join([*parts, statistics])}",
         *warnings_of(None if own is None else own.near, name),
     ]
+
+
+def expected_results(teacher: Teacher, prepared: Prepared, checkpoint: Path | None) -> OwnResults | None:
+    """A loaded teacher on test images of its own classes, as ``own_results`` has it.
+
+    Raises:
+        UserError: another accuracy than the experiment expects.
+    """
+    options = teacher_section(prepared.experiment)
+    own = own_results(teacher, prepared.problem, prepared.settings)
+    if own is not None:
+        told = f"The teacher {checkpoint or options.network} has {own}"
+        check_expected(options, own.accuracy, told, own.near)
+    elif options.expect is not None:
+        raise UserError(
+            f"teacher.expect is {options.expect}, but the teacher shares no class with the student's images, so it has "
+            "no accuracy here; drop teacher.expect.",
+            code="nothing-to-expect",
+        )
+    return own
 
 
 def shown_statistics(mean: Sequence[float], std: Sequence[float], source: str) -> str:
@@ -175,6 +183,9 @@ class OwnResults:
     classes: int
     shared_accuracy: float | None = None
 
+    def __str__(self) -> str:
+        return f"{self.accuracy:.2f} % of the {self.images} test images of its {self.classes} classes"
+
 
 def own_results(teacher: Teacher, problem: Problem, settings: Settings) -> OwnResults | None:
     """A teacher on the test images of its own classes, in float32.
@@ -218,7 +229,7 @@ def probe(teacher: Teacher, problem: Problem, settings: Settings) -> Probe | Non
     images, which holds none out.
     """
     student, settings = problem.student, in_float32(settings)
-    if student.validation.space != student.space or student.validation is student.train:
+    if not can_probe(problem):
         return None
     _, embedding = cached_predictions(teacher, student.validation, settings)
     _, train_embedding = cached_predictions(teacher, student.train, settings)
@@ -229,6 +240,12 @@ def probe(teacher: Teacher, problem: Problem, settings: Settings) -> Probe | Non
         nearest_neighbours=rounded(metrics.knn_accuracy(*sides)),
         images=len(labels),
     )
+
+
+def can_probe(problem: Problem) -> bool:
+    """Whether there are validation images of the student's classes that it is not trained on."""
+    student = problem.student
+    return student.validation.space == student.space and student.validation is not student.train
 
 
 def chance_explains(logits: Tensor, labels: Tensor, relation: LabelRelation) -> NearChance | None:

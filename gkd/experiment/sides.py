@@ -233,14 +233,15 @@ def sides_of(experiment: schema.Experiment, caches: Caches | None = None) -> Sid
     if experiment.method.uses_unlabelled:
         unlabelled = load_unlabelled_images(experiment.data, student.train, caches, views)
     task = task_of(experiment.task)
-    named = {}
+    named, kept = {}, {}
     for name, one in alone.items():
         with of_named(name):
             data = None if one.teacher is None else one.teacher.data
             images = student if data is None else load_source(data, caches)
             named[name] = Sides(one, task, images, student)
+            if not task.students_teach:
+                kept[name] = named[name].own_classes
     if len(named) > 1 and not task.students_teach:
-        kept = {name: sides.own_classes for name, sides in named.items()}
         classes = {name: kept[name] or sides.teacher.space for name, sides in named.items()}
         with told_of(task, f"the task {experiment.task.name!r} tells its teachers apart"):
             each = task.of_each(classes, [name for name, space in kept.items() if space is not None])

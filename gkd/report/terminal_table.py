@@ -50,6 +50,13 @@ def fitted(table: Table, width: int) -> tuple[str, list[str]]:
     return "\n".join(lines), [cells[0][column] for column in sorted(left_out)]
 
 
+def fitted_text(table: Table, width: int) -> str:
+    """The table as ``fitted`` has it, what was left out, and the notes and the legend below it."""
+    text, left_out = fitted(table, width)
+    more = [f"Left out here, for it is wide: {', '.join(left_out)}."] if left_out else []
+    return "\n\n".join([text, *more, *table.below()]) + "\n"
+
+
 def _order(table: Table) -> list[int]:
     """The columns in the order in which they are left out."""
     minor = [
