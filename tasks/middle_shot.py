@@ -95,7 +95,7 @@ class MiddleShotTask(Task):
         space = novel.select(drawn.classes[seed].tolist())
         train, test = (_of_task(images, index[seed], space) for index in (drawn.support, drawn.query))
         # Too few images to hold any out: nothing is chosen on these, and the last epoch's student is the result.
-        of_student = Source(train, train, test)
+        of_student = Source(train, train, test, held_out=False)
         of_task = LabelRelation(relation.teacher, space)  # aliases are of base classes
         of_teacher = of_classes(teacher, relation.teacher)
         measured = student.train.restrict(relation.student)

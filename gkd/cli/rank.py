@@ -12,6 +12,7 @@ from gkd.config.load import load
 from gkd.core.labels import LabelRelation
 from gkd.core.text import for_markdown, say, text_width
 from gkd.experiment.judge import warnings_of
+from gkd.methods.term_checks import ONLY
 from gkd.report.markdown import Table, number, shown_kind
 from gkd.report.terminal_table import fitted_text
 
@@ -25,7 +26,8 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     for each in ranked:
         for note in each.notes:
             say(console, f"note      {each.name}: {note}")
-        for line in warnings_of(None if each.own is None else each.own.near, each.name):
+        near = None if each.own is None else each.own.near
+        for line in warnings_of(near, None if each.name == ONLY else each.name):
             say(console, line)
     table, width = _table(ranked), text_width(console)
     say(console, table.text() if width is None else fitted_text(table, width), end="")

@@ -132,9 +132,7 @@ def fit(
     else:
         chosen = _like(train_images, image_set(validation, "validation"), "validation")
     judged = chosen if test is None else _like(train_images, image_set(test, "test"), "test")
-    if unlabelled is not None:
-        _check_shape(train_images, unlabelled, "unlabelled")
-        unlabelled = replace(unlabelled, labels=torch.full_like(unlabelled.labels, NO_LABEL))
+    unlabelled = without_labels(train_images, unlabelled)
     network = _as_network(student, len(train_images.space))
     mean, std = rounded_statistics(train_images)
     guide = None
@@ -287,6 +285,18 @@ def _like(train: ImageSet, images: ImageSet, name: str) -> ImageSet:
             code="class-without-images",
         )
     return images.restrict(train.space)
+
+
+def without_labels(train: ImageSet, unlabelled: ImageSet | None) -> ImageSet | None:
+    """Images for a method that trains on some without labels, whatever labels they have; None stays None.
+
+    Raises:
+        UserError: images of another shape than those to train on.
+    """
+    if unlabelled is None:
+        return None
+    _check_shape(train, unlabelled, "unlabelled")
+    return replace(unlabelled, labels=torch.full_like(unlabelled.labels, NO_LABEL))
 
 
 def _check_shape(train: ImageSet, images: ImageSet, name: str) -> None:

@@ -245,7 +245,7 @@ def probe(teacher: Teacher, problem: Problem, settings: Settings) -> Probe | Non
 def can_probe(problem: Problem) -> bool:
     """Whether there are validation images of the student's classes that it is not trained on."""
     student = problem.student
-    return student.validation.space == student.space and student.validation is not student.train
+    return student.held_out and student.validation.space == student.space
 
 
 def chance_explains(logits: Tensor, labels: Tensor, relation: LabelRelation) -> NearChance | None:

@@ -15,7 +15,7 @@ from gkd.core.labels import LabelRelation
 from gkd.core.short_repr import short_repr
 from gkd.data import ImageSet
 from gkd.distill.teacher import Teacher
-from gkd.experiment.fit import method_of, settings_for
+from gkd.experiment.fit import method_of, settings_for, without_labels
 from gkd.experiment.judge import judge
 from gkd.experiment.sources import rounded_statistics
 from gkd.incremental.learn import train_step
@@ -56,6 +56,7 @@ def learn_step(
     *,
     test: ImageSet | None = None,
     teacher: Teacher | None = None,
+    unlabelled: ImageSet | None = None,
     epochs: int | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -73,12 +74,14 @@ def learn_step(
         method: the name of a shipped method (``gkd ls methods``), or a ``Method``.
         test: test images of all classes or of those so far; judged once, after the step.
         teacher: of the old classes; None takes a copy of the network as it was.
+        unlabelled: images for a method that trains on some without labels, as of ``gkd.fit``.
         epochs: of all stages together; None takes the method's published number.
         seed, batch_size, augment, optimiser, device, precision: as of ``gkd.fit``. The input is normalised by the
             statistics of all of the step's ``images``.
 
     Raises:
-        UserError: a network of other columns than the classes before, or a method that cannot train the step.
+        UserError: a network of other columns than the classes before, unlabelled images of another shape, or a method
+            that cannot train the step.
     """
     chosen = method_of(method, epochs, optimiser or {})
     expected = len(step.seen) if step.number == 0 or step.fresh else step.num_old
@@ -95,10 +98,16 @@ def learn_step(
     )
     train = step.rehearsed_images()
     judged = train if test is None else test.restrict(step.seen)
-    images = Source(train, train, judged)  # the last epoch's student is returned, whatever validation says
+    images = Source(train, train, judged, held_out=False)  # the last epoch's student is returned, whatever validation says
     old = seen_classes(step.steps, max(step.number - 1, 0))
     problem = IncrementalProblem(
-        f"step-{step.number + 1}", LabelRelation(old, step.seen), images, images, "all", step=step
+        f"step-{step.number + 1}",
+        LabelRelation(old, step.seen),
+        images,
+        images,
+        "all",
+        unlabelled=without_labels(step.images, unlabelled),
+        step=step,
     )
     problem.check(Plan("incremental", chosen, PlannedNetwork(type(network).__name__)))
     problem.check_student(network, chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
@@ -16,12 +16,14 @@ class Source:
     Attributes:
         train, validation, test: images to learn from, to choose the best epoch on, to judge the student on.
         other: the data's own validation images, where they are of classes that it has nowhere else.
+        held_out: whether the validation images are kept from training; False where they are those to learn from.
     """
 
     train: ImageSet
     validation: ImageSet
     test: ImageSet
     other: ImageSet | None = None
+    held_out: bool = True
 
     @property
     def space(self) -> LabelSpace:
@@ -30,7 +32,8 @@ class Source:
     def seen_by(self, teacher: str) -> Source:
         """The images for one of several teachers alone (``ImageSet.seen_by``)."""
         train, validation, test = (part.seen_by(teacher) for part in (self.train, self.validation, self.test))
-        return Source(train, validation, test, None if self.other is None else self.other.seen_by(teacher))
+        other = None if self.other is None else self.other.seen_by(teacher)
+        return replace(self, train=train, validation=validation, test=test, other=other)
 
     def restrict(self, space: LabelSpace) -> Source:
         """The images of some classes, relabelled by name to that space's columns.
@@ -44,4 +47,5 @@ class Source:
                 "few-shot data; this task tests on the classes that it trains on, so use other data.",
                 code="other-test-classes",
             )
-        return Source(self.train.restrict(space), self.validation.restrict(space), self.test.restrict(space))
+        train, validation, test = (part.restrict(space) for part in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test, other=None)

@@ -258,7 +258,7 @@ def test_a_teacher_of_other_classes_is_judged_on_those_it_shares_and_by_its_embe
     assert own.shared_accuracy == pytest.approx(100 * float((among == columns).double().mean()))
     assert own.shared_accuracy > own.accuracy  # of five columns and of two
     assert probe(teacher, problem, prepared.settings) is not None
-    none_held_out = replace(problem.student, validation=problem.student.train)  # as of a middle-shot task
+    none_held_out = replace(problem.student, held_out=False)  # as of a middle-shot task
     assert probe(teacher, replace(problem, student=none_held_out), prepared.settings) is None
     rows = "compare={methods: [student, sp], seeds: [0], axes: {task.shift: [0]}}"
     assert gkd("compare", "quickstart", *words, "teacher.classes=null", "run.epochs=2", rows) == 0

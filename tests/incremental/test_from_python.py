@@ -76,6 +76,26 @@ def test_mistakes_are_named(step: Step) -> None:
         learn_step(fitting, forgetful, "wa", **WORDS)
 
 
+def test_images_without_labels_teach_a_later_step(step: Step, make_set: Callable[..., ImageSet]) -> None:
+    words = {**WORDS, "epochs": 1}
+    bare, others = (make_set(("x", "y"), 24, seed=seed) for seed in (7, 8))  # their labels are not read
+    torch.manual_seed(0)
+    network = build_network("resnet8", num_classes=2, in_channels=1)
+    before = learn_step(network, step, "unlabelled_both", unlabelled=bare, **words)
+    second = replace(step, number=1, memory=before.memory)
+    after = [
+        learn_step(before.student, second, "unlabelled_both", unlabelled=images, **words).student.state_dict()
+        for images in (bare, bare, others)
+    ]
+    assert all(torch.equal(value, after[1][name]) for name, value in after[0].items())
+    assert not torch.equal(after[0]["conv1.weight"], after[2]["conv1.weight"])
+    with refused("no-unlabelled-images"):
+        learn_step(before.student, second, "unlabelled_both", **words)
+    small = replace(bare, images=bare.images[:, :, :4])
+    with refused("other-image-shape"):
+        learn_step(before.student, second, "unlabelled_both", unlabelled=small, **words)
+
+
 @pytest.mark.parametrize(
     ("kind", "taps", "method"),
     [

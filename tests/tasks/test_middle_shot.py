@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gkd.core.class_orders import class_split
 from gkd.core.labels import LabelSpace
 from gkd.data import ImageSet
+from gkd.models import build_network
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import TASKS
 from gkd.storage.weights import read_weights
 from gkd.tasks.middle_shot import MiddleShotOptions, MiddleShotTask
-from tests.cli_helpers import gkd
+from tests.cli_helpers import gkd, write_bare
 from tests.refusals import refused
 
 OPTIONS: dict[str, Any] = {
@@ -154,6 +156,30 @@ def test_a_method_on_shared_classes_is_absent_from_a_grid(
     Path("middle.yaml").write_text(CONFIG.replace("[student, sp]", "[student, kd]"))
     assert gkd("compare", "middle.yaml", "compare.seeds=[0]") == 0
     assert "kd is absent where the classes are disjoint" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["unlabelled_both", "unlabelled_first"])
+def test_images_without_labels_and_several_teachers_join_a_task(
+    method: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bare(Path("bare"), 24)
+    network = build_network("resnet8", num_classes=2, in_channels=1)
+    save_file(network.state_dict(), "body.safetensors")
+    teacher = "{network: resnet8, checkpoint: body.safetensors, classes: null}"
+    config = CONFIG.replace("teacher: {network: resnet8, train: {epochs: 1, batch_size: 50}}", "")
+    config += f"teachers: {{one: {teacher}, two: {teacher}}}\n"
+    Path("middle.yaml").write_text(config.replace(", pretrain: {epochs: 1, batch_size: 50}", ""))
+    term = "method.stages.distil.terms.queue_similarity.teacher=all"
+    words = ("middle.yaml", f"method={method}", "data.unlabelled.root=bare", "data.batch_size=6", term)
+    assert gkd("run", *words) == 0
+    (folder,) = Path("runs/middle").glob(f"{method}-*/seed0")
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = 5 if method == "unlabelled_both" else 4  # of 3 of the 15 labelled images, or 6 of the 24 others
+    assert records[0]["step"] == steps
+    summary = json.loads((folder / "summary.json").read_text())
+    # The task's few images are all trained on, so none is left for a probe.
+    assert [taught.get("probe") for taught in summary["teachers"].values()] == [None, None]
 
 
 def test_pretraining_needs_base_classes(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
