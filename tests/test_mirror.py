@@ -13,6 +13,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/cli/compare.py": "tests/commands/test_compare.py",
     "gkd/cli/eval.py": "tests/commands/test_evaluate.py",
     "gkd/cli/predict.py": "tests/commands/test_predict.py",
+    "gkd/cli/rank.py": "tests/commands/test_rank.py",
     "gkd/cli/run.py": "tests/cli/test_verbs.py",
     "gkd/cli/show.py": "tests/cli/test_verbs.py",
     "gkd/cli/validate.py": "tests/cli/test_verbs.py",

@@ -41,7 +41,8 @@ def _table(ranked: Sequence[Ranked]) -> Table:
         f"nearest mean, neighbours: the classifier of the nearest class mean, and of the nearest neighbours, on the "
         f"teacher's embedding, in percent of the {images} validation images of the student's classes. accuracy: of the "
         "teacher's own head, in percent of the test images of its classes that the data has; – where it has none. "
-        "relation: of the teacher's classes to the student's, and how many of the student's it has. embedding: its width."
+        "relation: of the teacher's classes to the student's, and how many of the student's it has. embedding: its "
+        "width."
     )
     rows = [
         (

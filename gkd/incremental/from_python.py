@@ -98,7 +98,9 @@ def learn_step(
     )
     train = step.rehearsed_images()
     judged = train if test is None else test.restrict(step.seen)
-    images = Source(train, train, judged, held_out=False)  # the last epoch's student is returned, whatever validation says
+    images = Source(
+        train, train, judged, held_out=False
+    )  # the last epoch's student is returned, whatever validation says
     old = seen_classes(step.steps, max(step.number - 1, 0))
     problem = IncrementalProblem(
         f"step-{step.number + 1}",

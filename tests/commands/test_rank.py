@@ -65,7 +65,10 @@ REFUSED = {
     ("teachers.blind=null", "teachers.wide=null"): "no teacher to rank",
     ("teachers.blind.checkpoint=broken.safetensors",): "Of teachers.blind: ",
     ("teachers.blind.expect=90±1",): "Of teachers.blind: The teacher ",
-    ("task={name: middle_shot, base: 5, novel: 5, most_shots: 5}", "data.per_class=null"): "none that are not trained on",
+    (
+        "task={name: middle_shot, base: 5, novel: 5, most_shots: 5}",
+        "data.per_class=null",
+    ): "that are not trained on",
 }
 
 
