@@ -204,7 +204,7 @@ VERBS = {
         _add_validate,
     ),
     "rank": Verb(
-        "rank a config's teachers by what their embeddings know of the student's classes; train and write nothing",
+        "rank a config's teachers by what their embeddings know of the student's classes; train nothing, write no run",
         _add_config,
     ),
     "ls": Verb(
