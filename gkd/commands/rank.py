@@ -54,7 +54,7 @@ class Ranked:
 
 
 def rank(resolved: Resolved) -> list[Ranked]:
-    """Judge every teacher of a config, whatever its method reads, and rank them; nothing is trained, and no run is written.
+    """Rank every teacher of a config, whatever its method reads; nothing is trained, and no run is written.
 
     In increments these are the teachers beside the steps' models, and the classes are those of the first step.
 
