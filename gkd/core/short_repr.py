@@ -15,10 +15,13 @@ _SHOWN = 4  # entries of a long sequence or mapping
 def short_repr(record: Any) -> str:
     """``Name(field=value, ...)`` of a dataclass, for its ``__repr__``: arrays as type and shape, a long list cut.
 
-    Fields that are None are left out.
+    Fields that are None or an empty mapping are left out.
     """
     values = ((field.name, getattr(record, field.name)) for field in fields(record) if field.repr)
-    shown = ", ".join(f"{name}={_shown(value)}" for name, value in values if value is not None)
+    stated = (
+        pair for pair in values if not (pair[1] is None or (isinstance(pair[1], Mapping) and not pair[1]))
+    )
+    shown = ", ".join(f"{name}={_shown(value)}" for name, value in stated)
     return f"{type(record).__name__}({shown})"
 
 
