@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation
+from gkd.core.short_repr import short_repr
 from gkd.data import ImageSet, limit_per_class
 from gkd.data.fewer_images import evened
 from gkd.methods.method import Method
@@ -61,6 +62,8 @@ class Problem:
     judging: Judging = BY_CLASSES
     unlabelled: ImageSet | None = None
     teachers: Mapping[str, NamedTeacher] = field(default_factory=dict)
+
+    __repr__ = short_repr
 
     @property
     def measured(self) -> ImageSet | None:
