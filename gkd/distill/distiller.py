@@ -75,12 +75,13 @@ class Distiller(nn.Module):
             old_classes = torch.zeros(self.student.num_classes, dtype=torch.bool)
         # Buffers that a run can recompute stay out of checkpoints.
         self.register_buffer("_old_classes", old_classes, persistent=False)
-        self._readers = {
+        # Each term's teacher by its name; None of a term that reads none.
+        self.readers = {
             name: next(iter(teachers_of(name, term, self.side_names)), None)
             for name, term in self.terms.items()
         }
         for name, term in self.terms.items():
-            reader = self._readers[name]
+            reader = self.readers[name]
             check_term(name, term, self.sides[reader] if reader else None, self.student, mixup)
         num_old = int(self.known.sum())
         num_new = len(self.known) - num_old
@@ -156,7 +157,7 @@ class Distiller(nn.Module):
         """Build the router of the terms that read a teacher, which must all read the same one."""
         if options is None or options.policy == "always":
             return None
-        names = sorted({reader for reader in self._readers.values() if reader})
+        names = sorted({reader for reader in self.readers.values() if reader})
         if len(names) > 1:
             raise UserError(
                 f"spots: {options.policy} routes what one teacher teaches, but the terms read {', '.join(names)}; use "
@@ -184,11 +185,11 @@ class Distiller(nn.Module):
     @property
     def read_clean(self) -> list[str]:
         """The teachers whose outputs for the clean images a step reads."""
-        return [n for n in self.side_names if reads_clean(n, self._readers, self.terms, self.mixup)]
+        return [n for n in self.side_names if reads_clean(n, self.readers, self.terms, self.mixup)]
 
     def teacher_maps(self, teacher: str) -> set[int]:
         """The maps of a teacher that the terms read for the clean images."""
-        read = [term for name, term in self.terms.items() if self._readers[name] == teacher]
+        read = [term for name, term in self.terms.items() if self.readers[name] == teacher]
         return {spot for term in read for spot in term.teacher_maps}
 
     def set_epoch(self, epoch: float) -> None:
@@ -213,7 +214,7 @@ class Distiller(nn.Module):
             ``loss/<term>/<teacher>``, its loss with each; ``empty/<term>``: 1 where a counting term had nothing
             to average over; ``share/<spot>``: the share of the batch that is distilled there. All 0-dim.
         """
-        outputs = run_networks(batch, self.student, self.sides, self._readers, self.terms, self.mixup)
+        outputs = run_networks(batch, self.student, self.sides, self.readers, self.terms, self.mixup)
         decision = self._route(outputs)
         values: dict[str, Tensor] = {}
         report: dict[str, Tensor] = {}
@@ -247,7 +248,7 @@ class Distiller(nn.Module):
         self, name: str, term: Term, outputs: Outputs, decision: Decision | None
     ) -> tuple[Tensor, list[Tensor]]:
         """A term before weighting, and for a counting loss the number it averaged over in each reading."""
-        reader = self._readers[name]
+        reader = self.readers[name]
         teacher_name = reader or (self.side_names[0] if self.side_names else None)
         side = self.sides[teacher_name] if teacher_name else None
         known_columns = side.known if reader and side is not None else self.known
@@ -284,7 +285,7 @@ class Distiller(nn.Module):
         if self.router is None:
             return None
         (samples,) = {term.samples for term in self.terms.values() if term.needs_teacher}
-        (teacher,) = {reader for reader in self._readers.values() if reader is not None}
+        (teacher,) = {reader for reader in self.readers.values() if reader is not None}
         read = outputs[samples]
         decision: Decision = self.router(
             read.student, read.teachers[teacher], read.batch.images, read.batch.labels

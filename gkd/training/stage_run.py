@@ -172,13 +172,15 @@ class StageRun:
         return stream
 
     def inherit(self, before: StageRun) -> None:
-        """Take over the previous stage's trained adapters of the same terms at the same spots."""
+        """Take over the previous stage's trained adapters of the same terms at the same spots, of the same teacher."""
         adapters, earlier = dict(self.distiller.adapters.items()), dict(before.distiller.adapters.items())
-        for name, term in self.stage.terms.items():
-            key, other = module_key(name), before.stage.terms.get(name)
+        readers, read_before = self.distiller.readers, before.distiller.readers
+        for name, term in self.distiller.terms.items():
+            key, other = module_key(name), before.distiller.terms.get(name)
             if (
                 key not in adapters
                 or other is None
+                or readers[name] != read_before[name]
                 or (term.loss, term.at, term.head) != (other.loss, other.at, other.head)
             ):
                 continue

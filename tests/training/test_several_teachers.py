@@ -170,3 +170,27 @@ def test_a_term_is_checked_against_each_teacher_that_it_reads(several: Several) 
             {"far": several.teachers()["far"]},
             several.problem,
         )
+
+
+def test_the_next_stage_takes_over_the_projector_of_each_teacher_that_a_term_still_reads(
+    several: Several,
+) -> None:
+    def projectors(run: StageRun) -> list[list[torch.Tensor]]:
+        return [list(adapter.parameters()) for adapter in run.distiller.adapters.values()]
+
+    term = {"projector": "linear"}
+    both = method_of(cross_entropy={}, regression={**term, "teacher": "all"})
+    before, after = several.run(SETTINGS, both), several.run(SETTINGS, both)
+    for parameters in projectors(before):
+        for values in parameters:
+            torch.nn.init.ones_(values)
+    after.inherit(before)
+    assert len(projectors(after)) == 2
+    assert all(bool((values == 1).all()) for parameters in projectors(after) for values in parameters)
+    near, far = (
+        several.run(SETTINGS, method_of(regression={**term, "teacher": name})) for name in ("near", "far")
+    )
+    kept = [values.clone() for values in projectors(far)[0]]
+    torch.nn.init.ones_(projectors(near)[0][0])
+    far.inherit(near)
+    assert all(map(torch.equal, projectors(far)[0], kept))
