@@ -8,7 +8,7 @@ from gkd.methods.method import Method
 from gkd.methods.readers import teachers_of
 from gkd.methods.routing import Routing
 from gkd.methods.stage import WITHOUT_LABELS
-from gkd.methods.term_checks import PREVIOUS
+from gkd.methods.term_checks import ONLY, PREVIOUS
 
 
 def without_teacher(method: Method, beside: Sequence[str] = ()) -> Method:
@@ -22,13 +22,14 @@ def without_teacher(method: Method, beside: Sequence[str] = ()) -> Method:
         method: the method.
         beside: named teachers that stand beside the steps' models; terms that read them stay, and read them alone.
     """
+    names = (PREVIOUS, *beside) if beside else (ONLY,)
     content = method.model_dump()
     stages = {}
     for name, stage in method.stages.items():
         terms, readers = {}, {}
         for key, term in stage.terms.items():
-            read = teachers_of(key, term, (PREVIOUS, *beside))
-            readers[key] = [teacher for teacher in read if teacher != PREVIOUS]
+            read = teachers_of(key, term, names)
+            readers[key] = [teacher for teacher in read if teacher != names[0]]
             if term.head != "auxiliary" and (readers[key] or not term.needs_teacher):
                 terms[key] = term
         if terms and stage.data != "balanced-memory":

@@ -62,6 +62,13 @@ def test_the_first_step_keeps_the_terms_of_named_teachers_alone() -> None:
     assert first["sp"].teacher == ("wide",)
 
 
+def test_the_one_previous_model_may_be_named_as_any_one_teacher() -> None:
+    terms = {"cross_entropy": {}, "sp": {"teacher": "teacher"}, "pkt": {"teacher": "all"}}
+    stage = {"epochs": 1, "terms": terms}
+    first = without_teacher(Method.model_validate({**METHOD, "stages": {"distil": stage}}))
+    assert list(first.stages["distil"].terms) == ["cross_entropy"]
+
+
 def test_terms_without_a_name_read_the_previous_model_and_others_the_named_one(tmp_path: Path) -> None:
     resolved = experiment(tmp_path, classes="file")
     console = Console(file=io.StringIO(), width=200)
