@@ -24,6 +24,7 @@ from gkd.experiment.teacher_classes import of_named
 from gkd.experiment.teacher_names import class_vectors
 from gkd.methods.readers import without_terms
 from gkd.methods.term_checks import PREVIOUS
+from gkd.methods.terms import Term
 from gkd.models.pretrained import Description, describe, described_as_built
 from gkd.problems.task import plain_task
 from gkd.storage.checksums import sha256
@@ -240,11 +241,17 @@ def _check_named_before_training(prepared: Prepared) -> None:
                 prepare(teacher_experiment(alone), caches=prepared.settings.caches)
                 teachers[name] = random_teacher(alone)
     if teachers and prepared.task.students_teach:  # the other terms read models that are not there yet
-        read = without_terms(method, lambda term: not term.teacher or PREVIOUS in term.teacher)
+        read = without_terms(method, _reads_previous)
     else:
         read = method
     if teachers and read is not None:
         check_method(read, prepared.student, teachers, known.problem)
+
+
+def _reads_previous(term: Term) -> bool:
+    """Whether a term reads the previous step's model by its name or for want of one, or no teacher at all."""
+    named = term.teacher if isinstance(term.teacher, tuple) else (term.teacher,)
+    return None in named or PREVIOUS in named
 
 
 def teacher_experiment(prepared: Prepared) -> Resolved:

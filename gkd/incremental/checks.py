@@ -103,8 +103,9 @@ def check_taught(problem: Problem, method: Method, student: nn.Module) -> None:
             grown = expand(grown, num_new)
         elif num_new > 0:
             grow_head(grown, num_new)
-    # Named teachers are checked when they are loaded.
-    read = without_terms(method, lambda term: term.teacher not in (None, ONLY, PREVIOUS))
+    read: Method | None = method
+    if problem.teachers:  # which are checked when they are loaded
+        read = without_terms(method, lambda term: term.teacher not in (None, PREVIOUS))
     if read is not None:
         guides = {PREVIOUS if problem.teachers else ONLY: Teacher(teacher)} if read.needs_teacher else None
         check_method(read, grown, guides, problem)

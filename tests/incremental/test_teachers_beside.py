@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import save_file
@@ -15,8 +16,10 @@ from gkd.commands.dry_run import dry_run
 from gkd.commands.run import run
 from gkd.config.layers import Layer
 from gkd.config.resolve import Resolved, resolve
+from gkd.experiment.prepare import prepare
 from gkd.experiment.run_folder import run_folder
 from gkd.experiment.sides import sides_of
+from gkd.experiment.teachers import check_before_training
 from gkd.incremental.first_method import without_teacher
 from gkd.methods.method import Method
 from gkd.models import build_network
@@ -34,12 +37,12 @@ STAGE: dict[str, Any] = {
 METHOD: dict[str, Any] = {"name": "mine", "paper": "ours", "summary": "s", "stages": {"distil": STAGE}}
 
 
-def experiment(folder: Path, **teacher: Any) -> Resolved:
+def content(folder: Path, **teacher: Any) -> dict[str, Any]:
     torch.manual_seed(3)
     state = build_network("resnet8x4", num_classes=2, in_channels=1).state_dict()
     save_file(state, folder / "wide.safetensors", {"classes": json.dumps(["3", "owl"])})
     section = {"network": "resnet8x4", "checkpoint": str(folder / "wide.safetensors"), "image_size": 12}
-    content = {
+    return {
         "task": {"name": "incremental", "base": 4, "increment": 6, "memory_per_class": 3},
         "data": {"name": "digits", "per_class": 6, "batch_size": 12, "augment": "none"},
         "teachers": {"wide": {**section, **teacher}},
@@ -47,7 +50,19 @@ def experiment(folder: Path, **teacher: Any) -> Resolved:
         "method": METHOD,
         "run": {"epochs": 1, "threads": 1, "precision": "float32", "out": str(folder / "runs")},
     }
-    return resolve("beside", [Layer("experiment", content)])
+
+
+def experiment(folder: Path, **teacher: Any) -> Resolved:
+    return resolve("beside", [Layer("experiment", content(folder, **teacher))])
+
+
+def beyond_the_maps(folder: Path, teacher: str, **teachers: Any) -> Resolved:
+    """An experiment whose method reads a map that no network here has."""
+    terms = {"cross_entropy": {}, "sp": {"teacher": teacher, "at": {"student": [7], "teacher": [7]}}}
+    method = {**METHOD, "stages": {"distil": {"epochs": 1, "terms": terms}}}
+    return resolve(
+        "beyond", [Layer("experiment", {**content(folder), "method": method, "teachers": teachers})]
+    )
 
 
 def records(resolved: Resolved, step: int) -> set[str]:
@@ -67,6 +82,20 @@ def test_the_one_previous_model_may_be_named_as_any_one_teacher() -> None:
     stage = {"epochs": 1, "terms": terms}
     first = without_teacher(Method.model_validate({**METHOD, "stages": {"distil": stage}}))
     assert list(first.stages["distil"].terms) == ["cross_entropy"]
+
+
+@pytest.mark.parametrize("teacher", ["teacher", "all"])
+def test_what_the_one_previous_model_does_not_have_is_refused_before_training(
+    teacher: str, tmp_path: Path
+) -> None:
+    with refused("spot-out-of-range"):
+        prepare(beyond_the_maps(tmp_path, teacher))
+
+
+def test_a_named_teacher_may_be_called_nearly_as_the_previous_model(tmp_path: Path) -> None:
+    wide = content(tmp_path, classes="file")["teachers"]["wide"]
+    with refused("spot-out-of-range"):
+        check_before_training(prepare(beyond_the_maps(tmp_path, "previous_year", previous_year=wide)))
 
 
 def test_terms_without_a_name_read_the_previous_model_and_others_the_named_one(tmp_path: Path) -> None:
