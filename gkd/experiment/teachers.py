@@ -13,6 +13,7 @@ from gkd.config.layers import Layer
 from gkd.config.resolve import Resolved, resolve
 from gkd.config.shipped import load_method
 from gkd.config.teacher_sections import named_teachers_read
+from gkd.core.class_vectors import ClassVectors
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.distill.side import Guides
@@ -22,6 +23,7 @@ from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.sources import statistics
 from gkd.experiment.teacher_classes import of_named
 from gkd.experiment.teacher_names import class_vectors
+from gkd.methods.method import Method
 from gkd.methods.readers import without_terms
 from gkd.methods.term_checks import PREVIOUS
 from gkd.methods.terms import Term
@@ -75,7 +77,7 @@ def load_teacher(prepared: Prepared, checkpoint: Path | None) -> tuple[Teacher, 
         std=std,
         built_as=built_as,
         statistics_from=source,
-        names=class_vectors(prepared.experiment, prepared.problem.relation.student),
+        names=_vectors_of_names(prepared),
     )
     teacher = teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     prepared = replace(prepared, notes=(*prepared.notes, *loaded.notes))
@@ -170,9 +172,16 @@ def random_teacher(prepared: Prepared) -> Teacher:
     options, space = teacher_section(prepared.experiment), prepared.problem.relation.teacher
     network = build_side(options, len(space), prepared.problem.student.train.as_teacher_sees)
     mean, std = _statistics_of_teacher(prepared)
-    names = class_vectors(prepared.experiment, prepared.problem.relation.student)
+    names = _vectors_of_names(prepared)
     teacher = Teacher(network, space, mean=mean, std=std, names=names)
     return teacher.to(prepared.settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _vectors_of_names(prepared: Prepared) -> ClassVectors | None:
+    """The teacher's vectors of the names of the student's classes, in increments of those of all steps."""
+    in_steps = prepared.task.students_teach
+    student = prepared.sides.relation.student if in_steps else prepared.problem.relation.student
+    return class_vectors(prepared.experiment, student)
 
 
 def _statistics_of_teacher(prepared: Prepared) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -240,10 +249,9 @@ def _check_named_before_training(prepared: Prepared) -> None:
             else:
                 prepare(teacher_experiment(alone), caches=prepared.settings.caches)
                 teachers[name] = random_teacher(alone)
-    if teachers and prepared.task.students_teach:  # the other terms read models that are not there yet
+    read: Method | None = method
+    if prepared.task.students_teach:  # the other terms read models that are not there yet
         read = without_terms(method, _reads_previous)
-    else:
-        read = method
     if teachers and read is not None:
         check_method(read, prepared.student, teachers, known.problem)
 

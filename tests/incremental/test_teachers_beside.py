@@ -23,6 +23,7 @@ from gkd.experiment.teachers import check_before_training
 from gkd.incremental.first_method import without_teacher
 from gkd.methods.method import Method
 from gkd.models import build_network
+from tests.clip_helpers import register, whole
 from tests.refusals import refused
 
 STAGE: dict[str, Any] = {
@@ -121,3 +122,19 @@ def test_a_teacher_beside_must_be_given_and_say_its_classes_or_have_none(tmp_pat
     save_file({"x": torch.zeros(2)}, unstated)
     with refused("classes-missing"):
         sides_of(experiment(tmp_path, checkpoint=str(unstated)).experiment).first_problem()
+
+
+def test_a_text_tower_beside_the_previous_model_is_told_the_classes_of_all_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GKD_CACHE", str(tmp_path / "cache"))
+    register(tmp_path)
+    whole("gkd-tiny-vit", tmp_path / "clip.safetensors")
+    clip = {"network": "open_clip/gkd-tiny-vit", "checkpoint": str(tmp_path / "clip.safetensors")}
+    clip |= {"classes": None, "image_size": 32, "names": True}
+    induced = {"loss": "induced_classifier", "classes": "all", "centres": "names", "teacher": "clip"}
+    terms = {"cross_entropy": {}, "kd": {"rows": "all"}, "induced": induced}
+    told = content(tmp_path) | {"teachers": {"clip": clip}}
+    told["method"] = {**METHOD, "stages": {"distil": {"epochs": 1, "terms": terms}}}
+    told["data"]["channels"] = 3
+    dry_run(resolve("named", [Layer("experiment", told)]), Console(file=io.StringIO()))  # of two steps
