@@ -118,8 +118,8 @@ def centres_of_names(term: str, teacher: Teacher, relation: LabelRelation) -> Te
     """
     if teacher.names is None:
         raise UserError(
-            f"The term {term!r} reads vectors of class names, and the teacher gives none; name their file in "
-            "teacher.names (from Python: Teacher(..., names=ClassVectors(...))), or set centres: train.",
+            f"The term {term!r} reads vectors of class names, and its teacher gives none; name their file by names in "
+            "that teacher's section (from Python: Teacher(..., names=ClassVectors(...))), or set centres: train.",
             code="names-missing",
         )
     try:

@@ -10,12 +10,14 @@ from rich.console import Console
 
 from gkd.commands.dry_run import dry_run
 from gkd.config.load import load
+from gkd.config.resolve import Resolved
 from gkd.core.class_vectors import ClassVectors
 from gkd.core.labels import LabelSpace
 from gkd.distill.side import centres_of_names
 from gkd.experiment.prepare import prepare
 from gkd.experiment.teachers import check_before_training, load_teacher, random_teacher
 from gkd.storage.class_vector_files import write_class_vectors
+from gkd.training.stage_run import Position, StageRun
 from tests.clip_helpers import register, whole
 from tests.refusals import refused
 
@@ -95,3 +97,24 @@ def test_a_clip_teaches_by_config_alone(tmp_path: Path, monkeypatch: pytest.Monk
     dry_run(resolved, Console(quiet=True))
     with refused("no-text-tower"):
         random_teacher(prepare(load("quickstart", [*WORDS, "teacher.names=true"])))
+
+
+def test_one_of_several_teachers_gives_the_vectors_and_another_needs_none(tmp_path: Path) -> None:
+    path = names_file(tmp_path / "names.safetensors")
+
+    def named(teacher: str) -> Resolved:
+        words = [f"teachers={{first: {{network: resnet8}}, told: {{network: resnet8, names: {path}}}}}"]
+        term = "method.stages.distil.terms.induced.teacher"
+        return load("quickstart", [*WORDS[:2], "run.threads=1", "teacher=null", *words, f"{term}={teacher}"])
+
+    run, loss = named("told"), "loss/induced"
+    prepared = prepare(run)
+    teachers = {"told": random_teacher(prepared.of_teacher("told"))}
+    (stage,) = run.experiment.method.stages.values()
+    settings, student = prepared.settings, prepared.student
+    tried = StageRun("distil", stage, 1, student, teachers, prepared.problem, settings, Position())
+    assert torch.equal(tried.distiller.sides["told"].names, torch.eye(10, 64)[5:])
+    assert loss in tried.distiller(next(tried.epoch_batches()))
+    for teacher in ("first", "[told, first]", "all"):
+        with refused("names-missing"):
+            check_before_training(prepare(named(teacher)))
