@@ -45,7 +45,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class NamedTeacher:
+class TeacherMeans:
     """One of several teachers of a row, means over its seeds.
 
     Attributes:
@@ -107,7 +107,7 @@ class AccuracyRow:
     probe: tuple[float, float] | None = None
     baseline: float | None = None
     compared: Comparison | None = None
-    teachers: dict[str, NamedTeacher] = field(default_factory=dict)
+    teachers: dict[str, TeacherMeans] = field(default_factory=dict)
 
     def content(self) -> dict[str, object]:
         """The row by column, as ``table.json`` and ``table.csv`` have it."""
@@ -124,6 +124,7 @@ class AccuracyRow:
         for name, teacher in self.teachers.items():
             content |= {f"relation/{name}": teacher.relation, f"teacher/{name}": teacher.teacher}
             content[f"teacher_induced/{name}"] = teacher.teacher_induced
+            content |= {f"{key}/{name}": value for key, value in probe_content(teacher.probe).items()}
         content |= {} if self.baseline is None else {"baseline": self.baseline}
         return content | ({} if self.compared is None else _as_they_are(self.compared))
 
@@ -201,11 +202,11 @@ def _row(group: list[Cell], base: list[Cell], baseline: str, report: Which) -> A
     )
 
 
-def _named(name: str, group: Sequence[Cell]) -> NamedTeacher:
+def _named(name: str, group: Sequence[Cell]) -> TeacherMeans:
     """A teacher of the cells of a row."""
     results = [cell.teachers[name] for cell in group if name in cell.teachers]
     relation = results[0].relation
-    return NamedTeacher(
+    return TeacherMeans(
         "" if relation is None else relation.kind,
         _mean([result.accuracy for result in results]),
         _mean([result.induced_accuracy for result in results]),
@@ -213,7 +214,7 @@ def _named(name: str, group: Sequence[Cell]) -> NamedTeacher:
     )
 
 
-def _of_each(row: AccuracyRow, shown: Callable[[AccuracyRow | NamedTeacher], str]) -> str:
+def _of_each(row: AccuracyRow, shown: Callable[[AccuracyRow | TeacherMeans], str]) -> str:
     """What a cell shows of the row's one teacher, or of each that has a name behind that name."""
     if not row.teachers:
         return shown(row)

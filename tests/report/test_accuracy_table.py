@@ -96,6 +96,22 @@ def test_the_csv_has_the_axes_as_columns() -> None:
     assert first.startswith("0,student,same")
 
 
+def test_teachers_with_names_have_columns_of_their_own() -> None:
+    def teacher(right: float | None) -> dict[str, object]:
+        known = {"nearest_mean": 40.0, "nearest_neighbours": 50.0, "images": 20}
+        return {"accuracy": right, "induced_accuracy": 60.0, "probe": None if right else known}
+
+    several = result_helpers.cell(
+        "sp", axes=AXES, teacher=teacher(70.0), teachers={"a": teacher(70.0), "b": teacher(None)}
+    )
+    (row,) = rows([several])
+    content = row.content()
+    assert content["teacher/a"] == 70
+    assert content["teacher/b"] is None
+    assert (content["probe_nearest_mean/b"], content["probe_nearest_neighbours/b"]) == (40, 50)
+    assert "probe_nearest_mean/a" not in content
+
+
 def test_an_added_metric_is_a_column() -> None:
     cells = [cell("student", 0, 10), cell("sp", 0, 12, brier=0.25), cell("sp", 1, 12, brier=0.75)]
     found = rows(cells)
