@@ -273,8 +273,10 @@ def give_librarys_options(merged: dict[str, Any], origins: dict[str, str]) -> No
         except UserError:
             continue  # the schema refuses it
         options = section.get("options") or {}
+        if not isinstance(options, Mapping):
+            continue  # the schema refuses it
         missing = {key: value for key, value in description.options.items() if key not in options}
-        if missing and isinstance(options, Mapping):
+        if missing:
             content: dict[str, Any] = {}
             set_dotted(content, f"{side}.options", missing)
             merge(merged, content, f"the library, of {description}", origins)

@@ -113,6 +113,8 @@ def test_openais_weights_bring_their_activation() -> None:
         assert getattr(stated.experiment, side).options == {"quick_gelu": False}
         others = found.with_overrides([f"{side}.pretrained=laion2b_s34b_b79k"])
         assert getattr(others.experiment, side).options == {}
+        with refused("invalid-config"):
+            found.with_overrides([f"{side}.options=5"])
 
 
 def test_a_librarys_teacher_sees_images_resized_as_the_library_says() -> None:
