@@ -159,11 +159,12 @@ class Side(nn.Module):
             "teacher_index": relation.teacher_index,
             "shared_column": shared_column,
             "centres": side.centres,
-            "balance_mean": None if side.balance is None else side.balance.mean,
-            "balance_matrix": None if side.balance is None else side.balance.matrix,
         }
         for name, values in buffers.items():
             self.register_buffer(name, values, persistent=False)
+        # In checkpoints: eigenvectors, whose signs another machine may turn under a projector that has learnt them.
+        self.register_buffer("balance_mean", None if side.balance is None else side.balance.mean)
+        self.register_buffer("balance_matrix", None if side.balance is None else side.balance.matrix)
         self.relation: LabelRelation = relation
         self.register_buffer("names", None, persistent=False)
 

@@ -124,4 +124,7 @@ def test_a_balanced_embedding_is_what_the_loss_reads() -> None:
     student = module.student.features(BATCH.images).embedding
     expected = module.adapters["fit"][0](student, phi_s(embedding)(embedding))
     torch.testing.assert_close(module(BATCH)["loss/fit"], expected.detach())
-    assert not any("balance" in key for key in module.state_dict())
+    other = TeacherSide(side.teacher, side.relation, balance=phi_s(-embedding))
+    resumed = distiller({"far": other}, balance="phi-s", **options)
+    resumed.load_state_dict(module.state_dict())
+    torch.testing.assert_close(resumed.sides["far"].balance(embedding), balanced.balance(embedding))
