@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,21 @@ def english_name(name: str) -> str:
     return word or name.replace("_", " ").strip()
 
 
-def _lemma(wordnet_id: str) -> str | None:
+@lru_cache(maxsize=1)
+def _wordnet() -> Any:
+    """What timm knows of WordNet's ids, which it reads from a file; None without timm."""
     try:
         from timm.data import ImageNetInfo
     except ImportError:
         return None
+    return ImageNetInfo("imagenet-22k")
+
+
+def _lemma(wordnet_id: str) -> str | None:
+    if _wordnet() is None:
+        return None
     try:
-        described = str(ImageNetInfo("imagenet-22k").label_name_to_description(wordnet_id, detailed=False))
+        described = str(_wordnet().label_name_to_description(wordnet_id, detailed=False))
     except KeyError:
         return None
     return described.partition(",")[0].strip() or None
@@ -65,7 +74,7 @@ def vectors_of_names(
         template: the prompt, with ``{}`` in the name's place.
 
     Raises:
-        UserError: another network, a template without its place, or a text tower that cannot be had here.
+        UserError: another network, or a text tower that cannot be had here.
     """
     if not network.startswith(PREFIX):
         raise UserError(
