@@ -166,9 +166,9 @@ def notes_on_heads(prepared: Prepared, teachers: Guides = None) -> list[str]:
     return notes
 
 
-def obtain_named_teachers(job: Job, prepared: Prepared) -> tuple[dict[str, Teacher], Prepared]:
+def obtain_named_teachers(job: Job) -> tuple[dict[str, Teacher], Prepared]:
     """The named teachers that the method reads, judged, and the run with their classes."""
-    teachers: dict[str, Teacher] = {}
+    prepared, teachers = job.prepared, dict[str, Teacher]()
     for name in named_teachers_read(prepared.experiment):
         alone = prepared.of_teacher(name)
         with of_named(name):
@@ -185,7 +185,7 @@ def obtain_teacher(job: Job) -> tuple[Guides, Prepared]:
     """The teacher that the method needs, or several by name, and the run with the problem over their classes."""
     prepared = job.prepared
     if prepared.experiment.teachers:
-        teachers, prepared = obtain_named_teachers(job, prepared)
+        teachers, prepared = obtain_named_teachers(job)
         return teachers or None, prepared
     section = prepared.experiment.teacher
     if section is None or not prepared.problem.uses_teacher(prepared.experiment.method):

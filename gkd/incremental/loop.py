@@ -69,7 +69,7 @@ def solve_steps(job: Job) -> tuple[RunSummary, bool]:
     problem = as_incremental(job.prepared.problem)
     job.introduce(problem.step.images, f", {len(problem.step.steps)} steps")
     first_model = teacher_weights(job)
-    beside, prepared = obtain_named_teachers(job, job.prepared)
+    beside, prepared = obtain_named_teachers(job)
     job = replace(job, prepared=prepared)
     with job.begun() as done:
         if done is not None:

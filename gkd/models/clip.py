@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -60,12 +60,23 @@ def check_clip_name(name: str) -> None:
     """Refuse a name that open_clip does not have."""
     names = open_clip(name).list_models()
     if name.removeprefix(PREFIX) not in names:
-        close = difflib.get_close_matches(name.removeprefix(PREFIX), names, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise UserError(
-            f"Unknown network {name!r}.{hint} Allowed: {PREFIX} and a name of open_clip.list_models().",
-            code="unknown-network",
-        )
+        raise unknown_in_library(name, names, "open_clip.list_models()")
+
+
+def unknown_in_library(name: str, names: Sequence[str], where: str) -> UserError:
+    """A library's network that there is not, with the closest names; all of them would be too many.
+
+    Args:
+        name: ``LIBRARY/NAME``.
+        names: those that the library has.
+        where: where it lists them.
+    """
+    library, _, network = name.partition("/")
+    close = difflib.get_close_matches(network, names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return UserError(
+        f"Unknown network {name!r}.{hint} Allowed: {library}/ and a name of {where}.", code="unknown-network"
+    )
 
 
 def clip_config(name: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 from gkd.core.errors import UserError, unknown
 from gkd.core.plugins import entry_point_table, load_plugin
 from gkd.core.user_code import FORM, call_factory, import_object, is_import_name
-from gkd.models.clip import PREFIX, build_image_tower, check_clip_name, clip_config
+from gkd.models.clip import PREFIX, build_image_tower, check_clip_name, clip_config, unknown_in_library
 
 GROUP = "gkd.networks"  # of entry points; each is called like a user's factory
 # Printed by ``gkd ls networks`` beside the zoo's names.
@@ -45,12 +44,7 @@ def check_external_name(name: str) -> None:
     if library == "timm":
         timm = _timm(name)
         if not timm.is_model(network):
-            close = difflib.get_close_matches(network, timm.list_models(), n=3, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
-            raise UserError(
-                f"Unknown network {name!r}.{hint} Allowed: timm/ and a name of timm.list_models().",
-                code="unknown-network",
-            )
+            raise unknown_in_library(name, timm.list_models(), "timm.list_models()")
     elif library == "open_clip":
         check_clip_name(name)
     elif library == "torchvision":

@@ -22,7 +22,7 @@ from gkd.distill.output_files import OutputFiles
 from gkd.distill.side import Guides, TeacherSide, View, by_name
 from gkd.distill.teacher import Teacher
 from gkd.distill.teacher_views import TeacherViews
-from gkd.methods.readers import parts_of, teachers_of_terms
+from gkd.methods.readers import teachers_of, teachers_of_terms
 from gkd.methods.stage import Stage
 from gkd.problems.problem import Problem
 from gkd.storage.checkpoints import Checkpoint, save_checkpoint
@@ -101,12 +101,8 @@ class StageRun:
     def _side(self, name: str, teacher: Teacher, images: ImageSet) -> TeacherSide:
         """A teacher with its relation, its view and the statistics of it that terms read."""
         problem, settings = self.problem, self.settings
-        terms = [
-            part
-            for parts in parts_of(self.stage.terms, list(self.teachers)).values()
-            for part in parts.values()
-            if (part.teacher or next(iter(self.teachers))) == name
-        ]
+        names = list(self.teachers)
+        terms = [term for key, term in self.stage.terms.items() if name in teachers_of(key, term, names)]
         train = problem.seen_by(name, problem.student.train)
         centres = balance = None
         if any("centres" in term.needs and not term.reads_names for term in terms):
