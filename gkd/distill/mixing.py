@@ -64,9 +64,9 @@ def mix_batch(batch: Batch, mixture: Mixture, num_classes: int) -> Batch:
     labels = mix(F.one_hot(batch.labels, num_classes).to(mixture.weight.dtype), mixture)
     view = None if batch.view is None else mix(batch.view, mixture)
     views = {name: mix(images, mixture) for name, images in batch.views.items()}
-    return replace(
-        batch, images=mix(batch.images, mixture), labels=labels, view=view, views=views, teacher=None
-    )
+    images = mix(batch.images, mixture)
+    # What teachers said of the clean images is not of these.
+    return replace(batch, images=images, labels=labels, view=view, views=views, teacher=None, outputs={})
 
 
 def interpolated_logits(logits: Tensor, mixture: Mixture, temperature: float) -> Tensor:

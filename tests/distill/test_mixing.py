@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,7 +57,8 @@ def test_terms_on_virtual_samples_see_the_mixture(
     losses = distiller(batch)
     torch.manual_seed(5)
     mixture = draw_mixture(Mixup(), 8, torch.device("cpu"))
-    mixed = mix_batch(batch, mixture, 3)
+    mixed = mix_batch(replace(batch, outputs={"far": teacher.features(batch.images)}), mixture, 3)
+    assert not mixed.outputs  # which are of the clean images
     logits, targets = student(mixed.images), teacher.network(mixed.images)[:, [1, 2, 0]]
     if how == "interpolated":
         targets = interpolated_logits(teacher.network(batch.images)[:, [1, 2, 0]], mixture, 2.0)
