@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def own_classes(section: schema.Teacher) -> LabelSpace | None:
     if section.classes == "file":
         return _stated(section)
     if isinstance(section.classes, tuple):
-        return LabelSpace(section.classes)
+        return _told(section.classes, "teacher.classes")
     if section.classes in LABEL_SETS:
         return LabelSpace(label_set(section.classes))
     return _listed(section.classes)
@@ -102,4 +102,12 @@ def _listed(name: str) -> LabelSpace:
             f"teacher.classes: the file {path} cannot be read as text in UTF-8 ({error}).",
             code="file-unreadable",
         ) from None
-    return LabelSpace(line.strip() for line in lines if line.strip())
+    return _told((line.strip() for line in lines if line.strip()), f"teacher.classes={name}")
+
+
+def _told(names: Iterable[str], origin: str) -> LabelSpace:
+    """The label space of names that a user wrote; what is wrong about them is told with where they stand."""
+    try:
+        return LabelSpace(names)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}", code=error.code) from None

@@ -22,6 +22,7 @@ SAID: dict[tuple[str, ...], str] = {
     (f"teacher.classes={FIVE % 'owl'}", r"task.match=x\d"): r"match='x\\d' is found in none of the teacher's classes",
     (f"teacher.classes={FIVE % 'owl'}", "task.match=("): "match='(' is no regular expression",
     ("teacher.classes=[cat, dog]",): "holds 5 classes ('fc.bias'), teacher.classes or the task names 2; name the 5 by",
+    ("teacher.classes=twice.txt",): "teacher.classes=twice.txt: The class 'cat' appears twice",
     ("teacher.classes=names.txt",): "name the 5 by teacher.classes",
     ("teacher.classes=imagenet-2k",): "teacher.classes=imagenet-2k is neither a file of names, one a line, nor a "
     "label set (imagenet-1k, ",
@@ -56,6 +57,7 @@ def test_what_is_wrong_about_a_teacher_is_told_before_training(
 ) -> None:
     empty_caches(tmp_path / "caches", monkeypatch)
     Path("names.txt").write_text("cat\ndog\nowl\n")
+    Path("twice.txt").write_text("cat\ndog\ncat\n")
     assert gkd(*words, *overrides) == 2
     said = capsys.readouterr().err
     assert SAID[overrides] in said
