@@ -66,9 +66,9 @@ def _results(summary: RunSummary, folder: Path, width: int | None) -> list[str]:
         lines = leak_lines(summary.leak)
         for name, teacher in summary.teachers.items():
             lines += [] if teacher.relation is None else [_relation_line(teacher.relation, name)]
-            lines += _teacher_lines(teacher, name)
+            lines += _teacher_lines(teacher, teacher.relation, name)
     elif summary.teacher is not None:
-        lines += _teacher_lines(summary.teacher)
+        lines += _teacher_lines(summary.teacher, relation)
     for which, judged, about in (
         ("last", summary.last, "last epoch"),
         ("best", summary.best, f"epoch {summary.best.epoch}, chosen by validation"),
@@ -98,10 +98,13 @@ def _relation_line(relation: RelationFacts, teacher: str | None = None) -> str:
     )
 
 
-def _teacher_lines(teacher: TeacherResult, name: str | None = None) -> list[str]:
+def _teacher_lines(
+    teacher: TeacherResult, relation: RelationFacts | None, name: str | None = None
+) -> list[str]:
     of_name = "" if name is None else f"{name}: "
     induced = number(teacher.induced_accuracy)
-    own = "shares no class with the student"
+    unknown = relation is not None and relation.kind == "none"
+    own = "its classes are not known" if unknown else "shares no class with the student"
     if teacher.accuracy is not None:
         own = f"{teacher.accuracy:.2f} % on its own classes"
         if teacher.shared_accuracy is not None:

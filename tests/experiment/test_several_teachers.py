@@ -79,6 +79,7 @@ def test_a_run_tells_of_each_teacher_and_is_judged_again_without_them(content: d
     assert near.hash != bare.hash
     report = _report(two, summary, True, 120)
     assert "relation  bare: no classes" in report
+    assert "teacher   bare: its classes are not known;" in report
     assert "agrees with the teacher near on" in report
     record = json.loads((run_folder(two) / "metrics.jsonl").read_text().splitlines()[-1])
     parts = [record[f"loss/queue_similarity/{name}"] for name in ("near", "bare")]
