@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
@@ -192,14 +193,22 @@ def novel_among(options: ClassSplitOptions, train: LabelSpace) -> LabelSpace | N
     return LabelSpace(_in_turn(train, options.order, counts)[2])
 
 
+# What is known of the novel classes that a teacher knows, where its own classes are not.
+UNTOLD = "perhaps all of the novel classes, for those of the teacher are not known"
+_WORDNET_ID = re.compile(r"n\d{8}(?=[ _-])")
+
+
 def leak(options: ClassSplitOptions, relation: LabelRelation, novel: LabelSpace) -> tuple[str, ...]:
     """The teacher's classes that are novel ones, or rotations of one.
+
+    One that is called by a WordNet id, as in a label set, is every class whose name begins with it.
 
     Raises:
         UserError: there are some, and nothing allows them.
     """
     named = {teacher: student for student, teacher in relation.aliases.items()}
     new = {unturned(name) for name in novel}
+    new |= {found[0] for found in map(_WORDNET_ID.match, new) if found}
     leaked = tuple(name for name in relation.teacher if unturned(named.get(name, name)) in new)
     if leaked and not options.allow_leak:
         raise UserError(
@@ -214,10 +223,13 @@ def leak(options: ClassSplitOptions, relation: LabelRelation, novel: LabelSpace)
 def with_own_teacher(
     options: ClassSplitOptions, problem: Problem, classes: LabelSpace, novel: LabelSpace
 ) -> Problem:
-    """A few-shot problem with a teacher that keeps classes of its own, none of which may be novel."""
+    """A few-shot problem with a teacher that keeps classes of its own, none of which may be novel.
+
+    Of one whose classes nobody knows, nobody knows that either; output and tables say so.
+    """
     assert isinstance(problem, FewShotProblem)
     relation = LabelRelation(classes, problem.relation.student)
-    leaked = leak(options, relation, novel) if classes.named else ()
+    leaked = leak(options, relation, novel) if classes.named else (UNTOLD,)
     return replace(problem.with_relation(relation), leak=(*problem.leak, *leaked))
 
 

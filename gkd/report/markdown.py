@@ -150,6 +150,16 @@ def published_notes(cells: Sequence[Cell]) -> list[str]:
 
 
 def leak_sentence(names: Sequence[str]) -> str:
-    """A sentence on the novel classes that a teacher was trained on."""
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    return f"the teacher was trained on {len(names)} of the novel classes ({shown})."
+    """A sentence on the novel classes that a teacher was trained on.
+
+    Args:
+        names: the classes, and what is not known of them: entries that begin with "perhaps all of ".
+    """
+    classes = [name for name in names if not name.startswith(_UNTOLD)]
+    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    parts = [f"{len(classes)} of the novel classes ({shown})"] if classes else []
+    parts += [name for name in names if name.startswith(_UNTOLD)]
+    return f"the teacher was trained on {', and '.join(parts)}."
+
+
+_UNTOLD = "perhaps all of "

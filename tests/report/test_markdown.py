@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from gkd.report.markdown import Table, interval, leak_notes, number, published_notes, spread, varied_axes
+from gkd.report.markdown import (
+    Table,
+    interval,
+    leak_notes,
+    leak_sentence,
+    number,
+    published_notes,
+    spread,
+    varied_axes,
+)
 from gkd.storage.run_results import AbsentCell
 from tests import result_helpers
 
@@ -46,3 +55,10 @@ def test_the_weights_of_a_librarys_teacher_are_told_once_with_their_licence() ->
     cells = [result_helpers.cell("kd", teacher=teacher) for teacher in teachers]
     (note,) = published_notes(cells)
     assert "licence apache-2.0" in note
+
+
+def test_a_leak_tells_classes_that_are_known_and_what_is_not() -> None:
+    untold = "perhaps all of the novel classes, for those of the teacher are not known"
+    assert leak_sentence([untold]) == f"the teacher was trained on {untold}."
+    assert leak_sentence(["a", "b"]) == "the teacher was trained on 2 of the novel classes (a, b)."
+    assert leak_sentence([untold, "a"]).endswith(f"1 of the novel classes (a), and {untold}.")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from gkd.config.load import load
 from gkd.config.schema import Data, Validation
-from gkd.core.labels import LabelSpace, unnamed_classes
+from gkd.core.labels import LabelRelation, LabelSpace, unnamed_classes
 from gkd.data import ImageSet, channel_statistics
 from gkd.data.rotations import with_rotations
 from gkd.experiment.sources import load_source
@@ -23,6 +23,7 @@ from gkd.few_shot.task_judging import EpisodeJudging
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import TASKS
 from gkd.tasks.few_shot import FewShotOptions, FewShotTask
+from gkd.tasks.splits import UNTOLD, leak
 from gkd.training import stage_run
 from tests.cli_helpers import gkd
 from tests.refusals import refused
@@ -220,10 +221,21 @@ def test_a_teacher_with_classes_of_its_own_may_know_no_novel_one(source: Source)
         task = FewShotTask(FewShotOptions(**options, allow_leak=allowed))
         apart = task.with_own_teacher(without, LabelSpace(["a", "b", "other"]))
         assert (apart.leak, apart.relation.num_shared) == ((), 2)
-        assert task.with_own_teacher(without, unnamed_classes(1)).relation.kind == "none"
+        untold = task.with_own_teacher(without, unnamed_classes(1))
+        assert untold.relation.kind == "none"
+        assert untold.leak == (UNTOLD,)
     assert task.with_own_teacher(without, LabelSpace(["a", "g"])).leak == ("g",)
     with refused("leaked-classes"):
         FewShotTask(FewShotOptions(**options)).with_own_teacher(without, LabelSpace(["a", "g"]))
+
+
+def test_a_wordnet_id_is_the_class_whose_name_begins_with_it() -> None:
+    novel = LabelSpace(["n01494475_hammerhead", "n0149447_short", "other"])
+    relation = LabelRelation(LabelSpace(["n01494475", "n01440764", "n0149447"]), LabelSpace(["base", "more"]))
+    options = FewShotOptions(base=2, novel=3, allow_leak=True)
+    assert leak(options, relation, novel) == ("n01494475",)
+    with refused("leaked-classes"):
+        leak(options.model_copy(update={"allow_leak": False}), relation, novel)
 
 
 def test_a_rotation_of_what_the_teacher_knows_is_a_leak(source: Source) -> None:
