@@ -12,7 +12,7 @@ from gkd.problems.classes import Classes, Order
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task, TaskOptions
 
-from .several import options_of_each
+from .teacher_options import options_of_each, own_relation
 
 
 class CrossTaskOptions(TaskOptions):
@@ -74,9 +74,7 @@ class CrossTask(Task):
         return options.student_classes.select(student) if options.student_classes else student
 
     def relate(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
-        options = self.options
-        counted = options.teacher_classes.select(teacher) if options.teacher_classes else None
-        return LabelRelation(teacher, student, options.aliases, options.match, counted)
+        return own_relation(self.options, teacher, student)
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)
@@ -84,10 +82,11 @@ class CrossTask(Task):
             "student", relation, teacher.restrict(relation.teacher), student.restrict(relation.student)
         )
 
-    def of_each(self, classes: Mapping[str, LabelSpace], own: Collection[str]) -> dict[str, Task]:
-        return {
-            name: CrossTask(options) for name, options in options_of_each(self.options, classes, own).items()
-        }
+    def of_each(
+        self, classes: Mapping[str, LabelSpace], own: Collection[str], *, unread: bool = False
+    ) -> dict[str, Task]:
+        each = options_of_each(self.options, classes, own, unread=unread)
+        return {name: CrossTask(options) for name, options in each.items()}
 
     def for_judging(self) -> CrossTaskOptions:
         return self.options.model_copy(update={"teacher_classes": None, "aliases": {}, "match": None})

@@ -20,7 +20,6 @@ from gkd.few_shot.task_judging import EpisodeJudging
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task
 
-from .several import options_of_each
 from .splits import (
     ClassSplitOptions,
     check_apart,
@@ -34,6 +33,7 @@ from .splits import (
     with_own_teacher,
     without_teacher,
 )
+from .teacher_options import options_of_each, own_relation
 
 
 def _one_or_more(value: Any) -> Any:
@@ -134,6 +134,9 @@ class FewShotTask(Task):
         """The relation of the teacher's classes to the base classes, which are among those of the training images."""
         return sides(self.options, teacher, student)
 
+    def relate(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+        return own_relation(self.options, teacher, student)
+
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)
         validation, novel = validation_classes(self.options, student), self._novel(student)
@@ -186,16 +189,17 @@ class FewShotTask(Task):
 
     def with_own_teacher(self, problem: Problem, classes: LabelSpace) -> Problem:
         assert isinstance(problem.judging, EpisodeJudging)
-        return with_own_teacher(self.options, problem, classes, problem.judging.novel.images.space)
+        relation = self.relate(classes, problem.relation.student)
+        return with_own_teacher(self.options, problem, relation, problem.judging.novel.images.space)
 
     def teacher_task(self) -> dict[str, Any] | None:
         return teacher_task(self.options)
 
-    def of_each(self, classes: Mapping[str, LabelSpace], own: Collection[str]) -> dict[str, Task]:
-        return {
-            name: FewShotTask(options)
-            for name, options in options_of_each(self.options, classes, own).items()
-        }
+    def of_each(
+        self, classes: Mapping[str, LabelSpace], own: Collection[str], *, unread: bool = False
+    ) -> dict[str, Task]:
+        each = options_of_each(self.options, classes, own, unread=unread)
+        return {name: FewShotTask(options) for name, options in each.items()}
 
     def for_judging(self) -> FewShotOptions:
         return without_teacher(self.options)

@@ -42,6 +42,8 @@ class IncrementalOptions(TaskOptions):
             once for all methods. Without a teacher section the first step is trained by the method itself.
         fresh_student: every step's student is a new network, which may be unlike the teacher, instead of the old one
             with further classes.
+        match: a regular expression by which a teacher beside the previous model shares classes: two names are one
+            class where its first match in them is equal.
     """
 
     name: Literal["incremental"] = "incremental"
@@ -55,6 +57,7 @@ class IncrementalOptions(TaskOptions):
     base_epochs: int | None = Field(default=None, ge=1)
     start_from: int = Field(default=1, ge=1)
     fresh_student: bool = False
+    match: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _one_scenario(self) -> IncrementalOptions:
@@ -112,6 +115,9 @@ class IncrementalTask(Task):
         """The relation of the first step that has a teacher; of an order by seed, that of seed 0."""
         steps, start = self.steps(student), self.options.start_from
         return LabelRelation(seen_classes(steps, start - 1), seen_classes(steps, start))
+
+    def relate(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+        return LabelRelation(teacher, student, match=self.options.match)
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[IncrementalProblem]:
         """One problem a step, without exemplars, which the models of earlier steps choose.

@@ -20,7 +20,6 @@ from gkd.few_shot.task_judging import FrozenClassifiers
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task
 
-from .several import options_of_each
 from .splits import (
     ClassSplitOptions,
     check_apart,
@@ -35,6 +34,7 @@ from .splits import (
     with_own_teacher,
     without_teacher,
 )
+from .teacher_options import options_of_each, own_relation
 
 
 class MiddleShotOptions(ClassSplitOptions):
@@ -60,6 +60,10 @@ class MiddleShotOptions(ClassSplitOptions):
     frozen: Annotated[tuple[str, ...], AfterValidator(known_classifiers)] = ("nearest-mean", "logistic")
 
 
+# The novel class of data that names none before its test images are read.
+_PLACEHOLDER = "a novel class"
+
+
 class MiddleShotTask(Task):
     """One problem a seed: N novel classes, K images of each; the teacher knows the base classes alone."""
 
@@ -72,7 +76,13 @@ class MiddleShotTask(Task):
         """The relation of the teacher's classes to those of the tasks: disjoint but for what leaks."""
         of_teacher = sides(self.options, teacher, student).teacher
         # Where only the test images name the novel classes, a placeholder stands for them until those are read.
-        return LabelRelation(of_teacher, novel_among(self.options, student) or LabelSpace(["a novel class"]))
+        return LabelRelation(of_teacher, novel_among(self.options, student) or LabelSpace([_PLACEHOLDER]))
+
+    def relate(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+        of_base: dict[str, Any] = {"aliases": {}}
+        if _PLACEHOLDER in student:
+            of_base["match"] = None
+        return own_relation(self.options.model_copy(update=of_base), teacher, student)
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         options = self.options
@@ -105,16 +115,17 @@ class MiddleShotTask(Task):
         )
 
     def with_own_teacher(self, problem: Problem, classes: LabelSpace) -> Problem:
-        return with_own_teacher(self.options, problem, classes, problem.relation.student)
+        novel = problem.relation.student
+        return with_own_teacher(self.options, problem, self.relate(classes, novel), novel)
 
     def teacher_task(self) -> dict[str, Any] | None:
         return teacher_task(self.options)
 
-    def of_each(self, classes: Mapping[str, LabelSpace], own: Collection[str]) -> dict[str, Task]:
-        return {
-            name: MiddleShotTask(options)
-            for name, options in options_of_each(self.options, classes, own).items()
-        }
+    def of_each(
+        self, classes: Mapping[str, LabelSpace], own: Collection[str], *, unread: bool = False
+    ) -> dict[str, Task]:
+        each = options_of_each(self.options, classes, own, unread=unread)
+        return {name: MiddleShotTask(options) for name, options in each.items()}
 
     def for_judging(self) -> MiddleShotOptions:
         return without_teacher(self.options)

@@ -42,6 +42,7 @@ class ClassSplitOptions(TaskOptions):
         order: of the classes, for numbers. Rotations of one class stay together and count once.
         teacher_classes: where the teacher's are not the base classes.
         aliases: student name -> teacher name, for a teacher of another data set.
+        match: a regular expression: two names are one class where its first match in them is equal.
         allow_leak: lets a teacher know novel classes; every table says so.
     """
 
@@ -52,6 +53,7 @@ class ClassSplitOptions(TaskOptions):
     order: Order = "natural"
     teacher_classes: Classes | None = None
     aliases: dict[str, str] = Field(default_factory=dict)
+    match: str | None = Field(default=None, min_length=1)
     allow_leak: bool = False
 
     @model_validator(mode="after")
@@ -95,7 +97,7 @@ def sides(options: ClassSplitOptions, teacher: LabelSpace, student: LabelSpace) 
         of_teacher = options.teacher_classes.select(teacher)
     else:
         of_teacher = base if set(base) <= set(teacher) else teacher  # another data set's: all of them
-    return LabelRelation(of_teacher, base, options.aliases)
+    return LabelRelation(of_teacher, base, options.aliases, options.match)
 
 
 def teacher_task(options: ClassSplitOptions) -> dict[str, Any] | None:
@@ -118,7 +120,7 @@ def teacher_task(options: ClassSplitOptions) -> dict[str, Any] | None:
 
 def without_teacher(options: Split) -> Split:
     """The options without the teacher's classes, which may be those of images that are gone."""
-    return options.model_copy(update={"teacher_classes": None, "aliases": {}})
+    return options.model_copy(update={"teacher_classes": None, "aliases": {}, "match": None})
 
 
 def parts_of(source: Source) -> list[ImageSet]:
@@ -201,7 +203,8 @@ _WORDNET_ID = re.compile(r"n\d{8}(?=[ _-])")
 def leak(options: ClassSplitOptions, relation: LabelRelation, novel: LabelSpace) -> tuple[str, ...]:
     """The teacher's classes that are novel ones, or rotations of one.
 
-    One that is called by a WordNet id, as in a label set, is every class whose name begins with it.
+    One that is called by a WordNet id, as in a label set, is every class whose name begins with it, and by
+    ``options.match`` every class in whose name that finds the same.
 
     Raises:
         UserError: there are some, and nothing allows them.
@@ -209,7 +212,12 @@ def leak(options: ClassSplitOptions, relation: LabelRelation, novel: LabelSpace)
     named = {teacher: student for student, teacher in relation.aliases.items()}
     new = {unturned(name) for name in novel}
     new |= {found[0] for found in map(_WORDNET_ID.match, new) if found}
-    leaked = tuple(name for name in relation.teacher if unturned(named.get(name, name)) in new)
+    new |= {_key(name, options.match) for name in new}
+    leaked = tuple(
+        name
+        for name in relation.teacher
+        if {known := unturned(named.get(name, name)), _key(known, options.match)} & new
+    )
     if leaked and not options.allow_leak:
         raise UserError(
             f"The teacher knows {len(leaked)} of the {len(novel)} novel classes ({_some(leaked)}), so its student "
@@ -220,16 +228,21 @@ def leak(options: ClassSplitOptions, relation: LabelRelation, novel: LabelSpace)
     return leaked
 
 
+def _key(name: str, match: str | None) -> str:
+    """What the expression finds in a name; the whole name without one, or where it finds nothing."""
+    found = re.search(match, name) if match else None
+    return found.group() if found and found.group() else name
+
+
 def with_own_teacher(
-    options: ClassSplitOptions, problem: Problem, classes: LabelSpace, novel: LabelSpace
+    options: ClassSplitOptions, problem: Problem, relation: LabelRelation, novel: LabelSpace
 ) -> Problem:
     """A few-shot problem with a teacher that keeps classes of its own, none of which may be novel.
 
     Of one whose classes nobody knows, nobody knows that either; output and tables say so.
     """
     assert isinstance(problem, FewShotProblem)
-    relation = LabelRelation(classes, problem.relation.student)
-    leaked = leak(options, relation, novel) if classes.named else (UNTOLD,)
+    leaked = leak(options, relation, novel) if relation.teacher.named else (UNTOLD,)
     return replace(problem.with_relation(relation), leak=(*problem.leak, *leaked))
 
 

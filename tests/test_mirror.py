@@ -63,8 +63,8 @@ TESTED_IN: dict[str, str] = {
     "gkd/storage/judged.py": "tests/storage/test_run_results.py",
     "gkd/training/interrupt.py": "tests/training/test_stops.py",
     "gkd/training/settings.py": "tests/training/test_loop.py",
-    "tasks/several.py": "tests/tasks/test_cross_task.py",
     "tasks/splits.py": "tests/tasks/test_few_shot.py",
+    "tasks/teacher_options.py": "tests/tasks/test_cross_task.py",
 }
 
 

@@ -10,9 +10,12 @@ from gkd.config.load import from_content
 from gkd.config.resolve import override_layers
 from gkd.experiment.judge import prove_teacher
 from gkd.experiment.prepare import prepare
+from gkd.experiment.start_notes import shared_by_ids
 from gkd.experiment.teachers import load_teacher
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.training.device import use_threads
+
+_BY_NAME = "classes are one where their names are; task.aliases and task.match relate others"
 
 
 def names_a_teacher(overrides: Sequence[str]) -> bool:
@@ -47,4 +50,8 @@ def evaluate_teacher(path: Path, overrides: Sequence[str]) -> list[str]:
     prepared = prepare(from_content(path.name, content, overrides))
     use_threads(prepared.experiment.run.threads)
     network, prepared = load_teacher(prepared, path)
-    return [*prepared.notes, *prove_teacher(network, prepared, path)]
+    relation = prepared.problem.relation
+    apart = []
+    if relation.kind == "disjoint":
+        apart = [f"classes   {relation}; {shared_by_ids(relation) or _BY_NAME}"]
+    return [*prepared.notes, *apart, *prove_teacher(network, prepared, path)]

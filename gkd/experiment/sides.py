@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -92,7 +93,12 @@ class Sides:
         sides = self.named[name]
         if not self.task.students_teach:
             return sides.relation
-        return LabelRelation(self._classes_beside(name), self.relation.student)
+        return self._relation_beside(self._classes_beside(name), self.relation.student)
+
+    def _relation_beside(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
+        """The relation of a teacher beside the steps' models to the classes seen so far."""
+        with told_of(self.task, f"the task {self.experiment.task.name!r} relates the classes"):
+            return self.task.relate(teacher, student)
 
     def _classes_beside(self, name: str) -> LabelSpace:
         with of_named(name):
@@ -115,12 +121,12 @@ class Sides:
             spaces = {name: self._classes_beside(name) for name in self.named}
             for problem in self._made(seed):
                 for name, space in spaces.items():
-                    relation = LabelRelation(space, problem.relation.student)
+                    relation = self._relation_beside(space, problem.relation.student)
                     problem = problem.with_teacher(name, NamedTeacher(relation, problem.student))
                 yield problem
         else:
             # A task makes the student's side of its problems whatever the teacher.
-            for each in zip(*(sides._made(seed) for sides in self.named.values()), strict=True):
+            for each in zip(*(sides._made(seed, name) for name, sides in self.named.items()), strict=True):
                 problem, leak = each[0], tuple(dict.fromkeys(name for one in each for name in one.leak))
                 if leak != problem.leak:
                     problem = replace(problem, leak=leak)
@@ -128,8 +134,11 @@ class Sides:
                     problem = problem.with_teacher(name, NamedTeacher(one.relation, one.teacher))
                 yield problem
 
-    def _made(self, seed: int) -> Iterator[Problem]:
-        """The task's problems as it makes them; what it raises is told of it, and what their reader raises is not."""
+    def _made(self, seed: int, name: str | None = None) -> Iterator[Problem]:
+        """The task's problems as it makes them; what it raises is told of it, and what their reader raises is not.
+
+        What is wrong about the classes of one of several teachers is told by its ``name``.
+        """
         what = f"the task {self.experiment.task.name!r} makes its problems"
         own = self.own_classes
         with told_of(self.task, what):
@@ -141,7 +150,8 @@ class Sides:
             with told_of(self.task, what):
                 problem = next(problems, None)
                 if problem is not None and own is not None:
-                    problem = self.task.with_own_teacher(problem, own)
+                    with nullcontext() if name is None else of_named(name):
+                        problem = self.task.with_own_teacher(problem, own)
             if problem is None:
                 return
             yield problem
@@ -241,9 +251,10 @@ def sides_of(experiment: schema.Experiment, caches: Caches | None = None) -> Sid
             named[name] = Sides(one, task, images, student)
             if not task.students_teach:
                 kept[name] = named[name].own_classes
-    if len(named) > 1 and not task.students_teach:
+    if len(experiment.teachers) > 1 and not task.students_teach:
         classes = {name: kept[name] or sides.teacher.space for name, sides in named.items()}
         with told_of(task, f"the task {experiment.task.name!r} tells its teachers apart"):
-            each = task.of_each(classes, [name for name, space in kept.items() if space is not None])
+            own = [name for name, space in kept.items() if space is not None]
+            each = task.of_each(classes, own, unread=len(named) < len(experiment.teachers))
         named = {name: replace(sides, task=each[name]) for name, sides in named.items()}
     return Sides(experiment, task, teacher, student, unlabelled, named, caches.problems)

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gkd.config import schema
-from gkd.config.teacher_sections import teacher_sections
+from gkd.config.teacher_sections import named_teachers_read, teacher_sections
+from gkd.core.errors import UserError
+from gkd.core.labels import LabelRelation
 from gkd.data.read.arrays import BUNDLED
 from gkd.methods.stage import WITHOUT_LABELS
 from gkd.models.pretrained import describe
 from gkd.problems.problem import Problem
 from gkd.storage.run_files import WEIGHTS
+
+_WORDNET_IDS = r"n\d{8}"
 
 
 def start_notes(
@@ -50,6 +54,8 @@ def start_notes(
             f"data.root={data.root} is not read, for {data.name} brings its own images; data.name=folder reads "
             "photographs"
         )
+    if method.needs_teacher:
+        yield from _teachers_notes(experiment, problem)
     for name, teacher in teacher_sections(experiment).items():
         if teacher.checkpoint is None:
             continue
@@ -70,6 +76,34 @@ def start_notes(
         )
     if data.subset_seed is not None and data.per_class is None:
         yield "data.subset_seed draws nothing, for data.per_class is not given and all images are taken"
+
+
+def _teachers_notes(experiment: schema.Experiment, problem: Problem) -> Iterator[str]:
+    """Notes on teachers that no term reads, and on those that share classes by another name."""
+    if experiment.teacher is not None and (hint := shared_by_ids(problem.relation)) is not None:
+        yield hint
+    read = named_teachers_read(experiment)
+    for name in experiment.teachers:
+        if name not in read:
+            yield f"teachers.{name} is not read, for no term names it (teacher: {name}, a list, or all)"
+        elif (hint := shared_by_ids(problem.of_teacher(name).relation)) is not None:
+            yield f"teachers.{name}: {hint}"
+
+
+def shared_by_ids(relation: LabelRelation) -> str | None:
+    """A word on classes that share no name and would share WordNet ids; None of others."""
+    if relation.kind != "disjoint" or relation.match is not None:
+        return None
+    try:
+        by_ids = LabelRelation(relation.teacher, relation.student, match=_WORDNET_IDS)
+    except UserError:
+        return None
+    if by_ids.num_shared == 0:
+        return None
+    return (
+        f"no class of the teacher's is called as one of the student's, but {by_ids.num_shared} have one WordNet id; "
+        f"task.match='{_WORDNET_IDS}' makes them one"
+    )
 
 
 def _other_normalisation(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gkd.config import schema
-from gkd.core.errors import UserError
+from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelSpace, unnamed_classes
 from gkd.models.pretrained import LABEL_SETS, describe, label_set
 from gkd.storage.weight_metadata import WeightMetadata
@@ -91,8 +91,8 @@ def _listed(name: str) -> LabelSpace:
     path = Path(name).expanduser()
     if not path.is_file():
         raise UserError(
-            f"teacher.classes={name} is neither a file of names, one a line, nor a label set "
-            f"({', '.join(LABEL_SETS)}); a list of names is [cat, dog].",
+            f"teacher.classes: there is no file {name} of names, one a line. {unknown('label set', name, LABEL_SETS)} "
+            "A list of names is [cat, dog].",
             code="unknown-label-set",
         )
     try:

@@ -74,12 +74,15 @@ class Task:
         """
         return LabelRelation(teacher, student)
 
-    def of_each(self, classes: Mapping[str, LabelSpace], own: Collection[str]) -> Mapping[str, Task]:
+    def of_each(
+        self, classes: Mapping[str, LabelSpace], own: Collection[str], *, unread: bool = False
+    ) -> Mapping[str, Task]:
         """The task as it is for each of several teachers; by default the same for all.
 
         Args:
             classes: the teachers' names -> their classes, or those that the task may select of.
             own: the teachers that keep classes of their own.
+            unread: there are teachers beside these, which the method does not read and options may be meant for.
 
         Raises:
             UserError: options that fit no teacher.

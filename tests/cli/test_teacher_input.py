@@ -24,8 +24,8 @@ SAID: dict[tuple[str, ...], str] = {
     ("teacher.classes=[cat, dog]",): "holds 5 classes ('fc.bias'), teacher.classes or the task names 2; name the 5 by",
     ("teacher.classes=twice.txt",): "teacher.classes=twice.txt: The class 'cat' appears twice",
     ("teacher.classes=names.txt",): "name the 5 by teacher.classes",
-    ("teacher.classes=imagenet-2k",): "teacher.classes=imagenet-2k is neither a file of names, one a line, nor a "
-    "label set (imagenet-1k, ",
+    ("teacher.classes=imagenet1k",): "teacher.classes: there is no file imagenet1k of names, one a line. Unknown label "
+    "set 'imagenet1k'. Did you mean 'imagenet-1k'?",
     (LIBRARYS % "checkpoint: null, pretrained: c3_in2k", "data.channels=3"): "Unknown weights 'c3_in2k'. "
     "Did you mean 'c3_in1k'?",
     ("teacher={checkpoint: null, pretrained: true}",): "The network 'resnet8' comes without weights",

@@ -36,6 +36,14 @@ def test_a_file_of_a_thousand_columns_is_judged_on_folders_of_wordnets_ids(
     assert "25.00 % of the 8 test images of its 2 classes" in printed
     assert "(25.00 % among the shared columns alone)" in printed
     assert "its embedding knows the student's classes to" in printed
+    write_folders(tmp_path / "fish", {"n01440764_tench": 3, "n01443537_goldfish": 3})
+    assert gkd("eval", "w.pth", *words[:2], *words[3:], "data.root=fish") == 0
+    assert "2 have one WordNet id; task.match='n\\d{8}' makes them one" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    write_folders(tmp_path / "birds", {"owl": 3, "hen": 3})
+    assert gkd("eval", "w.pth", *words[:2], *words[3:], "data.root=birds") == 0
+    assert "task.aliases and task.match relate others" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_a_file_says_of_its_network_and_classes_need_not_be_given(

@@ -114,6 +114,16 @@ def test_a_grid_has_rows_of_each_teacher_alone_and_of_both(content: dict[str, An
     assert "teacher/near" in header
 
 
+def test_a_row_without_the_teacher_for_which_an_alias_is_has_no_use_for_it(content: dict[str, Any]) -> None:
+    content["task"] |= {"aliases": {"6": "0"}, "match": "[0-4]"}
+    alone = "method.stages.distil.terms.queue_similarity.teacher="
+    for words, shared in (([f"{alone}near"], 4), ([f"{alone}bare"], 0), (["method=student"], 4)):
+        assert prepare(resolved(content, *words)).problem.relation.num_shared == shared
+    content["task"]["aliases"] = {"6": "none"}
+    with refused("unknown-class"):
+        prepare(resolved(content))
+
+
 def test_a_method_is_refused_by_the_teacher_that_it_cannot_read(content: dict[str, Any]) -> None:
     prepare(resolved(content, *KD[:1], f"{KD[1]}near"))
     for teacher in ("bare", "all"):
@@ -130,6 +140,7 @@ def test_a_teacher_is_loaded_only_where_a_term_reads_it_and_its_file_is_told_by_
     prepared = prepare(resolved(content, near))
     check_before_training(prepared)
     assert not prepared.problem.student.train.views
+    assert any(note.startswith("teachers.bare is not read") for note in prepared.notes)
     with refused("checkpoint-missing") as caught:
         check_before_training(prepare(resolved(content)))
     assert str(caught.value).startswith("Of teachers.bare: ")

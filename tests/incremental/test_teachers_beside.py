@@ -124,6 +124,14 @@ def test_a_teacher_beside_must_be_given_and_say_its_classes_or_have_none(tmp_pat
         sides_of(experiment(tmp_path, checkpoint=str(unstated)).experiment).first_problem()
 
 
+def test_a_teacher_beside_shares_classes_by_match(tmp_path: Path) -> None:
+    told = content(tmp_path, classes=["n3", "owl"])
+    told["task"]["match"] = "[0-9]"
+    sides = sides_of(resolve("beside", [Layer("experiment", told)]).experiment)
+    assert sides.relation_of("wide").num_shared == 1
+    assert [problem.of_teacher("wide").relation.num_shared for problem in sides.problems()] == [1, 1]
+
+
 def test_a_text_tower_beside_the_previous_model_is_told_the_classes_of_all_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,3 +101,9 @@ def test_of_several_teachers_each_has_the_options_that_are_of_its_classes() -> N
         cross(aliases={"x": "z"}).of_each(classes, [])
     without = cross(match="q+").of_each(classes, [])  # found nowhere: the relation refuses it
     assert {task.options.match for task in without.values()} == {"q+"}
+
+
+def test_what_no_teacher_of_a_method_fits_may_be_meant_for_one_that_it_does_not_read() -> None:
+    classes = {"words": LabelSpace([*"abc"])}
+    (task,) = cross(aliases={"x": "c", "y": "z"}, match=r"n\d\d").of_each(classes, [], unread=True).values()
+    assert (task.options.aliases, task.options.match) == ({"x": "c"}, None)

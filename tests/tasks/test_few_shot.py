@@ -238,6 +238,20 @@ def test_a_wordnet_id_is_the_class_whose_name_begins_with_it() -> None:
         leak(options.model_copy(update={"allow_leak": False}), relation, novel)
 
 
+def test_classes_of_a_teacher_of_its_own_are_found_by_alias_and_match(source: Source) -> None:
+    options = {"base": list("abcde"), "novel": list("fgh"), "match": "^."}
+    without = problem(source, **options)
+    task = FewShotTask(FewShotOptions(**options, aliases={"b": "z"}, teacher_classes=["a1", "z", "d1"]))
+    own = LabelSpace(["a1", "z", "c1", "d1"])
+    for relation in (
+        task.relate(own, without.relation.student),
+        task.with_own_teacher(without, own).relation,
+    ):
+        assert [relation.teacher.names[column] for column in relation.teacher_index] == ["a1", "z", "d1"]
+    with refused("leaked-classes"):
+        task.with_own_teacher(without, LabelSpace(["a1", "z", "d1", "f1"]))
+
+
 def test_a_rotation_of_what_the_teacher_knows_is_a_leak(source: Source) -> None:
     turned = Source(*map(with_rotations, (source.train, source.validation, source.test)))
     novel = [f"{name} turned by 90" for name in "fgh"]

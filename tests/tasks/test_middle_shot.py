@@ -149,6 +149,15 @@ def test_aliases_of_base_classes(source: Source, make_set: Callable[..., ImageSe
     assert found.relation.kind == "disjoint"
 
 
+def test_a_teacher_of_its_own_knows_novel_classes_by_match(source: Source) -> None:
+    task = MiddleShotTask(MiddleShotOptions(**OPTIONS, aliases={"a": "z"}, match="^.", allow_leak=True))
+    own = LabelSpace(["z", *(f"{name}1" for name in "fghij")])
+    found = task.with_own_teacher(problem(source), own)
+    assert (found.relation.num_shared, len(found.leak)) == (3, 3)
+    apart = MiddleShotTask(MiddleShotOptions(**{**OPTIONS, "base": None, "novel": None}, match="^."))
+    assert apart.relate(own, apart.spaces(source.space, source.space).student).kind == "disjoint"
+
+
 def test_a_method_on_shared_classes_is_absent_from_a_grid(
     tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
