@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.problems.classes import Classes
-from gkd.problems.task import TaskOptions
-
-Options = TypeVar("Options", bound=TaskOptions)
 
 
 class RelationOptions(Protocol):
@@ -26,6 +23,11 @@ class RelationOptions(Protocol):
     teacher_classes: Classes | None
     aliases: dict[str, str]
     match: str | None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self: ...
+
+
+Options = TypeVar("Options", bound=RelationOptions)
 
 
 def own_relation(options: RelationOptions, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
@@ -44,7 +46,7 @@ def options_of_each(
     unless it may be meant for one that the method does not read.
 
     Args:
-        options: those of `RelationOptions`.
+        options: the task's.
         classes: the teachers' names -> their classes, or those that the task may select of.
         own: the teachers that keep classes of their own.
         unread: there are teachers beside these.
@@ -52,8 +54,7 @@ def options_of_each(
     Raises:
         UserError: an alias whose class no teacher has.
     """
-    aliases: Mapping[str, str] = getattr(options, "aliases")  # noqa: B009 -- of the tasks that have them
-    match: str | None = getattr(options, "match")  # noqa: B009
+    aliases, match = options.aliases, options.match
     for teacher_class in aliases.values():
         if not unread and not any(teacher_class in space for space in classes.values()):
             names = [name for space in classes.values() if space.named for name in space]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
 
 from gkd.config.load import load
 from gkd.config.schema import TeacherTraining
+from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.experiment.prepare import prepare
-from gkd.experiment.start_notes import training_note
+from gkd.experiment.start_notes import _teachers_notes, training_note
 from tests.cli_helpers import FAST, gkd
 from tests.library_caches import empty_caches, in_hubs_cache
 
@@ -105,6 +109,28 @@ def test_settings_that_come_to_something_else_are_told(
     words: tuple[str, ...], notes: tuple[str, ...]
 ) -> None:
     assert prepare(load("quickstart", ["method=kd", *words])).notes == notes
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_classes_that_share_wordnets_ids_and_no_name_are_told(several: bool) -> None:
+    def relation(match: str | None = None) -> LabelRelation:
+        ids = LabelSpace(["n01440764", "n01443537"])
+        return LabelRelation(ids, LabelSpace(["n01443537_goldfish", "owl"]), match=match)
+
+    told = "1 have one WordNet id; task.match='n\\d{8}' makes them one"
+    teacher: Any = {"network": "resnet8", "checkpoint": "there.pth"}
+    sections = {"teacher": None, "teachers": {"a": teacher}} if several else {"teacher": teacher}
+    experiment = load(
+        "quickstart", [f"{key}={json.dumps(value)}" for key, value in sections.items()]
+    ).experiment
+    for match, notes in ((None, 1), (r"n\d{8}", 0)):
+        problem: Any = SimpleNamespace(
+            relation=relation(match),
+            of_teacher=lambda _, each=match: SimpleNamespace(relation=relation(each)),
+        )
+        found = list(_teachers_notes(experiment, problem))
+        assert [told in note for note in found] == [True] * notes
+        assert all(note.startswith("teachers.a: ") == several for note in found)
 
 
 def test_images_without_labels_that_nothing_trains_on_are_told() -> None:
