@@ -164,3 +164,11 @@ def test_validate_shows_the_relation_of_each(
     assert "# near: overlapping: 5 teacher classes" in printed
     assert "# bare: no classes of the teacher's are known" in printed
     assert gkd("validate", str(tmp_path / "two.yaml"), "teachers.bare.image_size=1000000") == 2
+
+
+def test_a_leak_is_told_of_the_teacher_that_knows_novel_classes(content: dict[str, Any]) -> None:
+    content["task"] = {"name": "few_shot", "base": [*"56789"], "novel": [*"01234"]}
+    content["task"]["episodes"] = {"ways": 2, "shots": 1, "queries": 1}
+    with refused("leaked-classes") as caught:
+        prepare(resolved(content))
+    assert str(caught.value).startswith("Of teachers.near: The teacher knows 5 of the 5 novel classes")
