@@ -11,9 +11,9 @@ import pytest
 from gkd.storage.weights import read_weights
 from tests.cli_helpers import gkd, start
 
-# Long enough to be killed in the middle, with a checkpoint every few steps.
+# Long enough that a busy machine still sees it in the middle (3 s), with a checkpoint every few steps.
 WORDS = (
-    "run", "quickstart", "method=refilled", "run.epochs=16", "teacher.train.epochs=1", "evaluate.every=5",
+    "run", "quickstart", "method=refilled", "run.epochs=80", "teacher.train.epochs=1", "evaluate.every=5",
     "data.per_class=20", "run.threads=1", "run.precision=float32",
 )  # fmt: skip
 
