@@ -51,6 +51,17 @@ def _at(ours: Any, student_map: Tensor, teacher_map: Tensor) -> None:
         student_map * weights
 
 
+@torch.no_grad()
+def _pod(ours: Any, student_map: Tensor, teacher_map: Tensor) -> None:
+    def sums(maps: Tensor) -> tuple[Tensor, Tensor]:
+        squares = maps.square()
+        return squares.sum(3, keepdim=True), squares.sum(2, keepdim=True)
+
+    sums(teacher_map)
+    rows, columns = sums(student_map)
+    student_map * (rows + columns)
+
+
 def _sp(ours: Any, student_map: Tensor, teacher_map: Tensor) -> None:
     with torch.no_grad():
         student, teacher = student_map.flatten(1), teacher_map.flatten(1)
@@ -110,6 +121,7 @@ FLOORS: dict[str, Floor] = {
     ),
     "fsp": Floor("one flow product a network and two for the gradient", _fsp),
     "at": Floor("squares summed over channels, and one pass for the gradient", _at),
+    "pod": Floor("squares summed over rows and over columns, and one pass for the gradient", _pod),
     "sp": Floor("one Gram product a network and one for the gradient", _sp),
     "rkd_angle": Floor("products of all directions: two, and one for the gradient", _rkd_angle),
     "ickd": Floor("the projection, one Gram product a network, the gradients", _ickd),
