@@ -76,6 +76,10 @@ class CrossTask(Task):
     def relate(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
         return own_relation(self.options, teacher, student)
 
+    def leaves_out_rows(self, *, foreign: bool) -> bool:
+        options = self.options
+        return foreign or options.shift > 0 or options.teacher_classes != options.student_classes
+
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)
         yield Problem(

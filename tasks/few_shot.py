@@ -137,6 +137,9 @@ class FewShotTask(Task):
     def relate(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
         return own_relation(self.options, teacher, student)
 
+    def leaves_out_rows(self, *, foreign: bool) -> bool:
+        return foreign or self.options.teacher_classes is not None
+
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)
         validation, novel = validation_classes(self.options, student), self._novel(student)

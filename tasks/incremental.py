@@ -119,6 +119,9 @@ class IncrementalTask(Task):
     def relate(self, teacher: LabelSpace, student: LabelSpace) -> LabelRelation:
         return LabelRelation(teacher, student, match=self.options.match)
 
+    def leaves_out_rows(self, *, foreign: bool) -> bool:
+        return False  # a step's losses on logits read all rows
+
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[IncrementalProblem]:
         """One problem a step, without exemplars, which the models of earlier steps choose.
 

@@ -58,6 +58,9 @@ class Standard(Task):
             code="other-classes",
         )
 
+    def leaves_out_rows(self, *, foreign: bool) -> bool:
+        return False
+
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)
         yield Problem(

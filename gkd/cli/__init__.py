@@ -47,7 +47,10 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     from gkd.cli.arguments import parsed
 
     if argv is None:  # the process is ours, and what it warns of is for its user
+        from gkd.core.memory import keep_freed_memory
+
         warnings.showwarning = _say_warning
+        keep_freed_memory()
 
     arguments = parsed(argv)
     from rich.console import Console  # --help needs none

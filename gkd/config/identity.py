@@ -28,7 +28,7 @@ from gkd.methods.optimiser_names import GROUP as OPTIMISERS_GROUP
 from gkd.models.external import GROUP as NETWORKS_GROUP
 from gkd.models.pretrained import LABEL_SETS, describe
 from gkd.problems.task import GROUP as TASKS_GROUP
-from gkd.problems.task import students_teach
+from gkd.problems.task import students_teach, task_of
 from gkd.storage.checksums import sha256
 from gkd.storage.weight_metadata import TENSORS, weights_name
 from gkd.storage.weights import read_weight_file
@@ -128,6 +128,7 @@ def _content(experiment: Experiment, *, as_before: bool = False) -> dict[str, An
         for option, default in options.items():
             if shown.get(option) == default:
                 del shown[option]
+    _say_what_unknown_rows_mean(content["method"]["stages"], experiment)
     of_named = [
         f"teachers.{name}.{key.removeprefix('teacher.')}"
         for name in experiment.teachers
@@ -168,6 +169,17 @@ def _name_teachers(content: dict[str, Any], experiment: Experiment) -> None:
     content["teachers"] = {name: content["teachers"][name] for name in read}
     if len(read) > 1:
         content["teachers_in_order"] = list(read)
+
+
+def _say_what_unknown_rows_mean(stages: dict[str, Any], experiment: Experiment) -> None:
+    """State ``unknown_rows: full`` where it changes a stage; ``published`` is what earlier versions did, unsaid."""
+    sections = teacher_sections(experiment).values()
+    foreign = any(section.keeps_classes or section.data is not None for section in sections)
+    left_out = task_of(experiment.task).leaves_out_rows(foreign=foreign)
+    for name, stage in experiment.method.stages.items():
+        stages[name].pop("unknown_rows", None)
+        if left_out and stage.trades_labels and stage.unknown_rows == "full":
+            stages[name]["unknown_rows"] = stage.unknown_rows
 
 
 def _rounds_outputs(experiment: Experiment) -> bool:

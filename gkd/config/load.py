@@ -70,7 +70,8 @@ def load(
 def _as_before(content: Mapping[str, Any]) -> dict[str, Any]:
     """What a run's config does not say, because the version that wrote it knew no other way.
 
-    Photographs were not turned; so a run of them is judged and found as it was trained.
+    Photographs were not turned, and rows of classes that the teacher lacks had the method's weights; so a run of them
+    is judged and found as it was trained.
     """
     added: dict[str, Any] = {}
     teacher = content.get("teacher")
@@ -78,6 +79,11 @@ def _as_before(content: Mapping[str, Any]) -> dict[str, Any]:
     for key, data in (("data", content.get("data")), ("teacher.data", of_teacher)):
         if isinstance(data, Mapping) and data.get("name") in LAYOUTS and "exif" not in data:
             set_dotted(added, f"{key}.exif", "ignore")
+    method = content.get("method")
+    stages = method.get("stages") if isinstance(method, Mapping) else None
+    for name, stage in stages.items() if isinstance(stages, Mapping) else ():
+        if isinstance(stage, Mapping) and "unknown_rows" not in stage:
+            added.setdefault("method", {}).setdefault("stages", {})[name] = {"unknown_rows": "published"}
     return added
 
 

@@ -19,11 +19,13 @@ from gkd.distill.router import Decision, Router, build_router
 from gkd.distill.several import combined
 from gkd.distill.side import Side, Teachers, teacher_sides
 from gkd.distill.teacher import Teacher
+from gkd.distill.unknown_rows import rest_of_cross_entropy, share_of, traded
 from gkd.losses.signature import Filled
 from gkd.methods.mixup import Mixup
 from gkd.methods.readers import parts_of, teachers_of
 from gkd.methods.routing import Routing
 from gkd.methods.spots import SpotPair
+from gkd.methods.stage import UnknownRows
 from gkd.methods.terms import Term, checked_terms, class_scale
 from gkd.models import AuxiliaryHead, frozen_parameters, newest_dim
 
@@ -42,6 +44,10 @@ class Distiller(nn.Module):
         train_labels: int64 ``[N]``, the training set's labels by sample number; needed by losses with memory banks.
         mixup: how virtual samples are made, for terms with ``samples: virtual``.
         routing: which samples the terms that read a teacher distil at which spots; needs ``image_shape``.
+        unknown_rows: how rows of classes that the teacher lacks count where the cross-entropy has a weight below 1
+            beside a term on the teacher's logits: ``full`` or ``published`` (`gkd.distill.unknown_rows`).
+        batch_size: B, the rows of a full batch; the loss of a batch, or of a part of one, of b < B rows is scaled by
+            b / B. None takes the largest batch so far.
 
     Raises:
         UserError: a term reads a teacher, centres, labels, a map or a head's cosines that do not exist.
@@ -59,6 +65,8 @@ class Distiller(nn.Module):
         train_labels: Tensor | None = None,
         mixup: Mixup | None = None,
         routing: Routing | None = None,
+        unknown_rows: UnknownRows = "full",
+        batch_size: int | None = None,
     ) -> None:
         super().__init__()
         self.student = as_network(student)
@@ -85,6 +93,11 @@ class Distiller(nn.Module):
             check_term(name, term, self.sides[reader] if reader else None, self.student, mixup)
         num_old = int(self.known.sum())
         num_new = len(self.known) - num_old
+        # Terms that count by the share of rows that their teacher knows; the cross-entropy has the rest.
+        read = {name: self.sides[reader] for name, reader in self.readers.items() if reader}
+        self._traded = traded(self.terms, read) if unknown_rows == "full" else {}
+        self._reduced = [n for n, t in self.terms.items() if self._traded and t.is_reduced_cross_entropy]
+        self._batch_size = batch_size or 0
         self.scales = {}
         for name, parts in self._groups.items():
             term = next(iter(parts.values()))  # the parts differ in the teacher alone
@@ -234,6 +247,13 @@ class Distiller(nn.Module):
                 if len(losses) > 1:
                     report |= {f"loss/{part}": value.detach() for part, value in losses.items()}
             loss = weighted_sum(values, weights)
+            for name in self._reduced:
+                rest = rest_of_cross_entropy(self.terms[name], outputs, self._traded.values())
+                loss = loss + (1 - weights[name]) * rest
+            # Losses of the order 1 / B would pull hardest in the smallest batch.
+            self._batch_size = max(self._batch_size, len(batch.labels))
+            if len(batch.labels) < self._batch_size:
+                loss = loss * (len(batch.labels) / self._batch_size)
             if decision is not None and self.router is not None:
                 shares = decision.gates.float().mean(0).unbind()
                 report |= {f"share/{n}": share for n, share in zip(self.router.names, shares, strict=True)}
@@ -266,9 +286,15 @@ class Distiller(nn.Module):
                 teacher_name,
                 known_columns,
                 auxiliary,  # type: ignore[arg-type]
+                name in self._traded,
             )
             inputs, filled = reading.inputs(), reading.selection()
-            share = self._narrow(filled, term, spots, decision)
+            share = (
+                share_of(filled[term.entry.filled[Filled.MASK]], outputs.batch) if reading.traded else None
+            )
+            routed = self._narrow(filled, term, spots, decision)
+            if routed is not None:
+                share = routed if share is None else share * routed
             entry = term.entry
             if entry.module is not None:
                 value = entry.call(modules[number], inputs, filled)  # type: ignore[index]

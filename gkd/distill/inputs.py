@@ -121,6 +121,7 @@ class Reading:
         known: Bool ``[C]``, the student's columns of classes that the teacher has; without one, of old
             classes.
         auxiliary: the term's own head, where it has one.
+        traded: rows count by the share of their label that the teacher knows (`gkd.distill.unknown_rows`).
     """
 
     term: Term
@@ -131,6 +132,7 @@ class Reading:
     teacher_name: str | None
     known: Tensor
     auxiliary: AuxiliaryHead | None = None
+    traded: bool = False
 
     @property
     def batch(self) -> Batch:
@@ -176,7 +178,11 @@ class Reading:
         # A loss with a target among the shared classes cannot take a row of another class.
         if self.term.needs_shared_classes and not self.columns.all_known and self._of_known_rows:
             mixed = labels.dim() > 1
-            rows = ~((labels > 0) & ~self.known).any(1) if mixed else self.known[labels]
+            if mixed and self.traded and Filled.WEIGHTS in filled:
+                chosen[filled[Filled.WEIGHTS]] = known_share(labels, self.known)
+                rows = chosen[filled[Filled.WEIGHTS]] > 0
+            else:
+                rows = ~((labels > 0) & ~self.known).any(1) if mixed else self.known[labels]
         if labelled is not None and (rows is not None or self.term.reads_labels):
             rows = labelled if rows is None else rows & labelled
         if rows is not None:
@@ -191,8 +197,24 @@ class Reading:
             # Weights are relative to the rows that count; without unlabelled ones they are so to the batch.
             counted = None if labelled is None else rows
             weights = teacher_confidence(self.teacher.logits, self.term.confidence, mask=counted)
-            chosen[filled[Filled.WEIGHTS]] = weights
+            name = filled[Filled.WEIGHTS]
+            chosen[name] = weights * chosen[name] if name in chosen else weights
         return chosen
+
+
+def known_share(labels: Tensor, known: Tensor) -> Tensor:
+    """The share of each row's label that a teacher knows.
+
+    Args:
+        labels: int64 ``[B]`` columns, or distributions ``[B, C]`` over them, whose rows sum to 1.
+        known: Bool ``[C]``, the columns of classes that the teacher has.
+
+    Returns:
+        ``[B]`` in [0, 1], float32 or of the distributions' precision.
+    """
+    if labels.dim() == 1:
+        return known[labels].float()
+    return (labels * known).sum(1)
 
 
 Provider = Callable[[Reading], Tensor]

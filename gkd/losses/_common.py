@@ -18,6 +18,11 @@ def mean_over_rows(values: Tensor, mask: Tensor | None) -> Tensor:
     return zero_unselected(values, mask).sum() / mask.sum().clamp_min(1)
 
 
+def weighted(values: Tensor, weights: Tensor | None) -> Tensor:
+    """``values [B]`` times ``weights [B]``, which get no gradient; None is 1."""
+    return values if weights is None else values * weights.detach().to(values.dtype)
+
+
 def self_products(rows: Tensor) -> Tensor:
     """``rows @ rowsᵀ`` of ``[..., N, D]``, where one product gives the gradient.
 

@@ -7,20 +7,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gkd.core.numerics import unit_rows, upcast, zero_unselected
-from gkd.losses._common import aligned_logits, centred, columns_of, kl_entries, mean_over_rows
+from gkd.losses._common import aligned_logits, centred, columns_of, kl_entries, mean_over_rows, weighted
 from gkd.losses.registry import loss
-from gkd.losses.signature import Mask, NotNegative, Positive, Share
+from gkd.losses.signature import Mask, NotNegative, Positive, Share, Weights
 
 __all__ = ["cross_entropy_loss", "dist_loss", "dkd_loss", "kd_loss", "stkd_loss"]
 
 
 @loss("cross_entropy", paper="label smoothing: Szegedy et al., CVPR 2016", takes_mixed_labels=True)
 def cross_entropy_loss(
-    student_logits: Tensor, labels: Tensor, *, label_smoothing: Share = 0.0, mask: Mask = None
+    student_logits: Tensor,
+    labels: Tensor,
+    *,
+    label_smoothing: Share = 0.0,
+    mask: Mask = None,
+    weights: Weights = None,
 ) -> Tensor:
     """Cross-entropy of the student's logits with the labels.
 
-    ``mean_i −Σ_c q_ic · log softmax(z_i)_c`` with ``q_i = (1 − ε) onehot(y_i) + ε / C``.
+    ``mean_i −w_i Σ_c q_ic · log softmax(z_i)_c`` with ``q_i = (1 − ε) onehot(y_i) + ε / C``.
 
     Convention: natural logarithm, mean over the selected rows; the value does not scale with B.
     No selected row gives a zero that keeps the graph. Labels of unselected rows are not read.
@@ -30,6 +35,7 @@ def cross_entropy_loss(
         labels: int64 ``[B]``, columns of the logits, or ``[B, C]``, a distribution over them (as mixup gives).
         label_smoothing: ε, the share of the target that is spread over all C classes.
         mask: Bool ``[B]``, the rows that count; None means all.
+        weights: ``[B]``, w, a factor on each row's part; None means 1. The mean is over rows, not over weights.
 
     Returns:
         A 0-dim tensor, float32 for half-precision logits.
@@ -44,7 +50,7 @@ def cross_entropy_loss(
     targets = columns_of(labels, logits, mask)
     targets = targets if targets.dim() == 1 else targets.to(logits.dtype)
     rows = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
-    return mean_over_rows(rows, mask)
+    return mean_over_rows(weighted(rows, weights), mask)
 
 
 @loss("kd", paper="Hinton, Vinyals, Dean 2015")
@@ -55,10 +61,11 @@ def kd_loss(
     temperature: Positive = 4.0,
     standardise: bool = False,
     mask: Mask = None,
+    weights: Weights = None,
 ) -> Tensor:
     """Hinton's distillation: the student's softened class probabilities follow the teacher's.
 
-    ``T² · mean_i KL( softmax(z_T,i / T) ‖ softmax(z_S,i / T) )``
+    ``T² · mean_i w_i KL( softmax(z_T,i / T) ‖ softmax(z_S,i / T) )``
 
     Convention: both sides are divided by the temperature and T² is applied; KL(teacher‖student),
     summed over classes, mean over the selected rows; the value does not scale with B. The teacher is
@@ -73,6 +80,7 @@ def kd_loss(
         standardise: first subtract from each row its mean and divide by its standard deviation (C − 1), so
             that the student need not match the teacher's range. A constant row becomes zero.
         mask: Bool ``[B]``, the rows that count; None means all.
+        weights: ``[B]``, w, a factor on each row's part; None means 1. The mean is over rows, not over weights.
 
     Returns:
         A 0-dim tensor, float32 for half-precision logits.
@@ -88,7 +96,7 @@ def kd_loss(
     if standardise:
         student, teacher = _standardised(student), _standardised(teacher)
     entries = kl_entries((student / temperature).log_softmax(1), (teacher / temperature).log_softmax(1))
-    return temperature**2 * mean_over_rows(entries.sum(1), mask)
+    return temperature**2 * mean_over_rows(weighted(entries.sum(1), weights), mask)
 
 
 @loss("dkd", paper="Zhao et al., CVPR 2022")
@@ -159,10 +167,11 @@ def stkd_loss(
     temperature: Positive = 4.0,
     true_classes: Literal["kept", "left-out"] = "kept",
     mask: Mask = None,
+    weights: Weights = None,
 ) -> Tensor:
     """Similarity transfer: on a mixture of images, the student's class distribution follows the teacher's.
 
-    ``T² · mean_i KL( q_T,i ‖ q_S,i )`` with ``q = softmax(z / T)`` over all classes (``kept``: :func:`kd_loss` on
+    ``T² · mean_i w_i KL( q_T,i ‖ q_S,i )`` with ``q = softmax(z / T)`` over all classes (``kept``: :func:`kd_loss` on
     virtual samples), or over those that no image of the mixture belongs to (``left-out``).
 
     Convention: both sides are divided by the temperature and T² is applied; KL(teacher‖student), summed over classes,
@@ -177,6 +186,7 @@ def stkd_loss(
         temperature: T.
         true_classes: whether the true classes' columns are matched.
         mask: Bool ``[B]``, the rows that count; None means all.
+        weights: ``[B]``, w, a factor on each row's part; None means 1. The mean is over rows, not over weights.
 
     Returns:
         A 0-dim tensor, float32 for half-precision logits.
@@ -199,7 +209,7 @@ def stkd_loss(
         return torch.where(true, torch.finfo(logits.dtype).min / 4, logits / temperature).log_softmax(1)
 
     entries = kl_entries(log_probabilities(student), log_probabilities(teacher))
-    return temperature**2 * mean_over_rows(torch.where(true, 0, entries).sum(1), mask)
+    return temperature**2 * mean_over_rows(weighted(torch.where(true, 0, entries).sum(1), weights), mask)
 
 
 @loss("dist", paper="Huang et al., NeurIPS 2022")

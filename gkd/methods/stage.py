@@ -18,6 +18,7 @@ from gkd.methods.terms import Term
 StageData = Literal[
     "all", "labelled", "unlabelled", "both", "balanced", "episodes", "held-out", "new", "seen", "balanced-memory"
 ]  # fmt: skip
+UnknownRows = Literal["full", "published"]
 WITHOUT_LABELS = ("unlabelled", "both")  # the data of a stage that takes images without labels
 
 
@@ -46,6 +47,10 @@ class Stage(BaseModel):
         select: the accuracy that chooses the best epoch on validation: the classifier's (``accuracy``) or
             that of ``ncm`` (nearest class mean, where no head is trained).
         spots: which samples the terms distil at which spots (``gkd.methods.routing.Routing``).
+        unknown_rows: rows of classes that the teacher lacks, where the cross-entropy has a weight below 1 beside a term
+            on the teacher's logits and the task's rows are ``known``: ``full`` gives them the cross-entropy with weight
+            1, and the term counts by the share of rows that the teacher knows; ``published`` leaves the weights as they
+            are on every row (``gkd.distill.unknown_rows``). A mixture of images counts by its share of known labels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,6 +68,15 @@ class Stage(BaseModel):
     mixup: Mixup | None = None
     select: Literal["accuracy", "ncm"] = "accuracy"
     spots: Routing = Routing()
+    unknown_rows: UnknownRows = "full"
+
+    @property
+    def trades_labels(self) -> bool:
+        """Whether a cross-entropy of a weight below 1 stands beside a term on the teacher's logits of known rows."""
+        terms = self.terms.values()
+        return any(term.is_reduced_cross_entropy for term in terms) and any(
+            term.needs_shared_classes and term.rows in (None, "known") for term in terms
+        )
 
     @field_validator("data")
     @classmethod

@@ -252,6 +252,11 @@ class Term(BaseModel, metaclass=_Told):
         return {spot for _, spot in self.at.pairs() if reads and isinstance(spot, int)}
 
     @property
+    def is_reduced_cross_entropy(self) -> bool:
+        """Whether it is the cross-entropy of the student's own head with a weight below 1."""
+        return self.loss == "cross_entropy" and self.head == "student" and 0 < self.weight < 1
+
+    @property
     def needs_shared_classes(self) -> bool:
         """Whether student and teacher logits are compared column by column."""
         return "teacher_logits" in self.needs

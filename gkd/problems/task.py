@@ -97,6 +97,16 @@ class Task:
         """
         return problem.with_relation(self.relate(classes, problem.relation.student))
 
+    def leaves_out_rows(self, *, foreign: bool) -> bool:
+        """Whether a loss on the teacher's logits may leave out rows, of classes that the teacher lacks.
+
+        Decided by the options alone, since it names runs (``gkd.config.identity``); True where these do not tell.
+
+        Args:
+            foreign: a teacher keeps classes of its own, or was trained on other data than the student's.
+        """
+        return True
+
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         """The problems in the order in which they are solved; ``seed`` is that of the run, for tasks that draw."""
         raise NotImplementedError

@@ -88,6 +88,7 @@ class StageRun:
             train_labels=images.labels,
             mixup=stage.mixup,
             routing=stage.spots,
+            unknown_rows=stage.unknown_rows,
         ).to(settings.device)
         self.teacher_views: dict[str, TeacherViews] = {}
         for name in self.distiller.read_clean if settings.views is not None else []:

@@ -416,3 +416,22 @@ def test_a_librarys_weights_and_a_list_of_classes_are_known_by_what_they_are(tmp
     first, copy, other = (named(pretrained="true", classes=tmp_path / name / "names.txt") for name in "abc")
     assert first == copy
     assert other != first
+
+
+def test_what_unknown_rows_mean_names_exactly_the_runs_that_it_changes() -> None:
+    """Those that trade the cross-entropy against a teacher that lacks classes; ``published`` is the name before."""
+    published = "method.stages.distil.unknown_rows=published"
+    overlapping = ("task.shift=2", "method=kd")
+    assert load("quickstart", [*overlapping, published]).identity == "bcce48b174"
+    assert load("quickstart", overlapping).identity != "bcce48b174"
+    whole = "method.stages.distil.terms.cross_entropy.weight=1"
+    for words in (
+        ("method=kd",),  # the same classes
+        ("task.shift=2", "method=sp"),
+        ("task.shift=2", "method=dkd"),
+        (*overlapping, whole),
+        (*overlapping, "method.stages.distil.terms.kd.rows=all"),
+    ):
+        assert load("quickstart", words).identity == load("quickstart", [*words, published]).identity
+    own = ("method=kd", "teacher.checkpoint=/not/there.pth", "teacher.classes=[a,b]")
+    assert load("quickstart", own).identity != load("quickstart", [*own, published]).identity

@@ -39,3 +39,20 @@ def test_the_config_of_a_run_from_before_is_read_as_that_version_meant_it(
         (run / "env.json").unlink()
         assert load(run / "config.yaml").experiment.data.exif == "apply"
     assert load("quickstart").experiment.data.exif == "apply"
+
+
+def test_the_weights_of_an_earlier_run_are_those_of_every_row(tmp_path: Path) -> None:
+    """A run's config from before `unknown_rows` means ``published``, and keeps its name."""
+    words = ["task.shift=2", "method=kd"]
+    told = load("quickstart", words).annotated_yaml()
+    old = "\n".join(line for line in told.splitlines() if "unknown_rows" not in line)
+    assert old != told.strip()
+    for content, rows in ((old, "published"), (told, "full")):
+        (tmp_path / "config.yaml").write_text(content)
+        (tmp_path / "env.json").write_text("{}")
+        resolved = load(tmp_path / "config.yaml")
+        assert resolved.experiment.method.stages["distil"].unknown_rows == rows
+        assert (
+            resolved.identity
+            == load("quickstart", [*words, f"method.stages.distil.unknown_rows={rows}"]).identity
+        )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,38 @@ def test_a_system_that_says_nothing_refuses_nothing(machine: Path, monkeypatch: 
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY,) * 2)
     assert memory.available_memory() is None
     memory.check_memory(2**60, "A list", "make it shorter")
+
+
+_STEPS = """
+import json, resource, sys, torch
+from gkd.core.memory import available_memory, keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def pages():
+    return int(open("/proc/self/statm").read().split()[1])
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+sizes = [64, 96, 48, 128]
+for size in sizes:
+    torch.ones(size * 2**18)
+before = faults()
+for _ in range(5):
+    for size in sizes:
+        torch.ones(size * 2**18)
+taken, held = faults() - before, pages()
+available_memory()
+print(json.dumps({"faults": taken, "returned": held - pages()}))
+"""
+
+
+def test_memory_that_is_freed_is_kept_until_somebody_asks_what_is_free() -> None:
+    """Large tensors of one step take the pages of the step before."""
+    seen = {}
+    for how in ("kept", "usual"):
+        words = [sys.executable, "-c", _STEPS, how]
+        seen[how] = json.loads(subprocess.run(words, capture_output=True, check=True, text=True).stdout)
+    assert 10 * seen["kept"]["faults"] < seen["usual"]["faults"]
+    assert seen["kept"]["returned"] * resource.getpagesize() > 64 * 2**20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from gkd.core.batch import Batch
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.core.network import module_key
+from gkd.data import Batches, ImageSet, Look
 from gkd.distill.distiller import Distiller, weighted_sum
 from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
@@ -238,3 +240,44 @@ def test_a_term_that_owns_parameters_may_have_any_name(
     assert losses == dict.fromkeys(names, losses["hint"])
     assert len({module_key(name) for name in names}) == len(names)
     assert module_key("hint") == "hint"  # as in the checkpoints of earlier versions
+
+
+def test_a_part_of_a_batch_pulls_as_a_part(make_teacher: MakeTeacher, make_batch: MakeBatch) -> None:
+    """Scaled by b / B, against the batch size that is given or the largest batch so far; full ones keep their bits."""
+    student, teacher, relation = exact_pair("abc", "xyz")
+    sides, terms = TeacherSide(teacher, relation), {"sp": Term(loss="sp", weight=3.0, at={"student": -1})}
+    batch = make_batch(3)
+    whole = Distiller(student, sides, terms)(batch)["loss"]
+    assert torch.equal(Distiller(student, sides, terms, batch_size=8)(batch)["loss"], whole)
+    torch.testing.assert_close(Distiller(student, sides, terms, batch_size=32)(batch)["loss"], whole / 4)
+    distiller = Distiller(student, sides, terms)
+    distiller._batch_size = 16  # a batch of 16 was before
+    losses = distiller(batch)
+    torch.testing.assert_close(losses["loss"], whole / 2)
+    torch.testing.assert_close(losses["loss/sp"], whole.detach() / 3)  # as it is, before weighting
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_the_rest_of_an_epoch_does_not_ruin_similarities(
+    drop_last: bool, make_set: Callable[..., ImageSet], make_teacher: MakeTeacher
+) -> None:
+    """SP's value is of the order 1 / B: unscaled, batches of 8 after those of 128 end this run at 85 %."""
+    images, test, teacher = make_set("abcd", 136), make_set("abcd", 200, seed=1), make_teacher("efgh")
+    torch.manual_seed(0)
+    student = build_network("resnet8", num_classes=4, in_channels=1)
+    terms = {
+        "cross_entropy": Term(loss="cross_entropy"),
+        "sp": Term(loss="sp", weight=3000, at={"student": -1, "teacher": -1}),
+    }
+    side = TeacherSide(teacher, LabelRelation(teacher.space, images.space))
+    distiller = Distiller(student, side, terms)
+    optimiser = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9)
+    batches = Batches(images, Look((0.5,), (0.25,)), batch_size=128, seed=0, drop_last=drop_last)
+    for epoch in range(25):
+        for batch in batches.epoch(epoch):
+            optimiser.zero_grad()
+            distiller(replace(batch, shared=True))["loss"].backward()
+            optimiser.step()
+    student.eval()
+    right = student((test.images.float() / 255 - 0.5) / 0.25).argmax(1) == test.labels
+    assert right.float().mean() > 0.95

@@ -56,7 +56,7 @@ STAGE_KEYS = (
     "spots", "mixup", "nonsense", "optimiser", "images_per_class", "episodes.ways", "episodes.shots",
     "episodes.queries", "episodes.per_epoch", "mixup.images", "mixup.alpha", "mixup.weight", "mixup.per",
     "mixup.teacher", "spots.policy", "spots.classify_weight", "spots.keep", "spots.temperature", "spots.initial_bias",
-    "spots.lr_scale", "spots.decay_scale", "unlabelled_share",
+    "spots.lr_scale", "spots.decay_scale", "unlabelled_share", "unknown_rows",
 )  # fmt: skip
 TERM_KEYS = (
     "loss", "weight", "scale", "rows", "at", "head", "temperature", "margin", "schedule", "samples", "nonsense",

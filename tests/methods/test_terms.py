@@ -56,7 +56,7 @@ def test_weight_schedules(schedule: dict[str, Any], factors: list[float]) -> Non
         ({"loss": "kd", "temperature": "hot"}, "the loss 'kd' takes one such as 4.0"),
         ({"loss": "kd", "temperature": True}, "is not a finite number"),
         ({"loss": "tuples", "mining": 3}, "Unknown mining '3'.*semi-hard"),
-        ({"loss": "kd", "confidence": "entropy"}, "'kd' takes no sample weights"),
+        ({"loss": "dkd", "confidence": "entropy"}, "'dkd' takes no sample weights"),
         ({"loss": "kd", "weight": -1}, "greater than or equal to 0"),
         ({"loss": "crd", "dim": 0}, "dim=0 is below 1; the loss 'crd' takes one such as 128"),
         ({"loss": "crd", "negatives": 10.5}, "negatives=10.5 is not a whole number"),

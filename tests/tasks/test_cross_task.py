@@ -30,6 +30,23 @@ def test_windows_of_one_order_relate_by_their_shift(shift: int, kind: str, share
     assert list(relation.student) == list("abcdef")[shift : shift + 3]
 
 
+@pytest.mark.parametrize(
+    ("options", "foreign", "leaves_out"),
+    [
+        ({"size": 3}, False, False),
+        ({"size": 3, "shift": 1}, False, True),
+        ({}, False, False),
+        ({}, True, True),
+        ({"teacher_classes": ["a", "b"], "student_classes": ["a", "b"]}, False, False),
+        ({"teacher_classes": ["a", "b"]}, False, True),
+    ],
+)
+def test_options_tell_whether_the_teacher_may_lack_a_class(
+    options: dict[str, Any], foreign: bool, leaves_out: bool
+) -> None:
+    assert cross(**options).leaves_out_rows(foreign=foreign) == leaves_out
+
+
 def test_a_window_follows_the_class_order() -> None:
     natural, ordered = (cross(size=6, order=order).spaces(SIX, SIX).student for order in ("natural", "1993"))
     assert set(natural) == set(ordered)
