@@ -112,7 +112,8 @@ def _stages(method: Method) -> str:
     texts = []
     for name, stage in method.stages.items():
         terms = [
-            f"{term.weight:g} · `{term.entry.public_name}`" + " (auxiliary head)" * (term.head == "auxiliary")
+            f"{term.shown_weight} · `{term.entry.public_name}`"
+            + " (auxiliary head)" * (term.head == "auxiliary")
             for term in stage.terms.values()
         ]
         routed = "" if stage.spots.policy == "always" else f", spots: {stage.spots.policy}"

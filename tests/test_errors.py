@@ -151,6 +151,7 @@ LOOKED_AT = {
     "gkd/data/read/decoded_cache.py": "a cache that cannot be read or written is no mistake of the user's",
     "gkd/few_shot/learn2learn.py": "learn2learn reads images and draws tasks",
     "gkd/methods/optimiser_names.py": "a third party's optimiser makes a step and its state",
+    "gkd/methods/terms.py": "float of a number or a text",
     "gkd/models/cut_check.py": "kept as a difference and told with the stage's name",
     "gkd/models/head_check.py": "a head that cannot read the embedding does not give the logits of it",
     "gkd/models/hub.py": "huggingface_hub fetches a file",

@@ -32,6 +32,8 @@ TESTED_IN: dict[str, str] = {
     "gkd/core/version.py": "tests/test_face.py",
     "gkd/data/image_operations.py": "tests/data/augment/test_rand_augment.py",
     "gkd/data/read/decoded_cache.py": "tests/data/read/test_listing.py",
+    "gkd/distill/adapters.py": "tests/distill/test_distiller.py",
+    "gkd/distill/measured_weights.py": "tests/distill/test_pulls.py",
     "gkd/experiment/checks.py": "tests/experiment/test_prepare.py",
     "gkd/experiment/environment.py": "tests/commands/test_run.py",
     "gkd/experiment/solve.py": "tests/commands/test_run.py",

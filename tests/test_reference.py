@@ -37,7 +37,7 @@ def test_types_defaults_and_limits_are_in_words(reference: ModuleType) -> None:
         ("run.seed", "whole number, 0 or more, below 2^63", "`0`"),
         ("run.deterministic", "true or false", "`false`"),
         ("method.stages", "sections by name", "required"),
-        ("method.stages.STAGE.terms.TERM.weight", "number, 0 or more", "`1.0`"),
+        ("method.stages.STAGE.terms.TERM.weight", "number or section", "`1.0`"),
         ("compare.methods", "list of (text or section)", "required"),
         ("compare.methods[].label", "text", "required"),
         ("optimiser.lr", "number, above 0", "`0.05`"),

@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
         for term_name, term in stage.terms.items():
             options = {**term.entry.options, **term.options}
             shown = "".join(f", {key} {value}" for key, value in options.items())
-            lines.append(f"  {term_name}: {term.weight:g} x {term.entry.public_name}{shown}")
+            lines.append(f"  {term_name}: {term.shown_weight} x {term.entry.public_name}{shown}")
             wiring = term.model_dump(exclude_defaults=True, exclude={"loss", "weight", *options})
             if wiring:
                 lines.append("    " + ", ".join(f"{key} {value}" for key, value in wiring.items()))

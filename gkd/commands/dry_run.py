@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from gkd.experiment.solve import describe_machine, notes_on_heads, title
 from gkd.experiment.teacher_classes import of_named
 from gkd.experiment.teachers import load_teacher, pretraining_experiment, random_teacher, teacher_experiment
 from gkd.experiment.trial import Trial, trial_of
+from gkd.methods.stage import Stage
 from gkd.models import count_parameters
 from gkd.storage.run_files import WEIGHTS
 from gkd.training.device import use_threads
@@ -145,13 +147,27 @@ def _try_stages(trial: Trial, settings: Settings) -> tuple[list[str], float]:
     lines, total = [], 0.0
     for number, (name, stage) in enumerate(trial.method.stages.items()):
         position = Position(stage=number)
-        seconds, loss, steps = one_step(
-            name, stage, trial.student, trial.teacher, trial.problem, settings, position
-        )
-        expected = seconds * steps * trial.epochs[name]
+        tried = one_step(name, stage, trial.student, trial.teacher, trial.problem, settings, position)
+        expected = tried.seconds * tried.steps * trial.epochs[name]
         total += expected
         lines.append(
-            f"{name}: loss {loss:.4f}, {1000 * seconds:.0f} ms a step, "
-            f"{steps} steps x {trial.epochs[name]} epochs, about {expected:.0f} s"
+            f"{name}: loss {tried.loss:.4f}, {1000 * tried.seconds:.0f} ms a step, "
+            f"{tried.steps} steps x {trial.epochs[name]} epochs, about {expected:.0f} s"
         )
+        if tried.pulls is not None:
+            lines.append(f"{name}: {_told_pulls(tried.pulls, stage)}")
     return lines, total
+
+
+_DROWNS, _DOES_NOTHING = 10.0, 0.01  # times the cross-entropy's gradient
+
+
+def _told_pulls(pulls: Mapping[str, float], stage: Stage) -> str:
+    """What each term pulls at the start, where one drowns the rest, and where one does nothing."""
+    parts = []
+    for name, pull in pulls.items():
+        if stage.terms[name].is_cross_entropy:
+            continue
+        about = " (drowns the rest)" if pull > _DROWNS else " (does nothing)" if pull < _DOES_NOTHING else ""
+        parts.append(f"{name} {pull:.2g}{about}")
+    return f"gradients at the start, times the cross-entropy's: {', '.join(parts)}"

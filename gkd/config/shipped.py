@@ -12,6 +12,7 @@ from gkd.config.method_files import configs_folder, method_content, method_name
 from gkd.config.mistakes import sentences
 from gkd.core.errors import UserError, unknown
 from gkd.methods.method import Method
+from gkd.methods.terms import RelativeWeight
 
 
 def load_method(name: str) -> Method:
@@ -43,6 +44,8 @@ def shipped_weights() -> dict[str, tuple[float, str]]:
 
     for method in sorted(shipped_methods().values(), key=size):
         for term in (term for stage in method.stages.values() for term in stage.terms.values()):
+            if isinstance(term.weight, RelativeWeight):
+                continue
             if term.loss not in weights or method.name == term.loss:
                 weights[term.loss] = (term.weight, method.name)
     return weights

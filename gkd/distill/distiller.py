@@ -13,8 +13,10 @@ from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.core.network import as_network, module_key
 from gkd.core.tapped import Shapes, output_shapes
-from gkd.distill.fit_check import check_parts, check_term, check_terms, shapes_of_pair, trainable_modules
+from gkd.distill.adapters import build_adapters
+from gkd.distill.fit_check import check_parts, check_term, check_terms, trainable_modules
 from gkd.distill.inputs import Outputs, Reading, reads_clean, run_networks
+from gkd.distill.measured_weights import MeasuredWeights
 from gkd.distill.router import Decision, Router, build_router
 from gkd.distill.several import combined
 from gkd.distill.side import Side, Teachers, teacher_sides
@@ -26,8 +28,8 @@ from gkd.methods.readers import parts_of, teachers_of
 from gkd.methods.routing import Routing
 from gkd.methods.spots import SpotPair
 from gkd.methods.stage import UnknownRows
-from gkd.methods.terms import Term, checked_terms, class_scale
-from gkd.models import AuxiliaryHead, frozen_parameters, newest_dim
+from gkd.methods.terms import RelativeWeight, Term, checked_terms, class_scale
+from gkd.models import frozen_parameters
 
 
 class Distiller(nn.Module):
@@ -76,6 +78,8 @@ class Distiller(nn.Module):
         self.side_names = tuple(sides)
         self._sides = nn.ModuleList(Side(side) for side in sides.values())
         self._groups = parts_of(checked_terms(terms), self.side_names)
+        # As the stage lists them; the parts of one over several teachers differ in the teacher alone.
+        self.groups = {name: next(iter(parts.values())) for name, parts in self._groups.items()}
         # From here on each term is one for each teacher that it reads.
         self.terms = {name: part for parts in self._groups.values() for name, part in parts.items()}
         self._old_given = old_classes is not None
@@ -98,12 +102,11 @@ class Distiller(nn.Module):
         self._traded = traded(self.terms, read) if unknown_rows == "full" else {}
         self._reduced = [n for n, t in self.terms.items() if self._traded and t.is_reduced_cross_entropy]
         self._batch_size = batch_size or 0
-        self.scales = {}
-        for name, parts in self._groups.items():
-            term = next(iter(parts.values()))  # the parts differ in the teacher alone
-            self.scales[name] = term.weight * (
-                class_scale(term.scale, num_old, num_new) if term.scale else 1.0
-            )
+        self.scales: dict[str, float] = {}
+        for name, term in self.groups.items():
+            weight = 1.0 if isinstance(term.weight, RelativeWeight) else term.weight
+            self.scales[name] = weight * (class_scale(term.scale, num_old, num_new) if term.scale else 1.0)
+        self.measured = MeasuredWeights({name: term.weight for name, term in self.groups.items()})
         shapes, teacher_shapes = None, {}
         if image_shape is not None:
             shapes = output_shapes(self.student, image_shape)
@@ -111,7 +114,11 @@ class Distiller(nn.Module):
                 name: output_shapes(side.teacher.network, side.image_shape(image_shape))
                 for name, side in sides.items()
             }
-        self.adapters = self._build_adapters(shapes, teacher_shapes, train_labels)
+        if shapes is not None:
+            check_terms(self.terms, shapes, teacher_shapes, train_labels)
+        self.adapters = build_adapters(
+            self.terms, self.student, self.known, (shapes, teacher_shapes), train_labels
+        )
         self.router = self._build_router(routing, shapes, teacher_shapes)
 
     @property
@@ -130,39 +137,6 @@ class Distiller(nn.Module):
         if self._old_given or not len(self._sides):
             return self._old_classes  # type: ignore[return-value]
         return self._sides[0].known  # type: ignore[return-value]
-
-    def _build_adapters(
-        self, student: Shapes | None, teachers: Mapping[str, Shapes], train_labels: Tensor | None
-    ) -> nn.ModuleDict:
-        """Build the modules of terms that own parameters: term name -> one for each pair of spots."""
-        adapters = nn.ModuleDict()
-        if student is not None:
-            check_terms(self.terms, student, teachers, train_labels)
-        for name, term in self.terms.items():
-            key = module_key(name)
-            if term.head == "auxiliary":
-                adapters[key] = nn.ModuleList([AuxiliaryHead(newest_dim(self.student), self.known)])
-            if term.entry.module is None:
-                continue
-            if student is None and term.entry.built_from_shapes:
-                raise UserError(
-                    f"The term {name!r} owns parameters; give image_shape=(C, H, W), from which theirs follow.",
-                    code="needs-image-shape",
-                )
-            if term.entry.takes_labels and train_labels is None:
-                raise UserError(
-                    f"The term {name!r} keeps memory banks; give train_labels, one a sample.",
-                    code="needs-train-labels",
-                )
-            adapters[key] = nn.ModuleList(
-                term.entry.build(
-                    shapes_of_pair(term, pair, student, teachers) if student else (),
-                    term.options,
-                    train_labels,
-                )
-                for pair, _ in term.readings
-            )
-        return adapters
 
     def _build_router(
         self, options: Routing | None, student: Shapes | None, teachers: Mapping[str, Shapes]
@@ -227,25 +201,12 @@ class Distiller(nn.Module):
             ``loss/<term>/<teacher>``, its loss with each; ``empty/<term>``: 1 where a counting term had nothing
             to average over; ``share/<spot>``: the share of the batch that is distilled there. All 0-dim.
         """
-        outputs = run_networks(batch, self.student, self.sides, self.readers, self.terms, self.mixup)
+        outputs = self.outputs(batch)
         decision = self._route(outputs)
-        values: dict[str, Tensor] = {}
-        report: dict[str, Tensor] = {}
         # Losses pick their own precision (R4); autocast would turn their products into bf16.
         with torch.autocast(batch.images.device.type, enabled=False):
-            weights: dict[str, float] = {}
-            for name, parts in self._groups.items():
-                losses: dict[str, Tensor] = {}
-                counts: list[Tensor] = []
-                for part, term in parts.items():
-                    losses[part], counted = self._term(part, term, outputs[term.samples], decision)
-                    counts += counted
-                values[name] = combined(list(losses.values()), term.combine, drop_rate=term.drop_rate)
-                weights[name] = self.scales[name] * term.schedule.factor(self.epoch)
-                if counts:
-                    report[f"empty/{name}"] = (_sum(counts) == 0).float()
-                if len(losses) > 1:
-                    report |= {f"loss/{part}": value.detach() for part, value in losses.items()}
+            values, report = self.term_values(outputs, decision)
+            weights = {name: self._weight(name) for name in values}
             loss = weighted_sum(values, weights)
             for name in self._reduced:
                 rest = rest_of_cross_entropy(self.terms[name], outputs, self._traded.values())
@@ -263,6 +224,35 @@ class Distiller(nn.Module):
                     loss = loss + decision.loss
                     report["loss/routing"] = decision.loss.detach()
         return {"loss": loss, **{f"loss/{name}": value.detach() for name, value in values.items()}, **report}
+
+    def outputs(self, batch: Batch) -> dict[str, Outputs]:
+        """The networks' outputs that the terms read, by the terms' samples."""
+        return run_networks(batch, self.student, self.sides, self.readers, self.terms, self.mixup)
+
+    def term_values(
+        self, outputs: Mapping[str, Outputs], decision: Decision | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Every term before weighting, and the report on terms that count and on several teachers."""
+        values: dict[str, Tensor] = {}
+        report: dict[str, Tensor] = {}
+        for name, parts in self._groups.items():
+            losses: dict[str, Tensor] = {}
+            counts: list[Tensor] = []
+            for part, term in parts.items():
+                losses[part], counted = self._term(part, term, outputs[term.samples], decision)
+                counts += counted
+            values[name] = combined(list(losses.values()), term.combine, drop_rate=term.drop_rate)
+            if counts:
+                report[f"empty/{name}"] = (_sum(counts) == 0).float()
+            if len(losses) > 1:
+                report |= {f"loss/{part}": value.detach() for part, value in losses.items()}
+        return values, report
+
+    def _weight(self, name: str) -> float | Tensor:
+        """The weight of a term at this epoch; a 0-dim tensor where it was measured."""
+        term = self.groups[name]
+        weight = self.scales[name] * term.schedule.factor(self.epoch)
+        return weight * self.measured(name) if name in self.measured else weight
 
     def _term(
         self, name: str, term: Term, outputs: Outputs, decision: Decision | None
@@ -386,7 +376,7 @@ class Distiller(nn.Module):
         return [rest, routing] if routing else [rest]
 
 
-def weighted_sum(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+def weighted_sum(values: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:
     """Σ weight · value over the terms, 0-dim: the only place where terms are weighted."""
     total = torch.zeros((), device=next(iter(values.values())).device)
     for name, value in values.items():

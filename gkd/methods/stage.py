@@ -13,7 +13,7 @@ from gkd.losses.signature import Filled
 from gkd.methods.mixup import Mixup
 from gkd.methods.optimiser import Optimiser
 from gkd.methods.routing import Routing, routing_problem
-from gkd.methods.terms import Term
+from gkd.methods.terms import RelativeWeight, Term
 
 StageData = Literal[
     "all", "labelled", "unlabelled", "both", "balanced", "episodes", "held-out", "new", "seen", "balanced-memory"
@@ -123,6 +123,20 @@ class Stage(BaseModel):
                 raise ValueError(
                     f"the term {name!r} reads {' and '.join(reads)}, which only an episode has; use data: episodes"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _measured_weights_have_a_measure(self) -> Stage:
+        """Refuse a weight relative to a cross-entropy that is not there, or is itself measured."""
+        measured = [name for name, term in self.terms.items() if isinstance(term.weight, RelativeWeight)]
+        fixed = [
+            n for n, term in self.terms.items() if term.is_cross_entropy and n not in measured and term.weight
+        ]
+        if measured and not fixed:
+            raise ValueError(
+                f"the weight of the term {measured[0]!r} is relative to the cross-entropy, and the stage has none "
+                "with a number above 0 as weight; add one, or give this term a number"
+            )
         return self
 
     @model_validator(mode="after")

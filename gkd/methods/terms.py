@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    PlainValidator,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails
+from pydantic_core import InitErrorDetails, PydanticKnownError
 
 from gkd.core.errors import UserError, shown
 from gkd.losses.needs import NEEDS
@@ -62,6 +63,48 @@ class WeightSchedule(BaseModel):
         return 1.0
 
 
+class RelativeWeight(BaseModel):
+    """A weight that is measured: it makes a term pull on the student so hard, relative to the cross-entropy.
+
+    Before a stage's first step ``gkd.distill.pulls`` compares the two gradients on the student's outputs; the weight is
+    then frozen, and saved with the run.
+
+    Attributes:
+        relative: the norm of the weighted term's gradient over that of the weighted cross-entropy's.
+        batches: how many of the stage's first batches they are measured on.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    relative: float = Field(gt=0)
+    batches: int = Field(default=8, ge=1)
+
+    def __str__(self) -> str:
+        return f"{self.relative:g} of cross_entropy"
+
+
+def _weight(value: Any) -> float | RelativeWeight:
+    """A number, or a section on how it is measured; one sentence on anything else, as pydantic has of a number."""
+    if isinstance(value, RelativeWeight):
+        return value
+    if isinstance(value, Mapping):
+        try:
+            return RelativeWeight.model_validate(dict(value))
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise ValueError(
+                f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}; a measured weight is written {{relative: 0.5}}, "
+                "or with the number of batches it is measured on {relative: 0.5, batches: 8}"
+            ) from None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise PydanticKnownError("float_parsing" if isinstance(value, str) else "float_type") from None
+    if not number >= 0:
+        raise PydanticKnownError("greater_than_equal", {"ge": 0.0})
+    return number
+
+
 ClassScale = Literal["old-share", "new-share", "ucir", "podnet"]
 
 
@@ -105,7 +148,7 @@ class Term(BaseModel, metaclass=_Told):
 
     Attributes:
         loss: a name in ``gkd.losses.LOSSES``, one of an installed package, or ``pkg.module:name``.
-        weight: multiplies the loss; 0 or more.
+        weight: multiplies the loss; 0 or more, or ``{relative: 0.5}``, measured against the cross-entropy.
         schedule: a factor on the weight that changes over the stage.
         scale: a factor on the weight by the numbers of old and new classes (`class_scale`), which incremental steps
             change; without a teacher or a previous step, every class is new.
@@ -133,7 +176,7 @@ class Term(BaseModel, metaclass=_Told):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     loss: str
-    weight: float = Field(default=1.0, ge=0)
+    weight: Annotated[float | RelativeWeight, PlainValidator(_weight)] = 1.0
     schedule: WeightSchedule = WeightSchedule()
     scale: ClassScale | None = None
     at: Spots = Spots()
@@ -181,6 +224,11 @@ class Term(BaseModel, metaclass=_Told):
         if errors:
             raise ValidationError.from_exception_data("Term", errors)
         return term
+
+    @property
+    def shown_weight(self) -> str:
+        """The weight for the eye, as ``3000`` or ``0.5 of cross_entropy``."""
+        return str(self.weight) if isinstance(self.weight, RelativeWeight) else f"{self.weight:g}"
 
     @property
     def entry(self) -> Loss:
@@ -254,7 +302,12 @@ class Term(BaseModel, metaclass=_Told):
     @property
     def is_reduced_cross_entropy(self) -> bool:
         """Whether it is the cross-entropy of the student's own head with a weight below 1."""
-        return self.loss == "cross_entropy" and self.head == "student" and 0 < self.weight < 1
+        return self.is_cross_entropy and not isinstance(self.weight, RelativeWeight) and 0 < self.weight < 1
+
+    @property
+    def is_cross_entropy(self) -> bool:
+        """Whether it is the cross-entropy of the student's own head."""
+        return self.loss == "cross_entropy" and self.head == "student"
 
     @property
     def needs_shared_classes(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gkd.core.batch import Batch
 from gkd.core.errors import UserError
 from gkd.core.user_code import told_of
 from gkd.distill.fit_check import both_shapes, check_head, check_parts, check_terms
+from gkd.distill.pulls import pulls
 from gkd.distill.router import build_router
 from gkd.distill.side import Guides, by_name, centres_of_names
 from gkd.methods.method import Method
@@ -100,6 +102,11 @@ def fit(
             if resumed is not None:
                 run.restore(resumed)
                 resumed = None
+            else:
+                for term, weight in run.measure_weights().items():
+                    reporter.note(
+                        f"stage {name}: {stage.terms[term].shown_weight} is a weight of {weight:.4g} for {term}"
+                    )
             _train_stage(run, checkpoints, metrics, reporter, interrupt, sum(epochs.values()))
             last, best, before = copy_state(student), run.best, run
     return last, best, position
@@ -208,6 +215,23 @@ def _step(run: StageRun, batch: Batch, progress: float) -> tuple[dict[str, Tenso
     return losses, lr
 
 
+@dataclass(frozen=True)
+class Tried:
+    """One batch of a stage that was tried.
+
+    Attributes:
+        seconds: of a step.
+        loss: of that step.
+        steps: of an epoch.
+        pulls: each term's gradient over the cross-entropy's (``gkd.distill.pulls``); None without one, or of one term.
+    """
+
+    seconds: float
+    loss: float
+    steps: int
+    pulls: dict[str, float] | None
+
+
 def one_step(
     name: str,
     stage: Stage,
@@ -216,21 +240,25 @@ def one_step(
     problem: Problem,
     settings: Settings,
     position: Position,
-) -> tuple[float, float, int]:
+) -> Tried:
     """Try a stage on one batch: forward, backward, optimiser step, twice (the first warms up).
 
     Returns:
-        Seconds of the second step, its loss, and the steps of an epoch.
+        What was seen of it.
     """
     run = StageRun(name, stage, 1, student, teacher, problem, settings, position)
+    run.measure_weights()
     batch = next(iter(run.batches.epoch(0)))
+    pulled = None
+    if any(term.is_cross_entropy for term in stage.terms.values()) and len(stage.terms) > 1:
+        pulled = pulls(run.distiller, [batch], settings.autocast())
     run.distiller.train()
     for _ in range(2):
         started = time.monotonic()
         losses, _ = _step(run, batch, 0.0)
         loss = losses["loss"].item()
         seconds = time.monotonic() - started
-    return seconds, loss, len(run.batches)
+    return Tried(seconds, loss, len(run.batches), pulled)
 
 
 def _stage_seed(seed: int, stage: int) -> int:

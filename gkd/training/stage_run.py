@@ -19,6 +19,7 @@ from gkd.data import AnyBatches, Batches, ImageSet, Look, MixedBatches, Streamed
 from gkd.data.mixed_batches import Together
 from gkd.distill.distiller import Distiller
 from gkd.distill.output_files import OutputFiles
+from gkd.distill.pulls import measure_weights
 from gkd.distill.side import Guides, TeacherSide, View, by_name
 from gkd.distill.teacher import Teacher
 from gkd.distill.teacher_views import TeacherViews
@@ -187,6 +188,10 @@ class StageRun:
             shapes = {key: values.shape for key, values in adapter.state_dict().items()}
             if {key: values.shape for key, values in state.items()} == shapes:
                 adapter.load_state_dict(state)
+
+    def measure_weights(self) -> dict[str, float]:
+        """Measure the weights that are relative to the cross-entropy, on the stage's first batches."""
+        return measure_weights(self.distiller, self.batches.epoch(0), self.settings.autocast())
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore the state that the checkpoint holds; training continues bit for bit."""

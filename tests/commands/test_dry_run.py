@@ -19,6 +19,19 @@ def test_a_dry_run_counts_a_network_from_elsewhere(capsys):
     assert "teacher   timm/vit_tiny_patch16_224, " in capsys.readouterr().out
 
 
+def test_a_dry_run_says_what_each_term_pulls(capsys):
+    weight = "method.stages.distil.terms.sp.weight"
+    for words, told in {
+        (f"{weight}=3000",): "sp 17 (drowns the rest)",
+        (f"{weight}=0.1",): "(does nothing)",
+        (f"{weight}={{relative: 0.5, batches: 1}}",): "sp 0.5",
+    }.items():
+        assert gkd("run", "quickstart", "method=sp", "run.threads=1", *words, "--dry-run") == 0
+        printed = capsys.readouterr().out
+        assert "stage     distil: gradients at the start, times the cross-entropy's: sp " in printed
+        assert told in printed
+
+
 def test_a_dry_run_counts_the_pretraining(capsys):
     assert (
         gkd("run", "--dry-run", "few_shot/digits", "method=student", "student.pretrain.epochs=3", *FEW) == 0

@@ -128,3 +128,16 @@ def test_labelled_is_another_word_for_all() -> None:
     again = resolve("tiny", [Layer("experiment", parse_yaml(resolved.annotated_yaml(), "tiny"))])
     assert again.experiment.method.stages["distil"].data == "both"
     assert again.identity == resolved.identity
+
+
+def test_a_measured_weight_needs_a_cross_entropy_of_a_number() -> None:
+    """Which is what it is relative to."""
+    measured = {"weight": {"relative": 0.5}}
+    assert Stage.model_validate({"epochs": 1, "terms": {"cross_entropy": {}, "tuples": measured}})
+    for terms in (
+        {"tuples": measured},
+        {"cross_entropy": measured},
+        {"cross_entropy": {"weight": 0}, "tuples": measured},
+    ):
+        with pytest.raises(ValidationError, match="relative to the cross-entropy, and the stage has none"):
+            Stage.model_validate({"epochs": 1, "terms": terms})

@@ -210,3 +210,18 @@ def test_a_policy_and_its_generator_go_on_after_a_stop(trainer: Callable[..., Tr
             (folder / "routing.json").read_text() for folder in (run.folder, run.folder.parent / "whole")
         ]
         assert shares[0] == shares[1]
+
+
+@pytest.mark.parametrize("stop", [1, STEPS + 1])
+def test_measured_weights_outlive_a_stop(trainer: Callable[..., Trainer], stop: int) -> None:
+    """They are of the stage's first weights; those of a resumed one would be others."""
+    method = method_of(
+        cross_entropy={}, sp={"weight": {"relative": 0.5, "batches": 2}, "at": {"student": -1, "teacher": -1}}
+    )
+    whole = trainer("whole").fit(method, {"one": 2})
+    stopped = trainer("stopped")
+    with pytest.raises(Interrupted):
+        stopped.fit(
+            method, {"one": 2}, at=lambda done: signal.raise_signal(signal.SIGINT) if done == stop else None
+        )
+    assert same(whole, stopped.fit(method, {"one": 2}))
