@@ -13,6 +13,7 @@ from gkd.config.resolve import resolve
 from gkd.config.yaml_files import parse_yaml
 from gkd.data import EpisodePlan
 from gkd.methods.method import Method
+from gkd.methods.stage import Stage
 from tests.config_helpers import tiny, two_stages
 
 
