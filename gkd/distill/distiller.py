@@ -46,8 +46,8 @@ class Distiller(nn.Module):
         train_labels: int64 ``[N]``, the training set's labels by sample number; needed by losses with memory banks.
         mixup: how virtual samples are made, for terms with ``samples: virtual``.
         routing: which samples the terms that read a teacher distil at which spots; needs ``image_shape``.
-        unknown_rows: how rows of classes that the teacher lacks count where the cross-entropy has a weight below 1
-            beside a term on the teacher's logits: ``full`` or ``published`` (`gkd.distill.unknown_rows`).
+        unknown_rows: what counts of the cross-entropy, where it has a weight below 1 beside a term on the teacher's
+            logits, in what the teacher cannot say: ``full`` or ``published`` (`gkd.distill.unknown_rows`).
         batch_size: B, the rows of a full batch; the loss of a batch, or of a part of one, of b < B rows is scaled by
             b / B. None takes the largest batch so far.
 
@@ -97,7 +97,7 @@ class Distiller(nn.Module):
             check_term(name, term, self.sides[reader] if reader else None, self.student, mixup)
         num_old = int(self.known.sum())
         num_new = len(self.known) - num_old
-        # Terms that count by the share of rows that their teacher knows; the cross-entropy has the rest.
+        # Terms that count by the share of rows that their teacher knows; the coarse cross-entropy has the rest.
         read = {name: self.sides[reader] for name, reader in self.readers.items() if reader}
         self._traded = traded(self.terms, read) if unknown_rows == "full" else {}
         self._reduced = [n for n, t in self.terms.items() if self._traded and t.is_reduced_cross_entropy]

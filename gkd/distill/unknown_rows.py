@@ -1,11 +1,15 @@
-"""Rows of classes that the teacher lacks, in a stage that trades the cross-entropy against the teacher's logits.
+"""Classes that the teacher lacks, in a stage that trades the cross-entropy against the teacher's logits.
 
 KD at its published weights is 0.1 of cross-entropy and 0.9 of the teacher. Where the teacher knows only some of the
-classes, a row of another one would learn from a tenth of its label alone. So each row has the mixture that its label
-allows: with k, the share of its label that the teacher knows (0 or 1; between them for a mixture of images), w the
-weight of the cross-entropy and v that of the teacher's term,
+classes, S, that exchange is fair for one thing alone: which class of S a row is that is of one of them. On a row of
+another class the teacher is silent, and on no row does it say whether the class is in S at all. Both parts keep the
+cross-entropy with weight 1. With w the weight of the cross-entropy, v that of the teacher's term, k_i the share of row
+i's label that is in S (0 or 1; between them for a mixture of images),
 
-    loss = mean over rows i of  k_i (w CE_i + v KD_i) + (1 − k_i) CE_i.
+    loss = mean over rows i of  w CE_i + (1 − w) coarse CE_i + v k_i KD_i,
+
+where the coarse cross-entropy takes all classes of S as one: on a row of another class it is the cross-entropy, on one
+of S it is −log P(S).
 
 Ours. ``unknown_rows: published`` of a stage leaves the published weights on every row, and the teacher's term the mean
 over the rows that it reads.
@@ -17,11 +21,13 @@ from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gkd.core.batch import Batch
-from gkd.distill.inputs import Outputs, known_share
+from gkd.core.numerics import upcast, zero_unselected
+from gkd.distill.inputs import Outputs
 from gkd.distill.side import Side
-from gkd.losses.signature import Filled
+from gkd.losses._common import mean_over_rows
 from gkd.methods.terms import Term
 
 
@@ -36,7 +42,7 @@ def on_known_rows(term: Term, side: Side) -> bool:
 
 
 def rest_of_cross_entropy(term: Term, outputs: Mapping[str, Outputs], sides: Collection[Side]) -> Tensor:
-    """``Σ_i (1 − k_i) CE_i / n`` over the n labelled rows of a batch, 0-dim; k_i is the most that any teacher knows.
+    """The coarse cross-entropy of a step, 0-dim: over the classes in which those that all of the teachers know are one.
 
     Args:
         term: a cross-entropy.
@@ -44,15 +50,35 @@ def rest_of_cross_entropy(term: Term, outputs: Mapping[str, Outputs], sides: Col
         sides: those of the teachers whose logits the stage reads in exchange.
     """
     read = outputs[term.samples]
-    shares = torch.stack([known_share(read.batch.labels, side.known) for side in sides]).amax(0)
-    rows = shares < 1
-    if read.batch.labelled is not None:
-        rows = rows & read.batch.labelled
-    entry = term.entry
-    filled = {entry.filled[Filled.MASK]: rows, entry.filled[Filled.WEIGHTS]: 1 - shares}
-    inputs = [read.student.logits, read.batch.labels]
-    value: Tensor = entry.call(entry.function, inputs, {**term.options, **filled})
-    return share_of(rows, read.batch).to(value.dtype) * value
+    known = torch.stack([side.known for side in sides]).all(0)
+    smoothing = float(term.options["label_smoothing"])
+    return coarse_cross_entropy(
+        read.student.logits, read.batch.labels, known, label_smoothing=smoothing, mask=read.batch.labelled
+    )
+
+
+def coarse_cross_entropy(
+    logits: Tensor, labels: Tensor, known: Tensor, *, label_smoothing: float = 0.0, mask: Tensor | None = None
+) -> Tensor:
+    """``mean_i −Σ_{c ∉ S} q_ic log p_ic − (Σ_{c ∈ S} q_ic) log Σ_{c ∈ S} p_ic`` with ``p = softmax(z)``, S the known.
+
+    Args:
+        logits: the student's ``[B, C]``.
+        labels: int64 ``[B]``, columns, or distributions ``[B, C]``; not read in unselected rows.
+        known: Bool ``[C]``, S.
+        label_smoothing: ε of ``q_i = (1 − ε) onehot(y_i) + ε / C``.
+        mask: Bool ``[B]``, the rows that count; None means all.
+    """
+    logits = upcast(zero_unselected(logits, mask))
+    labels = zero_unselected(labels, mask)
+    target = F.one_hot(labels, logits.shape[1]) if labels.dim() == 1 else labels
+    target = (1 - label_smoothing) * target.to(logits.dtype) + label_smoothing / logits.shape[1]
+    log_probabilities = logits.log_softmax(1)
+    alone = torch.where(known, 0, target * log_probabilities).sum(1)
+    # A finite fill: a teacher that knows nothing would give −inf, and NaN as its gradient.
+    together = log_probabilities.masked_fill(~known, torch.finfo(logits.dtype).min / 4).logsumexp(1)
+    share = torch.where(known, target, 0).sum(1)
+    return -mean_over_rows(alone + torch.where(share > 0, share * together, 0), mask)
 
 
 def share_of(rows: Tensor, batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ from gkd.config.teacher_sections import named_teachers_read, teacher_sections
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation
 from gkd.data.read.arrays import BUNDLED
+from gkd.methods.refusal import Relations, fitting_terms
 from gkd.methods.stage import WITHOUT_LABELS
 from gkd.models.pretrained import describe
 from gkd.problems.problem import Problem
@@ -54,6 +55,7 @@ def start_notes(
             f"data.root={data.root} is not read, for {data.name} brings its own images; data.name=folder reads "
             "photographs"
         )
+    yield from _left_out(experiment, problem)
     if method.needs_teacher:
         yield from _teachers_notes(experiment, problem)
     for name, teacher in teacher_sections(experiment).items():
@@ -147,3 +149,17 @@ def training_note(
         f"{side:<9} {network} is trained first, on {classes} classes for {length}, in {folder}; "
         f"{side}.checkpoint=FILE takes one that is trained"
     )
+
+
+def _left_out(experiment: schema.Experiment, problem: Problem) -> Iterator[str]:
+    """A line on the terms of each stage that the relation leaves out (a term's ``where``)."""
+    relations: Relations = {name: teacher.relation for name, teacher in problem.teachers.items()}
+    if not relations and experiment.teacher is not None:
+        relations = problem.relation
+    for name, stage in experiment.method.stages.items():
+        terms = sorted(set(stage.terms) - set(fitting_terms(stage.terms, relations)))
+        if terms:
+            yield (
+                f"the method {experiment.method.name} goes without {', '.join(terms)} in its stage {name}, for teacher "
+                "and student share fewer than two classes"
+            )

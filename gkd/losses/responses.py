@@ -16,16 +16,11 @@ __all__ = ["cross_entropy_loss", "dist_loss", "dkd_loss", "kd_loss", "stkd_loss"
 
 @loss("cross_entropy", paper="label smoothing: Szegedy et al., CVPR 2016", takes_mixed_labels=True)
 def cross_entropy_loss(
-    student_logits: Tensor,
-    labels: Tensor,
-    *,
-    label_smoothing: Share = 0.0,
-    mask: Mask = None,
-    weights: Weights = None,
+    student_logits: Tensor, labels: Tensor, *, label_smoothing: Share = 0.0, mask: Mask = None
 ) -> Tensor:
     """Cross-entropy of the student's logits with the labels.
 
-    ``mean_i −w_i Σ_c q_ic · log softmax(z_i)_c`` with ``q_i = (1 − ε) onehot(y_i) + ε / C``.
+    ``mean_i −Σ_c q_ic · log softmax(z_i)_c`` with ``q_i = (1 − ε) onehot(y_i) + ε / C``.
 
     Convention: natural logarithm, mean over the selected rows; the value does not scale with B.
     No selected row gives a zero that keeps the graph. Labels of unselected rows are not read.
@@ -35,7 +30,6 @@ def cross_entropy_loss(
         labels: int64 ``[B]``, columns of the logits, or ``[B, C]``, a distribution over them (as mixup gives).
         label_smoothing: ε, the share of the target that is spread over all C classes.
         mask: Bool ``[B]``, the rows that count; None means all.
-        weights: ``[B]``, w, a factor on each row's part; None means 1. The mean is over rows, not over weights.
 
     Returns:
         A 0-dim tensor, float32 for half-precision logits.
@@ -50,7 +44,7 @@ def cross_entropy_loss(
     targets = columns_of(labels, logits, mask)
     targets = targets if targets.dim() == 1 else targets.to(logits.dtype)
     rows = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
-    return mean_over_rows(weighted(rows, weights), mask)
+    return mean_over_rows(rows, mask)
 
 
 @loss("kd", paper="Hinton, Vinyals, Dean 2015")

@@ -24,7 +24,13 @@ def refusal(method: Method, relations: Relations) -> str | None:
         relations: teacher against student classes.
     """
     for stage_name, stage in method.stages.items():
-        for term_name, term in stage.terms.items():
+        terms = fitting_terms(stage.terms, relations)
+        if not terms:
+            return (
+                f"The method {method.name!r} has no term left in its stage {stage_name!r}: all compare shared classes, "
+                "and there are fewer than two."
+            )
+        for term_name, term in terms.items():
             where = f"{method.name!r} (term {term_name!r} of stage {stage_name!r})"
             if term.needs_teacher and not relations:
                 return f"The method {where} needs a teacher, but the experiment has none."
@@ -33,6 +39,31 @@ def refusal(method: Method, relations: Relations) -> str | None:
                 if reason is not None:
                     return reason
     return None
+
+
+def fitting_terms(terms: Mapping[str, Term], relations: Relations) -> dict[str, Term]:
+    """The terms of a stage that stay over a relation: without those whose ``where`` it does not meet.
+
+    Of a term over several teachers those stay that meet it.
+
+    Args:
+        terms: by name, as the stage lists them.
+        relations: teacher against student classes.
+    """
+    fitting: dict[str, Term] = {}
+    for name, term in terms.items():
+        if term.where is None or not relations:
+            fitting[name] = term
+        elif isinstance(relations, LabelRelation):
+            fitting |= {name: term} if relations.num_shared > 1 else {}
+        else:
+            read = teachers_of(name, term, list(relations))
+            able = tuple(teacher for teacher in read if relations[teacher].num_shared > 1)
+            if able == read:
+                fitting[name] = term
+            elif able:
+                fitting[name] = term.model_copy(update={"teacher": able})
+    return fitting
 
 
 def _read(name: str, term: Term, relations: Relations) -> Iterator[tuple[str, LabelRelation]]:

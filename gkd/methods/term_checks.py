@@ -126,6 +126,14 @@ def _embedding_that_is_not_read(name: str, entry: Loss, data: Mapping[str, Any])
         )
 
 
+def _where_that_changes_nothing(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
+    if data.get("where") is not None and "teacher_logits" not in entry.needs:
+        yield (
+            "where",
+            f"the loss {name!r} reads {', '.join(entry.needs)}, which needs no shared class; drop the key",
+        )
+
+
 _CHECKS: tuple[Check, ...] = (
     _spots_of_a_loss_without,
     _rows_without_target,
@@ -134,4 +142,5 @@ _CHECKS: tuple[Check, ...] = (
     _teacher_that_is_not_read,
     _teachers_that_cannot_be_combined,
     _embedding_that_is_not_read,
+    _where_that_changes_nothing,
 )

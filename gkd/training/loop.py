@@ -20,6 +20,7 @@ from gkd.distill.router import build_router
 from gkd.distill.side import Guides, by_name, centres_of_names
 from gkd.methods.method import Method
 from gkd.methods.readers import parts_of, teachers_of_terms
+from gkd.methods.refusal import fitting_terms
 from gkd.methods.stage import Stage
 from gkd.metrics import check_finite
 from gkd.problems.problem import Problem
@@ -250,7 +251,7 @@ def one_step(
     run.measure_weights()
     batch = next(iter(run.batches.epoch(0)))
     pulled = None
-    if any(term.is_cross_entropy for term in stage.terms.values()) and len(stage.terms) > 1:
+    if any(term.is_cross_entropy for term in run.terms.values()) and len(run.terms) > 1:
         pulled = pulls(run.distiller, [batch], settings.autocast())
     run.distiller.train()
     for _ in range(2):
@@ -283,12 +284,11 @@ def check_method(method: Method, student: nn.Module, teacher: Guides, problem: P
         check_unlabelled(stage_name, stage, problem)
         stage.optimiser.check()
         check_parts(student, stage.train)
-        for name, term in stage.terms.items():
+        terms = fitting_terms(stage.terms, {name: problem.relation_to(name) for name in teachers})
+        for name, term in terms.items():
             check_head(name, term, student)
         parts = {
-            name: part
-            for each in parts_of(stage.terms, list(teachers)).values()
-            for name, part in each.items()
+            name: part for each in parts_of(terms, list(teachers)).values() for name, part in each.items()
         }
         for name, term in parts.items():
             of_term = next(iter(teachers_of_terms({name: term}, list(teachers))), None)
@@ -299,4 +299,4 @@ def check_method(method: Method, student: nn.Module, teacher: Guides, problem: P
         pair = (student_shapes, None if reader is None else teacher_shapes[reader])
         routed_by = None if reader is None else teachers[reader]
         relation = problem.relation if reader is None else problem.relation_to(reader)
-        build_router(student, routed_by, stage.terms, stage.spots, pair, relation)
+        build_router(student, routed_by, terms, stage.spots, pair, relation)

@@ -24,6 +24,7 @@ from gkd.distill.side import Guides, TeacherSide, View, by_name
 from gkd.distill.teacher import Teacher
 from gkd.distill.teacher_views import TeacherViews
 from gkd.methods.readers import teachers_of, teachers_of_terms
+from gkd.methods.refusal import fitting_terms
 from gkd.methods.stage import Stage
 from gkd.problems.problem import Problem
 from gkd.storage.checkpoints import Checkpoint, save_checkpoint
@@ -79,11 +80,12 @@ class StageRun:
         self.student, self.problem, self.settings, self.position = student, problem, settings, position
         images = problem.images(stage.data, seed=settings.seed)
         self.teachers = by_name(teachers)
+        self.terms = fitting_terms(stage.terms, {name: problem.relation_to(name) for name in self.teachers})
         self.batches = self._batches(images, first_view)
         self.distiller = Distiller(
             student,
             {name: self._side(name, teacher, images) for name, teacher in self.teachers.items()},
-            stage.terms,
+            self.terms,
             old_classes=problem.old_columns,
             image_shape=images.image_shape,
             train_labels=images.labels,
@@ -104,7 +106,7 @@ class StageRun:
         """A teacher with its relation, its view and the statistics of it that terms read."""
         problem, settings = self.problem, self.settings
         names = list(self.teachers)
-        terms = [term for key, term in self.stage.terms.items() if name in teachers_of(key, term, names)]
+        terms = [term for key, term in self.terms.items() if name in teachers_of(key, term, names)]
         train = problem.seen_by(name, problem.student.train)
         centres = balance = None
         if any("centres" in term.needs and not term.reads_names for term in terms):
@@ -121,7 +123,7 @@ class StageRun:
         They have the views of the named teachers that the stage reads, and of any that has no name.
         """
         stage, settings = self.stage, self.settings
-        read = teachers_of_terms(stage.terms, list(self.teachers))
+        read = teachers_of_terms(self.terms, list(self.teachers))
         looks = {name: _teacher_look(teacher, settings) for name, teacher in self.teachers.items()}
         named = {name: looks[name] for name in read if name in self.problem.teachers}
         unnamed = [look for name, look in looks.items() if name not in self.problem.teachers]

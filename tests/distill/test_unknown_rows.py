@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from gkd.core.batch import NO_LABEL, Batch
 from gkd.distill.distiller import Distiller
 from gkd.distill.mixing import draw_mixture, mix_batch
 from gkd.distill.side import TeacherSide
+from gkd.distill.unknown_rows import coarse_cross_entropy
 from gkd.methods.mixup import Mixup
 from gkd.methods.routing import Routing
 from gkd.methods.terms import Term
@@ -27,16 +29,19 @@ TERMS = {"cross_entropy": Term(loss="cross_entropy", weight=0.1), "kd": Term(los
 def by_loops(
     student: Tensor, teacher: Tensor, labels: Tensor, pairs: list[tuple[int, int]], w: float, v: float
 ) -> float:
-    """mean_i k_i (w CE_i + v KD_i) + (1 − k_i) CE_i, row by row in float64; labels are distributions."""
-    student, teacher, labels = student.double(), teacher.double(), labels.double()
+    """mean_i w CE_i + (1 − w) coarse CE_i + v k_i KD_i, row by row in float64; labels are distributions."""
+    student, teacher, labels = student.detach().double(), teacher.double(), labels.double()
     shared, of_teacher = [s for s, _ in pairs], [t for _, t in pairs]
     total = 0.0
     for i in range(len(student)):
-        share = float(sum(labels[i, s] for s in shared))
-        cross_entropy = float(-(labels[i] * student[i].log_softmax(0)).sum())
+        share = sum(float(labels[i, s]) for s in shared)
+        p = student[i].softmax(0)
+        cross_entropy = -sum(float(labels[i, c]) * math.log(float(p[c])) for c in range(len(p)))
+        coarse = -sum(float(labels[i, c]) * math.log(float(p[c])) for c in range(len(p)) if c not in shared)
+        coarse -= share * math.log(sum(float(p[s]) for s in shared))
         ours, theirs = student[i, shared] / 4, teacher[i, of_teacher] / 4
         kd = 16 * float(F.kl_div(ours.log_softmax(0), theirs.softmax(0), reduction="sum"))
-        total += share * (w * cross_entropy + v * kd) + (1 - share) * cross_entropy
+        total += w * cross_entropy + (1 - w) * coarse + v * share * kd
     return total / len(student)
 
 
@@ -46,8 +51,8 @@ def loss_of(student: str, teacher: str, batch: Batch, terms: dict[str, Term] = T
     return Distiller(pupil, TeacherSide(master, relation, rows=rows), terms, **more)(batch)["loss"]
 
 
-def test_a_row_has_the_mixture_that_its_label_allows(make_batch: MakeBatch) -> None:
-    """Published weights where the teacher has its class, the cross-entropy at weight 1 elsewhere."""
+def test_what_the_teacher_cannot_say_keeps_the_whole_cross_entropy(make_batch: MakeBatch) -> None:
+    """Which row of another class, and on every row whether the teacher has its class at all."""
     pupil, master, relation = exact_pair("abcd", "dxb")
     batch = make_batch(4)
     assert 0 < relation.known[batch.labels].sum() < len(batch.labels)
@@ -57,11 +62,14 @@ def test_a_row_has_the_mixture_that_its_label_allows(make_batch: MakeBatch) -> N
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     loss.backward()
     unknown = ~relation.known[batch.labels]
-    gradient = pupil.given.logits.grad
-    assert gradient is not None
     plain = pupil.given.logits.detach().clone().requires_grad_()
     F.cross_entropy(plain, batch.labels).backward()
+    gradient = pupil.given.logits.grad
+    assert gradient is not None
+    assert plain.grad is not None
     torch.testing.assert_close(gradient[unknown], plain.grad[unknown])
+    # Columns of other classes are pushed as hard as by the labels alone, on every row.
+    torch.testing.assert_close(gradient[:, ~relation.known], plain.grad[:, ~relation.known])
 
 
 def test_what_was_published_is_there_by_name_and_wherever_every_class_is_known(make_batch: MakeBatch) -> None:
@@ -114,17 +122,35 @@ def test_samples_without_a_label_are_no_rows_of_the_mean(make_batch: MakeBatch) 
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_of_several_teachers_a_row_is_known_that_any_knows(make_batch: MakeBatch) -> None:
+def test_of_several_teachers_a_class_is_known_that_all_know(make_batch: MakeBatch) -> None:
+    """Here b alone: with nothing to exchange, its row has the cross-entropy and both terms."""
     batch = make_batch(4)
     pupil, first, one = exact_pair("abcd", "dxb")
     _, second, other = exact_pair("abcd", "bxa")
     sides = {"one": TeacherSide(first, one), "other": TeacherSide(second, other)}
     terms = {"cross_entropy": Term(loss="cross_entropy", weight=0.25), "kd": Term(loss="kd", teacher="all")}
     losses = Distiller(pupil, sides, terms)(batch)
-    per_row = F.cross_entropy(pupil.given.logits, batch.labels, reduction="none")
-    known = one.known[batch.labels] | other.known[batch.labels]
-    expected = (torch.where(known, 0.25, 1.0) * per_row).mean() + losses["loss/kd"]
+    expected = F.cross_entropy(pupil.given.logits, batch.labels) + losses["loss/kd"]
     torch.testing.assert_close(losses["loss"], expected)
+
+
+@pytest.mark.parametrize("known", ["", "a", "bd", "abcd"])
+def test_the_coarse_cross_entropy_takes_known_classes_as_one(known: str) -> None:
+    logits = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    labels, mask = torch.tensor([0, 1, 2, 3, 1, -1]), torch.tensor([True] * 5 + [False])
+    columns = torch.tensor([letter in known for letter in "abcd"])
+    value = coarse_cross_entropy(logits, labels, columns, label_smoothing=0.1, mask=mask)
+    total = 0.0
+    for row, label in zip(logits[:5].detach(), labels[:5], strict=True):
+        p, q = row.softmax(0), torch.full((4,), 0.025, dtype=torch.float64)
+        q[label] += 0.9
+        total -= sum(float(q[c] * p[c].log()) for c in range(4) if not columns[c])
+        if known:
+            total -= float(q[columns].sum() * p[columns].sum().log())
+    assert value.item() == pytest.approx(total / 5)
+    assert torch.autograd.gradcheck(
+        lambda z: coarse_cross_entropy(z, labels, columns, label_smoothing=0.1, mask=mask), logits
+    )
 
 
 def test_a_routed_term_counts_by_both_shares(make_batch: MakeBatch) -> None:
