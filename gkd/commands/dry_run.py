@@ -159,7 +159,8 @@ def _try_stages(trial: Trial, settings: Settings) -> tuple[list[str], float]:
     return lines, total
 
 
-# Times the cross-entropy. At weights that drowned it, in the committed tunings, terms began at 15 to 40; at good ones below 12.
+# Times the cross-entropy. At weights that drowned it in the committed tunings terms began at 15 to 40, at good ones
+# below 12.
 _DROWNS, _DOES_NOTHING = 13.0, 0.01
 
 

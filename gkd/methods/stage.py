@@ -47,11 +47,11 @@ class Stage(BaseModel):
         select: the accuracy that chooses the best epoch on validation: the classifier's (``accuracy``) or
             that of ``ncm`` (nearest class mean, where no head is trained).
         spots: which samples the terms distil at which spots (``gkd.methods.routing.Routing``).
-        unknown_rows: what the teacher cannot say of a row, where the cross-entropy has a weight below 1 beside a term on
-            the teacher's logits and the task's rows are ``known``: ``full`` gives rows of classes that the teacher
+        unknown_rows: what the teacher cannot say of a row, where the cross-entropy has a weight below 1 beside a term
+            on the teacher's logits and the task's rows are ``known``: ``full`` gives rows of classes that the teacher
             lacks, and the question whether a row is of one, the cross-entropy with weight 1; ``published`` leaves the
-            weights as they are on every row (``gkd.distill.unknown_rows``). A mixture of images counts by its share of
-            known labels.
+            weights as they are on every row (``gkd.distill.unknown_rows``). A mixture of images counts by its share
+            of known labels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
