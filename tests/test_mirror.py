@@ -49,7 +49,6 @@ TESTED_IN: dict[str, str] = {
     "gkd/losses/_common.py": "tests/losses/test_contract.py",
     "gkd/losses/queues.py": "tests/losses/test_queue_similarity.py",
     "gkd/losses/regressors.py": "tests/losses/test_modules.py",
-    "gkd/methods/refusal.py": "tests/methods/test_readers.py",
     "gkd/methods/term_checks.py": "tests/methods/test_terms.py",
     "gkd/models/class_names.py": "tests/models/test_clip.py",
     "gkd/models/layers.py": "tests/models/test_models.py",

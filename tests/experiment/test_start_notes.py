@@ -173,3 +173,11 @@ def test_weights_trained_on_images_normalised_otherwise_are_told(
     assert any(f"those that the weights of {which} were trained on otherwise" in note for note in notes)
     for more in (keys, ["data.channels=1"]):  # of one channel the library says nothing
         assert not any("normalised by" in note for note in prepare(load("quickstart", [*words, *more])).notes)
+
+
+def test_terms_that_the_relation_leaves_out_are_told() -> None:
+    term = 'method.stages.distil.terms.kd={"loss": "kd", "where": "shared"}'
+    told = "the method sp goes without kd in its stage distil, for teacher and student share fewer than two classes"
+    for shift, says in ((5, True), (2, False)):
+        prepared = prepare(load("quickstart", ["method=sp", term, f"task.shift={shift}"]))
+        assert (told in prepared.notes) == says

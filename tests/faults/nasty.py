@@ -61,7 +61,7 @@ STAGE_KEYS = (
 TERM_KEYS = (
     "loss", "weight", "scale", "rows", "at", "head", "temperature", "margin", "schedule", "samples", "nonsense",
     "power", "order", "mining", "schedule.kind", "schedule.warmup_epochs", "schedule.rate", "at.student", "at.teacher",
-    "centres", "confidence", "teacher", "combine", "drop_rate", "balance", "weight.relative", "weight.batches",
+    "centres", "confidence", "teacher", "combine", "drop_rate", "balance", "weight.relative", "weight.batches", "where",
 )  # fmt: skip
 # Values that the schema allows, or nearly, each where it decides something.
 _COUNTS = (1, 2, 3, 5, 12, 13, 14, 48, 1000, 10**6, 10**12, 2**63 - 1)

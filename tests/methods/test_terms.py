@@ -76,6 +76,7 @@ def test_weight_schedules(schedule: dict[str, Any], factors: list[float]) -> Non
         ({"loss": "kd", "head": "auxiliary"}, "gives student_logits and their labels alone"),
         ({"loss": "cross_entropy_new", "head": "auxiliary"}, "gives student_logits and their labels alone"),
         ({"loss": "pkt", "head": "auxiliary"}, "'pkt' reads student_embedding, teacher_embedding, where"),
+        ({"loss": "sp", "where": "shared"}, "which needs no shared class; drop the key"),
         ({"loss": "cross_entropy", "head": "other"}, "'student' or 'auxiliary'"),
     ],
 )

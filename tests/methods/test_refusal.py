@@ -1,0 +1,47 @@
+"""Whether a method can work over a relation, and which of its terms stay there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.methods.method import Method
+from gkd.methods.refusal import fitting_terms, refusal
+from gkd.methods.terms import Term
+
+ALWAYS, SHARED = {"cross_entropy": Term(loss="cross_entropy")}, Term(loss="kd", where="shared")
+
+
+@pytest.mark.parametrize(("teacher", "stays"), [("abc", True), ("bcx", True), ("cxy", False), ("xyz", False)])
+def test_a_term_for_shared_classes_stays_where_there_are_two(teacher: str, stays: bool) -> None:
+    relation = LabelRelation(LabelSpace([*teacher]), LabelSpace([*"abc"]))
+    terms = {**ALWAYS, "kd": SHARED}
+    assert list(fitting_terms(terms, relation)) == (["cross_entropy", "kd"] if stays else ["cross_entropy"])
+    assert fitting_terms(terms, None) == terms
+    # Without the word the method is refused there.
+    assert refusal(method_with(kd={"where": "shared"}), relation) is None
+    assert (refusal(method_with(kd={}), relation) is None) == stays
+
+
+def test_of_several_teachers_those_teach_that_share_classes() -> None:
+    space = LabelSpace([*"abc"])
+    relations = {name: LabelRelation(LabelSpace([*name]), space) for name in ("abx", "xyz", "bcd")}
+    every = Term(loss="kd", where="shared", teacher="all")
+    assert fitting_terms({"kd": every}, relations)["kd"].teacher == ("abx", "bcd")
+    assert fitting_terms({"kd": every}, {"xyz": relations["xyz"]}) == {}
+    some = {name: relations[name] for name in ("abx", "bcd")}
+    assert fitting_terms({"kd": every}, some) == {"kd": every}
+
+
+def test_a_stage_must_keep_a_term() -> None:
+    relation = LabelRelation(LabelSpace([*"xyz"]), LabelSpace([*"abc"]))
+    content = {"epochs": 1, "terms": {"kd": {"where": "shared"}}}
+    method = Method.model_validate({"name": "m", "paper": "ours", "summary": "", "stages": {"one": content}})
+    assert "has no term left in its stage 'one'" in str(refusal(method, relation))
+
+
+def method_with(**terms: dict[str, Any]) -> Method:
+    stage = {"epochs": 1, "terms": {"cross_entropy": {}, **terms}}
+    return Method.model_validate({"name": "m", "paper": "ours", "summary": "", "stages": {"one": stage}})
