@@ -240,7 +240,10 @@ def _with_method_section(layer: Layer, name: str) -> Layer:
 
 
 def _chosen_method(layers: Sequence[Layer], name: str) -> ChosenMethod:
-    """The method that the uppermost layer names: from its file, or as a layer states it whole."""
+    """The method that the uppermost layer names: from its file, or as a layer states it whole.
+
+    Where none is named it is ``auto``, and ``student`` without a teacher.
+    """
     methods = [layer.content["method"] for layer in layers]
     chosen = next((str(method["name"]) for method in reversed(methods) if "name" in method), None)
     if chosen is None:
@@ -249,13 +252,18 @@ def _chosen_method(layers: Sequence[Layer], name: str) -> ChosenMethod:
                 f"{name}: method.name is missing; name the method that the section changes.",
                 code="method-name-missing",
             )
-        raise UserError(
-            f"{name}: the experiment names no method; add a line such as 'method: refilled'.",
-            code="method-missing",
-        )
+        chosen = "auto" if _has_teacher(layers) else "student"
     if any(str(method.get("name")) == chosen and is_whole(method) for method in methods):
         return ChosenMethod(chosen, {"stages": {}})
     return ChosenMethod(chosen, spelled_out(method_content(chosen)))
+
+
+def _has_teacher(layers: Sequence[Layer]) -> bool:
+    """Whether the uppermost layers that speak of it give a teacher, or the task's students teach."""
+    stated: dict[str, Any] = {}
+    for layer in layers:
+        stated |= {key: layer.content[key] for key in ("teacher", "teachers", "task") if key in layer.content}
+    return bool(stated.get("teacher") or stated.get("teachers")) or _students_teach(stated.get("task"))
 
 
 def _merged(layers: Sequence[Layer], chosen: ChosenMethod) -> tuple[dict[str, Any], dict[str, str]]:

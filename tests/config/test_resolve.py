@@ -24,7 +24,6 @@ from tests.refusals import refused
             "task-name-missing",
         ),
         ({"method": "refiled"}, "unknown-method"),
-        ({"method": {}}, "method-missing"),
         ({"method": ["kd"]}, "not-a-section"),
         ({"optimiser": "sgd"}, "not-a-section"),
         ({"task": {"name": ["standard"]}}, "unknown-task"),
@@ -33,6 +32,25 @@ from tests.refusals import refused
 def test_what_the_rest_hangs_on_is_checked_first(sections: dict[str, Any], code: str) -> None:
     with refused(code):
         tiny(**sections)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words", "method"),
+    [
+        ({}, [], "auto"),
+        ({"teacher": None}, [], "student"),
+        ({}, ["teacher=null"], "student"),
+        ({"teacher": None}, ["teachers.a={network: resnet8, checkpoint: a.pth}"], "auto"),
+        ({"teacher": None, "task": {"name": "incremental", "base": 3, "increment": 1}}, [], "auto"),
+    ],
+)
+def test_a_config_that_names_no_method_has_one(
+    sections: dict[str, Any], words: list[str], method: str
+) -> None:
+    """And the same name and identity as one that names it."""
+    resolved = tiny(*words, **{"method": {}, **sections})
+    assert resolved.experiment.method.name == method
+    assert resolved.identity == tiny(*words, **{**sections, "method": method}).identity
 
 
 @pytest.mark.parametrize("override", ["run.seed", "=1", "run seed=1", ".run=1", "a..b=1"])
