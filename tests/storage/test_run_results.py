@@ -53,7 +53,9 @@ def test_committed_cells_are_read_whole(folder: str, kind: str, tmp_path: Path) 
 
 def test_an_absent_row_is_read_whole() -> None:
     path = next((COMMITTED / "tiny_imagenet_100" / "cells").glob("*-absent.json"))
-    assert read_record(path, AbsentCell).content() == json.loads(path.read_text())
+    written = json.loads(path.read_text())
+    written.pop("manifest")  # what the file's checksums are
+    assert read_record(path, AbsentCell).content() == written
 
 
 @pytest.mark.parametrize(
