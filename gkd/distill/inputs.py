@@ -121,7 +121,8 @@ class Reading:
         known: Bool ``[C]``, the student's columns of classes that the teacher has; without one, of old
             classes.
         auxiliary: the term's own head, where it has one.
-        traded: rows count by the share of their label that the teacher knows (`gkd.distill.unknown_rows`).
+        traded: the term counts by the share of rows that the teacher knows, and a mixture of images by the share of its
+            labels (`gkd.distill.unknown_rows`).
     """
 
     term: Term
@@ -179,8 +180,8 @@ class Reading:
         if self.term.needs_shared_classes and not self.columns.all_known and self._of_known_rows:
             mixed = labels.dim() > 1
             if mixed and self.traded and Filled.WEIGHTS in filled:
-                chosen[filled[Filled.WEIGHTS]] = known_share(labels, self.known)
-                rows = chosen[filled[Filled.WEIGHTS]] > 0
+                share = (labels * self.known).sum(1)
+                chosen[filled[Filled.WEIGHTS]], rows = share, share > 0
             else:
                 rows = ~((labels > 0) & ~self.known).any(1) if mixed else self.known[labels]
         if labelled is not None and (rows is not None or self.term.reads_labels):
@@ -200,21 +201,6 @@ class Reading:
             name = filled[Filled.WEIGHTS]
             chosen[name] = weights * chosen[name] if name in chosen else weights
         return chosen
-
-
-def known_share(labels: Tensor, known: Tensor) -> Tensor:
-    """The share of each row's label that a teacher knows.
-
-    Args:
-        labels: int64 ``[B]`` columns, or distributions ``[B, C]`` over them, whose rows sum to 1.
-        known: Bool ``[C]``, the columns of classes that the teacher has.
-
-    Returns:
-        ``[B]`` in [0, 1], float32 or of the distributions' precision.
-    """
-    if labels.dim() == 1:
-        return known[labels].float()
-    return (labels * known).sum(1)
 
 
 Provider = Callable[[Reading], Tensor]

@@ -9,7 +9,7 @@ i's label that is in S (0 or 1; between them for a mixture of images),
     loss = mean over rows i of  w CE_i + (1 − w) coarse CE_i + v k_i KD_i,
 
 where the coarse cross-entropy takes all classes of S as one: on a row of another class it is the cross-entropy, on one
-of S it is −log P(S).
+of S it is −log P(S). Of a mixture a loss that takes no weights reads those alone whose images are all of S.
 
 Ours. ``unknown_rows: published`` of a stage leaves the published weights on every row, and the teacher's term the mean
 over the rows that it reads.
