@@ -78,7 +78,8 @@ class CrossTask(Task):
 
     def leaves_out_rows(self, *, foreign: bool) -> bool:
         options = self.options
-        return foreign or options.shift > 0 or options.teacher_classes != options.student_classes
+        chosen = options.teacher_classes is not None and options.teacher_classes != options.student_classes
+        return foreign or options.shift > 0 or chosen
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)

@@ -174,7 +174,8 @@ def _name_teachers(content: dict[str, Any], experiment: Experiment) -> None:
 def _say_what_unknown_rows_mean(stages: dict[str, Any], experiment: Experiment) -> None:
     """State ``unknown_rows: full`` where it changes a stage; ``published`` is what earlier versions did, unsaid."""
     sections = teacher_sections(experiment).values()
-    foreign = any(section.keeps_classes or section.data is not None for section in sections)
+    own = (None, experiment.data)
+    foreign = any(section.keeps_classes or section.data not in own for section in sections)
     left_out = task_of(experiment.task).leaves_out_rows(foreign=foreign)
     for name, stage in experiment.method.stages.items():
         stages[name].pop("unknown_rows", None)

@@ -262,7 +262,9 @@ def _has_teacher(layers: Sequence[Layer]) -> bool:
     """Whether the uppermost layers that speak of it give a teacher, or the task's students teach."""
     stated: dict[str, Any] = {}
     for layer in layers:
-        stated |= {key: layer.content[key] for key in ("teacher", "teachers", "task") if key in layer.content}
+        stated |= {key: layer.content[key] for key in ("teacher", "teachers") if key in layer.content}
+        task = layer.content.get("task")
+        stated |= {"task": task} if isinstance(task, Mapping) and "name" in task else {}
     return bool(stated.get("teacher") or stated.get("teachers")) or _students_teach(stated.get("task"))
 
 

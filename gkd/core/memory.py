@@ -45,8 +45,10 @@ def keep_freed_memory() -> None:
     """
     libc = _glibc()
     if libc is not None:
+        # Before version 2.37 or so 32 MiB is the most that is taken; either call ends glibc's own adapting.
+        if not libc.mallopt(_MMAP_THRESHOLD, _NEVER):
+            libc.mallopt(_MMAP_THRESHOLD, 32 * 2**20)
         libc.mallopt(_TRIM_THRESHOLD, _NEVER)
-        libc.mallopt(_MMAP_THRESHOLD, _NEVER)
 
 
 @cache

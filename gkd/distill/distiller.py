@@ -25,6 +25,7 @@ from gkd.distill.unknown_rows import rest_of_cross_entropy, share_of, traded
 from gkd.losses.signature import Filled
 from gkd.methods.mixup import Mixup
 from gkd.methods.readers import parts_of, teachers_of
+from gkd.methods.refusal import fitting_terms
 from gkd.methods.routing import Routing
 from gkd.methods.spots import SpotPair
 from gkd.methods.stage import UnknownRows
@@ -48,8 +49,8 @@ class Distiller(nn.Module):
         routing: which samples the terms that read a teacher distil at which spots; needs ``image_shape``.
         unknown_rows: what counts of the cross-entropy, where it has a weight below 1 beside a term on the teacher's
             logits, in what the teacher cannot say: ``full`` or ``published`` (`gkd.distill.unknown_rows`).
-        batch_size: B, the rows of a full batch; the loss of a batch, or of a part of one, of b < B rows is scaled by
-            b / B. None takes the largest batch so far.
+        batch_size: B, the rows of a full batch; in training the loss of a batch, or of a part of one, of b < B rows is
+            scaled by b / B. None takes the largest batch so far, which is not saved: give it where a loop is resumed.
 
     Raises:
         UserError: a term reads a teacher, centres, labels, a map or a head's cosines that do not exist.
@@ -77,7 +78,8 @@ class Distiller(nn.Module):
         sides = teacher_sides(teacher, self.student.num_classes, classes)
         self.side_names = tuple(sides)
         self._sides = nn.ModuleList(Side(side) for side in sides.values())
-        self._groups = parts_of(checked_terms(terms), self.side_names)
+        relations = {name: side.relation for name, side in sides.items()}
+        self._groups = parts_of(fitting_terms(checked_terms(terms), relations), self.side_names)
         # As the stage lists them; the parts of one over several teachers differ in the teacher alone.
         self.groups = {name: next(iter(parts.values())) for name, parts in self._groups.items()}
         # From here on each term is one for each teacher that it reads.
@@ -100,7 +102,6 @@ class Distiller(nn.Module):
         # Terms that count by the share of rows that their teacher knows; the coarse cross-entropy has the rest.
         read = {name: self.sides[reader] for name, reader in self.readers.items() if reader}
         self._traded = traded(self.terms, read) if unknown_rows == "full" else {}
-        self._reduced = [n for n, t in self.terms.items() if self._traded and t.is_reduced_cross_entropy]
         self._batch_size = batch_size or 0
         self.scales: dict[str, float] = {}
         for name, term in self.groups.items():
@@ -208,13 +209,14 @@ class Distiller(nn.Module):
             values, report = self.term_values(outputs, decision)
             weights = {name: self._weight(name) for name in values}
             loss = weighted_sum(values, weights)
-            for name in self._reduced:
-                rest = rest_of_cross_entropy(self.terms[name], outputs, self._traded.values())
-                loss = loss + (1 - weights[name]) * rest
+            rest = self.rest_of_cross_entropy(outputs)
+            if rest is not None:
+                loss = loss + rest
             # Losses of the order 1 / B would pull hardest in the smallest batch.
-            self._batch_size = max(self._batch_size, len(batch.labels))
-            if len(batch.labels) < self._batch_size:
-                loss = loss * (len(batch.labels) / self._batch_size)
+            if self.training:
+                self._batch_size = max(self._batch_size, len(batch.labels))
+                if len(batch.labels) < self._batch_size:
+                    loss = loss * (len(batch.labels) / self._batch_size)
             if decision is not None and self.router is not None:
                 shares = decision.gates.float().mean(0).unbind()
                 report |= {f"share/{n}": share for n, share in zip(self.router.names, shares, strict=True)}
@@ -247,6 +249,14 @@ class Distiller(nn.Module):
             if len(losses) > 1:
                 report |= {f"loss/{part}": value.detach() for part, value in losses.items()}
         return values, report
+
+    def rest_of_cross_entropy(self, outputs: Mapping[str, Outputs]) -> Tensor | None:
+        """The cross-entropy's part where the teachers have nothing to say, weighted; None where nothing is traded."""
+        hard = [name for name, term in self.groups.items() if term.is_cross_entropy]
+        given = 1 - sum(float(self._weight(name)) for name in hard) if self._traded else 0.0
+        if given <= 0:
+            return None
+        return given * rest_of_cross_entropy(self.groups[hard[0]], outputs, self._traded.values())
 
     def _weight(self, name: str) -> float | Tensor:
         """The weight of a term at this epoch; a 0-dim tensor where it was measured."""

@@ -54,30 +54,36 @@ def pulls(
         autocast: as in training.
 
     Returns:
-        Term -> ratio, 1 for a single cross-entropy; infinite where that has no gradient.
+        Term -> ratio, 1 for a single cross-entropy; 0 of a term that has no gradient where the cross-entropy has one.
 
     Raises:
         UserError: no cross-entropy to compare with.
     """
-    base = [name for name, term in distiller.groups.items() if term.is_cross_entropy]
+    fixed = [
+        n for n, term in distiller.groups.items() if term.is_cross_entropy and n not in distiller.measured
+    ]
+    base = [name for name in fixed if distiller.scales[name] > 0]
     if not base:
         raise UserError(
             "What the terms pull is compared with the cross-entropy, but there is none; add one, or give the terms "
             "numbers as weights.",
             code="no-cross-entropy",
         )
+    was_training = distiller.training
     ours, theirs = dict.fromkeys(distiller.groups, 0.0), dict.fromkeys(distiller.groups, 0.0)
     state, device = copy_state(distiller), distiller.known.device
     distiller.train()
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
             for batch in batches:
                 for name, (own, reference) in _norms(distiller, batch, base, autocast).items():
                     ours[name] += own
                     theirs[name] += reference
     finally:
         distiller.load_state_dict(state)
-    return {name: _ratio(own, theirs[name]) for name, own in ours.items()}
+        distiller.train(was_training)
+    return {name: own / theirs[name] if theirs[name] else 0.0 for name, own in ours.items()}
 
 
 def _norms(
@@ -88,16 +94,19 @@ def _norms(
         outputs = distiller.outputs(batch)
         with torch.autocast(batch.images.device.type, enabled=False):
             values, _ = distiller.term_values(outputs, None)
+            rest = distiller.rest_of_cross_entropy(outputs)
     measured = distiller.measured.shown()
     scales = {name: scale * measured.get(name, 1.0) for name, scale in distiller.scales.items()}
     places = {samples: _places(each.student) for samples, each in outputs.items()}
     references = {samples: [0.0] * len(each) for samples, each in places.items()}
-    for name in base:
-        samples = distiller.groups[name].samples
-        for number, gradient in enumerate(_gradients(values[name], places[samples])):
+    for samples in {distiller.groups[name].samples for name in base}:
+        hard = [scales[name] * values[name] for name in base if distiller.groups[name].samples == samples]
+        if rest is not None and distiller.groups[base[0]].samples == samples:
+            hard.append(rest)
+        for number, gradient in enumerate(_gradients(torch.stack(hard).sum(), places[samples])):
             # A cross-entropy on one kind of samples is the measure of terms on the other too.
             for each in references.values():
-                each[number] += scales[name] * gradient
+                each[number] += gradient
     norms = {}
     for name, value in values.items():
         samples = distiller.groups[name].samples
@@ -107,7 +116,8 @@ def _norms(
             for norm, reference in zip(own, references[samples], strict=True)
             if norm and reference
         ]
-        norms[name] = pairs[0] if pairs else (0.0, 0.0)
+        # A batch in which the term is silent counts for the cross-entropy.
+        norms[name] = pairs[0] if pairs else (0.0, next(filter(None, references[samples]), 0.0))
     return norms
 
 
@@ -124,9 +134,3 @@ def _gradients(value: Tensor, places: Sequence[Tensor]) -> list[float]:
     found = iter(torch.autograd.grad(value, open_places, retain_graph=True, allow_unused=True))
     gradients = [next(found) if place.requires_grad else None for place in places]
     return [0.0 if gradient is None else float(gradient.double().norm()) for gradient in gradients]
-
-
-def _ratio(own: float, reference: float) -> float:
-    if own == 0:
-        return 0.0
-    return own / reference if reference else float("inf")

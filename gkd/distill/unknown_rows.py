@@ -28,7 +28,7 @@ from gkd.core.numerics import upcast, zero_unselected
 from gkd.distill.inputs import Outputs
 from gkd.distill.side import Side
 from gkd.losses._common import mean_over_rows
-from gkd.methods.terms import Term
+from gkd.methods.terms import Term, reduces_cross_entropy
 
 
 def on_known_rows(term: Term, side: Side) -> bool:
@@ -94,6 +94,8 @@ def traded(terms: Mapping[str, Term], sides: Mapping[str, Side]) -> dict[str, Si
         terms: all of the stage, one for each teacher that it reads.
         sides: term -> the side of its teacher, of those that read one.
     """
-    if not any(term.is_reduced_cross_entropy for term in terms.values()):
+    if not reduces_cross_entropy(terms.values()):
         return {}
-    return {name: side for name, side in sides.items() if on_known_rows(terms[name], side)}
+    return {
+        name: side for name, side in sides.items() if terms[name].weight and on_known_rows(terms[name], side)
+    }

@@ -34,7 +34,7 @@ from gkd.experiment.run_folder import locked
 from gkd.experiment.sources import rounded_statistics
 from gkd.methods.method import Method
 from gkd.methods.optimiser import Optimiser
-from gkd.methods.refusal import require
+from gkd.methods.refusal import fitting_method, left_out, require
 from gkd.methods.stage import Stage
 from gkd.methods.terms import Term
 from gkd.models.taps import tap
@@ -142,6 +142,10 @@ def fit(
     images = Source(train_images, chosen, judged)
     problem = Problem("student", relation, images, images, unlabelled=unlabelled)
     require(plan, None if guide is None else relation, lambda: _working_methods(network, guide, problem))
+    if guide is not None:
+        for note in left_out(plan, relation):
+            warnings.warn(note, stacklevel=2)
+        plan = fitting_method(plan, relation)
     problem.check(Plan("gkd.fit", plan, PlannedNetwork(type(student).__name__)))
     shape = train_images.image_shape
     for note in head_notes(plan, (network, shape), None if guide is None else (guide.network, shape)):
@@ -204,7 +208,7 @@ def _facts(
         "teacher": None if teacher is None else _short_hash(teacher.outputs_key()),
         "data": problem.student.train.fingerprint(),
         "validation": problem.student.validation.fingerprint(),
-        "method": _short_hash(_as_text(method)),
+        "method": _short_hash(_as_text(method, problem.relation)),
         "epochs": dict(epochs),
         "seed": settings.seed,
         "batch_size": settings.batch_size,
@@ -214,10 +218,16 @@ def _facts(
     }
 
 
-def _as_text(method: Method) -> str:
-    """A method as JSON, without the keys of images without labels where it trains on none: older runs state none."""
-    unread = {} if method.uses_unlabelled else {"stages": {"__all__": {"unlabelled_share"}}}
-    return method.model_dump_json(exclude=unread)
+def _as_text(method: Method, relation: LabelRelation) -> str:
+    """A method as JSON, without the keys that change nothing over a relation and that older runs do not state."""
+    unread: dict[str, Any] = {}
+    for name, stage in method.stages.items():
+        keys = set() if method.uses_unlabelled else {"unlabelled_share"}
+        if not stage.trades_labels or stage.unknown_rows == "published" or relation.overlap in (0, 1):
+            keys.add("unknown_rows")
+        unconditional = {term: {"where"} for term, content in stage.terms.items() if content.where is None}
+        unread[name] = {**dict.fromkeys(keys, True), "terms": unconditional}
+    return method.model_dump_json(exclude={"stages": unread})
 
 
 def _short_hash(text: str) -> str:

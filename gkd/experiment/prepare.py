@@ -16,6 +16,7 @@ from gkd.experiment.sides import Sides, sides_of
 from gkd.experiment.sources import statistics
 from gkd.experiment.start_notes import start_notes
 from gkd.methods.mixup import without_mixup
+from gkd.methods.refusal import fitting_method
 from gkd.metrics import check_metrics
 from gkd.problems.problem import NamedTeacher, Problem
 from gkd.problems.task import Task
@@ -49,7 +50,13 @@ class Prepared:
 
     @property
     def experiment(self) -> schema.Experiment:
-        return self.resolved.experiment
+        """The experiment, its method without the terms that the relation leaves out; steps leave out each their own."""
+        experiment, problem = self.resolved.experiment, self.problem
+        if self.task.students_teach or not experiment.method.needs_teacher:
+            return experiment
+        named = {name: teacher.relation for name, teacher in problem.teachers.items()}
+        method = fitting_method(experiment.method, named or problem.relation)
+        return experiment if method is experiment.method else experiment.model_copy(update={"method": method})
 
     @property
     def task(self) -> Task:

@@ -10,10 +10,11 @@ from gkd.config.teacher_sections import named_teachers_read, teacher_sections
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation
 from gkd.data.read.arrays import BUNDLED
-from gkd.methods.refusal import Relations, fitting_terms
+from gkd.methods.refusal import Relations, left_out
 from gkd.methods.stage import WITHOUT_LABELS
 from gkd.models.pretrained import describe
 from gkd.problems.problem import Problem
+from gkd.problems.task import students_teach
 from gkd.storage.run_files import WEIGHTS
 
 _WORDNET_IDS = r"n\d{8}"
@@ -154,12 +155,8 @@ def training_note(
 def _left_out(experiment: schema.Experiment, problem: Problem) -> Iterator[str]:
     """A line on the terms of each stage that the relation leaves out (a term's ``where``)."""
     relations: Relations = {name: teacher.relation for name, teacher in problem.teachers.items()}
+    if students_teach(experiment.task.name):
+        return  # each step has a relation of its own
     if not relations and experiment.teacher is not None:
         relations = problem.relation
-    for name, stage in experiment.method.stages.items():
-        terms = sorted(set(stage.terms) - set(fitting_terms(stage.terms, relations)))
-        if terms:
-            yield (
-                f"the method {experiment.method.name} goes without {', '.join(terms)} in its stage {name}, for teacher "
-                "and student share fewer than two classes"
-            )
+    yield from left_out(experiment.method, relations)

@@ -66,6 +66,26 @@ def fitting_terms(terms: Mapping[str, Term], relations: Relations) -> dict[str, 
     return fitting
 
 
+def fitting_method(method: Method, relations: Relations) -> Method:
+    """The method with the terms of each stage that stay over a relation; itself where all do."""
+    terms = {name: fitting_terms(stage.terms, relations) for name, stage in method.stages.items()}
+    if all(terms[name] == stage.terms for name, stage in method.stages.items()):
+        return method
+    stages = {name: stage.model_copy(update={"terms": terms[name]}) for name, stage in method.stages.items()}
+    return method.model_copy(update={"stages": stages})
+
+
+def left_out(method: Method, relations: Relations) -> Iterator[str]:
+    """A sentence for each stage on the terms that a relation leaves out."""
+    for name, stage in method.stages.items():
+        terms = sorted(set(stage.terms) - set(fitting_terms(stage.terms, relations)))
+        if terms:
+            yield (
+                f"the method {method.name} goes without {', '.join(terms)} in its stage {name}, for teacher and student "
+                "share fewer than two classes"
+            )
+
+
 def _read(name: str, term: Term, relations: Relations) -> Iterator[tuple[str, LabelRelation]]:
     """What a sentence calls each teacher that a term reads, or else the first, and its relation."""
     if isinstance(relations, LabelRelation):

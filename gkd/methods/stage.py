@@ -13,7 +13,7 @@ from gkd.losses.signature import Filled
 from gkd.methods.mixup import Mixup
 from gkd.methods.optimiser import Optimiser
 from gkd.methods.routing import Routing, routing_problem
-from gkd.methods.terms import RelativeWeight, Term
+from gkd.methods.terms import RelativeWeight, Term, reduces_cross_entropy
 
 StageData = Literal[
     "all", "labelled", "unlabelled", "both", "balanced", "episodes", "held-out", "new", "seen", "balanced-memory"
@@ -75,8 +75,8 @@ class Stage(BaseModel):
     def trades_labels(self) -> bool:
         """Whether a cross-entropy of a weight below 1 stands beside a term on the teacher's logits of known rows."""
         terms = self.terms.values()
-        return any(term.is_reduced_cross_entropy for term in terms) and any(
-            term.needs_shared_classes and term.rows in (None, "known") for term in terms
+        return reduces_cross_entropy(terms) and any(
+            term.needs_shared_classes and term.rows in (None, "known") and term.weight for term in terms
         )
 
     @field_validator("data")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -98,6 +98,8 @@ def _weight(value: Any) -> float | RelativeWeight:
             ) from None
     try:
         number = float(value)
+    except OverflowError:
+        raise PydanticKnownError("finite_number") from None
     except (TypeError, ValueError):
         raise PydanticKnownError("float_parsing" if isinstance(value, str) else "float_type") from None
     if not number >= 0:
@@ -303,11 +305,6 @@ class Term(BaseModel, metaclass=_Told):
         return {spot for _, spot in self.at.pairs() if reads and isinstance(spot, int)}
 
     @property
-    def is_reduced_cross_entropy(self) -> bool:
-        """Whether it is the cross-entropy of the student's own head with a weight below 1."""
-        return self.is_cross_entropy and not isinstance(self.weight, RelativeWeight) and 0 < self.weight < 1
-
-    @property
     def is_cross_entropy(self) -> bool:
         """Whether it is the cross-entropy of the student's own head."""
         return self.loss == "cross_entropy" and self.head == "student"
@@ -316,6 +313,13 @@ class Term(BaseModel, metaclass=_Told):
     def needs_shared_classes(self) -> bool:
         """Whether student and teacher logits are compared column by column."""
         return "teacher_logits" in self.needs
+
+
+def reduces_cross_entropy(terms: Iterable[Term]) -> bool:
+    """Whether the weights of the cross-entropies of the student's own head are numbers, above 0 and below 1 in all."""
+    weights = [term.weight for term in terms if term.is_cross_entropy]
+    numbers = [weight for weight in weights if not isinstance(weight, RelativeWeight)]
+    return len(numbers) == len(weights) and 0 < sum(numbers) < 1
 
 
 def checked_terms(terms: Mapping[str, Term]) -> dict[str, Term]:

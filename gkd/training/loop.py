@@ -251,7 +251,10 @@ def one_step(
     run.measure_weights()
     batch = next(iter(run.batches.epoch(0)))
     pulled = None
-    if any(term.is_cross_entropy for term in run.terms.values()) and len(run.terms) > 1:
+    hard = [
+        name for name, term in run.terms.items() if term.is_cross_entropy and run.distiller.scales[name] > 0
+    ]
+    if set(hard) - set(run.distiller.measured.wanted) and len(hard) < len(run.terms):
         pulled = pulls(run.distiller, [batch], settings.autocast())
     run.distiller.train()
     for _ in range(2):

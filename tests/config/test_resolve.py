@@ -42,6 +42,11 @@ def test_what_the_rest_hangs_on_is_checked_first(sections: dict[str, Any], code:
         ({}, ["teacher=null"], "student"),
         ({"teacher": None}, ["teachers.a={network: resnet8, checkpoint: a.pth}"], "auto"),
         ({"teacher": None, "task": {"name": "incremental", "base": 3, "increment": 1}}, [], "auto"),
+        (
+            {"teacher": None, "task": {"name": "incremental", "base": 3, "increment": 1}},
+            ["task.base=4"],
+            "auto",
+        ),
     ],
 )
 def test_a_config_that_names_no_method_has_one(

@@ -254,6 +254,11 @@ def test_a_part_of_a_batch_pulls_as_a_part(make_teacher: MakeTeacher, make_batch
     distiller._batch_size = 16  # a batch of 16 was before
     losses = distiller(batch)
     torch.testing.assert_close(losses["loss"], whole / 2)
+    torch.testing.assert_close(distiller.eval()(batch)["loss"], whole)  # nothing pulls there
+    looked_at = Distiller(student, sides, terms).eval()
+    looked_at._batch_size = 0
+    looked_at(batch)
+    assert looked_at._batch_size == 0
     torch.testing.assert_close(losses["loss/sp"], whole.detach() / 3)  # as it is, before weighting
 
 

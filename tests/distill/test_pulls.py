@@ -147,3 +147,30 @@ def test_frozen_outputs_are_compared_on_the_logits(
     found = pulls(distiller, [make_batch(3)], none())
     assert found["soft"] > 0
     assert found["maps"] == 0
+
+
+def test_the_measure_is_all_that_the_labels_pull(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch
+) -> None:
+    """With what KD leaves of the cross-entropy, without a cross-entropy that is measured itself, on every batch."""
+    batch = make_batch(3)
+    terms = {"hard": Term(loss="cross_entropy", weight=0.1), "soft": Term(loss="kd", weight=0.9)}
+    found = pulls(distiller_of(student, make_teacher("bcx"), terms), [batch], none())
+    reduced = pulls(distiller_of(student, make_teacher("abc"), terms), [batch], none())
+    assert found["hard"] < 0.9  # of 0.1 CE + 0.9 coarse CE it is a part
+    assert reduced["hard"] == pytest.approx(1)
+    second = {
+        "hard": Term(loss="cross_entropy"),
+        "more": Term(loss="cross_entropy", weight={"relative": 0.5}),
+    }
+    assert measure_weights(distiller_of(student, make_teacher("abc"), second), [batch]) == {
+        "more": pytest.approx(0.5)
+    }
+    tuples = {"hard": Term(loss="cross_entropy"), "tuples": Term(loss="tuples", weight=1000.0)}
+    distiller = distiller_of(student, make_teacher("xyz"), tuples).eval()
+    with torch.no_grad():
+        one, both = (
+            pulls(distiller, batches, none())["tuples"] for batches in ([batch], [batch, make_batch(1)])
+        )
+    assert 0 < both < one
+    assert not distiller.training

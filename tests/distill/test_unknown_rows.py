@@ -171,3 +171,22 @@ def test_a_routed_term_counts_by_both_shares(make_batch: MakeBatch) -> None:
     # Half of the known rows at random: about half of the sum over them.
     assert losses["loss/kd"] < 0.8 * whole["loss/kd"]
     torch.testing.assert_close(losses["loss/cross_entropy"], whole["loss/cross_entropy"])
+
+
+def test_of_two_cross_entropies_the_sum_of_weights_counts(make_batch: MakeBatch) -> None:
+    """Together at 1 they have given nothing away; nor is anything exchanged for a term of weight 0."""
+    batch = make_batch(4)
+    halves = {name: Term(loss="cross_entropy", weight=0.5) for name in ("one", "other")}
+    quarters = {name: Term(loss="cross_entropy", weight=0.05) for name in ("one", "other")}
+    kd = {"kd": TERMS["kd"]}
+    both = [
+        loss_of("abcd", "dxb", batch, {**halves, **kd}, unknown_rows=how) for how in ("full", "published")
+    ]
+    assert torch.equal(*both)
+    torch.testing.assert_close(
+        loss_of("abcd", "dxb", batch, {**quarters, **kd}), loss_of("abcd", "dxb", batch)
+    )
+    silent = {**TERMS, "kd": Term(loss="kd", weight=0.0)}
+    assert torch.equal(
+        *[loss_of("abcd", "dxb", batch, silent, unknown_rows=how) for how in ("full", "published")]
+    )

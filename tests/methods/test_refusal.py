@@ -8,7 +8,7 @@ import pytest
 
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.methods.method import Method
-from gkd.methods.refusal import fitting_terms, refusal
+from gkd.methods.refusal import fitting_method, fitting_terms, refusal
 from gkd.methods.terms import Term
 
 ALWAYS, SHARED = {"cross_entropy": Term(loss="cross_entropy")}, Term(loss="kd", where="shared")
@@ -33,6 +33,16 @@ def test_of_several_teachers_those_teach_that_share_classes() -> None:
     assert fitting_terms({"kd": every}, {"xyz": relations["xyz"]}) == {}
     some = {name: relations[name] for name in ("abx", "bcd")}
     assert fitting_terms({"kd": every}, some) == {"kd": every}
+
+
+def test_a_method_that_loses_its_logits_is_judged_without_them() -> None:
+    """By nearest class mean: nothing trains the head."""
+    content = {"epochs": 1, "terms": {"pkt": {}, "kd": {"where": "shared"}}}
+    method = Method.model_validate({"name": "m", "paper": "ours", "summary": "", "stages": {"one": content}})
+    space = LabelSpace([*"abc"])
+    assert fitting_method(method, LabelRelation(space, space)) is method
+    fitting = fitting_method(method, LabelRelation(LabelSpace([*"xyz"]), space))
+    assert (method.judged_by_head, fitting.judged_by_head) == (True, False)
 
 
 def test_a_stage_must_keep_a_term() -> None:

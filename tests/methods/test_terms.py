@@ -59,6 +59,7 @@ def test_weight_schedules(schedule: dict[str, Any], factors: list[float]) -> Non
         ({"loss": "dkd", "confidence": "entropy"}, "'dkd' takes no sample weights"),
         ({"loss": "kd", "weight": -1}, "greater than or equal to 0"),
         ({"loss": "kd", "weight": float("nan")}, "greater than or equal to 0"),
+        ({"loss": "kd", "weight": 10**400}, "finite number"),
         ({"loss": "kd", "weight": "heavy"}, "unable to parse string as a number"),
         ({"loss": "kd", "weight": [1]}, "should be a valid number"),
         (
