@@ -81,8 +81,8 @@ def left_out(method: Method, relations: Relations) -> Iterator[str]:
         terms = sorted(set(stage.terms) - set(fitting_terms(stage.terms, relations)))
         if terms:
             yield (
-                f"the method {method.name} goes without {', '.join(terms)} in its stage {name}, for teacher and student "
-                "share fewer than two classes"
+                f"the method {method.name} goes without {', '.join(terms)} in its stage {name}, for teacher and "
+                "student share fewer than two classes"
             )
 
 
