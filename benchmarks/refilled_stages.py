@@ -5,7 +5,7 @@ After every epoch the student's embedding of the validation images is looked at:
 variance), its alignment with the teacher's embedding of the same images (linear CKA), and with what it was itself at
 the end of the first stage. Nothing is judged on test images.
 
-    python benchmarks/refilled_stages.py --out refilled_stages.json
+    python benchmarks/refilled_stages.py --out benchmarks/results/refilled_stages.json
 
 Variants that the file has already are not trained again, so a stopped command goes on. ``--only LABEL`` trains one.
 """
