@@ -252,10 +252,10 @@ class Distiller(nn.Module):
 
     def rest_of_cross_entropy(self, outputs: Mapping[str, Outputs]) -> Tensor | None:
         """The cross-entropy's part where the teachers have nothing to say, weighted; None where nothing is traded."""
-        hard = [name for name, term in self.groups.items() if term.is_cross_entropy]
-        given = 1 - sum(float(self._weight(name)) for name in hard) if self._traded else 0.0
-        if given <= 0:
+        if not self._traded:
             return None
+        hard = [name for name, term in self.groups.items() if term.is_cross_entropy]
+        given = max(0.0, 1 - sum(float(self._weight(name)) for name in hard))
         return given * rest_of_cross_entropy(self.groups[hard[0]], outputs, self._traded.values())
 
     def _weight(self, name: str) -> float | Tensor:
