@@ -346,7 +346,9 @@ def make_table(asked: Compare, solved: Solved) -> tuple[Sequence[Row], Table]:
         made, table = validation_table(solved.cells, options)
     else:
         frozen, labels = frozen_cells(solved, asked.baseline)
-        options = TableOptions(asked.baseline, asked.report, [*labels, *order], list(asked.axes))
+        order = [*labels, *order]
+        short = asked.table == "short"
+        options = TableOptions(asked.baseline, asked.report, order, list(asked.axes), short)
         made, table = TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
     notes = [*chance_notes(chance_warnings(solved.cells)), *published_notes(solved.cells)]
     return made, replace(table, notes=[*table.notes, *notes])

@@ -97,6 +97,8 @@ class Compare(Section):
         baseline: the method that the others are compared with, image by image.
         report: what the table compares: test accuracy of the ``last`` epoch's student or of the ``best``
             on validation; or, for tuning, the best ``validation`` accuracy alone, without any test number.
+        table: ``full``, or of test accuracies a ``short`` one: what each method gains over the baseline, with its
+            interval. The table's CSV and JSON have everything.
         results: a folder for the table and its cells, so that they can be committed; None keeps
             them beside the runs.
     """
@@ -106,6 +108,7 @@ class Compare(Section):
     axes: dict[str, tuple[Any, ...]] = Field(default={})
     baseline: str = "student"
     report: Literal["last", "best", "validation"] = "last"
+    table: Literal["full", "short"] = "full"
     results: HomePath | None = None
 
     @model_validator(mode="after")

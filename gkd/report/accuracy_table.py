@@ -246,7 +246,6 @@ def _within(bounds: tuple[float, float] | None, lowest: float, highest: float) -
 def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: Sequence[str]) -> Table:
     """The table as Markdown, with a legend of its columns below it."""
     numbered = [row for row in rows if isinstance(row, AccuracyRow)]
-    absent = [row for row in rows if isinstance(row, AbsentCell)]
     varied, baseline = varied_axes(rows, axes), for_markdown(baseline)
     report: Which = numbered[0].reported if numbered else "last"
     several = max((row.n for row in numbered), default=0) >= 5  # enough for intervals over seeds
@@ -264,15 +263,20 @@ def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: S
         relation = _of_each(row, lambda of: shown_kind(of.relation))
         line = [relation, *axis_values(row, varied), for_markdown(row.label)]
         lines.append(line + _numbers(row, several, added, probed=probed))
-    notes = [
-        f"{for_markdown(row.label)} is absent where {_where(row.relation)}: {for_markdown(row.absent)}"
-        for row in absent
-    ]
-    notes += leak_notes([row.leak for row in numbered])
     legend = _legend(report, baseline) + (PROBE_LEGEND if probed else "") + metric_legend(added)
     other = _OTHER[report]
     minor = ["mean [over seeds]", "s", other, "induced", "Δ [over seeds]", "n", *reversed(added), "teacher"]
-    return Table(head, lines, notes, legend, legend_first=True, minor=minor)
+    return Table(head, lines, row_notes(rows), legend, legend_first=True, minor=minor)
+
+
+def row_notes(rows: Sequence[AccuracyRow | AbsentCell]) -> list[str]:
+    """Why rows are absent, and which novel classes teachers were trained on."""
+    absent = [
+        f"{for_markdown(row.label)} is absent where {_where(row.relation)}: {for_markdown(row.absent)}"
+        for row in rows
+        if isinstance(row, AbsentCell)
+    ]
+    return absent + leak_notes([row.leak for row in rows if isinstance(row, AccuracyRow)])
 
 
 def _where(relation: str) -> str:

@@ -1,0 +1,68 @@
+"""The short table of a grid, from cells made by hand."""
+
+from __future__ import annotations
+
+import torch
+
+from gkd.report.accuracy_table import table_rows
+from gkd.report.markdown import Table
+from gkd.report.short_table import short_markdown
+from gkd.storage.run_files import pack
+from gkd.storage.run_results import AbsentCell, Cell
+from tests import result_helpers
+
+AXES = {"task.shift": 0}
+
+
+def cell(label: str, seed: int, right: int, axes: dict | None = None) -> Cell:
+    """A finished cell whose student has the first of 20 test images right."""
+    packed = pack(torch.arange(20) < right)
+    judged = {"accuracy": 5 * right, "ece": 1.0, "nll": 0.1, "agreement": None}
+    correct = {"count": 20, "last": packed, "best": packed}
+    return result_helpers.cell(label, axes=axes or AXES, seed=seed, last=judged, best=judged, correct=correct)
+
+
+def grid(seeds: int, *gains: int) -> list[Cell]:
+    cells = [cell("student", seed, 10 + seed % 2) for seed in range(seeds)]
+    return [*cells, *(cell("sp", seed, 10 + seed % 2 + gains[seed]) for seed in range(seeds))]
+
+
+def table(cells: list[Cell], absent: list[AbsentCell] | None = None) -> Table:
+    order = ["student", "sp", "kd"]
+    rows = table_rows(cells, absent or [], baseline="student", report="last", order=order)
+    return short_markdown(rows, baseline="student", axes=["task.shift"])
+
+
+def test_it_has_a_row_a_method_and_the_baseline_in_a_column() -> None:
+    made = table(grid(5, 2, 2, 3, 2, 2))
+    assert len(made.head) <= 7
+    (row,) = made.rows
+    assert row[1] == "sp"
+    shown = dict(zip(made.head, row, strict=True))
+    assert shown["student alone"] == "52.00"
+    assert shown["Δ to student"].startswith("+11.00 [+8.22, +13.78]")
+    assert "\\*" not in shown["Δ to student"]
+    assert len(made.legend.splitlines()) == 2
+    assert "over seeds" in made.legend
+
+
+def test_a_difference_whose_interval_holds_zero_says_so() -> None:
+    (row,) = table(grid(5, 3, -3, 2, -2, 1)).rows
+    assert row[5].endswith("\\*")
+
+
+def test_few_seeds_have_an_interval_over_images() -> None:
+    assert "over test images" in table(grid(4, 2, 2, 3, 2)).legend
+
+
+def test_a_denied_row_has_no_numbers_and_a_reason_below() -> None:
+    denied = AbsentCell(label="kd", axes=AXES, relation="same", absent="It compares logits.")
+    text = table(grid(5, 2, 2, 3, 2, 2), [denied]).text()
+    assert "| same | kd | – | – | – | – | – |" in text
+    assert "It compares logits." in text
+
+
+def test_an_axis_has_a_column_where_the_relation_does_not_tell_it() -> None:
+    cells = [cell(label, 0, 10, {"task.shift": shift}) for label in ("student", "sp") for shift in (0, 1)]
+    assert "shift" in table(cells).head
+    assert "shift" not in table(grid(1, 2)).head
