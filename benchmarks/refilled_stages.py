@@ -36,7 +36,14 @@ from gkd.training.predictions import predict, teacher_predictions
 from gkd.training.progress import Reporter
 
 CONFIG = "cross_task/tiny_imagenet_100"
-SHARED = ("task.shift=50", "data.views=10", "run.teacher_cache=disk", "run.seed=7", "evaluate.every=1")
+SHARED = (
+    "task.shift=50",
+    "optimiser.lr=0.8",  # the student's own: cross_task/choosing_rate
+    "data.views=10",
+    "run.teacher_cache=disk",
+    "run.seed=7",
+    "evaluate.every=1",
+)
 _EMBEDDING, _CLASSIFIER = "method.stages.embedding", "method.stages.classifier"
 _TUPLES, _INDUCED = f"{_EMBEDDING}.terms.tuples", f"{_CLASSIFIER}.terms.induced"
 
@@ -54,12 +61,19 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "refilled": ("method=refilled",),
     "10 / 90": ("method=refilled", *split(0.1)),
     "25 / 75": ("method=refilled", *split(0.25)),
-    "stage 2 from 0.02": ("method=refilled", f"{_CLASSIFIER}.optimiser.lr=0.02"),
-    "stage 2 from 0.005": ("method=refilled", f"{_CLASSIFIER}.optimiser.lr=0.005"),
+    "stage 2 from 0.2": ("method=refilled", f"{_CLASSIFIER}.optimiser.lr=0.2"),
+    "stage 2 from 0.05": ("method=refilled", f"{_CLASSIFIER}.optimiser.lr=0.05"),
     "τ 1": ("method=refilled", f"{_TUPLES}.temperature=1", f"{_TUPLES}.weight=60"),
     "τ 0.2": ("method=refilled", f"{_TUPLES}.temperature=0.2", f"{_TUPLES}.weight=10"),
     "all tuples": ("method=refilled", f"{_TUPLES}.mining=all"),
     "tuples kept": ("method=refilled", f'{_CLASSIFIER}.terms.tuples={{"loss": "tuples", "weight": 1000}}'),
+    "normalised": (
+        "method=refilled",
+        f"{_INDUCED}.normalise=true",
+        f"{_INDUCED}.teacher_temperature=0.1",
+    ),
+    "student, rate 0.1": ("method=student", "optimiser.lr=0.1"),
+    "refilled, rate 0.1": ("method=refilled", "optimiser.lr=0.1"),
 }
 
 

@@ -57,7 +57,8 @@ def rows(compare: Compare) -> list[MethodRow]:
 
 def count(compare: Compare) -> int:
     """How many cells a grid has."""
-    return len(compare.methods) * len(compare.seeds) * math.prod(map(len, compare.axes.values()))
+    seeds = sum(len(compare.seeds[: row.seeds]) for row in rows(compare))
+    return seeds * math.prod(map(len, compare.axes.values()))
 
 
 def cells(resolved: Resolved) -> Iterator[Place]:
@@ -72,10 +73,11 @@ def cells(resolved: Resolved) -> Iterator[Place]:
                 code="override-lost",
             )
     changes = {row.label: _changes(row) for row in rows(compare)}  # finds a wrong name before the first run
-    for seed in compare.seeds:
+    for number, seed in enumerate(compare.seeds):
+        with_seed = [row for row in rows(compare) if row.seeds is None or number < row.seeds]
         for values in itertools.product(*compare.axes.values()):
             axes = dict(zip(keys, values, strict=True))
-            for row in rows(compare):
+            for row in with_seed:
                 settings = {"method": row.method, "run.seed": seed, **axes, **changes[row.label]}
                 overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
                 try:

@@ -79,10 +79,12 @@ class MethodRow(Section):
         method: the method's name.
         set: dotted key -> value, such as ``optimiser.lr: 0.2``.
         terms: term -> its keys, changed in every stage that has the term, such as ``induced: {weight: 10}``.
+        seeds: how many of the grid's seeds the row has, from the first; None has all.
     """
 
     label: str
     method: str
+    seeds: int | None = Field(default=None, ge=1)
     set: dict[str, Any] = Field(default={})
     terms: dict[str, dict[str, Any]] = Field(default={})
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from safetensors.torch import save_file
 
-from gkd.commands.compare import cells, solve
+from gkd.commands.compare import cells, count, section, solve
 from gkd.commands.grid_places import Places
 from gkd.config.load import load
 from gkd.config.resolve import Resolved
@@ -257,6 +257,15 @@ def test_a_row_changes_a_term_wherever_the_method_has_it():
     cell = next(cell for cell in cells(grid) if cell.label == "thin")
     stages = cell.resolved.experiment.method.stages.values()
     assert [stage.terms["ft"].options["rate"] for stage in stages] == [0.25, 0.25]
+
+
+def test_a_row_may_have_the_first_of_the_seeds_alone():
+    methods = "compare.methods=[student, {label: few, method: sp, seeds: 1}]"
+    resolved = load("quickstart", [methods, "compare.seeds=[3, 4]", "compare.axes={task.shift: [0, 2]}"])
+    grid = list(cells(resolved))
+    seeds = [(cell.label, cell.seed) for cell in grid]
+    assert seeds == [("student", 3), ("few", 3)] * 2 + [("student", 4)] * 2
+    assert len(grid) == count(section(resolved))
 
 
 def test_a_row_that_changes_a_term_that_is_not_there_is_refused(capsys):
