@@ -8,6 +8,7 @@ the end of the first stage. Nothing is judged on test images.
     python benchmarks/refilled_stages.py --out benchmarks/results/refilled_stages.json
 
 Variants that the file has already are not trained again, so a stopped command goes on. ``--only LABEL`` trains one.
+The table stands beside the file, as Markdown; ``docs/pictures.py`` draws it.
 """
 
 from __future__ import annotations
@@ -139,6 +140,31 @@ def looked_at(overrides: tuple[str, ...], caches: Caches) -> list[dict[str, Any]
     return looked.epochs
 
 
+def table(variants: Mapping[str, Any]) -> str:
+    """A row a variant: its embedding at the end of the first of two stages, and its student at the end."""
+    looked = ("nearest mean", "rank", "like the teacher")
+    head = [
+        "variant",
+        "epochs of stage 1",
+        *(f"{name} then" for name in looked),
+        "least kept",
+        "student",
+        *looked,
+    ]
+    lines = [head, ["---", *["--:"] * (len(head) - 1)]]
+    for label in (name for name in VARIANTS if name in variants):
+        epochs = variants[label]["epochs"]
+        kept = [each["kept"] for each in epochs if each["kept"] is not None]
+        first = len(epochs) - len(kept)
+        start = [str(first), *_shown(epochs[first - 1]), f"{min(kept):.2f}"] if kept else ["–"] * 5
+        lines.append([label, *start, f"{epochs[-1]['accuracy']:.2f}", *_shown(epochs[-1])])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _shown(epoch: Mapping[str, Any]) -> list[str]:
+    return [f"{epoch['ncm']:.1f}", f"{epoch['rank']:.1f}", f"{epoch['teacher']:.2f}"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -164,6 +190,7 @@ def main() -> int:
         aside = args.out.with_suffix(f".{os.getpid()}")
         aside.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
         os.replace(aside, args.out)
+    args.out.with_suffix(".md").write_text(table(json.loads(args.out.read_text())["variants"]))
     return 0
 
 

@@ -33,33 +33,33 @@ def sources() -> list[Path]:
     return [path for folder in ("gkd", "tasks") for path in (ROOT / folder).rglob("*.py")]
 
 
-def quickstart(*overrides: str) -> Callable[[], object]:
-    return lambda: load("quickstart", overrides)
+def digits(*overrides: str) -> Callable[[], object]:
+    return lambda: load("cross_task/digits", overrides)
 
 
 # Representative mistakes of every wing that reads what a user writes, by what they try: the code, and the call.
 MISTAKES: dict[str, tuple[str, Callable[[], object]]] = {
     "an unknown config": ("unknown-config", lambda: load("quikstart")),
-    "an unknown key": ("invalid-config", quickstart("student.netwrok=resnet8")),
-    "a wrong type": ("invalid-config", quickstart("run.epochs=many")),
+    "an unknown key": ("invalid-config", digits("student.netwrok=resnet8")),
+    "a wrong type": ("invalid-config", digits("run.epochs=many")),
     "three mistakes": (
         "invalid-config",
-        quickstart("run.epochs=many", "student.netwrok=x", "data.batch_size=0"),
+        digits("run.epochs=many", "student.netwrok=x", "data.batch_size=0"),
     ),
-    "an unknown task": ("unknown-task", quickstart("task={name: standrad}")),
-    "an unknown method": ("unknown-method", quickstart("method=refiled")),
+    "an unknown task": ("unknown-task", digits("task={name: standrad}")),
+    "an unknown method": ("unknown-method", digits("method=refiled")),
     "an unknown option of a loss": (
         "invalid-config",
-        quickstart("method=kd", "method.stages.distil.terms.kd.temperatur=2"),
+        digits("method=kd", "method.stages.distil.terms.kd.temperatur=2"),
     ),
     "a temperature below zero": (
         "invalid-config",
-        quickstart("method=kd", "method.stages.distil.terms.kd.temperature=-1"),
+        digits("method=kd", "method.stages.distil.terms.kd.temperature=-1"),
     ),
-    "an unknown term": ("invalid-config", quickstart("method=kd", "method.stages.distil.terms.kdd.weight=1")),
-    "an override without a value": ("override-form", quickstart("run.seed")),
-    "an unknown baseline": ("invalid-config", quickstart("compare.baseline=studnet")),
-    "an unknown augmentation in a config": ("invalid-config", quickstart("data.augment=corp")),
+    "an unknown term": ("invalid-config", digits("method=kd", "method.stages.distil.terms.kdd.weight=1")),
+    "an override without a value": ("override-form", digits("run.seed")),
+    "an unknown baseline": ("invalid-config", digits("compare.baseline=studnet")),
+    "an unknown augmentation in a config": ("invalid-config", digits("data.augment=corp")),
     "an unknown network": ("unknown-network", lambda: build_network("resnet9", num_classes=2)),
     "an unknown option of a network": (
         "unknown-option",

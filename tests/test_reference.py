@@ -82,7 +82,7 @@ OPEN = re.compile(
 )
 
 
-@pytest.mark.parametrize("config", ["quickstart", "few_shot/digits", "incremental/digits"])
+@pytest.mark.parametrize("config", ["cross_task/digits", "few_shot/digits", "incremental/digits"])
 def test_every_key_of_a_resolved_config_is_there(reference: ModuleType, config: str) -> None:
     resolved = load(config, ["teacher={network: resnet8, data: {name: digits}}"])
     rows = [
@@ -143,7 +143,7 @@ def value_at(section: Any, parts: list[str]) -> Any:
 def test_what_is_said_to_name_a_run_names_it_and_nothing_else_does(reference: ModuleType) -> None:
     """Each key of the sections but the method's, given another value: the identity is another, or it is not."""
     view = "data.teacher_view={augment: none}"
-    resolved = load("quickstart", ["method=kd", view, "teacher.data={name: digits, download: true}"])
+    resolved = load("cross_task/digits", ["method=kd", view, "teacher.data={name: digits, download: true}"])
     tried = set()
     for title, keys in reference.sections().items():
         if (title.startswith("task: ") and title != "task: cross_task") or title in ("method", "optimiser"):

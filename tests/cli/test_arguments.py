@@ -63,11 +63,11 @@ OVERRIDES = ["run.seed=1", "method=sp"]
 @pytest.mark.parametrize(
     "words",
     [
-        ["run", "quickstart", *OVERRIDES],
-        ["run", "--dry-run", "quickstart", *OVERRIDES],
-        ["run", "quickstart", OVERRIDES[0], "--dry-run", OVERRIDES[1]],
-        ["compare", "quickstart", "--finished", *OVERRIDES],
-        ["validate", "quickstart", *OVERRIDES],
+        ["run", "cross_task/digits", *OVERRIDES],
+        ["run", "--dry-run", "cross_task/digits", *OVERRIDES],
+        ["run", "cross_task/digits", OVERRIDES[0], "--dry-run", OVERRIDES[1]],
+        ["compare", "cross_task/digits", "--finished", *OVERRIDES],
+        ["validate", "cross_task/digits", *OVERRIDES],
         ["eval", "runs/a", *OVERRIDES],
         ["export", "runs/a", "--format", "onnx", *OVERRIDES],
         ["export", "runs/a", OVERRIDES[0], "--format", "onnx", OVERRIDES[1]],
@@ -88,7 +88,7 @@ def test_every_verb_takes_overrides_wherever_they_stand(words):
 
 def test_what_is_neither_a_flag_nor_an_override_is_refused(capsys):
     for words in (
-        ["run", "quickstart", "--dry-run", "more"],
+        ["run", "cross_task/digits", "--dry-run", "more"],
         ["ls", "tasks", "--all"],
         ["predict", "a", "b", "--x=1"],
     ):

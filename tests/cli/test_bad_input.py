@@ -41,33 +41,33 @@ def on_photos(path: Path, *words: str) -> tuple[str, ...]:
     data = (
         f"data={{name: folder, root: {path}, validation: {{per_class: 1}}, batch_size: 4, per_class: null}}"
     )
-    return ("run", "quickstart", data, "task.size=1", "task.shift=1", "method=sp", *FAST, *words)
+    return ("run", "cross_task/digits", data, "task.size=1", "task.shift=1", "method=sp", *FAST, *words)
 
 
 def test_an_unknown_key_names_the_closest_match(refused):
     assert "student.netwrok: Unknown key 'netwrok'. Did you mean 'network'?" in refused(
-        "run", "quickstart", "student.netwrok=resnet8"
+        "run", "cross_task/digits", "student.netwrok=resnet8"
     )
 
 
 def test_an_unknown_method_option_names_the_closest_match(refused):
-    message = refused("run", "quickstart", "method=kd", "method.stages.distil.terms.kd.temperatur=2")
+    message = refused("run", "cross_task/digits", "method=kd", "method.stages.distil.terms.kd.temperatur=2")
     assert "Did you mean 'temperature'?" in message
 
 
 def test_a_wrong_type_says_what_it_got(refused):
-    message = refused("run", "quickstart", "run.epochs=many")
+    message = refused("run", "cross_task/digits", "run.epochs=many")
     assert "run.epochs" in message
     assert "'many'" in message
 
 
 def test_every_mistake_is_reported_at_once(refused):
-    message = refused("run", "quickstart", "run.epochs=many", "student.netwrok=x", "data.batch_size=0")
+    message = refused("run", "cross_task/digits", "run.epochs=many", "student.netwrok=x", "data.batch_size=0")
     assert "3 mistakes" in message
 
 
 def test_a_missing_config_lists_the_shipped_ones(refused):
-    assert "quickstart" in refused("run", "quikstart")
+    assert "cross_task/digits" in refused("run", "quikstart")
     assert "does not exist" in refused("run", "configs/nothing.yaml")
 
 
@@ -100,12 +100,12 @@ def test_a_class_unknown_to_the_data(refused, photos):
 
 
 def test_a_window_larger_than_the_data(refused):
-    message = refused("run", "quickstart", "task.size=8", "task.shift=5")
+    message = refused("run", "cross_task/digits", "task.size=8", "task.shift=5")
     assert "the data has 10 classes" in message
 
 
 def test_a_method_that_the_relation_denies_names_those_that_work(refused):
-    message = refused("run", "quickstart", "method=kd", "task.shift=5")
+    message = refused("run", "cross_task/digits", "method=kd", "task.shift=5")
     assert "share no class" in message
     assert "refilled" in message
     assert "sp" in message
@@ -124,7 +124,7 @@ def test_a_method_without_its_teacher(refused, tmp_path):
 def test_a_teacher_checkpoint_of_another_network(refused, tmp_path):
     path = tmp_path / "teacher.safetensors"
     save_file(build_network("resnet20", num_classes=5, in_channels=1).state_dict(), path)
-    message = refused("run", "quickstart", "teacher.network=resnet32", f"teacher.checkpoint={path}")
+    message = refused("run", "cross_task/digits", "teacher.network=resnet32", f"teacher.checkpoint={path}")
     assert "another network than resnet32" in message
 
 
@@ -133,28 +133,28 @@ def test_a_teacher_checkpoint_that_says_another_network(refused, tmp_path):
     save_file(
         build_network("resnet20", num_classes=5, in_channels=1).state_dict(), path, {"network": "resnet20"}
     )
-    message = refused("run", "quickstart", "teacher.network=resnet32", f"teacher.checkpoint={path}")
+    message = refused("run", "cross_task/digits", "teacher.network=resnet32", f"teacher.checkpoint={path}")
     assert "set teacher.network=resnet20" in message
 
 
 def test_a_teacher_checkpoint_of_another_class_count(refused, tmp_path):
     path = tmp_path / "teacher.safetensors"
     save_file(build_network("resnet20", num_classes=7, in_channels=1).state_dict(), path)
-    message = refused("run", "quickstart", "teacher.network=resnet20", f"teacher.checkpoint={path}")
+    message = refused("run", "cross_task/digits", "teacher.network=resnet20", f"teacher.checkpoint={path}")
     assert "holds 7 classes ('fc.bias'), teacher.classes or the task names 5" in message
 
 
 def test_a_missing_teacher_checkpoint(refused):
     assert "gone.safetensors does not exist" in refused(
-        "run", "quickstart", "teacher.checkpoint=gone.safetensors"
+        "run", "cross_task/digits", "teacher.checkpoint=gone.safetensors"
     )
 
 
 def test_an_unknown_network_task_data_set_and_word(refused):
-    assert "resnet20" in refused("run", "quickstart", "student.network=resnet21")
-    assert "cross_task" in refused("run", "quickstart", "task.name=crosstask")
-    assert "digits" in refused("run", "quickstart", "data.name=digit")
-    assert "a.b=c" in refused("run", "quickstart", "=3")
+    assert "resnet20" in refused("run", "cross_task/digits", "student.network=resnet21")
+    assert "cross_task" in refused("run", "cross_task/digits", "task.name=crosstask")
+    assert "digits" in refused("run", "cross_task/digits", "data.name=digit")
+    assert "a.b=c" in refused("run", "cross_task/digits", "=3")
 
 
 def test_a_grid_is_refused_where_there_is_none(refused):
@@ -166,19 +166,19 @@ def test_evaluating_what_is_no_run(refused):
 
 
 def test_a_damaged_summary_is_named(refused, tmp_path, capsys):
-    assert gkd("run", "quickstart", "method=student", *FAST) == 0
-    (path,) = (tmp_path / "runs" / "quickstart").rglob("summary.json")
+    assert gkd("run", "cross_task/digits", "method=student", *FAST) == 0
+    (path,) = (tmp_path / "runs" / "cross_task" / "digits").rglob("summary.json")
     path.write_text(path.read_text()[:100])
     capsys.readouterr()
     assert "summary.json is damaged. Remove it" in refused("eval", str(path.parent))
-    assert gkd("run", "quickstart", "method=student", *FAST) == 0  # made anew of the last checkpoint
+    assert gkd("run", "cross_task/digits", "method=student", *FAST) == 0  # made anew of the last checkpoint
     assert gkd("eval", str(path.parent)) == 0
 
 
 def test_a_damaged_cell_is_named(refused, tmp_path, capsys):
     grid = (
         "compare",
-        "quickstart",
+        "cross_task/digits",
         *FAST,
         "compare.methods=[student]",
         "compare.seeds=[0]",
@@ -196,30 +196,30 @@ def test_a_damaged_cell_is_named(refused, tmp_path, capsys):
 
 def test_a_setting_of_another_method_is_refused(refused):
     weight = "method.stages.distil.terms.sp.weight=3"
-    text = refused("run", "quickstart", weight, "method=sp")
+    text = refused("run", "cross_task/digits", weight, "method=sp")
     assert "speaks of the method 'refilled', but the method here is 'sp'; write it after method=NAME" in text
 
 
 def test_an_override_that_a_grid_would_lose_is_refused(refused):
     for key, instead in (("method=kd", "methods"), ("run.seed=7", "seeds"), ("task.shift=1", "axes")):
-        text = refused("compare", "quickstart", key)
+        text = refused("compare", "cross_task/digits", key)
         assert f"so the override is lost; use compare.{instead}" in text
 
 
 def test_an_override_without_a_value_is_refused(refused):
     assert "has no value; write run.epochs=null to unset the key" in refused(
-        "run", "quickstart", "run.epochs="
+        "run", "cross_task/digits", "run.epochs="
     )
 
 
 def test_an_unknown_home_folder(refused):
-    text = refused("run", "quickstart", "data.name=folder", "data.root=~nosuchuser/photos")
+    text = refused("run", "cross_task/digits", "data.name=folder", "data.root=~nosuchuser/photos")
     assert "data.root: the home folder in '~nosuchuser/photos' is not known" in text
 
 
 def test_evaluating_with_other_classes(refused, capsys):
-    assert gkd("run", "quickstart", "method=student", *FAST) == 0
-    (path,) = Path("runs/quickstart").rglob("summary.json")
+    assert gkd("run", "cross_task/digits", "method=student", *FAST) == 0
+    (path,) = Path("runs/cross_task/digits").rglob("summary.json")
     capsys.readouterr()
     assert "knows 0, 1, 2, 3, 4, but the overrides make the task 5, 6" in refused(
         "eval", str(path.parent), "task.shift=5"
@@ -228,7 +228,7 @@ def test_evaluating_with_other_classes(refused, capsys):
 
 def test_validate_refuses_what_the_relation_denies(refused):
     words = ("task={name: cross_task, size: 5, shift: 5}", "compare=null")
-    assert "Methods that work here" in refused("validate", "quickstart", "method=kd", *words)
+    assert "Methods that work here" in refused("validate", "cross_task/digits", "method=kd", *words)
 
 
 @pytest.mark.parametrize(
@@ -257,23 +257,23 @@ def test_what_images_without_labels_lack_is_told_before_training(refused, tmp_pa
         (*both, bare, "data.batch_size=40"): "takes 20 images of data.unlabelled (bare), which has 16",
     }
     for words, sentence in said.items():
-        message = refused(*verb, "quickstart", "compare=null", *words, *FAST)
+        message = refused(*verb, "cross_task/digits", "compare=null", *words, *FAST)
         assert sentence in message
         assert message.count("\n") == 1, message
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_summary_of_another_kind_is_named(refused, tmp_path, capsys):
-    assert gkd("run", "quickstart", "method=student", *FAST) == 0
-    (path,) = (tmp_path / "runs" / "quickstart").rglob("summary.json")
+    assert gkd("run", "cross_task/digits", "method=student", *FAST) == 0
+    (path,) = (tmp_path / "runs" / "cross_task" / "digits").rglob("summary.json")
     path.write_text("[]")
     shutil.rmtree(path.with_name("checkpoints"))  # of which it could be made anew
     capsys.readouterr()
-    assert "summary.json is damaged" in refused("run", "quickstart", "method=student", *FAST)
+    assert "summary.json is damaged" in refused("run", "cross_task/digits", "method=student", *FAST)
 
 
 def test_no_space_left_keeps_the_last_checkpoint(refused, tmp_path, monkeypatch):
-    words = ("run", "quickstart", "method=student", *FAST, "run.checkpoint_seconds=0")
+    words = ("run", "cross_task/digits", "method=student", *FAST, "run.checkpoint_seconds=0")
     save, calls = weights.write_safetensors, []
 
     def full_disk(path, tensors, metadata):
@@ -298,9 +298,9 @@ def test_no_space_left_keeps_the_last_checkpoint(refused, tmp_path, monkeypatch)
 def test_a_teacher_is_trained_by_a_method_without_one(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fast = ("run.epochs=1", "teacher.train.epochs=1", "run.threads=1", "method=kd")
-    assert gkd("run", "quickstart", *fast, "teacher.train.method=sp") == 2
+    assert gkd("run", "cross_task/digits", *fast, "teacher.train.method=sp") == 2
     assert "teacher.train.method=sp needs a teacher itself" in capsys.readouterr().err
-    assert gkd("run", "quickstart", *fast, "teacher.train.method=mixup") == 0
+    assert gkd("run", "cross_task/digits", *fast, "teacher.train.method=mixup") == 0
     assert "mixup seed 0  train 1/1" in capsys.readouterr().out
 
 

@@ -143,7 +143,7 @@ def test_a_mixture_that_cannot_be_is_refused(method, augment, code):
 def test_a_crop_needs_a_size_and_files(capsys):
     assert gkd(*PHOTOS, "data.fit=crop") == 2
     assert "fit: crop needs the image_size to crop to" in capsys.readouterr().err
-    assert gkd("run", "quickstart", "data.fit=crop", "data.image_size=8") == 2
+    assert gkd("run", "cross_task/digits", "data.fit=crop", "data.image_size=8") == 2
     assert "fit=crop is for image files; digits comes as arrays" in capsys.readouterr().err
     assert gkd(*PHOTOS, "data.image_size=16", "data.fit=crop", "method=student") == 0
 

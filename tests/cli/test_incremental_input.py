@@ -119,11 +119,11 @@ def test_the_remedy_of_a_class_of_few_images_works() -> None:
 
 
 @pytest.mark.parametrize("method", ["wa", "bic"])
-@pytest.mark.parametrize("config", ["quickstart", "standard/vit_teacher"])
+@pytest.mark.parametrize("config", ["cross_task/digits", "standard/vit_teacher"])
 def test_rules_after_steps_need_steps(method: str, config: str, refused: Refused) -> None:
     words = ["data={name: digits}", "student.network=resnet8", "teacher={network: resnet8}"]
     error = refused(
-        "run", config, f"method={method}", *(words if config != "quickstart" else []), "--dry-run"
+        "run", config, f"method={method}", *(words if config != "cross_task/digits" else []), "--dry-run"
     )
     assert f"{method!r} ends every incremental step by" in error
     assert (
@@ -133,7 +133,7 @@ def test_rules_after_steps_need_steps(method: str, config: str, refused: Refused
 
 
 def test_methods_that_would_work_have_no_rules_after_steps(refused: Refused) -> None:
-    listed = refused("run", "quickstart", "method=lwf").split("Methods that work here: ")[1]
+    listed = refused("run", "cross_task/digits", "method=lwf").split("Methods that work here: ")[1]
     assert "icarl_softmax" in listed
     assert "replay" not in listed  # it reads no teacher
     assert "wa" not in listed.rstrip(".\n").split(", ")
@@ -198,7 +198,7 @@ def test_another_order_is_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         ([DIGITS, "compare.methods=[finetune, icarl]", "task.memory_per_class=null"], "icarl", "the task keeps none"),
         ([DIGITS, "compare.methods=[finetune, bic]", "task.memory_per_class=1"], "bic", "but a class has 1"),
-        (["quickstart", "compare.methods=[student, wa]"], "wa", "has no steps; use a task that has"),
+        (["cross_task/digits", "compare.methods=[student, wa]"], "wa", "has no steps; use a task that has"),
     ],
 )  # fmt: skip
 def test_a_grid_refuses_a_row_before_it_trains_those_above(

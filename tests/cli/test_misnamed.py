@@ -54,9 +54,9 @@ def test_a_missing_config_is_told_the_closest_name_alone(tmp_path: Path) -> None
 
 def test_a_config_where_a_method_belongs_and_a_method_named_as_a_file() -> None:
     with refused("config-for-method"):
-        load_method("quickstart")
+        load_method("cross_task/digits")
     with refused("method-file-missing") as caught:
-        load("quickstart", ["method=kdlik.yaml"])
+        load("cross_task/digits", ["method=kdlik.yaml"])
     assert "as in method=kd;" in str(caught.value)
     with refused("unknown-method") as caught:
         load_method("quickfix")
@@ -95,12 +95,14 @@ def test_taps_may_be_numbers_and_other_values_are_told_in_one_line(tmp_path: Pat
 
 
 def test_another_task_drops_the_options_of_the_task_below(tmp_path: Path) -> None:
-    path = write(tmp_path, extends="quickstart", teacher={"network": "resnet20"})
+    path = write(tmp_path, extends="cross_task/digits", teacher={"network": "resnet20"})
     for overrides in ([], ["task={name: standard}"]):
-        experiment = load(path if not overrides else "quickstart", [*overrides, "method=student"]).experiment
+        experiment = load(
+            path if not overrides else "cross_task/digits", [*overrides, "method=student"]
+        ).experiment
         assert type(experiment.task).__module__ == "gkd.tasks.standard"
     assert (
-        load("quickstart", ["task.shift=2"]).experiment.task.model_dump()["size"] == 5
+        load("cross_task/digits", ["task.shift=2"]).experiment.task.model_dump()["size"] == 5
     )  # the same task keeps them
 
 
@@ -248,9 +250,9 @@ def test_a_network_of_ones_own_is_told_its_form(tmp_path: Path, name: str, meant
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (["rnu", "quickstart"], "did you mean 'run'?"),
-        (["run", "quickstart", "--epochs", "5"], "a setting is a word a.b=c"),
-        (["run", "quickstart", "--optimiser.lr=0.1"], "a setting is a word a.b=c"),
+        (["rnu", "cross_task/digits"], "did you mean 'run'?"),
+        (["run", "cross_task/digits", "--epochs", "5"], "a setting is a word a.b=c"),
+        (["run", "cross_task/digits", "--optimiser.lr=0.1"], "a setting is a word a.b=c"),
     ],
 )
 def test_a_wrong_verb_and_a_setting_with_dashes_are_told_what_is_meant(

@@ -44,7 +44,16 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     save_file(build_network("resnet8", num_classes=5, in_channels=1).state_dict(), "w.safetensors")
     task = "task={name: cross_task, size: null, student_classes: ['1', '2', '3']}"
     teacher = ("teacher.network=resnet8", "teacher.checkpoint=w.safetensors")
-    return ("run", "quickstart", task, "compare=null", "method=sp", *teacher, "run.epochs=2", "run.threads=1")
+    return (
+        "run",
+        "cross_task/digits",
+        task,
+        "compare=null",
+        "method=sp",
+        *teacher,
+        "run.epochs=2",
+        "run.threads=1",
+    )
 
 
 @pytest.mark.parametrize("overrides", SAID, ids=lambda overrides: overrides[0][:40])

@@ -11,8 +11,8 @@ from tests.cli_helpers import FAST, gkd, on_a_terminal
 from tests.step_helpers import WORDS as STEPS
 
 GRID = (
-    "compare", "quickstart", *FAST, "compare.seeds=[0]", "compare.methods=[student, sp]", "run.precision=float32",
-    "compare.axes={task.shift: [2]}", "compare.results=table",
+    "compare", "cross_task/digits", *FAST, "compare.seeds=[0]", "compare.methods=[student, sp]",
+    "run.precision=float32", "compare.axes={task.shift: [2]}", "compare.results=table",
 )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def verbs(folder: Path) -> list[tuple[str, ...]]:
-    run = str(next((folder / "runs" / "quickstart").glob("sp-*/seed0")).relative_to(folder))
+    run = str(next((folder / "runs" / "cross_task" / "digits").glob("sp-*/seed0")).relative_to(folder))
     return [
         (*GRID, "--finished"),
         ("run", *STEPS, "method=replay", "task.memory_per_class=5"),

@@ -69,19 +69,19 @@ def test_show_prints_what_a_stage_trains_and_how_it_mixes(capsys):
 
 
 def test_validate_prints_where_each_value_comes_from(capsys):
-    assert gkd("validate", "quickstart", "run.seed=3") == 0
+    assert gkd("validate", "cross_task/digits", "run.seed=3") == 0
     printed = capsys.readouterr().out
     assert "seed: 3  # override run.seed=3" in printed
     assert "weight: 1000.0  # method refilled: code njulus/GKD@a37fc79" in printed
-    assert "a grid of 75 cells" in printed
+    assert "a grid of 24 cells" in printed
     assert printed.endswith("# all else is at its default: --all shows it\n")
     assert "threads:" not in printed
-    assert gkd("validate", "quickstart", "run.seed=3", "--all") == 0
+    assert gkd("validate", "cross_task/digits", "run.seed=3", "--all") == 0
     assert "threads: null  # default" in capsys.readouterr().out
 
 
 def test_dry_run_trains_nothing_and_says_what_a_run_would_cost(capsys, tmp_path):
-    assert gkd("run", "quickstart", "--dry-run", "task.shift=2") == 0
+    assert gkd("run", "cross_task/digits", "--dry-run", "task.shift=2") == 0
     printed = capsys.readouterr().out
     for text in (
         "overlapping: 5 teacher classes",
@@ -95,9 +95,9 @@ def test_dry_run_trains_nothing_and_says_what_a_run_would_cost(capsys, tmp_path)
 
 
 def test_run_writes_its_folder_and_a_second_run_reports(capsys, tmp_path):
-    words = ("run", "quickstart", "method=refilled_weighted", "task.shift=2", *FAST)
+    words = ("run", "cross_task/digits", "method=refilled_weighted", "task.shift=2", *FAST)
     assert gkd(*words) == 0
-    (folder,) = (tmp_path / "runs" / "quickstart").rglob("seed0")
+    (folder,) = (tmp_path / "runs" / "cross_task" / "digits").rglob("seed0")
     names = {path.name for path in folder.iterdir()}
     assert {
         "config.yaml", "command.txt", "env.json", "metrics.jsonl", "summary.json", "correct.json", "checkpoints",
@@ -119,8 +119,8 @@ def test_run_writes_its_folder_and_a_second_run_reports(capsys, tmp_path):
 
 
 def test_eval_repeats_the_summary(capsys, tmp_path):
-    assert gkd("run", "quickstart", "method=student", *FAST) == 0
-    (folder,) = (tmp_path / "runs" / "quickstart").rglob("seed0")
+    assert gkd("run", "cross_task/digits", "method=student", *FAST) == 0
+    (folder,) = (tmp_path / "runs" / "cross_task" / "digits").rglob("seed0")
     capsys.readouterr()
     assert gkd("eval", str(folder)) == 0
     accuracy = json.loads((folder / "summary.json").read_text())["last"]["accuracy"]
@@ -169,10 +169,10 @@ def test_validate_counts_a_grid_and_says_how_classes_relate(capsys, monkeypatch)
         sources, "_read_source", lambda *of, make=sources._read_source: read.append(1) or make(*of)
     )
     weight = "method.stages.distil.terms.sp.weight=3"
-    assert gkd("validate", "quickstart", "method=sp", weight) == 0
+    assert gkd("validate", "cross_task/digits", "method=sp", weight) == 0
     printed = capsys.readouterr().out
     assert "# same: 5 teacher classes" in printed
-    assert "# a grid of 75 cells" in printed
+    assert "# a grid of 24 cells" in printed
     assert read == [1]  # for the student, and for the teacher and the run that trains it
     for name in ("folder", "step-folders", "tiny_imagenet"):
         assert gkd("validate", "cross_task/photos", f"data.name={name}") == 0
@@ -182,17 +182,17 @@ def test_validate_counts_a_grid_and_says_how_classes_relate(capsys, monkeypatch)
 
 
 def test_a_dry_run_of_a_finished_run_says_so(capsys):
-    assert gkd("run", "quickstart", "method=student", *FAST) == 0
-    assert gkd("run", "quickstart", "method=student", *FAST, "--dry-run") == 0
+    assert gkd("run", "cross_task/digits", "method=student", *FAST) == 0
+    assert gkd("run", "cross_task/digits", "method=student", *FAST, "--dry-run") == 0
     assert "expected  finished already" in capsys.readouterr().out
 
 
 def test_a_run_without_its_correctness_is_not_finished(tmp_path, capsys):
-    assert gkd("run", "quickstart", "method=student", *FAST) == 0
-    (path,) = (tmp_path / "runs" / "quickstart").rglob("correct.json")
+    assert gkd("run", "cross_task/digits", "method=student", *FAST) == 0
+    (path,) = (tmp_path / "runs" / "cross_task" / "digits").rglob("correct.json")
     before = path.read_text()
     path.unlink()
-    assert gkd("run", "quickstart", "method=student", *FAST) == 0
+    assert gkd("run", "cross_task/digits", "method=student", *FAST) == 0
     assert path.read_text() == before
 
 
@@ -206,8 +206,8 @@ def test_other_images_of_the_same_name_are_another_run(tmp_path):
 
 def test_a_run_folder_shows_what_was_overridden(tmp_path):
     words = ("method=sp", "method.stages.distil.terms.sp.weight=7", "optimiser.lr=0.02", "run.log_seconds=3")
-    assert gkd("run", "quickstart", *words, *FAST) == 0
-    (folder,) = (tmp_path / "runs" / "quickstart").glob("sp-*")
+    assert gkd("run", "cross_task/digits", *words, *FAST) == 0
+    (folder,) = (tmp_path / "runs" / "cross_task" / "digits").glob("sp-*")
     assert folder.name.startswith("sp-sp.weight=7_optimiser.lr=0.02_run.epochs=4_")
     assert "log_seconds" not in folder.name
 
@@ -215,8 +215,8 @@ def test_a_run_folder_shows_what_was_overridden(tmp_path):
 def test_a_resolved_config_is_an_experiment_of_the_same_identity(tmp_path):
     from gkd.config.load import load
 
-    assert gkd("run", "quickstart", "method=sp", *FAST) == 0
-    (folder,) = (tmp_path / "runs" / "quickstart").rglob("seed0")
+    assert gkd("run", "cross_task/digits", "method=sp", *FAST) == 0
+    (folder,) = (tmp_path / "runs" / "cross_task" / "digits").rglob("seed0")
     identity = json.loads((folder / "summary.json").read_text())["identity"]
     assert load(folder / "config.yaml").identity == identity
 
@@ -231,7 +231,7 @@ SHIFTS = pytest.mark.parametrize("shift", list(RELATIONS), ids=RELATIONS.get)
 SHIPPED = shipped_methods()
 METHODS = pytest.mark.parametrize("method", sorted(SHIPPED))
 IN_EVERY_RELATION = ("kd", "refilled", "crd")  # logits; stages that compare embeddings; banks of samples
-# Published episodes need more classes and images than quickstart has, and Adam a lower rate.
+# Published episodes need more classes and images than digits have, and Adam a lower rate.
 ADAPTED = {name: [SMALL_EPISODES, "optimiser.lr=0.001"] for name in IN_EPISODES}
 ADAPTED |= {name: ["teacher.names=names.safetensors"] for name in ON_NAMES}
 ADAPTED |= {name: ["data.unlabelled.root=bare"] for name in ON_UNLABELLED}
@@ -252,7 +252,7 @@ def train(method, shift, capsys, *overrides):
         digits = LabelSpace([*"0123456789"])
         write_class_vectors(Path("names.safetensors"), ClassVectors(digits, torch.eye(10, 256)))
     adapted = (*FAST, *ADAPTED.get(method, []), *overrides)
-    words = ("run", "quickstart", f"method={method}", f"task.shift={shift}", *adapted)
+    words = ("run", "cross_task/digits", f"method={method}", f"task.shift={shift}", *adapted)
     code = gkd(*words)
     if refused(method, shift):
         assert code == 2
@@ -297,7 +297,7 @@ def test_every_method_trains_two_epochs_of_every_stage(method, shift, tmp_path, 
         more.append("method.stages.episodes.episodes={ways: 4, shots: 5, queries: 10, per_epoch: 30}")
     train(method, shift, capsys, f"run.epochs={2 * len(stages)}", *even(method), *more)
     if not refused(method, shift):
-        (summary,) = (tmp_path / "runs" / "quickstart").rglob("summary.json")
+        (summary,) = (tmp_path / "runs" / "cross_task" / "digits").rglob("summary.json")
         records = [json.loads(line) for line in (summary.parent / "metrics.jsonl").read_text().splitlines()]
         assert [record["epoch"] for record in records] == [1, 2] * len(stages)
         # A contrastive loss grows while banks and queues still fill; a strong term may hold the labels' back.

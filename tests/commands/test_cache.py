@@ -75,13 +75,13 @@ def test_runs_at_once_and_after_share_outputs_and_end_as_with_memory(
     """Two processes start together on one empty cache; a third is killed and started again."""
     clear_outputs()
     where = tmp_path_factory.mktemp("runs")
-    words = ("run", "quickstart", "data.views=2", "data.subset_seed=0", *FAST)
+    words = ("run", "cross_task/digits", "data.views=2", "data.subset_seed=0", *FAST)
 
     def begun(name: str, method: str, *more: str) -> Child:
         return start(*words, f"method={method}", f"run.out={name}", *more, cwd=where)
 
     def weights(name: str) -> dict[str, bytes]:
-        found = (where / name).glob("quickstart/*/seed*/student*.safetensors")
+        found = (where / name).glob("cross_task/digits/*/seed*/student*.safetensors")
         return {str(path.relative_to(where / name)): path.read_bytes() for path in found}
 
     disk = "run.teacher_cache=disk"
@@ -95,7 +95,7 @@ def test_runs_at_once_and_after_share_outputs_and_end_as_with_memory(
     held = in_cache()["teacher outputs"]
     assert held.count == 2
     again = begun("again", "kd", disk, "run.checkpoint_seconds=0", "run.epochs=60")
-    while not list(where.glob("again/quickstart/*/seed0/checkpoints/*")):
+    while not list(where.glob("again/cross_task/digits/*/seed0/checkpoints/*")):
         assert again.poll() is None
         time.sleep(0.01)
     again.kill()

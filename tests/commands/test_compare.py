@@ -24,7 +24,7 @@ from tests.cli_helpers import FAST, gkd, start
 from tests.refusals import refused
 
 GRID = (
-    "compare", "quickstart", *FAST, "compare.seeds=[0, 1]", "compare.axes={task.shift: [0, 5]}",
+    "compare", "cross_task/digits", *FAST, "compare.seeds=[0, 1]", "compare.axes={task.shift: [0, 5]}",
     "compare.results=table", "run.precision=float32",
 )  # fmt: skip
 METHODS = "compare.methods=[student, kd, sp]"
@@ -120,7 +120,7 @@ def test_a_cell_in_the_place_of_another_is_named(whole, tmp_path, monkeypatch, t
     cells = tmp_path / "table" / "cells"
     place, other = (next(iter(sorted(cells.glob(f"{name}.json")))) for name in (taken, given))
     shutil.copy(other, place)
-    resolved = load("quickstart", [*GRID[2:], METHODS])
+    resolved = load("cross_task/digits", [*GRID[2:], METHODS])
     with refused("another-cell") as told:
         solve(resolved, Console(quiet=True), finished_only=True)
     assert place.name in str(told.value)
@@ -133,7 +133,7 @@ def two_cells(tmp_path_factory):
         "compare.methods=[student]", "compare.seeds=[0, 1]", "compare.axes={task.shift: [0]}", "run.epochs=2",
         "run.threads=1", "data.per_class=4", "compare.results=table",
     )  # fmt: skip
-    resolved = load("quickstart", words)
+    resolved = load("cross_task/digits", words)
     folder, printed, other = tmp_path_factory.mktemp("two"), [], ExitStack()
     with chdir(folder):
         first, second = [run_folder(cell.resolved) for cell in cells(resolved)]
@@ -186,7 +186,7 @@ def test_a_damaged_cell_is_made_anew_of_its_run(two_cells, tmp_path, monkeypatch
 
 
 STATED = """
-extends: quickstart
+extends: cross_task/digits
 run: {epochs: 2, threads: 1}
 compare:
   methods: [student]
@@ -253,7 +253,7 @@ def test_a_labelled_variant_is_a_row_of_its_own(tmp_path, monkeypatch, capsys):
 
 def test_a_row_changes_a_term_wherever_the_method_has_it():
     variant = "{label: thin, method: ft, terms: {ft: {rate: 0.25}}}"
-    grid = load("quickstart").with_overrides([f"compare.methods=[student, {variant}]"])
+    grid = load("cross_task/digits").with_overrides([f"compare.methods=[student, {variant}]"])
     cell = next(cell for cell in cells(grid) if cell.label == "thin")
     stages = cell.resolved.experiment.method.stages.values()
     assert [stage.terms["ft"].options["rate"] for stage in stages] == [0.25, 0.25]
@@ -261,7 +261,9 @@ def test_a_row_changes_a_term_wherever_the_method_has_it():
 
 def test_a_row_may_have_the_first_of_the_seeds_alone():
     methods = "compare.methods=[student, {label: few, method: sp, seeds: 1}]"
-    resolved = load("quickstart", [methods, "compare.seeds=[3, 4]", "compare.axes={task.shift: [0, 2]}"])
+    resolved = load(
+        "cross_task/digits", [methods, "compare.seeds=[3, 4]", "compare.axes={task.shift: [0, 2]}"]
+    )
     grid = list(cells(resolved))
     seeds = [(cell.label, cell.seed) for cell in grid]
     assert seeds == [("student", 3), ("few", 3)] * 2 + [("student", 4)] * 2
@@ -270,7 +272,7 @@ def test_a_row_may_have_the_first_of_the_seeds_alone():
 
 def test_a_row_that_changes_a_term_that_is_not_there_is_refused(capsys):
     variant = "{label: thin, method: ft, terms: {tf: {rate: 0.25}}}"
-    assert gkd("compare", "quickstart", f"compare.methods=[student, {variant}]") == 2
+    assert gkd("compare", "cross_task/digits", f"compare.methods=[student, {variant}]") == 2
     assert "Row 'thin': Unknown term of the method 'ft' 'tf'. Did you mean 'ft'?" in capsys.readouterr().err
 
 
@@ -362,7 +364,7 @@ def test_what_a_later_row_would_meet_is_refused_before_the_first_cell(
         save_file(weights, f"{name}.safetensors", facts)
     word, sentence = LATE[what]
     rows = "compare={methods: [student, sp], seeds: [0]}"
-    assert gkd("compare", "quickstart", rows, "run.epochs=2", "run.threads=1", word) == 2
+    assert gkd("compare", "cross_task/digits", rows, "run.epochs=2", "run.threads=1", word) == 2
     error = capsys.readouterr().err
     assert sentence in error
     assert "Row 'sp'" in error or "options" in what  # which the config's own check names
@@ -374,6 +376,6 @@ def test_an_axis_whose_second_value_cannot_be_is_refused_before_the_first_cell(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     axes = "compare={methods: [student], seeds: [0], axes: {data.per_class: [5, 100000]}}"
-    assert gkd("compare", "quickstart", axes, "run.epochs=2", "run.threads=1") == 2
+    assert gkd("compare", "cross_task/digits", axes, "run.epochs=2", "run.threads=1") == 2
     assert "fewer than the 100000 asked for" in capsys.readouterr().err
     assert not list(Path().rglob("summary.json"))

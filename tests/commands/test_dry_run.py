@@ -26,7 +26,7 @@ def test_a_dry_run_says_what_each_term_pulls(capsys):
         (f"{weight}=0.1",): "(does nothing)",
         (f"{weight}={{relative: 0.5, batches: 1}}",): "sp 0.5",
     }.items():
-        assert gkd("run", "quickstart", "method=sp", "run.threads=1", *words, "--dry-run") == 0
+        assert gkd("run", "cross_task/digits", "method=sp", "run.threads=1", *words, "--dry-run") == 0
         printed = capsys.readouterr().out
         assert "stage     distil: gradients at the start, times the cross-entropy's: sp " in printed
         assert told in printed

@@ -203,7 +203,7 @@ def test_bad_input_is_one_sentence(run: Path, support: Path, tmp_path: Path, cap
     [
         ("incremental/digits", "method=icarl", "task.order=3", "task.increment=5"),
         ("incremental/digits", "method=replay", "task.order=3", "task.increment=5"),
-        ("quickstart", "method=protonet", f"method.stages.episodes.episodes={EPISODES}"),
+        ("cross_task/digits", "method=protonet", f"method.stages.episodes.episodes={EPISODES}"),
     ],
     ids=["exemplar-means", "head", "class-means"],
 )  # fmt: skip

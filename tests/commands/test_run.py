@@ -13,14 +13,14 @@ from tests.cli_helpers import gkd, start
 
 # Long enough that a busy machine still sees it in the middle (3 s), with a checkpoint every few steps.
 WORDS = (
-    "run", "quickstart", "method=refilled", "run.epochs=80", "teacher.train.epochs=1", "evaluate.every=5",
+    "run", "cross_task/digits", "method=refilled", "run.epochs=80", "teacher.train.epochs=1", "evaluate.every=5",
     "data.per_class=20", "run.threads=1", "run.precision=float32",
 )  # fmt: skip
 
 
 def results(folder: Path) -> dict[str, str]:
     """Everything that a run leaves for later, weights as hashes, times apart."""
-    (run,) = (folder / "runs" / "quickstart").rglob("seed0")
+    (run,) = (folder / "runs" / "cross_task" / "digits").rglob("seed0")
     found = {"correct": (run / "correct.json").read_text()}
     for name in ("student.safetensors", "student-best.safetensors"):
         tensors, metadata = read_weights(
@@ -40,7 +40,7 @@ def wait_for_stage(folder: Path, stage: str, process) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
-        for path in (folder / "runs" / "quickstart").glob("*/*/metrics.jsonl"):
+        for path in (folder / "runs" / "cross_task" / "digits").glob("*/*/metrics.jsonl"):
             lines = [line for line in path.read_text().splitlines() if f'"stage": "{stage}"' in line]
             if len(lines) >= 3:
                 return
@@ -119,7 +119,7 @@ def test_another_machine_is_refused_unless_allowed(tmp_path, monkeypatch, capsys
     wait_for_stage(tmp_path, "embedding", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (path,) = (tmp_path / "runs" / "quickstart").rglob("env.json")
+    (path,) = (tmp_path / "runs" / "cross_task" / "digits").rglob("env.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "threads": 7}))
     assert gkd(*WORDS) == 2
     assert "run.allow_changed=[threads]" in capsys.readouterr().err

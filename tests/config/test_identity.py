@@ -49,7 +49,7 @@ def test_rounded_outputs_name_the_runs_that_read_them() -> None:
 
 def test_identities_of_earlier_versions_stay() -> None:
     """Committed cells are known by them, and by the fingerprints and checksums that they pin."""
-    assert load("quickstart", ["method=sp", "data.per_class=5"]).identity == "1f48929a23"
+    assert load("cross_task/digits", ["method=sp", "data.per_class=5"]).identity == "1f48929a23"
     for words, name in {
         ("data.name=folder", "data.root=/not/there"): "51832ccbc1",
         ("data.name=folder", "data.root=/not/there", f"data.fingerprint={'ab' * 32}"): "51e74dcd1d",
@@ -190,9 +190,9 @@ def test_images_that_change_between_two_commands_are_seen(tmp_path: Path) -> Non
     """Within one process too: a notebook loads its config again."""
     root = images_in(tmp_path / "images", b"first")
     words = ["data.name=folder", root]
-    first = load("quickstart", words).identity
+    first = load("cross_task/digits", words).identity
     (tmp_path / "images" / "train" / "cat" / "0.png").write_bytes(b"other")
-    assert load("quickstart", words).identity != first
+    assert load("cross_task/digits", words).identity != first
 
 
 # --- a default that came to mean something else renames the runs that it touches, and no others -----------------------
@@ -282,8 +282,8 @@ def test_equal_weights_are_one_run_however_their_file_is_arranged(tmp_path: Path
         assert tiny(away, f"teacher.sha256=sha256:{sha256(file)}").identity == former
         assert tiny(away, f"teacher.sha256={weights_name(read_weight_file(file))}").identity == run.identity
     torch.save({**tensors, "a": torch.zeros(2, 2)}, files[0])
-    assert load("quickstart", [f"teacher.checkpoint={files[0]}"]).identity not in {
-        load("quickstart", [f"teacher.checkpoint={file}"]).identity for file in files[1:]
+    assert load("cross_task/digits", [f"teacher.checkpoint={files[0]}"]).identity not in {
+        load("cross_task/digits", [f"teacher.checkpoint={file}"]).identity for file in files[1:]
     }
 
 
@@ -329,7 +329,7 @@ def test_the_content_of_a_file_that_options_name_is_part_of_the_run(tmp_path: Pa
     names = []
     for content in ("first", "other", "first"):
         path.write_text(content)
-        names.append(load("quickstart", words).identity)
+        names.append(load("cross_task/digits", words).identity)
     assert names[0] == names[2] != names[1]
 
 
@@ -357,7 +357,7 @@ def test_the_source_of_an_own_module_is_part_of_the_run(
     names = []
     for text in (OWN_CODE, f"{OWN_CODE}#", OWN_CODE):
         (tmp_path / "own_code.py").write_text(text)
-        names.append(load("quickstart", [override]).identities)
+        names.append(load("cross_task/digits", [override]).identities)
     assert list(names[0].sources) == [NAMES_OF_CODE[override]]
     assert names[0] == names[2]
     assert names[0].identity != names[1].identity
@@ -385,7 +385,7 @@ def test_the_source_of_a_plug_in_is_part_of_the_run(
     names = []
     for text in (OWN_CODE, f"{OWN_CODE}#"):
         (tmp_path / "own_code.py").write_text(text)
-        names.append(load("quickstart", [override]).identities)
+        names.append(load("cross_task/digits", [override]).identities)
     assert list(names[0].sources) == ["offered"]
     assert names[0].identity != names[1].identity
     assert names[0].without_sources == names[1].without_sources
@@ -394,7 +394,10 @@ def test_the_source_of_a_plug_in_is_part_of_the_run(
 def test_a_metric_of_ones_own_names_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_code.py").write_text("def worst(logits, labels, relation): ...\n")
-    assert load("quickstart", ["evaluate.metrics=own_code:worst"]).identity == load("quickstart").identity
+    assert (
+        load("cross_task/digits", ["evaluate.metrics=own_code:worst"]).identity
+        == load("cross_task/digits").identity
+    )
 
 
 def test_a_librarys_weights_and_a_list_of_classes_are_known_by_what_they_are(tmp_path: Path) -> None:
@@ -422,8 +425,8 @@ def test_what_unknown_rows_mean_names_exactly_the_runs_that_it_changes() -> None
     """Those that trade the cross-entropy against a teacher that lacks classes; ``published`` is the name before."""
     published = "method.stages.distil.unknown_rows=published"
     overlapping = ("task.shift=2", "method=kd")
-    assert load("quickstart", [*overlapping, published]).identity == "bcce48b174"
-    assert load("quickstart", overlapping).identity != "bcce48b174"
+    assert load("cross_task/digits", [*overlapping, published]).identity == "bcce48b174"
+    assert load("cross_task/digits", overlapping).identity != "bcce48b174"
     whole = "method.stages.distil.terms.cross_entropy.weight=1"
     for words in (
         ("method=kd",),  # the same classes
@@ -432,6 +435,9 @@ def test_what_unknown_rows_mean_names_exactly_the_runs_that_it_changes() -> None
         (*overlapping, whole),
         (*overlapping, "method.stages.distil.terms.kd.rows=all"),
     ):
-        assert load("quickstart", words).identity == load("quickstart", [*words, published]).identity
+        assert (
+            load("cross_task/digits", words).identity
+            == load("cross_task/digits", [*words, published]).identity
+        )
     own = ("method=kd", "teacher.checkpoint=/not/there.pth", "teacher.classes=[a,b]")
-    assert load("quickstart", own).identity != load("quickstart", [*own, published]).identity
+    assert load("cross_task/digits", own).identity != load("cross_task/digits", [*own, published]).identity

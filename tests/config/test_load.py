@@ -17,7 +17,7 @@ def test_extends_goes_one_level_deep(write: Write) -> None:
     third = write("third", {"extends": "second"})
     with refused("nested-extends"):
         load(third)
-    assert load(write("other", {"extends": "quickstart"})).experiment.task.size == 5
+    assert load(write("other", {"extends": "cross_task/digits"})).experiment.task.size == 5
 
 
 def test_the_config_of_a_run_from_before_is_read_as_that_version_meant_it(
@@ -38,13 +38,13 @@ def test_the_config_of_a_run_from_before_is_read_as_that_version_meant_it(
         assert (resolved.identity == before(root)) == (exif == "ignore")
         (run / "env.json").unlink()
         assert load(run / "config.yaml").experiment.data.exif == "apply"
-    assert load("quickstart").experiment.data.exif == "apply"
+    assert load("cross_task/digits").experiment.data.exif == "apply"
 
 
 def test_the_weights_of_an_earlier_run_are_those_of_every_row(tmp_path: Path) -> None:
     """A run's config from before `unknown_rows` means ``published``, and keeps its name."""
     words = ["task.shift=2", "method=kd"]
-    told = load("quickstart", words).annotated_yaml()
+    told = load("cross_task/digits", words).annotated_yaml()
     old = "\n".join(line for line in told.splitlines() if "unknown_rows" not in line)
     assert old != told.strip()
     for content, rows in ((old, "published"), (told, "full")):
@@ -54,5 +54,5 @@ def test_the_weights_of_an_earlier_run_are_those_of_every_row(tmp_path: Path) ->
         assert resolved.experiment.method.stages["distil"].unknown_rows == rows
         assert (
             resolved.identity
-            == load("quickstart", [*words, f"method.stages.distil.unknown_rows={rows}"]).identity
+            == load("cross_task/digits", [*words, f"method.stages.distil.unknown_rows={rows}"]).identity
         )

@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def stands(name: str, *, env: dict[str, object] | None = None, finished: bool = True, seed: int = 0) -> Path:
     """A run's folder under a name, as far as the names look at it."""
-    folder = Path("runs", "quickstart", f"student-{name}", f"seed{seed}")
+    folder = Path("runs", "cross_task", "digits", f"student-{name}", f"seed{seed}")
     folder.mkdir(parents=True)
     (folder / "env.json").write_text(json.dumps(env or {}))
     if finished:
@@ -40,17 +40,17 @@ def said(resolved: Resolved) -> list[str]:
 
 def test_a_run_of_before_is_found_under_its_former_name(here: Path) -> None:
     """By its seed: another seed of the run is a new one."""
-    names = load("quickstart", WORDS).identities
+    names = load("cross_task/digits", WORDS).identities
     assert names.former
     folder = stands(names.former[0])
-    resolved = load("quickstart", WORDS)
+    resolved = load("cross_task/digits", WORDS)
     assert run_folder(resolved) == folder
     (line,) = said(resolved)
     assert "before gkd recorded the source of own_code:net" in line
     assert str(folder) in line
-    other = load("quickstart", [*WORDS, "run.seed=1"])
+    other = load("cross_task/digits", [*WORDS, "run.seed=1"])
     assert run_folder(other) == Path(
-        "runs", "quickstart", f"student-student.network=own_code_net-{names.identity}", "seed1"
+        "runs", "cross_task", "digits", f"student-student.network=own_code_net-{names.identity}", "seed1"
     )
     # Under its own name a run comes first.
     ours = stands(names.identity, env={"sources": names.sources})
@@ -59,12 +59,12 @@ def test_a_run_of_before_is_found_under_its_former_name(here: Path) -> None:
 
 
 def test_an_edited_module_is_another_run_and_names_the_earlier_one(here: Path) -> None:
-    names = load("quickstart", WORDS).identities
+    names = load("cross_task/digits", WORDS).identities
     record = {"sources": names.sources, "identity_without_sources": names.without_sources}
     folder = stands(names.identity, env=record)
-    assert run_folder(load("quickstart", WORDS)) == folder
+    assert run_folder(load("cross_task/digits", WORDS)) == folder
     (here / "own_code.py").write_text("def net(): pass\n")
-    edited = load("quickstart", WORDS)
+    edited = load("cross_task/digits", WORDS)
     assert run_folder(edited) != folder
     (line,) = said(edited)
     assert "the source of own_code:net is not that of the finished run" in line
@@ -77,19 +77,19 @@ def test_an_edited_module_is_another_run_and_names_the_earlier_one(here: Path) -
 
 def test_what_went_on_under_a_former_name_keeps_its_source(here: Path) -> None:
     """It was begun before sources were recorded, and finished with them."""
-    names = load("quickstart", WORDS).identities
+    names = load("cross_task/digits", WORDS).identities
     folder = stands(names.former[0], env={"sources": names.sources})
-    assert run_folder(load("quickstart", WORDS)) == folder
+    assert run_folder(load("cross_task/digits", WORDS)) == folder
     (here / "own_code.py").write_text("def net(): pass\n")
-    assert run_folder(load("quickstart", WORDS)) != folder
+    assert run_folder(load("cross_task/digits", WORDS)) != folder
 
 
 def test_photographs_that_are_turned_name_the_run_that_did_not(here: Path) -> None:
     words = ["data.name=folder", photographs(here / "photos", 6), "method=student"]
-    resolved = load("quickstart", words)
+    resolved = load("cross_task/digits", words)
     folder = stands(resolved.identities.unturned or "")
     assert run_folder(resolved) != folder
     (line,) = said(resolved)
     assert str(folder) in line
     assert "data.exif=ignore" in line
-    assert run_folder(load("quickstart", [*words, "data.exif=ignore"])) == folder
+    assert run_folder(load("cross_task/digits", [*words, "data.exif=ignore"])) == folder

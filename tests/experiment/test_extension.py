@@ -13,7 +13,7 @@ from gkd.core.errors import UserError
 from tests.cli_helpers import gkd
 
 WORDS = (
-    "run", "quickstart", "data.per_class=4", "run.threads=1", "run.precision=float32", "teacher.train.epochs=1",
+    "run", "cross_task/digits", "data.per_class=4", "run.threads=1", "run.precision=float32", "teacher.train.epochs=1",
     "optimiser.lr=0.01", "evaluate.every=1", "data.batch_size=8",
 )  # fmt: skip
 CONSTANT = "optimiser.schedule=constant"
@@ -25,7 +25,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run_of(epochs: int, out: str = "runs", config: str = "quickstart") -> Path:
+def run_of(epochs: int, out: str = "runs", config: str = "cross_task/digits") -> Path:
     """The run of so many epochs."""
     folders = [path.parent for path in Path(out, config).rglob("summary.json")]
     (folder,) = [folder for folder in folders if sum(summary_of(folder)["epochs"].values()) == epochs]
@@ -119,7 +119,7 @@ def test_what_would_be_another_result_is_trained_from_scratch_and_said(
 def test_where_it_is_asked_for_any_schedule_goes_on_as_a_run_of_its_own(capsys: Printed) -> None:
     words = (*WORDS, "method=student")  # cosine
     assert gkd(*words, "run.epochs=4", "run.extend=true") == 2
-    assert "there is none in runs/quickstart; run one first" in capsys.readouterr().err
+    assert "there is none in runs/cross_task/digits; run one first" in capsys.readouterr().err
     assert gkd(*words, "run.epochs=2") == 0
     assert gkd(*words, "run.epochs=4", "run.extend=true") == 0
     extended, short = run_of(4), run_of(2)
@@ -133,7 +133,7 @@ def test_where_it_is_asked_for_any_schedule_goes_on_as_a_run_of_its_own(capsys: 
     out = capsys.readouterr().out
     assert "run.extend=true goes on all the same" in out
     assert "was finished before" not in out
-    others = [path.parent for path in Path("runs/quickstart").rglob("summary.json")]
+    others = [path.parent for path in Path("runs/cross_task/digits").rglob("summary.json")]
     (scratch,) = set(others) - {extended, short}
     assert result_of(scratch)["student.safetensors"] != result_of(extended)["student.safetensors"]
     assert gkd(*words, "run.epochs=6", "run.extend=true") == 0
@@ -145,7 +145,7 @@ def test_where_it_is_asked_for_any_schedule_goes_on_as_a_run_of_its_own(capsys: 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("run", "quickstart", "method=refilled"), "refilled has the stages embedding, classifier"),
+        (("run", "cross_task/digits", "method=refilled"), "refilled has the stages embedding, classifier"),
         (("run", "incremental/digits", "method=replay"), "incremental has several"),
     ],
 )

@@ -187,13 +187,13 @@ def test_mistakes_are_named(make_set: MakeSet) -> None:
 def test_run_is_gkd_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a name with overrides, and from sections; the second is the first, found again."""
     monkeypatch.chdir(tmp_path)
-    first = gkd.run("quickstart", method="student", run={"epochs": 2, "threads": 1}, **{"run.seed": 3})
+    first = gkd.run("cross_task/digits", method="student", run={"epochs": 2, "threads": 1}, **{"run.seed": 3})
     assert first.folder is not None
     assert first.folder.name == "seed3"
     assert not first.student.training
     assert set(first.metrics) == {"validation", "epoch", "test/last", "test/best"}
     with refused("invalid-config"):
-        gkd.run("quickstart", run={"epoch": 2})
+        gkd.run("cross_task/digits", run={"epoch": 2})
     sections = {
         "task": {"name": "standard"},
         "data": {"name": "digits", "validation": {"per_class": 20}},

@@ -124,7 +124,7 @@ def test_a_teacher_is_judged_in_float32_whatever_the_runs_precision(
         network.fc.bias.fill_(100.0)
     save_file(network.state_dict(), tmp_path / "teacher.safetensors")
     words = ["teacher.network=resnet8", f"teacher.checkpoint={tmp_path / 'teacher.safetensors'}"]
-    prepared = prepare(load("quickstart", [*words, "run.precision=bf16"]))
+    prepared = prepare(load("cross_task/digits", [*words, "run.precision=bf16"]))
     assert prepared.settings.dtype == torch.bfloat16
     teacher, prepared = load_teacher(prepared, tmp_path / "teacher.safetensors")
     test = prepared.problem.teacher.test.restrict(teacher.space)
@@ -179,12 +179,12 @@ def test_the_line_of_a_teacher_says_where_its_normalisation_is_from(
     network = build_network("resnet8", num_classes=5, in_channels=1)
     save_file(network.state_dict(), "teacher.safetensors", metadata)
     teacher = ("teacher.network=resnet8", "teacher.checkpoint=teacher.safetensors")
-    assert gkd("run", "quickstart", "method=sp", "run.threads=1", *teacher, *words, "--dry-run") == 0
+    assert gkd("run", "cross_task/digits", "method=sp", "run.threads=1", *teacher, *words, "--dry-run") == 0
     assert source in capsys.readouterr().out
 
 
-def quickstart_summary(out: str) -> dict[str, Any]:
-    (path,) = Path(out, "quickstart").rglob("summary.json")
+def summary_of_digits(out: str) -> dict[str, Any]:
+    (path,) = Path(out, "cross_task/digits").rglob("summary.json")
     summary: dict[str, Any] = json.loads(path.read_text())
     return summary
 
@@ -200,25 +200,27 @@ def test_a_teacher_with_shifted_columns_is_said_loudly_and_refused_by_expect(
         "teacher.network=resnet8",
         "teacher.train.epochs=3",
     )
-    assert gkd("run", "quickstart", *short, "teacher.expect=auto", "run.out=first") == 0
+    assert gkd("run", "cross_task/digits", *short, "teacher.expect=auto", "run.out=first") == 0
     assert "WARNING" not in capsys.readouterr().out
-    assert "near_chance" not in quickstart_summary("first")["teacher"]
+    assert "near_chance" not in summary_of_digits("first")["teacher"]
     (file,) = (tmp_path / "first" / "teachers").rglob("student.safetensors")
     tensors, header = read_weights(file)
     classes = json.loads(header["classes"])
     save_file(tensors, "shifted.safetensors", {**header, "classes": json.dumps([*classes[1:], classes[0]])})
     words = (*short, "teacher.checkpoint=shifted.safetensors", "run.out=second")
     for verb in (["run"], ["run", "--dry-run"]):
-        assert gkd(*verb, "quickstart", *words, "teacher.expect=auto") == 2
+        assert gkd(*verb, "cross_task/digits", *words, "teacher.expect=auto") == 2
         assert "chance explains" in capsys.readouterr().err
-    assert gkd("run", "quickstart", *words) == 0
+    assert gkd("run", "cross_task/digits", *words) == 0
     printed = capsys.readouterr().out.replace("\n", " ")
     assert printed.count("WARNING   the teacher has") == 2  # when it is loaded, and beside the results
-    near = quickstart_summary("second")["teacher"]["near_chance"]
+    near = summary_of_digits("second")["teacher"]["near_chance"]
     assert near["accuracy"] < near["limit"]
-    assert gkd("run", "quickstart", *words, "teacher.expect=auto") == 2  # also where the run is finished
+    assert (
+        gkd("run", "cross_task/digits", *words, "teacher.expect=auto") == 2
+    )  # also where the run is finished
     rows = "compare={methods: [student, sp], seeds: [0]}"
-    assert gkd("compare", "quickstart", *words[1:], "run.epochs=2", rows) == 0
+    assert gkd("compare", "cross_task/digits", *words[1:], "run.epochs=2", rows) == 0
     (table,) = (tmp_path / "second").rglob("table.md")
     assert "**Warning**: of sp, the teacher has" in table.read_text()
     rows_of_json = json.loads(table.with_suffix(".json").read_text())["rows"]
@@ -242,7 +244,7 @@ def test_a_teacher_of_other_classes_is_judged_on_those_it_shares_and_by_its_embe
         "teacher.network=resnet8", "teacher.checkpoint=w.safetensors", "teacher.classes=file",
         "task={name: cross_task, size: null, student_classes: ['1', '2', '3'], match: '\\d'}",
     )  # fmt: skip
-    resolved = load("quickstart", list(words))
+    resolved = load("cross_task/digits", list(words))
     teacher, prepared = load_teacher(prepare(resolved), Path("w.safetensors"))
     problem = prepared.problem
     own = own_results(teacher, problem, prepared.settings)
@@ -261,7 +263,7 @@ def test_a_teacher_of_other_classes_is_judged_on_those_it_shares_and_by_its_embe
     none_held_out = replace(problem.student, held_out=False)  # as of a middle-shot task
     assert probe(teacher, replace(problem, student=none_held_out), prepared.settings) is None
     rows = "compare={methods: [student, sp], seeds: [0], axes: {task.shift: [0]}}"
-    assert gkd("compare", "quickstart", *words, "teacher.classes=null", "run.epochs=2", rows) == 0
+    assert gkd("compare", "cross_task/digits", *words, "teacher.classes=null", "run.epochs=2", rows) == 0
     (table,) = (tmp_path / "runs").rglob("table.json")
     alone, taught = json.loads(table.read_text())["rows"]
     assert "probe_nearest_mean" not in alone
@@ -269,5 +271,8 @@ def test_a_teacher_of_other_classes_is_judged_on_those_it_shares_and_by_its_embe
     assert taught["teacher"] is None
     assert 30 < taught["probe_nearest_mean"] <= 100  # chance is 33
     assert "| no classes | sp | – |" in table.with_suffix(".md").read_text()
-    assert gkd("run", "quickstart", *words, "teacher.classes=null", "method=sp", "teacher.expect=auto") == 2
+    assert (
+        gkd("run", "cross_task/digits", *words, "teacher.classes=null", "method=sp", "teacher.expect=auto")
+        == 2
+    )
     assert "no accuracy here" in capsys.readouterr().err

@@ -49,7 +49,7 @@ from tests.refusals import refused
 )
 def test_a_network_that_does_not_fit_is_refused_before_training(words, code):
     with refused(code):
-        prepare(load("quickstart", words))
+        prepare(load("cross_task/digits", words))
 
 
 STUDENT = ("method=student", "run.threads=1")
@@ -82,8 +82,8 @@ def write_student(path: Path, classes: int, names: list[str] | None = None) -> n
 def test_of_a_student_over_other_classes_the_body_is_loaded(tmp_path, classes, names, told):
     path = tmp_path / "w.safetensors"
     source = write_student(path, classes, names)
-    prepared = prepare(load("quickstart", [*STUDENT, f"student.checkpoint={path}"]))
-    fresh = prepare(load("quickstart", [*STUDENT])).student
+    prepared = prepare(load("cross_task/digits", [*STUDENT, f"student.checkpoint={path}"]))
+    fresh = prepare(load("cross_task/digits", [*STUDENT])).student
     state = prepared.student.state_dict()
     for name, tensor in source.state_dict().items():
         if not name.startswith("fc."):
@@ -102,7 +102,7 @@ def test_a_student_without_head_or_with_a_projection_in_its_place(tmp_path):
     }
     for content in (body, {"backbone." + n: t for n, t in body.items()}, body | projection, body | mlp):
         torch.save(content, path)
-        prepared = prepare(load("quickstart", [*STUDENT, f"student.checkpoint={path}"]))
+        prepared = prepare(load("cross_task/digits", [*STUDENT, f"student.checkpoint={path}"]))
         assert all(torch.equal(prepared.student.state_dict()[name], tensor) for name, tensor in body.items())
         assert prepared.notes == (
             f"student.checkpoint {path}: it has no head of this kind; the body is loaded, the head is new",
@@ -114,19 +114,19 @@ def test_a_student_without_head_or_with_a_projection_in_its_place(tmp_path):
     ):
         torch.save(content, path)
         with refused("other-network"):
-            prepare(load("quickstart", [*STUDENT, f"student.checkpoint={path}"]))
+            prepare(load("cross_task/digits", [*STUDENT, f"student.checkpoint={path}"]))
 
 
 def test_a_student_over_the_same_classes_keeps_its_head(tmp_path):
     """In another order they are refused: the head would answer for others, and a new one would lose it."""
     path = tmp_path / "w.safetensors"
     source = write_student(path, 5, list("01234"))
-    prepared = prepare(load("quickstart", [*STUDENT, f"student.checkpoint={path}"]))
+    prepared = prepare(load("cross_task/digits", [*STUDENT, f"student.checkpoint={path}"]))
     assert state_hash(prepared.student) == state_hash(source)
     assert prepared.notes == ()
     write_student(path, 5, list("43210"))
     with refused("other-classes"):
-        prepare(load("quickstart", [*STUDENT, f"student.checkpoint={path}"]))
+        prepare(load("cross_task/digits", [*STUDENT, f"student.checkpoint={path}"]))
 
 
 def test_a_teacher_of_another_class_count_stays_refused(tmp_path):
@@ -134,7 +134,7 @@ def test_a_teacher_of_another_class_count_stays_refused(tmp_path):
     torch.save(copy_state(write_student(tmp_path / "w.safetensors", 7)), path)
     words = ["method=kd", "teacher.network=resnet8", f"teacher.checkpoint={path}", "run.threads=1"]
     with refused("other-classes"):
-        dry_run(load("quickstart", words), Console(quiet=True))
+        dry_run(load("cross_task/digits", words), Console(quiet=True))
 
 
 def test_one_dotted_key_chooses_the_weights_of_either_side(tmp_path):
@@ -144,21 +144,23 @@ def test_one_dotted_key_chooses_the_weights_of_either_side(tmp_path):
     torch.save({"state_dict": raw, "state_dict_ema": ema}, path)
     for key, tensors in ((None, ema), ("state_dict", raw), ("state_dict_ema", ema)):
         words = [] if key is None else [f"student.checkpoint_key={key}"]
-        prepared = prepare(load("quickstart", [*STUDENT, f"student.checkpoint={path}", *words]))
+        prepared = prepare(load("cross_task/digits", [*STUDENT, f"student.checkpoint={path}", *words]))
         assert torch.equal(prepared.student.state_dict()["conv1.weight"], tensors["conv1.weight"])
         note = f"student.checkpoint {path}: takes state_dict_ema, the averaged weights, and not state_dict, which "
         note += "would fit too; to choose: student.checkpoint_key=state_dict"
         assert prepared.notes == ((note,) if key is None else ())
         words = [] if key is None else [f"teacher.checkpoint_key={key}"]
         words += ["method=kd", "teacher.network=resnet8", f"teacher.checkpoint={path}", "run.threads=1"]
-        teacher, prepared = load_teacher(prepare(load("quickstart", words)), path)
+        teacher, prepared = load_teacher(prepare(load("cross_task/digits", words)), path)
         assert torch.equal(teacher.network.state_dict()["conv1.weight"], tensors["conv1.weight"])
         said = [each for each in prepared.notes if "takes" in each]
         assert said == ([note.replace("student.", "teacher.")] if key is None else [])
     with refused("unknown-checkpoint-key"):
-        prepare(load("quickstart", [*STUDENT, f"student.checkpoint={path}", "student.checkpoint_key=ema"]))
+        prepare(
+            load("cross_task/digits", [*STUDENT, f"student.checkpoint={path}", "student.checkpoint_key=ema"])
+        )
     with refused("invalid-config"):
-        load("quickstart", [*STUDENT, "student.checkpoint_key=ema"])
+        load("cross_task/digits", [*STUDENT, "student.checkpoint_key=ema"])
 
 
 def test_a_student_starts_from_a_librarys_weights_under_a_new_head(
@@ -167,7 +169,7 @@ def test_a_student_starts_from_a_librarys_weights_under_a_new_head(
     theirs = timm.create_model("resnet10t")
     in_hubs_cache(empty_caches(tmp_path, monkeypatch), "timm/resnet10t.c3_in1k", theirs)
     words = ["student={network: timm/resnet10t, pretrained: true}", "method=student", "data.image_size=32"]
-    prepared = prepare(load("quickstart", [*words, "data.channels=3"]))
+    prepared = prepare(load("cross_task/digits", [*words, "data.channels=3"]))
     state = prepared.student.state_dict()
     assert torch.equal(state["layer4.0.conv1.weight"].cpu(), theirs.state_dict()["layer4.0.conv1.weight"])
     assert state["fc.weight"].shape[0] == 5

@@ -38,7 +38,7 @@ def same_images(a, b) -> bool:
 
 
 def test_teacher_and_student_share_one_validation_split_that_neither_trains_on():
-    prepared = prepare(load("quickstart", ["task.shift=2"]))
+    prepared = prepare(load("cross_task/digits", ["task.shift=2"]))
     validation = load_source(prepared.experiment.data).validation
     assert not same_images(prepared.problem.student.train, validation)
     teacher = prepare(teacher_experiment(prepared))
@@ -47,37 +47,37 @@ def test_teacher_and_student_share_one_validation_split_that_neither_trains_on()
 
 
 def test_per_class_draws_by_seed_from_what_validation_leaves():
-    first, again, other = (prepare(load("quickstart", [f"run.seed={seed}"])) for seed in (0, 0, 1))
+    first, again, other = (prepare(load("cross_task/digits", [f"run.seed={seed}"])) for seed in (0, 0, 1))
     train = first.problem.student.train
     assert train.class_counts().tolist() == [5] * 5
     assert torch.equal(train.images, again.problem.student.train.images)
     assert not torch.equal(train.images, other.problem.student.train.images)
-    fixed = [prepare(load("quickstart", [f"run.seed={s}", "data.subset_seed=3"])) for s in (0, 1)]
+    fixed = [prepare(load("cross_task/digits", [f"run.seed={s}", "data.subset_seed=3"])) for s in (0, 1)]
     assert torch.equal(fixed[0].problem.student.train.images, fixed[1].problem.student.train.images)
 
 
 def test_episodes_that_the_images_cannot_fill_are_refused_before_training():
     with refused("too-few-classes"):
-        prepare(load("quickstart", ["method=protonet"]))
+        prepare(load("cross_task/digits", ["method=protonet"]))
     few = ["method=refilled_episodic", "method.stages.episodes.episodes={ways: 5, shots: 2, queries: 4}"]
     with refused("too-few-images"):
-        prepare(load("quickstart", few))
-    prepare(load("quickstart", [*few, "data.per_class=6"]))
+        prepare(load("cross_task/digits", few))
+    prepare(load("cross_task/digits", [*few, "data.per_class=6"]))
 
 
 def test_statistics_that_do_not_fit_the_channels_are_refused():
     words = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]"]
     with refused("other-channels"):
-        prepare(load("quickstart", words))
+        prepare(load("cross_task/digits", words))
     # Those given are the student's: a teacher that sees other channels has its own.
-    prepared = prepare(load("quickstart", [*words, "data.channels=3", "data.teacher_view.channels=1"]))
+    prepared = prepare(load("cross_task/digits", [*words, "data.channels=3", "data.teacher_view.channels=1"]))
     assert prepared.settings.mean == (0.5, 0.5, 0.5)
     assert len(prepare(teacher_experiment(prepared)).settings.mean) == 1
 
 
 def test_a_view_of_the_students_own_size_is_no_second_copy():
     same, larger = (
-        prepare(load("quickstart", [f"data.teacher_view.image_size={size}"])).problem.student.train
+        prepare(load("cross_task/digits", [f"data.teacher_view.image_size={size}"])).problem.student.train
         for size in (8, 16)
     )
     assert same.teacher_images is None
@@ -86,7 +86,7 @@ def test_a_view_of_the_students_own_size_is_no_second_copy():
 
 def test_the_teachers_images_are_resized_by_its_own_filter():
     def seen(*words):
-        return prepare(load("quickstart", list(words))).problem.student.train
+        return prepare(load("cross_task/digits", list(words))).problem.student.train
 
     plain, cubic = (
         seen(f"data.teacher_view={{image_size: 16, interpolation: {name}}}")
@@ -99,7 +99,7 @@ def test_the_teachers_images_are_resized_by_its_own_filter():
     assert torch.equal(resized.teacher_images, cubic.teacher_images)
     with refused("other-interpolation"):
         teacher_experiment(
-            prepare(load("quickstart", ["data.teacher_view={image_size: 16, interpolation: bicubic}"]))
+            prepare(load("cross_task/digits", ["data.teacher_view={image_size: 16, interpolation: bicubic}"]))
         )
 
 
@@ -110,10 +110,10 @@ def test_what_the_teacher_sees_is_said_once_and_by_its_size(tmp_path):
     words += ["task.size=null", "task.shift=0", "data.per_class=null", "method=sp"]
     for view in ("null", "{draws: own}", "{augment: none}"):
         with refused("other-image-size"):
-            prepare(load("quickstart", [*words, f"data.teacher_view={view}"]))
-    prepare(load("quickstart", [*words, "data.teacher_view={image_size: 8}"]))
+            prepare(load("cross_task/digits", [*words, f"data.teacher_view={view}"]))
+    prepare(load("cross_task/digits", [*words, "data.teacher_view={image_size: 8}"]))
     with refused("invalid-config"):
-        load("quickstart", [*words, "teacher.data.teacher_view={image_size: 8}"])
+        load("cross_task/digits", [*words, "teacher.data.teacher_view={image_size: 8}"])
 
 
 def test_two_data_sets_meet_by_alias(tmp_path):
@@ -143,7 +143,7 @@ DISJOINT = ("task.order=natural", "task.size=5", "task.shift=5")
 def suggested(*words: str) -> list[str]:
     """The methods that the refusal of a run's method names instead."""
     with pytest.raises(UserError) as caught:
-        prepare(load("quickstart", words))
+        prepare(load("cross_task/digits", words))
     assert caught.value.code == "method-not-applicable"
     found = re.search(r"Methods that work here: (.*)\.$", str(caught.value))
     return found[1].split(", ") if found else []
@@ -167,12 +167,12 @@ def test_methods_that_work_are_those_that_were_tried_on_these_networks() -> None
 def test_every_method_that_is_named_passes_a_dry_run(shift: int) -> None:
     words = ("task.size=5", f"task.shift={shift}", "run.epochs=2")
     for name in suggested("method=kd", *words):
-        dry_run(load("quickstart", [*words, f"method={name}"]), Console(quiet=True))
+        dry_run(load("cross_task/digits", [*words, f"method={name}"]), Console(quiet=True))
 
 
 def test_where_a_teachers_outputs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GKD_CACHE", str(tmp_path))
     words = ("run.teacher_cache=disk", "run.teacher_cache_precision=bf16")
-    plain, kept = (prepare(load("quickstart", each)).settings for each in ([], words))
+    plain, kept = (prepare(load("cross_task/digits", each)).settings for each in ([], words))
     assert (plain.outputs_folder, plain.outputs_rounded) == (None, False)
     assert (kept.outputs_folder, kept.outputs_rounded) == (tmp_path / "teacher_outputs", True)

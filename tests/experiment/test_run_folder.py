@@ -23,8 +23,8 @@ from tests.result_helpers import results
 
 # Half a second: a teacher of one epoch and its student.
 WORDS = (
-    "run", "quickstart", "method=kd", "run.epochs=1", "teacher.train.epochs=1", "data.per_class=4", "run.threads=1",
-    "run.precision=float32",
+    "run", "cross_task/digits", "method=kd", "run.epochs=1", "teacher.train.epochs=1", "data.per_class=4",
+    "run.threads=1", "run.precision=float32",
 )  # fmt: skip
 FILES = ("student.safetensors", "student-best.safetensors", "correct.json", "config.yaml", "summary.json")
 
@@ -113,7 +113,7 @@ def test_a_finished_run_has_checksums_of_all_that_its_results_rest_on(tmp_path: 
     assert set(files_of(tmp_path / "summary.json") or ()) == names
 
 
-def run_in(folder: Path, part: str = "quickstart") -> Path:
+def run_in(folder: Path, part: str = "cross_task/digits") -> Path:
     """The one run below a part of runs/."""
     (summary,) = (folder / "runs" / part).rglob("summary.json")
     return summary.parent
@@ -159,7 +159,7 @@ def test_a_damaged_teacher_is_mended_before_it_teaches(
         flip_a_bit(weights)
     else:
         weights.unlink()
-    shutil.rmtree(copy / "runs" / "quickstart")
+    shutil.rmtree(copy / "runs" / "cross_task" / "digits")
     assert gkd(*WORDS) == 0
     assert (
         f"{weights.relative_to(copy)} {'is gone' if damage == 'removed' else 'was damaged'}"

@@ -32,7 +32,7 @@ class Unmade(Task):
 
 
 def test_what_a_third_partys_task_raises_is_a_sentence() -> None:
-    experiment = load("quickstart", ["method=student"]).experiment
+    experiment = load("cross_task/digits", ["method=student"]).experiment
     images: Any = type("Images", (), {"space": LabelSpace(["a", "b"])})()
     with refused("own-code-fails"):
         _ = Sides(experiment, Unrelated(experiment.task), images, images).relation
@@ -47,7 +47,7 @@ def test_methods_on_images_without_labels_are_suggested_where_there_are_some(tmp
     bare = [f"data.unlabelled.root={tmp_path / 'bare'}", "method.stages.distil.data=both"]
     for words, suggested in ((alone, False), ([*alone, *bare], True)):
         with pytest.raises(UserError, match="Methods that the classes allow") as caught:
-            sides_of(load("quickstart", ["method=kd", *words]).experiment).first_problem()
+            sides_of(load("cross_task/digits", ["method=kd", *words]).experiment).first_problem()
         assert ("unlabelled_both" in str(caught.value)) == suggested
 
 
@@ -63,7 +63,7 @@ def test_the_rows_of_a_grid_have_their_images_in_common_and_others_have_their_ow
     caches = Caches()
 
     def images(*overrides: str) -> ImageSet:
-        experiment = load("quickstart", ["data.per_class=9", *overrides]).experiment
+        experiment = load("cross_task/digits", ["data.per_class=9", *overrides]).experiment
         return sides_of(experiment, caches).first_problem().student.train
 
     assert images("method=sp") is images("method=pkt")

@@ -19,7 +19,7 @@ def test_images_of_another_fingerprint_are_refused(tmp_path):
     path.write_bytes(b"never decoded")
     words = ["data.name=folder", f"data.root={tmp_path}", f"data.fingerprint={'ab' * 32}"]
     with refused("other-images"):
-        prepare(load("quickstart", words))
+        prepare(load("cross_task/digits", words))
 
 
 def test_a_fingerprint_of_either_kind_is_verified(two_classes, write_tree):
@@ -32,10 +32,10 @@ def test_a_fingerprint_of_either_kind_is_verified(two_classes, write_tree):
             f"data.fingerprint={pin}",
             "data.validation={per_class: 1}",
         ]
-        assert len(load_source(load("quickstart", words).experiment.data).test) == 6
+        assert len(load_source(load("cross_task/digits", words).experiment.data).test) == 6
         (root / "train" / "ant" / "more.png").write_bytes(two_classes["train/ant/00.png"])
         with refused("other-images"):
-            load_source(load("quickstart", words).experiment.data)
+            load_source(load("cross_task/digits", words).experiment.data)
         (root / "train" / "ant" / "more.png").unlink()
 
 
@@ -44,16 +44,22 @@ def test_images_without_labels_are_read_once_where_a_method_trains_on_them(tmp_p
     write_bare(tmp_path / "bare", 30)
     words = [f"data.unlabelled.root={tmp_path / 'bare'}", "method=unlabelled_both"]
     caches = Caches()
-    first, again = (prepare(load("quickstart", words), caches=caches).problem.unlabelled for _ in range(2))
+    first, again = (
+        prepare(load("cross_task/digits", words), caches=caches).problem.unlabelled for _ in range(2)
+    )
     assert first is again
     assert len(first) == 30
-    pin = load("quickstart", words).with_images_named().experiment.data.unlabelled.fingerprint
+    pin = load("cross_task/digits", words).with_images_named().experiment.data.unlabelled.fingerprint
     assert (
-        len(prepare(load("quickstart", [*words, f"data.unlabelled.fingerprint={pin}"])).problem.unlabelled)
+        len(
+            prepare(
+                load("cross_task/digits", [*words, f"data.unlabelled.fingerprint={pin}"])
+            ).problem.unlabelled
+        )
         == 30
     )
     with refused("other-images"):
-        prepare(load("quickstart", [*words, f"data.unlabelled.fingerprint=sha256:{'ab' * 32}"]))
+        prepare(load("cross_task/digits", [*words, f"data.unlabelled.fingerprint=sha256:{'ab' * 32}"]))
 
 
 def test_files_that_cannot_be_read_are_named_before_a_fingerprint_is_missed(two_classes, write_tree):
@@ -62,7 +68,7 @@ def test_files_that_cannot_be_read_are_named_before_a_fingerprint_is_missed(two_
     with open(root / "train" / "ant" / "00.png", "wb") as file:
         file.truncate(2**30)
     with refused("data-file-too-large"):
-        load_source(load("quickstart", words).experiment.data)
+        load_source(load("cross_task/digits", words).experiment.data)
 
 
 @pytest.mark.parametrize("name", ["digits", "folder"])
@@ -76,7 +82,7 @@ def test_a_size_that_the_memory_does_not_hold_is_refused_before_an_image_is_deco
     words += [f"data.root={write_tree(two_classes)}"] if name == "folder" else []
     for more in ([], ["data.memory_gb=0"]):
         with refused("memory-missing"):
-            load_source(load("quickstart", [*words, *more]).experiment.data)
+            load_source(load("cross_task/digits", [*words, *more]).experiment.data)
 
 
 def test_sections_that_read_the_same_images_share_them(monkeypatch):
@@ -84,7 +90,7 @@ def test_sections_that_read_the_same_images_share_them(monkeypatch):
     caches = Caches()
 
     def source(*words):
-        return load_source(load("quickstart", list(words)).experiment.data, caches)
+        return load_source(load("cross_task/digits", list(words)).experiment.data, caches)
 
     first = source()
     assert source("data.batch_size=64", "data.per_class=null", "data.mean=[0.5]", "data.std=[0.5]") is first

@@ -27,7 +27,14 @@ def test_a_run_says_what_it_trains_first_and_what_its_batch_comes_to(
 ) -> None:
     """A teacher that is there is not announced again, nor is a run that is there continued."""
     monkeypatch.chdir(tmp_path)
-    words = ("run", "quickstart", "method=kd", "data.batch_size=1000", "run.checkpoint_seconds=0", *FAST)
+    words = (
+        "run",
+        "cross_task/digits",
+        "method=kd",
+        "data.batch_size=1000",
+        "run.checkpoint_seconds=0",
+        *FAST,
+    )
     assert gkd(*words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
@@ -39,7 +46,7 @@ def test_a_run_says_what_it_trains_first_and_what_its_batch_comes_to(
     told = "teacher   resnet8x4 is trained first, on 5 classes for 1 epoch"
     assert lines[3] == f"{told}, in {folder}; teacher.checkpoint=FILE takes one that is trained"
     assert not any("continued" in line for line in lines)
-    (run,) = Path("runs/quickstart").glob("*/seed0")
+    (run,) = Path("runs/cross_task/digits").glob("*/seed0")
     (run / "summary.json").unlink()
     newest = max((run / "checkpoints").iterdir(), key=lambda path: path.name)
     shutil.rmtree(newest)
@@ -108,7 +115,7 @@ def test_a_teacher_of_which_nothing_is_said_is_told_with_its_length() -> None:
 def test_settings_that_come_to_something_else_are_told(
     words: tuple[str, ...], notes: tuple[str, ...]
 ) -> None:
-    assert prepare(load("quickstart", ["method=kd", *words])).notes == notes
+    assert prepare(load("cross_task/digits", ["method=kd", *words])).notes == notes
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -121,7 +128,7 @@ def test_classes_that_share_wordnets_ids_and_no_name_are_told(several: bool) -> 
     teacher: Any = {"network": "resnet8", "checkpoint": "there.pth"}
     sections = {"teacher": None, "teachers": {"a": teacher}} if several else {"teacher": teacher}
     experiment = load(
-        "quickstart", [f"{key}={json.dumps(value)}" for key, value in sections.items()]
+        "cross_task/digits", [f"{key}={json.dumps(value)}" for key, value in sections.items()]
     ).experiment
     for match, notes in ((None, 1), (r"n\d{8}", 0)):
         problem: Any = SimpleNamespace(
@@ -140,7 +147,7 @@ def test_images_without_labels_that_nothing_trains_on_are_told() -> None:
         "data.unlabelled is not read, for no stage of the method",
     )
     for method, more in {"student": "", "kd": "; method.stages.distil.data=both does"}.items():
-        prepared = prepare(load("quickstart", [*words, f"method={method}"]))
+        prepared = prepare(load("cross_task/digits", [*words, f"method={method}"]))
         assert f"{note} {method} trains on it{more}" in prepared.notes
         assert prepared.problem.unlabelled is None
 
@@ -151,7 +158,7 @@ def test_a_cache_of_outputs_that_keeps_nothing_is_told(capsys: pytest.CaptureFix
         (("run.teacher_cache=disk",), True), (("run.teacher_cache=disk", "data.views=2"), False),
         (("run.teacher_cache=disk", "method=student"), False), ((), False),
     ):  # fmt: skip
-        notes = prepare(load("quickstart", ["method=kd", *words])).notes
+        notes = prepare(load("cross_task/digits", ["method=kd", *words])).notes
         assert any(note.startswith(told) for note in notes) == says, words
 
 
@@ -166,18 +173,20 @@ def test_weights_trained_on_images_normalised_otherwise_are_told(
         "timm/resnet10t c3_in1k",
     )
     keys = ["data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]"]
-    notes = prepare(load("quickstart", words)).notes
+    notes = prepare(load("cross_task/digits", words)).notes
     assert any(
         note.startswith(said) and note.endswith(f"{' '.join(keys)} does as they were") for note in notes
     )
     assert any(f"those that the weights of {which} were trained on otherwise" in note for note in notes)
     for more in (keys, ["data.channels=1"]):  # of one channel the library says nothing
-        assert not any("normalised by" in note for note in prepare(load("quickstart", [*words, *more])).notes)
+        assert not any(
+            "normalised by" in note for note in prepare(load("cross_task/digits", [*words, *more])).notes
+        )
 
 
 def test_terms_that_the_relation_leaves_out_are_told() -> None:
     term = 'method.stages.distil.terms.kd={"loss": "kd", "where": "shared"}'
     told = "the method sp goes without kd in its stage distil, for teacher and student share fewer than two classes"
     for shift, says in ((5, True), (2, False)):
-        prepared = prepare(load("quickstart", ["method=sp", term, f"task.shift={shift}"]))
+        prepared = prepare(load("cross_task/digits", ["method=sp", term, f"task.shift={shift}"]))
         assert (told in prepared.notes) == says

@@ -37,11 +37,11 @@ def names_file(path: Path, names: str = "0123456789", dim: int = 64) -> Path:
 def test_a_file_of_names_is_read_where_a_term_reads_it(tmp_path: Path) -> None:
     path = names_file(tmp_path / "names.safetensors")
     words = [*WORDS, f"teacher.names={path}"]
-    prepared = prepare(load("quickstart", words))
+    prepared = prepare(load("cross_task/digits", words))
     teacher = random_teacher(prepared)
     centres = centres_of_names("induced", teacher, prepared.problem.relation)
     assert torch.equal(centres, torch.eye(10, 64)[5:])
-    of_others = prepare(load("quickstart", [*words, "method=sp"]))
+    of_others = prepare(load("cross_task/digits", [*words, "method=sp"]))
     assert random_teacher(of_others).names is None
 
 
@@ -50,7 +50,7 @@ def test_a_names_file_counts_by_its_content_and_where_it_is_read(tmp_path: Path)
     other = names_file(tmp_path / "other.safetensors", "9876543210")
 
     def identity(*words: str) -> str:
-        return load("quickstart", [*WORDS, *words]).identity
+        return load("cross_task/digits", [*WORDS, *words]).identity
 
     assert identity(f"teacher.names={one}") == identity(f"teacher.names={two}")
     assert identity(f"teacher.names={one}") != identity(f"teacher.names={other}")
@@ -72,10 +72,10 @@ def test_names_that_do_not_fit_are_refused_before_training(
     monkeypatch.chdir(tmp_path)
     given = [f"teacher.names={names_file(tmp_path / 'n.safetensors', names, dim)}"] if names else []
     if code is None:
-        dry_run(load("quickstart", [*WORDS, *given]), Console(quiet=True))
+        dry_run(load("cross_task/digits", [*WORDS, *given]), Console(quiet=True))
         return
     with refused(code):  # before the teacher is trained
-        check_before_training(prepare(load("quickstart", [*WORDS, *given])))
+        check_before_training(prepare(load("cross_task/digits", [*WORDS, *given])))
 
 
 def test_a_clip_teaches_by_config_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_a_clip_teaches_by_config_alone(tmp_path: Path, monkeypatch: pytest.Monk
     teacher = "teacher={network: open_clip/gkd-tiny-vit, checkpoint: %s, classes: null, image_size: 32, names: true}"
     words = ["task={name: cross_task, size: null, shift: 0}", teacher % (tmp_path / "clip.safetensors")]
     words += ["data.channels=3", "run.threads=1", "method=promptkd"]
-    resolved = load("quickstart", words)
+    resolved = load("cross_task/digits", words)
     loaded, prepared = load_teacher(prepare(resolved), tmp_path / "clip.safetensors")
     import open_clip
 
@@ -96,7 +96,7 @@ def test_a_clip_teaches_by_config_alone(tmp_path: Path, monkeypatch: pytest.Monk
     torch.testing.assert_close(found, expected)
     dry_run(resolved, Console(quiet=True))
     with refused("no-text-tower"):
-        random_teacher(prepare(load("quickstart", [*WORDS, "teacher.names=true"])))
+        random_teacher(prepare(load("cross_task/digits", [*WORDS, "teacher.names=true"])))
 
 
 def test_one_of_several_teachers_gives_the_vectors_and_another_needs_none(tmp_path: Path) -> None:
@@ -105,7 +105,9 @@ def test_one_of_several_teachers_gives_the_vectors_and_another_needs_none(tmp_pa
     def named(teacher: str) -> Resolved:
         words = [f"teachers={{first: {{network: resnet8}}, told: {{network: resnet8, names: {path}}}}}"]
         term = "method.stages.distil.terms.induced.teacher"
-        return load("quickstart", [*WORDS[:2], "run.threads=1", "teacher=null", *words, f"{term}={teacher}"])
+        return load(
+            "cross_task/digits", [*WORDS[:2], "run.threads=1", "teacher=null", *words, f"{term}={teacher}"]
+        )
 
     run, loss = named("told"), "loss/induced"
     prepared = prepare(run)

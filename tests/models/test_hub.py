@@ -81,7 +81,7 @@ def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 FILE = "timm/resnet10t.c3_in1k/model.safetensors"
 TEACHES = (
-    "run", "quickstart", "task={name: cross_task, size: null, shift: 0}", "data.channels=3", "method=sp",
+    "run", "cross_task/digits", "task={name: cross_task, size: null, shift: 0}", "data.channels=3", "method=sp",
     "run.epochs=1", "run.threads=1",
 )  # fmt: skip
 TEACHER = "teacher={{network: timm/resnet10t, image_size: 32, {}}}".format

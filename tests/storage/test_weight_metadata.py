@@ -110,13 +110,13 @@ def test_nonsense_is_a_sentence_for_every_verb(
         ("export", "bad.safetensors", "--format", "safetensors"),
         (
             "run",
-            "quickstart",
+            "cross_task/digits",
             "method=sp",
             "teacher.network=resnet8",
             "teacher.checkpoint=bad.safetensors",
             *FAST,
         ),
-        ("run", "quickstart", "method=student", "student.checkpoint=bad.safetensors", *FAST),
+        ("run", "cross_task/digits", "method=student", "student.checkpoint=bad.safetensors", *FAST),
     ):
         assert gkd(*words) == 2
         assert f"says of its {key} cannot be read" in capsys.readouterr().err
@@ -125,7 +125,7 @@ def test_nonsense_is_a_sentence_for_every_verb(
 def test_a_students_file_must_fit_the_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "student.safetensors"
     state = build_network("resnet8", num_classes=5, in_channels=1).state_dict()
-    words = ("run", "quickstart", "--dry-run", "method=student", f"student.checkpoint={path}")
+    words = ("run", "cross_task/digits", "--dry-run", "method=student", f"student.checkpoint={path}")
     for said, sentence in (
         (
             {"classes": json.dumps(list("43210"))},

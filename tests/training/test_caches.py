@@ -33,7 +33,7 @@ def test_runs_share_what_their_caches_hold_and_it_goes_with_them(monkeypatch: py
         lambda *_: counted.append(1) or (torch.zeros(1), torch.zeros(1)),
     )
     for method in ("kd", "sp"):
-        prepared = prepare(load("quickstart", [f"method={method}"]), caches=caches)
+        prepared = prepare(load("cross_task/digits", [f"method={method}"]), caches=caches)
         assert prepared.settings.caches is caches
         torch.manual_seed(0)
         teacher = random_teacher(prepared).eval()

@@ -1,0 +1,88 @@
+"""Draws the pictures of the pages from the results that they show: ``python docs/pictures.py``.
+
+Each picture states the checksum of the file that it is drawn from, and a test holds it against that file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+# Picture -> the file that it is drawn from.
+SOURCES = {"docs/results/refilled.svg": "benchmarks/results/refilled_stages.json"}
+# Told apart without colour too.
+_LINES: dict[str, dict[str, Any]] = {
+    "student": {"color": "#555555", "linestyle": "--"},
+    "student, rate 0.1": {"color": "#aaaaaa", "linestyle": "--"},
+    "refilled": {"color": "#c03a2b"},
+    "refilled, rate 0.1": {"color": "#e6a59d"},
+    "refilled_joint": {"color": "#1f6fb2", "linestyle": "-."},
+    "stage 2 from 0.05": {"color": "#8a5fbf", "linestyle": ":"},
+    "stage 2 from 0.2": {"color": "#2f8f5b", "linestyle": (0, (5, 1, 1, 1))},
+}
+_REFILLED = (
+    (
+        "ncm",
+        "nearest class mean (%)",
+        ("student", "student, rate 0.1", "refilled", "refilled, rate 0.1", "refilled_joint"),
+    ),
+    (
+        "rank",
+        "effective rank",
+        ("student", "student, rate 0.1", "refilled", "refilled, rate 0.1", "refilled_joint"),
+    ),
+    (
+        "teacher",
+        "like the teacher's (CKA)",
+        ("student", "student, rate 0.1", "refilled", "refilled, rate 0.1", "refilled_joint"),
+    ),
+    (
+        "kept",
+        "what is left of stage 1 (CKA)",
+        ("refilled", "refilled, rate 0.1", "stage 2 from 0.2", "stage 2 from 0.05"),
+    ),
+)
+
+
+def refilled(variants: dict[str, Any]) -> Figure:
+    """What the two stages of REFILLED do to the embedding, epoch by epoch, in four panels."""
+    figure = Figure(figsize=(10, 6.2), layout="constrained")
+    drawn = {}
+    for axes, (key, name, labels) in zip(figure.subplots(2, 2, sharex=True).flat, _REFILLED, strict=True):
+        for label in labels:
+            epochs = variants[label]["epochs"]
+            points = [(number, each[key]) for number, each in enumerate(epochs, 1) if each[key] is not None]
+            (drawn[label],) = axes.plot(*zip(*points, strict=True), linewidth=1.6, **_LINES[label])
+        axes.axvline(20.5, color="grey", linewidth=0.6)
+        axes.set_title(name, fontsize=10)
+        axes.grid(alpha=0.25)
+    for axes in figure.axes[2:]:
+        axes.set_xlabel("epoch (the second stage of two starts at the line)")
+    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def checksum(picture: str) -> str:
+    """Of the file that a picture is drawn from."""
+    return hashlib.sha256((ROOT / SOURCES[picture]).read_bytes()).hexdigest()
+
+
+def save(figure: Figure, picture: str, root: Path = ROOT) -> None:
+    """Write a figure as SVG, the same bytes for the same content, with where it comes from."""
+    about = f"Drawn by docs/pictures.py from {SOURCES[picture]}, sha256 {checksum(picture)}"
+    with rc_context({"svg.hashsalt": "gkd", "svg.fonttype": "none"}):
+        figure.savefig(root / picture, metadata={"Date": None, "Description": about})
+
+
+if __name__ == "__main__":
+    save(
+        refilled(json.loads((RESULTS / "refilled_stages.json").read_text())["variants"]),
+        "docs/results/refilled.svg",
+    )
