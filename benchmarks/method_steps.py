@@ -1,8 +1,8 @@
 """The step of ``auto`` beside the student's alone, SP's and KD's: WRN-40-2 to WRN-16-1, batches of 128 of 32x32.
 
-Steps as a run takes them, on digits and their turns brought to 32 pixels: augmentation apart, the teacher's forward, the
-student's forward and backward, losses, SGD. All methods take a step in turn, round after round, in one process; the
-numbers are medians. ``× sp`` is the ratio to a step of SP.
+Steps as a run takes them, on digits and their turns brought to 32 pixels: the teacher's forward, the student's forward
+and backward, losses, SGD. All methods take a step in turn, round after round, in one process; the numbers are medians.
+``× sp`` is the ratio to a step of SP.
 
     python benchmarks/method_steps.py --out benchmarks/results/method_steps.json && python docs/embed.py
 """

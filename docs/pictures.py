@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,6 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-# Picture -> the file that it is drawn from.
-SOURCES = {"docs/results/refilled.svg": "benchmarks/results/refilled_stages.json"}
 # Told apart without colour too.
 _LINES: dict[str, dict[str, Any]] = {
     "student": {"color": "#555555", "linestyle": "--"},
@@ -27,22 +25,12 @@ _LINES: dict[str, dict[str, Any]] = {
     "stage 2 from 0.05": {"color": "#8a5fbf", "linestyle": ":"},
     "stage 2 from 0.2": {"color": "#2f8f5b", "linestyle": (0, (5, 1, 1, 1))},
 }
+_WHOLE = ("student", "student, rate 0.1", "refilled", "refilled, rate 0.1", "refilled_joint")
+# What is looked at, its title, the variants that are drawn.
 _REFILLED = (
-    (
-        "ncm",
-        "nearest class mean (%)",
-        ("student", "student, rate 0.1", "refilled", "refilled, rate 0.1", "refilled_joint"),
-    ),
-    (
-        "rank",
-        "effective rank",
-        ("student", "student, rate 0.1", "refilled", "refilled, rate 0.1", "refilled_joint"),
-    ),
-    (
-        "teacher",
-        "like the teacher's (CKA)",
-        ("student", "student, rate 0.1", "refilled", "refilled, rate 0.1", "refilled_joint"),
-    ),
+    ("ncm", "nearest class mean (%)", _WHOLE),
+    ("rank", "effective rank", _WHOLE),
+    ("teacher", "like the teacher's (CKA)", _WHOLE),
     (
         "kept",
         "what is left of stage 1 (CKA)",
@@ -69,20 +57,29 @@ def refilled(variants: dict[str, Any]) -> Figure:
     return figure
 
 
+# Picture -> the file that it is drawn from, and what draws it.
+PICTURES: dict[str, tuple[str, Callable[[Any], Figure]]] = {
+    "docs/results/refilled.svg": (
+        "benchmarks/results/refilled_stages.json",
+        lambda content: refilled(content["variants"]),
+    ),
+}
+
+
 def checksum(picture: str) -> str:
     """Of the file that a picture is drawn from."""
-    return hashlib.sha256((ROOT / SOURCES[picture]).read_bytes()).hexdigest()
+    return hashlib.sha256((ROOT / PICTURES[picture][0]).read_bytes()).hexdigest()
 
 
-def save(figure: Figure, picture: str, root: Path = ROOT) -> None:
-    """Write a figure as SVG, the same bytes for the same content, with where it comes from."""
-    about = f"Drawn by docs/pictures.py from {SOURCES[picture]}, sha256 {checksum(picture)}"
+def draw(picture: str) -> None:
+    """Write a picture as SVG, the same bytes for the same content, with where it comes from."""
+    source, figure_of = PICTURES[picture]
+    about = f"Drawn by docs/pictures.py from {source}, sha256 {checksum(picture)}"
+    figure = figure_of(json.loads((ROOT / source).read_text()))
     with rc_context({"svg.hashsalt": "gkd", "svg.fonttype": "none"}):
-        figure.savefig(root / picture, metadata={"Date": None, "Description": about})
+        figure.savefig(ROOT / picture, metadata={"Date": None, "Description": about})
 
 
 if __name__ == "__main__":
-    save(
-        refilled(json.loads((RESULTS / "refilled_stages.json").read_text())["variants"]),
-        "docs/results/refilled.svg",
-    )
+    for name in PICTURES:
+        draw(name)

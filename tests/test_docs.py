@@ -136,3 +136,9 @@ def test_what_takes_more_links_is_not_reached(tmp_path):
     (tmp_path / "4.md").write_text("the end")
     assert tmp_path / "3.md" in reached(tmp_path / "0.md", 3)
     assert tmp_path / "4.md" not in reached(tmp_path / "0.md", 3)
+
+
+def test_pictures_are_drawn_from_the_results_that_stand():
+    pictures = script("docs/pictures.py")
+    for picture in pictures.PICTURES:
+        assert pictures.checksum(picture) in (ROOT / picture).read_text(), "run python docs/pictures.py"
