@@ -57,7 +57,7 @@ def rows(compare: Compare) -> list[MethodRow]:
 
 def count(compare: Compare) -> int:
     """How many cells a grid has."""
-    seeds = sum(len(compare.seeds[: row.seeds]) for row in rows(compare))
+    seeds = sum(len(compare.seeds_of(row)) for row in compare.methods)
     return seeds * math.prod(map(len, compare.axes.values()))
 
 
@@ -73,8 +73,8 @@ def cells(resolved: Resolved) -> Iterator[Place]:
                 code="override-lost",
             )
     changes = {row.label: _changes(row) for row in rows(compare)}  # finds a wrong name before the first run
-    for number, seed in enumerate(compare.seeds):
-        with_seed = [row for row in rows(compare) if row.seeds is None or number < row.seeds]
+    for seed in compare.seeds:
+        with_seed = [row for row in rows(compare) if seed in compare.seeds_of(row)]
         for values in itertools.product(*compare.axes.values()):
             axes = dict(zip(keys, values, strict=True))
             for row in with_seed:

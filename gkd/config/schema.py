@@ -79,7 +79,7 @@ class MethodRow(Section):
         method: the method's name.
         set: dotted key -> value, such as ``optimiser.lr: 0.2``.
         terms: term -> its keys, changed in every stage that has the term, such as ``induced: {weight: 10}``.
-        seeds: how many of the grid's seeds the row has, from the first; None has all.
+        seeds: how many of ``compare.seeds``, as an override may state them, the row has, from the first; None has all.
     """
 
     label: str
@@ -123,7 +123,17 @@ class Compare(Section):
             raise ValueError(
                 unknown("baseline", self.baseline, labels) + f" As in compare.baseline={labels[0]}."
             )
+        counts = {label: len(self.seeds_of(row)) for label, row in zip(labels, self.methods, strict=True)}
+        if self.report != "validation" and counts[self.baseline] < max(counts.values()):
+            raise ValueError(
+                f"the baseline {self.baseline!r} has {counts[self.baseline]} of {max(counts.values())} seeds, and each "
+                "difference to it is of one seed; give its row all seeds"
+            )
         return self
+
+    def seeds_of(self, row: str | MethodRow) -> tuple[int, ...]:
+        """The seeds of a row."""
+        return self.seeds[: row.seeds] if isinstance(row, MethodRow) else self.seeds
 
 
 class Experiment(Section):

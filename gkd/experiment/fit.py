@@ -80,7 +80,7 @@ class Outcome:
 def fit(
     student: nn.Module,
     data: Images,
-    method: str | Method | Mapping[str, Term] = "kd",
+    method: str | Method | Mapping[str, Term] | None = None,
     *,
     teacher: Teacher | nn.Module | None = None,
     validation: Images | None = None,
@@ -105,7 +105,8 @@ def fit(
             ``.targets`` or ``.labels``, or a ``TensorDataset``), whose items are PIL images, uint8 pixels or floats
             in [0, 1]; or a DataLoader over one, of which the data set and the batch size are taken: order and
             augmentation are gkd's, as functions of the seed.
-        method: the name of a shipped method, a ``Method``, or terms by name, which make one stage.
+        method: the name of a shipped method, a ``Method``, or terms by name, which make one stage; None takes ``auto``,
+            and ``student`` without a teacher.
         teacher: a ``Teacher``, or a network whose columns are the student's classes where it has as many; None where
             the method reads none.
         validation: images that choose the best epoch; None holds out a tenth of ``data``.
@@ -125,6 +126,8 @@ def fit(
     Raises:
         UserError: images, networks or a method that do not fit each other; nothing was trained.
     """
+    if method is None:
+        method = "student" if teacher is None else "auto"
     plan = method_of(method, epochs, optimiser or {})
     train_images = image_set(data, "data")
     if validation is None:

@@ -214,7 +214,7 @@ def _named(name: str, group: Sequence[Cell]) -> TeacherMeans:
     )
 
 
-def _of_each(row: AccuracyRow, shown: Callable[[AccuracyRow | TeacherMeans], str]) -> str:
+def of_each(row: AccuracyRow, shown: Callable[[AccuracyRow | TeacherMeans], str]) -> str:
     """What a cell shows of the row's one teacher, or of each that has a name behind that name."""
     if not row.teachers:
         return shown(row)
@@ -260,7 +260,7 @@ def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: S
         if isinstance(row, AbsentCell):
             lines.append([shown_kind(row.relation), *axis_values(row, varied), for_markdown(row.label)])
             continue
-        relation = _of_each(row, lambda of: shown_kind(of.relation))
+        relation = of_each(row, lambda of: shown_kind(of.relation))
         line = [relation, *axis_values(row, varied), for_markdown(row.label)]
         lines.append(line + _numbers(row, several, added, probed=probed))
     legend = _legend(report, baseline) + (PROBE_LEGEND if probed else "") + metric_legend(added)
@@ -291,9 +291,9 @@ def _numbers(row: AccuracyRow, several: bool, added: Sequence[str], *, probed: b
         difference = f"{compared.difference:+.2f} {interval(compared.difference_interval, '+.2f')}"
         over_seeds = interval(compared.difference_interval_over_seeds, "+.2f")
     return [
-        _of_each(row, lambda of: number(of.teacher)),
-        *([_of_each(row, lambda of: shown_probe(of.probe))] if probed else []),
-        _of_each(row, lambda of: number(of.teacher_induced)),
+        of_each(row, lambda of: number(of.teacher)),
+        *([of_each(row, lambda of: shown_probe(of.probe))] if probed else []),
+        of_each(row, lambda of: number(of.teacher_induced)),
         number(row.baseline),
         spread(row.mean, row.std),
         *([interval(row.interval, ".2f")] if several else []),

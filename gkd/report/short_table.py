@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gkd.core.text import for_markdown
-from gkd.report.accuracy_table import AccuracyRow, Comparison, row_notes
+from gkd.report.accuracy_table import AccuracyRow, Comparison, of_each, row_notes
 from gkd.report.markdown import (
     NONE,
     Table,
@@ -19,37 +19,41 @@ from gkd.report.markdown import (
 )
 from gkd.storage.run_results import AbsentCell
 
+_LEVEL = "°"  # marks a difference that may be none; Markdown and terminals show it as it is
+
 
 def short_markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: Sequence[str]) -> Table:
-    """One row a method and relation, without one for the baseline, whose numbers stand in a column.
+    """One row a method and relation; the baseline stands in a column, and has a row only where no method has one.
 
     An axis has a column only where the label relation does not tell its values apart. The interval of a difference is
     over seeds where there are 5 or more, else over test images; one that holds 0 is marked.
     """
-    others = [row for row in rows if row.label != baseline]
-    numbered = [row for row in others if isinstance(row, AccuracyRow)]
-    varied, name = varied_axes(rows, axes), for_markdown(baseline)
-    if len({tuple(axis_values(row, varied)) for row in others}) <= len({row.relation for row in others}):
-        varied = []
+    taught = {str(row.axes) for row in rows if row.label != baseline}
+    shown = [row for row in rows if row.label != baseline or str(row.axes) not in taught]
+    numbered = [row for row in shown if isinstance(row, AccuracyRow)]
+    varied, name = [axis for axis in varied_axes(rows, axes) if _adds(axis, shown)], for_markdown(baseline)
+    differing = len({row.n for row in numbered}) > 1
     head = ["relation", *axis_names(varied), "method", "teacher", f"{name} alone", "distilled"]
-    lines = [
-        [shown_kind(row.relation), *axis_values(row, varied), for_markdown(row.label)]
-        + (_numbers(row) if isinstance(row, AccuracyRow) else [])
-        for row in others
-    ]
-    legend = _legend(numbered, name)
-    head += [f"Δ to {name}", "s"]
-    return Table(head, lines, row_notes(rows), legend, legend_first=True, minor=["s", "teacher"])
+    head += [f"Δ to {name}", *(["n"] if differing else []), "s"]
+    lines = []
+    for row in shown:
+        if isinstance(row, AbsentCell):
+            lines.append([shown_kind(row.relation), *axis_values(row, varied), for_markdown(row.label)])
+            continue
+        relation = of_each(row, lambda of: shown_kind(of.relation))
+        line = [relation, *axis_values(row, varied), for_markdown(row.label)]
+        line += [of_each(row, lambda of: number(of.teacher)), number(row.baseline), spread(row.mean, row.std)]
+        lines.append(
+            [*line, _difference(row.compared), *([str(row.n)] if differing else []), f"{row.seconds:.1f}"]
+        )
+    legend, minor = _legend(numbered, name), ["s", "n", "teacher", f"{name} alone", "distilled"]
+    return Table(head, lines, row_notes(rows), legend, legend_first=True, minor=minor)
 
 
-def _numbers(row: AccuracyRow) -> list[str]:
-    return [
-        number(row.teacher),
-        number(row.baseline),
-        spread(row.mean, row.std),
-        _difference(row.compared),
-        f"{row.seconds:.1f}",
-    ]
+def _adds(axis: str, rows: Sequence[AccuracyRow | AbsentCell]) -> bool:
+    """Whether an axis tells rows apart that have one label relation."""
+    both = {(row.relation, str(row.axes.get(axis))) for row in rows}
+    return len(both) > len({row.relation for row in rows})
 
 
 def _difference(compared: Comparison | None) -> str:
@@ -57,14 +61,20 @@ def _difference(compared: Comparison | None) -> str:
         return NONE
     low, high = compared.difference_interval_over_seeds or compared.difference_interval
     shown = f"{compared.difference:+.2f} {interval([low, high], '+.2f')}"
-    return f"{shown} \\*" if low <= 0 <= high else shown
+    return f"{shown} {_LEVEL}" if low <= 0 <= high else shown
 
 
 def _legend(rows: Sequence[AccuracyRow], baseline: str) -> str:
-    seeds = {row.n for row in rows}
-    count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds, default=0)} to {max(seeds, default=0)}"
-    over = "seeds" if min(seeds, default=0) >= 5 else "test images"
+    reported = rows[0].reported if rows else "last"
+    counts = {row.n for row in rows}
+    seeds = f" over {max(counts)} seed{'s' * (max(counts) > 1)}" if len(counts) == 1 else ""
+    over = {
+        "seeds" if row.compared.difference_interval_over_seeds else "test images"
+        for row in rows
+        if row.compared is not None
+    }
+    which = "seeds where n is 5 or more, else over test images" if len(over) > 1 else "".join(over) or "seeds"
     return (
-        f"Test accuracy in percent over {count} seeds; teacher: on its own classes; s: seconds of training.\n"
-        f"Δ: difference to the {baseline} of the same seed, with a 95 % interval over {over}; \\*: it holds 0."
+        f"Test accuracy in percent{seeds}, of the {reported} epoch; teacher: on its own classes; s: of training.\n"
+        f"Δ: to the {baseline} of the same seed, with a 95 % interval over {which}; {_LEVEL}: it holds 0."
     )

@@ -236,6 +236,16 @@ def test_a_tuning_table_shows_validation_and_no_test_number(whole, tmp_path, mon
     assert f"{cell['last']['accuracy']:.2f}" not in printed.split("\n\n")[0]
 
 
+def test_a_short_table_is_of_the_same_cells(whole, tmp_path, monkeypatch, capsys):
+    shutil.copytree(whole[0] / "table", tmp_path / "table")
+    monkeypatch.chdir(tmp_path)
+    assert gkd(*GRID, METHODS, "compare.table=short", "--finished") == 0
+    printed = capsys.readouterr().out
+    assert "| relation | method | teacher | student alone | distilled | Δ to student | s |" in printed
+    assert printed.count("\n| ") == 4  # the head, kd once, sp twice
+    assert "| disjoint | kd | – |" in printed
+
+
 def test_each_shared_teacher_is_trained_once(whole):
     teachers = list((whole[0] / "runs" / "teachers").rglob("summary.json"))
     assert len(teachers) == 1
@@ -268,6 +278,11 @@ def test_a_row_may_have_the_first_of_the_seeds_alone():
     seeds = [(cell.label, cell.seed) for cell in grid]
     assert seeds == [("student", 3), ("few", 3)] * 2 + [("student", 4)] * 2
     assert len(grid) == count(section(resolved))
+    with refused("invalid-config"):  # each difference is of one seed
+        load(
+            "quickstart",
+            ["compare.methods=[{label: student, method: student, seeds: 1}, sp]", "compare.seeds=[3, 4]"],
+        )
 
 
 def test_a_row_that_changes_a_term_that_is_not_there_is_refused(capsys):

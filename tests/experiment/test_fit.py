@@ -81,6 +81,13 @@ def test_a_student_learns_from_images_in_any_form(
     assert not outcomes[0].student.training
 
 
+def test_without_a_method_it_takes_auto_and_without_a_teacher_the_student(make_set: MakeSet) -> None:
+    train = make_set(NAMES, 64)
+    for teacher, named in ((network(1), "auto"), (None, "student")):
+        unnamed = gkd.fit(network(), train, teacher=teacher, **WORDS).student
+        assert same(unnamed, gkd.fit(network(), train, named, teacher=teacher, **WORDS).student)
+
+
 def test_a_folder_keeps_what_was_done(make_set: MakeSet, tmp_path: Path) -> None:
     train = make_set(NAMES, 64)
     whole = gkd.fit(network(), train, "student", folder=tmp_path / "run", **WORDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,9 @@ def test_each_kind_has_its_table(folder: str, kind: str, head: str) -> None:
     assert [row.label for row in rows] == labels
 
 
+@pytest.mark.parametrize("short", [False, True])
 @pytest.mark.parametrize(("folder", "kind"), list(SHOWS))
-def test_nothing_from_outside_stands_in_a_table_as_markup(folder: str, kind: str) -> None:
+def test_nothing_from_outside_stands_in_a_table_as_markup(folder: str, kind: str, short: bool) -> None:
     """Labels, the baseline, axes and their values, added metrics, reasons, leaked classes: each is the same word."""
     word, escaped = "a|b", r"a\|b"
     paths = sorted((COMMITTED / folder / "cells").glob("*seed0.json"))[:2]
@@ -47,11 +49,19 @@ def test_nothing_from_outside_stands_in_a_table_as_markup(folder: str, kind: str
         changes = {"axes": {word: f"{word}{number}"}, "last": last, "leak": [word]}
         cells.append(there.model_copy(update={"label": word if number else f"{word} base", **changes}))
     absent = AbsentCell(label=f"{word} no", axes={word: word}, relation="same", absent=f"for {word}")
-    options = TableOptions(f"{word} base", "last", [f"{word} base", word, f"{word} no"], [word])
+    options = TableOptions(f"{word} base", "last", [f"{word} base", word, f"{word} no"], [word], short)
     texts = [TABLES[kind](cells, [absent], options)[1].text(), validation_table(cells, options)[1].text()]
     assert [text.count(word) for text in texts] == [0, 0]
     assert f"{escaped} no is absent" in texts[0]
     assert f"for {escaped}" in texts[0]
+
+
+def test_a_short_table_leaves_the_baselines_row_to_a_column() -> None:
+    cells = [cell("student"), cell("sp")]
+    options = TableOptions(baseline="student", report="last", order=["student", "sp"], axes=[])
+    whole, short = (TABLES[ACCURACY](cells, [], replace(options, short=short))[1] for short in (False, True))
+    assert (len(whole.rows), len(short.rows)) == (2, 1)
+    assert len(short.head) < len(whole.head)
 
 
 def test_cells_of_an_unknown_kind_or_of_several_are_compared_by_accuracy() -> None:
