@@ -24,7 +24,7 @@ from scipy.special import stdtrit
 # A student of a few seconds of steps; the loop's own time counts most where networks and images are small.
 STEPS: dict[str, str] = {
     "sp": "standard/digits method=sp run.epochs=40 teacher.train.epochs=1",
-    "refilled": "quickstart method=refilled task.shift=2 run.epochs=200 teacher.train.epochs=1",
+    "refilled": "cross_task/digits method=refilled task.shift=2 run.epochs=200 teacher.train.epochs=1",
 }
 _COUNTED = ("passed", "failed", "errors", "error", "skipped", "deselected", "xfailed", "xpassed", "warnings")
 

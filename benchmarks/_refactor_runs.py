@@ -66,7 +66,7 @@ class Run:
         return folder
 
 
-_CROSS = "quickstart task.shift=2 teacher.train.epochs=2 evaluate.every=2"
+_CROSS = "cross_task/digits task.shift=2 teacher.train.epochs=2 evaluate.every=2"
 _STANDARD = "standard/digits teacher.train.epochs=2 evaluate.every=2 run.epochs=4"
 _FEW = "few_shot/digits teacher.train.epochs=2 evaluate.every=2 task.episodes.count=500"
 _EPISODES = (

@@ -7,8 +7,8 @@ the end of the first stage. Nothing is judged on test images.
 
     python benchmarks/refilled_stages.py --out benchmarks/results/refilled_stages.json
 
-Variants that the file has already are not trained again, so a stopped command goes on. ``--only LABEL`` trains one.
-The table stands beside the file, as Markdown; ``docs/pictures.py`` draws it.
+Variants that the file has with the same overrides are not trained again, so a stopped command goes on; ``--only LABEL``
+trains one. The table stands beside the file, as Markdown; ``docs/pictures.py`` draws it.
 """
 
 from __future__ import annotations
@@ -179,14 +179,14 @@ def main() -> int:
         result = (
             json.loads(args.out.read_text()) if args.out.is_file() else {"config": CONFIG, "variants": {}}
         )
-        if label in result["variants"]:
+        overrides = [*SHARED, *VARIANTS[label]]
+        if result["variants"].get(label, {}).get("overrides") == overrides:
             continue
         epochs = looked_at(VARIANTS[label], caches)
         print(f"{label}: accuracy {epochs[-1]['accuracy']:.2f}, ncm {epochs[-1]['ncm']:.2f}", flush=True)
         # Another process may have added its own meanwhile.
         result = json.loads(args.out.read_text()) if args.out.is_file() else result
-        result["overrides"] = list(SHARED)
-        result["variants"][label] = {"overrides": list(VARIANTS[label]), "epochs": epochs}
+        result["variants"][label] = {"overrides": overrides, "epochs": epochs}
         aside = args.out.with_suffix(f".{os.getpid()}")
         aside.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
         os.replace(aside, args.out)

@@ -15,12 +15,11 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parent.parent
-# Told apart without colour too.
 _LINES: dict[str, dict[str, Any]] = {
     "student": {"color": "#555555", "linestyle": "--"},
-    "student, rate 0.1": {"color": "#aaaaaa", "linestyle": "--"},
+    "student, rate 0.1": {"color": "#999999", "linestyle": (0, (1, 1))},
     "refilled": {"color": "#c03a2b"},
-    "refilled, rate 0.1": {"color": "#e6a59d"},
+    "refilled, rate 0.1": {"color": "#e6a59d", "linestyle": (0, (8, 2))},
     "refilled_joint": {"color": "#1f6fb2", "linestyle": "-."},
     "stage 2 from 0.05": {"color": "#8a5fbf", "linestyle": ":"},
     "stage 2 from 0.2": {"color": "#2f8f5b", "linestyle": (0, (5, 1, 1, 1))},

@@ -35,6 +35,7 @@ def test_the_alignment_knows_turned_and_unrelated_embeddings(stages):
 def test_what_is_committed_is_whole_and_its_table_is_of_it(stages):
     variants = json.loads(RESULT.read_text())["variants"]
     assert set(variants) == set(stages.VARIANTS)
-    for each in variants.values():
+    for label, each in variants.items():
+        assert each["overrides"] == [*stages.SHARED, *stages.VARIANTS[label]], label
         assert len(each["epochs"]) == 40
     assert RESULT.with_suffix(".md").read_text() == stages.table(variants)
