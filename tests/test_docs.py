@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 import gkd
+from gkd.commands.compare import rows, section
+from gkd.config.load import load
 from gkd.storage.json_files import read_json
 from tests.cli_helpers import gkd as gkd_verb
 from tests.cli_helpers import write_folders
@@ -142,3 +144,12 @@ def test_pictures_are_drawn_from_the_results_that_stand():
     pictures = script("docs/pictures.py")
     for picture in pictures.PICTURES:
         assert pictures.checksum(picture) in (ROOT / picture).read_text(), "run python docs/pictures.py"
+
+
+def test_the_readmes_table_is_of_the_quickstart_as_it_is():
+    made = read_json(ROOT / "benchmarks/results/quickstart/table.json", keys=["rows"])["rows"]
+    compare = section(load("quickstart"))
+    (values,) = compare.axes.values()
+    assert {row["label"] for row in made} == {row.label for row in rows(compare)}
+    assert {row["axes"]["task.shift"] for row in made} == set(values)
+    assert {tuple(row["seeds"]) for row in made if "seeds" in row} == {compare.seeds}
