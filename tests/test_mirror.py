@@ -36,6 +36,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/distill/measured_weights.py": "tests/distill/test_pulls.py",
     "gkd/experiment/checks.py": "tests/experiment/test_prepare.py",
     "gkd/experiment/environment.py": "tests/commands/test_run.py",
+    "gkd/experiment/python_arguments.py": "tests/experiment/test_fit.py",
     "gkd/experiment/solve.py": "tests/commands/test_run.py",
     "gkd/experiment/suggestions.py": "tests/experiment/test_prepare.py",
     "gkd/experiment/trial.py": "tests/commands/test_dry_run.py",

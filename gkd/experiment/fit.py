@@ -7,50 +7,49 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from pydantic import ValidationError
 from rich.console import Console
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from gkd.config.mistakes import sentences
-from gkd.config.shipped import load_method, shipped_methods
-from gkd.core.batch import NO_LABEL
+from gkd.config.shipped import shipped_methods
 from gkd.core.errors import UserError
-from gkd.core.labels import LabelRelation, LabelSpace
-from gkd.core.network import Network
+from gkd.core.labels import LabelRelation
 from gkd.core.short_repr import short_repr
-from gkd.data import ImageSet, from_dataset, split_validation
+from gkd.data import ImageSet, split_validation
 from gkd.distill.fit_check import head_notes
 from gkd.distill.teacher import Teacher
 from gkd.experiment.environment import environment
 from gkd.experiment.judge import judge
+from gkd.experiment.python_arguments import (
+    Images,
+    as_network,
+    as_teacher,
+    image_set,
+    like,
+    method_of,
+    settings_for,
+    without_labels,
+)
 from gkd.experiment.run_folder import locked
 from gkd.experiment.sources import rounded_statistics
 from gkd.methods.method import Method
-from gkd.methods.optimiser import Optimiser
 from gkd.methods.refusal import fitting_method, left_out, require
-from gkd.methods.stage import Stage
 from gkd.methods.terms import Term
-from gkd.models.taps import tap
 from gkd.problems.plan import Plan, PlannedNetwork
 from gkd.problems.problem import Problem, Source
 from gkd.storage.checkpoints import latest_checkpoint
 from gkd.storage.json_files import read_json, write_json
 from gkd.storage.run_files import FIT
-from gkd.training.device import choose_device, choose_dtype
 from gkd.training.loop import check_method
 from gkd.training.loop import fit as train
 from gkd.training.predictions import student_outputs
 from gkd.training.progress import Reporter
 from gkd.training.settings import Settings
-
-Images = ImageSet | Dataset[Any] | DataLoader[Any]
 
 
 @dataclass(frozen=True)
@@ -133,14 +132,14 @@ def fit(
     if validation is None:
         train_images, chosen = split_validation(train_images, fraction=0.1, seed=0)
     else:
-        chosen = _like(train_images, image_set(validation, "validation"), "validation")
-    judged = chosen if test is None else _like(train_images, image_set(test, "test"), "test")
+        chosen = like(train_images, image_set(validation, "validation"), "validation")
+    judged = chosen if test is None else like(train_images, image_set(test, "test"), "test")
     unlabelled = without_labels(train_images, unlabelled)
-    network = _as_network(student, len(train_images.space))
+    network = as_network(student, len(train_images.space))
     mean, std = rounded_statistics(train_images)
     guide = None
     if teacher is not None and plan.needs_teacher:
-        guide = _as_teacher(teacher, train_images.space)
+        guide = as_teacher(teacher, train_images.space)
     relation = LabelRelation(train_images.space if guide is None else guide.space, train_images.space)
     images = Source(train_images, chosen, judged)
     problem = Problem("student", relation, images, images, unlabelled=unlabelled)
@@ -254,150 +253,3 @@ def _begin(folder: Path, facts: Mapping[str, Any]) -> None:
                 code="other-run",
             )
     write_json(path, facts)
-
-
-def settings_for(
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    *,
-    seed: int,
-    batch_size: int,
-    augment: str,
-    device: str,
-    precision: str,
-) -> Settings:
-    """Training settings with this normalisation of the input; the other arguments are those of `fit`.
-
-    Raises:
-        UserError: a number out of range, or a device or precision that there is not.
-    """
-    _check_whole("seed", seed, 0)
-    _check_whole("batch_size", batch_size, 2)
-    place = choose_device(device)
-    return Settings(
-        seed=seed, batch_size=batch_size, augment=augment, mean=mean, std=std, device=place,
-        dtype=choose_dtype(precision, place),
-    )  # fmt: skip
-
-
-def _check_whole(name: str, number: int, least: int) -> None:
-    if not isinstance(number, int) or number < least:
-        raise UserError(
-            f"{name}={number!r} is no whole number of {least} or more; give one.", code="number-out-of-range"
-        )
-
-
-def _like(train: ImageSet, images: ImageSet, name: str) -> ImageSet:
-    """Further images with the columns of the training images; refused where they cannot have them."""
-    _check_shape(train, images, name)
-    missing = [label for label in train.space if label not in images.space]
-    if missing:
-        raise UserError(
-            f"{name} has no image of {len(missing)} of the {len(train.space)} classes to train on "
-            f"({', '.join(missing[:10])}); give some of each.",
-            code="class-without-images",
-        )
-    return images.restrict(train.space)
-
-
-def without_labels(train: ImageSet, unlabelled: ImageSet | None) -> ImageSet | None:
-    """Images for a method that trains on some without labels, whatever labels they have; None stays None.
-
-    Raises:
-        UserError: images of another shape than those to train on.
-    """
-    if unlabelled is None:
-        return None
-    _check_shape(train, unlabelled, "unlabelled")
-    return replace(unlabelled, labels=torch.full_like(unlabelled.labels, NO_LABEL))
-
-
-def _check_shape(train: ImageSet, images: ImageSet, name: str) -> None:
-    if images.image_shape != train.image_shape:
-        raise UserError(
-            f"The images of {name} are {list(images.image_shape)}, those to train on {list(train.image_shape)}; give "
-            "all in one shape [C, H, W].",
-            code="other-image-shape",
-        )
-
-
-def image_set(data: Images, name: str) -> ImageSet:
-    """Images in any form that ``fit`` takes, as an ImageSet.
-
-    Raises:
-        UserError: no data set of images and labels, or one whose items change from one reading to the next.
-    """
-    if isinstance(data, ImageSet):
-        return data
-    dataset: Any = data.dataset if isinstance(data, DataLoader) else data
-    for number in range(min(len(dataset), 4) if hasattr(dataset, "__len__") else 0):
-        first, again = dataset[number], dataset[number]
-        if isinstance(first, (tuple, list)) and first and not _equal(first[0], again[0]):
-            raise UserError(
-                f"Item {number} of {name} is another image each time it is read; leave random transforms out, and "
-                "augment by augment='crop-flip' or another name of `gkd ls augmentations`.",
-                code="random-items",
-            )
-    return from_dataset(dataset, name=name)
-
-
-def _equal(first: Any, again: Any) -> bool:
-    return bool(torch.equal(torch.as_tensor(np.asarray(first)), torch.as_tensor(np.asarray(again))))
-
-
-def method_of(
-    method: str | Method | Mapping[str, Term], epochs: int | None, optimiser: Mapping[str, Any]
-) -> Method:
-    """The method of that name, with those terms, or as it is; with these keys in every stage's optimiser."""
-    if epochs is not None:
-        _check_whole("epochs", epochs, 1)
-    if not isinstance(optimiser, Mapping):
-        raise UserError(
-            f"optimiser is a {type(optimiser).__name__}; give its keys, such as {{'name': 'AdamW', 'lr': 0.001}}.",
-            code="invalid-optimiser",
-        )
-    if isinstance(method, str):
-        method = load_method(method)
-    elif not isinstance(method, Method):
-        if epochs is None:
-            raise UserError("Terms alone say no length; give epochs.", code="epochs-missing")
-        try:
-            stage = Stage(epochs=epochs, terms=dict(method))
-        except ValidationError as error:
-            raise UserError(sentences(error, Stage, "method"), code="invalid-method") from None
-        method = Method(name="terms", paper="", summary="terms of the caller's", stages={"distil": stage})
-    if not optimiser:
-        return method
-    stages = {}
-    for name, stage in method.stages.items():
-        try:
-            changed = Optimiser.model_validate({**stage.optimiser.model_dump(), **optimiser})
-        except ValidationError as error:
-            raise UserError(sentences(error, Optimiser, "optimiser"), code="invalid-optimiser") from None
-        stages[name] = stage.model_copy(update={"optimiser": changed})
-    return method.model_copy(update={"stages": stages})
-
-
-def _as_network(module: nn.Module, num_classes: int) -> Any:
-    """A gkd network as it is, any other module tapped; refused where it has another number of columns."""
-    if not isinstance(module, nn.Module):
-        raise UserError(
-            f"The student is a {type(module).__name__}; give a torch.nn.Module from images to logits.",
-            code="not-a-module",
-        )
-    network = module if isinstance(module, Network) else tap(module)
-    if network.num_classes != num_classes:
-        raise UserError(
-            f"The student has {network.num_classes} outputs and the images have {num_classes} classes; "
-            "give it as many.",
-            code="other-classes",
-        )
-    return network
-
-
-def _as_teacher(teacher: Teacher | nn.Module, classes: LabelSpace) -> Teacher:
-    """A network as a teacher: of the student's classes where it has as many columns, else of unnamed ones."""
-    if isinstance(teacher, Teacher):
-        return teacher
-    network = teacher if isinstance(teacher, Network) else tap(teacher)
-    return Teacher(network, classes if network.num_classes == len(classes) else None)

@@ -15,8 +15,8 @@ from gkd.core.labels import LabelRelation
 from gkd.core.short_repr import short_repr
 from gkd.data import ImageSet
 from gkd.distill.teacher import Teacher
-from gkd.experiment.fit import method_of, settings_for, without_labels
 from gkd.experiment.judge import judge
+from gkd.experiment.python_arguments import method_of, settings_for, without_labels
 from gkd.experiment.sources import rounded_statistics
 from gkd.incremental.learn import train_step
 from gkd.incremental.memory import Memory
