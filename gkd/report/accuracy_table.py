@@ -257,16 +257,21 @@ def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: S
     head += [*(["Δ [over seeds]"] if several else []), *map(for_markdown, added), "n", "s"]
     lines = []
     for row in rows:
-        if isinstance(row, AbsentCell):
-            lines.append([shown_kind(row.relation), *axis_values(row, varied), for_markdown(row.label)])
-            continue
-        relation = of_each(row, lambda of: shown_kind(of.relation))
-        line = [relation, *axis_values(row, varied), for_markdown(row.label)]
-        lines.append(line + _numbers(row, several, added, probed=probed))
+        numbers = [] if isinstance(row, AbsentCell) else _numbers(row, several, added, probed=probed)
+        lines.append([*row_start(row, varied), *numbers])
     legend = _legend(report, baseline) + (PROBE_LEGEND if probed else "") + metric_legend(added)
     other = _OTHER[report]
     minor = ["mean [over seeds]", "s", other, "induced", "Δ [over seeds]", "n", *reversed(added), "teacher"]
     return Table(head, lines, row_notes(rows), legend, legend_first=True, minor=minor)
+
+
+def row_start(row: AccuracyRow | AbsentCell, varied: Sequence[str]) -> list[str]:
+    """The cells that say which row it is: its relation, to each teacher that has a name, its axes and its label."""
+    if isinstance(row, AbsentCell):
+        relation = shown_kind(row.relation)
+    else:
+        relation = of_each(row, lambda of: shown_kind(of.relation))
+    return [relation, *axis_values(row, varied), for_markdown(row.label)]
 
 
 def row_notes(rows: Sequence[AccuracyRow | AbsentCell]) -> list[str]:

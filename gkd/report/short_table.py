@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gkd.core.text import for_markdown
-from gkd.report.accuracy_table import AccuracyRow, Comparison, of_each, row_notes
+from gkd.report.accuracy_table import AccuracyRow, Comparison, of_each, row_notes, row_start
 from gkd.report.markdown import (
     NONE,
     Table,
     axis_names,
-    axis_values,
     interval,
     number,
-    shown_kind,
     spread,
     varied_axes,
 )
@@ -28,7 +26,7 @@ def short_markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, a
     An axis has a column only where the label relation does not tell its values apart. The interval of a difference is
     over seeds where there are 5 or more, else over test images; one that holds 0 is marked.
     """
-    taught = {str(row.axes) for row in rows if row.label != baseline}
+    taught = {str(row.axes) for row in rows if isinstance(row, AccuracyRow) and row.label != baseline}
     shown = [row for row in rows if row.label != baseline or str(row.axes) not in taught]
     numbered = [row for row in shown if isinstance(row, AccuracyRow)]
     varied, name = [axis for axis in varied_axes(rows, axes) if _adds(axis, shown)], for_markdown(baseline)
@@ -37,17 +35,23 @@ def short_markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, a
     head += [f"Δ to {name}", *(["n"] if differing else []), "s"]
     lines = []
     for row in shown:
-        if isinstance(row, AbsentCell):
-            lines.append([shown_kind(row.relation), *axis_values(row, varied), for_markdown(row.label)])
-            continue
-        relation = of_each(row, lambda of: shown_kind(of.relation))
-        line = [relation, *axis_values(row, varied), for_markdown(row.label)]
-        line += [of_each(row, lambda of: number(of.teacher)), number(row.baseline), spread(row.mean, row.std)]
-        lines.append(
-            [*line, _difference(row.compared), *([str(row.n)] if differing else []), f"{row.seconds:.1f}"]
-        )
+        numbers = _numbers(row, counted=differing) if isinstance(row, AccuracyRow) else []
+        lines.append([*row_start(row, varied), *numbers])
     legend, minor = _legend(numbered, name), ["s", "n", "teacher", f"{name} alone", "distilled"]
     return Table(head, lines, row_notes(rows), legend, legend_first=True, minor=minor)
+
+
+def _numbers(row: AccuracyRow, *, counted: bool) -> list[str]:
+    alone, distilled = number(row.baseline), spread(row.mean, row.std)
+    teacher = of_each(row, lambda of: number(of.teacher))
+    return [
+        teacher,
+        alone,
+        distilled,
+        _difference(row.compared),
+        *([str(row.n)] if counted else []),
+        f"{row.seconds:.1f}",
+    ]
 
 
 def _adds(axis: str, rows: Sequence[AccuracyRow | AbsentCell]) -> bool:
@@ -75,6 +79,6 @@ def _legend(rows: Sequence[AccuracyRow], baseline: str) -> str:
     }
     which = "seeds where n is 5 or more, else over test images" if len(over) > 1 else "".join(over) or "seeds"
     return (
-        f"Test accuracy in percent{seeds}, of the {reported} epoch; teacher: on its own classes; s: of training.\n"
-        f"Δ: to the {baseline} of the same seed, with a 95 % interval over {which}; {_LEVEL}: it holds 0."
+        f"Test accuracy in percent{seeds}, of the {reported} epoch; teacher: on its own classes; s: seconds of "
+        f"training.\nΔ: to the {baseline} of the same seed, with a 95 % interval over {which}; {_LEVEL}: it holds 0."
     )

@@ -67,8 +67,10 @@ def test_rows_of_other_numbers_of_seeds_say_how_many_and_over_what() -> None:
 
 
 def test_a_baseline_without_other_methods_has_a_row() -> None:
-    (row,) = table([cell("student", 0, 10)]).rows
-    assert row[1:5] == ["student", "–", "50.00", "50.00"]
+    denied = AbsentCell(label="kd", axes=AXES, relation="same", absent="It compares logits.")
+    for absent in ([], [denied]):
+        row, *_ = table([cell("student", 0, 10)], absent).rows
+        assert row[1:5] == ["student", "–", "50.00", "50.00"]
 
 
 def test_a_denied_row_has_no_numbers_and_a_reason_below() -> None:
@@ -89,6 +91,13 @@ def test_an_axis_has_a_column_where_the_relation_does_not_tell_it() -> None:
     told += [cell(label, 0, 10, {"task.shift": 1}, **disjoint) for label in both]
     assert "shift" not in table(told).head
     assert [row[0] for row in table(told).rows] == ["same", "disjoint"]
+
+
+def test_each_of_several_teachers_has_its_relation_and_accuracy() -> None:
+    teacher = {"accuracy": 70.0, "induced_accuracy": 50.0}
+    taught = {"teacher": teacher, "teachers": {"a": teacher, "b": teacher | {"accuracy": 80.0}}}
+    (row,) = table([cell("student", 0, 10), cell("sp", 0, 12, **taught)]).rows
+    assert row[2] == "a 70.00, b 80.00"
 
 
 def test_a_narrow_terminal_keeps_the_difference() -> None:
