@@ -27,8 +27,8 @@ def refusal(method: Method, relations: Relations) -> str | None:
         terms = fitting_terms(stage.terms, relations)
         if not terms:
             return (
-                f"The method {method.name!r} has no term left in its stage {stage_name!r}: all compare shared classes, "
-                "and there are fewer than two."
+                f"The method {method.name!r} has no term left in its stage {stage_name!r}: "
+                f"{'; '.join(_reasons(stage.terms))}."
             )
         for term_name, term in terms.items():
             where = f"{method.name!r} (term {term_name!r} of stage {stage_name!r})"
@@ -55,10 +55,10 @@ def fitting_terms(terms: Mapping[str, Term], relations: Relations) -> dict[str, 
         if term.where is None or not relations:
             fitting[name] = term
         elif isinstance(relations, LabelRelation):
-            fitting |= {name: term} if relations.num_shared > 1 else {}
+            fitting |= {name: term} if _meets(term, relations) else {}
         else:
             read = teachers_of(name, term, list(relations))
-            able = tuple(teacher for teacher in read if relations[teacher].num_shared > 1)
+            able = tuple(teacher for teacher in read if _meets(term, relations[teacher]))
             if able == read:
                 fitting[name] = term
             elif able:
@@ -76,14 +76,29 @@ def fitting_method(method: Method, relations: Relations) -> Method:
 
 
 def left_out(method: Method, relations: Relations) -> Iterator[str]:
-    """A sentence for each stage on the terms that a relation leaves out."""
+    """A sentence for each stage, and each condition, on the terms that a relation leaves out."""
     for name, stage in method.stages.items():
-        terms = sorted(set(stage.terms) - set(fitting_terms(stage.terms, relations)))
-        if terms:
-            yield (
-                f"the method {method.name} goes without {', '.join(terms)} in its stage {name}, for teacher and "
-                "student share fewer than two classes"
-            )
+        fitting = fitting_terms(stage.terms, relations)
+        missing = {term: stage.terms[term] for term in sorted(stage.terms) if term not in fitting}
+        for reason, terms in _reasons(missing).items():
+            yield f"the method {method.name} goes without {', '.join(terms)} in its stage {name}, for {reason}"
+
+
+def _meets(term: Term, relation: LabelRelation) -> bool:
+    """Whether the relation to one teacher is what a term's ``where`` asks for."""
+    return relation.num_shared > 1 and (term.where == "shared" or relation.overlap == 1)
+
+
+def _reasons(terms: Mapping[str, Term]) -> dict[str, list[str]]:
+    """Why terms are left out -> their names."""
+    reasons: dict[str, list[str]] = {}
+    for name, term in terms.items():
+        if term.where == "shared":
+            reason = "teacher and student share fewer than two classes"
+        else:
+            reason = "the teacher lacks classes of the student's"
+        reasons.setdefault(reason, []).append(name)
+    return reasons
 
 
 def _read(name: str, term: Term, relations: Relations) -> Iterator[tuple[str, LabelRelation]]:

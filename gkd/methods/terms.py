@@ -157,8 +157,9 @@ class Term(BaseModel, metaclass=_Told):
         at: the spots of a loss on maps.
         rows: over overlapping spaces, which rows a loss on the teacher's logits sees: ``known``
             (labels that the teacher has) or ``all``; None leaves it to the task.
-        where: ``shared`` leaves the term out where its teacher shares fewer than two classes with the student; None
-            refuses the method there.
+        where: ``shared`` leaves the term out where its teacher shares fewer than two classes with the student,
+            ``all-shared`` where it lacks one of the student's, too; None leaves no term out, so that one that compares
+            shared classes refuses the method where there are fewer than two.
         centres: class centres of the ``train`` set (computed once, in eval mode, over un-augmented
             images) or of each ``batch``; or the vectors that the teacher gives for the classes' ``names``.
         confidence: weights each sample by the teacher's confidence in its own label space.
@@ -185,7 +186,7 @@ class Term(BaseModel, metaclass=_Told):
     scale: ClassScale | None = None
     at: Spots = Spots()
     rows: Literal["known", "all"] | None = None
-    where: Literal["shared"] | None = None
+    where: Literal["shared", "all-shared"] | None = None
     centres: Literal["train", "batch", "names"] = "train"
     confidence: Literal["pseudo-label", "entropy", "max-logit"] | None = None
     teacher: str | tuple[str, ...] | None = None
