@@ -81,12 +81,8 @@ def table(problems: dict[str, dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, help="write the numbers as JSON, and the table beside it")
-    args = parser.parse_args()
+def finished() -> dict[str, dict[str, Any]]:
+    """The problems of which a cell is finished; it says of the others that there is none."""
     problems = {}
     for name, where in PROBLEMS.items():
         try:
@@ -95,6 +91,16 @@ def main() -> int:
             if error.code != "no-finished-cells":
                 raise
             print(f"{name}: {error}", file=sys.stderr)
+    return problems
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, help="write the numbers as JSON, and the table beside it")
+    args = parser.parse_args()
+    problems = finished()
     print(table(problems))
     if args.out:
         args.out.write_text(json.dumps(problems, indent=1, ensure_ascii=False) + "\n")

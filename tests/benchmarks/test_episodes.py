@@ -1,6 +1,5 @@
 """benchmarks/episodes.py: every way judges the same protocol, and what is committed is whole and reaches its aim."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -19,12 +18,6 @@ WAYS = [
     ("ridge", "gkd"),
     ("ridge", "scikit-learn"),
 ]
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("episodes")
 
 
 def test_the_committed_result_has_every_way_and_reaches_what_is_asked_for(script):

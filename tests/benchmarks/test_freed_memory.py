@@ -1,18 +1,9 @@
 """benchmarks/freed_memory.py: what is committed is whole, and a step gives the same bits either way."""
 
-import importlib
 import json
 from pathlib import Path
 
-import pytest
-
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("freed_memory")
 
 
 def test_the_committed_result_has_every_case_and_its_table(script):

@@ -1,18 +1,9 @@
 """benchmarks/incremental.py: what is committed is whole, and its loops choose what gkd chooses."""
 
-import importlib
 import json
 from pathlib import Path
 
-import pytest
-
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("incremental")
 
 
 def test_the_committed_result_reaches_what_is_asked_for(script):

@@ -1,6 +1,5 @@
 """benchmarks/losses.py covers every loss, its plain forms agree, and what it cannot feed it refuses by name."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -34,13 +33,6 @@ def result(tmp_path_factory):
     _, errors = trial.communicate()
     assert trial.returncode == 0, errors
     return json.loads(out.read_text()) | {"table": out.with_suffix(".md").read_text()}
-
-
-@pytest.fixture
-def scripts(monkeypatch):
-    """Imports a module of the benchmarks as the scripts do."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module
 
 
 @pytest.mark.full

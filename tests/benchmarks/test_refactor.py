@@ -1,6 +1,5 @@
 """benchmarks/refactor.py: what its comparison sees and does not see, its interval, and what is committed."""
 
-import importlib
 import json
 import math
 import re
@@ -20,14 +19,8 @@ TENSORS = {
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("refactor")
-
-
-@pytest.fixture
-def outcome(script):
-    return importlib.import_module("_refactor_outcome")
+def outcome(scripts):
+    return scripts("_refactor_outcome")
 
 
 def write(path, tensors, **beside):
@@ -190,8 +183,8 @@ def test_a_continued_run_is_compared_with_the_one_that_nobody_stopped(script, si
     assert script.differs(said)
 
 
-def test_the_interval_is_students_of_the_logarithms(script):
-    checks = importlib.import_module("_refactor_checks")
+def test_the_interval_is_students_of_the_logarithms(scripts):
+    checks = scripts("_refactor_checks")
     steady = [{"before": 100.0, "after": 50.0}] * 5
     assert checks.ratio_interval(steady) == pytest.approx((2.0, 2.0, 2.0))
     # Three logarithms -0.1, 0, 0.1: t(0.975, 2) = 4.30265, standard error 0.1 / sqrt(3).
@@ -202,8 +195,8 @@ def test_the_interval_is_students_of_the_logarithms(script):
     assert checks.ratio_interval(pairs[:1])[1:] == (0.0, math.inf)
 
 
-def test_counts_of_a_suite_are_read_from_its_last_line(script):
-    checks = importlib.import_module("_refactor_checks")
+def test_counts_of_a_suite_are_read_from_its_last_line(scripts):
+    checks = scripts("_refactor_checks")
     said = "..F\nFAILED tests/test_a.py::test_b - 3 passed\n1 failed, 20 passed, 3 deselected in 4.56s\n"
     counts = {"failed": 1, "passed": 20, "deselected": 3}
     assert checks.counted(said) == {**counts, "not_passed": ["FAILED tests/test_a.py::test_b"]}
@@ -237,11 +230,11 @@ def test_every_part_is_asked_for_by_name(script, capsys):
     assert script.arguments(["--before", "a", "--work", "b"]).parts == list(script.PARTS)
 
 
-def test_what_is_committed_is_whole_and_nothing_differs(script):
+def test_what_is_committed_is_whole_and_nothing_differs(script, scripts):
     record = script.Record(COMMITTED)
     said = script.verdict(record)
     assert said == record.content["verdict"]
-    assert record.cells("bits", "before").keys() == importlib.import_module("_refactor_runs").RUNS.keys()
+    assert record.cells("bits", "before").keys() == scripts("_refactor_runs").RUNS.keys()
     for side in ("before", "after"):
         assert {part for part in script.PARTS if record.cells(part, side)} == set(script.PARTS)
     assert all(said[part]["compared"] == said[part]["cells"] > 0 for part in script.COMPARED)

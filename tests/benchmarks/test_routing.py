@@ -1,18 +1,9 @@
 """benchmarks/routing.py: what is committed is whole, and its table says what it holds."""
 
-import importlib
 import json
 from pathlib import Path
 
-import pytest
-
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("routing")
 
 
 def test_the_committed_result_has_every_pair_and_method_and_reaches_what_is_asked_for(script):

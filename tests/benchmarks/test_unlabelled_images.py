@@ -1,7 +1,6 @@
 """benchmarks/unlabelled_images.py: images beside those that a grid trains, selects and tests on."""
 
 import hashlib
-import importlib
 import zipfile
 from pathlib import Path
 
@@ -10,12 +9,6 @@ import pytest
 from tests.cli_helpers import write_folders
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("unlabelled_images")
 
 
 @pytest.fixture
