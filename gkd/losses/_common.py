@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gkd.core.errors import UserError
-from gkd.core.numerics import upcast, zero_unselected
+from gkd.core.numerics import unit_rows, upcast, zero_unselected
 
 
 def mean_over_rows(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -44,9 +44,12 @@ def check_rows(student: Tensor, other: Tensor, whose: str = "teacher's") -> None
 
 
 def aligned_logits(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
+    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None, *, standardise: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Both sides, checked, in computing precision: unselected rows are zero, the teacher is detached."""
+    """Both sides, checked, in computing precision: unselected rows are zero, the teacher is detached.
+
+    Standardised, each row has mean 0 and standard deviation 1 (C − 1); a constant one is zero.
+    """
     for side, logits in (("student's", student_logits), ("teacher's", teacher_logits)):
         if logits.dim() != 2:
             raise UserError(
@@ -67,10 +70,12 @@ def aligned_logits(
             "use a loss on embeddings, such as 'tuples', where the label spaces hardly meet.",
             code="too-few-classes",
         )
-    return (
-        upcast(zero_unselected(student_logits, mask)),
-        upcast(zero_unselected(teacher_logits.detach(), mask)),
-    )
+    student = upcast(zero_unselected(student_logits, mask))
+    teacher = upcast(zero_unselected(teacher_logits.detach(), mask))
+    if standardise:
+        scale = (columns - 1) ** 0.5
+        return unit_rows(centred(student)) * scale, unit_rows(centred(teacher)) * scale
+    return student, teacher
 
 
 def columns_of(labels: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:

@@ -86,9 +86,7 @@ def kd_loss(
         Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, section 2. Standardised:
         Sun et al.: Logit Standardization in Knowledge Distillation, CVPR 2024, algorithm 1.
     """
-    student, teacher = aligned_logits(student_logits, teacher_logits, mask)
-    if standardise:
-        student, teacher = _standardised(student), _standardised(teacher)
+    student, teacher = aligned_logits(student_logits, teacher_logits, mask, standardise=standardise)
     entries = kl_entries((student / temperature).log_softmax(1), (teacher / temperature).log_softmax(1))
     return temperature**2 * mean_over_rows(weighted(entries.sum(1), weights), mask)
 
@@ -102,6 +100,7 @@ def dkd_loss(
     alpha: NotNegative = 1.0,
     beta: NotNegative = 8.0,
     temperature: Positive = 4.0,
+    standardise: bool = False,
     mask: Mask = None,
 ) -> Tensor:
     """Decoupled distillation: the target's probability and the others' distribution, weighted separately.
@@ -122,6 +121,7 @@ def dkd_loss(
         alpha: weight of the target's part.
         beta: weight of the others' part; 1 to 8 in the paper, depending on the pair of networks.
         temperature: T.
+        standardise: first bring each row of both sides to mean 0 and standard deviation 1, as `kd_loss` does.
         mask: Bool ``[B]``, the rows that count; None means all.
 
     Returns:
@@ -134,7 +134,7 @@ def dkd_loss(
     Paper:
         Zhao, Cui, Song, Qiu, Liang: Decoupled Knowledge Distillation, CVPR 2022, equation 7.
     """
-    student, teacher = aligned_logits(student_logits, teacher_logits, mask)
+    student, teacher = aligned_logits(student_logits, teacher_logits, mask, standardise=standardise)
     labels = columns_of(labels, student, mask)
     target = F.one_hot(labels, student.shape[1]).bool()
 
@@ -160,6 +160,7 @@ def stkd_loss(
     *,
     temperature: Positive = 4.0,
     true_classes: Literal["kept", "left-out"] = "kept",
+    standardise: bool = False,
     mask: Mask = None,
     weights: Weights = None,
 ) -> Tensor:
@@ -179,6 +180,7 @@ def stkd_loss(
         labels: int64 ``[B]``, or ``[B, C]`` a distribution, whose columns above 0 are the true classes.
         temperature: T.
         true_classes: whether the true classes' columns are matched.
+        standardise: first bring each row of both sides to mean 0 and standard deviation 1, as `kd_loss` does.
         mask: Bool ``[B]``, the rows that count; None means all.
         weights: ``[B]``, w, a factor on each row's part; None means 1. The mean is over rows, not over weights.
 
@@ -193,7 +195,7 @@ def stkd_loss(
         Zhao, Gong, Sun, Dong, Yu: Similarity Transfer for Knowledge Distillation, arXiv 2103.10047, 2021. The formulas
         were not read: this is a reconstruction from the abstract; ``left-out`` is ours.
     """
-    student, teacher = aligned_logits(student_logits, teacher_logits, mask)
+    student, teacher = aligned_logits(student_logits, teacher_logits, mask, standardise=standardise)
     labels = columns_of(labels, student, mask)
     true = labels > 0 if labels.dim() == 2 else F.one_hot(labels, student.shape[1]).bool()
     if true_classes == "kept":
@@ -214,6 +216,7 @@ def dist_loss(
     beta: NotNegative = 1.0,
     gamma: NotNegative = 1.0,
     temperature: Positive = 1.0,
+    standardise: bool = False,
     mask: Mask = None,
 ) -> Tensor:
     """Relations instead of values: predictions correlate with the teacher's, in each row and each column.
@@ -234,6 +237,7 @@ def dist_loss(
         beta: weight of the relations between classes (rows).
         gamma: weight of the relations within a class (columns).
         temperature: T.
+        standardise: first bring each row of both sides to mean 0 and standard deviation 1, as `kd_loss` does.
         mask: Bool ``[B]``, the rows that count; None means all.
 
     Returns:
@@ -246,7 +250,7 @@ def dist_loss(
         Huang, You, Wang, Qian, Xu: Knowledge Distillation from a Stronger Teacher, NeurIPS 2022,
         equations 8 to 10.
     """
-    student, teacher = aligned_logits(student_logits, teacher_logits, mask)
+    student, teacher = aligned_logits(student_logits, teacher_logits, mask, standardise=standardise)
     if len(student) == 0:
         return student.sum()
     student, teacher = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
@@ -261,7 +265,3 @@ def dist_loss(
 def _correlation(one: Tensor, other: Tensor, counted: Tensor | None = None) -> Tensor:
     """Pearson's correlation of each row of one with the same row of other, over the counted columns."""
     return (unit_rows(centred(one, counted)) * unit_rows(centred(other, counted))).sum(1)
-
-
-def _standardised(logits: Tensor) -> Tensor:
-    return unit_rows(centred(logits)) * (logits.shape[1] - 1) ** 0.5

@@ -188,7 +188,10 @@ def test_terms_that_the_relation_leaves_out_are_told() -> None:
     term = 'method.stages.distil.terms.kd={"loss": "kd", "where": "shared"}'
     told = "the method sp goes without kd in its stage distil, for teacher and student share fewer than two classes"
     more = 'method.stages.distil.terms.kd_of_all={"loss": "kd", "where": "all-shared"}'
-    told_more = "the method sp goes without kd_of_all in its stage distil, for the teacher lacks classes of the student's"
+    told_more = (
+        "the method sp goes without kd_of_all in its stage distil, for the teacher lacks classes of the "
+        "student's"
+    )
     for shift, says, says_more in ((5, True, True), (2, False, True), (0, False, False)):
         prepared = prepare(load("cross_task/digits", ["method=sp", term, more, f"task.shift={shift}"]))
         assert ((told in prepared.notes), (told_more in prepared.notes)) == (says, says_more)

@@ -89,7 +89,10 @@ from .references.responses import (
     make_logits_and_labels,
     make_logits_both,
     make_mixed,
+    nkd_reference,
     stkd_reference,
+    ttm_reference,
+    wsld_reference,
 )
 
 
@@ -103,6 +106,9 @@ class Spec:
         matched: the inputs changed so that the student equals the teacher, where the loss must be 0
             without a gradient; None for a loss without a teacher (the exception is then tested).
         options: the hyper-parameters to test, a dict each; the defaults come first.
+        pulls_when_matched: the exception that a loss with a teacher pulls where the student equals it, too.
+        constant_in_the_student: the exception that the value depends on the student by a factor that is a constant to
+            the gradient, which the reference then has, too.
         order_matters: the exception that the value depends on the order of the batch.
         grows: the options under which the value is a power of the features that float32 cannot hold at
             1e15, because no normalisation takes their scale out.
@@ -113,6 +119,8 @@ class Spec:
     reference: Callable[..., Tensor]
     matched: Callable[[Inputs], Inputs] | None
     options: tuple[dict[str, Any], ...] = ({},)
+    pulls_when_matched: bool = False
+    constant_in_the_student: bool = False
     order_matters: bool = False
     grows: tuple[dict[str, Any], ...] = ()
     read_entry: int = 0
@@ -161,20 +169,41 @@ SPECS: dict[str, Spec] = {
         make=make_logits_both,
         reference=dkd_reference,
         matched=lambda x: {**x, "student_logits": x["teacher_logits"].clone()},
-        options=({}, {"alpha": 2.0, "beta": 1.0, "temperature": 1.0}),
+        options=({}, {"alpha": 2.0, "beta": 1.0, "temperature": 1.0}, {"standardise": True}),
+    ),
+    "ttm": Spec(
+        make=make_logits,
+        reference=ttm_reference,
+        matched=matched_logits,
+        options=({}, {"temperature": 2.0, "weighted_by_power_sum": True, "standardise": True}),
+        pulls_when_matched=True,
+    ),
+    "nkd": Spec(
+        make=make_logits_both,
+        reference=nkd_reference,
+        matched=matched_logits,
+        options=({}, {"gamma": 3.5, "temperature": 3.0}, {"standardise": True}),
+        pulls_when_matched=True,
+    ),
+    "wsld": Spec(
+        make=make_logits_both,
+        reference=wsld_reference,
+        matched=matched_logits,
+        options=({}, {"temperature": 2.0, "standardise": True}),
+        constant_in_the_student=True,
     ),
     "stkd": Spec(
         make=make_mixed,
         reference=stkd_reference,
         matched=lambda x: {**x, "student_logits": x["teacher_logits"].clone()},
-        options=({}, {"true_classes": "left-out", "temperature": 1.0}),
+        options=({}, {"true_classes": "left-out", "temperature": 1.0, "standardise": True}),
         read_entry=-1,
     ),
     "dist": Spec(
         make=make_logits,
         reference=dist_reference,
         matched=lambda x: {**x, "student_logits": x["teacher_logits"].clone()},
-        options=({}, {"beta": 2.0, "gamma": 0.5, "temperature": 4.0}),
+        options=({}, {"beta": 2.0, "gamma": 0.5, "temperature": 4.0, "standardise": True}),
     ),
     "affinity": Spec(
         make=make_sides,

@@ -45,13 +45,23 @@ def standardised(z: list[Tensor]) -> list[Tensor]:
     return [(value - mean_value) / (square / (len(z) - 1)).sqrt() for value in z]
 
 
+def sides_of(
+    student_logits: Tensor, teacher_logits: Tensor, standardise: bool
+) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Each row of the student and of the teacher."""
+    sides = [
+        [standardised(list(z)) if standardise else list(z) for z in logits]
+        for logits in (student_logits, teacher_logits)
+    ]
+    return list(zip(*sides, strict=True))
+
+
 def kd_reference(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0, standardise: bool = False
 ) -> Tensor:
     rows = []
-    for t, s in zip(teacher_logits, student_logits, strict=True):
-        sides = [standardised(list(z)) if standardise else list(z) for z in (t, s)]
-        rows.append(kl([v / temperature for v in sides[0]], [v / temperature for v in sides[1]]))
+    for s, t in sides_of(student_logits, teacher_logits, standardise):
+        rows.append(kl([v / temperature for v in t], [v / temperature for v in s]))
     return temperature**2 * mean(rows, student_logits)
 
 
@@ -62,11 +72,12 @@ def dkd_reference(
     alpha: float = 1.0,
     beta: float = 8.0,
     temperature: float = 4.0,
+    standardise: bool = False,
 ) -> Tensor:
     rows = []
-    for s, t, y in zip(student_logits / temperature, teacher_logits / temperature, labels, strict=True):
+    for (s, t), y in zip(sides_of(student_logits, teacher_logits, standardise), labels, strict=True):
         target = int(y)
-        p_s, p_t = [v.exp() for v in log_softmax(list(s))], [v.exp() for v in log_softmax(list(t))]
+        p_s, p_t = ([v.exp() for v in log_softmax([v / temperature for v in z])] for z in (s, t))
         rest_s, rest_t = sum(p_s) - p_s[target], sum(p_t) - p_t[target]
         binary = p_t[target] * (p_t[target] / p_s[target]).log() + rest_t * (rest_t / rest_s).log()
         others = [c for c in range(len(p_s)) if c != target]
@@ -89,9 +100,13 @@ def dist_reference(
     beta: float = 1.0,
     gamma: float = 1.0,
     temperature: float = 1.0,
+    standardise: bool = False,
 ) -> Tensor:
-    students = [[v.exp() for v in log_softmax(list(z / temperature))] for z in student_logits]
-    teachers = [[v.exp() for v in log_softmax(list(z / temperature))] for z in teacher_logits]
+    rows = sides_of(student_logits, teacher_logits, standardise)
+    students, teachers = (
+        [[v.exp() for v in log_softmax([v / temperature for v in row[side]])] for row in rows]
+        for side in (0, 1)
+    )
     if not students:
         return student_logits.sum() * 0
     between = mean([1 - pearson(s, t) for s, t in zip(students, teachers, strict=True)], student_logits)
@@ -115,10 +130,66 @@ def stkd_reference(
     labels: Tensor,
     temperature: float = 4.0,
     true_classes: str = "kept",
+    standardise: bool = False,
 ) -> Tensor:
     rows = []
-    for s, t, y in zip(student_logits, teacher_logits, labels, strict=True):
+    for (s, t), y in zip(sides_of(student_logits, teacher_logits, standardise), labels, strict=True):
         true = [bool(mass > 0) for mass in y] if y.dim() else [c == int(y) for c in range(len(s))]
         kept = [c for c in range(len(s)) if true_classes == "kept" or not true[c]]
         rows.append(kl([t[c] / temperature for c in kept], [s[c] / temperature for c in kept]))
+    return temperature**2 * mean(rows, student_logits)
+
+
+def ttm_reference(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 10.0,
+    weighted_by_power_sum: bool = False,
+    standardise: bool = False,
+) -> Tensor:
+    """By the power transform that the paper starts from."""
+    rows = []
+    for s, t in sides_of(student_logits, teacher_logits, standardise):
+        powers = [v.exp() ** (1 / temperature) for v in log_softmax(t)]
+        total = sum(powers)
+        divergence = sum(
+            p / total * ((p / total).log() - log_s) for p, log_s in zip(powers, log_softmax(s), strict=True)
+        )
+        rows.append(total * divergence if weighted_by_power_sum else divergence)
+    return mean(rows, student_logits)
+
+
+def nkd_reference(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    gamma: float = 1.5,
+    temperature: float = 1.0,
+    standardise: bool = False,
+) -> Tensor:
+    rows = []
+    for (s, t), y in zip(sides_of(student_logits, teacher_logits, standardise), labels, strict=True):
+        target = int(y)
+        hit = log_softmax(t)[target].exp() * log_softmax(s)[target]
+        others = [c for c in range(len(s)) if c != target]
+        q_s, q_t = (log_softmax([z[c] / temperature for c in others]) for z in (s, t))
+        rest = sum(b.exp() * a for a, b in zip(q_s, q_t, strict=True))
+        rows.append(-(hit + gamma * temperature**2 * rest))
+    return mean(rows, student_logits)
+
+
+def wsld_reference(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    temperature: float = 4.0,
+    standardise: bool = False,
+) -> Tensor:
+    rows = []
+    raw = sides_of(student_logits, teacher_logits, False)
+    for (s, t), (z_s, z_t), y in zip(
+        sides_of(student_logits, teacher_logits, standardise), raw, labels, strict=True
+    ):
+        ratio = number(log_softmax(z_s)[int(y)]) / number(log_softmax(z_t)[int(y)])
+        rows.append((1 - math.exp(-ratio)) * kl([v / temperature for v in t], [v / temperature for v in s]))
     return temperature**2 * mean(rows, student_logits)
