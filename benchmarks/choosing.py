@@ -16,7 +16,8 @@ from typing import Any
 
 from rich.console import Console
 
-from gkd.commands.compare import rows, section, solve
+from gkd.commands.compare import solve
+from gkd.commands.grid_cells import rows, section
 from gkd.config.load import load
 from gkd.core.errors import UserError
 from gkd.report.accuracy_table import AccuracyRow, table_rows

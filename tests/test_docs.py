@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gkd
-from gkd.commands.compare import rows, section
+from gkd.commands.grid_cells import rows, section
 from gkd.config.load import load
 from gkd.storage.json_files import read_json
 from tests.cli_helpers import gkd as gkd_verb

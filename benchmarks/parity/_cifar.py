@@ -79,6 +79,12 @@ class Case:
     def stage(self) -> Stage:
         return load_method(self.method).stages["distil"]
 
+    @property
+    def term(self) -> str:
+        """The name of the one term beside the cross-entropy."""
+        (name,) = self.stage.terms.keys() - {"cross_entropy"}
+        return name
+
     def epoch(self, step: int) -> float:
         """Where the weight schedules stand: official loops count from 1 and hold a weight for an epoch."""
         return 0.0 if self.epoch_length is None else 1.0 + step // self.epoch_length

@@ -20,5 +20,6 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     say(console, compared.text if width is None else fitted_text(compared.table, width))
     state = f"{solved.trained} cells trained now" if solved.trained else "nothing was trained"
     state += f", {solved.missing} missing" if solved.missing else ""
+    state += f", {len(solved.failed)} failed" if solved.failed else ""
     say(console, f"{len(solved.cells)} cells, {state}. Table: {solved.table / 'table.md'}")
-    return 0
+    return 2 if solved.failed else 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from gkd.commands import compare as grid
+from gkd.commands.grid_cells import count
 from gkd.config.load import load
 from gkd.config.resolve import Resolved
 from gkd.config.teacher_sections import teacher_sections
@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
     for line in _about_the_relation(resolved):
         say(console, f"# {line}")
     if experiment.compare is not None:
-        say(console, f"# a grid of {grid.count(experiment.compare)} cells")
+        say(console, f"# a grid of {count(experiment.compare)} cells")
     say(console, resolved.annotated_yaml(differing=not arguments.all), end="", wrap=False)
     if not arguments.all:
         say(console, "# all else is at its default: --all shows it")

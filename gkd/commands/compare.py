@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
+from gkd.commands.grid_cells import cells, rows, section
 from gkd.commands.grid_places import Place, Places
 from gkd.commands.run import run
 from gkd.config.resolve import Resolved
-from gkd.config.schema import Compare, MethodRow
-from gkd.config.shipped import load_method
-from gkd.core.errors import UserError, unknown
+from gkd.config.schema import Compare
+from gkd.core.errors import UserError
 from gkd.core.text import say
 from gkd.experiment.environment import command
 from gkd.experiment.prepare import prepare
@@ -34,76 +31,6 @@ from gkd.storage.records import read_record, write_record
 from gkd.storage.run_files import CORRECT, EPISODES, MATRIX, SUMMARY, WEIGHTS
 from gkd.storage.run_results import AbsentCell, Cell, cell_of
 from gkd.training.caches import Caches
-
-
-def section(resolved: Resolved) -> Compare:
-    """The grid of a config; a UserError where it has none."""
-    compare = resolved.experiment.compare
-    if compare is None:
-        raise UserError(
-            f"{resolved.name} has no compare section; add one, such as 'compare: "
-            "{methods: [student, kd], seeds: [0, 1]}', or use gkd run.",
-            code="compare-section-missing",
-        )
-    return compare
-
-
-def rows(compare: Compare) -> list[MethodRow]:
-    """The rows of a grid; a plain method name is a row of that label."""
-    return [
-        row if isinstance(row, MethodRow) else MethodRow(label=row, method=row) for row in compare.methods
-    ]
-
-
-def count(compare: Compare) -> int:
-    """How many cells a grid has."""
-    seeds = sum(len(compare.seeds_of(row)) for row in compare.methods)
-    return seeds * math.prod(map(len, compare.axes.values()))
-
-
-def cells(resolved: Resolved) -> Iterator[Place]:
-    """Every cell, all of the first seed before the second, so that a table over all rows is there early."""
-    compare = section(resolved)
-    keys = list(compare.axes)
-    set_by = {"method": "compare.methods", "run.seed": "compare.seeds", **dict.fromkeys(keys, "compare.axes")}
-    for key in (override.partition("=")[0] for override in resolved.overrides):
-        if key in set_by:
-            raise UserError(
-                f"A grid sets {key} of every cell itself, so the override is lost; use {set_by[key]}.",
-                code="override-lost",
-            )
-    changes = {row.label: _changes(row) for row in rows(compare)}  # finds a wrong name before the first run
-    for seed in compare.seeds:
-        with_seed = [row for row in rows(compare) if seed in compare.seeds_of(row)]
-        for values in itertools.product(*compare.axes.values()):
-            axes = dict(zip(keys, values, strict=True))
-            for row in with_seed:
-                settings = {"method": row.method, "run.seed": seed, **axes, **changes[row.label]}
-                overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-                try:
-                    changed = resolved.with_overrides(overrides)
-                except UserError as error:
-                    raise UserError(f"Row {row.label!r}: {error}", code=error.code) from None
-                yield Place(row.label, axes, changed)
-
-
-def _changes(row: MethodRow) -> dict[str, object]:
-    """Dotted key -> value of all that a row sets."""
-    stages = load_method(row.method).stages
-    changes: dict[str, object] = dict(row.set)
-    for term, keys in row.terms.items():
-        with_term = [name for name, stage in stages.items() if term in stage.terms]
-        if not with_term:
-            terms = sorted({name for stage in stages.values() for name in stage.terms})
-            raise UserError(
-                f"Row {row.label!r}: " + unknown(f"term of the method {row.method!r}", term, terms),
-                code="unknown-term",
-            )
-        for stage in with_term:
-            changes.update(
-                {f"method.stages.{stage}.terms.{term}.{key}": value for key, value in keys.items()}
-            )
-    return changes
 
 
 def places(resolved: Resolved, grid: Sequence[Place]) -> Places:
@@ -129,6 +56,23 @@ def places(resolved: Resolved, grid: Sequence[Place]) -> Places:
     return Places(compare.results, scratch, frozenset(names), compare.results if same else scratch, former)
 
 
+class RunFails(UserError):
+    """A cell's run ended with an error."""
+
+
+@dataclass(frozen=True)
+class FailedCell:
+    """A cell that could not be trained, and why."""
+
+    row: str
+    seed: int
+    reason: str
+
+    @classmethod
+    def of(cls, cell: Place, reason: str) -> FailedCell:
+        return cls(cell.row, cell.seed, reason)
+
+
 @dataclass
 class Solved:
     """A grid, solved or partly solved.
@@ -139,6 +83,7 @@ class Solved:
         absent: the rows that the label relation denies.
         trained: how many cells were trained now.
         missing: how many cells are not finished.
+        failed: the cells that could not be trained.
     """
 
     table: Path
@@ -146,38 +91,57 @@ class Solved:
     absent: list[AbsentCell] = field(default_factory=list)
     trained: int = 0
     missing: int = 0
+    failed: list[FailedCell] = field(default_factory=list)
 
 
-def _check_rows(to_run: Sequence[Place], caches: Caches) -> None:
-    """Refuse a row that cannot be trained, before the rows above it have trained for hours.
+def _refused_rows(grid: Sequence[Place], where: Places, caches: Caches, console: Console) -> dict[str, str]:
+    """The rows that cannot be trained at some place of the grid, told before the others train for hours.
 
     Of each row and values of the axes one seed is checked, as its run will be: its images, classes, networks with
     their options and user modules, its method on both, and the teacher's file. Nothing is trained.
+
+    Returns:
+        The row with its axes -> why it cannot be trained.
+
+    Raises:
+        UserError: a row that can be trained nowhere, or a place where no row can, which is a mistake and no hole.
     """
-    checked = set()
-    for cell in to_run:
-        row = (cell.label, str(cell.axes))
-        if row in checked:
+    checked: dict[str, UserError | None] = {}
+    able: set[str] = set()  # rows and places at which something can be trained
+    for cell in grid:
+        if cell.row in checked:
             continue
-        checked.add(row)  # another seed changes nothing of this
+        checked[cell.row] = None  # another seed changes nothing of this
         try:
-            if cell.absent(caches) is not None:
-                continue
-            check_before_training(prepare(cell.resolved, caches=caches))
+            if not _stands(cell, where):
+                if cell.absent(caches) is not None:
+                    continue
+                check_before_training(prepare(cell.resolved, caches=caches))
+            able |= {cell.label, str(cell.axes)}
         except UserError as error:
-            raise UserError(f"Row {cell.label!r}: {error}", code=error.code) from None
+            checked[cell.row] = UserError(f"Row {cell.row}: {error}", code=error.code)
+    refused = {row: error for row, error in checked.items() if error is not None}
+    for cell in grid:
+        if cell.row in refused and not {cell.label, str(cell.axes)} <= able:
+            raise refused[cell.row]
+    for told in refused.values():
+        say(console, f"failed    {told} The rest goes on.")
+    return {row: str(error) for row, error in refused.items()}
 
 
 def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Solved:
     """Run what is missing of a grid, or with ``finished_only`` read what is there and run nothing.
 
-    Cells at which another process is at work come last; where no other is left, they are waited for.
+    Cells at which another process is at work come last; where no other is left, they are waited for. One that fails
+    stops no other.
     """
     grid = list(cells(resolved))
     where, caches = places(resolved, grid), Caches()  # one for all cells
     solved = Solved(table=where.table)
+    refused: dict[str, str] = {}
     if not finished_only:
-        _check_rows([cell for cell in grid if not _stands(cell, where)], caches)
+        refused = _refused_rows(grid, where, caches, console)
+        solved.failed = [FailedCell.of(cell, refused[cell.row]) for cell in grid if cell.row in refused]
     settled: dict[int, Cell | AbsentCell | None] = {}
     wait = False
     while len(settled) < len(grid):
@@ -185,18 +149,24 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
         for number in left:
             counted = f"[{number + 1}/{len(grid)}]"
             try:
-                if finished_only:
+                if finished_only or grid[number].row in refused:
                     settled[number], fresh = _settled(grid[number], where), False
                 else:
                     settled[number], fresh = _settle(grid[number], where, console, counted, caches, wait=wait)
             except Busy:  # another process is at this cell: the others first
                 continue
+            except RunFails as error:
+                settled[number], fresh = None, False
+                solved.failed.append(FailedCell.of(grid[number], str(error)))
+                say(console, f"failed    {error}")
             solved.trained += fresh
             wait = False
         wait = all(number not in settled for number in left)
     results = [settled[number] for number in range(len(grid))]
     solved.cells = [result for result in results if isinstance(result, Cell)]
     solved.missing = results.count(None)
+    if solved.failed and not solved.cells:
+        raise UserError(solved.failed[0].reason, code="no-cell-finished")
     _say_without_manifest([where.cell(cell.file_names) for cell in grid], console)
     if finished_only and not solved.cells:
         raise UserError(
@@ -236,6 +206,7 @@ def _settle(
 
     Raises:
         Busy: another process is at its run, and ``wait`` is False.
+        RunFails: its run ends with an error.
     """
     try:
         there = _settled(cell, where)
@@ -250,7 +221,12 @@ def _settle(
     if refused is not None:
         write_record(where.cell(cell.absent_names), refused)
         return refused, False
-    finished_cell, fresh = _run_cell(cell, console, counted, caches, wait=wait)
+    try:
+        finished_cell, fresh = _run_cell(cell, console, counted, caches, wait=wait)
+    except Busy:
+        raise
+    except UserError as error:
+        raise RunFails(f"{cell.row}, seed {cell.seed}: {error}", code=error.code) from error
     write_record(where.cell(cell.file_names), finished_cell)
     return finished_cell, fresh and there is None
 
@@ -344,13 +320,14 @@ def make_table(asked: Compare, solved: Solved) -> tuple[Sequence[Row], Table]:
     """The rows of a grid's table, chosen by the kind of its cells, and the table."""
     order = [row.label for row in rows(asked)]
     if asked.report == "validation":
-        options = TableOptions(asked.baseline, "best", order, list(asked.axes))
+        options = TableOptions(asked.baseline, "best", order, asked.axis_names)
         made, table = validation_table(solved.cells, options)
     else:
         frozen, labels = frozen_cells(solved, asked.baseline)
         order = [*labels, *order]
         short = asked.table == "short"
-        options = TableOptions(asked.baseline, asked.report, order, list(asked.axes), short)
+        options = TableOptions(asked.baseline, asked.report, order, asked.axis_names, short)
         made, table = TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
     notes = [*chance_notes(chance_warnings(solved.cells)), *published_notes(solved.cells)]
-    return made, replace(table, notes=[*table.notes, *notes])
+    failed = dict.fromkeys(f"Failed: {each.reason}" for each in solved.failed)
+    return made, replace(table, notes=[*table.notes, *notes, *failed])

@@ -36,6 +36,12 @@ class Place:
         return self.resolved.experiment.run.seed
 
     @property
+    def row(self) -> str:
+        """The row and its axes for the eye, the same for every seed, as in ``'kd', shift 25``."""
+        axes = [f"{key.rsplit('.', 1)[-1]} {value}" for key, value in self.axes.items()]
+        return ", ".join([repr(self.label), *axes])
+
+    @property
     def file_name(self) -> str:
         """The name of the file with the cell's results."""
         return self.file_names[0]

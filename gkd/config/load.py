@@ -13,6 +13,7 @@ from typing import Any
 from gkd.config.identity import forget_files
 from gkd.config.layers import BEFORE, Layer, set_dotted
 from gkd.config.method_files import configs_folder, place_method_files
+from gkd.config.pair_files import place_pairs
 from gkd.config.resolve import Resolved, override_layers, resolve
 from gkd.config.shipped import config_name, find
 from gkd.config.trust import lies_in_run_folder, named_in
@@ -46,7 +47,7 @@ def load(
     foreign = [path] if from_run or lies_in_run_folder(path) else []
     if not foreign and not path.resolve().is_relative_to(configs_folder().resolve()):
         make_importable(path.parent)
-    content = place_method_files(read_yaml(path), path.parent)
+    content = _placed(read_yaml(path), path.parent)
     extends = content.pop("extends", None)
     if extends is not None:
         beside = path.parent / f"{extends}.yaml"
@@ -56,7 +57,7 @@ def load(
                 f"{path} extends {extends!r}, which extends another file; extends goes one level deep.",
                 code="nested-extends",
             )
-        layers.append(Layer("extends", place_method_files(base, base_path.parent), str(extends)))
+        layers.append(Layer("extends", _placed(base, base_path.parent), str(extends)))
         foreign += [base_path] if lies_in_run_folder(base_path) else []
     layers.append(Layer("experiment", content))
     if lies_in_run_folder(path):
@@ -65,6 +66,11 @@ def load(
     trusting = [*([] if path in foreign else [content]), *(layer.content for layer in words)]
     trusted = named_in(trusting) | vouched if foreign else None
     return resolve(config_name(path), [*layers, *words], trusted)
+
+
+def _placed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A config's sections, with the files found that it names relative to its own folder."""
+    return place_pairs(place_method_files(content, folder), folder)
 
 
 def _as_before(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,6 +96,10 @@ class Compare(Section):
         methods: names of methods, or labelled variants of one; each is one row a relation.
         seeds: values of ``run.seed``; they are averaged over.
         axes: any other dotted key -> its values.
+        pairs: name -> dotted key -> value of what changes together, such as two networks, a checkpoint and a learning
+            rate; or the path of a CSV file with a row a pair and a column ``pair``. ``terms.dkd.beta`` is a key of the
+            rows whose method has the term.
+        pair: which of ``pairs``; None is all.
         baseline: the method that the others are compared with, image by image.
         report: what the table compares: test accuracy of the ``last`` epoch's student or of the ``best``
             on validation; or, for tuning, the best ``validation`` accuracy alone, without any test number.
@@ -108,10 +112,35 @@ class Compare(Section):
     methods: tuple[str | MethodRow, ...] = Field(min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(0,), min_length=1)
     axes: dict[str, tuple[Any, ...]] = Field(default={})
+    pairs: dict[str, dict[str, Any]] = Field(default={})
+    pair: tuple[str, ...] | None = Field(default=None, min_length=1)
     baseline: str = "student"
     report: Literal["last", "best", "validation"] = "last"
     table: Literal["full", "short"] = "full"
     results: HomePath | None = None
+
+    @field_validator("pair", mode="before")
+    @classmethod
+    def _one_pair(cls, pair: Any) -> Any:
+        return (pair,) if isinstance(pair, str) else pair
+
+    @model_validator(mode="after")
+    def _pairs_are_there(self) -> Compare:
+        for name in self.pair or ():
+            if name not in self.pairs:
+                raise ValueError(unknown("pair of compare.pairs", name, sorted(self.pairs)))
+        for name, changes in self.pairs.items():
+            short = [key for key in changes if key.startswith("terms.") and key.count(".") < 2]
+            if short:
+                raise ValueError(
+                    f"the pair {name!r} sets {short[0]}; name a term and its key, as in terms.dkd.beta"
+                )
+            twice = sorted(changes.keys() & {*self.axes, "method", "run.seed"})
+            if twice:
+                raise ValueError(
+                    f"the pair {name!r} sets {twice[0]}, which is an axis of the grid already; let one of them set it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _rows_have_names(self) -> Compare:
@@ -130,6 +159,16 @@ class Compare(Section):
                 "difference to it is of one seed; give its row all seeds"
             )
         return self
+
+    @property
+    def chosen_pairs(self) -> dict[str, dict[str, Any]]:
+        """The pairs of the grid, in the order in which they are asked for."""
+        return {name: self.pairs[name] for name in self.pair or self.pairs}
+
+    @property
+    def axis_names(self) -> list[str]:
+        """The axes of the grid, that of the pairs first."""
+        return [*(["pair"] if self.pairs else []), *self.axes]
 
     def seeds_of(self, row: str | MethodRow) -> tuple[int, ...]:
         """The seeds of a row."""

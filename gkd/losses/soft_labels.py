@@ -122,26 +122,29 @@ def wsld_loss(
     labels: Tensor,
     *,
     temperature: Positive = 4.0,
+    epsilon: NotNegative = 1e-7,
     standardise: bool = False,
     mask: Mask = None,
 ) -> Tensor:
     """Weighted soft labels: distillation that counts little where the student already knows the label as its teacher.
 
-    ``T² · mean_i u_i KL( softmax(z_T,i / T) ‖ softmax(z_S,i / T) )`` with ``u_i = 1 − exp(−CE(z_S,i) / CE(z_T,i))``,
-    the cross-entropies with the label at temperature 1.
+    ``T² · mean_i u_i KL( softmax(z_T,i / T) ‖ softmax(z_S,i / T) )`` with ``u_i = 1 − exp(−CE(z_S,i) / (CE(z_T,i) +
+    ε))``, the cross-entropies with the label at temperature 1.
 
     Convention: both sides of the divergence are divided by the temperature and T² is applied; mean over the selected
     rows; the value does not scale with B. The teacher and u are constants. The paper writes the cross-entropy
-    with the teacher in place of KL, which has the same gradient and is larger by the constant ``T² mean_i u_i H_i``. A
-    teacher that is certain of the label gives u = 1, unless the student is, too: 0. No selected row gives a zero that
-    keeps the graph. Over label spaces that only overlap, hand over the aligned columns of the shared classes, labels as
-    columns of those, and rows whose class is shared.
+    with the teacher in place of KL, which has the same gradient and is larger by the constant ``T² mean_i u_i H_i``. ε
+    is of the authors' code, and counts where both sides are sure of the label; at ε = 0, as the paper has it, a
+    certain teacher gives u = 1, or 0 where the student is certain, too. No selected row gives a zero that keeps the
+    graph. Over label spaces that only overlap, hand over the aligned columns of the shared classes, labels as columns
+    of those, and rows whose class is shared.
 
     Args:
         student_logits: ``[B, C]``.
         teacher_logits: ``[B, C]``, column by column the same classes as the student's.
         labels: int64 ``[B]``, columns of the logits; not read in unselected rows.
         temperature: T.
+        epsilon: ε, added to the teacher's cross-entropy.
         standardise: first bring each row of both sides to mean 0 and standard deviation 1, as `kd_loss` does; u is of
             the logits as they are.
         mask: Bool ``[B]``, the rows that count; None means all.
@@ -161,9 +164,9 @@ def wsld_loss(
     labels = columns_of(labels, student, mask)
     of_student = F.cross_entropy(student.detach(), labels, reduction="none")
     of_teacher = F.cross_entropy(teacher, labels, reduction="none")
-    # A certain teacher's 0 becomes the smallest number: the ratio is then 0 for a certain student, and else so large
-    # that u is 1.
-    unlearnt = -torch.expm1(-of_student / of_teacher.clamp_min(torch.finfo(of_teacher.dtype).tiny))
+    # Without ε a certain teacher's 0 becomes the smallest number, so that the ratio is 0 or so large that u is 1.
+    smallest = torch.finfo(of_teacher.dtype).tiny
+    unlearnt = -torch.expm1(-of_student / (of_teacher + epsilon).clamp_min(smallest))
     student, teacher = aligned_logits(student_logits, teacher_logits, mask, standardise=standardise)
     entries = kl_entries((student / temperature).log_softmax(1), (teacher / temperature).log_softmax(1))
     return temperature**2 * mean_over_rows(unlearnt * entries.sum(1), mask)

@@ -23,6 +23,9 @@ def test_every_official_repository_is_compared():
         "zju-vipa/spot-adaptive-pytorch",
         "VISION-SJTU/RSD",
         "roymiles/VkD",
+        "zkxufo/TTM",
+        "yzd-v/cls_KD",
+        "bellymonster/Weighted-Soft-Label-Distillation",
     }
 
 
@@ -34,6 +37,9 @@ def test_every_official_repository_is_compared():
         ("parity_sakd", ROUTED - {"pkt"}),  # of which float32 keeps too few digits
         ("parity_rsd", {"rsd"}),
         ("parity_vkd", {"vkd"}),
+        ("parity_ttm", {"ttm", "wttm"}),
+        ("parity_nkd", {"nkd"}),
+        ("parity_wsld", {"wsld"}),
     ],
 )
 def test_every_method_agrees_in_float32(file, methods):

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 from safetensors.torch import save_file
 
-from gkd.commands.compare import cells, count, section, solve
+from gkd.commands.compare import solve
+from gkd.commands.grid_cells import cells, count, section
 from gkd.commands.grid_places import Places
 from gkd.config.load import load
 from gkd.config.resolve import Resolved
@@ -394,3 +395,54 @@ def test_an_axis_whose_second_value_cannot_be_is_refused_before_the_first_cell(
     assert gkd("compare", "cross_task/digits", axes, "run.epochs=2", "run.threads=1") == 2
     assert "fewer than the 100000 asked for" in capsys.readouterr().err
     assert not list(Path().rglob("summary.json"))
+
+
+TWO_PAIRS = (
+    "compare.pairs={alike: {teacher.network: resnet14}, wide: {teacher.network: resnet8x4}}",
+    "compare.methods=[student, fsp]", "compare.seeds=[0]", "compare.axes={task.shift: [0]}", "run.epochs=2", "run.threads=1",
+)  # fmt: skip
+
+
+def test_a_pair_that_a_method_cannot_take_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert gkd("compare", "cross_task/digits", *TWO_PAIRS, "compare.results=table") == 2
+    printed = capsys.readouterr().out
+    told = printed.index("failed    Row 'fsp', pair wide, shift 0: ")
+    assert told < printed.index("[1/4]")  # before hours of training
+    # The student alone is one run beside both teachers.
+    assert "3 cells, 2 cells trained now, 1 missing, 1 failed" in printed
+    assert "Failed: Row 'fsp', pair wide, shift 0: " in (tmp_path / "table" / "table.md").read_text()
+    assert gkd("compare", "cross_task/digits", *TWO_PAIRS, "compare.results=table") == 2
+    assert "3 cells, nothing was trained, 1 missing, 1 failed" in capsys.readouterr().out
+
+
+def test_a_run_that_fails_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = (
+        "compare.methods=[{label: hot, method: student, set: {optimiser.lr: 1e18}}, student]", "compare.seeds=[0]",
+        "compare.axes={task.shift: [0]}", "run.epochs=3", "run.threads=1", "compare.results=table",
+    )  # fmt: skip
+    assert gkd("compare", "cross_task/digits", *words) == 2
+    printed = capsys.readouterr().out
+    assert "1 cells, 1 cells trained now, 1 missing, 1 failed" in printed
+    assert "Failed: 'hot', shift 0, seed 0: " in (tmp_path / "table" / "table.md").read_text()
+    assert gkd("compare", "cross_task/digits", *words, "compare.baseline=hot", "--finished") == 0
+
+
+def test_where_all_fail_there_is_no_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = (
+        "compare.methods=[student]",
+        "compare.seeds=[0]",
+        "compare.axes={task.shift: [0]}",
+        "optimiser.lr=1e18",
+    )
+    assert gkd("compare", "cross_task/digits", *words, "run.epochs=3", "compare.results=table") == 2
+    assert "'student', shift 0, seed 0: " in capsys.readouterr().err
+    assert not (tmp_path / "table" / "table.md").exists()

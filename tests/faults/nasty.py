@@ -36,7 +36,7 @@ KEYS = (
     "evaluate", "evaluate.every", "evaluate.batch_size", "evaluate.metrics", "run", "run.epochs", "run.seed",
     "run.precision", "run.deterministic", "run.device", "run.threads", "run.out", "run.checkpoint_seconds",
     "run.log_seconds", "run.cache_gb", "run.allow_changed", "compare", "compare.methods", "compare.seeds",
-    "compare.axes", "compare.baseline", "compare.report", "compare.table", "compare.results",
+    "compare.axes", "compare.pairs", "compare.pair", "compare.baseline", "compare.report", "compare.table", "compare.results",
     "extends", "nonsense", "data.nonsense",
     "task.classes.names", "task.classes.indices", "task.classes.size", "task.classes.shift", "task.classes.order",
     "task.classes.fraction", "task.classes.seed", "task.split", "task.allow_leak", "task.episodes.validation",

@@ -189,7 +189,7 @@ SPECS: dict[str, Spec] = {
         make=make_logits_both,
         reference=wsld_reference,
         matched=matched_logits,
-        options=({}, {"temperature": 2.0, "standardise": True}),
+        options=({}, {"temperature": 2.0, "epsilon": 0.1, "standardise": True}),
         constant_in_the_student=True,
     ),
     "stkd": Spec(

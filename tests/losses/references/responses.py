@@ -183,6 +183,7 @@ def wsld_reference(
     teacher_logits: Tensor,
     labels: Tensor,
     temperature: float = 4.0,
+    epsilon: float = 1e-7,
     standardise: bool = False,
 ) -> Tensor:
     rows = []
@@ -190,6 +191,6 @@ def wsld_reference(
     for (s, t), (z_s, z_t), y in zip(
         sides_of(student_logits, teacher_logits, standardise), raw, labels, strict=True
     ):
-        ratio = number(log_softmax(z_s)[int(y)]) / number(log_softmax(z_t)[int(y)])
+        ratio = number(log_softmax(z_s)[int(y)]) / (number(log_softmax(z_t)[int(y)]) - epsilon)
         rows.append((1 - math.exp(-ratio)) * kl([v / temperature for v in t], [v / temperature for v in s]))
     return temperature**2 * mean(rows, student_logits)

@@ -1,0 +1,68 @@
+"""A grid's pairs of networks as a CSV file: a row a pair, a column a key of the config."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gkd.config.section import from_home
+from gkd.config.yaml_files import parse_yaml
+from gkd.core.errors import UserError
+
+_NAME = "pair"
+
+
+def place_pairs(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The same sections, with what a file says in the place of its path in ``compare.pairs``.
+
+    Args:
+        content: of a config.
+        folder: where the config is, which a relative path starts from.
+    """
+    compare = content.get("compare")
+    if not isinstance(compare, Mapping) or not isinstance(compare.get("pairs"), str):
+        return dict(content)
+    try:
+        path = folder / from_home(Path(compare["pairs"]))
+    except ValueError as error:
+        raise UserError(f"compare.pairs: {error}.", code="pairs-unreadable") from None
+    return {**content, "compare": {**compare, "pairs": read_pairs(path)}}
+
+
+def read_pairs(path: Path) -> dict[str, dict[str, Any]]:
+    """Name of each pair -> dotted key -> value; an empty cell sets nothing.
+
+    Raises:
+        UserError: no such file, no column ``pair``, a row without a name, or a name that stands twice.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"compare.pairs: {path} cannot be read ({error}); give a CSV file whose path starts where the config is.",
+            code="pairs-unreadable",
+        ) from None
+    if _NAME not in columns:
+        raise UserError(
+            f"{path} has no column {_NAME!r}, but {', '.join(columns) or 'nothing'}; its first line names the columns, "
+            f"as in '{_NAME},teacher.network,student.network'.",
+            code="pairs-without-names",
+        )
+    pairs: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(rows, 2):
+        name = row[_NAME]
+        where = f"{path}, line {number}"
+        if not name or name in pairs or None in row:
+            wrong = "has more cells than columns" if None in row else f"has the pair {name!r}"
+            raise UserError(
+                f"{where} {wrong}; give each line a name of its own and a cell for each column.",
+                code="wrong-pair",
+            )
+        pairs[name] = {
+            key: parse_yaml(text, f"{where}, {key}") for key, text in row.items() if key != _NAME and text
+        }
+    return pairs
