@@ -56,8 +56,44 @@ def refilled(variants: dict[str, Any]) -> Figure:
     return figure
 
 
+# Method -> colour and marker, told apart without colour too.
+_METHODS = {
+    "kd": ("#b58900", "v"),
+    "sp": ("#2f8f5b", "s"),
+    "refilled": ("#c03a2b", "^"),
+    "refilled_joint": ("#1f6fb2", "D"),
+    "queue_similarity": ("#8a5fbf", "P"),
+    "auto": ("#111111", "o"),
+}
+
+
+def choosing(problems: dict[str, Any]) -> Figure:
+    """What each method gains over the student alone, problem by problem; with an interval where it is over seeds."""
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for number, (method, (colour, marker)) in enumerate(_METHODS.items()):
+        for column, found in enumerate(problems.values()):
+            gain = found.get(method, {}).get("to_student")
+            if gain is None:
+                continue
+            place = column + 0.12 * (number - (len(_METHODS) - 1) / 2)
+            if gain["over_seeds"]:
+                axes.vlines(place, *gain["over_seeds"], color=colour, linewidth=1.6)
+            label = method if column == 0 else None
+            axes.plot(
+                place, gain["difference"], marker, color=colour, markersize=6, linestyle="none", label=label
+            )
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.set_xticks(range(len(problems)), problems)
+    axes.set_ylabel("points above the student alone")
+    axes.grid(axis="y", alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=len(_METHODS), frameon=False)
+    return figure
+
+
 # Picture -> the file that it is drawn from, and what draws it.
 PICTURES: dict[str, tuple[str, Callable[[Any], Figure]]] = {
+    "docs/choosing.svg": ("benchmarks/results/choosing.json", choosing),
     "docs/results/refilled.svg": (
         "benchmarks/results/refilled_stages.json",
         lambda content: refilled(content["variants"]),
