@@ -113,7 +113,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
-    parser.add_argument("--finished", action="store_true", help="table of the finished cells; run nothing")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--finished", action="store_true", help="table of the finished cells; run nothing")
+    one.add_argument("--print", action="store_true", help="the missing cells as shell commands; run nothing")
+    one.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build every row, try one batch of each, print the hours; train nothing",
+    )
 
 
 def _add_validate(parser: argparse.ArgumentParser) -> None:

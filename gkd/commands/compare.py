@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gkd.commands.grid_cells import cells, rows, section
+from gkd.commands.grid_cells import cells, places, rows, section
 from gkd.commands.grid_places import Place, Places
 from gkd.commands.run import run
 from gkd.config.resolve import Resolved
@@ -17,7 +17,7 @@ from gkd.core.errors import UserError
 from gkd.core.text import say
 from gkd.experiment.environment import command
 from gkd.experiment.prepare import prepare
-from gkd.experiment.run_folder import Busy, check_free, config_folder, finished, run_folder, table_names
+from gkd.experiment.run_folder import Busy, check_free, finished, run_folder
 from gkd.experiment.teachers import check_before_training
 from gkd.incremental.matrix_file import read_matrices
 from gkd.report.markdown import Row, Table, chance_notes, chance_warnings, published_notes
@@ -31,29 +31,6 @@ from gkd.storage.records import read_record, write_record
 from gkd.storage.run_files import CORRECT, EPISODES, MATRIX, SUMMARY, WEIGHTS
 from gkd.storage.run_results import AbsentCell, Cell, cell_of
 from gkd.training.caches import Caches
-
-
-def places(resolved: Resolved, grid: Sequence[Place]) -> Places:
-    """Where the cells and the table of a grid go.
-
-    Args:
-        resolved: the grid's experiment.
-        grid: its cells.
-    """
-    compare = section(resolved)
-    scratch, former = (config_folder(resolved) / name for name in table_names(resolved.overrides))
-    if compare.results is None:
-        return Places(scratch, scratch, None, scratch, former)
-    try:
-        stated = resolved.without_overrides()
-        if stated.experiment.compare is None or stated.experiment.compare.results != compare.results:
-            return Places(compare.results, scratch, None, compare.results, former)  # the user says where
-        stated_grid = list(cells(stated)) if resolved.overrides else grid
-    except UserError:  # a file that is no experiment without the overrides states no grid
-        return Places(compare.results, scratch, None, compare.results, former)
-    names = {name for cell in stated_grid for name in (cell.file_name, cell.absent_name)}
-    same = stated.experiment.compare == compare and all(cell.file_name in names for cell in grid)
-    return Places(compare.results, scratch, frozenset(names), compare.results if same else scratch, former)
 
 
 class RunFails(UserError):
@@ -113,7 +90,7 @@ def _refused_rows(grid: Sequence[Place], where: Places, caches: Caches, console:
             continue
         checked[cell.row] = None  # another seed changes nothing of this
         try:
-            if not _stands(cell, where):
+            if not where.has(cell):
                 if cell.absent(caches) is not None:
                     continue
                 check_before_training(prepare(cell.resolved, caches=caches))
@@ -176,11 +153,6 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     denied = {cell.absent_name: result for cell, result in zip(grid, results, strict=True)}
     solved.absent = [result for result in denied.values() if isinstance(result, AbsentCell)]
     return solved
-
-
-def _stands(cell: Place, where: Places) -> bool:
-    """Whether a cell's results, or the reason why it has none, are on disk, so that it needs no image."""
-    return any(where.cell(names).is_file() for names in (cell.file_names, cell.absent_names))
 
 
 def _settled(cell: Place, where: Places) -> Cell | AbsentCell | None:

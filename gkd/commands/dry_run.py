@@ -29,8 +29,12 @@ from gkd.training.settings import Settings
 from gkd.training.stage_run import Position
 
 
-def dry_run(resolved: Resolved, console: Console) -> None:
-    """Build everything, run one batch forward and backward a stage, and say what a run would cost."""
+def dry_run(resolved: Resolved, console: Console) -> float:
+    """Build everything, run one batch forward and backward a stage, and say what a run would cost.
+
+    Returns:
+        The seconds of training that a run is expected to take here.
+    """
     threads = use_threads(resolved.experiment.run.threads)
     prepared = prepare(resolved)
     trials = type(prepared.task).trials
@@ -61,6 +65,7 @@ def dry_run(resolved: Resolved, console: Console) -> None:
         f"expected  {state}, in {folder}",
     ]
     say(console, "\n".join(lines))
+    return total
 
 
 def _one_problem(prepared: Prepared) -> tuple[Prepared, Guides, list[str], list[str], float]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gkd.commands.grid_places import Place
+from gkd.commands.grid_places import Place, Places
 from gkd.config.resolve import Resolved
 from gkd.config.schema import Compare, MethodRow
 from gkd.config.shipped import load_method
 from gkd.core.errors import UserError, unknown
+from gkd.experiment.run_folder import config_folder, table_names
 
 
 def section(resolved: Resolved) -> Compare:
@@ -116,3 +117,26 @@ def _changes(row: MethodRow) -> dict[str, object]:
                 {f"method.stages.{stage}.terms.{term}.{key}": value for key, value in keys.items()}
             )
     return changes
+
+
+def places(resolved: Resolved, grid: Sequence[Place]) -> Places:
+    """Where the cells and the table of a grid go.
+
+    Args:
+        resolved: the grid's experiment.
+        grid: its cells.
+    """
+    compare = section(resolved)
+    scratch, former = (config_folder(resolved) / name for name in table_names(resolved.overrides))
+    if compare.results is None:
+        return Places(scratch, scratch, None, scratch, former)
+    try:
+        stated = resolved.without_overrides()
+        if stated.experiment.compare is None or stated.experiment.compare.results != compare.results:
+            return Places(compare.results, scratch, None, compare.results, former)  # the user says where
+        stated_grid = list(cells(stated)) if resolved.overrides else grid
+    except UserError:  # a file that is no experiment without the overrides states no grid
+        return Places(compare.results, scratch, None, compare.results, former)
+    names = {name for cell in stated_grid for name in (cell.file_name, cell.absent_name)}
+    same = stated.experiment.compare == compare and all(cell.file_name in names for cell in grid)
+    return Places(compare.results, scratch, frozenset(names), compare.results if same else scratch, former)

@@ -93,6 +93,10 @@ class Places:
     table: Path
     former: Path | None = None
 
+    def has(self, cell: Place) -> bool:
+        """Whether a cell's results, or the reason why it has none, are on disk, so that it needs no image."""
+        return any(self.cell(names).is_file() for names in (cell.file_names, cell.absent_names))
+
     def cell(self, names: Sequence[str]) -> Path:
         """Where a cell's file stands or will stand; ``names`` are its own, then those that it may have from before."""
         here = self.stated is None or names[0] in self.stated

@@ -399,7 +399,8 @@ def test_an_axis_whose_second_value_cannot_be_is_refused_before_the_first_cell(
 
 TWO_PAIRS = (
     "compare.pairs={alike: {teacher.network: resnet14}, wide: {teacher.network: resnet8x4}}",
-    "compare.methods=[student, fsp]", "compare.seeds=[0]", "compare.axes={task.shift: [0]}", "run.epochs=2", "run.threads=1",
+    "compare.methods=[student, fsp]", "compare.seeds=[0]", "compare.axes={task.shift: [0]}", "run.epochs=2",
+    "run.threads=1",
 )  # fmt: skip
 
 
