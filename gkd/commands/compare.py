@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gkd.commands.grid_cells import cells, places, rows, section
+from gkd.commands.grid_cells import cells, places, published_numbers, rows, section
 from gkd.commands.grid_places import Place, Places
 from gkd.commands.run import run
 from gkd.config.resolve import Resolved
@@ -21,6 +21,7 @@ from gkd.experiment.run_folder import Busy, check_free, finished, run_folder
 from gkd.experiment.teachers import check_before_training
 from gkd.incremental.matrix_file import read_matrices
 from gkd.report.markdown import Row, Table, chance_notes, chance_warnings, published_notes
+from gkd.report.published import Published
 from gkd.report.run_plots import can_plot
 from gkd.report.table_files import write_table
 from gkd.report.tables import PLOTS, TABLES, TableOptions, kind_of_cells, validation_table
@@ -278,8 +279,9 @@ class Compared:
 def compare(resolved: Resolved, console: Console, *, finished_only: bool = False) -> Compared:
     """Solve a grid as ``solve`` does, and write its table and, where matplotlib is there, its plots."""
     asked = section(resolved)
+    published = published_numbers(resolved)
     solved = solve(resolved, console, finished_only=finished_only)
-    rows, table = make_table(asked, solved)
+    rows, table = make_table(asked, solved, published)
     warnings = chance_warnings(solved.cells)
     write_table(solved.table, rows, table.text(), command=command(), warnings=warnings)
     draw = PLOTS.get(kind_of_cells(solved.cells))
@@ -288,7 +290,9 @@ def compare(resolved: Resolved, console: Console, *, finished_only: bool = False
     return Compared(solved, rows, table)
 
 
-def make_table(asked: Compare, solved: Solved) -> tuple[Sequence[Row], Table]:
+def make_table(
+    asked: Compare, solved: Solved, published: Sequence[Published] = ()
+) -> tuple[Sequence[Row], Table]:
     """The rows of a grid's table, chosen by the kind of its cells, and the table."""
     order = [row.label for row in rows(asked)]
     if asked.report == "validation":
@@ -298,7 +302,7 @@ def make_table(asked: Compare, solved: Solved) -> tuple[Sequence[Row], Table]:
         frozen, labels = frozen_cells(solved, asked.baseline)
         order = [*labels, *order]
         short = asked.table == "short"
-        options = TableOptions(asked.baseline, asked.report, order, asked.axis_names, short)
+        options = TableOptions(asked.baseline, asked.report, order, asked.axis_names, short, published)
         made, table = TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
     notes = [*chance_notes(chance_warnings(solved.cells)), *published_notes(solved.cells)]
     failed = dict.fromkeys(f"Failed: {each.reason}" for each in solved.failed)

@@ -14,6 +14,7 @@ from gkd.config.schema import Compare, MethodRow
 from gkd.config.shipped import load_method
 from gkd.core.errors import UserError, unknown
 from gkd.experiment.run_folder import config_folder, table_names
+from gkd.report.published import Published, read_published
 
 
 def section(resolved: Resolved) -> Compare:
@@ -71,6 +72,35 @@ def cells(resolved: Resolved) -> Iterator[Place]:
                     where = f"Row {row.label!r}" + (f" of the pair {pair!r}" if pair is not None else "")
                     raise UserError(f"{where}: {error}", code=error.code) from None
                 yield Place(row.label, axes if pair is None else {"pair": pair, **axes}, changed)
+
+
+def published_numbers(resolved: Resolved) -> list[Published]:
+    """The published numbers of a grid, of all that its file states, whatever part of it is asked for.
+
+    Raises:
+        UserError: a file that cannot be read, or a number that is of no cell.
+    """
+    asked = section(resolved)
+    if asked.published is None:
+        return []
+    numbers = read_published(asked.published, resolved.name)
+    try:
+        stated = resolved.without_overrides().experiment.compare
+    except UserError:  # a file that is no experiment without the overrides
+        stated = None
+    grid = stated if stated is not None and stated.published == asked.published else asked
+    values = {"pair": [*grid.pairs], **{key: [str(value) for value in of] for key, of in grid.axes.items()}}
+    labels = [row.label for row in rows(grid)]
+    for each in numbers:
+        if each.label not in labels or any(
+            value not in values.get(key, ()) for key, value in each.axes.items()
+        ):
+            raise UserError(
+                f"{asked.published} has a number of {each}, which is no cell of {resolved.name}; its rows are "
+                f"{', '.join(labels)}, its axes {', '.join(grid.axis_names) or 'none'}.",
+                code="published-without-cell",
+            )
+    return numbers
 
 
 def _check_terms_of_pairs(compare: Compare) -> None:

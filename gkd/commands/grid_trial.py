@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from gkd.commands.dry_run import dry_run
-from gkd.commands.grid_cells import cells, places
+from gkd.commands.grid_cells import cells, places, published_numbers
 from gkd.commands.grid_places import Place
 from gkd.config.resolve import Resolved
 from gkd.core.errors import UserError
@@ -52,6 +52,7 @@ def try_grid(resolved: Resolved, console: Console) -> TriedGrid:
     One seed of each is tried; nothing is trained or written. A row that fails stops no other.
     """
     grid = list(cells(resolved))
+    published_numbers(resolved)  # which are checked
     where, caches = places(resolved, grid), Caches()
     rows: dict[str, list[Place]] = {}
     for cell in grid:

@@ -13,7 +13,7 @@ from typing import Any
 from gkd.config.identity import forget_files
 from gkd.config.layers import BEFORE, Layer, set_dotted
 from gkd.config.method_files import configs_folder, place_method_files
-from gkd.config.pair_files import place_pairs
+from gkd.config.pair_files import place_tables
 from gkd.config.resolve import Resolved, override_layers, resolve
 from gkd.config.shipped import config_name, find
 from gkd.config.trust import lies_in_run_folder, named_in
@@ -70,7 +70,7 @@ def load(
 
 def _placed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A config's sections, with the files found that it names relative to its own folder."""
-    return place_pairs(place_method_files(content, folder), folder)
+    return place_tables(place_method_files(content, folder), folder)
 
 
 def _as_before(content: Mapping[str, Any]) -> dict[str, Any]:

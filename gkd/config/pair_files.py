@@ -1,4 +1,4 @@
-"""A grid's pairs of networks as a CSV file: a row a pair, a column a key of the config."""
+"""The CSV files beside a config: a grid's pairs of networks, a row a pair and a column a key; published numbers."""
 
 from __future__ import annotations
 
@@ -14,21 +14,32 @@ from gkd.core.errors import UserError
 _NAME = "pair"
 
 
-def place_pairs(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def place_tables(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The same sections, with what a file says in the place of its path in ``compare.pairs``.
+
+    The path in ``compare.published`` is joined to the folder, and read when a table is made.
 
     Args:
         content: of a config.
         folder: where the config is, which a relative path starts from.
     """
     compare = content.get("compare")
-    if not isinstance(compare, Mapping) or not isinstance(compare.get("pairs"), str):
+    if not isinstance(compare, Mapping):
         return dict(content)
+    placed = dict(compare)
+    if isinstance(compare.get("published"), str):
+        placed["published"] = str(_beside(compare["published"], folder, "published"))
+    if isinstance(compare.get("pairs"), str):
+        placed["pairs"] = read_pairs(_beside(compare["pairs"], folder, "pairs"))
+    return {**content, "compare": placed}
+
+
+def _beside(text: str, folder: Path, key: str) -> Path:
+    """The path of a file, which starts where the config is."""
     try:
-        path = folder / from_home(Path(compare["pairs"]))
+        return folder / from_home(Path(text))
     except ValueError as error:
-        raise UserError(f"compare.pairs: {error}.", code="pairs-unreadable") from None
-    return {**content, "compare": {**compare, "pairs": read_pairs(path)}}
+        raise UserError(f"compare.{key}: {error}.", code="no-home-folder") from None
 
 
 def read_pairs(path: Path) -> dict[str, dict[str, Any]]:

@@ -105,6 +105,9 @@ class Compare(Section):
             on validation; or, for tuning, the best ``validation`` accuracy alone, without any test number.
         table: ``full``, or of test accuracies a ``short`` one: what each method gains over the baseline, with its
             interval. The table's CSV and JSON have everything.
+        published: a CSV file of published test accuracies, whose columns are config, method, accuracy, std, source and
+            those of axes (``pair``, ``task.shift``); they stand beside the grid's own. Its path starts where the config
+            is.
         results: a folder for the table and its cells, so that they can be committed; None keeps
             them beside the runs.
     """
@@ -117,6 +120,7 @@ class Compare(Section):
     baseline: str = "student"
     report: Literal["last", "best", "validation"] = "last"
     table: Literal["full", "short"] = "full"
+    published: HomePath | None = None
     results: HomePath | None = None
 
     @field_validator("pair", mode="before")

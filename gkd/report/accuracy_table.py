@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from pydantic import JsonValue
@@ -24,6 +24,7 @@ from gkd.report.markdown import (
     varied_axes,
 )
 from gkd.report.probes import PROBE_LEGEND, mean_probe, probe_content, shown_probe
+from gkd.report.published import Against, Published, against, columns_of, number_of, verdict
 from gkd.storage.run_results import AbsentCell, Cell
 
 Which = Literal["last", "best"]
@@ -81,6 +82,7 @@ class AccuracyRow:
         baseline: the baseline's accuracy on the same seeds; None where it has none of them.
         compared: the difference to it; None for the baseline.
         teachers: teachers that have names, by these.
+        against: the row against a published number; None where there is none.
     """
 
     axes: dict[str, JsonValue]
@@ -108,12 +110,13 @@ class AccuracyRow:
     baseline: float | None = None
     compared: Comparison | None = None
     teachers: dict[str, TeacherMeans] = field(default_factory=dict)
+    against: Against | None = None
 
     def content(self) -> dict[str, object]:
         """The row by column, as ``table.json`` and ``table.csv`` have it."""
         other = _OTHER[self.reported]
         names = {"other": other, "other_std": f"{other}_std"}
-        late = ("metrics", "probe", "baseline", "compared", "teachers")
+        late = ("metrics", "probe", "baseline", "compared", "teachers", "against")
         content: dict[str, object] = {
             names.get(each.name, each.name): getattr(self, each.name)
             for each in fields(self)
@@ -126,6 +129,14 @@ class AccuracyRow:
             content[f"teacher_induced/{name}"] = teacher.teacher_induced
             content |= {f"{key}/{name}": value for key, value in probe_content(teacher.probe).items()}
         content |= {} if self.baseline is None else {"baseline": self.baseline}
+        if self.against is not None:
+            published = self.against.published
+            content |= {
+                "published": published.accuracy,
+                "published_std": published.std,
+                "source": published.source,
+            }
+            content |= {"to_published": self.against.difference, "within_noise": self.against.within}
         return content | ({} if self.compared is None else _as_they_are(self.compared))
 
 
@@ -140,6 +151,7 @@ def table_rows(
     baseline: str,
     report: Which,
     order: Sequence[str],
+    published: Sequence[Published] = (),
 ) -> list[AccuracyRow | AbsentCell]:
     """One row per (axes, label), with the baseline beside it.
 
@@ -149,6 +161,7 @@ def table_rows(
         baseline: the label that others are compared with.
         report: the student that the rows are about, of the last or best epoch.
         order: the labels in the order of the config.
+        published: numbers of others, to stand beside the rows that they fit.
     """
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
@@ -158,7 +171,11 @@ def table_rows(
         for label in order:
             group = groups.get((axes, label))
             if group:
-                rows.append(_row(group, groups.get((axes, baseline), []), baseline, report))
+                row = _row(group, groups.get((axes, baseline), []), baseline, report)
+                found = number_of(published, label, row.axes)
+                rows.append(
+                    row if found is None else replace(row, against=against(found, row.mean, row.interval))
+                )
             rows += [cell for cell in absent if (str(cell.axes), cell.label) == (axes, label)]
     return rows
 
@@ -255,14 +272,17 @@ def markdown(rows: Sequence[AccuracyRow | AbsentCell], *, baseline: str, axes: S
     head += [f"{baseline} alone", "distilled"]
     head += [*(["mean [over seeds]"] if several else []), _OTHER[report], f"Δ to {baseline} [over images]"]
     head += [*(["Δ [over seeds]"] if several else []), *map(for_markdown, added), "n", "s"]
+    beside = [None if isinstance(row, AbsentCell) else row.against for row in rows]
+    more, published = columns_of(beside)
+    head = [*head[:-2], *more, *head[-2:]]
     lines = []
-    for row in rows:
+    for row, of_others in zip(rows, published, strict=True):
         numbers = [] if isinstance(row, AbsentCell) else _numbers(row, several, added, probed=probed)
-        lines.append([*row_start(row, varied), *numbers])
+        lines.append([*row_start(row, varied), *numbers[:-2], *(of_others if numbers else []), *numbers[-2:]])
     legend = _legend(report, baseline) + (PROBE_LEGEND if probed else "") + metric_legend(added)
     other = _OTHER[report]
     minor = ["mean [over seeds]", "s", other, "induced", "Δ [over seeds]", "n", *reversed(added), "teacher"]
-    return Table(head, lines, row_notes(rows), legend, legend_first=True, minor=minor)
+    return Table(head, lines, [*row_notes(rows), *verdict(beside)], legend, legend_first=True, minor=minor)
 
 
 def row_start(row: AccuracyRow | AbsentCell, varied: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from gkd.report.accuracy_table import markdown, table_rows
 from gkd.report.few_shot_table import few_shot_markdown, few_shot_rows
 from gkd.report.incremental_table import incremental_markdown, incremental_rows, plot_cells
 from gkd.report.markdown import Row, Table
+from gkd.report.published import Published
 from gkd.report.short_table import short_markdown
 from gkd.report.validation_table import validation_markdown, validation_rows
 from gkd.storage.records import ACCURACY, FEW_SHOT, INCREMENTAL
@@ -27,6 +28,7 @@ class TableOptions:
         order: the labels in the order of the config.
         axes: dotted keys of the grid's other axes.
         short: of test accuracies, only what each method gains.
+        published: of test accuracies, numbers of others to stand beside them.
     """
 
     baseline: str
@@ -34,6 +36,7 @@ class TableOptions:
     order: Sequence[str]
     axes: Sequence[str]
     short: bool = False
+    published: Sequence[Published] = ()
 
 
 # The rows of a table as its files have them, and the table.
@@ -43,7 +46,14 @@ MakeTable = Callable[[Sequence[Cell], Sequence[AbsentCell], TableOptions], Made]
 
 def accuracy_table(cells: Sequence[Cell], absent: Sequence[AbsentCell], options: TableOptions) -> Made:
     """Test accuracy beside the baseline's."""
-    rows = table_rows(cells, absent, baseline=options.baseline, report=options.report, order=options.order)
+    rows = table_rows(
+        cells,
+        absent,
+        baseline=options.baseline,
+        report=options.report,
+        order=options.order,
+        published=options.published,
+    )
     layout = short_markdown if options.short else markdown
     return rows, layout(rows, baseline=options.baseline, axes=options.axes)
 

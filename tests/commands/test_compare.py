@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack, chdir
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -447,3 +448,41 @@ def test_where_all_fail_there_is_no_table(
     assert gkd("compare", "cross_task/digits", *words, "run.epochs=3", "compare.results=table") == 2
     assert "'student', shift 0, seed 0: " in capsys.readouterr().err
     assert not (tmp_path / "table" / "table.md").exists()
+
+
+def test_published_numbers_stand_beside_the_grids_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(
+        "extends: cross_task/digits\n"
+        "run: {epochs: 2, threads: 1}\n"
+        "compare:\n"
+        "  {methods: [student, sp], seeds: [0], axes: {task.shift: [0, 5]}, published: published.csv, results: table}\n"
+    )
+    head = "config,method,task.shift,accuracy,std,source\n"
+    Path("published.csv").write_text(f"{head}mine,sp,0,1.5,0.1,a paper\nmine,student,,50,60,a paper\n")
+    words = ("compare", "mine.yaml")
+    assert gkd(*words) == 0
+    printed = capsys.readouterr().out
+    assert "| published | Δ to published | n | s |" in printed
+    assert (
+        "2 of 3 within noise of the published numbers: within two published standard deviations. *: outside."
+        in printed
+    )
+    rows = {(row["label"], row["axes"]["task.shift"]): row for row in table_rows_of("table")}
+    assert rows["sp", 0]["published"] == 1.5
+    assert rows["sp", 0]["within_noise"] is False
+    assert "published" not in rows["sp", 5]
+    assert rows["student", 5]["to_published"] == pytest.approx(rows["student", 5]["mean"] - 50)
+    # A part of the grid is compared with its part of the file.
+    assert gkd(*words, "compare.methods=[student]") == 0
+    Path("published.csv").write_text(f"{head}mine,sp,7,1.5,0.1,a paper\n")
+    assert gkd(*words) == 2
+    assert "a number of 'sp', task.shift 7, which is no cell of mine" in capsys.readouterr().err
+
+
+def table_rows_of(folder: str) -> list[dict[str, Any]]:
+    """The rows of a table with their axes."""
+    rows: list[dict[str, Any]] = json.loads((Path(folder) / "table.json").read_text())["rows"]
+    return rows

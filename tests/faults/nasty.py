@@ -37,7 +37,7 @@ KEYS = (
     "run.precision", "run.deterministic", "run.device", "run.threads", "run.out", "run.checkpoint_seconds",
     "run.log_seconds", "run.cache_gb", "run.allow_changed", "compare", "compare.methods", "compare.seeds",
     "compare.axes", "compare.pairs", "compare.pair", "compare.baseline", "compare.report", "compare.table",
-    "compare.results",
+    "compare.results", "compare.published",
     "extends", "nonsense", "data.nonsense",
     "task.classes.names", "task.classes.indices", "task.classes.size", "task.classes.shift", "task.classes.order",
     "task.classes.fraction", "task.classes.seed", "task.split", "task.allow_leak", "task.episodes.validation",
