@@ -23,20 +23,26 @@ from gkd.experiment.trial import Trial, trial_of
 from gkd.methods.stage import Stage
 from gkd.models import count_parameters
 from gkd.storage.run_files import WEIGHTS
+from gkd.training.caches import Caches
 from gkd.training.device import use_threads
 from gkd.training.loop import one_step
 from gkd.training.settings import Settings
 from gkd.training.stage_run import Position
 
 
-def dry_run(resolved: Resolved, console: Console) -> float:
+def dry_run(resolved: Resolved, console: Console, *, caches: Caches | None = None) -> float:
     """Build everything, run one batch forward and backward a stage, and say what a run would cost.
+
+    Args:
+        resolved: the run's experiment.
+        console: what it is said on.
+        caches: what several dry runs read once.
 
     Returns:
         The seconds of training that a run is expected to take here.
     """
     threads = use_threads(resolved.experiment.run.threads)
-    prepared = prepare(resolved)
+    prepared = prepare(resolved, caches=caches)
     trials = type(prepared.task).trials
     if trials is None:
         prepared, taught_by, teacher, tried, total = _one_problem(prepared)

@@ -68,7 +68,7 @@ def try_grid(resolved: Resolved, console: Console) -> TriedGrid:
             if absent is not None:
                 say(console, f"absent    {row}: {absent.absent}")
                 continue
-            seconds = dry_run(left[0].resolved, Console(quiet=True))
+            seconds = dry_run(left[0].resolved, Console(quiet=True), caches=caches)
         except UserError as error:
             failed[row] = str(error)
             say(console, f"failed    {row}: {error}")
