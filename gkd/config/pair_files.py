@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from gkd.config.section import from_home
 from gkd.config.yaml_files import parse_yaml
 from gkd.core.errors import UserError
+from gkd.storage.csv_files import read_csv
 
 _NAME = "pair"
 
@@ -48,15 +48,7 @@ def read_pairs(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: no such file, no column ``pair``, a row without a name, or a name that stands twice.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"compare.pairs: {path} cannot be read ({error}); give a CSV file whose path starts where the config is.",
-            code="pairs-unreadable",
-        ) from None
+    columns, rows = read_csv(path, "compare.pairs")
     if _NAME not in columns:
         raise UserError(
             f"{path} has no column {_NAME!r}, but {', '.join(columns) or 'nothing'}; its first line names the columns, "
@@ -66,14 +58,14 @@ def read_pairs(path: Path) -> dict[str, dict[str, Any]]:
     pairs: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(rows, 2):
         name = row[_NAME]
-        where = f"{path}, line {number}"
-        if not name or name in pairs or None in row:
-            wrong = "has more cells than columns" if None in row else f"has the pair {name!r}"
+        if not name or name in pairs:
             raise UserError(
-                f"{where} {wrong}; give each line a name of its own and a cell for each column.",
+                f"{path}, line {number} has the pair {name!r}; give each line a name of its own.",
                 code="wrong-pair",
             )
         pairs[name] = {
-            key: parse_yaml(text, f"{where}, {key}") for key, text in row.items() if key != _NAME and text
+            key: parse_yaml(text, f"{path}, line {number}, {key}")
+            for key, text in row.items()
+            if key != _NAME and text
         }
     return pairs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import JsonValue
 
 from gkd.core.errors import UserError
 from gkd.report.markdown import NONE, number, spread
+from gkd.storage.csv_files import read_csv
 
 _COLUMNS = ("config", "method", "accuracy", "std", "source")  # the others are axes of the grid
 MARGIN = 0.5  # points on each side of our own interval, where nothing is published on the spread
@@ -51,16 +51,7 @@ def read_published(path: Path, config: str) -> list[Published]:
     Raises:
         UserError: no such file, a column that is missing, a number that is none, or one without a source.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            lines, columns = list(reader), list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"compare.published: {path} cannot be read ({error}); give a CSV file, whose path starts where the "
-            "config is.",
-            code="published-unreadable",
-        ) from None
+    columns, lines = read_csv(path, "compare.published")
     lacking = [column for column in _COLUMNS if column not in columns]
     if lacking:
         raise UserError(

@@ -44,12 +44,11 @@ def test_the_path_starts_where_the_config_is(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        (None, "pairs-unreadable"),
+        (None, "csv-unreadable"),
         ("", "pairs-without-names"),
         ("name,student.network\na,resnet8\n", "pairs-without-names"),
         ("pair,student.network\n,resnet8\n", "wrong-pair"),
         ("pair,student.network\na,resnet8\na,resnet14\n", "wrong-pair"),
-        ("pair,student.network\na,resnet8,more\n", "wrong-pair"),
         ("pair,student.network\na,[\n", "invalid-yaml"),
     ],
 )

@@ -31,7 +31,7 @@ def test_numbers_of_one_config_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        (None, "published-unreadable"),
+        (None, "csv-unreadable"),
         ("config,method,accuracy,std\n", "published-without-columns"),
         (HEAD + "table,wide,kd,74.9x,,a\n", "published-number"),
         (HEAD + "table,wide,kd,,,a\n", "published-number"),
