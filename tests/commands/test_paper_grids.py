@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision.datasets import CIFAR100
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from gkd.commands.grid_cells import published_numbers, section
 from gkd.config.load import load
@@ -25,21 +25,25 @@ WITH_PAIRS = [
 ]
 
 
-def write_cifar100(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFAR-100's files with two training images and one test image of each class, and torchvision's word for them."""
-    folder = folder / CIFAR100.base_folder
+def write_cifar(dataset: type[CIFAR10], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set's files with two training images and one test image of each class, and torchvision's word for them."""
+    folder = folder / dataset.base_folder
     folder.mkdir(parents=True)
+    classes, kind = (100, "fine_label") if issubclass(dataset, CIFAR100) else (10, "label")
     generator = np.random.default_rng(0)
+
+    def written(name: str, content: dict[str, object]) -> str:
+        (folder / name).write_bytes(pickle.dumps(content))
+        return hashlib.md5((folder / name).read_bytes()).hexdigest()
+
     for name, lines, each in (("train", "train_list", 2), ("test", "test_list", 1)):
-        labels = [label for label in range(100) for _ in range(each)]
+        labels = [label for label in range(classes) for _ in range(each)]
         pixels = generator.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
-        (folder / name).write_bytes(pickle.dumps({"data": pixels, "fine_labels": labels}))
-        md5 = hashlib.md5((folder / name).read_bytes()).hexdigest()
-        monkeypatch.setattr(CIFAR100, lines, [[name, md5]])
-    names = {"fine_label_names": [f"class {label}" for label in range(100)]}
-    (folder / "meta").write_bytes(pickle.dumps(names))
-    md5 = hashlib.md5((folder / "meta").read_bytes()).hexdigest()
-    monkeypatch.setattr(CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": md5})
+        md5 = written(name, {"data": pixels, "fine_labels" if classes == 100 else "labels": labels})
+        monkeypatch.setattr(dataset, lines, [[name, md5]])
+    key = f"{kind}_names"
+    md5 = written("meta", {key: [f"class {label}" for label in range(classes)]})
+    monkeypatch.setattr(dataset, "meta", {"filename": "meta", "key": key, "md5": md5})
 
 
 @pytest.mark.parametrize("name", WITH_PAIRS)
@@ -70,7 +74,7 @@ def test_every_method_takes_every_pair_of_the_cifar100_benchmark(
     pair: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_cifar100(tmp_path / "data", monkeypatch)
+    write_cifar(CIFAR100, tmp_path / "data", monkeypatch)
     network = CIFAR100_GRID.pairs[pair]["teacher.network"]
     path = Path("teachers") / f"{network}_vanilla" / "ckpt_epoch_240.pth"
     path.parent.mkdir(parents=True)
@@ -82,3 +86,14 @@ def test_every_method_takes_every_pair_of_the_cifar100_benchmark(
     failed = {line[10:].partition(": ")[0] for line in lines if line.startswith("failed")}
     assert failed == (set() if pair in ALIKE or pair == "vgg13-vgg8" else {f"'fsp', pair {pair}"})
     assert sum(line.startswith("ok") for line in lines) == len(CIFAR100_GRID.methods) - len(failed)
+
+
+@pytest.mark.full
+def test_sps_pairs_on_cifar10_train_their_teachers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_cifar(CIFAR10, tmp_path / "data", monkeypatch)
+    words = ("compare.seeds=[0]", "data.batch_size=8", "run.threads=1", "--dry-run")
+    assert gkd("compare", "paper/standard/cifar10_sp", *words) == 0
+    assert sum(line.startswith("ok") for line in capsys.readouterr().out.splitlines()) == 4
