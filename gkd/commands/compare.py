@@ -28,7 +28,7 @@ from gkd.report.tables import PLOTS, TABLES, TableOptions, kind_of_cells, valida
 from gkd.storage.json_files import Damaged
 from gkd.storage.judged import Correctness, EpisodeAnswers, Judged
 from gkd.storage.manifest import files_of
-from gkd.storage.records import read_record, write_record
+from gkd.storage.records import ACCURACY, read_record, write_record
 from gkd.storage.run_files import CORRECT, EPISODES, MATRIX, SUMMARY, WEIGHTS
 from gkd.storage.run_results import AbsentCell, Cell, cell_of
 from gkd.training.caches import Caches
@@ -305,5 +305,9 @@ def make_table(
         options = TableOptions(asked.baseline, asked.report, order, asked.axis_names, short, published)
         made, table = TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
     notes = [*chance_notes(chance_warnings(solved.cells)), *published_notes(solved.cells)]
+    if published and (
+        asked.report == "validation" or asked.table == "short" or kind_of_cells(solved.cells) != ACCURACY
+    ):
+        notes.append("Published numbers stand in full tables of test accuracies alone.")
     failed = dict.fromkeys(f"Failed: {each.reason}" for each in solved.failed)
     return made, replace(table, notes=[*table.notes, *notes, *failed])
