@@ -1,7 +1,7 @@
 """Which method to take: the finished cells of the choosing grids as one table, a column a problem.
 
 Nothing is trained; ``gkd compare cross_task/choosing`` makes the cells, and so ``choosing_imagenet_named``,
-``choosing_imagenet`` and ``choosing_cifar10``. A problem without a finished cell has no column.
+``choosing_imagenet`` and ``choosing_cifar10``. A problem whose grid lacks a cell has no column.
 
     python benchmarks/choosing.py --out FILE.json
 """
@@ -37,10 +37,16 @@ METHODS = ("student", "kd", "sp", "refilled", "refilled_joint", SINGLE, "auto")
 
 
 def problem(config: str, value: Any) -> dict[str, Any]:
-    """Method -> its accuracy on one problem, and its differences to the student and to the best single method."""
+    """Method -> its accuracy on one problem, and its differences to the student and to the best single method.
+
+    Raises:
+        UserError: the grid is not whole.
+    """
     resolved = load(config)
     asked = section(resolved)
     solved = solve(resolved, Console(quiet=True), finished_only=True)
+    if solved.missing:
+        raise UserError(f"{solved.missing} cells of {config} are not finished.", code="no-finished-cells")
     cells = [cell for cell in solved.cells if list(cell.axes.values()) in ([value], [])]
     order = [row.label for row in rows(asked)]
     found: dict[str, Any] = {}
@@ -83,7 +89,7 @@ def table(problems: dict[str, dict[str, Any]]) -> str:
 
 
 def finished() -> dict[str, dict[str, Any]]:
-    """The problems of which a cell is finished; it says of the others that there is none."""
+    """The problems whose grids are whole; it says what the others lack."""
     problems = {}
     for name, where in PROBLEMS.items():
         try:
