@@ -167,6 +167,7 @@ def wsld_loss(
     # Without ε a certain teacher's 0 becomes the smallest number, so that the ratio is 0 or so large that u is 1.
     smallest = torch.finfo(of_teacher.dtype).tiny
     unlearnt = -torch.expm1(-of_student / (of_teacher + epsilon).clamp_min(smallest))
-    student, teacher = aligned_logits(student_logits, teacher_logits, mask, standardise=standardise)
+    if standardise:
+        student, teacher = aligned_logits(student_logits, teacher_logits, mask, standardise=True)
     entries = kl_entries((student / temperature).log_softmax(1), (teacher / temperature).log_softmax(1))
     return temperature**2 * mean_over_rows(unlearnt * entries.sum(1), mask)

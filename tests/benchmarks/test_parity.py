@@ -53,7 +53,17 @@ def test_every_method_agrees_in_float32(file, methods):
 
 
 @pytest.mark.parametrize(
-    "file", ["parity_repdistiller", "parity_mdistiller", "parity_sakd", "parity_rsd", "parity_vkd"]
+    "file",
+    [
+        "parity_repdistiller",
+        "parity_mdistiller",
+        "parity_sakd",
+        "parity_rsd",
+        "parity_vkd",
+        "parity_ttm",
+        "parity_nkd",
+        "parity_wsld",
+    ],
 )
 def test_the_students_learn(file):
     for comparison in json.loads((FOLDER / "results" / f"{file}.json").read_text())["comparisons"]:
