@@ -85,17 +85,16 @@ def _refused_rows(grid: Sequence[Place], where: Places, caches: Caches, console:
         UserError: a row that can be trained nowhere, or a place where no row can, which is a mistake and no hole.
     """
     checked: dict[str, UserError | None] = {}
-    able: set[str] = set()  # rows and places at which something can be trained
+    # Rows and places at which something was trained, or can be.
+    able = {name for cell in grid if where.has(cell) for name in (cell.label, str(cell.axes))}
     for cell in grid:
-        if cell.row in checked:
+        if cell.row in checked or where.has(cell):
             continue
         checked[cell.row] = None  # another seed changes nothing of this
         try:
-            if not where.has(cell):
-                if cell.absent(caches) is not None:
-                    continue
+            if cell.absent(caches) is None:
                 check_before_training(prepare(cell.resolved, caches=caches))
-            able |= {cell.label, str(cell.axes)}
+                able |= {cell.label, str(cell.axes)}
         except UserError as error:
             checked[cell.row] = UserError(f"Row {cell.row}: {error}", code=error.code)
     refused = {row: error for row, error in checked.items() if error is not None}
@@ -119,7 +118,8 @@ def solve(resolved: Resolved, console: Console, *, finished_only: bool = False) 
     refused: dict[str, str] = {}
     if not finished_only:
         refused = _refused_rows(grid, where, caches, console)
-        solved.failed = [FailedCell.of(cell, refused[cell.row]) for cell in grid if cell.row in refused]
+        lost = [cell for cell in grid if cell.row in refused and not where.has(cell)]
+        solved.failed = [FailedCell.of(cell, refused[cell.row]) for cell in lost]
     settled: dict[int, Cell | AbsentCell | None] = {}
     wait = False
     while len(settled) < len(grid):

@@ -55,7 +55,8 @@ def cells(resolved: Resolved) -> Iterator[Place]:
                 code="override-lost",
             )
     changes = {row.label: _changes(row) for row in rows(compare)}  # finds a wrong name before the first run
-    _check_terms_of_pairs(compare)
+    if compare.pairs:
+        _check_terms_of_pairs(compare, _stated(resolved))
     places = list(itertools.product(compare.chosen_pairs or [None], *compare.axes.values()))
     for seed in compare.seeds:
         with_seed = [row for row in rows(compare) if seed in compare.seeds_of(row)]
@@ -84,11 +85,8 @@ def published_numbers(resolved: Resolved) -> list[Published]:
     if asked.published is None:
         return []
     numbers = read_published(asked.published, resolved.name)
-    try:
-        stated = resolved.without_overrides().experiment.compare
-    except UserError:  # a file that is no experiment without the overrides
-        stated = None
-    grid = stated if stated is not None and stated.published == asked.published else asked
+    stated = _stated(resolved)
+    grid = stated if stated.published == asked.published else asked
     values = {"pair": [*grid.pairs], **{key: [str(value) for value in of] for key, of in grid.axes.items()}}
     labels = [row.label for row in rows(grid)]
     for each in numbers:
@@ -103,9 +101,19 @@ def published_numbers(resolved: Resolved) -> list[Published]:
     return numbers
 
 
-def _check_terms_of_pairs(compare: Compare) -> None:
-    """Refuse a pair that changes a term which no row has."""
-    methods = [load_method(row.method) for row in rows(compare)]
+def _stated(resolved: Resolved) -> Compare:
+    """The grid as the config's files state it, whatever part of it is asked for; as asked, where they state none."""
+    try:
+        stated = resolved.without_overrides().experiment.compare
+    except UserError:  # a file that is no experiment without the overrides
+        stated = None
+    return section(resolved) if stated is None else stated
+
+
+def _check_terms_of_pairs(compare: Compare, stated: Compare) -> None:
+    """Refuse a pair that changes a term which no row has; pairs that the file states are for all of its rows."""
+    of_file = rows(stated) if stated.pairs == compare.pairs else []
+    methods = [load_method(row.method) for row in (*rows(compare), *of_file)]
     terms = {name for method in methods for stage in method.stages.values() for name in stage.terms}
     for pair, settings in compare.pairs.items():
         for term in (key.split(".")[1] for key in settings if key.startswith("terms.")):

@@ -420,6 +420,24 @@ def test_a_pair_that_a_method_cannot_take_stops_no_other(
     assert "3 cells, nothing was trained, 1 missing, 1 failed" in capsys.readouterr().out
 
 
+def test_a_row_with_a_finished_seed_is_checked_for_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("compare", "cross_task/digits", *TWO_PAIRS[:2], *TWO_PAIRS[3:], "compare.results=table")
+    assert gkd(*words, "compare.seeds=[0]") == 2
+    (cell,) = Path("table/cells").glob("fsp-pair=alike*seed0.json")
+    # As if the pair that cannot be had once been trained.
+    resolved = load("cross_task/digits", [*words[2:], "compare.seeds=[0, 1]"])
+    wide = next(each for each in cells(resolved) if each.label == "fsp" and each.axes["pair"] == "wide")
+    shutil.copy(cell, Path("table/cells") / wide.file_name)
+    capsys.readouterr()
+    assert gkd(*words, "compare.seeds=[0, 1]") == 2
+    printed = capsys.readouterr().out
+    assert "failed    Row 'fsp', pair wide, shift 0: " in printed
+    assert "1 missing, 1 failed" in printed
+
+
 def test_a_run_that_fails_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

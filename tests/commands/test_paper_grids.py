@@ -12,7 +12,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from gkd.commands.grid_cells import published_numbers, section
+from gkd.commands.grid_cells import cells, published_numbers, section
 from gkd.config.load import load
 from gkd.config.shipped import shipped_configs
 from gkd.models import build_network
@@ -55,6 +55,12 @@ def test_every_published_number_is_of_a_cell_and_names_its_source(name: str) -> 
     places = [(each.label, tuple(each.axes.items())) for each in numbers]
     assert len(set(places)) == len(places)
     assert {each.axes["pair"] for each in numbers} == section(resolved).pairs.keys()
+
+
+def test_a_part_of_the_rows_can_be_asked_for() -> None:
+    """The pairs change terms of rows that are then left out."""
+    asked = load("paper/standard/cifar100", ["compare.methods=[student, kd]", "compare.seeds=[0]"])
+    assert len(list(cells(asked))) == 2 * 13
 
 
 # Flow matrices need as many channels on both sides.
