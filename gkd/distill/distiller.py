@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from gkd.core.batch import Batch
-from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.core.network import as_network, module_key
 from gkd.core.tapped import Shapes, output_shapes
 from gkd.distill.adapters import build_adapters
 from gkd.distill.fit_check import check_parts, check_term, check_terms, trainable_modules
-from gkd.distill.inputs import Outputs, Reading, reads_clean, run_networks
+from gkd.distill.inputs import Reading
 from gkd.distill.measured_weights import MeasuredWeights
-from gkd.distill.router import Decision, Router, build_router
+from gkd.distill.outputs import Outputs, reads_clean, run_networks
+from gkd.distill.router import Decision, Router, build_router, routed_teacher
 from gkd.distill.several import combined
 from gkd.distill.side import Side, Teachers, teacher_sides
 from gkd.distill.teacher import Teacher
@@ -27,7 +27,7 @@ from gkd.methods.mixup import Mixup
 from gkd.methods.readers import parts_of, teachers_of
 from gkd.methods.refusal import fitting_terms
 from gkd.methods.routing import Routing
-from gkd.methods.spots import SpotPair
+from gkd.methods.spots import MapSpot, PlacePair
 from gkd.methods.stage import UnknownRows
 from gkd.methods.terms import RelativeWeight, Term, checked_terms, class_scale
 from gkd.models import frozen_parameters
@@ -145,22 +145,9 @@ class Distiller(nn.Module):
         """Build the router of the terms that read a teacher, which must all read the same one."""
         if options is None or options.policy == "always":
             return None
-        names = sorted({reader for reader in self.readers.values() if reader})
-        if len(names) > 1:
-            raise UserError(
-                f"spots: {options.policy} routes what one teacher teaches, but the terms read {', '.join(names)}; use "
-                "spots: always.",
-                code="several-teachers",
-            )
-        for name, term in self.terms.items():
-            if term.needs_teacher and Filled.MASK not in term.entry.filled:
-                raise UserError(
-                    f"spots: {options.policy} leaves out rows, but the loss of the term {name!r} takes no mask; give "
-                    "it a keyword mask: gkd.losses.Mask = None, or use spots: always.",
-                    code="needs-mask",
-                )
-        side = self.sides[names[0]] if names else None
-        shapes = (student, teachers[names[0]]) if student is not None and names else None
+        name = routed_teacher(self.readers, self.terms, options)
+        side = self.sides[name] if name else None
+        shapes = (student, teachers[name]) if student is not None and name else None
         return build_router(
             self.student,
             side.teacher if side else None,
@@ -175,7 +162,7 @@ class Distiller(nn.Module):
         """The teachers whose outputs for the clean images a step reads."""
         return [n for n in self.side_names if reads_clean(n, self.readers, self.terms, self.mixup)]
 
-    def teacher_maps(self, teacher: str) -> set[int]:
+    def teacher_maps(self, teacher: str) -> set[MapSpot]:
         """The maps of a teacher that the terms read for the clean images."""
         read = [term for name, term in self.terms.items() if self.readers[name] == teacher]
         return {spot for term in read for spot in term.teacher_maps}
@@ -287,6 +274,7 @@ class Distiller(nn.Module):
                 known_columns,
                 auxiliary,  # type: ignore[arg-type]
                 name in self._traded,
+                self.epoch,
             )
             inputs, filled = reading.inputs(), reading.selection()
             share = (
@@ -322,14 +310,16 @@ class Distiller(nn.Module):
         self,
         filled: dict[str, Tensor],
         term: Term,
-        reading: tuple[SpotPair, SpotPair],
+        reading: tuple[PlacePair, ...],
         decision: Decision | None,
     ) -> Tensor | None:
         """Restrict the mask in ``filled`` to rows distilled at the spots; return their share of its rows."""
         if decision is None or self.router is None or not term.needs_teacher:
             return None
         spots = set(reading) if term.entry.spot_needs else set(term.spot_pairs)
-        distilled = torch.stack([decision.gates[:, self.router.column[spot]] for spot in spots]).all(0)
+        # ``routing_problem`` refuses maps before their activation, so a reading's places are spots.
+        columns = [self.router.column[spot] for spot in spots]  # type: ignore[index]
+        distilled = torch.stack([decision.gates[:, column] for column in columns]).all(0)
         mask = term.entry.filled[Filled.MASK]
         rows = filled.get(mask, torch.ones_like(distilled))
         filled[mask] = rows & distilled
