@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -92,16 +92,15 @@ def _before_activation(spot: Spot) -> Place:
 def output_at(features: Features | Shapes, spot: Place) -> Any:
     """The output at a spot, or its shape."""
     if isinstance(spot, Preact):
-        of_map = output_at(features, spot.number)  # refuses one that is not there
-        if isinstance(features, Shapes):
-            return of_map
+        if isinstance(features, Shapes):  # the shape is that of the map
+            return output_at(features, spot.number)
         if not features.preact_maps:
             raise UserError(
                 "The outputs have no maps before their activation; compute them by network.features(images, "
                 "preact=True), or leave preact out of the term's spots.",
                 code="no-preact-maps",
             )
-        return features.preact_maps[spot.number]
+        return output_at(replace(features, maps=features.preact_maps), spot.number)
     if spot == "embedding":
         return features.embedding
     if spot == "logits":
