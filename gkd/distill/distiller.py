@@ -75,6 +75,8 @@ class Distiller(nn.Module):
         self.student = as_network(student)
         self.mixup = mixup
         self.epoch = 0.0
+        # Whether a step gives the losses of terms on a teacher and of the others apart, each with its graph.
+        self.apart = False
         sides = teacher_sides(teacher, self.student.num_classes, classes)
         self.side_names = tuple(sides)
         self._sides = nn.ModuleList(Side(side) for side in sides.values())
@@ -184,7 +186,8 @@ class Distiller(nn.Module):
         """Compute one step's losses.
 
         Returns:
-            ``loss``: the weighted sum, with graph, plus ``loss/routing`` where a policy is trained;
+            ``loss``: the weighted sum, with graph, plus ``loss/routing`` where a policy is trained; where ``apart`` is
+            set, its parts ``taught`` and ``untaught`` too, of the terms that read a teacher and of all else;
             ``loss/<term>``: each term before weighting, and of one over several teachers
             ``loss/<term>/<teacher>``, its loss with each; ``empty/<term>``: 1 where a counting term had nothing
             to average over; ``share/<spot>``: the share of the batch that is distilled there. All 0-dim.
@@ -195,24 +198,43 @@ class Distiller(nn.Module):
         with torch.autocast(batch.images.device.type, enabled=False):
             values, report = self.term_values(outputs, decision)
             weights = {name: self._weight(name) for name in values}
-            loss = weighted_sum(values, weights)
+            sums = {
+                kind: weighted_sum({name: values[name] for name in names}, weights)
+                for kind, names in self._kinds().items()
+            }
+            first = next(iter(sums))
             rest = self.rest_of_cross_entropy(outputs)
             if rest is not None:
-                loss = loss + rest
+                sums[first] = sums[first] + rest
             # Losses of the order 1 / B would pull hardest in the smallest batch.
             if self.training:
                 self._batch_size = max(self._batch_size, len(batch.labels))
                 if len(batch.labels) < self._batch_size:
-                    loss = loss * (len(batch.labels) / self._batch_size)
+                    part = len(batch.labels) / self._batch_size
+                    sums = {kind: value * part for kind, value in sums.items()}
             if decision is not None and self.router is not None:
                 shares = decision.gates.float().mean(0).unbind()
                 report |= {f"share/{n}": share for n, share in zip(self.router.names, shares, strict=True)}
                 # This gradient reaches the router's parameters alone, so one backward pass serves both; a
                 # loss without a graph marks a stage whose terms train nothing.
-                if decision.loss is not None and loss.requires_grad:
-                    loss = loss + decision.loss
+                if decision.loss is not None and any(value.requires_grad for value in sums.values()):
+                    sums[first] = sums[first] + decision.loss
                     report["loss/routing"] = decision.loss.detach()
-        return {"loss": loss, **{f"loss/{name}": value.detach() for name, value in values.items()}, **report}
+        return {
+            "loss": _sum([*sums.values()]),
+            **(sums if self.apart else {}),
+            **{f"loss/{name}": value.detach() for name, value in values.items()},
+            **report,
+        }
+
+    def _kinds(self) -> dict[str, list[str]]:
+        """The terms of each sum that a step gives: all in one, or those that read no teacher apart from the others."""
+        if not self.apart:
+            return {"loss": [*self.groups]}
+        kinds: dict[str, list[str]] = {"untaught": [], "taught": []}
+        for name, term in self.groups.items():
+            kinds["taught" if term.needs_teacher else "untaught"].append(name)
+        return {kind: names for kind, names in kinds.items() if names}
 
     def outputs(self, batch: Batch) -> dict[str, Outputs]:
         """The networks' outputs that the terms read, by the terms' samples."""
