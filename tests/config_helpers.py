@@ -20,6 +20,7 @@ ON_LOGITS = {
     "wa",
     "bic",
     "kd",
+    "kd_dot",
     "kd_standardised",
     "nkd",
     "ttm",

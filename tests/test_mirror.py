@@ -34,6 +34,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/data/read/decoded_cache.py": "tests/data/read/test_listing.py",
     "gkd/distill/adapters.py": "tests/distill/test_distiller.py",
     "gkd/distill/measured_weights.py": "tests/distill/test_pulls.py",
+    "gkd/distill/outputs.py": "tests/distill/test_inputs.py",
     "gkd/experiment/checks.py": "tests/experiment/test_prepare.py",
     "gkd/experiment/environment.py": "tests/commands/test_run.py",
     "gkd/experiment/python_arguments.py": "tests/experiment/test_fit.py",

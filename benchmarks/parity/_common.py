@@ -26,6 +26,8 @@ from torch.nn import functional as F
 
 from gkd.core.batch import Batch
 from gkd.distill.distiller import Distiller
+from gkd.methods.distillation_oriented import DistillationOrientedSGD
+from gkd.training.loop import backward
 
 STEPS = 100
 BATCH = 64
@@ -192,11 +194,12 @@ def train_gkd(
     joined = joined or {}
     curves: Curves = {"total": [], **{name: [] for name in [*distiller.terms, *joined]}}
     distiller.train()
+    distiller.apart = isinstance(optimiser, DistillationOrientedSGD)
     for step, batch in enumerate(itertools.islice(stream, steps)):
         distiller.set_epoch(epoch(step))
         losses = distiller(batch)
         optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()
+        backward(losses, optimiser)
         optimiser.step()
         routing = losses.get("loss/routing", torch.zeros(()))
         curves["total"].append((losses["loss"] - routing).item())

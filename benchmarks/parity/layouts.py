@@ -232,7 +232,7 @@ def difference(network: nn.Module, images: Tensor, outputs: Outputs) -> dict[str
         "logits": relative(logits, ours.logits),
         "embedding": relative(embedding, ours.embedding),
     }
-    for name, expected, given in (("maps", maps, ours.maps), ("preact_maps", preacts, before.maps)):
+    for name, expected, given in (("maps", maps, ours.maps), ("preact_maps", preacts, before.preact_maps)):
         if expected is not None:
             result[name] = [relative(a, b) for a, b in zip(expected, given, strict=True)]
     return result

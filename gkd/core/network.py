@@ -22,17 +22,24 @@ class Features:
         embedding: ``[B, D]`` the pooled penultimate vector, not normalised.
         maps: activation maps ``[B, C_i, H_i, W_i]`` from shallow to deep; the last one is the last spatial map
             before pooling, or before a 1×1 convolution that widens it for pooling.
+        preact_maps: the same maps before their last activation, where the pass was asked for them; else none.
     """
 
     logits: Tensor
     embedding: Tensor
     maps: tuple[Tensor, ...]
+    preact_maps: tuple[Tensor, ...] = ()
 
     __repr__ = short_repr
 
     def detach(self) -> Features:
         """The same values outside the graph."""
-        return Features(self.logits.detach(), self.embedding.detach(), tuple(m.detach() for m in self.maps))
+        return Features(
+            self.logits.detach(),
+            self.embedding.detach(),
+            tuple(values.detach() for values in self.maps),
+            tuple(values.detach() for values in self.preact_maps),
+        )
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gkd.core.errors import UserError
 from gkd.core.network import module_key
 from gkd.core.tapped import Shapes
-from gkd.distill.fit_check import shapes_of_pair
+from gkd.distill.fit_check import shapes_of_reading
 from gkd.methods.terms import Term
 from gkd.models import AuxiliaryHead, newest_dim
 
@@ -53,8 +53,10 @@ def build_adapters(
             )
         adapters[key] = nn.ModuleList(
             term.entry.build(
-                shapes_of_pair(term, pair, student, teachers) if student else (), term.options, train_labels
+                shapes_of_reading(term, reading, student, teachers) if student else (),
+                term.options,
+                train_labels,
             )
-            for pair, _ in term.readings
+            for reading in term.readings
         )
     return adapters

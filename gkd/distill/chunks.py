@@ -103,10 +103,15 @@ def joined(parts: Sequence[Features]) -> Features:
     """The outputs on the parts of a batch as those on the whole; a map that was left out stays empty."""
     if len(parts) == 1:
         return parts[0]
-    maps = tuple(
-        torch.cat([part.maps[number] for part in parts]) if values.dim() > 1 else values
-        for number, values in enumerate(parts[0].maps)
-    )
+
+    def together(maps: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(
+            torch.cat(values) if values[0].dim() > 1 else values[0] for values in zip(*maps, strict=True)
+        )
+
     return Features(
-        torch.cat([part.logits for part in parts]), torch.cat([part.embedding for part in parts]), maps
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.embedding for part in parts]),
+        together([part.maps for part in parts]),
+        together([part.preact_maps for part in parts]),
     )

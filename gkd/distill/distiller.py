@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from gkd.core.batch import Batch
-from gkd.core.errors import UserError
 from gkd.core.labels import LabelSpace
 from gkd.core.network import as_network, module_key
 from gkd.core.tapped import Shapes, output_shapes
 from gkd.distill.adapters import build_adapters
 from gkd.distill.fit_check import check_parts, check_term, check_terms, trainable_modules
-from gkd.distill.inputs import Outputs, Reading, reads_clean, run_networks
+from gkd.distill.inputs import Reading
 from gkd.distill.measured_weights import MeasuredWeights
-from gkd.distill.router import Decision, Router, build_router
+from gkd.distill.outputs import Outputs, reads_clean, run_networks
+from gkd.distill.router import Decision, Router, build_router, routed_teacher
 from gkd.distill.several import combined
 from gkd.distill.side import Side, Teachers, teacher_sides
 from gkd.distill.teacher import Teacher
@@ -27,7 +27,7 @@ from gkd.methods.mixup import Mixup
 from gkd.methods.readers import parts_of, teachers_of
 from gkd.methods.refusal import fitting_terms
 from gkd.methods.routing import Routing
-from gkd.methods.spots import SpotPair
+from gkd.methods.spots import MapSpot, PlacePair
 from gkd.methods.stage import UnknownRows
 from gkd.methods.terms import RelativeWeight, Term, checked_terms, class_scale
 from gkd.models import frozen_parameters
@@ -75,6 +75,8 @@ class Distiller(nn.Module):
         self.student = as_network(student)
         self.mixup = mixup
         self.epoch = 0.0
+        # Whether a step gives the losses of terms on a teacher and of the others apart, each with its graph.
+        self.apart = False
         sides = teacher_sides(teacher, self.student.num_classes, classes)
         self.side_names = tuple(sides)
         self._sides = nn.ModuleList(Side(side) for side in sides.values())
@@ -145,22 +147,9 @@ class Distiller(nn.Module):
         """Build the router of the terms that read a teacher, which must all read the same one."""
         if options is None or options.policy == "always":
             return None
-        names = sorted({reader for reader in self.readers.values() if reader})
-        if len(names) > 1:
-            raise UserError(
-                f"spots: {options.policy} routes what one teacher teaches, but the terms read {', '.join(names)}; use "
-                "spots: always.",
-                code="several-teachers",
-            )
-        for name, term in self.terms.items():
-            if term.needs_teacher and Filled.MASK not in term.entry.filled:
-                raise UserError(
-                    f"spots: {options.policy} leaves out rows, but the loss of the term {name!r} takes no mask; give "
-                    "it a keyword mask: gkd.losses.Mask = None, or use spots: always.",
-                    code="needs-mask",
-                )
-        side = self.sides[names[0]] if names else None
-        shapes = (student, teachers[names[0]]) if student is not None and names else None
+        name = routed_teacher(self.readers, self.terms, options)
+        side = self.sides[name] if name else None
+        shapes = (student, teachers[name]) if student is not None and name else None
         return build_router(
             self.student,
             side.teacher if side else None,
@@ -175,7 +164,7 @@ class Distiller(nn.Module):
         """The teachers whose outputs for the clean images a step reads."""
         return [n for n in self.side_names if reads_clean(n, self.readers, self.terms, self.mixup)]
 
-    def teacher_maps(self, teacher: str) -> set[int]:
+    def teacher_maps(self, teacher: str) -> set[MapSpot]:
         """The maps of a teacher that the terms read for the clean images."""
         read = [term for name, term in self.terms.items() if self.readers[name] == teacher]
         return {spot for term in read for spot in term.teacher_maps}
@@ -197,7 +186,8 @@ class Distiller(nn.Module):
         """Compute one step's losses.
 
         Returns:
-            ``loss``: the weighted sum, with graph, plus ``loss/routing`` where a policy is trained;
+            ``loss``: the weighted sum, with graph, plus ``loss/routing`` where a policy is trained; where ``apart`` is
+            set, its parts ``taught`` and ``untaught`` too, of the terms that read a teacher and of all else;
             ``loss/<term>``: each term before weighting, and of one over several teachers
             ``loss/<term>/<teacher>``, its loss with each; ``empty/<term>``: 1 where a counting term had nothing
             to average over; ``share/<spot>``: the share of the batch that is distilled there. All 0-dim.
@@ -208,24 +198,43 @@ class Distiller(nn.Module):
         with torch.autocast(batch.images.device.type, enabled=False):
             values, report = self.term_values(outputs, decision)
             weights = {name: self._weight(name) for name in values}
-            loss = weighted_sum(values, weights)
+            sums = {
+                kind: weighted_sum({name: values[name] for name in names}, weights)
+                for kind, names in self._kinds().items()
+            }
+            first = next(iter(sums))
             rest = self.rest_of_cross_entropy(outputs)
             if rest is not None:
-                loss = loss + rest
+                sums[first] = sums[first] + rest
             # Losses of the order 1 / B would pull hardest in the smallest batch.
             if self.training:
                 self._batch_size = max(self._batch_size, len(batch.labels))
                 if len(batch.labels) < self._batch_size:
-                    loss = loss * (len(batch.labels) / self._batch_size)
+                    part = len(batch.labels) / self._batch_size
+                    sums = {kind: value * part for kind, value in sums.items()}
             if decision is not None and self.router is not None:
                 shares = decision.gates.float().mean(0).unbind()
                 report |= {f"share/{n}": share for n, share in zip(self.router.names, shares, strict=True)}
                 # This gradient reaches the router's parameters alone, so one backward pass serves both; a
                 # loss without a graph marks a stage whose terms train nothing.
-                if decision.loss is not None and loss.requires_grad:
-                    loss = loss + decision.loss
+                if decision.loss is not None and any(value.requires_grad for value in sums.values()):
+                    sums[first] = sums[first] + decision.loss
                     report["loss/routing"] = decision.loss.detach()
-        return {"loss": loss, **{f"loss/{name}": value.detach() for name, value in values.items()}, **report}
+        return {
+            "loss": _sum([*sums.values()]),
+            **(sums if self.apart else {}),
+            **{f"loss/{name}": value.detach() for name, value in values.items()},
+            **report,
+        }
+
+    def _kinds(self) -> dict[str, list[str]]:
+        """The terms of each sum that a step gives: all in one, or those that read no teacher apart from the others."""
+        if not self.apart:
+            return {"loss": [*self.groups]}
+        kinds: dict[str, list[str]] = {"untaught": [], "taught": []}
+        for name, term in self.groups.items():
+            kinds["taught" if term.needs_teacher else "untaught"].append(name)
+        return {kind: names for kind, names in kinds.items() if names}
 
     def outputs(self, batch: Batch) -> dict[str, Outputs]:
         """The networks' outputs that the terms read, by the terms' samples."""
@@ -287,6 +296,7 @@ class Distiller(nn.Module):
                 known_columns,
                 auxiliary,  # type: ignore[arg-type]
                 name in self._traded,
+                self.epoch,
             )
             inputs, filled = reading.inputs(), reading.selection()
             share = (
@@ -322,14 +332,16 @@ class Distiller(nn.Module):
         self,
         filled: dict[str, Tensor],
         term: Term,
-        reading: tuple[SpotPair, SpotPair],
+        reading: tuple[PlacePair, ...],
         decision: Decision | None,
     ) -> Tensor | None:
         """Restrict the mask in ``filled`` to rows distilled at the spots; return their share of its rows."""
         if decision is None or self.router is None or not term.needs_teacher:
             return None
         spots = set(reading) if term.entry.spot_needs else set(term.spot_pairs)
-        distilled = torch.stack([decision.gates[:, self.router.column[spot]] for spot in spots]).all(0)
+        # ``routing_problem`` refuses maps before their activation, so a reading's places are spots.
+        columns = [self.router.column[spot] for spot in spots]  # type: ignore[index]
+        distilled = torch.stack([decision.gates[:, column] for column in columns]).all(0)
         mask = term.entry.filled[Filled.MASK]
         rows = filled.get(mask, torch.ones_like(distilled))
         filled[mask] = rows & distilled

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from inspect import signature
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from gkd.losses.needs import NEEDS
 from gkd.losses.signature import Filled
 from gkd.methods.method import Method
 from gkd.methods.mixup import Mixup
-from gkd.methods.spots import SpotPair, output_at
+from gkd.methods.spots import PlacePair, output_at
 from gkd.methods.terms import Term
 from gkd.models.head_check import head_gives_logits
 
@@ -86,6 +87,12 @@ def check_term(name: str, term: Term, side: Side | None, student: nn.Module, mix
             code="needs-mask",
         )
     check_head(name, term, student)
+    networks: dict[SideName, Any] = {"student": student}
+    if side is not None:
+        networks["teacher"] = side.teacher.network
+    for of, network in networks.items():
+        _check_preact(name, term, of, network)
+        _check_linear_head(name, term, of, network)
     if term.samples == "virtual" and mixup is None:
         raise UserError(
             f"The term {name!r} is on virtual samples, but no mixup says how to make them.",
@@ -115,6 +122,39 @@ def check_head(name: str, term: Term, student: nn.Module) -> None:
             f"The term {name!r} reads the head's cosines, but the student's head is a {type(head).__name__}; build the "
             "student with the option head: cosine, or head: proxy.",
             code="needs-cosine-head",
+        )
+
+
+def _check_preact(name: str, term: Term, side: SideName, network: Any) -> None:
+    """Refuse a term that reads maps before their activation of a network that does not give them."""
+    if term.reads_preact(side) and "preact" not in signature(network.features).parameters:
+        raise UserError(
+            f"The term {name!r} reads the {side}'s maps before their activation, which the tapped "
+            f"{network_name(network)} does not give; take a network of gkd's own, or set at.preact to the other side "
+            "or to null.",
+            code="no-preact-maps",
+        )
+
+
+def _check_linear_head(name: str, term: Term, side: SideName, network: Any) -> None:
+    """Refuse a term that reads the parameters of a head that is not linear, or does not take the embedding."""
+    of_teacher = side == "teacher"
+    reads = [
+        need for need in term.needs if NEEDS[need].linear_head and NEEDS[need].from_teacher == of_teacher
+    ]
+    if not reads:
+        return
+    if not isinstance(network.head, nn.Linear):
+        raise UserError(
+            f"The term {name!r} reads {', '.join(reads)} of a linear head, but the {side}'s head is a "
+            f"{type(network.head).__name__}; take another loss, or build the {side} with a linear head.",
+            code="needs-linear-head",
+        )
+    if isinstance(network, TappedNetwork) and network.embedding is not None:
+        raise UserError(
+            f"The term {name!r} reads {', '.join(reads)}, but the {side}'s embedding is tapped at "
+            f"{network.embedding.path!r} and not where its head reads; leave {side}.taps.embedding out.",
+            code="embedding-not-of-head",
         )
 
 
@@ -174,7 +214,7 @@ _EMBEDDING_NEEDS = {
 
 def _try_reading(
     term: Term,
-    reading: tuple[SpotPair, SpotPair],
+    reading: tuple[PlacePair, ...],
     student: Shapes,
     teachers: Mapping[str, Shapes],
     train_labels: Tensor | None,
@@ -184,7 +224,7 @@ def _try_reading(
         if term.entry.takes_labels and train_labels is None:
             return
         with torch.random.fork_rng(devices=[]):
-            term.entry.build(shapes_of_pair(term, reading[0], student, teachers), term.options, train_labels)
+            term.entry.build(shapes_of_reading(term, reading, student, teachers), term.options, train_labels)
     elif set(term.needs) <= {*term.entry.spot_needs, *_TRIED}:
         inputs = [_zeros(term, need, reading, student, teachers) for need in term.needs]
         term.entry.call(term.entry.function, inputs, term.options)
@@ -197,10 +237,10 @@ _TRIED = ("student_embedding", "teacher_embedding", "labels", "index")
 def _zeros(
     term: Term,
     need: str,
-    reading: tuple[SpotPair, SpotPair],
+    reading: tuple[PlacePair, ...],
     student: Shapes,
     teachers: Mapping[str, Shapes],
-) -> Tensor:
+) -> Any:
     """Two samples of an input of a loss, zero but for their labels and numbers."""
     if need in ("labels", "index"):
         return torch.arange(2) % student.logits[0]
@@ -208,22 +248,24 @@ def _zeros(
     shapes = _teacher_of(term, teachers) if facts.from_teacher else student
     if need in _TRIED:
         return torch.zeros(2, *shapes.embedding)
-    pair = reading[1] if facts.after else reading[0]
-    return torch.zeros(2, *output_at(shapes, pair[int(facts.from_teacher)]))
+    at_spots = [torch.zeros(2, *output_at(shapes, pair[int(facts.from_teacher)])) for pair in reading]
+    return at_spots if facts.every else at_spots[int(facts.after)]
 
 
-def shapes_of_pair(
-    term: Term, pair: SpotPair, student: Shapes, teachers: Mapping[str, Shapes]
-) -> tuple[tuple[int, ...], ...]:
+def shapes_of_reading(
+    term: Term, reading: tuple[PlacePair, ...], student: Shapes, teachers: Mapping[str, Shapes]
+) -> tuple[Any, ...]:
     """The shapes of one sample that a module is built from: the student's, and the teacher's where the term reads one.
 
-    At the term's spots where its loss reads them, else of the embeddings.
+    At the term's spots where its loss reads them, a list of all where it reads all at once, else of the embeddings.
     """
     if not term.entry.built_from_shapes:
         return ()
     sides = [student, _teacher_of(term, teachers)] if term.needs_teacher else [student]
+    if term.entry.reads_every_spot:
+        return tuple([output_at(side, pair[of]) for pair in reading] for of, side in enumerate(sides))
     if term.entry.spot_needs:
-        return tuple(output_at(side, spot) for side, spot in zip(sides, pair, strict=False))
+        return tuple(output_at(side, spot) for side, spot in zip(sides, reading[0], strict=False))
     return tuple(side.embedding for side in sides)
 
 

@@ -1,4 +1,4 @@
-"""The inputs of losses: a step's outputs, and a provider for each input that a loss may name.
+"""The inputs of losses: a provider for each that a loss may name.
 
 :func:`add_provider` adds another::
 
@@ -12,7 +12,7 @@ and a loss gets it that names ``brightness`` among its positional parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,87 +24,15 @@ from gkd.core.batch import Batch
 from gkd.core.class_means import class_centres
 from gkd.core.errors import UserError
 from gkd.core.network import Features
-from gkd.distill.mixing import Mixture, draw_mixture, interpolated_logits, mix_batch
+from gkd.distill.mixing import interpolated_logits
+from gkd.distill.outputs import Outputs
 from gkd.distill.side import Side
 from gkd.losses.induced import teacher_confidence
 from gkd.losses.needs import NEEDS, Need
 from gkd.losses.signature import Filled
-from gkd.methods.mixup import Mixup
-from gkd.methods.spots import Spot, SpotPair, output_at
+from gkd.methods.spots import PlacePair, output_at
 from gkd.methods.terms import Term
 from gkd.models import AuxiliaryHead, newest_part
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """A batch, the networks' outputs for it, and its mixture.
-
-    Attributes:
-        teachers: the outputs of each teacher that a term reads, by its name.
-        mixture: the images and weights by which the teachers' distributions are interpolated; None where they
-            are not.
-    """
-
-    batch: Batch
-    student: Features
-    teachers: Mapping[str, Features]
-    mixture: Mixture | None = None
-
-
-def run_networks(
-    batch: Batch,
-    student: Any,
-    sides: Mapping[str, Side],
-    readers: Mapping[str, str | None],
-    terms: Mapping[str, Term],
-    mixup: Mixup | None,
-) -> dict[str, Outputs]:
-    """The outputs that the terms read, for the clean images and for virtual samples mixed from them.
-
-    Args:
-        batch: the samples of the step.
-        student: the network that is trained.
-        sides: the teachers' sides by name.
-        readers: term -> the name of the teacher that it reads; None where it reads none.
-        terms: the terms of the stage.
-        mixup: how virtual samples are made, where a term is on them.
-
-    Returns:
-        Outputs by the terms' ``samples``: ``clean``, ``virtual`` or both.
-    """
-    outputs = {}
-    clean = {}
-    for number, (name, side) in enumerate(sides.items()):
-        if name in batch.outputs:
-            clean[name] = batch.outputs[name]
-        elif number == 0 and batch.teacher is not None:
-            clean[name] = batch.teacher
-        elif reads_clean(name, readers, terms, mixup):
-            clean[name] = side.features(batch)
-    samples = {term.samples for term in terms.values()}
-    if "clean" in samples:
-        outputs["clean"] = Outputs(batch, student.features(batch.images), clean)
-    if "virtual" in samples and mixup is not None:
-        mixture = draw_mixture(mixup, len(batch.labels), batch.images.device)
-        virtual = mix_batch(batch, mixture, student.num_classes)
-        features = student.features(virtual.images)
-        if mixup.teacher == "interpolated":
-            outputs["virtual"] = Outputs(virtual, features, clean, mixture)
-        else:
-            read = {readers[name] for name, term in terms.items() if term.samples == "virtual"}
-            mixed = {name: side.features(virtual) for name, side in sides.items() if name in read}
-            outputs["virtual"] = Outputs(virtual, features, mixed)
-    return outputs
-
-
-def reads_clean(
-    teacher: str, readers: Mapping[str, str | None], terms: Mapping[str, Term], mixup: Mixup | None
-) -> bool:
-    """Whether a term reads a teacher's outputs for the clean images."""
-    interpolates = mixup is not None and mixup.teacher == "interpolated"
-    return any(
-        readers[name] == teacher and (term.samples == "clean" or interpolates) for name, term in terms.items()
-    )
 
 
 @dataclass(frozen=True)
@@ -113,7 +41,7 @@ class Reading:
 
     Attributes:
         term: the term.
-        spots: its (student, teacher) spots, and the pair that follows.
+        spots: its (student, teacher) spots: one pair, and where the loss reads more the pairs that follow.
         outputs: the networks' outputs for the term's samples.
         network: the student.
         side: the side of the teacher that the term reads, or of the first; None without a teacher.
@@ -121,12 +49,13 @@ class Reading:
         known: Bool ``[C]``, the student's columns of classes that the teacher has; without one, of old
             classes.
         auxiliary: the term's own head, where it has one.
+        epoch: of the method's own, with a fraction.
         traded: the term counts by the share of rows that the teacher knows, and a mixture of images by the share of its
             labels (`gkd.distill.unknown_rows`).
     """
 
     term: Term
-    spots: tuple[SpotPair, SpotPair]
+    spots: tuple[PlacePair, ...]
     outputs: Outputs
     network: Any
     side: Side | None
@@ -134,6 +63,7 @@ class Reading:
     known: Tensor
     auxiliary: AuxiliaryHead | None = None
     traded: bool = False
+    epoch: float = 0.0
 
     @property
     def batch(self) -> Batch:
@@ -167,8 +97,8 @@ class Reading:
         """Whether the term leaves out rows whose label the teacher does not have."""
         return (self.term.rows or self.columns.rows) == "known" or self.term.entry.needs_target
 
-    def inputs(self) -> list[Tensor]:
-        """The tensors that the loss names as its positional parameters."""
+    def inputs(self) -> list[Any]:
+        """The tensors, or lists of them, that the loss names as its positional parameters."""
         return [PROVIDERS[need](self) for need in self.term.needs]
 
     def selection(self) -> dict[str, Tensor]:
@@ -203,16 +133,14 @@ class Reading:
         return chosen
 
 
-Provider = Callable[[Reading], Tensor]
+Provider = Callable[[Reading], Any]  # a tensor, or a list of tensors
 
 
 def _student_at(number: int) -> Provider:
     """The student's output at a reading's spot (0) or at the one that follows it (1)."""
 
-    def provide(reading: Reading) -> Tensor:
-        spot: Spot = reading.spots[number][0]
-        output: Tensor = output_at(reading.student, spot)
-        return output
+    def provide(reading: Reading) -> Any:
+        return output_at(reading.student, reading.spots[number][0])
 
     return provide
 
@@ -220,12 +148,36 @@ def _student_at(number: int) -> Provider:
 def _teacher_at(number: int) -> Provider:
     """The teacher's output at a reading's spot (0) or at the one that follows it (1)."""
 
-    def provide(reading: Reading) -> Tensor:
-        spot: Spot = reading.spots[number][1]
-        output: Tensor = output_at(reading.teacher, spot)
-        return output
+    def provide(reading: Reading) -> Any:
+        return output_at(reading.teacher, reading.spots[number][1])
 
     return provide
+
+
+def _student_maps(reading: Reading) -> list[Any]:
+    return [output_at(reading.student, spot) for spot, _ in reading.spots]
+
+
+def _teacher_maps(reading: Reading) -> list[Any]:
+    return [output_at(reading.teacher, spot) for _, spot in reading.spots]
+
+
+def _student_weight(reading: Reading) -> Tensor:
+    """The rows of all of the student's columns; beside the teacher's those of the shared classes."""
+    weight: Tensor = reading.network.head.weight
+    return weight[reading.columns.student_index] if reading.term.needs_shared_classes else weight
+
+
+def _teacher_weight(reading: Reading) -> Tensor:
+    """The rows of the shared classes, in the student's order."""
+    head = reading.columns.teacher.network.head
+    return head.weight[reading.columns.teacher_index]
+
+
+def _teacher_bias(reading: Reading) -> Tensor:
+    """The entries of the shared classes, in the student's order; zeros of a head without a bias."""
+    head, index = reading.columns.teacher.network.head, reading.columns.teacher_index
+    return head.weight.new_zeros(len(index)) if head.bias is None else head.bias[index]
 
 
 def _student_logits(reading: Reading) -> Tensor:
@@ -336,6 +288,12 @@ PROVIDERS: dict[str, Provider] = {
     "student_scale": _student_scale,
     "student": _student_at(0),
     "teacher": _teacher_at(0),
+    "student_maps": _student_maps,
+    "teacher_maps": _teacher_maps,
+    "student_weight": _student_weight,
+    "teacher_weight": _teacher_weight,
+    "teacher_bias": _teacher_bias,
+    "epoch": lambda reading: torch.tensor(reading.epoch, device=reading.batch.images.device),
     "student_map": _student_at(0),
     "student_map_after": _student_at(1),
     "teacher_map": _teacher_at(0),

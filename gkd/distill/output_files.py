@@ -41,9 +41,14 @@ class OutputFiles:
         try:
             tensors = read_rows(path, num_rows, self._about(view))
             nothing = tensors["embedding"].new_empty(0)
-            maps = [tensors[f"map{number}"] for number in range(len(tensors) - 2)]
-            kept = tuple(values if values.numel() else nothing for values in maps)
-            return Features(tensors["logits"], tensors["embedding"], kept)
+            kept = {name: values if values.numel() else nothing for name, values in tensors.items()}
+            maps, before = (
+                tuple(
+                    kept[f"{kind}{number}"] for number in range(sum(name.startswith(kind) for name in kept))
+                )
+                for kind in ("map", "preact")
+            )
+            return Features(tensors["logits"], tensors["embedding"], maps, before)
         except FileNotFoundError:
             return None
         except (Unusable, OSError) as error:
@@ -74,8 +79,9 @@ class OutputFiles:
                 "logits": part.logits,
                 "embedding": part.embedding,
                 **{
-                    f"map{number}": values if values.dim() > 1 else values.new_empty(len(part.logits), 0)
-                    for number, values in enumerate(part.maps)
+                    f"{kind}{number}": values if values.dim() > 1 else values.new_empty(len(part.logits), 0)
+                    for kind, maps in (("map", part.maps), ("preact", part.preact_maps))
+                    for number, values in enumerate(maps)
                 },
             }
             for part in parts

@@ -25,6 +25,7 @@ from gkd.core.network import Features
 from gkd.core.tapped import Shapes, TappedNetwork
 from gkd.distill.splice import LOGITS, Splice, named, ordered_spots, spot_name
 from gkd.distill.teacher import Teacher
+from gkd.losses.signature import Filled
 from gkd.methods.routing import Routing, routing_problem
 from gkd.methods.spots import SpotPair
 from gkd.methods.terms import Term
@@ -206,6 +207,36 @@ def build_router(
         )
     pairs = [pair for term in terms.values() if term.needs_teacher for pair in term.spot_pairs]
     return Router(student, teacher, pairs, options, (shapes[0], shapes[1]), relation)
+
+
+def routed_teacher(
+    readers: Mapping[str, str | None], terms: Mapping[str, Term], options: Routing
+) -> str | None:
+    """The name of the one teacher that the terms read; None where they read none.
+
+    Args:
+        readers: term -> the name of the teacher that it reads, None of one that reads none.
+        terms: by the same names.
+        options: of the stage's routing.
+
+    Raises:
+        UserError: the terms read several teachers, or one cannot leave out rows.
+    """
+    names = sorted({reader for reader in readers.values() if reader})
+    if len(names) > 1:
+        raise UserError(
+            f"spots: {options.policy} routes what one teacher teaches, but the terms read {', '.join(names)}; use "
+            "spots: always.",
+            code="several-teachers",
+        )
+    for name, term in terms.items():
+        if term.needs_teacher and Filled.MASK not in term.entry.filled:
+            raise UserError(
+                f"spots: {options.policy} leaves out rows, but the loss of the term {name!r} takes no mask; give "
+                "it a keyword mask: gkd.losses.Mask = None, or use spots: always.",
+                code="needs-mask",
+            )
+    return names[0] if names else None
 
 
 def same_family(student: nn.Module, teacher: nn.Module) -> bool:

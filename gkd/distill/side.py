@@ -182,8 +182,8 @@ class Side(nn.Module):
             return None
         return Balance(self.balance_mean, self.balance_matrix)
 
-    def features(self, batch: Batch) -> Features:
-        """The teacher's outputs for its own view of a batch."""
+    def features(self, batch: Batch, *, preact: bool = False) -> Features:
+        """The teacher's outputs for its own view of a batch; ``preact`` asks for maps before their activation, too."""
         no_view = self.view is None and batch.view is None and not batch.shared
         if no_view and self.teacher.mean is not None and not torch.compiler.is_compiling():
             warnings.warn(
@@ -191,4 +191,4 @@ class Side(nn.Module):
                 "give Batch(..., view=teacher.normalised(pixels)), or shared=True where both have the same.",
                 stacklevel=2,
             )
-        return self.teacher.features(batch.seen_as(self.view))
+        return self.teacher.features(batch.seen_as(self.view), preact=preact)

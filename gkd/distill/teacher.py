@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -115,13 +116,17 @@ class Teacher(nn.Module):
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     @torch.no_grad()
-    def features(self, images: Tensor) -> Features:
+    def features(self, images: Tensor, *, preact: bool = False) -> Features:
         """``images`` must already carry the teacher's own normalisation (``Batch.teacher_images``).
 
         A batch that does not fit into the free memory goes through in parts.
+
+        Args:
+            images: ``[B, C, H, W]``.
+            preact: give the maps before their last activation, too.
         """
-        parts = self._chunks.split(images, self.network.features)
-        return joined([self.network.features(part) for part in parts])
+        run = partial(self.network.features, preact=True) if preact else self.network.features
+        return joined([run(part) for part in self._chunks.split(images, run)])
 
 
 _OVERSHOOT = 0.25  # of pixels resized by a cubic rule

@@ -12,8 +12,10 @@ from gkd.core.batch import Batch
 from gkd.core.errors import UserError
 from gkd.core.network import Features
 from gkd.data import AnyBatches
+from gkd.distill.chunks import joined
 from gkd.distill.output_files import OutputFiles
 from gkd.distill.teacher import Teacher
+from gkd.methods.spots import MapSpot, Preact
 
 
 class TeacherViews:
@@ -63,7 +65,7 @@ class TeacherViews:
         self,
         epoch: int,
         start: int,
-        spots: Collection[int],
+        spots: Collection[MapSpot],
         batches: AnyBatches,
         stream: Iterator[Batch] | None = None,
     ) -> Iterator[Batch]:
@@ -85,19 +87,20 @@ class TeacherViews:
 
         for batch in batches.epoch(epoch, start) if stream is None else stream:
             index = batch.numbers if rows is None else next(rows)
-            maps = tuple(of(values, index) for values in outputs.maps)
-            features = Features(of(outputs.logits, index), of(outputs.embedding, index), maps)
+            features = Features(
+                of(outputs.logits, index),
+                of(outputs.embedding, index),
+                tuple(of(values, index) for values in outputs.maps),
+                tuple(of(values, index) for values in outputs.preact_maps),
+            )
             if self.name is None:
                 yield replace(batch, teacher=features)
             else:
                 yield replace(batch, outputs={**batch.outputs, self.name: features})
 
-    def _view(self, view: int, epoch: int, spots: frozenset[int], batches: AnyBatches) -> Features:
+    def _view(self, view: int, epoch: int, spots: frozenset[MapSpot], batches: AnyBatches) -> Features:
         for features in self._kept(view, len(batches.images)):
-            stored = {number for number, values in enumerate(features.maps) if values.dim() > 1}
-            wanted = {
-                spot % len(features.maps) for spot in spots
-            }  # -1 and the number of the last map are one
+            wanted, stored = _counted_from_first(spots, features), _held(features)
             self._views[view] = features
             if wanted <= stored:
                 return features
@@ -114,7 +117,7 @@ class TeacherViews:
         if on_disk is not None:
             yield on_disk
 
-    def _computed(self, view: int, epoch: int, spots: frozenset[int], batches: AnyBatches) -> Features:
+    def _computed(self, view: int, epoch: int, spots: frozenset[MapSpot], batches: AnyBatches) -> Features:
         assert batches.views is not None
         if self.files is not None and self._writes:
             self._writes = self.files.write(
@@ -123,13 +126,8 @@ class TeacherViews:
             on_disk = self.files.read(view, len(batches.images)) if self._writes else None
             if on_disk is not None:
                 return on_disk
-        parts = list(self._parts(epoch, spots, batches))
-        features = Features(
-            torch.cat([part.logits for part in parts]),
-            torch.cat([part.embedding for part in parts]),
-            tuple(torch.cat([part.maps[i] for part in parts]) for i in range(len(parts[0].maps))),
-        )
-        tensors = (features.logits, features.embedding, *features.maps)
+        features = joined(list(self._parts(epoch, spots, batches)))
+        tensors = (features.logits, features.embedding, *features.maps, *features.preact_maps)
         self.bytes = batches.views * sum(values.numel() * values.element_size() for values in tensors)
         if self.bytes > self.limit:
             or_disk = "" if self.files is not None else ", or keep them on disk by run.teacher_cache=disk"
@@ -140,22 +138,38 @@ class TeacherViews:
             )
         return features
 
-    def _parts(self, epoch: int, spots: frozenset[int], batches: AnyBatches) -> Iterator[Features]:
+    def _parts(self, epoch: int, spots: frozenset[MapSpot], batches: AnyBatches) -> Iterator[Features]:
         """The outputs on the next images of a view, and the next, with those maps."""
         chunks = torch.arange(len(batches.images), device=batches.device).split(self.chunk)
+        preact = any(isinstance(spot, Preact) for spot in spots)
         for batch in batches.of(chunks, epoch=epoch):
             with self.autocast:
-                features = self.teacher.features(batch.seen_as(self.name))
-            chosen = {spot % len(features.maps) for spot in spots}
+                features = self.teacher.features(batch.seen_as(self.name), preact=preact)
+            chosen = _counted_from_first(spots, features)
             nothing = self._round(features.embedding).new_empty(0)
-            maps = tuple(
-                self._round(values) if number in chosen else nothing
-                for number, values in enumerate(features.maps)
+            maps, before = (
+                tuple(
+                    self._round(values) if kind(number) in chosen else nothing
+                    for number, values in enumerate(of_kind)
+                )
+                for kind, of_kind in ((int, features.maps), (Preact, features.preact_maps))
             )
-            yield Features(self._round(features.logits), self._round(features.embedding), maps)
+            yield Features(self._round(features.logits), self._round(features.embedding), maps, before)
 
     def _round(self, values: Tensor) -> Tensor:
         return values.bfloat16() if self.rounded and values.dtype == torch.float32 else values
+
+
+def _counted_from_first(spots: Collection[MapSpot], features: Features) -> set[MapSpot]:
+    """The spots of maps by the map's number from 0: -1 and the number of the last one are one."""
+    depth = len(features.maps)
+    return {Preact(s.number % depth) if isinstance(s, Preact) else s % depth for s in spots}
+
+
+def _held(features: Features) -> set[MapSpot]:
+    """The spots of the maps that outputs hold."""
+    maps: set[MapSpot] = {number for number, values in enumerate(features.maps) if values.dim() > 1}
+    return maps | {Preact(number) for number, values in enumerate(features.preact_maps) if values.dim() > 1}
 
 
 def _rows_on(device: torch.device, epoch: int, start: int, batches: AnyBatches) -> Iterator[Tensor] | None:

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from gkd.core.batch import Batch
 from gkd.core.numerics import upcast, zero_unselected
-from gkd.distill.inputs import Outputs
+from gkd.distill.outputs import Outputs
 from gkd.distill.side import Side
 from gkd.losses._common import mean_over_rows
 from gkd.methods.terms import Term, reduces_cross_entropy

@@ -17,24 +17,28 @@ class Need:
         from_teacher: it comes from a teacher, so that a term that reads it needs one.
         at_spot: it is the output at the term's spot (``at:``).
         after: it is the output at the spot that follows the term's in the list, so that two spots are needed.
+        every: it is the outputs at all of the term's spots, one after the other.
         per_sample: its first dimension is the batch.
         in_episodes: only an episode has it.
         of_one_image: it belongs to one image a row, so that a mixture of images has none.
         interpolates: for mixtures, it can be interpolated from the teacher's outputs for the images.
         from_labels: it says something of the sample's label, so that a sample without one has none.
         cosine_head: it comes from a head that computes cosines (``gkd.models.heads``).
+        linear_head: it is a parameter of a linear head.
     """
 
     about: str
     from_teacher: bool = False
     at_spot: bool = False
     after: bool = False
+    every: bool = False
     per_sample: bool = True
     in_episodes: bool = False
     of_one_image: bool = False
     interpolates: bool = False
     from_labels: bool = False
     cosine_head: bool = False
+    linear_head: bool = False
 
 
 # A third party adds one with ``gkd.distill.inputs.add_provider``.
@@ -57,6 +61,28 @@ NEEDS: dict[str, Need] = {
     "teacher_map_after": Need(
         "the teacher's map at the spot after it", from_teacher=True, at_spot=True, after=True
     ),
+    "student_maps": Need("the student's maps at all of the term's spots, a list", at_spot=True, every=True),
+    "teacher_maps": Need(
+        "the teacher's maps at all of the term's spots, a list", from_teacher=True, at_spot=True, every=True
+    ),
+    "student_weight": Need(
+        "the weight of the student's head [C, D_S]; [shared, D_S] beside the teacher's",
+        per_sample=False,
+        linear_head=True,
+    ),
+    "teacher_weight": Need(
+        "the weight of the teacher's head for the shared classes [shared, D_T]",
+        from_teacher=True,
+        per_sample=False,
+        linear_head=True,
+    ),
+    "teacher_bias": Need(
+        "the bias of the teacher's head for the shared classes [shared]",
+        from_teacher=True,
+        per_sample=False,
+        linear_head=True,
+    ),
+    "epoch": Need("the epoch of the method's own, a 0-dim tensor, with a fraction", per_sample=False),
     "labels": Need(
         "int64 [B], the student's columns; the shared ones beside teacher_logits",
         of_one_image=True,

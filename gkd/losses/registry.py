@@ -96,12 +96,22 @@ class Loss:
     @cached_property
     def needs_target(self) -> bool:
         """Whether each row's class must be among the shared ones: it compares logits and reads a label."""
-        return {"labels", "teacher_logits"} <= set(self.needs) and not self.takes_mixed_labels
+        return "labels" in self.needs and self.compares_classes and not self.takes_mixed_labels
+
+    @cached_property
+    def compares_classes(self) -> bool:
+        """Whether it compares what student and teacher say of the classes that they share."""
+        return not {"teacher_logits", "teacher_weight"}.isdisjoint(self.needs)
 
     @cached_property
     def reads_pairs_of_spots(self) -> bool:
         """Whether it reads a spot and the one that follows it."""
         return any(NEEDS[need].after for need in self.needs)
+
+    @cached_property
+    def reads_every_spot(self) -> bool:
+        """Whether it reads all of a term's spots at once."""
+        return any(NEEDS[need].every for need in self.needs)
 
     @cached_property
     def takes_auxiliary_head(self) -> bool:
@@ -133,13 +143,11 @@ class Loss:
         """Whether the module is built from the shapes of one sample on both sides."""
         return self.module is not None and bool(self._construction.needs)
 
-    def build(
-        self, shapes: Sequence[tuple[int, ...]], options: Mapping[str, Any], labels: Tensor | None
-    ) -> nn.Module:
+    def build(self, shapes: Sequence[Any], options: Mapping[str, Any], labels: Tensor | None) -> nn.Module:
         """Build the module for the shapes of one sample on both sides.
 
         Args:
-            shapes: the student's and the teacher's.
+            shapes: the student's and the teacher's; each a list of shapes where it reads all of a term's spots.
             options: the hyper-parameters.
             labels: int64 ``[N]``, the training set's labels, where the module is built from them.
 
@@ -157,7 +165,7 @@ class Loss:
                 raise
             raise self._failure(f"cannot be built for {' and '.join(map(str, shapes))}", error) from error
 
-    def call(self, form: Callable[..., Any], inputs: Sequence[Tensor], options: Mapping[str, Any]) -> Any:
+    def call(self, form: Callable[..., Any], inputs: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Call a form of the loss: its function, its counted one, or the module that was built.
 
         A third party's loss reads float32 where the step computes in half precision, as those of gkd make it.
@@ -168,7 +176,7 @@ class Loss:
         if self.foreign is None:
             return form(*inputs, **options)
         try:
-            value = form(*(x.float() if x.dtype in _HALF else x for x in inputs), **options)
+            value = form(*map(_not_half, inputs), **options)
         except UserError:
             raise
         except Exception as error:
@@ -185,8 +193,8 @@ class Loss:
                 )
         return value
 
-    def _shapes(self, inputs: Sequence[Tensor]) -> str:
-        return ", ".join(f"{need} {list(each.shape)}" for need, each in zip(self.needs, inputs, strict=True))
+    def _shapes(self, inputs: Sequence[Any]) -> str:
+        return ", ".join(f"{need} {_shape(each)}" for need, each in zip(self.needs, inputs, strict=True))
 
     def _failure(self, what: str, error: Exception) -> UserError:
         """The sentence on a third party's code that fails."""
@@ -194,6 +202,19 @@ class Loss:
 
 
 _HALF = (torch.bfloat16, torch.float16)
+
+
+def _not_half(given: Any) -> Any:
+    """An input of a loss, a tensor or several, in float32 where it is in half precision."""
+    if isinstance(given, (list, tuple)):
+        return [_not_half(each) for each in given]
+    return given.float() if given.dtype in _HALF else given
+
+
+def _shape(given: Any) -> Any:
+    return [_shape(each) for each in given] if isinstance(given, (list, tuple)) else list(given.shape)
+
+
 LOSSES: dict[str, Loss] = {}  # gkd's own; filled by the decorators below when ``gkd.losses`` is imported
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gkd.methods.distillation_oriented import DistillationOrientedSGD
 from gkd.methods.optimiser_names import (
     ADAMW,
     SGD,
@@ -16,6 +17,7 @@ from gkd.methods.optimiser_names import (
     check_optimiser_name,
     check_options,
     needs_trial,
+    scaled_groups,
     torch_optimiser,
     try_optimiser,
 )
@@ -44,6 +46,8 @@ class Optimiser(BaseModel):
         warmup_share: the share of the stage in which ``one-cycle`` rises.
         start_factor: where ``one-cycle`` begins, as a share of ``lr``.
         clip_norm: the largest norm of the gradient; None does not clip.
+        dot: Δ of the distillation-oriented trainer (DOT), of ``sgd`` alone: terms that read a teacher have a momentum
+            buffer of their own with ``momentum`` + Δ, the others one with ``momentum`` − Δ; None has one for all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,6 +67,7 @@ class Optimiser(BaseModel):
     warmup_share: float = Field(default=0.3, gt=0, lt=1)
     start_factor: float = Field(default=0.04, gt=0, le=1)
     clip_norm: float | None = Field(default=None, gt=0)
+    dot: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Optimiser:
@@ -80,7 +85,24 @@ class Optimiser(BaseModel):
             raise ValueError(
                 "nesterov needs the optimiser sgd with a momentum above 0; for another add optimiser.nesterov=false"
             )
+        if self.dot is not None:
+            self._check_dot(self.dot)
         return self
+
+    def _check_dot(self, delta: float) -> None:
+        if self.torch_name != SGD or self.nesterov or self.options:
+            raise ValueError(
+                "dot is of the optimiser sgd, without nesterov and options; leave them out, or dot"
+            )
+        if self.clip_norm is not None:
+            raise ValueError(
+                "dot keeps two gradients, of which clip_norm is not defined; leave out one of them"
+            )
+        if delta > self.momentum or self.momentum + delta >= 1:
+            raise ValueError(
+                f"dot moves the momentum {self.momentum:g} to both sides by {delta:g}, which must stay in [0, 1); "
+                "choose a smaller one, such as 0.075 beside a momentum of 0.9"
+            )
 
     @property
     def torch_name(self) -> str:
@@ -135,6 +157,11 @@ class Optimiser(BaseModel):
         Raises:
             UserError: it cannot be imported, or refuses its options or the parameters.
         """
+        if self.dot is not None:
+            scaled = scaled_groups(groups, self.lr, self.weight_decay)
+            return DistillationOrientedSGD(
+                scaled, self.lr, momentum=self.momentum, delta=self.dot, weight_decay=self.weight_decay
+            )
         return build_optimiser(self.name, groups, self._settings, self.options)
 
     def set_lr(self, optimiser: torch.optim.Optimizer, progress: float, epochs: float) -> float:

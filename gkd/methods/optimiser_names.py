@@ -124,15 +124,7 @@ def build_optimiser(
     """
     factory = _factory(name)
     keywords = check_options(name, factory, settings, options)
-    decay = keywords.get("weight_decay")
-    scaled = [
-        {
-            **group,
-            "lr": settings["lr"] * group["lr_scale"],
-            **({} if decay is None else {"weight_decay": decay * group["decay_scale"]}),
-        }
-        for group in groups
-    ]
+    scaled = scaled_groups(groups, settings["lr"], keywords.get("weight_decay"))
     try:
         made = factory(scaled, **keywords)
     except UserError:
@@ -154,6 +146,20 @@ def build_optimiser(
             code="other-parameter-groups",
         )
     return made
+
+
+def scaled_groups(
+    groups: Iterable[Mapping[str, Any]], lr: float, weight_decay: float | None
+) -> list[dict[str, Any]]:
+    """Parameter groups with their multiples of a learning rate and, where there is one, of a weight decay."""
+    return [
+        {
+            **group,
+            "lr": lr * group["lr_scale"],
+            **({} if weight_decay is None else {"weight_decay": weight_decay * group["decay_scale"]}),
+        }
+        for group in groups
+    ]
 
 
 def _factory(name: str) -> Callable[..., Any]:

@@ -66,6 +66,8 @@ def routing_problem(terms: Mapping[str, Term]) -> str | None:
                 f"routes what both networks have, but the term {name!r} reads {', '.join(term.needs)}, which is no one "
                 "spot; declare spots: always for this stage"
             )
+        if term.reads_preact("student") or term.reads_preact("teacher"):
+            return f"splices maps after their activation, but the term {name!r} reads some before it; use spots: always"
     readers = {term.teacher for term in routed.values()}
     if len(readers) > 1 or any(isinstance(teacher, tuple) or teacher == ALL for teacher in readers):
         return "routes what one teacher teaches, but the terms read several; name one, or use spots: always"

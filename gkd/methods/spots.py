@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -14,7 +15,24 @@ from gkd.core.tapped import Shapes
 Spot = int | Literal["embedding", "logits"]
 
 
+@dataclass(frozen=True)
+class Preact:
+    """The spot of a map before its last activation.
+
+    Attributes:
+        number: of the map.
+    """
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.number} before its activation"
+
+
+MapSpot = int | Preact
+Place = Spot | Preact
 SpotPair = tuple[Spot, Spot]
+PlacePair = tuple[Place, Place]
 
 
 # Spots that are in the name of a loss's parameter, as in ``student_embedding``.
@@ -26,17 +44,20 @@ class Spots(BaseModel):
 
     An integer counts the maps (-1 is the last before pooling); ``embedding`` and ``logits`` are the outputs
     of those names. A list on each side pairs its entries one by one: the loss is summed over the pairs. A
-    loss on two maps of a network (``student_map_after``) reads each pair and the one that follows it.
+    loss on two maps of a network (``student_map_after``) reads each pair and the one that follows it, one on all maps
+    (``student_maps``) every pair at once.
 
     Attributes:
         student: the student's spot, or a list of them.
         teacher: the teacher's, as many.
+        preact: the side whose maps are read before their last activation: ``student``, ``teacher`` or ``both``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     student: Spot | tuple[Spot, ...] = -1
     teacher: Spot | tuple[Spot, ...] = -1
+    preact: Literal["student", "teacher", "both"] | None = None
 
     @model_validator(mode="after")
     def _pairs(self) -> Spots:
@@ -50,15 +71,36 @@ class Spots(BaseModel):
 
     def pairs(self) -> list[SpotPair]:
         """The (student, teacher) spots, one by one."""
-        if isinstance(self.student, tuple) and isinstance(self.teacher, tuple):
-            return list(zip(self.student, self.teacher, strict=True))
-        assert not isinstance(self.student, tuple)
-        assert not isinstance(self.teacher, tuple)
-        return [(self.student, self.teacher)]
+        student, teacher = (
+            side if isinstance(side, tuple) else (side,) for side in (self.student, self.teacher)
+        )
+        return list(zip(student, teacher, strict=True))
+
+    def places(self) -> list[PlacePair]:
+        """The same pairs, the maps of a side that is read before their last activation as such."""
+        before = [self.preact in (side, "both") for side in ("student", "teacher")]
+        return [
+            (_before_activation(s) if before[0] else s, _before_activation(t) if before[1] else t)
+            for s, t in self.pairs()
+        ]
 
 
-def output_at(features: Features | Shapes, spot: Spot) -> Any:
+def _before_activation(spot: Spot) -> Place:
+    return Preact(spot) if isinstance(spot, int) else spot
+
+
+def output_at(features: Features | Shapes, spot: Place) -> Any:
     """The output at a spot, or its shape."""
+    if isinstance(spot, Preact):
+        if isinstance(features, Shapes):  # the shape is that of the map
+            return output_at(features, spot.number)
+        if not features.preact_maps:
+            raise UserError(
+                "The outputs have no maps before their activation; compute them by network.features(images, "
+                "preact=True), or leave preact out of the term's spots.",
+                code="no-preact-maps",
+            )
+        return output_at(replace(features, maps=features.preact_maps), spot.number)
     if spot == "embedding":
         return features.embedding
     if spot == "logits":

@@ -127,7 +127,7 @@ def _embedding_that_is_not_read(name: str, entry: Loss, data: Mapping[str, Any])
 
 
 def _where_that_changes_nothing(name: str, entry: Loss, data: Mapping[str, Any]) -> Iterator[Mistake]:
-    if data.get("where") is not None and "teacher_logits" not in entry.needs:
+    if data.get("where") is not None and not entry.compares_classes:
         yield (
             "where",
             f"the loss {name!r} reads {', '.join(entry.needs)}, which needs no shared class; drop the key",

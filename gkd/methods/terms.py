@@ -22,7 +22,7 @@ from pydantic_core import InitErrorDetails, PydanticKnownError
 from gkd.core.errors import UserError, shown
 from gkd.losses.needs import NEEDS
 from gkd.losses.registry import Loss, loss_entry
-from gkd.methods.spots import SIDELESS_SPOTS, SpotPair, Spots
+from gkd.methods.spots import SIDELESS_SPOTS, MapSpot, PlacePair, Preact, SpotPair, Spots
 from gkd.methods.term_checks import ALL, Mistake, mistakes
 
 
@@ -275,19 +275,17 @@ class Term(BaseModel, metaclass=_Told):
     def reads_teachers_columns(self) -> bool:
         """Whether the term reads the teacher's logits, as a loss's input, at a spot or for its confidence."""
         at_logits = any(pair[1] == "logits" for pairs in self.readings for pair in pairs)
-        return (
-            "teacher_logits" in self.needs
-            or self.confidence is not None
-            or (self.needs_teacher and at_logits)
-        )
+        return self.needs_shared_classes or self.confidence is not None or (self.needs_teacher and at_logits)
 
     @property
-    def readings(self) -> list[tuple[SpotPair, SpotPair]]:
-        """The (student, teacher) spots of each value that the term sums, and the pair that follows."""
-        pairs = self.at.pairs()
+    def readings(self) -> list[tuple[PlacePair, ...]]:
+        """The (student, teacher) spots of each value that the term sums: a pair, two that follow each other, or all."""
+        places = self.at.places()
+        if self.entry.reads_every_spot:
+            return [tuple(places)]
         if self.entry.reads_pairs_of_spots:
-            return list(itertools.pairwise(pairs))
-        return [(pair, pair) for pair in pairs]
+            return list(itertools.pairwise(places))
+        return [(pair,) for pair in places]
 
     @property
     def spot_pairs(self) -> list[SpotPair]:
@@ -300,10 +298,15 @@ class Term(BaseModel, metaclass=_Told):
         return []
 
     @property
-    def teacher_maps(self) -> set[int]:
+    def teacher_maps(self) -> set[MapSpot]:
         """The teacher's maps of the clean images that the term reads."""
         reads = self.samples == "clean" and bool(self.entry.spot_needs)
-        return {spot for _, spot in self.at.pairs() if reads and isinstance(spot, int)}
+        return {spot for _, spot in self.at.places() if reads and isinstance(spot, (int, Preact))}
+
+    def reads_preact(self, side: Literal["student", "teacher"]) -> bool:
+        """Whether the term reads maps of a side before their last activation."""
+        places = [pair[int(side == "teacher")] for pair in self.at.places()]
+        return bool(self.entry.spot_needs) and any(isinstance(place, Preact) for place in places)
 
     @property
     def is_cross_entropy(self) -> bool:
@@ -312,8 +315,8 @@ class Term(BaseModel, metaclass=_Told):
 
     @property
     def needs_shared_classes(self) -> bool:
-        """Whether student and teacher logits are compared column by column."""
-        return "teacher_logits" in self.needs
+        """Whether what student and teacher say of their shared classes is compared class by class."""
+        return self.entry.compares_classes
 
 
 def reduces_cross_entropy(terms: Iterable[Term]) -> bool:

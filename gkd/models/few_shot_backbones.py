@@ -151,7 +151,7 @@ class Conv4(nn.Module):
 
         Args:
             images: ``[B, in_channels, H, W]``.
-            preact: take the four maps before their ReLU (after the pooling, with which it commutes).
+            preact: give ``preact_maps`` too, the maps before their ReLU (after the pooling, with which it commutes).
 
         Returns:
             Features with ``logits [B, C]``, ``embedding [B, D]`` and four ``maps [B, width, h, w]``, of the blocks
@@ -163,12 +163,13 @@ class Conv4(nn.Module):
         if not preact:
             return features_of(self.stages(), self.classifier, images)
         check_images(images, self.in_channels, self.min_image_size)
-        maps, x = [], images
+        maps, before, x = [], [], images
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            maps.append(layer(x))
-            x = F.relu(maps[-1])
+            before.append(layer(x))
+            x = F.relu(before[-1])
+            maps.append(x)
         embedding = self.embed(x)
-        return Features(self.classifier(embedding), embedding, tuple(maps))
+        return Features(self.classifier(embedding), embedding, tuple(maps), tuple(before))
 
 
 class ResNet12Block(nn.Module):
@@ -298,7 +299,7 @@ class ResNet12(nn.Module):
 
         Args:
             images: ``[B, in_channels, H, W]``.
-            preact: take the four maps before their last leaky ReLU, of slope 0.1.
+            preact: give ``preact_maps`` too, the maps before their last leaky ReLU, of slope 0.1.
 
         Returns:
             Features with ``logits [B, C]``, ``embedding [B, D]`` and four ``maps [B, widths[i], h, w]``, of the
@@ -310,9 +311,10 @@ class ResNet12(nn.Module):
         if not preact:
             return features_of(self.stages(), self.classifier, images)
         check_images(images, self.in_channels, self.min_image_size)
-        maps, x = [], images
+        maps, before, x = [], [], images
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            maps.append(layer[0].before_relu(x))  # type: ignore[operator]
-            x = F.leaky_relu(maps[-1], _SLOPE)
+            before.append(layer[0].before_relu(x))  # type: ignore[operator]
+            x = F.leaky_relu(before[-1], _SLOPE)
+            maps.append(x)
         embedding = self.embed(x)
-        return Features(self.classifier(embedding), embedding, tuple(maps))
+        return Features(self.classifier(embedding), embedding, tuple(maps), tuple(before))

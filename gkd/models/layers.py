@@ -92,7 +92,7 @@ def features_of(stages: Stages, head: nn.Module, images: Tensor) -> Features:
 
 
 def preact_features_of(stages: Stages, head: nn.Module, images: Tensor) -> Features:
-    """``features_of`` with the maps before the last ReLU of all stages but the first.
+    """``features_of`` with ``preact_maps``, the maps before the last ReLU of all stages but the first.
 
     Args:
         stages: those between the first and the last are sequences of blocks that end in a ReLU and have
@@ -102,13 +102,14 @@ def preact_features_of(stages: Stages, head: nn.Module, images: Tensor) -> Featu
     """
     first, *between, last = stages
     x = first(images)
-    maps = [x]
+    maps, before = [x], [x]
     for stage in between:
         *blocks, end = stage.children()  # type: ignore[attr-defined]
-        maps.append(end.before_relu(through(blocks, x)))
-        x = F.relu(maps[-1]) if getattr(end, "relu", True) else maps[-1]
+        before.append(end.before_relu(through(blocks, x)))
+        x = F.relu(before[-1]) if getattr(end, "relu", True) else before[-1]
+        maps.append(x)
     embedding = last(x)
-    return Features(head(embedding), embedding, tuple(maps))
+    return Features(head(embedding), embedding, tuple(maps), tuple(before))
 
 
 def cut(blocks: Iterable[nn.Module], ends: Sequence[int]) -> Stages:

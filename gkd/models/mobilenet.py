@@ -6,6 +6,7 @@ MobileNetV2's module names and shapes are those of RepDistiller and mdistiller (
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import torch.nn.functional as F
@@ -146,7 +147,7 @@ class MobileNetV2(nn.Module):
 
         Args:
             images: ``[B, in_channels, H, W]``.
-            preact: changes nothing: the stages end in a linear convolution, not in a ReLU.
+            preact: give ``preact_maps`` too, which are the maps: a stage ends in a linear convolution, not in a ReLU.
 
         Returns:
             Features with ``logits [B, C]``, ``embedding [B, D]`` and five ``maps``, of the stem and of the stages
@@ -154,7 +155,8 @@ class MobileNetV2(nn.Module):
             rounded up. The embedding is the mean of the last map's 1×1 convolution to D channels.
             RepDistiller's ``is_feat=True`` list is ``[*maps, embedding]``. All maps but the stem's may be negative.
         """
-        return features_of(self.stages(), self.classifier, images)
+        features = features_of(self.stages(), self.classifier, images)
+        return replace(features, preact_maps=features.maps) if preact else features
 
 
 class SeparableBlock(nn.Module):
@@ -237,7 +239,7 @@ class MobileNet(nn.Module):
 
         Args:
             images: ``[B, in_channels, H, W]``.
-            preact: take the blocks' maps before their last ReLU.
+            preact: give ``preact_maps`` too, the blocks' maps before their last ReLU.
 
         Returns:
             Features with ``logits [B, C]``, ``embedding [B, D]`` and five ``maps``: of the stem, and of the last
@@ -247,12 +249,13 @@ class MobileNet(nn.Module):
         if not preact:
             return features_of(self.stages(), self.fc, images)
         x = self._stem(images)
-        maps = [x]
+        maps, before = [x], [x]
         for index, block in enumerate(self.layers):
             if index in _TAPPED_BLOCKS:
-                maps.append(block.before_relu(x))  # type: ignore[operator]
-                x = F.relu(maps[-1])
+                before.append(block.before_relu(x))  # type: ignore[operator]
+                x = F.relu(before[-1])
+                maps.append(x)
             else:
                 x = block(x)
         embedding = pool(x)
-        return Features(self.fc(embedding), embedding, tuple(maps))
+        return Features(self.fc(embedding), embedding, tuple(maps), tuple(before))

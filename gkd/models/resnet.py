@@ -154,7 +154,7 @@ class ResNet(nn.Module):
 
         Args:
             images: ``[B, in_channels, H, W]``.
-            preact: take the three stages' maps before their last ReLU.
+            preact: give ``preact_maps`` too, the three stages' maps before their last ReLU.
 
         Returns:
             Features with ``logits [B, C]``, ``embedding [B, D]`` and four ``maps``, of the stem and the

@@ -155,7 +155,7 @@ class ImageNetResNet(nn.Module):
 
         Args:
             images: ``[B, in_channels, H, W]``.
-            preact: take the four stages' maps before their last ReLU.
+            preact: give ``preact_maps`` too, the four stages' maps before their last ReLU.
 
         Returns:
             Features with ``logits [B, C]``, ``embedding [B, D]`` and five ``maps``, of the stem (64 channels)

@@ -113,7 +113,7 @@ class ShuffleNetV1(nn.Module):
 
         Args:
             images: ``[B, in_channels, H, W]``.
-            preact: take the three stages' maps before their last ReLU.
+            preact: give ``preact_maps`` too, the three stages' maps before their last ReLU.
 
         Returns:
             Features with ``logits [B, C]``, ``embedding [B, 960]`` and four ``maps``, of the stem and the three
@@ -235,8 +235,8 @@ class ShuffleNetV2(nn.Module):
 
         Args:
             images: ``[B, in_channels, H, W]``.
-            preact: take the three stages' maps before the last ReLU of their last block, and before its shuffle,
-                as RepDistiller does: ``shuffle(relu(map), 2)`` is the map without ``preact``.
+            preact: give ``preact_maps`` too, the three stages' maps before the last ReLU of their last block, and
+                before its shuffle, as RepDistiller does: ``shuffle(relu(preact_map), 2)`` is the map.
 
         Returns:
             Features with ``logits [B, C]``, ``embedding [B, 1024]`` and four ``maps``, of the stem and the three
@@ -247,11 +247,12 @@ class ShuffleNetV2(nn.Module):
         if not preact:
             return features_of(self.stages(), self.linear, images)
         x = self._stem(images)
-        maps = [x]
+        maps, before = [x], [x]
         for stage in (self.layer1, self.layer2, self.layer3):
             *blocks, last = stage
-            unchanged, before = last.halves(through(blocks, x))  # type: ignore[operator]
-            maps.append(torch.cat([unchanged, before], dim=1))
-            x = shuffle(torch.cat([unchanged, F.relu(before)], dim=1), 2)
+            unchanged, computed = last.halves(through(blocks, x))  # type: ignore[operator]
+            before.append(torch.cat([unchanged, computed], dim=1))
+            x = shuffle(torch.cat([unchanged, F.relu(computed)], dim=1), 2)
+            maps.append(x)
         embedding = self._embed(x)
-        return Features(self.linear(embedding), embedding, tuple(maps))
+        return Features(self.linear(embedding), embedding, tuple(maps), tuple(before))

@@ -109,7 +109,7 @@ class VGG(nn.Module):
 
         Args:
             images: ``[B, in_channels, H, W]``.
-            preact: take the maps of all blocks but the first before their last ReLU.
+            preact: give ``preact_maps`` too, the maps of all blocks but the first before their last ReLU.
 
         Returns:
             Features with ``logits [B, C]``, ``embedding [B, 512]`` and five ``maps``, of the five blocks before
@@ -119,9 +119,10 @@ class VGG(nn.Module):
         if not preact:
             return features_of(self.stages(), self.classifier, images)
         x = self._map(0, images)
-        maps = [x]
+        maps, before = [x], [x]
         for index in range(1, len(_WIDTHS)):
-            maps.append(self._before_relu(index, x))
-            x = F.relu(maps[-1])
+            before.append(self._before_relu(index, x))
+            x = F.relu(before[-1])
+            maps.append(x)
         embedding = pool(x)
-        return Features(self.classifier(embedding), embedding, tuple(maps))
+        return Features(self.classifier(embedding), embedding, tuple(maps), tuple(before))

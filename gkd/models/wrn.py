@@ -154,7 +154,7 @@ class WideResNet(nn.Module):
 
         Args:
             images: ``[B, in_channels, H, W]``.
-            preact: take the three stages' maps after the BatchNorm that follows and before its ReLU.
+            preact: give ``preact_maps`` too, the three stages' maps after the BatchNorm that follows, before its ReLU.
 
         Returns:
             Features with ``logits [B, C]``, ``embedding [B, D]`` and four ``maps``, of the stem and the
@@ -174,4 +174,7 @@ class WideResNet(nn.Module):
         third = self.block3(second, second_normed)
         third_normed = self.bn1(third)
         embedding = pool(F.relu(third_normed))
-        return Features(self.fc(embedding), embedding, (stem, first_normed, second_normed, third_normed))
+        maps = (stem, first, second, third)
+        return Features(
+            self.fc(embedding), embedding, maps, (stem, first_normed, second_normed, third_normed)
+        )

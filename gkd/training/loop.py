@@ -18,6 +18,7 @@ from gkd.distill.fit_check import both_shapes, check_head, check_parts, check_te
 from gkd.distill.pulls import pulls
 from gkd.distill.router import build_router
 from gkd.distill.side import Guides, by_name, centres_of_names
+from gkd.methods.distillation_oriented import DistillationOrientedSGD
 from gkd.methods.method import Method
 from gkd.methods.readers import parts_of, teachers_of_terms
 from gkd.methods.refusal import fitting_terms
@@ -208,12 +209,30 @@ def _step(run: StageRun, batch: Batch, progress: float) -> tuple[dict[str, Tenso
             code="part-not-reached",
         )
     optimiser.zero_grad(set_to_none=True)
-    losses["loss"].backward()
+    backward(losses, optimiser)
     if stage.optimiser.clip_norm is not None:
         for parameters in distiller.clipped_together():
             nn.utils.clip_grad_norm_(parameters, stage.optimiser.clip_norm)
     optimiser.step()
     return losses, lr
+
+
+def backward(losses: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
+    """The gradients of a step's loss; of what the teacher says and of all else apart, where the optimiser wants that.
+
+    Args:
+        losses: what a `Distiller` gave; the two parts of its loss, where it is ``apart``, leave it.
+        optimiser: of the stage.
+    """
+    if not isinstance(optimiser, DistillationOrientedSGD):
+        losses["loss"].backward()
+        return
+    taught, untaught = losses.pop("taught", None), losses.pop("untaught", None)
+    if taught is not None and taught.requires_grad:
+        taught.backward(retain_graph=True)
+        optimiser.take_teachers()
+    if untaught is not None and untaught.requires_grad:
+        untaught.backward()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from gkd.distill.pulls import measure_weights
 from gkd.distill.side import Guides, TeacherSide, View, by_name
 from gkd.distill.teacher import Teacher
 from gkd.distill.teacher_views import TeacherViews
+from gkd.methods.distillation_oriented import DistillationOrientedSGD
 from gkd.methods.readers import teachers_of, teachers_of_terms
 from gkd.methods.refusal import fitting_terms
 from gkd.methods.stage import Stage
@@ -98,6 +99,7 @@ class StageRun:
             view = name if name in problem.teachers else None
             self.teacher_views[name] = _teacher_views(self.teachers[name], view, self.batches, settings)
         self.optimiser = stage.optimiser.build(self.distiller.param_groups(stage.train))
+        self.distiller.apart = isinstance(self.optimiser, DistillationOrientedSGD)
         self.meter = Meter(settings.device)
         self.best: State = copy_state(student)
         self.clock = self.saved = time.monotonic()

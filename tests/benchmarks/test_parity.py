@@ -40,6 +40,7 @@ def test_every_official_repository_is_compared():
         ("parity_ttm", {"ttm", "wttm"}),
         ("parity_nkd", {"nkd"}),
         ("parity_wsld", {"wsld"}),
+        ("parity_dot", {"kd_dot"}),
     ],
 )
 def test_every_method_agrees_in_float32(file, methods):
@@ -63,6 +64,7 @@ def test_every_method_agrees_in_float32(file, methods):
         "parity_ttm",
         "parity_nkd",
         "parity_wsld",
+        "parity_dot",
     ],
 )
 def test_the_students_learn(file):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from gkd.distill.distiller import Distiller
 from gkd.distill.fit_check import both_shapes, check_terms, head_notes
 from gkd.distill.side import TeacherSide
 from gkd.distill.teacher import Teacher
+from gkd.losses import LOSSES, Loss, Mask
 from gkd.methods.method import Method
 from gkd.methods.terms import Term
 from gkd.models import build_network
@@ -45,6 +47,57 @@ def test_a_map_that_is_not_there_is_refused(
     )
     with refused("spot-out-of-range"):
         distiller(make_batch(3))
+
+
+def before_activation(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> Tensor:
+    """The apartness of two maps."""
+    return (student_map - teacher_map).square().mean()
+
+
+@pytest.mark.parametrize(("preact", "wrapped"), [("student", 0), ("teacher", 1), ("both", 0), ("both", 1)])
+def test_a_network_that_gives_no_maps_before_their_activation_is_refused(
+    preact: str,
+    wrapped: int,
+    make_teacher: MakeTeacher,
+    make_batch: MakeBatch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(LOSSES, "before", Loss(before_activation, "ours"))
+    networks = [make_teacher("abc", seed=1).network, make_teacher("abc").network]
+    networks[wrapped] = tap(networks[wrapped], maps=["layer1", "layer2", "layer3"])
+    term = Term(loss="before", at={"preact": preact})  # type: ignore[arg-type]
+    with refused("no-preact-maps"):
+        Distiller(networks[0], Teacher(networks[1], LabelSpace([*"abc"])), {"b": term})
+
+
+def test_outputs_that_were_computed_without_maps_before_their_activation_are_refused(
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES, "before", Loss(before_activation, "ours"))
+    teacher, batch = make_teacher("abc"), make_batch(3)
+    distiller = Distiller(student, teacher, {"b": Term(loss="before", at={"preact": "teacher"})})  # type: ignore[arg-type]
+    with refused("no-preact-maps"):
+        distiller(replace(batch, teacher=teacher.features(batch.images)))
+    given = teacher.features(batch.images, preact=True)
+    assert torch.equal(distiller(replace(batch, teacher=given))["loss"], distiller(batch)["loss"])
+
+
+def of_head(student_logits: Tensor, teacher_weight: Tensor, *, mask: Mask = None) -> Tensor:
+    """The size of a head."""
+    return student_logits.mean() + teacher_weight.square().mean()
+
+
+def test_a_head_that_is_not_linear_or_does_not_take_the_embedding_is_refused(
+    student: nn.Module, make_teacher: MakeTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES, "of_head", Loss(of_head, "ours"))
+    term, space = Term(loss="of_head"), LabelSpace([*"abc"])
+    cosine = build_network("resnet8", num_classes=3, in_channels=1, head="cosine")
+    with refused("needs-linear-head"):
+        Distiller(student, Teacher(cosine, space), {"h": term})
+    tapped = tap(make_teacher("abc").network, maps=["layer1"], embedding="layer3")
+    with refused("embedding-not-of-head"):
+        Distiller(student, Teacher(tapped, space), {"h": term})
 
 
 def test_shapes_are_found_without_touching_statistics_modes_or_random_numbers(student: nn.Module) -> None:

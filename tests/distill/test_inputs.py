@@ -46,6 +46,7 @@ def test_facts_and_functions_are_of_the_same_things() -> None:
     for name, need in NEEDS.items():
         assert need.from_teacher == (name.startswith("teacher") or name == "centres")
         assert need.after <= need.at_spot
+        assert need.every <= need.at_spot
         assert need.about
 
 
@@ -91,6 +92,57 @@ def test_a_bank_needs_the_samples_numbers(
     )
     with refused("index-missing"):
         distiller(Batch(batch.images, batch.labels))
+
+
+def all_maps(student_maps: list[Tensor], teacher_maps: list[Tensor], *, mask: Mask = None) -> Tensor:
+    """The apartness of all maps at once."""
+    assert len(student_maps) == len(teacher_maps) == 3
+    pairs = enumerate(zip(student_maps, teacher_maps, strict=True), start=1)
+    return torch.stack([number * (ours - theirs).square().mean() for number, (ours, theirs) in pairs]).sum()
+
+
+@pytest.mark.parametrize("preact", [None, "student", "teacher", "both"])
+def test_a_loss_reads_all_spots_at_once_before_or_after_their_activation(
+    preact: str | None,
+    make_teacher: MakeTeacher,
+    make_batch: MakeBatch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(LOSSES, "all_maps", Loss(all_maps, "ours"))
+    student, teacher, batch = make_teacher("abc", seed=1).network, make_teacher("abc"), make_batch(3)
+    term = Term(
+        loss="all_maps", at={"student": [1, 2, "embedding"], "teacher": [1, 2, "embedding"], "preact": preact}
+    )  # type: ignore[arg-type]
+    loss = Distiller(student, teacher, {"m": term}, image_shape=(1, 8, 8))(batch)["loss"]
+    sides = []
+    for network, name in ((student, "student"), (teacher.network, "teacher")):
+        features = network.features(batch.images, preact=True)
+        maps = features.preact_maps if preact in (name, "both") else features.maps
+        sides.append([maps[1], maps[2], features.embedding])
+    torch.testing.assert_close(loss, all_maps(*sides))
+
+
+def head_parameters(
+    student_weight: Tensor, teacher_weight: Tensor, teacher_bias: Tensor, epoch: Tensor, *, mask: Mask = None
+) -> Tensor:
+    """The apartness of two heads, and the epoch."""
+    return (student_weight - teacher_weight).square().sum() + teacher_bias.sum() + epoch
+
+
+def test_a_loss_reads_the_heads_rows_of_shared_classes_and_the_epoch(
+    make_teacher: MakeTeacher, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES, "heads", Loss(head_parameters, "ours"))
+    student, teacher = build_network("resnet8", num_classes=3, in_channels=1), make_teacher("dcb")
+    distiller = Distiller(student, teacher, {"h": Term(loss="heads")}, classes=LabelSpace([*"abc"]))
+    distiller.set_epoch(2.5)
+    ours, theirs, bias = student.head.weight, teacher.network.head.weight, teacher.network.head.bias
+    expected = (ours[[1, 2]] - theirs[[2, 1]]).square().sum() + bias[[2, 1]].sum() + 2.5
+    loss = distiller(make_batch(3))["loss"]
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert theirs.grad is None
+    assert ours.grad[0].abs().sum() == 0
 
 
 def maskless(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

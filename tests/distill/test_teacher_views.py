@@ -17,6 +17,7 @@ from gkd.data import Batches, ImageSet, Look
 from gkd.distill.output_files import OutputFiles
 from gkd.distill.teacher import Teacher
 from gkd.distill.teacher_views import TeacherViews, _rows_on
+from gkd.methods.spots import Preact, output_at
 from gkd.storage import mapped_rows
 from tests.refusals import refused
 
@@ -100,6 +101,31 @@ def test_a_view_is_computed_once_and_again_only_for_another_spot(
         for epoch in (0, 1):
             list(views.epoch(epoch, 0, spots, make_batches(stage=epoch)))
         assert len(passes) == expected
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_maps_before_their_activation_are_kept_beside_the_others(
+    make_teacher: MakeTeacher,
+    make_batches: Callable[..., Batches],
+    passes: list[int],
+    tmp_path: Path,
+    on_disk: bool,
+) -> None:
+    teacher = make_teacher("abc")
+
+    def views() -> TeacherViews:
+        return views_of(teacher, files=OutputFiles(tmp_path, ["k"]) if on_disk else None)
+
+    first = views()
+    for kept in (first, views() if on_disk else first):
+        for spots in ({1}, {Preact(-1), 2}, {Preact(3)}):
+            for batch in kept.epoch(0, 0, spots, make_batches()):
+                found = batch.teacher
+                assert found is not None
+                expected = teacher.features(batch.teacher_images, preact=True)
+                for spot in spots:
+                    assert torch.allclose(output_at(found, spot), output_at(expected, spot), atol=1e-6)
+    assert len(passes) == 2  # Preact(-1) of four maps is Preact(3), and what is there stays
 
 
 def test_outputs_beyond_the_limit_are_refused(

@@ -188,8 +188,11 @@ def test_preact_gives_the_maps_before_their_activation(family: str, train: bool)
     images = small_images(network)
     after, before = seeded(network.features, images), seeded(network.features, images, preact=True)
     torch.testing.assert_close(after.embedding, before.embedding)
+    assert after.preact_maps == ()
+    for asked, plain in zip(before.maps, after.maps, strict=True):
+        torch.testing.assert_close(asked, plain)
     first = 0 if family in ("conv4", "resnet12") else 1  # these have no stem of their own
-    for index, (tapped, plain) in enumerate(zip(before.maps, after.maps, strict=True)):
+    for index, (tapped, plain) in enumerate(zip(before.preact_maps, after.maps, strict=True)):
         if index < first:
             assert torch.equal(tapped, plain)
             continue
@@ -197,7 +200,7 @@ def test_preact_gives_the_maps_before_their_activation(family: str, train: bool)
         if not family.startswith("wrn"):
             torch.testing.assert_close(of_family(ACTIVATIONS, family)(tapped), plain)
     if family.startswith("wrn"):
-        torch.testing.assert_close(before.maps[3].relu().mean(dim=(2, 3)), after.embedding)
+        torch.testing.assert_close(before.preact_maps[3].relu().mean(dim=(2, 3)), after.embedding)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -205,11 +208,11 @@ def test_preact_gives_the_maps_before_their_activation(family: str, train: bool)
 def test_maps_and_embedding_carry_gradients(family: str, preact: bool) -> None:
     network = FAMILIES[family](num_classes=4).train()
     out = network.features(small_images(network), preact=preact)
-    taps = [*out.maps, out.embedding]
+    taps = [*out.maps, *out.preact_maps, out.embedding]
     if family == "ShuffleV2" and preact:
         # as in the authors' code the tap is beside the path: what is kept and what is computed, side by side
         assert all(tap.requires_grad for tap in taps)
-        return
+        taps = [*out.maps, out.embedding]
     gradients = torch.autograd.grad(out.logits.square().sum(), taps)
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
@@ -235,7 +238,7 @@ def test_channels_last_is_kept_and_changes_no_number(family: str) -> None:
     expected = network.features(images, preact=True)
     network.to(memory_format=torch.channels_last)
     out = network.features(images.contiguous(memory_format=torch.channels_last), preact=True)
-    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in out.maps)
+    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in (*out.maps, *out.preact_maps))
     torch.testing.assert_close(out.logits, expected.logits, rtol=1e-4, atol=1e-5)
 
 

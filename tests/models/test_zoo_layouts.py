@@ -76,7 +76,7 @@ def test_numbers_are_those_of_the_authors_code(name: str) -> None:
         "logits": fingerprint(out.logits),
         "embedding": fingerprint(out.embedding),
         "maps": [fingerprint(m) for m in out.maps],
-        "preact_maps": [fingerprint(m) for m in before.maps],
+        "preact_maps": [fingerprint(m) for m in before.preact_maps],
     }
     for key, means in layout["means"].items():  # official code without taps has no maps
         torch.testing.assert_close(torch.tensor(ours[key]), torch.tensor(means), rtol=1e-6, atol=1e-9)
