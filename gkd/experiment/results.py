@@ -145,7 +145,7 @@ def _judged(
         outputs = remembered(student_outputs(student, settings))
         logits = judging.scores(outputs, images, by_head=method.judged_by_head)
         added, relation = prepared.experiment.evaluate.metrics, prepared.problem.relation
-        names = images.test.space.names
+        names = images.space.names
         judged[which] = judge(logits, labels, method, added=added, relation=relation, classes=names)
         write_confusion(folder / CONFUSION[which], names, metrics.confusion_matrix(logits, labels))
         correct[which] = pack(metrics.correctness(logits, labels))

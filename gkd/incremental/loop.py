@@ -198,7 +198,7 @@ def _judge(
     Writes its confusion matrix over the classes so far.
     """
     experiment, labels = prepared.experiment, problem.student.test.labels.cpu()
-    added, relation, names = experiment.evaluate.metrics, problem.relation, problem.student.test.space.names
+    added, relation, names = experiment.evaluate.metrics, problem.relation, problem.student.space.names
     write_confusion(step_folder / CONFUSION[which], names, metrics.confusion_matrix(scores, labels))
     return judge(scores, labels, experiment.method, added=added, relation=relation, classes=names)
 

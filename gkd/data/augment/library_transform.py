@@ -70,7 +70,8 @@ class LibraryTransform:
         with _generator_kept():
             if self._goes_together(images):
                 return self._in_groups(images, seeds)
-            results = [self._alone(image, seed) for image, seed in zip(images.cpu(), seeds, strict=True)]
+            pixels = images.to("cpu", copy=True)  # some transforms change what they are given (inplace=true)
+            results = [self._alone(image, seed) for image, seed in zip(pixels, seeds, strict=True)]
         return torch.stack(results).to(images.device) if results else images.clone()
 
     def check(self, shape: tuple[int, ...]) -> None:

@@ -112,6 +112,13 @@ def test_samples_with_the_same_parameters_go_through_together(monkeypatch: pytes
     assert 10 < calls[0] < 30
 
 
+def test_the_images_that_are_given_stay_as_they_are() -> None:
+    pixels = images()
+    result = augmentation("v2:RandomErasing(p=1, inplace=true)")(pixels, torch.arange(12), **ADDRESS)
+    assert pixels.equal(images())
+    assert not result.equal(pixels)
+
+
 def test_every_sample_epoch_and_place_in_a_chain_has_its_own_seed() -> None:
     index = torch.arange(1000)
     addresses = [
