@@ -31,7 +31,7 @@ ON_LOGITS = {
     "sakd",
     "stkd",
 }
-WITHOUT_TEACHER = {"student", "mixup", "protonet", "finetune", "joint", "replay", "der"}
+WITHOUT_TEACHER = {"student", "mixup", "cutmix", "protonet", "finetune", "joint", "replay", "der"}
 # Those that train in episodes, and episodes that small data can fill.
 IN_EPISODES = {"protonet", "refilled_episodic"}
 SMALL_EPISODES = "method.stages.episodes.episodes={ways: 3, shots: 1, queries: 3, per_epoch: 12}"

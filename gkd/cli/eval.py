@@ -57,5 +57,11 @@ def _evaluate_run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _line(judged: Judged) -> str:
-    values = {"accuracy": judged.accuracy, "ece": judged.ece, "nll": judged.nll, **judged.metrics}
+    values = {
+        "accuracy": judged.accuracy,
+        "top-5": judged.accuracy_top5,
+        "ece": judged.ece,
+        "nll": judged.nll,
+        **judged.metrics,
+    }
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)

@@ -74,6 +74,7 @@ def _results(summary: RunSummary, folder: Path, width: int | None) -> list[str]:
         ("best", summary.best, f"epoch {summary.best.epoch}, chosen by validation"),
     ):
         text = f"{which:10}test accuracy {judged.accuracy:.2f} %"
+        text += "" if judged.accuracy_top5 is None else f" (top-5 {judged.accuracy_top5:.2f} %)"
         if judged.ece is None:
             text += f" by the {summary.judged_by} (no head was trained)"
         else:

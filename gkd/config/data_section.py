@@ -107,7 +107,7 @@ class Data(Section):
         images_per_class: K, for class-balanced batches of P = batch_size / K classes in stages on all images; None
             shuffles.
         augment: names joined by ``+``, each perhaps with options (``gkd.data.augmentation``); a last ``mixup``
-            makes every term of every stage one on mixtures of images.
+            or ``cutmix`` makes every term of every stage one on mixtures of images.
         teacher_view: how the teacher's view of a sample differs; None is as the student's.
         memory_gb: images that take more are streamed from disk.
         workers: processes that decode streamed images; None takes one a CPU.

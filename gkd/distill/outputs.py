@@ -69,7 +69,8 @@ def run_networks(
     if "clean" in samples:
         outputs["clean"] = Outputs(batch, student.features(batch.images, **asked), clean)
     if "virtual" in samples and mixup is not None:
-        mixture = draw_mixture(mixup, len(batch.labels), batch.images.device)
+        height, width = batch.images.shape[-2:]
+        mixture = draw_mixture(mixup, len(batch.labels), batch.images.device, (height, width))
         virtual = mix_batch(batch, mixture, student.num_classes)
         features = student.features(virtual.images, **asked)
         if mixup.teacher == "interpolated":

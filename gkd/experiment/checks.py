@@ -6,9 +6,10 @@ from torch import nn
 
 from gkd.config import schema
 from gkd.core.errors import UserError
-from gkd.data import check_balanced, check_episodes
+from gkd.data import augmentation, check_balanced, check_episodes
 from gkd.distill.fit_check import check_parts
 from gkd.methods.method import Method
+from gkd.methods.mixup import without_mixup
 from gkd.problems.plan import Plan, PlannedNetwork
 from gkd.problems.problem import Problem
 from gkd.training.settings import images_per_class
@@ -40,9 +41,10 @@ def check_training(experiment: schema.Experiment, problem: Problem, student: nn.
 
     Raises:
         UserError: a student that a later problem cannot use, a stage without the images that its batches take, or one
-            that trains a part that the student does not have.
+            that trains a part that the student does not have; an augmentation that cannot be on these images.
     """
     method, data = experiment.method, experiment.data
+    _check_augmentation(data, problem)
     for stage in method.stages.values():
         check_parts(student, stage.train)
     problem.check_student(student, method)
@@ -52,6 +54,16 @@ def check_training(experiment: schema.Experiment, problem: Problem, student: nn.
         except UserError as error:
             where = "" if each is problem else f"In {each.name}: "
             raise UserError(f"{where}{error}", code=error.code) from None
+
+
+def _check_augmentation(data: schema.Data, problem: Problem) -> None:
+    """Refuse steps of ``data.augment`` that fail on images of this size, or do not keep it."""
+    images, view = problem.student.train, data.teacher_view
+    chain = without_mixup(data.augment)[0]
+    augmentation(chain).check(images.image_shape)
+    if images.teacher_images is not None:
+        of_teacher = chain if view is None or view.augment is None else view.augment
+        augmentation(of_teacher).check(images.as_teacher_sees.image_shape)
 
 
 def _check_stages(method: Method, problem: Problem, batch_size: int, per_class: int | None) -> None:

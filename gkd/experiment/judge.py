@@ -36,8 +36,11 @@ def judge(
     added: Sequence[str] = (),
     relation: LabelRelation | None = None,
     by_head: bool = True,
+    classes: Sequence[str] = (),
 ) -> Judged:
-    """Accuracy in percent; of a head also expected calibration error in percent and negative log-likelihood in nats.
+    """Accuracy in percent, of more than five classes also among the five best.
+
+    Of a head also expected calibration error in percent and negative log-likelihood in nats.
 
     Args:
         logits: ``[N, C]``, or the scores of another classifier.
@@ -45,6 +48,7 @@ def judge(
         method: says whether a head classifies; None where one does.
         by_head: whether a head classifies, where no method says it.
         added: the metrics that the experiment asks for (``evaluate.metrics``), which read ``relation``.
+        classes: the names of the columns, where the accuracy on each class is asked for.
     """
     values = metrics.compute_metrics(added, logits, labels, relation)
     by_head = by_head if method is None else method.judged_by_head
@@ -53,9 +57,17 @@ def judge(
         ece=rounded(metrics.expected_calibration_error(logits, labels)) if by_head else None,
         nll=rounded(metrics.negative_log_likelihood(logits, labels)) if by_head else None,
     )
-    if not values:  # the file then has no such key
-        return judged
-    return judged.model_copy(update={"metrics": {name: round(value, 4) for name, value in values.items()}})
+    more: dict[str, object] = {}  # the file has no other keys
+    if logits.shape[1] > 5:
+        more["accuracy_top5"] = rounded(metrics.top5_accuracy(logits, labels))
+    if classes:
+        shares = metrics.class_accuracies(logits, labels)
+        more["accuracy_per_class"] = {
+            name: rounded(share) for name, share in zip(classes, shares, strict=True)
+        }
+    if values:
+        more["metrics"] = {name: round(value, 4) for name, value in values.items()}
+    return judged.model_copy(update=more)
 
 
 def with_verdict(judged: Judged, verdict: Verdict, teacher: Verdict | None = None) -> Judged:

@@ -27,10 +27,11 @@ from gkd.experiment.prepare import Prepared
 from gkd.experiment.run_folder import write_summary
 from gkd.models import EXTRACTORS, count_parameters, num_extractors
 from gkd.problems.judging import Verdict
+from gkd.storage.confusion_file import write_confusion
 from gkd.storage.judged import Correctness, Judged, RelationFacts, TeacherResult
 from gkd.storage.preprocessing import CLASS_MEANS, HEAD, Preprocessing
 from gkd.storage.records import VERSION, write_record
-from gkd.storage.run_files import CORRECT, FROZEN, WEIGHTS, pack
+from gkd.storage.run_files import CONFUSION, CORRECT, FROZEN, WEIGHTS, pack
 from gkd.storage.run_results import RunSummary
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import save_weights
@@ -90,7 +91,7 @@ class Trained:
 
 
 def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> RunSummary:
-    """Judge last and best on test, once; write the students, their correctness and the summary.
+    """Judge last and best on test, once; write the students, their correctness, confusions and the summary.
 
     Args:
         folder: the run's.
@@ -144,7 +145,9 @@ def _judged(
         outputs = remembered(student_outputs(student, settings))
         logits = judging.scores(outputs, images, by_head=method.judged_by_head)
         added, relation = prepared.experiment.evaluate.metrics, prepared.problem.relation
-        judged[which] = judge(logits, labels, method, added=added, relation=relation)
+        names = images.space.names
+        judged[which] = judge(logits, labels, method, added=added, relation=relation, classes=names)
+        write_confusion(folder / CONFUSION[which], names, metrics.confusion_matrix(logits, labels))
         correct[which] = pack(metrics.correctness(logits, labels))
         if first is not None:  # of several the first
             seen = prepared.problem.seen_by(first, images.test)

@@ -48,10 +48,11 @@ from gkd.incremental.problem import IncrementalProblem, as_incremental
 from gkd.incremental.step_folder import Done, hashes_of, keep_step, named_weights, read_step
 from gkd.incremental.summary import summarise_steps
 from gkd.models import count_parameters
+from gkd.storage.confusion_file import write_confusion
 from gkd.storage.judged import Judged
 from gkd.storage.preprocessing import EXEMPLAR_MEANS, HEAD
 from gkd.storage.records import INCREMENTAL, VERSION
-from gkd.storage.run_files import STEPS, WEIGHTS, pack
+from gkd.storage.run_files import CONFUSION, STEPS, WEIGHTS, pack
 from gkd.storage.run_results import RunSummary
 from gkd.storage.step_results import Chosen, GivenModel, StepSummary
 from gkd.storage.weight_metadata import WeightMetadata
@@ -181,7 +182,7 @@ def _judge_given_model(job: Job, prepared: Prepared, model: Path, step_folder: P
         images=0,
         bookkeeping_seconds=round(time.monotonic() - started, 3),
         memory=len(answers.memory),
-        last=_judge(prepared, problem, answers.scores(by_head=method.judged_by_head)),
+        last=_judge(prepared, problem, answers.scores(by_head=method.judged_by_head), step_folder, "last"),
         rows=answers.rows(step, labels),
         test_images=problem.test_sizes,
         empty_batches={},
@@ -189,11 +190,17 @@ def _judge_given_model(job: Job, prepared: Prepared, model: Path, step_folder: P
     return keep_step(step_folder, before, answers.memory, step, summary)
 
 
-def _judge(prepared: Prepared, problem: IncrementalProblem, scores: Tensor) -> Judged:
-    """Results of the student on the test images of a step, from its scores ``[N, C]``."""
+def _judge(
+    prepared: Prepared, problem: IncrementalProblem, scores: Tensor, step_folder: Path, which: str
+) -> Judged:
+    """Results of the student, the last or the best, on the test images of a step, from its scores ``[N, C]``.
+
+    Writes its confusion matrix over the classes so far.
+    """
     experiment, labels = prepared.experiment, problem.student.test.labels.cpu()
-    added, relation = experiment.evaluate.metrics, problem.relation
-    return judge(scores, labels, experiment.method, added=added, relation=relation)
+    added, relation, names = experiment.evaluate.metrics, problem.relation, problem.student.space.names
+    write_confusion(step_folder / CONFUSION[which], names, metrics.confusion_matrix(scores, labels))
+    return judge(scores, labels, experiment.method, added=added, relation=relation, classes=names)
 
 
 def _solve(
@@ -230,7 +237,7 @@ def _keep(prepared: Prepared, learnt: Learnt, before: Done | None, step_folder: 
     step, answers, position = problem.step, learnt.answers, learnt.position
     labels, scores = problem.student.test.labels.cpu(), learnt.scores()
     step_folder.mkdir(parents=True, exist_ok=True)
-    last = _judge(prepared, problem, scores)
+    last = _judge(prepared, problem, scores, step_folder, "last")
     _save(prepared, learnt, step_folder, "last", last)
     hashes, correct = hashes_of(student, before), {"last": pack(metrics.correctness(scores, labels))}
     parameters = count_parameters(student)
@@ -238,7 +245,7 @@ def _keep(prepared: Prepared, learnt: Learnt, before: Done | None, step_folder: 
     if problem.is_last:  # later steps grow out of the last epoch's student
         learnt = learnt.at_best(prepared.settings)
         scores = learnt.scores()
-        best = _judge(prepared, problem, scores).model_copy(update=dict(best))
+        best = _judge(prepared, problem, scores, step_folder, "best").model_copy(update=dict(best))
         correct["best"] = pack(metrics.correctness(scores, labels))
         hashes["best"] = state_hash(student)
         _save(prepared, learnt, step_folder, "best", best)

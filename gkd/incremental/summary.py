@@ -12,10 +12,11 @@ from gkd.models import count_parameters
 from gkd.storage.judged import Correctness, Judged, TeacherResult
 from gkd.storage.preprocessing import EXEMPLAR_MEANS, HEAD
 from gkd.storage.records import INCREMENTAL, VERSION, write_record
-from gkd.storage.run_files import CORRECT, STEPS, WEIGHTS
+from gkd.storage.run_files import CONFUSION, CORRECT, STEPS, WEIGHTS
 from gkd.storage.run_results import RunSummary
 from gkd.storage.step_results import IncrementalResult, Matrices, StepSummary
 from gkd.storage.weights import read_weights, save_weights
+from gkd.storage.whole_files import copy_whole
 
 
 def summarise_steps(
@@ -41,6 +42,10 @@ def summarise_steps(
     for name in WEIGHTS.values():
         tensors, metadata = read_weights(folder / STEPS / str(last.step) / name)
         save_weights(folder / name, tensors, metadata)
+    for name in CONFUSION.values():
+        of_step = folder / STEPS / str(last.step) / name
+        if of_step.is_file():  # an earlier gkd, which wrote none, may have finished the step
+            copy_whole(of_step, folder / name)
     write_record(folder / CORRECT, Correctness.of(len(problem.student.test), last.correct))
     seconds, images = sum(step.seconds for step in steps), sum(step.images for step in steps)
     by_head = prepared.experiment.method.judged_by_head

@@ -4,6 +4,8 @@ from gkd.metrics.by_name import METRICS, check_finite, check_metric_name, check_
 from gkd.metrics.classification import (
     accuracy,
     agreement,
+    class_accuracies,
+    confusion_matrix,
     correctness,
     expected_calibration_error,
     macro_f1,
@@ -23,7 +25,9 @@ __all__ = [
     "check_finite",
     "check_metric_name",
     "check_metrics",
+    "class_accuracies",
     "compute_metrics",
+    "confusion_matrix",
     "correctness",
     "expected_calibration_error",
     "knn_accuracy",

@@ -42,6 +42,22 @@ def top5_accuracy(logits: Tensor, labels: Tensor) -> float:
     return 100.0 * (top == labels[:, None]).any(dim=1).double().mean().item()
 
 
+def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
+    """int64 ``[C, C]``: of the images of each class (rows), how many are taken for each class (columns)."""
+    classes = logits.shape[1]
+    return torch.bincount(labels * classes + logits.argmax(dim=1), minlength=classes**2).view(
+        classes, classes
+    )
+
+
+def class_accuracies(logits: Tensor, labels: Tensor) -> list[float | None]:
+    """The accuracy on each class's images in percent; None for a class without one."""
+    counts = torch.bincount(labels, minlength=logits.shape[1])
+    right = torch.bincount(labels[correctness(logits, labels)], minlength=logits.shape[1])
+    shares = (100.0 * right.double() / counts).tolist()  # not a number where there is no image
+    return [share if count else None for share, count in zip(shares, counts.tolist(), strict=True)]
+
+
 def mean_class_accuracy(logits: Tensor, labels: Tensor) -> float:
     """Mean over the classes that have an image of the accuracy on their images, in percent."""
     counts = torch.bincount(labels, minlength=logits.shape[1])

@@ -71,6 +71,11 @@ class Judged(BaseModel):
 
     Attributes:
         accuracy: in percent.
+        accuracy_top5: how often the label is among the five best classes, in percent; None of five classes or fewer,
+            and in early files.
+        accuracy_per_class: class name -> the accuracy on its images in percent, None of a class without one; empty in
+            early files, in the cells of a grid, and in the steps of an incremental run's summary (each step's own has
+            it).
         ece: expected calibration error in percent; None where no head answers.
         nll: negative log-likelihood in nats; None where no head answers.
         agreement: percentage of images on which the teacher gives the same class; None where they share none.
@@ -84,6 +89,8 @@ class Judged(BaseModel):
     model_config = RECORD
 
     accuracy: float
+    accuracy_top5: float | None = None
+    accuracy_per_class: dict[str, float | None] = {}
     ece: float | None = None
     nll: float | None = None
     agreement: float | None = None
@@ -92,6 +99,10 @@ class Judged(BaseModel):
     epoch: int | None = None
     validation: float | None = None
     metrics: dict[str, float] = {}
+
+    def without_classes(self) -> Judged:
+        """The same results but for those of single classes, which are many."""
+        return Judged.model_validate(self.model_dump(exclude={"accuracy_per_class"}, exclude_unset=True))
 
 
 class VerdictFields(TypedDict, total=False):

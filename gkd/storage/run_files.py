@@ -20,6 +20,7 @@ ORIGIN = "origin.json"  # in the folder of a run that went on from a shorter one
 SUMMARY = "summary.json"  # in a run's or a step's folder: its results, written when it has finished
 CORRECT = "correct.json"  # in a run folder: which test images its students get right
 FROZEN = "frozen "  # before a classifier's name: its answers on the embedding that the student starts from
+CONFUSION = {"last": "confusion.csv", "best": "confusion-best.csv"}  # in a run's or a step's folder
 WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}
 
 

@@ -157,10 +157,11 @@ def cell_of(
     episodes: EpisodeAnswers | None = None,
     matrix: Matrices | None = None,
 ) -> Cell:
-    """The cell of a finished run, with the extra keys that a task adds to the summary."""
+    """The cell of a finished run, with the extra keys that a task adds to the summary, without single classes."""
     summary_only = RunSummary.model_fields.keys() - Results.model_fields.keys()
     content: dict[str, object] = {"version": VERSION, "label": label, "axes": axes, "correct": correct}
     content |= {name: value for name, value in summary if name in summary.model_fields_set - summary_only}
+    content |= {"last": summary.last.without_classes(), "best": summary.best.without_classes()}
     content |= summary.model_extra or {}
     content |= {"episodes": episodes} if episodes is not None else {}
     content |= {"matrix": matrix} if matrix is not None else {}

@@ -104,10 +104,10 @@ class StepSummary(StepResult):
     parameters: int | None = None
 
     def result(self) -> StepResult:
-        """The part that goes into the run's summary."""
-        return StepResult.model_validate(
-            self.model_dump(include=set(StepResult.model_fields), exclude_unset=True)
-        )
+        """The part that goes into the run's summary, without the results of single classes."""
+        own = set(StepResult.model_fields)
+        content = self.model_copy(update={"last": self.last.without_classes()})
+        return StepResult.model_validate(content.model_dump(include=own, exclude_unset=True))
 
 
 class IncrementalResult(BaseModel):

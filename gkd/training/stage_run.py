@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,7 @@ def _forms(images: ImageSet | Together) -> Iterator[str]:
 def _machine(teacher: Teacher, settings: Settings) -> Iterator[str]:
     """What else outputs depend on, to their last bits, where another process computed them."""
     yield f"gkd {source_of_outputs()}, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+    yield f"torchvision {version('torchvision')}"  # whose operations augment and resize
     yield f"{settings.device.type}, {torch.get_num_threads()} threads, {settings.evaluate_batch_size} images"
     if settings.device.type == "cuda":
         yield f"{torch.cuda.get_device_name(settings.device)}, {torch.are_deterministic_algorithms_enabled()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import zipfile
@@ -12,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from gkd.cli.eval import _line
 from gkd.models.load import load_network
+from gkd.storage.judged import Judged
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import read_weights, save_weights
 from tests.cli_helpers import PHOTOS, gkd, summary_of, write_photos
@@ -37,6 +40,21 @@ def test_eval_takes_any_weight_file(capsys, tmp_path, monkeypatch):
     assert "resnet8, 3 classes, 18 test images" in printed
     accuracy = summary["last"]["accuracy"]
     assert f"\naccuracy {accuracy:.4g}" in printed
+    assert "top-5" not in printed  # of three classes
+    for which, name in (("last", "confusion.csv"), ("best", "confusion-best.csv")):
+        with (summary["folder"] / name).open(newline="") as opened:
+            (_, *names), *rows = csv.reader(opened)
+        assert names == [row[0] for row in rows] == ["cat", "dog", "owl"]
+        counts = [[int(cell) for cell in row[1:]] for row in rows]
+        assert list(map(sum, counts)) == [6, 6, 6]
+        right = {name: round(100 * counts[i][i] / 6, 4) for i, name in enumerate(names)}
+        assert summary[which]["accuracy_per_class"] == right
+        assert summary[which]["accuracy"] == pytest.approx(sum(right.values()) / 3, abs=1e-3)
+        assert "accuracy_top5" not in summary[which]
+    # A spreadsheet may change a confusion matrix; the run stays finished.
+    (summary["folder"] / "confusion.csv").unlink()
+    assert gkd("eval", str(summary["folder"])) == 0
+    assert f"last accuracy {accuracy:.4g}" in capsys.readouterr().out
     assert f"(the file says accuracy {accuracy:.4g})" in printed
     # Without metadata everything is to be said; the classes are the data's.
     bare = tmp_path / "bare.pth"
@@ -61,6 +79,11 @@ def test_eval_takes_any_weight_file(capsys, tmp_path, monkeypatch):
     assert "accuracy 33.33" in capsys.readouterr().out
     assert gkd(*words, "student.checkpoint_key=net") == 2
     assert "no weights under student.checkpoint_key=net; it has: model, model_ema" in capsys.readouterr().err
+
+
+def test_eval_says_how_often_the_label_is_among_the_five_best() -> None:
+    judged = Judged(accuracy=50.0, accuracy_top5=87.5, ece=1.5, nll=0.25)
+    assert _line(judged) == "accuracy 50  top-5 87.5  ece 1.5  nll 0.25"
 
 
 def test_a_file_whose_run_is_judged_by_class_means_answers_by_them(capsys, tmp_path, monkeypatch):

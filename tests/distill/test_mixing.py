@@ -46,18 +46,21 @@ def virtual(student: nn.Module, frozen: Teacher, relation: LabelRelation, **mixu
     return Distiller(student, TeacherSide(frozen, relation), terms, mixup=Mixup(**mixup)).eval()
 
 
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 @pytest.mark.parametrize("how", ["mixed", "interpolated"])
 def test_terms_on_virtual_samples_see_the_mixture(
-    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch, how: str
+    student: nn.Module, make_teacher: MakeTeacher, make_batch: MakeBatch, how: str, kind: str
 ) -> None:
     teacher, batch = make_teacher("cab"), make_batch(3)
     relation = LabelRelation(LabelSpace([*"cab"]), LabelSpace([*"abc"]))
-    distiller = virtual(student, teacher, relation, teacher=how)
-    torch.manual_seed(5)
+    distiller = virtual(student, teacher, relation, teacher=how, kind=kind)
+    torch.manual_seed(6)
     losses = distiller(batch)
-    torch.manual_seed(5)
-    mixture = draw_mixture(Mixup(), 8, torch.device("cpu"))
+    torch.manual_seed(6)
+    mixture = draw_mixture(Mixup(kind=kind), 8, torch.device("cpu"), tuple(batch.images.shape[2:]))
+    assert (mixture.box is not None) == (kind == "cutmix")
     mixed = mix_batch(replace(batch, outputs={"far": teacher.features(batch.images)}), mixture, 3)
+    assert not mixed.images.equal(batch.images)
     assert not mixed.outputs  # which are of the clean images
     logits, targets = student(mixed.images), teacher.network(mixed.images)[:, [1, 2, 0]]
     if how == "interpolated":

@@ -22,6 +22,7 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import (
     cached_predictions,
     chance_explains,
+    judge,
     own_results,
     probe,
     teacher_results,
@@ -66,6 +67,23 @@ def test_a_teacher_is_judged_when_it_is_loaded(capsys, tmp_path, monkeypatch):
     assert resolved.identity == load("cross_task/photos", words[2:]).identity
     with refused("invalid-config"):
         load("cross_task/photos", ["teacher.expect=good"])
+
+
+@pytest.mark.parametrize("classes", [5, 6])
+def test_single_classes_and_the_five_best_are_judged_where_there_are_more(classes: int) -> None:
+    logits = torch.randn(60, classes, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(60) % (classes - 1)
+    names = [f"c{number}" for number in range(classes)]
+    judged = judge(logits, labels, classes=names)
+    right = logits.argmax(1) == labels
+    shares = {n: round(100 * right[labels == i].double().mean().item(), 4) for i, n in enumerate(names[:-1])}
+    assert judged.accuracy_per_class == {**shares, names[-1]: None}
+    top = (logits.topk(5).indices == labels[:, None]).any(1).double().mean().item()
+    assert judged.accuracy_top5 == (None if classes == 5 else round(100 * top, 4))
+    written = {"accuracy_per_class", *(() if classes == 5 else ("accuracy_top5",))}
+    assert judged.model_fields_set - {"accuracy", "ece", "nll"} == written
+    assert judge(logits, labels).accuracy_per_class == {}
+    assert judged.without_classes() == judge(logits, labels)
 
 
 def test_the_numbers_of_a_tasks_own_judging_join_the_others_and_are_finite():

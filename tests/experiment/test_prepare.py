@@ -103,6 +103,16 @@ def test_the_teachers_images_are_resized_by_its_own_filter():
         )
 
 
+def test_an_augmentation_that_cannot_be_on_the_images_is_refused_before_training():
+    for augment in ("v2:Resize(size=4)", "crop+v2:Grayscale(num_output_channels=3)+mixup"):
+        with refused("library-transform-shape"):
+            prepare(load("cross_task/digits", ["method=kd", "task.shift=0", f"data.augment={augment}"]))
+    view = "data.teacher_view={image_size: 12, augment: 'v2:RandomCrop(size=8)'}"
+    with refused("library-transform-shape"):  # which keeps the student's size alone
+        prepare(load("cross_task/digits", ["data.augment=v2:RandomCrop(size=8)", view]))
+    prepare(load("cross_task/digits", ["data.augment=v2:RandomCrop(size=8)"]))
+
+
 def test_what_the_teacher_sees_is_said_once_and_by_its_size(tmp_path):
     root = write_zip(tmp_path / "images.zip", ["a", "b"])
     data = "teacher.data={name: digits, channels: 3, image_size: 12}"

@@ -57,7 +57,8 @@ STAGE_KEYS = (
     "epochs", "share", "terms", "optimiser.lr", "optimiser.schedule", "train", "data", "episodes", "select", "start",
     "spots", "mixup", "nonsense", "optimiser", "images_per_class", "episodes.ways", "episodes.shots",
     "episodes.queries", "episodes.per_epoch", "mixup.images", "mixup.alpha", "mixup.weight", "mixup.per",
-    "mixup.teacher", "spots.policy", "spots.classify_weight", "spots.keep", "spots.temperature", "spots.initial_bias",
+    "mixup.teacher", "mixup.kind", "mixup.probability", "spots.policy", "spots.classify_weight", "spots.keep",
+    "spots.temperature", "spots.initial_bias",
     "spots.lr_scale", "spots.decay_scale", "unlabelled_share", "unknown_rows",
 )  # fmt: skip
 TERM_KEYS = (
@@ -89,7 +90,12 @@ ODD: dict[str, tuple[Any, ...]] = {
     ),
     "data.image_size": (1, 2, 3, 7, 16, 33, 20000),
     "data.channels": (1, 3),
-    "data.augment": ("none", "crop", "crop-flip", "mixup", "crop+mixup", "rand-augment", "resized-crop"),
+    "data.augment": (
+        "none", "crop", "crop-flip", "mixup", "crop+mixup", "rand-augment", "resized-crop", "cutmix", "cutmix(alpha=0)",
+        "cutmix+crop", "trivial-augment", "auto-augment", "colour-jitter(hue=0.5)", "colour-jitter(hue=1)",
+        "random-erasing", "random-erasing(p=1, fill=256)", "v2:ColorJitter(hue=0.5)", "v2:RandomResizedCrop(size=3)",
+        "v2:CutMix", "v2:Nothing", "v2:Normalize(mean=[0], std=[1])", "v2:RandomRotation", "crop+v2:JPEG(quality=5)",
+    ),
     "data.fit": ("crop", "stretch"),
     "data.rotations": (True,),
     "data.mean": ([0.0], [0.5, 0.5, 0.5], [1e30], []),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import signal
@@ -67,6 +68,21 @@ def test_the_matrix_is_that_of_the_saved_students() -> None:
         logits, _ = predict(network.to(memory_format=torch.channels_last), source.test, prepared.settings)
         labels = source.test.labels
         right = logits.argmax(1) == labels
+        step_folder = folder / "steps" / str(number + 1)
+        with (step_folder / "confusion.csv").open(newline="") as file:
+            (_, *names), *rows_of_classes = csv.reader(file)
+        assert names == [str(name) for name in range(classes)]
+        seen = labels < classes
+        for name, row in enumerate(rows_of_classes):
+            taken = torch.bincount(logits.argmax(1)[labels == name], minlength=classes)
+            assert row == [str(name), *map(str, taken.tolist())]
+        judged = read(step_folder)["last"]
+        top = (logits[seen].topk(5).indices == labels[seen][:, None]).any(1)
+        assert judged["accuracy_top5"] == pytest.approx(100 * top.double().mean().item(), abs=1e-3)
+        assert list(judged["accuracy_per_class"]) == names
+        for name, share in judged["accuracy_per_class"].items():
+            of_class = right[labels == int(name)].double().mean().item()
+            assert share == pytest.approx(100 * of_class, abs=1e-3)
         for column, (low, high) in enumerate([(0, 6), (6, 8), (8, 10)][: number + 1]):
             rows = (labels >= low) & (labels < high)
             expected = 100 * right[rows].double().mean().item()
@@ -78,6 +94,13 @@ def test_the_matrix_is_that_of_the_saved_students() -> None:
         assert matrices["classifier"]["seen"][number] == pytest.approx(
             100 * right[rows].double().mean().item()
         )
+    summary = read(folder)
+    assert summary["last"] == judged
+    for name in ("confusion.csv", "confusion-best.csv"):
+        assert (folder / name).read_text() == (step_folder / name).read_text()
+    of_steps = [step["last"] for step in summary["incremental"]["steps"]]
+    assert not any("accuracy_per_class" in each for each in of_steps)
+    assert all("accuracy_top5" in each for each in of_steps)
     matrix = torch.tensor(
         [[v if v is not None else torch.nan for v in row] for row in matrices["classifier"]["rows"]]
     )

@@ -12,6 +12,8 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.metrics import (
     accuracy,
     agreement,
+    class_accuracies,
+    confusion_matrix,
     correctness,
     expected_calibration_error,
     negative_log_likelihood,
@@ -92,3 +94,14 @@ def test_separation_is_the_chance_that_a_known_sample_weighs_more() -> None:
 @pytest.mark.parametrize("value", [True, False])
 def test_separation_of_one_kind_is_none(value: bool) -> None:
     assert separation(torch.rand(4), torch.full((4,), value)) is None
+
+
+def test_confusion_counts_every_pair_of_label_and_answer() -> None:
+    logits, labels = scores(200, 7, seed=3), torch.arange(200) % 6  # no image of the last class
+    loop = [[0] * 7 for _ in range(7)]
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        loop[label][row.index(max(row))] += 1
+    assert confusion_matrix(logits, labels).tolist() == loop
+    shares = class_accuracies(logits, labels)
+    assert shares[6] is None
+    assert shares[:6] == pytest.approx([100 * loop[c][c] / sum(loop[c]) for c in range(6)])

@@ -91,3 +91,11 @@ def test_a_cell_has_what_its_summary_says_and_no_empty_sections() -> None:
     }  # fmt: skip
     assert cell.correct.frozen == {"frozen cosine": "00"}
     assert cell.correct.right(cell.correct.last).tolist() == [True]
+
+
+def test_a_cell_has_the_five_best_and_leaves_single_classes_to_the_summary() -> None:
+    judged = {"accuracy": 50.0, "accuracy_top5": 75.0, "accuracy_per_class": {"a": 50.0, "b": None}}
+    summary = RunSummary.model_validate({"kind": ACCURACY, **results(last=judged, best=judged)})
+    assert content_of(summary)["last"] == judged
+    cell = cell_of(summary, label="sp", axes={}, correct=_correct({"count": 2, "last": "0", "best": "0"}))
+    assert content_of(cell)["last"] == content_of(cell)["best"] == {"accuracy": 50.0, "accuracy_top5": 75.0}

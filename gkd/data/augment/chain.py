@@ -5,15 +5,15 @@ An augmentation maps uint8 images to uint8 images of the same shape. Its random 
 batch it is in.
 
 ``crop-flip+cutout(size=0.25)`` is a chain, as :func:`augmentation` reads it: names joined by ``+``, each with its
-own options. The border that a crop can show is black: zeros are put around the *pixels*, before normalisation,
-as torchvision's RandomCrop does on a PIL image; after normalisation they are -mean/std, not 0.
+own options; ``v2:NAME`` is a transform of torchvision's. The border that a crop can show is black: zeros are put around
+the *pixels*, before normalisation, as torchvision's RandomCrop does on a PIL image; after normalisation they are
+-mean/std, not 0.
 """
 
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,7 +23,12 @@ from torch.nn import functional
 
 from gkd.core.errors import UserError, unknown
 from gkd.data.addressed_random import uniform
+from gkd.data.augment.auto_augment import auto_augment, trivial_augment
+from gkd.data.augment.colour_jitter import colour_jitter
+from gkd.data.augment.library_transform import LibraryTransform
+from gkd.data.augment.link import LIBRARY, RANDOM, Options, Value, parse_link
 from gkd.data.augment.rand_augment import rand_augment
+from gkd.data.augment.random_erasing import random_erasing
 from gkd.data.augment.resized_crop import random_resized_crop
 
 # The draw numbers of one view of a sample; those of the other augmentations are in their own files.
@@ -104,7 +109,11 @@ STEPS: dict[str, Callable[..., Tensor]] = {
     "flip": flip,
     "random-resized-crop": random_resized_crop,
     "rand-augment": rand_augment,
+    "trivial-augment": trivial_augment,
+    "auto-augment": auto_augment,
+    "colour-jitter": colour_jitter,
     "cutout": cutout,
+    "random-erasing": random_erasing,
 }
 
 
@@ -117,17 +126,33 @@ AUGMENTATIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+_FACTOR = ("a number from 0 to 1", lambda value: 0 <= value <= 1)
+# Not steps: gkd.methods.mixup.without_mixup takes them off, because labels are mixed as well.
+MIXTURES = {
+    "mixup": "Last in a chain: every term is on mixtures of images and of labels. (alpha=1, images=2)",
+    "cutmix": "Last in a chain: every term is on images with a box of another image in them, and on labels mixed by "
+    "area. (alpha=1, probability=1)",
+}
+
+
 # option -> its range in words, and the test
-_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "size": ("a share of the shorter side in (0, 1]", lambda value: 0 < value <= 1),
     "min_area": ("a share of the image's area in (0, 1]", lambda value: 0 < value <= 1),
     "max_ratio": ("a ratio of width to height of 1 or more", lambda value: 1 <= value < float("inf")),
     "ops": ("a number of operations from 1 to 10", lambda value: value in range(1, 11)),
     "magnitude": ("a whole number from 0 to 30", lambda value: value in range(31)),
+    "brightness": _FACTOR,
+    "contrast": _FACTOR,
+    "saturation": _FACTOR,
+    "hue": ("a share of the circle from 0 to 0.5", lambda value: 0 <= value <= 0.5),
+    "p": ("a probability from 0 to 1", lambda value: 0 <= value <= 1),
+    "max_area": ("a share of the image's area in (0, 1]", lambda value: 0 < value <= 1),
+    "fill": (
+        "random (noise), or a whole number from 0 to 255",
+        lambda value: value == RANDOM or value in range(256),
+    ),
 }
-
-
-_LINK = re.compile(r"\s*([a-z-]+)\s*(?:\(([^()]*)\))?\s*")
 
 
 @dataclass(frozen=True)
@@ -135,7 +160,7 @@ class Step:
     """One augmentation of a chain, with its options."""
 
     name: str
-    options: Mapping[str, float]
+    options: Options
 
     def __call__(self, images: Tensor, index: Tensor, **address: int) -> Tensor:
         return STEPS[self.name](images, index, **address, **self.options)
@@ -145,7 +170,7 @@ class Step:
 class Chain:
     """Augmentations one after the other; itself an :class:`Augmentation`."""
 
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Step | LibraryTransform, ...] = ()
 
     def __call__(
         self, images: Tensor, index: Tensor, *, seed: int, stage: int, epoch: int, view: int = 0
@@ -154,11 +179,17 @@ class Chain:
             images = step(images, index, seed=seed, stage=stage, epoch=epoch, view=view)
         return images
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise a UserError where a step cannot be on images ``[C, H, W]``."""
+        for step in self.steps:
+            if isinstance(step, LibraryTransform):
+                step.check(shape)
+
     @property
     def resized_crop(self) -> Step | None:
         """The first step if it is a random resized crop, by which images on disk are cut when read; else None."""
-        first = self.steps[:1]
-        return first[0] if first and first[0].name == "random-resized-crop" else None
+        first = self.steps[0] if self.steps else None
+        return first if isinstance(first, Step) and first.name == "random-resized-crop" else None
 
 
 def augmentation(text: str) -> Chain:
@@ -166,20 +197,25 @@ def augmentation(text: str) -> Chain:
 
     Args:
         text: names of :data:`AUGMENTATIONS` joined by ``+``, each perhaps with options: ``crop-flip``,
-            ``random-resized-crop-flip(min_area=0.25)``, ``crop-flip+rand-augment(magnitude=5)+cutout``.
+            ``random-resized-crop-flip(min_area=0.25)``, ``crop-flip+rand-augment(magnitude=5)+cutout``; or transforms
+            of ``torchvision.transforms.v2``, ``crop-flip+v2:GaussianBlur(kernel_size=3)``.
 
     Raises:
         UserError: an unknown name or option, a value out of range, a resized crop that is not the first.
     """
-    steps: list[Step] = []
+    steps: list[Step | LibraryTransform] = []
     for link in text.split("+"):
         name, options = parse_link(link)
-        if name == "mixup":
+        if name in MIXTURES:
             raise UserError(
-                f"The augmentation {text!r} has mixup, which mixes labels too; it comes last in data.augment and "
-                "nowhere else, as in crop-flip+mixup.",
+                f"The augmentation {text!r} has {name}, which mixes labels too; it comes last in data.augment and "
+                f"nowhere else, as in crop-flip+{name}.",
                 code="mixup-not-last",
             )
+        if name.startswith(LIBRARY):
+            before = sum(isinstance(step, LibraryTransform) for step in steps)
+            steps.append(LibraryTransform(name, options, before))
+            continue
         if name not in AUGMENTATIONS:
             raise UserError(unknown("augmentation", name, AUGMENTATIONS), code="unknown-augmentation")
         names = AUGMENTATIONS[name]
@@ -200,37 +236,18 @@ def augmentation_summaries() -> dict[str, str]:
         texts = [(inspect.getdoc(STEPS[step]) or "").splitlines()[0] for step in steps]
         about = texts[0] if len(steps) == 1 else ", then ".join(steps) or "The images as they are."
         options = {key: value for step in steps[:1] for key, value in _options(step).items()}
-        shown = ", ".join(f"{key}={value:.3g}" for key, value in options.items())
-        summaries[name] = f"{about} ({shown})" if shown else about
-    # Not a step: gkd.methods.mixup.without_mixup takes it off, because labels are mixed as well.
-    summaries["mixup"] = (
-        "Last in a chain: every term is on mixtures of images and of labels. (alpha=1, images=2)"
-    )
-    return summaries
-
-
-def parse_link(link: str) -> tuple[str, dict[str, float]]:
-    """Parse ``name(option=number, ...)`` into the name and its options.
-
-    Raises:
-        UserError: a text of another form.
-    """
-    match = _LINK.fullmatch(link)
-    pairs = [part.partition("=") for part in (match[2] or "").split(",") if part.strip()] if match else []
-    try:
-        options = {key.strip(): float(value) for key, _, value in pairs}
-    except ValueError:
-        match = None
-    if match is None:
-        raise UserError(
-            f"The augmentation {link!r} is not of the form name or name(option=number), such as "
-            "crop-flip+cutout(size=0.25).",
-            code="augmentation-form",
+        shown = ", ".join(
+            f"{key}={value if isinstance(value, str) else format(value, '.3g')}"
+            for key, value in options.items()
         )
-    return match[1], {key: int(value) if value.is_integer() else value for key, value in options.items()}
+        summaries[name] = f"{about} ({shown})" if shown else about
+    summaries["v2:NAME"] = (
+        "A transform of torchvision.transforms.v2, with its own options: v2:GaussianBlur(kernel_size=3)."
+    )
+    return summaries | MIXTURES
 
 
-def _check_options(name: str, steps: tuple[str, ...], options: Mapping[str, Any]) -> None:
+def _check_options(name: str, steps: tuple[str, ...], options: Options) -> None:
     defaults = _options(steps[0]) if steps else {}
     for key, value in options.items():
         if key not in defaults:
@@ -239,11 +256,22 @@ def _check_options(name: str, steps: tuple[str, ...], options: Mapping[str, Any]
                 code="unknown-option",
             )
         words, fits = _RANGES[key]
-        if not fits(value):
+        if (isinstance(value, str) and not isinstance(defaults[key], str)) or not fits(value):
             raise UserError(
-                f"The augmentation {name!r} has {key}={value:g}, which is not {words}.",
+                f"The augmentation {name!r} has {key}={_shown(value)}, which is not {words}.",
                 code="option-out-of-range",
             )
+    areas = [{**defaults, **options}.get(key) for key in ("min_area", "max_area")]
+    if None not in areas and not areas[0] <= areas[1]:  # type: ignore[operator]
+        raise UserError(
+            f"The augmentation {name!r} has min_area={_shown(areas[0])} above max_area={_shown(areas[1])}; exchange "
+            "them.",
+            code="option-out-of-range",
+        )
+
+
+def _shown(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def _options(step: str) -> dict[str, Any]:

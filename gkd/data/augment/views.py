@@ -61,6 +61,7 @@ class _Side:
         self.pixels, self.look, self.device = pixels, look, device
         self.memory_format, self.first = memory_format, first
         self.chain = augmentation(look.augment)
+        self.chain.check(tuple(pixels.shape[1:]))
         self.statistics = per_channel(look.mean, device), per_channel(look.std, device)
 
     def augmented(self, chunks: Sequence[Tensor], address: Mapping[str, int]) -> Iterator[Tensor]:
