@@ -15,6 +15,7 @@ from gkd.core.user_code import told_of
 from gkd.distill.side import Guides, by_name
 from gkd.experiment.environment import command, environment
 from gkd.experiment.extension import read_origin
+from gkd.experiment.generations import generations_results
 from gkd.experiment.judge import (
     cached_predictions,
     judge,
@@ -121,6 +122,8 @@ def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> 
     )
     if isinstance(trained.teacher, Mapping):
         summary = summary.model_copy(update={"teachers": taught})
+    if prepared.generation > 1:
+        summary = summary.model_copy(update=generations_results(folder, prepared, summary))
     if (origin := read_origin(folder)) is not None:
         summary = summary.model_copy(update={"origin": origin})
     write_summary(folder, summary)

@@ -152,6 +152,11 @@ def training_note(
     )
 
 
+def generation_note(generation: int, folder: Path) -> str:
+    """A line on the generation before one, which is trained first, in its folder."""
+    return f"teacher   of generation {generation} is the student of generation {generation - 1}, trained in {folder}"
+
+
 def _left_out(experiment: schema.Experiment, problem: Problem) -> Iterator[str]:
     """A line on the terms of each stage that the relation leaves out (a term's ``where``)."""
     relations: Relations = {name: teacher.relation for name, teacher in problem.teachers.items()}

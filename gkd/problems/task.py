@@ -115,6 +115,13 @@ class Task:
         """The task section of the run that trains a teacher; None trains it by the plain task over its classes."""
         return None
 
+    def taught_by_student(self) -> TaskOptions:
+        """The options of a generation after the first, whose teacher has the student's classes, on the student's data.
+
+        Needed of a task whose options have ``generations`` (``gkd.problems.generations``).
+        """
+        raise NotImplementedError
+
     def for_judging(self) -> TaskOptions:
         """The options without what concerns the teacher, to judge a finished run's student where it is gone."""
         options: TaskOptions = self.options
