@@ -60,6 +60,7 @@ class CrossTask(Task):
     """One problem whose two sides may have different classes, and different data sets."""
 
     Options = CrossTaskOptions
+    judges_peers = True
 
     def __init__(self, options: CrossTaskOptions) -> None:
         self.options = options

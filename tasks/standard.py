@@ -32,6 +32,7 @@ class Standard(Task):
     """One problem over one label space."""
 
     Options = StandardOptions
+    judges_peers = True
     teacher_classes_key = "task.classes, or with task.name=cross_task in task.teacher_classes"
 
     def __init__(self, options: StandardOptions) -> None:

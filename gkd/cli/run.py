@@ -82,6 +82,9 @@ def _results(summary: RunSummary, folder: Path, width: int | None) -> list[str]:
         text += "" if judged.agreement is None else f", agrees with {first} on {judged.agreement:.2f} %"
         text += "".join(f", {name} {value:.4g}" for name, value in judged.metrics.items())
         lines += [f"{text} ({about})", *few_shot_lines(judged)]
+    if summary.peer is not None:
+        both = f"{summary.peer.last.accuracy:.2f} % (last epoch), {summary.peer.best.accuracy:.2f} % (the best's epoch)"
+        lines.append(f"peer      {summary.peer.network}: test accuracy {both}")
     return [*lines, *_generation_lines(summary)]
 
 

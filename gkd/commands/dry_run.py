@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from gkd.config.peers import peer_of
 from gkd.config.resolve import Resolved
 from gkd.config.teacher_sections import named_teachers_read
 from gkd.core.text import say
@@ -64,6 +65,7 @@ def dry_run(resolved: Resolved, console: Console, *, caches: Caches | None = Non
         *(f"{word:<9} {text}" for word, text in prepared.problem.facts().items()),
         *(f"note      {note}" for note in prepared.notes),
         f"student   {resolved.experiment.student.network}, {count_parameters(prepared.student):,} parameters",
+        *_about_peer(prepared),
         *teacher,
         *notes,
         f"machine   {describe_machine(settings.device, settings.dtype, threads)}",
@@ -72,6 +74,14 @@ def dry_run(resolved: Resolved, console: Console, *, caches: Caches | None = Non
     ]
     say(console, "\n".join(lines))
     return total
+
+
+def _about_peer(prepared: Prepared) -> list[str]:
+    """A line on the second student, where the method trains two."""
+    section = peer_of(prepared.experiment)
+    if section is None or prepared.peer is None:
+        return []
+    return [f"peer      {section.network}, {count_parameters(prepared.peer):,} parameters"]
 
 
 def _one_problem(prepared: Prepared) -> tuple[Prepared, Guides, list[str], list[str], float]:

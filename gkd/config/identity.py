@@ -12,6 +12,7 @@ from typing import Any
 
 from gkd.config.data_section import Data
 from gkd.config.generations import generations_of, of_generation
+from gkd.config.peers import leave_out_unread_peer
 from gkd.config.schema import Experiment, Side
 from gkd.config.teacher_sections import named_teachers_read, teacher_sections
 from gkd.config.trust import leaves
@@ -147,6 +148,7 @@ def _content(experiment: Experiment, *, as_before: bool = False) -> dict[str, An
     # The student alone is the same run beside any teacher, but one that grows out of the teacher.
     if not experiment.method.needs_teacher and not students_teach(experiment.task.name):
         content.pop("teacher", None)
+    leave_out_unread_peer(content["student"], experiment)
     _name_teachers(content, experiment)
     _name_unlabelled(content["data"], experiment)
     for key, data in _data_sections(experiment).items():

@@ -161,14 +161,8 @@ class Distiller(nn.Module):
                 )
         side = self.sides[names[0]] if names else None
         shapes = (student, teachers[names[0]]) if student is not None and names else None
-        return build_router(
-            self.student,
-            side.teacher if side else None,
-            self.terms,
-            options,
-            shapes,
-            side.relation if side else None,
-        )
+        teacher, relation = (side.teacher, side.relation) if side else (None, None)
+        return build_router(self.student, teacher, self.terms, options, shapes, relation)
 
     @property
     def read_clean(self) -> list[str]:
@@ -202,7 +196,10 @@ class Distiller(nn.Module):
             ``loss/<term>/<teacher>``, its loss with each; ``empty/<term>``: 1 where a counting term had nothing
             to average over; ``share/<spot>``: the share of the batch that is distilled there. All 0-dim.
         """
-        outputs = self.outputs(batch)
+        return self.losses(batch, self.outputs(batch))
+
+    def losses(self, batch: Batch, outputs: Mapping[str, Outputs]) -> dict[str, Tensor]:
+        """``forward`` on outputs that are there."""
         decision = self._route(outputs)
         # Losses pick their own precision (R4); autocast would turn their products into bf16.
         with torch.autocast(batch.images.device.type, enabled=False):

@@ -43,12 +43,14 @@ class Outputs:
         teachers: the outputs of each teacher that a term reads, by its name.
         mixture: the images and weights by which the teachers' distributions are interpolated; None where they
             are not.
+        peer: the outputs of the student that is trained beside it, without their graph; None where there is none.
     """
 
     batch: Batch
     student: Features
     teachers: Mapping[str, Features]
     mixture: Mixture | None = None
+    peer: Features | None = None
 
 
 def run_networks(
@@ -247,6 +249,17 @@ def _teacher_logits(reading: Reading) -> Tensor:
     return logits
 
 
+def _peer_logits(reading: Reading) -> Tensor:
+    """All columns of the other student, which has the same classes."""
+    if reading.outputs.peer is None:
+        raise UserError(
+            f"The loss {reading.term.loss!r} reads a peer, and one student is trained alone; train two together: "
+            "gkd.distill.peers.",
+            code="needs-peer",
+        )
+    return reading.outputs.peer.logits
+
+
 def _teacher_embedding(reading: Reading) -> Tensor:
     """The teacher's embedding, with equal variances where the term balances it."""
     embedding = reading.teacher.embedding
@@ -330,6 +343,7 @@ def _centres(reading: Reading) -> Tensor:
 PROVIDERS: dict[str, Provider] = {
     "student_logits": _student_logits,
     "teacher_logits": _teacher_logits,
+    "peer_logits": _peer_logits,
     "student_embedding": lambda reading: reading.student.embedding,
     "teacher_embedding": _teacher_embedding,
     "student_cosines": _student_cosines,

@@ -12,9 +12,10 @@ from gkd.config.generations import KEY, generations_of, taught_by_student
 from gkd.config.resolve import Resolved
 from gkd.config.teacher_sections import alone_with
 from gkd.core.errors import UserError
-from gkd.data.addressed_random import PURPOSE_GENERATION, key_of
+from gkd.data.addressed_random import PURPOSE_GENERATION, PURPOSE_PEER, key_of
+from gkd.distill.peers import Pair
 from gkd.experiment.checks import check_training
-from gkd.experiment.networks import build_student, check_image_sizes
+from gkd.experiment.networks import build_peer, build_student, check_image_sizes
 from gkd.experiment.sides import Sides, sides_of
 from gkd.experiment.sources import statistics
 from gkd.experiment.start_notes import start_notes
@@ -42,6 +43,7 @@ class Prepared:
         epochs: stage -> its epochs.
         notes: what a user should know of how the weight files were read and what settings come to, a sentence each.
         generation: which one the run trains, from 1 (``task.generations``).
+        peer: the second network of a method that trains two students; None of any other.
     """
 
     resolved: Resolved
@@ -52,6 +54,12 @@ class Prepared:
     epochs: dict[str, int]
     notes: tuple[str, ...] = ()
     generation: int = 1
+    peer: nn.Module | None = None
+
+    @property
+    def trained(self) -> nn.Module:
+        """What a stage trains: the student, or the pair of it and its peer."""
+        return self.student if self.peer is None else Pair(self.student, self.peer)
 
     @property
     def experiment(self) -> schema.Experiment:
@@ -123,9 +131,14 @@ def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = 
     check_training(experiment, problem, student)
     settings = _settings(experiment, problem, caches)
     student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    peer = None
+    if experiment.method.reads_peer:
+        torch.manual_seed(key_of(PURPOSE_PEER, experiment.run.seed, generation) % 2**63)
+        peer = build_peer(experiment, problem)
+        peer = peer.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     epochs = experiment.method.epochs(experiment.run.epochs)
     notes = (*notes, *start_notes(experiment, problem, settings.mean, settings.std))
-    return Prepared(resolved, sides, problem, student, settings, epochs, notes, generation)
+    return Prepared(resolved, sides, problem, student, settings, epochs, notes, generation, peer)
 
 
 def _initial_seed(seed: int, generation: int) -> int:

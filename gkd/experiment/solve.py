@@ -18,6 +18,7 @@ from gkd.core.errors import UserError
 from gkd.core.text import say, visible
 from gkd.data import ImageSet, StreamedPixels
 from gkd.distill.fit_check import head_notes
+from gkd.distill.peers import states_of
 from gkd.distill.side import Guides, by_name
 from gkd.distill.teacher import Teacher
 from gkd.experiment.extension import extend
@@ -150,9 +151,20 @@ def solve_problem(job: Job) -> tuple[RunSummary, bool]:
             extend(job.folder, prepared.resolved, sum(prepared.epochs.values()), job.say)
         with job.reporter() as reporter:
             last, best, position = fit(
-                student, teacher, problem, method, prepared.epochs, prepared.settings, job.folder, reporter
+                prepared.trained,
+                teacher,
+                problem,
+                method,
+                prepared.epochs,
+                prepared.settings,
+                job.folder,
+                reporter,
             )
-        trained = Trained(teacher, last, best, position, before)
+        peers = None
+        if prepared.peer is not None:
+            (last, last_peer), (best, best_peer) = states_of(last), states_of(best)
+            peers = {"last": last_peer, "best": best_peer}
+        trained = Trained(teacher, last, best, position, before, peers)
         return finish(job.folder, prepared, trained, job.threads), True
 
 

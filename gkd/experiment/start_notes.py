@@ -56,6 +56,8 @@ def start_notes(
             f"data.root={data.root} is not read, for {data.name} brings its own images; data.name=folder reads "
             "photographs"
         )
+    if experiment.student.peer is not None and not method.reads_peer:
+        yield f"student.peer is not trained, for no term of the method {method.name} reads it; method=mutual does"
     yield from _left_out(experiment, problem)
     if method.needs_teacher:
         yield from _teachers_notes(experiment, problem)

@@ -21,6 +21,7 @@ SUMMARY = "summary.json"  # in a run's or a step's folder: its results, written 
 CORRECT = "correct.json"  # in a run folder: which test images its students get right
 FROZEN = "frozen "  # before a classifier's name: its answers on the embedding that the student starts from
 WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}
+PEER_WEIGHTS = {"last": "peer.safetensors", "best": "peer-best.safetensors"}  # of the second of two students
 
 
 def pack(correct: Tensor) -> str:

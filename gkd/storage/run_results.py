@@ -29,6 +29,23 @@ class GenerationResult(BaseModel):
     best: float
 
 
+class PeerResult(BaseModel):
+    """The second of two students that were trained together.
+
+    Attributes:
+        network: its name.
+        parameters: how many it has.
+        last, best: test-set results of the last epoch, and of the epoch that validation chose for the first student.
+    """
+
+    model_config = RECORD
+
+    network: str
+    parameters: int
+    last: Judged
+    best: Judged
+
+
 class Results(BaseModel):
     """The fields that a run's summary and a grid's cell share.
 
@@ -44,6 +61,7 @@ class Results(BaseModel):
         generations: the generations up to the run's own, from the first; none where there is one.
         ensemble: test accuracy in percent of the mean of their last students' logits; None where there is one
             generation, its head is not judged, or a student's file is gone.
+        peer: the second of two students that were trained together; None where one was.
         leak: novel classes that the teacher was trained on.
         incremental: the steps of an incremental run.
         empty_batches: ``stage/term`` -> how many batches held nothing for the term.
@@ -69,6 +87,7 @@ class Results(BaseModel):
     teachers: dict[str, TeacherResult] = {}
     generations: list[GenerationResult] = []
     ensemble: float | None = None
+    peer: PeerResult | None = None
     leak: list[str] = []
     incremental: IncrementalResult | None = None
     empty_batches: dict[str, int]

@@ -226,7 +226,7 @@ def test_a_grid_compares_generations_and_evaluation_reads_their_runs(
     assert len(json.loads(cell.read_text())["generations"]) == 3
     capsys.readouterr()
     assert gkd("eval", str(folder_of(3))) == 0
-    assert f"{summary_of(folder_of(3))['last']['accuracy']:.2f}" in capsys.readouterr().out
+    assert f"accuracy {summary_of(folder_of(3))['last']['accuracy']:.4g} " in capsys.readouterr().out
 
 
 def test_what_the_teacher_is_expected_to_have_is_of_the_first_generations(
