@@ -74,6 +74,11 @@ class Inputs:
         return torch.arange(CLASSES, device=self.labels.device) < CLASSES // 2
 
     @property
+    def peer_logits(self) -> Tensor:
+        """``[B, C]``: those of a second student, for which the teacher's stand."""
+        return self.teacher.logits
+
+    @property
     def student_scale(self) -> Tensor:
         """0-dim: a head's scale."""
         return self.centres.new_full((), 10.0)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.problems.classes import Classes, Order
+from gkd.problems.generations import Generations
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task, TaskOptions
 
@@ -29,6 +30,9 @@ class CrossTaskOptions(TaskOptions):
         aliases: student name -> teacher name, for two data sets that name one class differently.
         match: a regular expression: two names are one class where its first match in them is equal. WordNet's ids, as
             of ``n01443537`` and ``n01443537_goldfish``, are ``n\\d{8}``.
+        generations: how many students are trained one after the other, each a run of its own: the first is taught by
+            the teacher, every other one by the student before, which has the same classes, from other initial weights.
+            A method without a teacher has one.
     """
 
     name: Literal["cross_task"] = "cross_task"
@@ -39,6 +43,7 @@ class CrossTaskOptions(TaskOptions):
     student_classes: Classes | None = None
     aliases: dict[str, str] = Field(default_factory=dict)
     match: str | None = Field(default=None, min_length=1)
+    generations: Generations = 1
 
     @model_validator(mode="after")
     def _windows_or_selections(self) -> CrossTaskOptions:
@@ -55,6 +60,7 @@ class CrossTask(Task):
     """One problem whose two sides may have different classes, and different data sets."""
 
     Options = CrossTaskOptions
+    judges_peers = True
 
     def __init__(self, options: CrossTaskOptions) -> None:
         self.options = options
@@ -92,6 +98,15 @@ class CrossTask(Task):
     ) -> dict[str, Task]:
         each = options_of_each(self.options, classes, own, unread=unread)
         return {name: CrossTask(options) for name, options in each.items()}
+
+    def taught_by_student(self) -> CrossTaskOptions:
+        options = self.options
+        classes = options.student_classes
+        if options.size is not None:
+            classes = Classes(size=options.size, order=options.order, shift=options.shift)
+        return CrossTaskOptions(
+            teacher_classes=classes, student_classes=classes, generations=options.generations
+        )
 
     def for_judging(self) -> CrossTaskOptions:
         return self.options.model_copy(update={"teacher_classes": None, "aliases": {}, "match": None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -15,6 +15,7 @@ from gkd.incremental.memory import SELECTIONS
 from gkd.incremental.problem import IncrementalProblem, step_problems
 from gkd.incremental.scenario import Steps, class_steps, folder_steps, given_steps, seen_classes
 from gkd.incremental.step import Rehearsal
+from gkd.problems.generations import refuse_generations
 from gkd.problems.problem import Source
 from gkd.problems.task import Task, TaskOptions
 
@@ -58,6 +59,11 @@ class IncrementalOptions(TaskOptions):
     start_from: int = Field(default=1, ge=1)
     fresh_student: bool = False
     match: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_generations(cls, options: Any) -> Any:
+        return refuse_generations(options, "incremental", "the student of each step teaches the next already")
 
     @model_validator(mode="after")
     def _one_scenario(self) -> IncrementalOptions:

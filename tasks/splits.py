@@ -16,6 +16,7 @@ from gkd.data import ImageSet
 from gkd.data.rotations import unturned
 from gkd.few_shot.problem import FewShotProblem
 from gkd.problems.classes import Classes, Order
+from gkd.problems.generations import refuse_generations
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import TaskOptions
 
@@ -55,6 +56,12 @@ class ClassSplitOptions(TaskOptions):
     aliases: dict[str, str] = Field(default_factory=dict)
     match: str | None = Field(default=None, min_length=1)
     allow_leak: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_generations(cls, options: Any) -> Any:
+        task = str(cls.model_fields["name"].default)
+        return refuse_generations(options, task, "a teacher of the base classes is tried on novel ones")
 
     @model_validator(mode="after")
     def _one_kind_of_split(self) -> ClassSplitOptions:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from gkd.core.errors import UserError
 from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.problems.classes import Classes
+from gkd.problems.generations import Generations
 from gkd.problems.problem import Problem, Source
 from gkd.problems.task import Task, TaskOptions
 
@@ -17,16 +18,21 @@ class StandardOptions(TaskOptions):
 
     Attributes:
         classes: some of the data's classes; None takes all, in their natural order. A list is names.
+        generations: how many students are trained one after the other, each a run of its own: the first is taught by
+            the teacher, every other one by the student before, from other initial weights. A method without a teacher
+            has one.
     """
 
     name: Literal["standard"] = "standard"
     classes: Classes | None = None
+    generations: Generations = 1
 
 
 class Standard(Task):
     """One problem over one label space."""
 
     Options = StandardOptions
+    judges_peers = True
     teacher_classes_key = "task.classes, or with task.name=cross_task in task.teacher_classes"
 
     def __init__(self, options: StandardOptions) -> None:
@@ -60,6 +66,9 @@ class Standard(Task):
 
     def leaves_out_rows(self, *, foreign: bool) -> bool:
         return False
+
+    def taught_by_student(self) -> StandardOptions:
+        return self.options
 
     def problems(self, teacher: Source, student: Source, seed: int = 0) -> Iterator[Problem]:
         relation = self.spaces(teacher.space, student.space)

@@ -31,7 +31,9 @@ ON_LOGITS = {
     "sakd",
     "stkd",
 }
-WITHOUT_TEACHER = {"student", "mixup", "cutmix", "protonet", "finetune", "joint", "replay", "der"}
+WITHOUT_TEACHER = {"student", "mixup", "cutmix", "protonet", "finetune", "joint", "replay", "der", "mutual"}
+# Those that train two students, and step by step none.
+ON_PEERS = {"mutual"}
 # Those that train in episodes, and episodes that small data can fill.
 IN_EPISODES = {"protonet", "refilled_episodic"}
 SMALL_EPISODES = "method.stages.episodes.episodes={ways: 3, shots: 1, queries: 3, per_epoch: 12}"

@@ -35,6 +35,7 @@ TESTED_IN: dict[str, str] = {
     "gkd/distill/adapters.py": "tests/distill/test_distiller.py",
     "gkd/distill/measured_weights.py": "tests/distill/test_pulls.py",
     "gkd/distill/outputs.py": "tests/distill/test_inputs.py",
+    "gkd/distill/trained_parts.py": "tests/distill/test_distiller.py",
     "gkd/experiment/checks.py": "tests/experiment/test_prepare.py",
     "gkd/experiment/environment.py": "tests/commands/test_run.py",
     "gkd/experiment/python_arguments.py": "tests/experiment/test_fit.py",

@@ -83,7 +83,19 @@ def _results(summary: RunSummary, folder: Path, width: int | None) -> list[str]:
         text += "" if judged.agreement is None else f", agrees with {first} on {judged.agreement:.2f} %"
         text += "".join(f", {name} {value:.4g}" for name, value in judged.metrics.items())
         lines += [f"{text} ({about})", *few_shot_lines(judged)]
-    return lines
+    if summary.peer is not None:
+        both = f"{summary.peer.last.accuracy:.2f} % (last epoch), {summary.peer.best.accuracy:.2f} % (the best's epoch)"
+        lines.append(f"peer      {summary.peer.network}: test accuracy {both}")
+    return [*lines, *_generation_lines(summary)]
+
+
+def _generation_lines(summary: RunSummary) -> list[str]:
+    """A line on the generations that led to the run's student; none where it is the first."""
+    if not summary.generations:
+        return []
+    each = ", ".join(f"{number}: {one.last:.2f} %" for number, one in enumerate(summary.generations, start=1))
+    together = "" if summary.ensemble is None else f"; the mean of their logits {summary.ensemble:.2f} %"
+    return [f"students  test accuracy of each generation's last epoch {each}{together}"]
 
 
 # Kind of results -> lines about them, where they are not those of `_results`.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from gkd.config.peers import peer_of
 from gkd.config.resolve import Resolved
 from gkd.config.teacher_sections import named_teachers_read
 from gkd.core.text import say
@@ -64,6 +65,7 @@ def dry_run(resolved: Resolved, console: Console, *, caches: Caches | None = Non
         *(f"{word:<9} {text}" for word, text in prepared.problem.facts().items()),
         *(f"note      {note}" for note in prepared.notes),
         f"student   {resolved.experiment.student.network}, {count_parameters(prepared.student):,} parameters",
+        *_about_peer(prepared),
         *teacher,
         *notes,
         f"machine   {describe_machine(settings.device, settings.dtype, threads)}",
@@ -74,8 +76,18 @@ def dry_run(resolved: Resolved, console: Console, *, caches: Caches | None = Non
     return total
 
 
+def _about_peer(prepared: Prepared) -> list[str]:
+    """A line on the second student, where the method trains two."""
+    section = peer_of(prepared.experiment)
+    if section is None or prepared.peer is None:
+        return []
+    return [f"peer      {section.network}, {count_parameters(prepared.peer):,} parameters"]
+
+
 def _one_problem(prepared: Prepared) -> tuple[Prepared, Guides, list[str], list[str], float]:
     """The run with its teachers' classes, these, lines about them and each stage, and the seconds of all stages."""
+    if prepared.generation > 1:
+        return _one_generation(prepared)
     before, total = _try_pretraining(prepared)
     experiment, about, teachers = prepared.experiment, [], {}
     guides: Guides = None
@@ -91,6 +103,50 @@ def _one_problem(prepared: Prepared) -> tuple[Prepared, Guides, list[str], list[
     guides = teachers or guides
     lines, seconds = _try_stages(trial_of(prepared, guides), prepared.settings)
     return prepared, guides, about, [f"stage     {line}" for line in (*before, *lines)], total + seconds
+
+
+def _one_generation(prepared: Prepared) -> tuple[Prepared, Guides, list[str], list[str], float]:
+    """``_one_problem`` of a generation after the first, with what is left of those before, of which the first is tried.
+
+    Those between take as long as the last, for their teachers are networks as its own.
+    """
+    last = done = prepared.generation - 1
+    while done and not finished(run_folder(prepared.of_generation(done))):
+        done -= 1
+    left = prepared.generation - done
+    already = f", after {done} that {'is' if done == 1 else 'are'} trained already" if done else ""
+    about = [
+        f"students  {left} generation{'s' * (left > 1)} to train, each taught by the one before{already}"
+    ]
+    before, total = list[str](), 0.0
+    teacher: Teacher
+    if done == last:
+        one = _one_teacher(prepared)
+        teacher, prepared = one.teacher, one.known
+        about += one.about
+    else:
+        teacher = random_teacher(prepared)
+        note = f" (generation {last}, not trained yet; a run does that first)"
+        about.append(_about(teacher, teacher_section(prepared.experiment).network, note))
+    if done == 0:
+        first = prepare(prepared.of_generation(1), caches=prepared.settings.caches)
+        _, _, about_first, before, total = _one_problem(first)
+        before = [line.replace("stage     ", "stage     generation 1, ", 1) for line in before]
+        about = [about[0], *about_first, *about[1:]]
+    lines, seconds = _try_stages(trial_of(prepared, teacher), prepared.settings)
+    later = min(left, last)
+    which = (
+        f"generation {prepared.generation}"
+        if later == 1
+        else f"generations {prepared.generation - later + 1} to {prepared.generation}, each"
+    )
+    return (
+        prepared,
+        teacher,
+        about,
+        [*before, *(f"stage     {which}, {line}" for line in lines)],
+        total + seconds * later,
+    )
 
 
 @dataclass(frozen=True)

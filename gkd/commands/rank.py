@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
+from gkd.config.generations import of_generation
 from gkd.config.resolve import Resolved
 from gkd.config.schema import Experiment
 from gkd.config.shipped import load_method
@@ -72,7 +73,7 @@ def rank(resolved: Resolved) -> list[Ranked]:
     _check_candidates(resolved.experiment)
     use_threads(resolved.experiment.run.threads)
     method = load_method(_READS_ALL)
-    experiment = resolved.experiment.model_copy(update={"method": method})
+    experiment = of_generation(resolved.experiment.model_copy(update={"method": method}), 1)
     prepared = prepare(replace(resolved, experiment=experiment))
     if not can_probe(prepared.problem):
         raise UserError(

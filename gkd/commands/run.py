@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from gkd.commands.evaluate import evaluate_run
+from gkd.config.generations import generations_of
 from gkd.config.identity import forget_files
 from gkd.config.layers import Layer
 from gkd.config.load import load
@@ -59,7 +60,8 @@ def run(
     for line in about_earlier_runs(resolved, folder):
         say(console, line)
     if done is not None:
-        sections = teacher_sections(experiment)
+        # The teacher of a generation after the first is the student before, of which the config expects nothing.
+        sections = teacher_sections(experiment) if generations_of(experiment) == 1 else {}
         judged = {f"teachers.{name}": each for name, each in done.teachers.items()}
         if not judged and done.teacher is not None:
             judged = {"teacher": done.teacher}

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gkd.config.data_section import Data
+from gkd.config.generations import generations_of, of_generation
+from gkd.config.peers import leave_out_unread_peer
 from gkd.config.schema import Experiment, Side
 from gkd.config.teacher_sections import named_teachers_read, teacher_sections
 from gkd.config.trust import leaves
@@ -93,6 +95,7 @@ def identities_of(experiment: Experiment) -> Identities:
     and weight files the content counts, not where they are: by the fingerprint or checksum in the
     config, or by that of what is there. So does the source of modules that are not gkd's.
     """
+    experiment = of_generation(experiment, generations_of(experiment))
     now, before = _content(experiment), _content(experiment, as_before=True)
     sources = dict(sorted(_sources(now)))
     identity = _hash({**now, "sources": sources})
@@ -145,6 +148,7 @@ def _content(experiment: Experiment, *, as_before: bool = False) -> dict[str, An
     # The student alone is the same run beside any teacher, but one that grows out of the teacher.
     if not experiment.method.needs_teacher and not students_teach(experiment.task.name):
         content.pop("teacher", None)
+    leave_out_unread_peer(content["student"], experiment)
     _name_teachers(content, experiment)
     _name_unlabelled(content["data"], experiment)
     for key, data in _data_sections(experiment).items():

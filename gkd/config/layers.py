@@ -113,6 +113,10 @@ def forget_other_networks(merged: dict[str, Any], layer: Mapping[str, Any]) -> N
     below, above = merged.get("teachers"), layer.get("teachers")
     if isinstance(below, dict) and isinstance(above, Mapping):
         pairs += [(below, above, name) for name in above]
+    students = [
+        layer["student"] if isinstance(layer.get("student"), dict) else {} for layer in (merged, layer)
+    ]
+    pairs.append((*students, "peer"))
     for lower, upper, side in pairs:
         old, new = lower.get(side), upper.get(side)
         named = new.get("network") if isinstance(new, Mapping) else None

@@ -12,6 +12,8 @@ from pydantic import (
 )
 
 from gkd.config.data_section import Data, TeacherView, Unlabelled, Validation
+from gkd.config.generations import check_generations
+from gkd.config.peers import check_peer
 from gkd.config.run_section import Run
 from gkd.config.section import HomePath, Section
 from gkd.config.side_sections import ABOVE_CHANCE, MapTap, Side, Student, Taps, Teacher, TeacherTraining
@@ -209,6 +211,16 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _teachers_go_together(self) -> Self:
         check_teachers(self)
+        return self
+
+    @model_validator(mode="after")
+    def _generations_have_one_teacher(self) -> Self:
+        check_generations(self)
+        return self
+
+    @model_validator(mode="after")
+    def _task_has_a_peer(self) -> Self:
+        check_peer(self)
         return self
 
     @model_validator(mode="after")

@@ -193,9 +193,14 @@ class Side(Section):
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
-        if not is_external(self.network):  # others say what they take when they are built
-            check_network_options(self.network, self.options)
+        check_options(self)
         return self
+
+
+def check_options(section: Side | Peer) -> None:
+    """Refuse options that a network of gkd's does not have; others say what they take when they are built."""
+    if not is_external(section.network):
+        check_network_options(section.network, section.options)
 
 
 class Teacher(Side):
@@ -274,6 +279,23 @@ class Teacher(Side):
         return data
 
 
+class Peer(Section):
+    """A second student, which is trained beside the first from random weights.
+
+    Attributes:
+        network, options, taps: as in ``Teacher``.
+    """
+
+    network: NetworkName
+    options: NetworkOptions = Field(default={})
+    taps: Taps = Taps()
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        check_options(self)
+        return self
+
+
 class Student(Side):
     """The student's network and, where it does not start from random weights, its checkpoint.
 
@@ -284,9 +306,12 @@ class Student(Side):
         pretrained: as in ``Teacher``; the body is loaded, and the head is new.
         pretrain: trains it on the base classes of a middle-shot task first, for all runs that start there; all but
             the head is taken.
+        peer: the second student of a method that trains two (``mutual``), which both are judged; None is a network as
+            the student's, from other initial weights.
     """
 
     pretrain: TeacherTraining | None = None
+    peer: Peer | None = None
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:

@@ -84,7 +84,9 @@ def _check_options(merged: Mapping[str, Any], trusted: frozenset[str]) -> None:
     """Refuse options of a network that name what its factory would open, where no trusted layer states them."""
     teachers = merged.get("teachers")
     named = teachers.items() if isinstance(teachers, Mapping) else ()
-    sides = {"student": merged.get("student"), "teacher": merged.get("teacher")}
+    student = merged.get("student")
+    peer = student.get("peer") if isinstance(student, Mapping) else None
+    sides = {"student": student, "student.peer": peer, "teacher": merged.get("teacher")}
     for side, section in (sides | {f"teachers.{name}": section for name, section in named}).items():
         if not isinstance(section, Mapping):  # what is no section, network or options, the schema refuses
             continue

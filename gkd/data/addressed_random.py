@@ -40,6 +40,12 @@ PURPOSE_MEMORY = 7
 PURPOSE_UNLABELLED = 8
 
 
+PURPOSE_GENERATION = 9  # of the initial weights of a generation's student
+
+
+PURPOSE_PEER = 10  # of the initial weights of the second of two students
+
+
 def _signed(word: int) -> int:
     """An unsigned 64-bit word as the int64 with the same bits (torch has no arithmetic on uint64)."""
     return word - (1 << 64) if word >> 63 else word

@@ -13,7 +13,7 @@ from gkd.core.labels import LabelSpace
 from gkd.core.network import as_network, module_key
 from gkd.core.tapped import Shapes, output_shapes
 from gkd.distill.adapters import build_adapters
-from gkd.distill.fit_check import check_parts, check_term, check_terms, trainable_modules
+from gkd.distill.fit_check import check_term, check_terms
 from gkd.distill.inputs import Reading
 from gkd.distill.measured_weights import MeasuredWeights
 from gkd.distill.outputs import Outputs, reads_clean, run_networks
@@ -21,6 +21,7 @@ from gkd.distill.router import Decision, Router, build_router, routed_teacher
 from gkd.distill.several import combined
 from gkd.distill.side import Side, Teachers, teacher_sides
 from gkd.distill.teacher import Teacher
+from gkd.distill.trained_parts import train_parts
 from gkd.distill.unknown_rows import rest_of_cross_entropy, share_of, traded
 from gkd.losses.signature import Filled
 from gkd.methods.mixup import Mixup
@@ -30,7 +31,6 @@ from gkd.methods.routing import Routing
 from gkd.methods.spots import MapSpot, PlacePair
 from gkd.methods.stage import UnknownRows
 from gkd.methods.terms import RelativeWeight, Term, checked_terms, class_scale
-from gkd.models import frozen_parameters
 
 
 class Distiller(nn.Module):
@@ -192,7 +192,10 @@ class Distiller(nn.Module):
             ``loss/<term>/<teacher>``, its loss with each; ``empty/<term>``: 1 where a counting term had nothing
             to average over; ``share/<spot>``: the share of the batch that is distilled there. All 0-dim.
         """
-        outputs = self.outputs(batch)
+        return self.losses(batch, self.outputs(batch))
+
+    def losses(self, batch: Batch, outputs: Mapping[str, Outputs]) -> dict[str, Tensor]:
+        """``forward`` on outputs that are there."""
         decision = self._route(outputs)
         # Losses pick their own precision (R4); autocast would turn their products into bf16.
         with torch.autocast(batch.images.device.type, enabled=False):
@@ -359,29 +362,8 @@ class Distiller(nn.Module):
         Raises:
             UserError: a name that is none of these.
         """
-        head = {id(parameter) for parameter in self.student.head.parameters()}
-        everything = list(self.student.parameters())
-        check_parts(self.student, train)
-        modules = trainable_modules(self.student)
-        chosen: list[nn.Parameter] = []
-        for name in train:
-            if name == "student":
-                chosen += everything
-            elif name == "head":
-                chosen += [parameter for parameter in everything if id(parameter) in head]
-            elif name == "backbone":
-                chosen += [parameter for parameter in everything if id(parameter) not in head]
-            elif name == "adapters":
-                continue  # always trained where a stage's terms own any
-            else:
-                chosen += list(modules[name].parameters())
+        trained = train_parts(self.student, train)
         adapters = [parameter for parameter in self.adapters.parameters() if parameter.requires_grad]
-        frozen = {id(parameter) for parameter in frozen_parameters(self.student)}
-        trained = [p for key, p in {id(p): p for p in chosen}.items() if key not in frozen]
-        for parameter in everything:
-            parameter.requires_grad_(False)
-        for parameter in trained:
-            parameter.requires_grad_(True)
         groups = [{"params": trained, "lr_scale": 1.0, "decay_scale": 1.0}]
         if adapters:
             groups.append({"params": adapters, "lr_scale": 1.0, "decay_scale": 1.0})

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gkd.core.errors import UserError, unknown
+from gkd.core.errors import UserError
 from gkd.core.network import as_network
 from gkd.core.tapped import Shapes, TappedNetwork, network_name, output_shapes
 from gkd.distill.side import Guides, Side, by_name
@@ -98,20 +98,6 @@ def check_term(name: str, term: Term, side: Side | None, student: nn.Module, mix
             f"The term {name!r} is on virtual samples, but no mixup says how to make them.",
             code="needs-mixup",
         )
-
-
-def trainable_modules(student: nn.Module) -> dict[str, nn.Module]:
-    """The student's modules by path; of a tapped network those of the wrapped module, as in its state dict."""
-    named = student.module if isinstance(student, TappedNetwork) else student
-    return dict(named.named_modules())
-
-
-def check_parts(student: nn.Module, train: Sequence[str]) -> None:
-    """Refuse a stage that trains a part which the student does not have."""
-    parts = ["student", "head", "backbone", "adapters", *filter(None, trainable_modules(student))]
-    for name in train:
-        if name not in parts:
-            raise UserError(unknown("part to train", name, parts), code="unknown-part-to-train")
 
 
 def check_head(name: str, term: Term, student: nn.Module) -> None:

@@ -199,6 +199,17 @@ def _teacher_logits(reading: Reading) -> Tensor:
     return logits
 
 
+def _peer_logits(reading: Reading) -> Tensor:
+    """All columns of the other student, which has the same classes."""
+    if reading.outputs.peer is None:
+        raise UserError(
+            f"The loss {reading.term.loss!r} reads a peer, and one student is trained alone; train two together: "
+            "gkd.distill.peers.",
+            code="needs-peer",
+        )
+    return reading.outputs.peer.logits
+
+
 def _teacher_embedding(reading: Reading) -> Tensor:
     """The teacher's embedding, with equal variances where the term balances it."""
     embedding = reading.teacher.embedding
@@ -282,6 +293,7 @@ def _centres(reading: Reading) -> Tensor:
 PROVIDERS: dict[str, Provider] = {
     "student_logits": _student_logits,
     "teacher_logits": _teacher_logits,
+    "peer_logits": _peer_logits,
     "student_embedding": lambda reading: reading.student.embedding,
     "teacher_embedding": _teacher_embedding,
     "student_cosines": _student_cosines,

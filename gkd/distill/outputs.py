@@ -22,12 +22,14 @@ class Outputs:
         teachers: the outputs of each teacher that a term reads, by its name.
         mixture: the images and weights by which the teachers' distributions are interpolated; None where they
             are not.
+        peer: the outputs of the student that is trained beside it, without their graph; None where there is none.
     """
 
     batch: Batch
     student: Features
     teachers: Mapping[str, Features]
     mixture: Mixture | None = None
+    peer: Features | None = None
 
 
 def run_networks(

@@ -18,11 +18,14 @@ from gkd.core.batch import Batch
 from gkd.core.errors import UserError
 from gkd.core.network import Features
 from gkd.distill.distiller import Distiller
+from gkd.distill.peers import Mutual
 from gkd.storage.weights import copy_state
 
 
 def measure_weights(
-    distiller: Distiller, batches: Iterable[Batch], autocast: AbstractContextManager[object] | None = None
+    distiller: Distiller | Mutual,
+    batches: Iterable[Batch],
+    autocast: AbstractContextManager[object] | None = None,
 ) -> dict[str, float]:
     """Give the terms with a relative weight theirs, measured on these batches; the weights by term.
 
@@ -41,7 +44,7 @@ def measure_weights(
 
 
 def pulls(
-    distiller: Distiller, batches: Iterable[Batch], autocast: AbstractContextManager[object]
+    distiller: Distiller | Mutual, batches: Iterable[Batch], autocast: AbstractContextManager[object]
 ) -> dict[str, float]:
     """The norm of each term's gradient over the cross-entropy's, both weighted and over all batches.
 
@@ -87,7 +90,7 @@ def pulls(
 
 
 def _norms(
-    distiller: Distiller, batch: Batch, base: Sequence[str], autocast: AbstractContextManager[object]
+    distiller: Distiller | Mutual, batch: Batch, base: Sequence[str], autocast: AbstractContextManager[object]
 ) -> dict[str, tuple[float, float]]:
     """Term -> the norms of its gradient on one batch and of the cross-entropy's, at the deepest output of both."""
     with autocast:

@@ -7,7 +7,7 @@ from torch import nn
 from gkd.config import schema
 from gkd.core.errors import UserError
 from gkd.data import augmentation, check_balanced, check_episodes
-from gkd.distill.fit_check import check_parts
+from gkd.distill.trained_parts import check_parts
 from gkd.methods.method import Method
 from gkd.methods.mixup import without_mixup
 from gkd.problems.plan import Plan, PlannedNetwork

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gkd.config import schema
+from gkd.config.peers import peer_of
 from gkd.config.teacher_sections import alone_with, named_teachers_read, teacher_sections
 from gkd.core.errors import UserError
 from gkd.core.user_code import is_import_name
@@ -44,8 +45,10 @@ def teacher_section(experiment: schema.Experiment) -> schema.Teacher:
 
 def has_own_network(experiment: schema.Experiment) -> bool:
     """Whether the student's or the teacher's network is a module of the user's own, which building it would import."""
-    sides = (experiment.student, *teacher_sections(experiment).values())
-    return any(is_import_name(side.network) for side in sides)
+    networks = [experiment.student.network, *(side.network for side in teacher_sections(experiment).values())]
+    if experiment.student.peer is not None:
+        networks.append(experiment.student.peer.network)
+    return any(map(is_import_name, networks))
 
 
 def build_side(
@@ -163,6 +166,15 @@ def options_of(section: Section, metadata: WeightMetadata, weights: Path) -> dic
         UserError: the file says another network or other options than the config.
     """
     return load.options_as_trained(metadata, weights, section.network, section.options, _name_of(section))
+
+
+def build_peer(experiment: schema.Experiment, problem: Problem) -> nn.Module:
+    """The second student of a method that trains two, freshly initialised."""
+    section = peer_of(experiment)
+    assert section is not None
+    alone = schema.Student(network=section.network, options=section.options, taps=section.taps)
+    network: nn.Module = build_side(alone, len(problem.student.space), problem.student.train)
+    return network
 
 
 def build_student(experiment: schema.Experiment, problem: Problem) -> tuple[nn.Module, tuple[str, ...]]:

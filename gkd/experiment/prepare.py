@@ -8,10 +8,14 @@ import torch
 from torch import nn
 
 from gkd.config import schema
+from gkd.config.generations import KEY, generations_of, taught_by_student
 from gkd.config.resolve import Resolved
 from gkd.config.teacher_sections import alone_with
+from gkd.core.errors import UserError
+from gkd.data.addressed_random import PURPOSE_GENERATION, PURPOSE_PEER, key_of
+from gkd.distill.peers import Pair
 from gkd.experiment.checks import check_training
-from gkd.experiment.networks import build_student, check_image_sizes
+from gkd.experiment.networks import build_peer, build_student, check_image_sizes
 from gkd.experiment.sides import Sides, sides_of
 from gkd.experiment.sources import statistics
 from gkd.experiment.start_notes import start_notes
@@ -38,6 +42,8 @@ class Prepared:
         settings: how it is trained, whatever the method.
         epochs: stage -> its epochs.
         notes: what a user should know of how the weight files were read and what settings come to, a sentence each.
+        generation: which one the run trains, from 1 (``task.generations``).
+        peer: the second network of a method that trains two students; None of any other.
     """
 
     resolved: Resolved
@@ -47,11 +53,23 @@ class Prepared:
     settings: Settings
     epochs: dict[str, int]
     notes: tuple[str, ...] = ()
+    generation: int = 1
+    peer: nn.Module | None = None
+
+    @property
+    def trained(self) -> nn.Module:
+        """What a stage trains: the student, or the pair of it and its peer."""
+        return self.student if self.peer is None else Pair(self.student, self.peer)
 
     @property
     def experiment(self) -> schema.Experiment:
-        """The experiment, its method without the terms that the relation leaves out; steps leave out each their own."""
+        """The experiment, its method without the terms that the relation leaves out; steps leave out each their own.
+
+        In a generation after the first the section ``teacher`` is that of the student before.
+        """
         experiment, problem = self.resolved.experiment, self.problem
+        if self.generation > 1:
+            experiment = taught_by_student(experiment)
         if self.task.students_teach or not experiment.method.needs_teacher:
             return experiment
         named = {name: teacher.relation for name, teacher in problem.teachers.items()}
@@ -74,6 +92,10 @@ class Prepared:
             problem = problem.with_relation(known.problem.relation)
         return replace(self, problem=problem, notes=(*self.notes, *known.notes))
 
+    def of_generation(self, number: int) -> Resolved:
+        """The run of another generation; the first is the plain run, whatever ran it."""
+        return self.resolved.with_overrides([f"{KEY}={number}"])
+
     def with_problem(self, problem: Problem) -> Prepared:
         """The same run at another problem: the next of its task, or this one with its teacher's classes."""
         return replace(self, problem=problem)
@@ -91,18 +113,37 @@ def prepare(resolved: Resolved, *, final: bool = False, caches: Caches | None = 
         UserError: anything that can be known to be wrong before training.
     """
     experiment, caches = resolved.experiment, caches or Caches()
+    generation = generations_of(experiment)
+    if generation > 1:
+        experiment = taught_by_student(experiment)
     check_image_sizes(experiment)
     sides = sides_of(experiment, caches)
-    problem = sides.last_problem() if final else sides.first_problem()
+    try:
+        problem = sides.last_problem() if final else sides.first_problem()
+    except UserError as error:
+        if generation == 1:
+            raise
+        taught = f"In generation {generation}, which the student of the one before teaches: "
+        raise UserError(f"{taught}{error}", code=error.code) from None
     check_metrics(experiment.evaluate.metrics, len(problem.student.space), problem.relation)
-    torch.manual_seed(experiment.run.seed)
+    torch.manual_seed(_initial_seed(experiment.run.seed, generation))
     student, notes = build_student(experiment, problem)
     check_training(experiment, problem, student)
     settings = _settings(experiment, problem, caches)
     student = student.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    peer = None
+    if experiment.method.reads_peer:
+        torch.manual_seed(key_of(PURPOSE_PEER, experiment.run.seed, generation) % 2**63)
+        peer = build_peer(experiment, problem)
+        peer = peer.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     epochs = experiment.method.epochs(experiment.run.epochs)
     notes = (*notes, *start_notes(experiment, problem, settings.mean, settings.std))
-    return Prepared(resolved, sides, problem, student, settings, epochs, notes)
+    return Prepared(resolved, sides, problem, student, settings, epochs, notes, generation, peer)
+
+
+def _initial_seed(seed: int, generation: int) -> int:
+    """The seed of the initial weights; each generation has its own, while batches and augmentation are the run's."""
+    return seed if generation == 1 else key_of(PURPOSE_GENERATION, seed, generation) % 2**63
 
 
 def _settings(experiment: schema.Experiment, problem: Problem, caches: Caches) -> Settings:

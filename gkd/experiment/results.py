@@ -10,11 +10,13 @@ from typing import TypedDict
 from torch import Tensor, nn
 
 from gkd import metrics
+from gkd.config.peers import peer_of
 from gkd.core.labels import LabelRelation
 from gkd.core.user_code import told_of
 from gkd.distill.side import Guides, by_name
 from gkd.experiment.environment import command, environment
 from gkd.experiment.extension import read_origin
+from gkd.experiment.generations import generations_results
 from gkd.experiment.judge import (
     cached_predictions,
     judge,
@@ -31,8 +33,8 @@ from gkd.storage.confusion_file import write_confusion
 from gkd.storage.judged import Correctness, Judged, RelationFacts, TeacherResult
 from gkd.storage.preprocessing import CLASS_MEANS, HEAD, Preprocessing
 from gkd.storage.records import VERSION, write_record
-from gkd.storage.run_files import CONFUSION, CORRECT, FROZEN, WEIGHTS, pack
-from gkd.storage.run_results import RunSummary
+from gkd.storage.run_files import CONFUSION, CORRECT, FROZEN, PEER_WEIGHTS, WEIGHTS, pack
+from gkd.storage.run_results import PeerResult, RunSummary
 from gkd.storage.weight_metadata import WeightMetadata
 from gkd.storage.weights import save_weights
 from gkd.training.meter import MetricsFile
@@ -81,6 +83,7 @@ class Trained:
         last, best: its states after the last epoch and after the one that validation chose.
         position: where training ended.
         before: name -> which test images a classifier on the embedding gets right before training, Bool ``[N]``.
+        peers: the ``last`` and ``best`` state of the second student; None where one was trained.
     """
 
     teacher: Guides
@@ -88,6 +91,7 @@ class Trained:
     best: State
     position: Position
     before: Mapping[str, Tensor]
+    peers: Mapping[str, State] | None = None
 
 
 def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> RunSummary:
@@ -122,6 +126,10 @@ def finish(folder: Path, prepared: Prepared, trained: Trained, threads: int) -> 
     )
     if isinstance(trained.teacher, Mapping):
         summary = summary.model_copy(update={"teachers": taught})
+    if trained.peers is not None:
+        summary = summary.model_copy(update={"peer": _judged_peer(folder, prepared, trained.peers)})
+    if prepared.generation > 1:
+        summary = summary.model_copy(update=generations_results(folder, prepared, summary))
     if (origin := read_origin(folder)) is not None:
         summary = summary.model_copy(update={"origin": origin})
     write_summary(folder, summary)
@@ -176,6 +184,29 @@ def _judged(
     with told_of(judging, "the task saves its results"):
         judging.save(folder, verdicts)
     return judged, results, correct
+
+
+def _judged_peer(folder: Path, prepared: Prepared, states: Mapping[str, State]) -> PeerResult:
+    """Judge the second student's states as the first's, and write them; they can teach or be judged as any file."""
+    section, network, method = peer_of(prepared.experiment), prepared.peer, prepared.experiment.method
+    assert section is not None
+    assert network is not None
+    problem, added = prepared.problem, prepared.experiment.evaluate.metrics
+    labels, judged = problem.student.test.labels.cpu(), {}
+    metadata = replace(
+        weight_metadata(prepared, HEAD, network),
+        network=section.network,
+        options=section.options,
+        taps=section.taps.model_dump(mode="json", exclude_none=True),
+    )
+    for which, state in states.items():
+        network.load_state_dict(state)
+        outputs = student_outputs(network, prepared.settings)
+        logits = problem.judging.scores(outputs, problem.student, by_head=True)
+        judged[which] = judge(logits, labels, method, added=added, relation=problem.relation)
+        stated = replace(metadata, test_accuracy=judged[which].accuracy)
+        save_weights(folder / PEER_WEIGHTS[which], state, stated.to_header())
+    return PeerResult(network=section.network, parameters=count_parameters(network), **judged)
 
 
 def weight_metadata(prepared: Prepared, answers: str, student: nn.Module | None = None) -> WeightMetadata:

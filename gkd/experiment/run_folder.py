@@ -34,6 +34,7 @@ from gkd.storage.run_files import (
     EPISODES,
     MATRIX,
     ORIGIN,
+    PEER_WEIGHTS,
     PROBLEMS,
     STEPS,
     SUMMARY,
@@ -200,7 +201,7 @@ def _can_go_on(folder: Path) -> bool:
     return several or latest_checkpoint(folder / "checkpoints") is not None
 
 
-_RESULTS = (CONFIG, CORRECT, EPISODES, MATRIX, ORIGIN, *WEIGHTS.values())
+_RESULTS = (CONFIG, CORRECT, EPISODES, MATRIX, ORIGIN, *WEIGHTS.values(), *PEER_WEIGHTS.values())
 
 
 def write_summary(folder: Path, summary: RunSummary) -> None:

@@ -216,6 +216,7 @@ class Sides:
             if (steps or not method.after)
             and (method.needs_teacher or not use_teacher)
             and (self.unlabelled is not None or not method.uses_unlabelled)
+            and (self.task.judges_peers or not method.reads_peer)
             and refusal(method, relation) is None
         }
         if not try_networks or not methods:

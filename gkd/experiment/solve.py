@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from gkd.config.generations import generations_of
 from gkd.config.resolve import Resolved
 from gkd.config.teacher_sections import named_teachers_read
 from gkd.core.errors import UserError
 from gkd.core.text import say, visible
 from gkd.data import ImageSet, StreamedPixels
 from gkd.distill.fit_check import head_notes
+from gkd.distill.peers import states_of
 from gkd.distill.side import Guides, by_name
 from gkd.distill.teacher import Teacher
 from gkd.experiment.extension import extend
@@ -24,7 +26,7 @@ from gkd.experiment.judge import prove_teacher
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.results import Trained, finish
 from gkd.experiment.run_folder import describe_run, finished_or_mended, locked, run_folder
-from gkd.experiment.start_notes import training_note
+from gkd.experiment.start_notes import generation_note, training_note
 from gkd.experiment.teacher_classes import of_named
 from gkd.experiment.teachers import check_shapes, load_teacher, pretraining_experiment, teacher_experiment
 from gkd.models.load import load_body
@@ -109,7 +111,9 @@ class Job:
 def title(resolved: Resolved) -> str:
     """The name of a run in logs."""
     experiment = resolved.experiment
-    return visible(f"{resolved.name} {experiment.method.name} seed {experiment.run.seed}")
+    generation = generations_of(experiment)
+    which = f" generation {generation}" if generation > 1 else ""
+    return visible(f"{resolved.name} {experiment.method.name} seed {experiment.run.seed}{which}")
 
 
 def describe_machine(device: torch.device, dtype: torch.dtype, threads: int) -> str:
@@ -143,12 +147,24 @@ def solve_problem(job: Job) -> tuple[RunSummary, bool]:
     with job.begun() as done:
         if done is not None:
             return done, False
-        extend(job.folder, prepared.resolved, sum(prepared.epochs.values()), job.say)
+        if prepared.generation == 1:  # of a later one the shorter run has another teacher
+            extend(job.folder, prepared.resolved, sum(prepared.epochs.values()), job.say)
         with job.reporter() as reporter:
             last, best, position = fit(
-                student, teacher, problem, method, prepared.epochs, prepared.settings, job.folder, reporter
+                prepared.trained,
+                teacher,
+                problem,
+                method,
+                prepared.epochs,
+                prepared.settings,
+                job.folder,
+                reporter,
             )
-        trained = Trained(teacher, last, best, position, before)
+        peers = None
+        if prepared.peer is not None:
+            (last, last_peer), (best, best_peer) = states_of(last), states_of(best)
+            peers = {"last": last_peer, "best": best_peer}
+        trained = Trained(teacher, last, best, position, before, peers)
         return finish(job.folder, prepared, trained, job.threads), True
 
 
@@ -215,8 +231,11 @@ def teacher_weights(job: Job, whole: Prepared | None = None) -> Path | None:
     if not (folder / SUMMARY).is_file():
         if method.needs_teacher:
             check_shapes(whole or prepared)
-        about = ("teacher.train", section.network, section.train)
-        job.say_once(training_note(*about, len(prepared.problem.relation.teacher), folder))
+        if prepared.generation > 1:
+            job.say_once(generation_note(prepared.generation, folder))
+        else:
+            about = ("teacher.train", section.network, section.train)
+            job.say_once(training_note(*about, len(prepared.problem.relation.teacher), folder))
     return _weights(job.solve_first(training), section.weights)
 
 

@@ -56,6 +56,8 @@ def start_notes(
             f"data.root={data.root} is not read, for {data.name} brings its own images; data.name=folder reads "
             "photographs"
         )
+    if experiment.student.peer is not None and not method.reads_peer:
+        yield f"student.peer is not trained, for no term of the method {method.name} reads it; method=mutual does"
     yield from _left_out(experiment, problem)
     if method.needs_teacher:
         yield from _teachers_notes(experiment, problem)
@@ -150,6 +152,11 @@ def training_note(
         f"{side:<9} {network} is trained first, on {classes} classes for {length}, in {folder}; "
         f"{side}.checkpoint=FILE takes one that is trained"
     )
+
+
+def generation_note(generation: int, folder: Path) -> str:
+    """A line on the generation before one, which is trained first, in its folder."""
+    return f"teacher   of generation {generation} is the student of generation {generation - 1}, trained in {folder}"
 
 
 def _left_out(experiment: schema.Experiment, problem: Problem) -> Iterator[str]:

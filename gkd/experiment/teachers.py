@@ -220,7 +220,9 @@ def check_before_training(prepared: Prepared) -> None:
         return
     if not experiment.teacher.is_given:
         training = teacher_experiment(prepared)
-        prepare(training, caches=prepared.settings.caches)
+        before = prepare(training, caches=prepared.settings.caches)
+        if prepared.generation > 1:
+            check_before_training(before)
         if experiment.method.needs_teacher and not prepared.task.students_teach:
             check_shapes(prepared)
     elif not prepared.task.students_teach:
@@ -263,7 +265,9 @@ def _reads_previous(term: Term) -> bool:
 
 
 def teacher_experiment(prepared: Prepared) -> Resolved:
-    """The run that trains the teacher over its classes, shared by all that need it."""
+    """The run that trains the teacher over its classes, shared by all that need it; or the generation before."""
+    if prepared.generation > 1:
+        return prepared.of_generation(prepared.generation - 1)
     experiment, options = prepared.experiment, teacher_section(prepared.experiment)
     if load_method(options.train.method).needs_teacher:
         raise UserError(

@@ -36,4 +36,4 @@ class Trial:
 def trial_of(prepared: Prepared, teacher: Guides = None, name: str = "stage") -> Trial:
     """A prepared run's own problem and student."""
     method = prepared.experiment.method
-    return Trial(name, prepared.problem, method, prepared.epochs, prepared.student, teacher)
+    return Trial(name, prepared.problem, method, prepared.epochs, prepared.trained, teacher)

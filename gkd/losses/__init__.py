@@ -12,6 +12,7 @@ from gkd.core.class_means import class_centres, induced_logits
 # The families, in the order in which losses are listed.
 from gkd.losses.responses import *
 from gkd.losses.soft_labels import *
+from gkd.losses.peers import *
 from gkd.losses.affinity import *
 from gkd.losses.similarity import *
 from gkd.losses.angles import *

@@ -44,23 +44,29 @@ def check_rows(student: Tensor, other: Tensor, whose: str = "teacher's") -> None
 
 
 def aligned_logits(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None, *, standardise: bool = False
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    mask: Tensor | None,
+    *,
+    standardise: bool = False,
+    other: str = "teacher",
 ) -> tuple[Tensor, Tensor]:
     """Both sides, checked, in computing precision: unselected rows are zero, the teacher is detached.
 
+    ``other`` is what a message calls the teacher.
     Standardised, each row has mean 0 and standard deviation 1 (C − 1); a constant one is zero.
     """
-    for side, logits in (("student's", student_logits), ("teacher's", teacher_logits)):
+    for side, logits in (("student's", student_logits), (f"{other}'s", teacher_logits)):
         if logits.dim() != 2:
             raise UserError(
                 f"The {side} logits are {list(logits.shape)}; give [B, C], one row a sample.",
                 code="not-a-matrix",
             )
-    check_rows(student_logits, teacher_logits)
+    check_rows(student_logits, teacher_logits, f"{other}'s")
     columns, teacher_columns = student_logits.shape[1], teacher_logits.shape[1]
     if columns != teacher_columns:
         raise UserError(
-            f"The student's logits have {columns} columns, the teacher's {teacher_columns}; "
+            f"The student's logits have {columns} columns, the {other}'s {teacher_columns}; "
             "give both the aligned columns of their shared classes.",
             code="other-shapes",
         )

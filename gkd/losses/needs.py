@@ -25,6 +25,7 @@ class Need:
         from_labels: it says something of the sample's label, so that a sample without one has none.
         cosine_head: it comes from a head that computes cosines (``gkd.models.heads``).
         linear_head: it is a parameter of a linear head.
+        from_peer: it comes from a second student that is trained beside the first (``gkd.distill.peers``).
     """
 
     about: str
@@ -39,6 +40,7 @@ class Need:
     from_labels: bool = False
     cosine_head: bool = False
     linear_head: bool = False
+    from_peer: bool = False
 
 
 # A third party adds one with ``gkd.distill.inputs.add_provider``.
@@ -47,6 +49,7 @@ NEEDS: dict[str, Need] = {
     "teacher_logits": Need(
         "the teacher's logits of the shared classes [B, shared]", from_teacher=True, interpolates=True
     ),
+    "peer_logits": Need("the logits of the student that is trained beside it [B, C]", from_peer=True),
     "student_embedding": Need("the student's embedding [B, D_S]"),
     "teacher_embedding": Need("the teacher's embedding [B, D_T]", from_teacher=True),
     "student_cosines": Need("the cosines of the student's head [B, C]", cosine_head=True),

@@ -93,6 +93,15 @@ class Method(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _peers_have_one_stage(self) -> Method:
+        """Refuse further stages beside one that trains two students: they would not say whose."""
+        if self.reads_peer and len(self.stages) > 1:
+            raise ValueError(
+                f"two students are trained together in one stage, and there are {', '.join(self.stages)}; keep one"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rules_have_images(self) -> Method:
         """Refuse the rule ``fit-bias`` without held-out images to fit it on."""
         if "fit-bias" in self.after and self.held_out == 0:
@@ -104,6 +113,11 @@ class Method(BaseModel):
     @property
     def needs_teacher(self) -> bool:
         return any(term.needs_teacher for stage in self.stages.values() for term in stage.terms.values())
+
+    @property
+    def reads_peer(self) -> bool:
+        """Whether two students are trained together, each of which reads the other."""
+        return any(stage.reads_peer for stage in self.stages.values())
 
     @property
     def reads_names(self) -> bool:

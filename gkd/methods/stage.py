@@ -200,6 +200,26 @@ class Stage(BaseModel):
             raise ValueError("mixup makes virtual samples, but no term is samples: virtual")
         return self
 
+    @property
+    def reads_peer(self) -> bool:
+        """Whether a term reads a second student that is trained beside the first."""
+        return any(term.reads_peer for term in self.terms.values())
+
+    @model_validator(mode="after")
+    def _peers_see_the_same(self) -> Stage:
+        """Refuse what would show two students different samples, or weigh their terms by one of them."""
+        measured = any(isinstance(term.weight, RelativeWeight) for term in self.terms.values())
+        reasons = {
+            "mixup draws the samples of each network anew; drop it": self.mixup is not None,
+            "spots route what one student distils; use spots: always": self.spots.policy != "always",
+            "optimiser.dot keeps apart what a teacher says; drop it": self.optimiser.dot is not None,
+            "a weight relative to the cross-entropy is measured on one; give numbers": measured,
+        }
+        for reason, applies in reasons.items():
+            if applies and self.reads_peer:
+                raise ValueError(f"two students are trained together, and {reason}")
+        return self
+
     @model_validator(mode="after")
     def _terms_can_be_routed(self) -> Stage:
         """Refuse routing unless its terms have spots and the same samples, and the student is trained."""

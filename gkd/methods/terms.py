@@ -256,6 +256,11 @@ class Term(BaseModel, metaclass=_Told):
         return self.entry.needs_teacher
 
     @property
+    def reads_peer(self) -> bool:
+        """Whether the term reads a second student that is trained beside the first."""
+        return any(NEEDS[need].from_peer for need in self.needs)
+
+    @property
     def needs_new_classes(self) -> bool:
         """Whether the term needs a class that the teacher does not have."""
         return "known" in self.needs or self.scale in ("ucir", "podnet") or self.head == "auxiliary"

@@ -46,6 +46,7 @@ class Task:
     Attributes:
         Options: the class of its options.
         students_teach: whether the student of a problem teaches the next one, so that a method needs no other teacher.
+        judges_peers: whether a method may train a second student beside the first, and both are judged.
         teacher_classes_key: the option that says which classes the teacher has.
         solver: solves all problems of a run, from a ``gkd.experiment.solve.Job``; None solves the one problem that
             there is (``gkd.experiment.solve.solve_problem``). ``gkd.incremental.sequence.solve_sequence`` solves one
@@ -55,6 +56,7 @@ class Task:
 
     Options: ClassVar[type[TaskOptions]]
     students_teach: ClassVar[bool] = False
+    judges_peers: ClassVar[bool] = False
     teacher_classes_key: ClassVar[str] = "task.teacher_classes"
     solver: ClassVar[Callable[[Any], tuple[RunSummary, bool]] | None] = None
     trials: ClassVar[Callable[[Any], Iterable[Any]] | None] = None
@@ -114,6 +116,13 @@ class Task:
     def teacher_task(self) -> dict[str, Any] | None:
         """The task section of the run that trains a teacher; None trains it by the plain task over its classes."""
         return None
+
+    def taught_by_student(self) -> TaskOptions:
+        """The options of a generation after the first, whose teacher has the student's classes, on the student's data.
+
+        Needed of a task whose options have ``generations`` (``gkd.problems.generations``).
+        """
+        raise NotImplementedError
 
     def for_judging(self) -> TaskOptions:
         """The options without what concerns the teacher, to judge a finished run's student where it is gone."""

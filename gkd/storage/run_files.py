@@ -22,6 +22,7 @@ CORRECT = "correct.json"  # in a run folder: which test images its students get 
 FROZEN = "frozen "  # before a classifier's name: its answers on the embedding that the student starts from
 CONFUSION = {"last": "confusion.csv", "best": "confusion-best.csv"}  # in a run's or a step's folder
 WEIGHTS = {"last": "student.safetensors", "best": "student-best.safetensors"}
+PEER_WEIGHTS = {"last": "peer.safetensors", "best": "peer-best.safetensors"}  # of the second of two students
 
 
 def pack(correct: Tensor) -> str:

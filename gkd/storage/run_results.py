@@ -9,6 +9,43 @@ from gkd.storage.records import VERSION, content_of, with_kind
 from gkd.storage.step_results import IncrementalResult, Matrices
 
 
+class GenerationResult(BaseModel):
+    """A generation of students, of which each teaches the next.
+
+    Attributes:
+        run: its folder.
+        identity: of its run.
+        weights: the name of the student that teaches the next one (``gkd.storage.weight_metadata.weights_name``); None
+            where its file is gone.
+        last, best: test accuracy in percent of the last epoch's student, and of the one that validation chose.
+    """
+
+    model_config = RECORD
+
+    run: str
+    identity: str
+    weights: str | None
+    last: float
+    best: float
+
+
+class PeerResult(BaseModel):
+    """The second of two students that were trained together.
+
+    Attributes:
+        network: its name.
+        parameters: how many it has.
+        last, best: test-set results of the last epoch, and of the epoch that validation chose for the first student.
+    """
+
+    model_config = RECORD
+
+    network: str
+    parameters: int
+    last: Judged
+    best: Judged
+
+
 class Results(BaseModel):
     """The fields that a run's summary and a grid's cell share.
 
@@ -21,6 +58,10 @@ class Results(BaseModel):
         last, best: the student of the last epoch, and of the epoch that validation chose.
         teacher: the teacher, of several the first; None where the method needs none.
         teachers: several teachers by name; none where there is one.
+        generations: the generations up to the run's own, from the first; none where there is one.
+        ensemble: test accuracy in percent of the mean of their last students' logits; None where there is one
+            generation, its head is not judged, or a student's file is gone.
+        peer: the second of two students that were trained together; None where one was.
         leak: novel classes that the teacher was trained on.
         incremental: the steps of an incremental run.
         empty_batches: ``stage/term`` -> how many batches held nothing for the term.
@@ -44,6 +85,9 @@ class Results(BaseModel):
     best: Judged
     teacher: TeacherResult | None
     teachers: dict[str, TeacherResult] = {}
+    generations: list[GenerationResult] = []
+    ensemble: float | None = None
+    peer: PeerResult | None = None
     leak: list[str] = []
     incremental: IncrementalResult | None = None
     empty_batches: dict[str, int]
@@ -165,7 +209,7 @@ def cell_of(
     content |= summary.model_extra or {}
     content |= {"episodes": episodes} if episodes is not None else {}
     content |= {"matrix": matrix} if matrix is not None else {}
-    for key in ("leak", "teachers"):
+    for key in ("leak", "teachers", "generations"):
         if not getattr(summary, key):
             content.pop(key, None)
     return Cell.model_validate(content)

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from gkd.core.batch import Batch
 from gkd.core.errors import UserError
 from gkd.core.user_code import told_of
-from gkd.distill.fit_check import both_shapes, check_head, check_parts, check_terms
+from gkd.distill.fit_check import both_shapes, check_head, check_terms
+from gkd.distill.peers import Pair
 from gkd.distill.pulls import pulls
 from gkd.distill.router import build_router
 from gkd.distill.side import Guides, by_name, centres_of_names
+from gkd.distill.trained_parts import check_parts
 from gkd.methods.distillation_oriented import DistillationOrientedSGD
 from gkd.methods.method import Method
 from gkd.methods.readers import parts_of, teachers_of_terms
@@ -51,7 +53,7 @@ def fit(
     """Train a student through a method's stages, from the last checkpoint in ``folder`` if any.
 
     Args:
-        student: freshly built from the seed; trained in place.
+        student: freshly built from the seed, or a pair of two; trained in place.
         teacher: frozen, one or several by name; None where no term reads one.
         problem: images and label relation.
         method: the stages; ``epochs`` says how long each runs here.
@@ -289,8 +291,17 @@ def _stage_seed(seed: int, stage: int) -> int:
     return (seed * 1_000_003 + stage * 7_919 + 1) % 2**63
 
 
-def check_method(method: Method, student: nn.Module, teacher: Guides, problem: Problem) -> None:
+def check_method(
+    method: Method, student: nn.Module, teacher: Guides, problem: Problem, *, has_peer: bool = False
+) -> None:
     """Refuse a method that does not fit the networks' outputs or the labels, before anything is trained.
+
+    Args:
+        method: to be checked.
+        student: the network that is trained, or a pair of which each network is checked.
+        teacher: one or several by name; None where no term reads one.
+        problem: the first to train.
+        has_peer: whether the student is one of a pair.
 
     Raises:
         UserError: no images without labels for a stage that takes some, no teacher for a term that reads one, a head
@@ -298,6 +309,15 @@ def check_method(method: Method, student: nn.Module, teacher: Guides, problem: P
             compare, labels that leave it nothing to compare, networks that cannot be spliced where a stage is routed,
             or an optimiser that cannot be used.
     """
+    if isinstance(student, Pair):
+        check_method(method, student.peer, teacher, problem, has_peer=True)
+        student, has_peer = student.student, True
+    if method.reads_peer and not has_peer:
+        raise UserError(
+            f"The method {method.name!r} trains two students that learn from each other, and there is one; use another "
+            "method (from Python: gkd.distill.peers has what such a loop needs).",
+            code="needs-peer",
+        )
     images = problem.student.train
     teachers = by_name(teacher)
     seen = {name: problem.seen_by(name, images).as_teacher_sees.image_shape for name in teachers}

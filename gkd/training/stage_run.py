@@ -20,6 +20,7 @@ from gkd.data import AnyBatches, Batches, ImageSet, Look, MixedBatches, Streamed
 from gkd.data.mixed_batches import Together
 from gkd.distill.distiller import Distiller
 from gkd.distill.output_files import OutputFiles
+from gkd.distill.peers import Mutual, Pair
 from gkd.distill.pulls import measure_weights
 from gkd.distill.side import Guides, TeacherSide, View, by_name
 from gkd.distill.teacher import Teacher
@@ -84,17 +85,8 @@ class StageRun:
         self.teachers = by_name(teachers)
         self.terms = fitting_terms(stage.terms, {name: problem.relation_to(name) for name in self.teachers})
         self.batches = self._batches(images, first_view)
-        self.distiller = Distiller(
-            student,
-            {name: self._side(name, teacher, images) for name, teacher in self.teachers.items()},
-            self.terms,
-            old_classes=problem.old_columns,
-            image_shape=images.image_shape,
-            train_labels=images.labels,
-            mixup=stage.mixup,
-            routing=stage.spots,
-            unknown_rows=stage.unknown_rows,
-        ).to(settings.device)
+        sides = {name: self._side(name, teacher, images) for name, teacher in self.teachers.items()}
+        self.distiller = self._distiller(student, sides, images).to(settings.device)
         self.teacher_views: dict[str, TeacherViews] = {}
         for name in self.distiller.read_clean if settings.views is not None else []:
             view = name if name in problem.teachers else None
@@ -104,6 +96,27 @@ class StageRun:
         self.meter = Meter(settings.device)
         self.best: State = copy_state(student)
         self.clock = self.saved = time.monotonic()
+
+    def _distiller(
+        self, student: nn.Module, sides: Mapping[str, TeacherSide], images: ImageSet
+    ) -> Distiller | Mutual:
+        """The stage's losses over a student, or over both of a pair."""
+        if isinstance(student, Pair):
+            ours, theirs = (self._distiller(each, sides, images) for each in (student.student, student.peer))
+            assert isinstance(ours, Distiller)
+            assert isinstance(theirs, Distiller)
+            return Mutual(ours, theirs)
+        return Distiller(
+            student,
+            sides,
+            self.terms,
+            old_classes=self.problem.old_columns,
+            image_shape=images.image_shape,
+            train_labels=images.labels,
+            mixup=self.stage.mixup,
+            routing=self.stage.spots,
+            unknown_rows=self.stage.unknown_rows,
+        )
 
     def _side(self, name: str, teacher: Teacher, images: ImageSet) -> TeacherSide:
         """A teacher with its relation, its view and the statistics of it that terms read."""

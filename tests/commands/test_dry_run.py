@@ -39,3 +39,35 @@ def test_a_dry_run_counts_the_pretraining(capsys):
     printed = capsys.readouterr().out
     assert "pretraining, train: loss" in printed
     assert "x 3 epochs" in printed
+
+
+def test_a_dry_run_says_how_many_generations_are_left_and_tries_the_first_and_the_next(capsys):
+    words = (
+        "run",
+        "cross_task/digits",
+        "method=kd",
+        "run.threads=1",
+        "teacher.train.epochs=1",
+        "run.epochs=2",
+    )
+    assert gkd(*words, "task.generations=3", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "students  3 generations to train, each taught by the one before\n" in printed
+    lines = [line.partition(": loss")[0] for line in printed.splitlines() if ": loss" in line]
+    assert lines == [
+        "stage     generation 1, teacher, train",
+        "stage     generation 1, distil",
+        "stage     generations 2 to 3, each, distil",
+    ]
+    assert gkd(*words) == 0
+    capsys.readouterr()
+    assert gkd(*words, "task.generations=3", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert (
+        "students  2 generations to train, each taught by the one before, after 1 that is trained" in printed
+    )
+    assert "generation 1, distil" not in printed
+    assert gkd(*words, "task.generations=2", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "students  1 generation to train" in printed
+    assert "stage     generation 2, distil: loss" in printed

@@ -51,7 +51,8 @@ KEYS = (
     "run.extend", "task.match", "teacher.image_size", "teacher.pretrained", "teacher.classes", "student.pretrained",
     "run.teacher_cache", "run.teacher_cache_precision", "data.teacher_view.interpolation", "teacher.interpolation",
     "teacher.names", "teachers", "teachers.a", "teachers.a.network", "teachers.a.checkpoint", "teachers.a.classes",
-    "teachers.a.image_size",
+    "teachers.a.image_size", "task.generations", "student.peer", "student.peer.network", "student.peer.options",
+    "student.peer.taps",
 )  # fmt: skip
 STAGE_KEYS = (
     "epochs", "share", "terms", "optimiser.lr", "optimiser.schedule", "train", "data", "episodes", "select", "start",

@@ -89,6 +89,8 @@ from .references.responses import (
     make_logits_and_labels,
     make_logits_both,
     make_mixed,
+    make_peers,
+    mutual_reference,
     nkd_reference,
     stkd_reference,
     ttm_reference,
@@ -164,6 +166,11 @@ SPECS: dict[str, Spec] = {
         reference=kd_reference,
         matched=lambda x: {**x, "student_logits": x["teacher_logits"].clone()},
         options=({}, {"temperature": 1.0}, {"standardise": True, "temperature": 2.0}),
+    ),
+    "mutual": Spec(
+        make=make_peers,
+        reference=mutual_reference,
+        matched=lambda x: {**x, "student_logits": x["peer_logits"].clone()},
     ),
     "dkd": Spec(
         make=make_logits_both,

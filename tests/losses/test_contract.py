@@ -321,7 +321,9 @@ def beside_the_student(name: str) -> list[str]:
     """What a loss reads a row of for each of the student's."""
     inputs = SPECS[name].make(BATCH) if name in SPECS else {}
     return [
-        key for key in inputs if per_sample(key) and key.startswith(("teacher", "labels", "way", "support"))
+        key
+        for key in inputs
+        if per_sample(key) and key.startswith(("teacher", "peer", "labels", "way", "support"))
     ]
 
 

@@ -28,6 +28,15 @@ def make_logits(batch: int) -> Inputs:
     return {"student_logits": 2 * random(1, batch, 5), "teacher_logits": 2 * random(2, batch, 5)}
 
 
+def make_peers(batch: int) -> Inputs:
+    return {"student_logits": 2 * random(1, batch, 5), "peer_logits": 2 * random(2, batch, 5)}
+
+
+def mutual_reference(student_logits: Tensor, peer_logits: Tensor) -> Tensor:
+    rows = [kl(list(p), list(s)) for s, p in zip(student_logits, peer_logits, strict=True)]
+    return mean(rows, student_logits)
+
+
 def make_logits_both(batch: int) -> Inputs:
     return {**make_logits(batch), "labels": labels_for(batch)}
 
