@@ -21,7 +21,10 @@ IN_SMALL: dict[str, tuple[str, str]] = {
     "paper/standard/cifar100": ("standard/tiny_imagenet_100", "results/tiny_imagenet_100_standard.md"),
     "paper/standard/cifar10_sp": ("standard/tiny_imagenet_100", "results/tiny_imagenet_100_standard.md"),
     "paper/standard/stkd": ("standard/tiny_imagenet_100", "results/tiny_imagenet_100_standard.md"),
-    "paper/standard/affinity": ("standard/tiny_imagenet_100_affinity", "results/tiny_imagenet_100_standard.md"),
+    "paper/standard/affinity": (
+        "standard/tiny_imagenet_100_affinity",
+        "results/tiny_imagenet_100_standard.md",
+    ),
     "paper/standard/sakd": ("standard/tiny_imagenet_100_spots", "results/spots.md"),
     "paper/standard/sakd_tiny_imagenet": ("standard/tiny_imagenet_100_spots", "results/spots.md"),
     "paper/cross_task/refilled_cifar100": ("cross_task/tiny_imagenet_100", "results/tiny_imagenet_100.md"),

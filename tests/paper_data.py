@@ -17,7 +17,9 @@ from gkd.core.class_orders import class_split
 from gkd.models.pretrained import label_set
 
 
-def write_cifar(dataset: type[CIFAR10], folder: Path, monkeypatch: pytest.MonkeyPatch, *, train: int = 2) -> None:
+def write_cifar(
+    dataset: type[CIFAR10], folder: Path, monkeypatch: pytest.MonkeyPatch, *, train: int = 2
+) -> None:
     """A set's files with a few training images and one test image of each class, and torchvision's word for them."""
     folder = folder / dataset.base_folder
     folder.mkdir(parents=True)
@@ -71,10 +73,10 @@ def write_cub200(root: Path, *, classes: int = 200, train: int = 3) -> None:
         write(f"images/{name}/{name}_{place}.jpg")
     _text(root / "classes.txt", (f"{number} {name}" for number, name in enumerate(names, 1)))
     _text(root / "images.txt", (f"{n} {name}/{name}_{place}.jpg" for n, (name, place) in enumerate(rows, 1)))
+    _text(root / "image_class_labels.txt", (f"{n} {int(name[:3])}" for n, (name, _) in enumerate(rows, 1)))
     _text(
-        root / "image_class_labels.txt", (f"{n} {int(name[:3])}" for n, (name, _) in enumerate(rows, 1))
+        root / "train_test_split.txt", (f"{n} {int(place < train)}" for n, (_, place) in enumerate(rows, 1))
     )
-    _text(root / "train_test_split.txt", (f"{n} {int(place < train)}" for n, (_, place) in enumerate(rows, 1)))
 
 
 def write_cinic10(root: Path) -> None:
@@ -115,7 +117,11 @@ def write_mini_imagenet(root: Path, *, each: int = 40) -> None:
     """mini-ImageNet's 64, 16 and 20 classes with as many images each."""
     write = _writer(root, 16)
     for part, file in (("train", "train.csv"), ("validation", "val.csv"), ("test", "test.csv")):
-        rows = [(f"{name}{place:04}.jpg", name) for name in class_split("mini_imagenet")[part] for place in range(each)]
+        rows = [
+            (f"{name}{place:04}.jpg", name)
+            for name in class_split("mini_imagenet")[part]
+            for place in range(each)
+        ]
         for image, _ in rows:
             write(f"images/{image}")
         _text(root / file, ["filename,label", *(f"{image},{name}" for image, name in rows)])

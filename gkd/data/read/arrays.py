@@ -140,7 +140,7 @@ def _train(split: Split) -> dict[str, Any]:
 
 
 def _files(dataset_class: Any) -> str:
-    """What torchvision looks for in the folder of a data set, and where that is published, where torchvision says it."""
+    """What torchvision looks for in the folder of a data set, and where that is published, if torchvision says so."""
     folder, address = getattr(dataset_class, "base_folder", None), getattr(dataset_class, "url", None)
     return f"the folder {folder} of {address}" if folder and address else "torchvision's files"
 

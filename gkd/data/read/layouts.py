@@ -67,8 +67,8 @@ def scan_imagenet(source: Source) -> Listing:
     listing = scan_folder(source)
     if set(listing.splits) != {"train", "test"}:
         raise UserError(
-            f"{source.label} has class folders in {', '.join(sorted(listing.splits))} alone, and ImageNet needs them in "
-            "train and val; sort its images into train/WNID/FILE and val/WNID/FILE.",
+            f"{source.label} has class folders in {', '.join(sorted(listing.splits))} alone, and ImageNet needs them "
+            "in train and val; sort its images into train/WNID/FILE and val/WNID/FILE.",
             code="split-folders-missing",
         )
     return listing

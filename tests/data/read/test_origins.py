@@ -18,7 +18,9 @@ def test_every_published_layout_has_an_origin() -> None:
 
 
 @pytest.mark.parametrize("name", sorted({origin: name for name, origin in ORIGINS.items()}.values()))
-def test_a_published_set_that_is_not_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_published_set_that_is_not_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with refused("data-set-missing"):
         load_images(name, "train", root=tmp_path / "nowhere")
     with refused("data-set-missing"):

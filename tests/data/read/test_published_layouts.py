@@ -137,7 +137,9 @@ EXPECTED = {
     },
     "imagenet": {
         split: [
-            (f"{folder}/{name}/{folder}_{n}.JPEG", name) for name in ("n01440764", "n02124075") for n in (0, 1)
+            (f"{folder}/{name}/{folder}_{n}.JPEG", name)
+            for name in ("n01440764", "n02124075")
+            for n in (0, 1)
         ]
         for split, folder in (("train", "train"), ("test", "val"))
     },
