@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from gkd.commands.dry_run import dry_run
 from gkd.commands.grid_cells import cells, published_numbers, section
 from gkd.config.load import load
+from gkd.config.method_files import configs_folder
 from gkd.config.shipped import shipped_configs
 from gkd.models import build_network
 from tests.cli_helpers import gkd
@@ -83,6 +85,28 @@ def test_every_published_number_is_of_a_cell_and_names_its_source(name: str) -> 
     assert len(set(places)) == len(places)
     pairs = {each.axes["pair"] for each in numbers if "pair" in each.axes}
     assert pairs == section(resolved).pairs.keys()
+
+
+def test_no_published_number_is_of_a_config_that_does_not_read_it() -> None:
+    """A line of another config's name would be passed over in silence."""
+    read, written = set(), set()
+    for name in WITH_NUMBERS:
+        published = section(load(name)).published
+        assert published is not None
+        read.add((published.resolve(), name.rpartition("/")[2]))
+    for path in (configs_folder() / "paper").rglob("published.csv"):
+        with path.open(newline="") as lines:
+            written |= {(path.resolve(), line["config"]) for line in csv.DictReader(lines)}
+    assert read == written
+
+
+NONE_SEEN = ("refilled_cifar100", "paper/cross_task/refilled_cub200", "affinity", "stkd")
+
+
+@pytest.mark.parametrize("name", [name for name in PAPERS if name.endswith(NONE_SEEN)])
+def test_where_no_number_was_seen_the_file_says_so(name: str) -> None:
+    assert name not in WITH_NUMBERS
+    assert "no published number" in shipped_configs()[name].read_text().splitlines()[0]
 
 
 def test_a_part_of_the_rows_can_be_asked_for() -> None:
