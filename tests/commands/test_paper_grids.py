@@ -262,8 +262,8 @@ WHOLE: dict[str, tuple[tuple[str, ...], int]] = {
     "paper/few_shot/cifar_fs_cross": (FEW, 0),
     "paper/few_shot/cifar_fs_rfs": (FEW, 0),
     "paper/few_shot/fc100_rfs": (FEW, 0),
-    "paper/few_shot/mini_imagenet_rfs": (FEW, 0),
-    "paper/few_shot/mini_imagenet_protonet": (FEW, 0),
+    "paper/few_shot/mini_imagenet_rfs": ((*FEW, *OF_32, "teacher.options.image_size=32"), 0),
+    "paper/few_shot/mini_imagenet_protonet": ((*FEW, *OF_32), 0),
     "paper/incremental/cifar100_b0_inc10": ((), 0),
     "paper/incremental/cifar100_b50_inc10": ((), 0),
 }
