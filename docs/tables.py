@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import torch
+from benchmark_table import benchmarks
 from reference import configuration
 
 from gkd.config.shipped import shipped_methods, shipped_weights
@@ -167,4 +168,5 @@ GENERATED: dict[str, Callable[[], str]] = {
     "datasets": datasets,
     "augmentations": augmentations,
     "networks": networks,
+    "benchmarks": benchmarks,
 }

@@ -13,7 +13,7 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.data import ImageSet, gather
 from gkd.data.episodes import draw_episodes
 from gkd.few_shot.classifiers import CENTRED, known_classifiers
-from gkd.few_shot.judging import MOST_QUERIES, EpisodeSet
+from gkd.few_shot.judging import MOST_QUERIES, EpisodeSet, setting_name
 from gkd.few_shot.learn2learn import NAMELESS, TASKSETS, learn2learn_episodes
 from gkd.few_shot.problem import FewShotProblem
 from gkd.few_shot.task_judging import EpisodeJudging
@@ -120,6 +120,11 @@ class FewShotOptions(ClassSplitOptions):
 
     name: Literal["few_shot"] = "few_shot"
     episodes: EpisodeOptions = EpisodeOptions()
+
+    def numbers_by(self) -> dict[str, tuple[str, ...]]:
+        episodes = self.episodes
+        settings = [setting_name(ways, shots) for ways in episodes.ways for shots in episodes.shots]
+        return {"setting": tuple(settings), "classifier": episodes.classifiers}
 
 
 class FewShotTask(Task):

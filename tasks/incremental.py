@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gkd.core.errors import UserError, unknown
 from gkd.core.labels import LabelRelation, LabelSpace
+from gkd.incremental.accuracy_matrix import ANSWERS, NUMBERS
 from gkd.incremental.dry_run import step_trials
 from gkd.incremental.loop import solve_steps
 from gkd.incremental.memory import SELECTIONS
@@ -85,6 +86,9 @@ class IncrementalOptions(TaskOptions):
         if self.selection not in SELECTIONS:
             raise ValueError(unknown("selection of exemplars", self.selection, SELECTIONS))
         return self
+
+    def numbers_by(self) -> dict[str, tuple[str, ...]]:
+        return {"answers": ANSWERS, "number": tuple(NUMBERS)}
 
 
 class IncrementalTask(Task):

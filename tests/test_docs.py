@@ -12,7 +12,8 @@ from torch import nn
 import gkd
 from gkd.commands.grid_cells import rows, section
 from gkd.config.load import load
-from gkd.storage.json_files import read_json
+from gkd.config.shipped import shipped_configs
+from gkd.storage.json_files import read_json, write_json
 from tests.cli_helpers import gkd as gkd_verb
 from tests.cli_helpers import write_folders
 from tests.library_caches import empty_caches, in_hubs_cache
@@ -33,6 +34,42 @@ def test_links_lead_somewhere(path):
 def test_blocks_are_the_files_that_they_name(path):
     text = path.read_text()
     assert embed.refreshed(text) == text, "run python docs/embed.py"
+
+
+def test_the_benchmarks_open_with_a_table_of_every_papers_grid():
+    opening = (ROOT / "docs" / "benchmarks.md").read_text().partition("\n## ")[0]
+    table = [line for line in opening.splitlines() if line.startswith("| ")]
+    assert table[0].startswith("| benchmark | config | methods | published by | measured so far |")
+    papers = [name for name in shipped_configs() if name.startswith("paper/")]
+    rows_of = {name: [line for line in table if f"[`{name}`]" in line] for name in papers}
+    assert all(len(lines) == 1 for lines in rows_of.values())
+    unseen = {name for name, (line,) in rows_of.items() if "| none seen |" in line}
+    assert unseen == {name for name in papers if section(load(name)).published is None}
+
+
+def test_a_grid_that_stands_in_part_has_no_cost_of_the_whole(tmp_path, monkeypatch):
+    made = script("docs/benchmark_table.py")
+    compare = section(load("quickstart"))
+    (tmp_path / "results").mkdir()
+    table = tmp_path / "results" / "table.json"
+    monkeypatch.setattr(made, "_table_of", lambda name: table)
+    monkeypatch.setattr(made, "ROOT", tmp_path)
+    labels, (values,) = [row.label for row in rows(compare)], compare.axes.values()
+    lines = [
+        {"axes": {"task.shift": shift}, "label": label, "n": len(compare.seeds), "seconds": 60.0}
+        for shift in values
+        for label in labels
+    ]
+    write_json(table, {"rows": lines})
+    number = len(lines) * len(compare.seeds)
+    whole = f"{number} min" if number < 60 else f"{number / 60:.1f} h"
+    shown = f"[all {number} cells](../results/table.md)"
+    assert made._measured("quickstart", compare) == (shown, whole)
+    write_json(table, {"rows": lines[1:]})
+    assert made._measured("quickstart", compare)[1].startswith("not measured; ")
+    absent = {"axes": lines[0]["axes"], "label": lines[0]["label"], "absent": "no class is shared"}
+    write_json(table, {"rows": [absent, *lines[1:]]})
+    assert made._measured("quickstart", compare)[0].startswith(f"[all {number - len(compare.seeds)} cells]")
 
 
 def test_the_readme_shows_the_quickstart():

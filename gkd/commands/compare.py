@@ -305,9 +305,8 @@ def make_table(
         options = TableOptions(asked.baseline, asked.report, order, asked.axis_names, short, published)
         made, table = TABLES[kind_of_cells(solved.cells)]([*solved.cells, *frozen], solved.absent, options)
     notes = [*chance_notes(chance_warnings(solved.cells)), *published_notes(solved.cells)]
-    if published and (
-        asked.report == "validation" or asked.table == "short" or kind_of_cells(solved.cells) != ACCURACY
-    ):
-        notes.append("Published numbers stand in full tables of test accuracies alone.")
+    short = asked.table == "short" and kind_of_cells(solved.cells) == ACCURACY
+    if published and (asked.report == "validation" or short):
+        notes.append("Published numbers stand in full tables of test results alone.")
     failed = dict.fromkeys(f"Failed: {each.reason}" for each in solved.failed)
     return made, replace(table, notes=[*table.notes, *notes, *failed])

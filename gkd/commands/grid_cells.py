@@ -56,7 +56,7 @@ def cells(resolved: Resolved) -> Iterator[Place]:
             )
     changes = {row.label: _changes(row) for row in rows(compare)}  # finds a wrong name before the first run
     if compare.pairs:
-        _check_terms_of_pairs(compare, _stated(resolved))
+        _check_terms_of_pairs(compare, section(_stated(resolved)))
     places = list(itertools.product(compare.chosen_pairs or [None], *compare.axes.values()))
     for seed in compare.seeds:
         with_seed = [row for row in rows(compare) if seed in compare.seeds_of(row)]
@@ -86,28 +86,40 @@ def published_numbers(resolved: Resolved) -> list[Published]:
         return []
     numbers = read_published(asked.published, resolved.name)
     stated = _stated(resolved)
-    grid = stated if stated.published == asked.published else asked
-    values = {"pair": [*grid.pairs], **{key: [str(value) for value in of] for key, of in grid.axes.items()}}
+    whole = stated if section(stated).published == asked.published else resolved
+    grid, results = section(whole), whole.experiment.task.numbers_by()
+    values: dict[str, list[str]] = {
+        "pair": [*grid.pairs],
+        **{key: [str(value) for value in of] for key, of in grid.axes.items()},
+        **{key: [*of] for key, of in results.items()},
+    }
     labels = [row.label for row in rows(grid)]
+    axes = [*grid.axis_names, *(f"{key} ({', '.join(of)})" for key, of in results.items())]
     for each in numbers:
         if each.label not in labels or any(
             value not in values.get(key, ()) for key, value in each.axes.items()
         ):
             raise UserError(
                 f"{asked.published} has a number of {each}, which is no cell of {resolved.name}; its rows are "
-                f"{', '.join(labels)}, its axes {', '.join(grid.axis_names) or 'none'}.",
+                f"{', '.join(labels)}, its axes {', '.join(axes) or 'none'}.",
                 code="published-without-cell",
+            )
+        for key in results.keys() - each.axes.keys():
+            raise UserError(
+                f"{asked.published} has a number of {each} that states no {key}; its column {key} is one of "
+                f"{', '.join(results[key])}.",
+                code="published-without-place",
             )
     return numbers
 
 
-def _stated(resolved: Resolved) -> Compare:
+def _stated(resolved: Resolved) -> Resolved:
     """The grid as the config's files state it, whatever part of it is asked for; as asked, where they state none."""
     try:
-        stated = resolved.without_overrides().experiment.compare
+        stated = resolved.without_overrides()
     except UserError:  # a file that is no experiment without the overrides
-        stated = None
-    return section(resolved) if stated is None else stated
+        return resolved
+    return resolved if stated.experiment.compare is None else stated
 
 
 def _check_terms_of_pairs(compare: Compare, stated: Compare) -> None:

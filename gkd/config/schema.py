@@ -107,9 +107,9 @@ class Compare(Section):
             on validation; or, for tuning, the best ``validation`` accuracy alone, without any test number.
         table: ``full``, or of test accuracies a ``short`` one: what each method gains over the baseline, with its
             interval. The table's CSV and JSON have everything.
-        published: a CSV file of published test accuracies, whose columns are config, method, accuracy, std, source and
-            those of axes (``pair``, ``task.shift``); they stand beside the grid's own. Its path starts where the config
-            is.
+        published: a CSV file of published numbers, whose columns are config, method, accuracy, source, perhaps std or
+            interval, and those of axes (``pair``, ``task.shift``), of a few-shot task setting and classifier, of an
+            incremental one answers and number; they stand beside the grid's own. Its path starts where the config is.
         results: a folder for the table and its cells, so that they can be committed; None keeps
             them beside the runs.
     """

@@ -25,6 +25,11 @@ MOST_QUERIES = 2**16 - 1  # of an episode, as its number of right answers is sav
 Accuracies = dict[str, dict[str, Tensor]]
 
 
+def setting_name(ways: int, shots: int) -> str:
+    """``5-way 1-shot``: the name of a number of ways and of shots, as results have it."""
+    return f"{ways}-way {shots}-shot"
+
+
 @dataclass(frozen=True)
 class EpisodeSet:
     """Episodes over the images of some classes.
@@ -43,7 +48,7 @@ class EpisodeSet:
         """Yield ``("5-way 1-shot", its episodes)``: one number of ways after another, with all shots."""
         for drawn in self.episodes:
             for shots in self.shots:
-                yield f"{drawn.ways}-way {shots}-shot", drawn.with_shots(shots)
+                yield setting_name(drawn.ways, shots), drawn.with_shots(shots)
 
     def names(self) -> dict[str, str]:
         """Setting -> ten hex digits of a hash of its classes, their names and the drawn samples."""

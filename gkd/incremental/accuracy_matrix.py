@@ -28,6 +28,18 @@ from torch.nn import functional as F
 from gkd.core.errors import UserError, unknown
 from gkd.losses import class_centres, induced_logits
 
+# The classifiers that a table has rows of: the head, and the nearest exemplar mean.
+ANSWERS = ("classifier", "ncm")
+# The numbers that a table shows -> their names in `incremental_summary`.
+NUMBERS = {
+    "average": "average",
+    "last": "last",
+    "forgetting": "forgetting_best_previous",
+    "old": "old",
+    "new": "new",
+    "harmonic": "harmonic",
+}
+
 Forgetting = Literal["best-previous", "best-ever", "initial"]
 
 

@@ -37,6 +37,13 @@ class TaskOptions(BaseModel):
 
     name: str
 
+    def numbers_by(self) -> dict[str, tuple[str, ...]]:
+        """What a result of the task is a number of, beside the axes of a grid: column -> its values; here nothing.
+
+        A published number names a value of each (``gkd.report.published``).
+        """
+        return {}
+
 
 class Task:
     """Base of task adapters: which classes and images each side has, and how the problems are solved.

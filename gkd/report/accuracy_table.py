@@ -130,13 +130,7 @@ class AccuracyRow:
             content |= {f"{key}/{name}": value for key, value in probe_content(teacher.probe).items()}
         content |= {} if self.baseline is None else {"baseline": self.baseline}
         if self.against is not None:
-            published = self.against.published
-            content |= {
-                "published": published.accuracy,
-                "published_std": published.std,
-                "source": published.source,
-            }
-            content |= {"to_published": self.against.difference, "within_noise": self.against.within}
+            content |= self.against.content()
         return content | ({} if self.compared is None else _as_they_are(self.compared))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -27,6 +27,7 @@ from gkd.report.markdown import (
     varied_axes,
 )
 from gkd.report.probes import PROBE_LEGEND, mean_probe, probe_content, shown_probe
+from gkd.report.published import Against, Published, against, columns_of, number_of, verdict
 from gkd.storage.judged import PackedEpisodes
 from gkd.storage.run_results import AbsentCell, Cell
 
@@ -42,6 +43,7 @@ class SettingResult:
         accuracy, interval: mean over seeds and episodes, and half the width of its 95 % interval over episodes.
         std: over seeds; None with one seed.
         difference, difference_interval: to the baseline on the same episodes, else None.
+        against: the accuracy against a published number; None where there is none.
     """
 
     accuracy: float
@@ -49,13 +51,14 @@ class SettingResult:
     std: float | None
     difference: float | None = None
     difference_interval: float | None = None
+    against: Against | None = None
 
-    def content(self) -> dict[str, float | None]:
-        """The numbers by name, without a difference where there is none."""
-        content = {"accuracy": self.accuracy, "interval": self.interval, "std": self.std}
-        if self.difference is None:
-            return content
-        return content | {"difference": self.difference, "difference_interval": self.difference_interval}
+    def content(self) -> dict[str, object]:
+        """The numbers by name, without a difference, or what is published, where there is none."""
+        content: dict[str, object] = {"accuracy": self.accuracy, "interval": self.interval, "std": self.std}
+        if self.difference is not None:
+            content |= {"difference": self.difference, "difference_interval": self.difference_interval}
+        return content | ({} if self.against is None else self.against.content())
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ def few_shot_rows(
     baseline: str,
     report: Literal["last", "best"],
     order: Sequence[str],
+    published: Sequence[Published] = (),
 ) -> list[FewShotRow | AbsentCell]:
     """One row per (axes, label, classifier); for each axes first the teacher alone.
 
@@ -124,6 +128,7 @@ def few_shot_rows(
         baseline: the label that others are compared with, episode by episode, within each seed.
         report: the student that the rows are about, of the last or best epoch.
         order: the labels in the order of the config.
+        published: numbers of others, to stand beside those that they fit.
     """
     rows: list[FewShotRow | AbsentCell] = []
     for axes in dict.fromkeys([*(str(cell.axes) for cell in cells), *(str(cell.axes) for cell in absent)]):
@@ -132,9 +137,23 @@ def few_shot_rows(
         with_teacher = [cell for cell in here if _answers(cell, _TEACHER)]
         rows += _rows(with_teacher[:1], base, _TEACHER, _TEACHER, baseline)
         for label in order:
-            rows += _rows([cell for cell in here if cell.label == label], base, label, report, baseline)
+            students = _rows([cell for cell in here if cell.label == label], base, label, report, baseline)
+            rows += [_beside(row, published) for row in students]
             rows += [cell for cell in absent if (str(cell.axes), cell.label) == (axes, label)]
     return rows
+
+
+def _beside(row: FewShotRow, published: Sequence[Published]) -> FewShotRow:
+    """The row with what is published on it."""
+    settings = dict(row.settings)
+    for setting, result in row.settings.items():
+        found = number_of(
+            published, row.label, {**row.axes, "setting": setting, "classifier": row.classifier}
+        )
+        if found is not None:
+            ours = (result.accuracy - result.interval, result.accuracy + result.interval)
+            settings[setting] = replace(result, against=against(found, result.accuracy, ours))
+    return replace(row, settings=settings)
 
 
 def _answers(cell: Cell, who: Who) -> PackedEpisodes:
@@ -226,17 +245,27 @@ def few_shot_markdown(
     numbered = [row for row in rows if isinstance(row, FewShotRow)]
     settings = list(dict.fromkeys(setting for row in numbered for setting in row.settings))
     added = metric_names(row.metrics for row in numbered)
+    beside = {
+        setting: [
+            row.settings[setting].against if isinstance(row, FewShotRow) and setting in row.settings else None
+            for row in rows
+        ]
+        for setting in settings
+    }
+    of_others = {setting: columns_of(judged) for setting, judged in beside.items()}
     head = [*axis_names(varied), "method", "classifier"]
     for setting in settings:
-        head += [setting, f"Δ to {baseline}"]
+        head += [setting, f"Δ to {baseline}", *of_others[setting][0]]
     probed = any(row.probe is not None for row in numbered)
     lines = []
-    for row in rows:
+    for place, row in enumerate(rows):
         line = [*axis_values(row, varied), for_markdown(row.label)]
+        more = {setting: cells[place] for setting, (_, cells) in of_others.items()}
         lines.append(
-            line + _numbers(row, settings, added, probed=probed) if isinstance(row, FewShotRow) else line
+            line + _numbers(row, more, added, probed=probed) if isinstance(row, FewShotRow) else line
         )
     notes = leak_notes([row.leak for row in numbered])
+    notes += verdict([judged for of_setting in beside.values() for judged in of_setting])
     notes += [absent_note(row) for row in rows if isinstance(row, AbsentCell)]
     reported: Who = next((row.reported for row in numbered if row.label != _TEACHER), "last")
     legend = _legend(reported, baseline) + (_PROBED if probed else "") + metric_legend(added)
@@ -249,16 +278,26 @@ def few_shot_markdown(
 _PROBED = f"{PROBE_LEGEND} Its base classes are those that it shares, over all of its columns."
 
 
-def _numbers(row: FewShotRow, settings: Sequence[str], added: Sequence[str], *, probed: bool) -> list[str]:
-    """A row's classifier and numbers; ``NONE`` in a setting that it was not judged in. Some teacher is ``probed``."""
+def _numbers(
+    row: FewShotRow, settings: Mapping[str, Sequence[str]], added: Sequence[str], *, probed: bool
+) -> list[str]:
+    """A row's classifier and numbers; ``NONE`` in a setting that it was not judged in.
+
+    Args:
+        row: the row.
+        settings: setting -> the row's cells on published numbers.
+        added: names of further metrics.
+        probed: whether some teacher is probed.
+    """
     cells = [for_markdown(row.classifier)]
-    for setting in settings:
+    for setting, of_others in settings.items():
         result = row.settings.get(setting)
         if result is None:  # an axis of the grid, or the row itself, has other settings
-            cells += [NONE, NONE]
+            cells += [NONE, NONE, *of_others]
             continue
         cells.append(spread(result.accuracy, result.interval))
         cells.append(spread(result.difference, result.difference_interval, "+.2f"))
+        cells += of_others
     cells += [*([shown_probe(row.probe)] if probed else []), number(row.base)]
     cells += [number(row.metrics.get(name), ".4g") for name in added]
     return [*cells, str(row.n), number(row.seconds, ".1f")]

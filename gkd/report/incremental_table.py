@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from pathlib import Path
@@ -13,9 +13,9 @@ import torch
 from pydantic import JsonValue
 
 from gkd.core.text import for_markdown
-from gkd.incremental.accuracy_matrix import accuracy_matrix
+from gkd.incremental.accuracy_matrix import ANSWERS, NUMBERS, accuracy_matrix
 from gkd.incremental.matrix_file import read_matrices
-from gkd.metrics import mean_std
+from gkd.metrics import mean_std, t_interval
 from gkd.report.added_metrics import mean_metrics, metric_content, metric_legend, metric_names
 from gkd.report.incremental_plots import Curve, plot_curves, plot_matrices, plot_matrix
 from gkd.report.markdown import (
@@ -27,6 +27,7 @@ from gkd.report.markdown import (
     spread,
     varied_axes,
 )
+from gkd.report.published import Against, Published, against, columns_of, number_of, verdict
 from gkd.report.terminal_table import fitted
 from gkd.storage.records import read_record
 from gkd.storage.run_files import SUMMARY
@@ -41,20 +42,6 @@ _NAMES = {
     "classifier_task_aware": "head, step known",
     "ncm": "nearest exemplar mean",
     "ncm_task_aware": "nearest exemplar mean, step known",
-}
-
-
-_ANSWERS = ("classifier", "ncm")  # the classifiers that have a row of their own
-
-
-# Column -> the number of a run's summary.
-_COLUMNS = {
-    "average": "average",
-    "last": "last",
-    "forgetting": "forgetting_best_previous",
-    "old": "old",
-    "new": "new",
-    "harmonic": "harmonic",
 }
 
 
@@ -141,14 +128,14 @@ def step_table(matrices: Matrices, result: IncrementalResult, width: int | None 
         for step in result.steps
     ]
     heads = [_NAMES[name] for name in by_answer]
-    minor = ["s", "exemplars", *(_NAMES[name] for name in by_answer if name not in _ANSWERS)]
+    minor = ["s", "exemplars", *(_NAMES[name] for name in by_answer if name not in ANSWERS)]
     table = Table(["step", "classes", *heads, "exemplars", "s"], rows, (), "", minor=minor)
     text, _ = fitted(table, width or sys.maxsize)
     lines = text.splitlines()
-    for name in _ANSWERS:
+    for name in ANSWERS:
         if name in by_answer:
             numbers = by_answer[name].summary
-            shown = ", ".join(f"{label} {number(numbers[key])}" for label, key in _COLUMNS.items())
+            shown = ", ".join(f"{label} {number(numbers[key])}" for label, key in NUMBERS.items())
             lines.append(f"{_NAMES[name]}: {shown}")
     return lines
 
@@ -164,6 +151,7 @@ class IncrementalRow:
         numbers: name -> mean and std over seeds of ``gkd.incremental.accuracy_matrix.incremental_summary``.
         seconds: of training, mean.
         metrics: name -> mean of the metrics that the experiment adds.
+        against: key of ``NUMBERS`` -> the mean over seeds against a published number.
     """
 
     axes: dict[str, JsonValue]
@@ -176,20 +164,27 @@ class IncrementalRow:
     numbers: dict[str, tuple[float | None, float | None]]
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict)
+    against: dict[str, Against] = field(default_factory=dict)
 
     def content(self) -> dict[str, object]:
         """The row by column, as ``table.json`` and ``table.csv`` have it."""
-        late = ("numbers", "seconds", "metrics")
+        late = ("numbers", "seconds", "metrics", "against")
         content: dict[str, object] = {
             each.name: getattr(self, each.name) for each in fields(self) if each.name not in late
         }
         for name, (mean, std) in self.numbers.items():
             content |= {name: mean, f"{name}_std": std}
+        for name, judged in self.against.items():
+            content |= {f"{key}/{name}": value for key, value in judged.content().items()}
         return content | {"seconds": self.seconds} | metric_content(self.metrics)
 
 
 def incremental_rows(
-    cells: Sequence[Cell], absent: Sequence[AbsentCell], *, order: Sequence[str]
+    cells: Sequence[Cell],
+    absent: Sequence[AbsentCell],
+    *,
+    order: Sequence[str],
+    published: Sequence[Published] = (),
 ) -> list[IncrementalRow | AbsentCell]:
     """One row per (axes, label, classifier), the head and the nearest exemplar mean, of each step's last epoch.
 
@@ -197,17 +192,18 @@ def incremental_rows(
         cells: finished cells of a grid, with their ``matrix``.
         absent: rows that the label relation denies; the table has them with a reason and no numbers.
         order: the labels in the order of the config.
+        published: numbers of others, to stand beside those that they fit.
     """
     rows: list[IncrementalRow | AbsentCell] = []
     for axes in dict.fromkeys([*(str(cell.axes) for cell in cells), *(str(cell.axes) for cell in absent)]):
         for label in order:
             group = [cell for cell in cells if (str(cell.axes), cell.label) == (axes, label)]
-            rows += [row for answers in _ANSWERS for row in _rows(group, answers)]
+            rows += [row for answers in ANSWERS for row in _rows(group, answers, published)]
             rows += [cell for cell in absent if (str(cell.axes), cell.label) == (axes, label)]
     return rows
 
 
-def _rows(group: Sequence[Cell], answers: str) -> list[IncrementalRow]:
+def _rows(group: Sequence[Cell], answers: str, published: Sequence[Published]) -> list[IncrementalRow]:
     """The row of one classifier over the group's seeds; empty where no cell has its answers."""
     runs = [
         (cell, cell.matrix.by_answer[answers].summary)
@@ -230,6 +226,11 @@ def _rows(group: Sequence[Cell], answers: str) -> list[IncrementalRow]:
         seconds=mean_std([cell.seconds for cell, _ in runs])[0],
         metrics=mean_metrics([cell.last for cell, _ in runs]) if judged else {},
     )
+    for shown, name in NUMBERS.items():
+        found = number_of(published, row.label, {**row.axes, "answers": answers, "number": shown})
+        values = [value for _, summary in runs if (value := summary[name]) is not None]
+        if found is not None and values:
+            row.against[shown] = against(found, mean_std(values)[0], t_interval(values))
     return [row]
 
 
@@ -245,10 +246,17 @@ def incremental_markdown(
     """The table as Markdown, with a legend of its columns below it."""
     varied = varied_axes(rows, axes)
     added = metric_names(row.metrics for row in rows if isinstance(row, IncrementalRow))
+    beside = {
+        shown: [row.against.get(shown) if isinstance(row, IncrementalRow) else None for row in rows]
+        for shown in NUMBERS
+    }
+    of_others = {shown: columns_of(judged, shown) for shown, judged in beside.items()}
     lines = []
-    for row in rows:
+    for place, row in enumerate(rows):
         line = [*axis_values(row, varied), for_markdown(row.label)]
-        lines.append(line + _cells(row, added) if isinstance(row, IncrementalRow) else line)
+        more = {shown: cells[place] for shown, (_, cells) in of_others.items()}
+        lines.append(line + _cells(row, added, more) if isinstance(row, IncrementalRow) else line)
+    numbers = [head for shown in NUMBERS for head in (shown, *of_others[shown][0])]
     legend = (
         "Test accuracy in percent, mean ± std over n seeds, of the student of each step's last epoch. average: the "
         "mean over the steps, the first among them, of the accuracy on all classes so far; last: after the last step; "
@@ -257,17 +265,22 @@ def incremental_markdown(
         "s: training seconds of all steps; a first model that is given or shared is not among them."
     )
     return Table(
-        head=[*axis_names(varied), "method", "answered by", *_COLUMNS, *map(for_markdown, added), "n", "s"],
+        head=[*axis_names(varied), "method", "answered by", *numbers, *map(for_markdown, added), "n", "s"],
         rows=lines,
-        notes=[absent_note(row) for row in rows if isinstance(row, AbsentCell)],
+        notes=[
+            *(absent_note(row) for row in rows if isinstance(row, AbsentCell)),
+            *verdict([judged for of_number in beside.values() for judged in of_number]),
+        ],
         legend=legend + metric_legend(added),
         minor=["s", "n", "harmonic", "new", "old", *map(for_markdown, reversed(added))],
     )
 
 
-def _cells(row: IncrementalRow, added: Sequence[str]) -> list[str]:
-    """The name of a row's classifier, and its numbers."""
+def _cells(row: IncrementalRow, added: Sequence[str], of_others: Mapping[str, Sequence[str]]) -> list[str]:
+    """The name of a row's classifier, and its numbers, each with the cells ``of_others`` on published ones."""
     named = _NAMES[row.answers] + (" (the method's)" if row.judged and row.answers == "ncm" else "")
-    numbers = [spread(*row.numbers[key]) for key in _COLUMNS.values()]
+    numbers = []
+    for shown, key in NUMBERS.items():
+        numbers += [spread(*row.numbers[key]), *of_others[shown]]
     numbers += [number(row.metrics.get(name), ".4g") for name in added]
     return [named, *numbers, str(row.n), f"{row.seconds:.1f}"]

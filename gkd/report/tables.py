@@ -28,7 +28,7 @@ class TableOptions:
         order: the labels in the order of the config.
         axes: dotted keys of the grid's other axes.
         short: of test accuracies, only what each method gains.
-        published: of test accuracies, numbers of others to stand beside them.
+        published: numbers of others to stand beside those of test images or episodes.
     """
 
     baseline: str
@@ -60,13 +60,20 @@ def accuracy_table(cells: Sequence[Cell], absent: Sequence[AbsentCell], options:
 
 def few_shot_table(cells: Sequence[Cell], absent: Sequence[AbsentCell], options: TableOptions) -> Made:
     """Accuracy on novel episodes, paired with the baseline's."""
-    rows = few_shot_rows(cells, absent, baseline=options.baseline, report=options.report, order=options.order)
+    rows = few_shot_rows(
+        cells,
+        absent,
+        baseline=options.baseline,
+        report=options.report,
+        order=options.order,
+        published=options.published,
+    )
     return rows, few_shot_markdown(rows, baseline=options.baseline, axes=options.axes)
 
 
 def incremental_table(cells: Sequence[Cell], absent: Sequence[AbsentCell], options: TableOptions) -> Made:
     """Average accuracies and forgetting of incremental runs, from their accuracy matrices."""
-    rows = incremental_rows(cells, absent, order=options.order)
+    rows = incremental_rows(cells, absent, order=options.order, published=options.published)
     return rows, incremental_markdown(rows, baseline=options.baseline, axes=options.axes)
 
 

@@ -494,7 +494,7 @@ def test_published_numbers_stand_beside_the_grids_own(
     assert "published" not in rows["sp", 5]
     assert rows["student", 5]["to_published"] == pytest.approx(rows["student", 5]["mean"] - 50)
     assert gkd(*words, "compare.table=short") == 0
-    assert "Published numbers stand in full tables of test accuracies alone." in capsys.readouterr().out
+    assert "Published numbers stand in full tables of test results alone." in capsys.readouterr().out
     # A part of the grid is compared with its part of the file.
     assert gkd(*words, "compare.methods=[student]") == 0
     Path("published.csv").write_text(f"{head}mine,sp,7,1.5,0.1,a paper\n")

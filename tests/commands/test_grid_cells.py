@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gkd.commands.grid_cells import cells, count, section
+from gkd.commands.grid_cells import cells, count, published_numbers, section
 from gkd.config.load import load
 from tests.refusals import refused
 
@@ -67,6 +68,38 @@ def test_one_pair_is_asked_for_by_name(asked: Any) -> None:
 def test_a_wrong_pair_is_refused_before_the_first_run(more: dict[str, Any], code: str) -> None:
     with refused(code):
         list(cells(load("cross_task/digits", words(**more))))
+
+
+HEADS = {
+    "few_shot/digits": "config,method,setting,classifier,accuracy,source\ndigits,kd",
+    "incremental/digits": "config,method,answers,number,accuracy,source\ndigits,finetune",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "code"),
+    [
+        ("few_shot/digits", "5-way 1-shot,nearest-mean", None),
+        ("few_shot/digits", "5-way 7-shot,nearest-mean", "published-without-cell"),
+        ("few_shot/digits", "5-way 1-shot,svm", "published-without-cell"),
+        ("few_shot/digits", "5-way 1-shot,", "published-without-place"),
+        ("incremental/digits", "ncm,last", None),
+        ("incremental/digits", "ncm,first", "published-without-cell"),
+        ("incremental/digits", ",last", "published-without-place"),
+    ],
+)
+def test_a_published_number_says_which_result_it_is_of(
+    name: str, place: str, code: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "published.csv"
+    path.write_text(f"{HEADS[name]},{place},50,a paper\n")
+    resolved = load(name, [f"compare.published={path}"])
+    if code is None:
+        (number,) = published_numbers(resolved)
+        assert set(place.split(",")) == set(number.axes.values())
+        return
+    with refused(code):
+        published_numbers(resolved)
 
 
 def test_an_override_that_a_pair_sets_is_lost() -> None:

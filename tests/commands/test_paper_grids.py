@@ -2,65 +2,219 @@
 
 from __future__ import annotations
 
-import hashlib
+import csv
 import json
-import pickle
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from torch import nn
+from torchvision import models
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from gkd.commands.dry_run import dry_run
 from gkd.commands.grid_cells import cells, published_numbers, section
 from gkd.config.load import load
+from gkd.config.method_files import configs_folder
 from gkd.config.shipped import shipped_configs
 from gkd.models import build_network
 from tests.cli_helpers import gkd
+from tests.library_caches import empty_caches
+from tests.paper_data import (
+    write_cifar,
+    write_cinic10,
+    write_cub200,
+    write_imagenet,
+    write_mini_imagenet,
+    write_tiny_imagenet,
+)
 
-WITH_PAIRS = [
-    name
-    for name in shipped_configs()
-    if name.startswith("paper/") and (compare := load(name).experiment.compare) is not None and compare.pairs
-]
+PAPERS = [name for name in shipped_configs() if name.startswith("paper/")]
+WITH_NUMBERS = [name for name in PAPERS if section(load(name)).published is not None]
 
 
-def write_cifar(dataset: type[CIFAR10], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A set's files with two training images and one test image of each class, and torchvision's word for them."""
-    folder = folder / dataset.base_folder
+@pytest.fixture
+def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Writes CIFAR-10 and CIFAR-100 into data/ where the test runs, and the benchmark's teachers into teachers/."""
+
+    def write(*networks: str, train: int = 2) -> None:
+        for dataset in (CIFAR10, CIFAR100):
+            write_cifar(dataset, tmp_path / "data", monkeypatch, train=train)
+        for network in networks:
+            path = Path("teachers") / f"{network}_vanilla" / "ckpt_epoch_240.pth"
+            path.parent.mkdir(parents=True)
+            torch.save({"model": build_network(network, num_classes=100).state_dict()}, path)
+
+    monkeypatch.chdir(tmp_path)
+    return write
+
+
+@pytest.fixture
+def imagenets_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts random weights in the place of those that torchvision publishes."""
+    caches = empty_caches(tmp_path / "caches", monkeypatch)
+    folder = caches / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    classes, kind = (100, "fine_label") if issubclass(dataset, CIFAR100) else (10, "label")
-    generator = np.random.default_rng(0)
 
-    def written(name: str, content: dict[str, object]) -> str:
-        (folder / name).write_bytes(pickle.dumps(content))
-        return hashlib.md5((folder / name).read_bytes()).hexdigest()
+    def write(*networks: str) -> None:
+        for network in networks:
+            weights = models.get_model_weights(network)["IMAGENET1K_V1"]
+            module: nn.Module = models.get_model(network, weights=None)
+            torch.save(module.state_dict(), folder / Path(weights.url).name)
 
-    for name, lines, each in (("train", "train_list", 2), ("test", "test_list", 1)):
-        labels = [label for label in range(classes) for _ in range(each)]
-        pixels = generator.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
-        md5 = written(name, {"data": pixels, "fine_labels" if classes == 100 else "labels": labels})
-        monkeypatch.setattr(dataset, lines, [[name, md5]])
-    key = f"{kind}_names"
-    md5 = written("meta", {key: [f"class {label}" for label in range(classes)]})
-    monkeypatch.setattr(dataset, "meta", {"filename": "meta", "key": key, "md5": md5})
+    return write
 
 
-@pytest.mark.parametrize("name", WITH_PAIRS)
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_cell_is_an_experiment(name: str) -> None:
+    """Each row's settings at each place of the grid, before any image is read."""
+    resolved = load(name, ["compare.seeds=[0]"])
+    places = [(cell.label, str(cell.axes)) for cell in cells(resolved)]
+    assert len(set(places)) == len(places) > 0
+
+
+@pytest.mark.parametrize("name", WITH_NUMBERS)
 def test_every_published_number_is_of_a_cell_and_names_its_source(name: str) -> None:
     resolved = load(name)
     numbers = published_numbers(resolved)
     assert numbers
     assert all(each.source and 0 < each.accuracy < 100 for each in numbers)
-    places = [(each.label, tuple(each.axes.items())) for each in numbers]
+    places = [str(each) for each in numbers]
     assert len(set(places)) == len(places)
-    assert {each.axes["pair"] for each in numbers} == section(resolved).pairs.keys()
+    pairs = {each.axes["pair"] for each in numbers if "pair" in each.axes}
+    assert pairs == section(resolved).pairs.keys()
+
+
+def test_no_published_number_is_of_a_config_that_does_not_read_it() -> None:
+    """A line of another config's name would be passed over in silence."""
+    read, written = set(), set()
+    for name in WITH_NUMBERS:
+        published = section(load(name)).published
+        assert published is not None
+        read.add((published.resolve(), name.rpartition("/")[2]))
+    for path in (configs_folder() / "paper").rglob("published.csv"):
+        with path.open(newline="") as lines:
+            written |= {(path.resolve(), line["config"]) for line in csv.DictReader(lines)}
+    assert read == written
+
+
+NONE_SEEN = ("refilled_cifar100", "paper/cross_task/refilled_cub200", "affinity", "stkd")
+
+
+@pytest.mark.parametrize("name", [name for name in PAPERS if name.endswith(NONE_SEEN)])
+def test_where_no_number_was_seen_the_file_says_so(name: str) -> None:
+    assert name not in WITH_NUMBERS
+    assert "no published number" in shipped_configs()[name].read_text().splitlines()[0]
 
 
 def test_a_part_of_the_rows_can_be_asked_for() -> None:
     """The pairs change terms of rows that are then left out."""
     asked = load("paper/standard/cifar100", ["compare.methods=[student, kd]", "compare.seeds=[0]"])
     assert len(list(cells(asked))) == 2 * 13
+
+
+# One cell of each grid: its row, a part of its place, and overrides that make it small.
+SMALL = ("data.batch_size=8", "run.threads=1")
+AT_32 = ("data.image_size=32",)
+FEW = ("task.episodes.count=2", "task.episodes.queries=1")
+OF_32 = (*AT_32, "student.options.image_size=32")  # networks whose embedding goes by the image's size
+FEW_QUERIES = "method.stages.episodes.episodes.queries=1"
+ONE_CELL: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "paper/standard/cifar100": ("dist", "wrn_40_2-wrn_16_2", ()),
+    "paper/standard/cifar10_sp": ("sp", "wrn_40_1-wrn_16_1", ()),
+    "paper/standard/sakd": ("ft adaptive", "wrn_40_2-wrn_16_2", ()),
+    "paper/standard/sakd_tiny_imagenet": ("at adaptive", "resnet56-resnet20", AT_32),
+    "paper/standard/stkd": ("stkd on the other classes", "cinic10 wrn_40_2-wrn_16_2", ()),
+    "paper/standard/affinity": ("cosine standardise l2, map", "wrn_40_2-wrn_16_2", ()),
+    "paper/standard/cub200_refilled": ("refilled_cvpr", "mobilenet_1_0-mobilenet_0_25", AT_32),
+    "paper/standard/imagenet": ("dkd", "resnet34-resnet18", AT_32),
+    "paper/cross_task/refilled_cifar100": ("refilled_weighted", "'task.shift': 20, 'student.network': 'wrn_16_1'", ()),
+    "paper/cross_task/refilled_cub200": ("refilled", "'task.shift': 60, 'student.network': 'mobilenet_0_25'", AT_32),
+    "paper/few_shot/cifar_fs_cross": ("refilled_joint", "{}", FEW),
+    "paper/few_shot/cifar_fs_rfs": ("born_again", "{}", FEW),
+    "paper/few_shot/fc100_rfs": ("student", "{}", FEW),
+    "paper/few_shot/mini_imagenet_rfs": ("born_again", "{}", (*FEW, *OF_32, "teacher.options.image_size=32")),
+    "paper/few_shot/mini_imagenet_protonet": ("protonet of 1 shot", "{}", (*FEW, *OF_32, FEW_QUERIES)),
+    "paper/incremental/cifar100_b0_inc10": ("wa", "{}", ()),
+    "paper/incremental/cifar100_b50_inc10": ("podnet", "{}", ()),
+}  # fmt: skip
+
+
+def write_for(
+    name: str, cifar: Callable[..., None], imagenets_teachers: Callable[..., None], *, each: int = 8
+) -> None:
+    """The data of a config in its layout, and the teachers that its small cell needs.
+
+    Args:
+        name: of the config.
+        cifar, imagenets_teachers: the fixtures.
+        each: images a class of mini-ImageNet.
+    """
+    config = shipped_configs()[name].read_text()
+    if "tiny_imagenet" in name:
+        write_tiny_imagenet(Path("data/tiny-imagenet-200"), classes=20)
+    elif "stkd" in name:
+        write_cinic10(Path("data/CINIC-10"))
+    elif "cub200" in name:
+        write_cub200(Path("data/CUB_200_2011"))
+    elif "mini_imagenet" in name:
+        write_mini_imagenet(Path("data/mini_imagenet"), each=each)
+    elif name.endswith("imagenet"):
+        write_imagenet(Path("data/imagenet"), classes=20)
+        imagenets_teachers("resnet34")
+    else:
+        train = 12 if any(word in name for word in ("few_shot", "refilled", "increm")) else 2
+        cifar(*(["wrn_40_2"] if "teachers/wrn_40_2" in config else []), train=train)
+
+
+def test_every_paper_config_has_its_cell() -> None:
+    assert set(ONE_CELL) == set(PAPERS)
+
+
+@pytest.mark.parametrize("name", ONE_CELL)
+def test_a_cell_of_each_grid_takes_its_steps(
+    name: str, cifar: Callable[..., None], imagenets_teachers: Callable[..., None]
+) -> None:
+    label, place, words = ONE_CELL[name]
+    write_for(name, cifar, imagenets_teachers)
+    grid = cells(load(name, ["compare.seeds=[0]"]))
+    (cell,) = (cell for cell in grid if cell.label == label and place in str(cell.axes))
+    untrained = ["teacher.expect=null"] if cell.resolved.experiment.teacher is not None else []
+    small = cell.resolved.with_overrides([*SMALL, *words, *untrained])
+    assert dry_run(small, Console(quiet=True)) > 0
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_without_its_data_a_run_ends_with_what_to_fetch(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("urllib.request.urlopen", _offline)
+    assert gkd("run", name, "run.threads=1") == 2
+    out, error = capsys.readouterr()
+    (sentence,) = error.splitlines()
+    data = load(name).experiment.data.name
+    assert data in sentence
+    assert "http" in sentence
+    assert "Traceback" not in out + error
+
+
+def _offline(*_about: object, **_named: object) -> None:
+    raise OSError("no connection")
+
+
+def tried(name: str, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[list[str], set[str], int]:
+    """The rows that a dry run tries, those that fail, and how many are absent."""
+    gkd("compare", name, "compare.seeds=[0]", *SMALL, *words, "--dry-run")
+    lines = capsys.readouterr().out.splitlines()
+    failed = {line[10:].partition(": ")[0] for line in lines if line.startswith("failed")}
+    return (
+        [line for line in lines if line.startswith("ok")],
+        failed,
+        sum(x.startswith("absent") for x in lines),
+    )
 
 
 # Flow matrices need as many channels on both sides.
@@ -75,31 +229,69 @@ CIFAR100_GRID = section(load("paper/standard/cifar100"))
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("pair", CIFAR100_GRID.pairs)
-def test_every_method_takes_every_pair_of_the_cifar100_benchmark(
-    pair: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "pair"),
+    [
+        (name, pair)
+        for name in ("paper/standard/cifar100", "paper/standard/sakd", "paper/standard/affinity")
+        for pair in section(load(name)).pairs
+    ],
+)
+def test_every_method_takes_every_pair_of_the_benchmarks_teachers(
+    name: str, pair: str, cifar: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_cifar(CIFAR100, tmp_path / "data", monkeypatch)
-    network = CIFAR100_GRID.pairs[pair]["teacher.network"]
-    path = Path("teachers") / f"{network}_vanilla" / "ckpt_epoch_240.pth"
-    path.parent.mkdir(parents=True)
-    torch.save({"model": build_network(network, num_classes=100).state_dict()}, path)
+    grid = section(load(name))
+    cifar(grid.pairs[pair]["teacher.network"])
     untrained = json.dumps({pair: {"teacher.expect": None}})
-    words = (f"compare.pairs={untrained}", f"compare.pair={pair}", "compare.seeds=[0]", "data.batch_size=8")
-    gkd("compare", "paper/standard/cifar100", *words, "run.threads=1", "--dry-run")
-    lines = capsys.readouterr().out.splitlines()
-    failed = {line[10:].partition(": ")[0] for line in lines if line.startswith("failed")}
-    assert failed == (set() if pair in ALIKE or pair == "vgg13-vgg8" else {f"'fsp', pair {pair}"})
-    assert sum(line.startswith("ok") for line in lines) == len(CIFAR100_GRID.methods) - len(failed)
+    words = [f"compare.pairs={untrained}", f"compare.pair={pair}"]
+    ok, failed, _ = tried(name, capsys, *words)
+    has_flows = name == "paper/standard/cifar100" and pair not in {*ALIKE, "vgg13-vgg8"}
+    assert failed == ({f"'fsp', pair {pair}"} if has_flows else set())
+    assert len(ok) == len(grid.methods) - len(failed)
+
+
+# Grids that train their teachers: all rows at all places. KD over no shared class is absent.
+WHOLE: dict[str, tuple[tuple[str, ...], int]] = {
+    "paper/standard/cifar10_sp": ((), 0),
+    "paper/standard/sakd_tiny_imagenet": (AT_32, 0),
+    "paper/standard/stkd": ((), 0),
+    "paper/standard/cub200_refilled": (AT_32, 0),
+    "paper/standard/imagenet": (AT_32, 0),
+    "paper/cross_task/refilled_cifar100": ((), 4),
+    "paper/cross_task/refilled_cub200": (AT_32, 4),
+    "paper/few_shot/cifar_fs_cross": (FEW, 0),
+    "paper/few_shot/cifar_fs_rfs": (FEW, 0),
+    "paper/few_shot/fc100_rfs": (FEW, 0),
+    "paper/few_shot/mini_imagenet_rfs": ((*FEW, *OF_32, "teacher.options.image_size=32"), 0),
+    "paper/few_shot/mini_imagenet_protonet": ((*FEW, *OF_32), 0),
+    "paper/incremental/cifar100_b0_inc10": ((), 0),
+    "paper/incremental/cifar100_b50_inc10": ((), 0),
+}
 
 
 @pytest.mark.full
-def test_sps_pairs_on_cifar10_train_their_teachers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_row_takes_its_steps_at_every_place(
+    name: str,
+    cifar: Callable[..., None],
+    imagenets_teachers: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_cifar(CIFAR10, tmp_path / "data", monkeypatch)
-    words = ("compare.seeds=[0]", "data.batch_size=8", "run.threads=1", "--dry-run")
-    assert gkd("compare", "paper/standard/cifar10_sp", *words) == 0
-    assert sum(line.startswith("ok") for line in capsys.readouterr().out.splitlines()) == 4
+    words, absent = WHOLE[name]
+    write_for(name, cifar, imagenets_teachers, each=22)
+    if "stkd" in name:
+        cifar()
+        write_tiny_imagenet(Path("data/tiny-imagenet-200"), classes=20)
+    if name.endswith("/imagenet"):
+        imagenets_teachers("resnet50")
+        untrained = {pair: {"teacher.expect": None} for pair in section(load(name)).pairs}
+        words = (*words, f"compare.pairs={json.dumps(untrained)}")
+    ok, failed, are_absent = tried(name, capsys, *words)
+    assert failed == set()
+    assert are_absent == absent
+    assert len(ok) == len(list(cells(load(name, ["compare.seeds=[0]"])))) - absent
+
+
+def test_both_halves_try_every_paper_config() -> None:
+    with_teachers = {"paper/standard/cifar100", "paper/standard/sakd", "paper/standard/affinity"}
+    assert {*WHOLE, *with_teachers} == set(PAPERS)

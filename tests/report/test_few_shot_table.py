@@ -8,6 +8,7 @@ from scipy import stats
 
 from gkd.few_shot.judging import packed
 from gkd.report.few_shot_table import FewShotRow, few_shot_markdown, few_shot_rows
+from gkd.report.published import Published
 from gkd.storage.judged import EpisodeAnswers
 from gkd.storage.run_results import AbsentCell, Cell
 from tests import result_helpers
@@ -83,6 +84,36 @@ def test_a_teacher_that_keeps_its_classes_has_its_probe_beside_it() -> None:
     assert "probe: of a teacher that keeps classes of its own" in lines[-1]
     trained, *_ = rows(cell("student", 0, right(0)), cell("sp", 0, right(0, 1), teacher=own))
     assert (trained.probe, trained.base) == (None, None)
+
+
+def test_a_published_number_stands_beside_its_setting_and_classifier() -> None:
+    place = {"setting": SETTING, "classifier": "cosine"}
+    numbers = [
+        Published("sp", place, 60.0, None, "a paper", 40.0),
+        Published("student", {**place, "classifier": "logistic"}, 50.0, None, "another", 0.1),
+    ]
+    found = few_shot_rows(
+        [cell("student", 0, right(0)), cell("sp", 0, right(0, 1))],
+        [],
+        baseline="student",
+        report="last",
+        order=["student", "sp"],
+        published=numbers,
+    )
+    teacher, student, sp = (row for row in found if isinstance(row, FewShotRow))
+    content = sp.settings[SETTING].content()
+    assert (content["published"], content["published_interval"], content["source"]) == (60.0, 40.0, "a paper")
+    assert content["to_published"] == pytest.approx(sp.settings[SETTING].accuracy - 60)
+    assert content["within_noise"] is True
+    assert "published" not in {**student.settings[SETTING].content(), **teacher.settings[SETTING].content()}
+    text = few_shot_markdown(found, baseline="student", axes=[]).text()
+    assert f"| {SETTING} | Δ to student | published | Δ to published |" in text
+    assert "| 60.00 ± 40.00 | " in text
+    assert (
+        "1 of 1 within noise of the published numbers: within the published interval over episodes and our own"
+        in text
+    )
+    assert "published" not in few_shot_markdown(rows(cell("sp", 0, right(0))), baseline="sp", axes=[]).text()
 
 
 def test_seeds_that_the_baseline_lacks_are_not_compared() -> None:

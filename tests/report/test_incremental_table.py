@@ -15,6 +15,7 @@ from gkd.report.incremental_table import (
     plot_run,
     step_table,
 )
+from gkd.report.published import Published
 from gkd.storage.run_results import AbsentCell, Cell
 from gkd.storage.step_results import IncrementalResult, Matrices
 from tests import result_helpers
@@ -72,6 +73,25 @@ def test_a_row_a_method_and_what_answers(cells: list[Cell]) -> None:
     assert "| icarl | nearest exemplar mean (the method's) |" in text
     assert "| replay | head | 76.00 ± 1.41 | 72.00 ± 2.83 | 17.00 ± 4.24 |" in text
     assert "kd is absent: because" in text
+
+
+def test_a_published_number_stands_beside_the_one_that_it_is_of(cells: list[Cell]) -> None:
+    numbers = [
+        Published("replay", {"answers": "classifier", "number": "last"}, 72.4, None, "a paper"),
+        Published("icarl", {"answers": "ncm", "number": "average"}, 10.0, None, "another"),
+    ]
+    rows = incremental_rows(cells, [], order=["icarl", "replay"], published=numbers)
+    of_head, of_means, replay, _ = (row.content() for row in rows)
+    assert (replay["published/last"], replay["source/last"]) == (72.4, "a paper")
+    assert replay["to_published/last"] == pytest.approx(-0.4, abs=1e-3)
+    assert replay["within_noise/last"] is True
+    assert of_means["within_noise/average"] is False
+    assert not any(key.startswith("published/") for key in of_head)
+    text = incremental_markdown(rows, baseline="replay", axes=[]).text()
+    heads = "| average | published average | Δ to published | last | published last | Δ to published | forgetting |"
+    assert heads in text
+    assert "| replay | head | 76.00 ± 1.41 | – | – | 72.00 ± 2.83 | 72.40 | -0.40 | 17.00 ± 4.24 |" in text
+    assert "1 of 2 within noise of the published numbers: where none is published" in text
 
 
 def test_the_steps_of_a_run(tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ def test_numbers_of_one_config_are_read(tmp_path: Path) -> None:
         Published("kd", {"pair": "wide"}, 74.92, 0.28, "a"),
         Published("student", {}, 73.3, None, "b"),
     ]
+    episodes = "config,setting,method,accuracy,interval,source\ntable,5-way 1-shot,kd,50,0.7,a\n"
+    assert read_published(written(tmp_path, episodes), "table") == [
+        Published("kd", {"setting": "5-way 1-shot"}, 50.0, None, "a", 0.7),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,7 @@ def test_numbers_of_one_config_are_read(tmp_path: Path) -> None:
         ("config,method,accuracy,std\n", "published-without-columns"),
         (HEAD + "table,wide,kd,74.9x,,a\n", "published-number"),
         (HEAD + "table,wide,kd,,,a\n", "published-number"),
+        (HEAD + "table,wide,kd,74.9,x,a\n", "published-number"),
         (HEAD + "table,wide,kd,74.9,,\n", "published-without-source"),
     ],
 )
@@ -73,6 +78,21 @@ def test_noise_is_the_published_spread_or_our_own(
     judged = against(Published("kd", {}, 75.2, std, "a"), mean, interval)
     assert judged.within == within
     assert judged.difference == pytest.approx(mean - 75.2)
+
+
+def test_intervals_over_episodes_are_added() -> None:
+    number = Published("kd", {}, 75.0, None, "a", 0.6)
+    assert against(number, 74.0, (73.6, 74.4)).within
+    assert not against(number, 74.0, (73.7, 74.3)).within
+    assert against(number, 74.0, None).content() == {
+        "published": 75.0,
+        "published_interval": 0.6,
+        "source": "a",
+        "to_published": -1.0,
+        "within_noise": False,
+    }
+    heads, cells = columns_of([against(number, 74.0, None)], "last")
+    assert (heads, cells) == (["published last", "Δ to published"], [["75.00 ± 0.60", "-1.00 *"]])
 
 
 def test_the_columns_and_the_verdict() -> None:

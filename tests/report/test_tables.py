@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gkd.report.published import Published
 from gkd.report.tables import PLOTS, TABLES, TableOptions, kind_of_cells, validation_table
 from gkd.storage.records import ACCURACY, FEW_SHOT, INCREMENTAL, read_record
 from gkd.storage.run_results import AbsentCell, Cell
@@ -34,6 +35,24 @@ def test_each_kind_has_its_table(folder: str, kind: str, head: str) -> None:
     rows, table = validation_table(cells, options)
     assert table.text().startswith("| relation | method | validation |")
     assert [row.label for row in rows] == labels
+
+
+PUBLISHED: dict[str, tuple[str, dict[str, str]]] = {
+    "cifar10_teacher": (ACCURACY, {}),
+    "few_shot_omniglot_small": (FEW_SHOT, {"setting": "5-way 1-shot", "classifier": "nearest-mean"}),
+    "incremental_tiny_imagenet_100": (INCREMENTAL, {"answers": "classifier", "number": "last"}),
+}
+
+
+@pytest.mark.parametrize("folder", PUBLISHED)
+def test_published_numbers_stand_in_every_table(folder: str) -> None:
+    kind, place = PUBLISHED[folder]
+    there = read_record(min((COMMITTED / folder / "cells").glob("*seed0.json")), Cell)
+    number = Published(there.label, place, 12.34, None, "a paper")
+    options = TableOptions(there.label, "last", [there.label], [], published=[number])
+    table = TABLES[kind]([there], [], options)[1]
+    assert sum("12.34" in cells for cells in table.rows) == 1
+    assert any("of 1 within noise of the published numbers" in note for note in table.notes)
 
 
 @pytest.mark.parametrize("short", [False, True])

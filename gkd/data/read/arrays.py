@@ -139,6 +139,12 @@ def _train(split: Split) -> dict[str, Any]:
     return {"train": split == "train"}
 
 
+def _files(dataset_class: Any) -> str:
+    """What torchvision looks for in the folder of a data set, and where that is published, if torchvision says so."""
+    folder, address = getattr(dataset_class, "base_folder", None), getattr(dataset_class, "url", None)
+    return f"the folder {folder} of {address}" if folder and address else "torchvision's files"
+
+
 def _from_torchvision(
     name: str,
     class_name: str,
@@ -181,12 +187,12 @@ def _from_torchvision(
             if download:
                 raise UserError(
                     f"{name} could not be downloaded to {folder} ({error}); check the network, or put "
-                    "torchvision's files there by hand.",
+                    f"{_files(dataset_class)} there by hand.",
                     code="download-failed",
                 ) from error
             raise UserError(
                 f"{name} is not, or not whole, in {folder}; set data.download to true, or data.root to the "
-                "folder that holds torchvision's files.",
+                f"folder that holds {_files(dataset_class)}.",
                 code="data-set-missing",
             ) from error
         pixels = _conform(pixels, channels, image_size, interpolation)

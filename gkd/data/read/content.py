@@ -22,10 +22,11 @@ from gkd.core.cpus import available_cpus
 from gkd.core.errors import UserError
 from gkd.core.text import decoded
 from gkd.data.decoding import is_turned
-from gkd.data.image_files import Source, open_source
+from gkd.data.image_files import Source
 from gkd.data.read.decoded_cache import read_text, write_text
 from gkd.data.read.layouts import scan
 from gkd.data.read.listing import FOLDERS, Listing
+from gkd.data.read.origins import open_set
 
 SHA256, CRC = "sha256:", "crc:"
 
@@ -146,7 +147,7 @@ def content_at(root: Path | str, name: str = "folder", *, follow_links: bool = F
     Raises:
         UserError: nothing at ``root``, or files that are not in the layout of ``name``.
     """
-    with closing(open_source(Path(root), follow_links=follow_links)) as source:
+    with closing(open_set(name, Path(root), follow_links=follow_links)) as source:
         return content_of(source, scan(name, source))
 
 

@@ -16,8 +16,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from gkd.core.errors import UserError, unknown
-from gkd.data.image_files import EXTENSIONS, Source, Tree, is_image, open_source, tree_of
+from gkd.data.image_files import EXTENSIONS, Source, Tree, is_image, tree_of
 from gkd.data.read.listing import Listing, listing_from
+from gkd.data.read.origins import open_set
 from gkd.data.read.published_layouts import PUBLISHED
 
 # Lists the files of an open source; raises a UserError where they are not in the layout.
@@ -52,6 +53,25 @@ def scan_folder(source: Source) -> Listing:
         )
     ordered = {split: {name: classes[name] for name in sorted(classes)} for split, classes in splits.items()}
     return listing_from(tree, ordered, hint="add images or remove the class folder")
+
+
+def scan_imagenet(source: Source) -> Listing:
+    """ImageNet (ILSVRC 2012): 1,000 classes of photographs, 1,281,167 to train on and 50 of each to test on.
+
+    Class folders: ``train/WNID/FILE`` and ``val/WNID/FILE``, the archive of validation images sorted into the folders
+    of their classes. These labelled ``val`` images are the test split. A subset of the classes is read as well.
+
+    Raises:
+        UserError: no such folders, a class without images, or in one of the two splits only.
+    """
+    listing = scan_folder(source)
+    if set(listing.splits) != {"train", "test"}:
+        raise UserError(
+            f"{source.label} has class folders in {', '.join(sorted(listing.splits))} alone, and ImageNet needs them "
+            "in train and val; sort its images into train/WNID/FILE and val/WNID/FILE.",
+            code="split-folders-missing",
+        )
+    return listing
 
 
 def scan_step_folders(source: Source) -> Listing:
@@ -149,7 +169,12 @@ def scan_unlabelled(source: Source) -> Listing:
 
 UNLABELLED = "unlabelled"  # the layout of images without labels, which is none of a data set
 
-LAYOUTS: dict[str, Layout] = {"folder": scan_folder, "step-folders": scan_step_folders, **PUBLISHED}
+LAYOUTS: dict[str, Layout] = {
+    "folder": scan_folder,
+    "step-folders": scan_step_folders,
+    "imagenet": scan_imagenet,
+    **PUBLISHED,
+}
 
 
 def scan(name: str, source: Source) -> Listing:
@@ -172,5 +197,5 @@ def listing_of(name: str, root: Path, *, follow_links: bool = False) -> Listing:
     Raises:
         UserError: nothing at ``root``, or files that are not in the layout of ``name``.
     """
-    with closing(open_source(root, follow_links=follow_links)) as source:
+    with closing(open_set(name, root, follow_links=follow_links)) as source:
         return scan(name, source)

@@ -13,12 +13,13 @@ from gkd.core.memory import check_memory
 from gkd.core.plugins import entry_point_table, load_plugin, plugin
 from gkd.core.user_code import FORM, call_factory, import_object, is_import_name
 from gkd.data.decoding import Form
-from gkd.data.image_files import Source, open_source
+from gkd.data.image_files import Source
 from gkd.data.images import ImageSet
 from gkd.data.read.arrays import ARRAYS, BUNDLED, Reader
 from gkd.data.read.content import content_of
 from gkd.data.read.layouts import LAYOUTS, Layout, scan
 from gkd.data.read.listing import Split, decoded_bytes, load_split, stream_split
+from gkd.data.read.origins import open_set
 from gkd.data.read.torch_dataset import from_dataset
 from gkd.storage.preprocessing import Exif, Fit, Interpolation
 
@@ -101,7 +102,7 @@ def load_images(
                 code="needs-data-root",
             )
         form = Form(channels, image_size, fit, exif, interpolation=interpolation)
-        with closing(open_source(root, follow_links=follow_links)) as source:
+        with closing(open_set(name, root, follow_links=follow_links)) as source:
             return read_files(source, name, split, root, form, memory_gb, workers)
     if fit != "stretch":
         raise UserError(

@@ -67,7 +67,14 @@ def trees(encoded: Encoded) -> dict[str, Files]:
         files = [(f"n0{name}0{n}.jpg", f"n0{name}") for name in names for n in range(2)]
         mini[f"{part}.csv"] = lines(["filename,label", *(f"{file},{label}" for file, label in files)])
         mini |= {f"images/{file}": image() for file, _ in files}
+    imagenet = {
+        f"{folder}/{name}/{folder}_{n}.JPEG": image()
+        for folder in ("train", "val")
+        for name in ("n02124075", "n01440764")
+        for n in (0, 1)
+    }
     return {
+        "imagenet": imagenet,
         "cub200": cub,
         "cinic10": cinic,
         "cinic10_train_valid": cinic,
@@ -127,6 +134,14 @@ EXPECTED = {
             ("val/images/val_0.JPEG", "n02124075"),
             ("val/images/val_2.JPEG", "n02124075"),
         ],
+    },
+    "imagenet": {
+        split: [
+            (f"{folder}/{name}/{folder}_{n}.JPEG", name)
+            for name in ("n01440764", "n02124075")
+            for n in (0, 1)
+        ]
+        for split, folder in (("train", "train"), ("test", "val"))
     },
     "mini_imagenet": {
         split: [(f"images/n0{name}0{n}.jpg", f"n0{name}") for name in names for n in (0, 1)]
@@ -251,6 +266,8 @@ def test_a_wrong_list_is_refused(
         ("tiny_imagenet", "val/val_annotations.txt", "data-file-missing"),
         ("tiny_imagenet", "train/n02124075/images/", "class-without-images"),
         ("mini_imagenet", "val.csv", "data-file-missing"),
+        ("imagenet", "val/", "split-folders-missing"),
+        ("imagenet", "val/n01440764/", "class-in-one-split"),
     ],
 )
 def test_a_data_set_that_is_not_whole(
