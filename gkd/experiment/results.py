@@ -188,7 +188,7 @@ def weight_metadata(prepared: Prepared, answers: str, student: nn.Module | None 
     channels, (height, width) = images.channels, images.size
     network = prepared.student if student is None else student
     extractors = num_extractors(network)
-    made = {EXTRACTORS: extractors} if extractors > 1 else {}
+    made: dict[str, Any] = {EXTRACTORS: extractors} if extractors > 1 else {}
     if isinstance(network, ProjectedNetwork):
         made[PROJECTOR] = network.projection.model_dump(mode="json")
     return WeightMetadata(

@@ -270,7 +270,8 @@ def simkd_loss(student_pooled_map: Tensor, teacher_pooled_map: Tensor, *, mask: 
 
     Convention: mean over the B · C · H · W entries of the selected rows, so the value does not scale with B. The
     larger of two maps is average-pooled to the smaller first. The teacher is a constant. No row gives a zero that
-    keeps the graph. SimKD puts a projector before the student's map, which is part of the student (``head: teacher`` of a method).
+    keeps the graph. SimKD puts a projector before the student's map, which is part of the student (``head: teacher``
+    of a method).
 
     Args:
         student_pooled_map: ``[B, C, H_S, W_S]``.
