@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from torch import Tensor, nn
 
@@ -188,7 +188,7 @@ def weight_metadata(prepared: Prepared, answers: str, student: nn.Module | None 
     channels, (height, width) = images.channels, images.size
     network = prepared.student if student is None else student
     extractors = num_extractors(network)
-    made: dict[str, Any] = {EXTRACTORS: extractors} if extractors > 1 else {}
+    made: dict[str, object] = {EXTRACTORS: extractors} if extractors > 1 else {}
     if isinstance(network, ProjectedNetwork):
         made[PROJECTOR] = network.projection.model_dump(mode="json")
     return WeightMetadata(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ class ProjectedNetwork(nn.Module):
     into stages.
 
     Args:
-        network: a gkd network, whose head is dropped; its classes stay.
+        network: a gkd network, which loses its head; its classes stay.
         projection: where the map is led to that it averages into its embedding.
 
     Shapes: ``[B, in_channels, H, W] -> [B, num_classes]``.
@@ -144,10 +145,10 @@ def projected(network: nn.Module, options: Mapping[str, Any] | Projection) -> Pr
     """A network with a fresh projector, and a fresh head for the same classes.
 
     Args:
-        network: a gkd network; it loses its head.
+        network: a gkd network; it is not changed.
         options: of the `Projection`.
 
     Raises:
         UserError: as of `checked_projection` and `ProjectedNetwork`.
     """
-    return ProjectedNetwork(network, checked_projection(options))
+    return ProjectedNetwork(copy.deepcopy(network), checked_projection(options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.projected_student import with_projector
 from gkd.experiment.teachers import random_teacher
 from gkd.models import ProjectedNetwork
+from gkd.models.load import load_network
 from tests.cli_helpers import gkd
 from tests.refusals import refused
 
@@ -71,7 +73,16 @@ def test_a_run_trains_what_it_says_and_is_read_again(
     assert gkd("run", "cross_task/digits", *words) == 0
     (folder,) = [path.parent for path in tmp_path.rglob("summary.json") if method in str(path)]
     summary = json.loads((folder / "summary.json").read_text())
+    assert summary["judged_by"] == "head"
     capsys.readouterr()
-    assert gkd("eval", str(folder), "--json") == 0
-    judged = json.loads(capsys.readouterr().out)
-    assert json.dumps(summary["accuracy"]) in json.dumps(judged)
+    assert gkd("eval", str(folder)) == 0
+    assert f"{100 * results['last']['accuracy']:.2f}" in capsys.readouterr().out
+    loaded = load_network(folder / "student.safetensors").network
+    assert isinstance(loaded, ProjectedNetwork)
+    assert loaded.embedding_dim == 256
+    if method == "simkd":
+        (file,) = tmp_path.rglob("teachers/**/student.safetensors")
+        teacher: Any = load_network(file).network
+        assert torch.equal(
+            loaded.head.weight, teacher.head.weight
+        )  # the classes stand in the same order here
