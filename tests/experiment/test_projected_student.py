@@ -76,7 +76,7 @@ def test_a_run_trains_what_it_says_and_is_read_again(
     assert summary["judged_by"] == "head"
     capsys.readouterr()
     assert gkd("eval", str(folder)) == 0
-    assert f"last accuracy {summary['last']['accuracy']:g} " in capsys.readouterr().out
+    assert f"last accuracy {summary['last']['accuracy']:.4g} " in capsys.readouterr().out
     loaded = load_network(folder / "student.safetensors").network
     assert isinstance(loaded, ProjectedNetwork)
     assert loaded.embedding_dim == 256
