@@ -13,6 +13,9 @@ Write = Callable[..., Path]  # name, content -> the experiment's file, by the fi
 # The methods that compare logits class by class.
 ON_LOGITS = {
     "born_again",
+    "cat_kd",
+    "srrl",
+    "srrl_map",
     "lwf",
     "icarl",
     "icarl_softmax",

@@ -85,6 +85,10 @@ class Case:
         (name,) = self.stage.terms.keys() - {"cross_entropy"}
         return name
 
+    def student(self) -> nn.Module:
+        """A fresh student."""
+        return build_network(self.student_name, num_classes=NUM_CLASSES)
+
     def epoch(self, step: int) -> float:
         """Where the weight schedules stand: official loops count from 1 and hold a weight for an epoch."""
         return 0.0 if self.epoch_length is None else 1.0 + step // self.epoch_length
@@ -98,8 +102,8 @@ def run_gkd(
 ) -> tuple[Curves, State]:
     """gkd's networks, Distiller, terms and optimiser over the same batches."""
     teacher, student = (
-        build_network(name, num_classes=NUM_CLASSES).to(dtype)
-        for name in (case.teacher_name, case.student_name)
+        build_network(case.teacher_name, num_classes=NUM_CLASSES).to(dtype),
+        case.student().to(dtype),
     )
     teacher.load_state_dict(copied(case.teacher, dtype))
     student.load_state_dict(start)
@@ -186,7 +190,7 @@ def compare_case(
     if not phases:
         return []
     torch.manual_seed(2)
-    untrained = copied(build_network(case.student_name, num_classes=NUM_CLASSES).state_dict())
+    untrained = copied(case.student().state_dict())
     _, student = run_gkd(case, "first", untrained, torch.float32, WARM_STEPS)
     optimiser, epochs = case.stage.optimiser, case.stage.epochs
     results = []

@@ -16,6 +16,7 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.judge import prove_teacher
 from gkd.experiment.networks import teacher_section
 from gkd.experiment.prepare import Prepared, prepare
+from gkd.experiment.projected_student import with_projector
 from gkd.experiment.run_folder import finished, run_folder
 from gkd.experiment.solve import describe_machine, notes_on_heads, title
 from gkd.experiment.teacher_classes import of_named
@@ -101,6 +102,7 @@ def _one_problem(prepared: Prepared) -> tuple[Prepared, Guides, list[str], list[
         teachers[name], prepared = one.teacher, prepared.with_teacher(name, one.known)
         about, before, total = [*about, *one.about], [*before, *one.before], total + one.seconds
     guides = teachers or guides
+    prepared = with_projector(prepared, guides)
     lines, seconds = _try_stages(trial_of(prepared, guides), prepared.settings)
     return prepared, guides, about, [f"stage     {line}" for line in (*before, *lines)], total + seconds
 

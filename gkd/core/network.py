@@ -23,12 +23,14 @@ class Features:
         maps: activation maps ``[B, C_i, H_i, W_i]`` from shallow to deep; the last one is the last spatial map
             before pooling, or before a 1×1 convolution that widens it for pooling.
         preact_maps: the same maps before their last activation, where the pass was asked for them; else none.
+        pooled_map: the map ``[B, D, H, W]`` whose mean over space is the embedding; None where there is none.
     """
 
     logits: Tensor
     embedding: Tensor
     maps: tuple[Tensor, ...]
     preact_maps: tuple[Tensor, ...] = ()
+    pooled_map: Tensor | None = None
 
     __repr__ = short_repr
 
@@ -39,6 +41,7 @@ class Features:
             self.embedding.detach(),
             tuple(values.detach() for values in self.maps),
             tuple(values.detach() for values in self.preact_maps),
+            None if self.pooled_map is None else self.pooled_map.detach(),
         )
 
 

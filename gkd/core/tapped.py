@@ -49,6 +49,7 @@ class Shapes:
 
     Attributes:
         left_out: number of a map -> why its default tap gives none (``TappedNetwork.left_out``).
+        pooled: of the map that is averaged into the embedding; None where there is none.
     """
 
     logits: tuple[int, ...]
@@ -56,6 +57,7 @@ class Shapes:
     maps: tuple[tuple[int, ...], ...]
     image: tuple[int, ...] = ()
     left_out: Mapping[int, str] = field(default_factory=dict)
+    pooled: tuple[int, ...] | None = None
 
 
 @torch.no_grad()
@@ -89,6 +91,7 @@ def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
         tuple(tuple(values.shape[1:]) for values in features.maps),
         tuple(image_shape),
         dict(network.left_out) if isinstance(network, TappedNetwork) else {},
+        None if features.pooled_map is None else tuple(features.pooled_map.shape[1:]),
     )
 
 
@@ -232,6 +235,9 @@ class TappedNetwork(nn.Module):
             self._check_declared()
         self.lenient = lenient and not self.stage_paths
         self.left_out: dict[int, str] = {}
+        self._pools_last: bool | None = (
+            None  # whether the last map's mean is the embedding; None: not known yet
+        )
         self._keeping = False  # whether the hooks keep outputs: in ``features``, not in a stage
         self._taps: dict[str, Any] = {}
         self._versions: dict[str, int] = {}  # of the tapped tensors when they were made
@@ -303,10 +309,21 @@ class TappedNetwork(nn.Module):
                     self.left_out[number] = str(found)
                     found = embedding.new_empty(0)
                 maps.append(_or_raise(found))
-            return Features(logits, embedding, tuple(maps))
+            return Features(logits, embedding, tuple(maps), pooled_map=self._pooled(maps, embedding))
         finally:
             self._keeping = False
             self._taps.clear()  # keep no activation alive between calls
+
+    def _pooled(self, maps: Sequence[Tensor], embedding: Tensor) -> Tensor | None:
+        """The last map where the embedding is its mean over space, which the first pass in eval mode decides."""
+        alike = bool(maps) and maps[-1].dim() == 4 and maps[-1].shape[:2] == embedding.shape
+        if alike and self._pools_last is None and not (self.training or torch.compiler.is_compiling()):
+            mean, whole = maps[-1].detach().mean((2, 3)), embedding.detach()
+            if whole.any():  # zeros say nothing
+                self._pools_last = torch.allclose(
+                    mean, whole, rtol=1e-3, atol=1e-3 * float(whole.abs().max())
+                )
+        return maps[-1] if alike and self._pools_last else None
 
     def stages(self) -> Stages:
         """The declared stages (``StagedNetwork``); a UserError where none were declared."""

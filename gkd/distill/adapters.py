@@ -20,6 +20,7 @@ def build_adapters(
     known: Tensor,
     shapes: tuple[Shapes | None, Mapping[str, Shapes]],
     train_labels: Tensor | None,
+    shared: Mapping[str, int],
 ) -> nn.ModuleDict:
     """Build the modules of terms that need some: term name -> one for each pair of spots.
 
@@ -29,6 +30,7 @@ def build_adapters(
         known: Bool ``[C]``, the student's columns of old classes.
         shapes: of one sample's outputs, the student's and each teacher's; None where the images' shape is not known.
         train_labels: int64 ``[N]``, the training set's labels by sample number.
+        shared: term -> how many classes its teacher shares with the student; without a term that reads none.
 
     Raises:
         UserError: shapes or labels that a module is built from were not given.
@@ -56,6 +58,7 @@ def build_adapters(
                 shapes_of_reading(term, reading, student, teachers) if student else (),
                 term.options,
                 train_labels,
+                shared.get(name, int(known.numel())),
             )
             for reading in term.readings
         )

@@ -120,7 +120,12 @@ class Distiller(nn.Module):
         if shapes is not None:
             check_terms(self.terms, shapes, teacher_shapes, train_labels)
         self.adapters = build_adapters(
-            self.terms, self.student, self.known, (shapes, teacher_shapes), train_labels
+            self.terms,
+            self.student,
+            self.known,
+            (shapes, teacher_shapes),
+            train_labels,
+            {name: side.relation.num_shared for name, side in read.items()},
         )
         self.router = self._build_router(routing, shapes, teacher_shapes)
 

@@ -17,7 +17,7 @@ from gkd.losses.needs import NEEDS
 from gkd.losses.signature import Filled
 from gkd.methods.method import Method
 from gkd.methods.mixup import Mixup
-from gkd.methods.spots import PlacePair, output_at
+from gkd.methods.spots import PlacePair, no_pooled_map, output_at
 from gkd.methods.terms import Term
 from gkd.models.head_check import head_gives_logits
 
@@ -193,8 +193,8 @@ def _readers_of_embedding(method: Method, side: SideName) -> list[str]:
 
 
 _EMBEDDING_NEEDS = {
-    "student": {"student_embedding", "student_cosines", "student_scale"},
-    "teacher": {"teacher_embedding", "centres"},
+    "student": {"student_embedding", "student_cosines", "student_scale", "student_pooled_map"},
+    "teacher": {"teacher_embedding", "centres", "teacher_pooled_map"},
 }
 
 
@@ -206,11 +206,16 @@ def _try_reading(
     train_labels: Tensor | None,
 ) -> None:
     """Build a term's module, or call its function on zeros, to raise errors early; discard the result."""
+    if "student_pooled_map" in term.needs and student.pooled is None:
+        raise no_pooled_map("student")
+    if "teacher_pooled_map" in term.needs and _teacher_of(term, teachers).pooled is None:
+        raise no_pooled_map("teacher")
     if term.entry.module is not None:
         if term.entry.takes_labels and train_labels is None:
             return
         with torch.random.fork_rng(devices=[]):
-            term.entry.build(shapes_of_reading(term, reading, student, teachers), term.options, train_labels)
+            shapes = shapes_of_reading(term, reading, student, teachers)
+            term.entry.build(shapes, term.options, train_labels, student.logits[0])
     elif set(term.needs) <= {*term.entry.spot_needs, *_TRIED}:
         inputs = [_zeros(term, need, reading, student, teachers) for need in term.needs]
         term.entry.call(term.entry.function, inputs, term.options)

@@ -30,7 +30,7 @@ from gkd.distill.side import Side
 from gkd.losses.induced import teacher_confidence
 from gkd.losses.needs import NEEDS, Need
 from gkd.losses.signature import Filled
-from gkd.methods.spots import PlacePair, output_at
+from gkd.methods.spots import PlacePair, no_pooled_map, output_at
 from gkd.methods.terms import Term
 from gkd.models import AuxiliaryHead, newest_part
 
@@ -160,6 +160,12 @@ def _student_maps(reading: Reading) -> list[Any]:
 
 def _teacher_maps(reading: Reading) -> list[Any]:
     return [output_at(reading.teacher, spot) for _, spot in reading.spots]
+
+
+def _pooled_map(features: Features, side: str) -> Tensor:
+    if features.pooled_map is None:
+        raise no_pooled_map(side)
+    return features.pooled_map
 
 
 def _student_weight(reading: Reading) -> Tensor:
@@ -302,6 +308,8 @@ PROVIDERS: dict[str, Provider] = {
     "teacher": _teacher_at(0),
     "student_maps": _student_maps,
     "teacher_maps": _teacher_maps,
+    "student_pooled_map": lambda reading: _pooled_map(reading.student, "student"),
+    "teacher_pooled_map": lambda reading: _pooled_map(reading.teacher, "teacher"),
     "student_weight": _student_weight,
     "teacher_weight": _teacher_weight,
     "teacher_bias": _teacher_bias,

@@ -48,7 +48,7 @@ class OutputFiles:
                 )
                 for kind in ("map", "preact")
             )
-            return Features(tensors["logits"], tensors["embedding"], maps, before)
+            return Features(tensors["logits"], tensors["embedding"], maps, before, tensors.get("pooled"))
         except FileNotFoundError:
             return None
         except (Unusable, OSError) as error:
@@ -83,6 +83,7 @@ class OutputFiles:
                     for kind, maps in (("map", part.maps), ("preact", part.preact_maps))
                     for number, values in enumerate(maps)
                 },
+                **({} if part.pooled_map is None else {"pooled": part.pooled_map}),
             }
             for part in parts
         )

@@ -92,6 +92,7 @@ class TeacherViews:
                 of(outputs.embedding, index),
                 tuple(of(values, index) for values in outputs.maps),
                 tuple(of(values, index) for values in outputs.preact_maps),
+                None if outputs.pooled_map is None else of(outputs.pooled_map, index),
             )
             if self.name is None:
                 yield replace(batch, teacher=features)
@@ -127,7 +128,8 @@ class TeacherViews:
             if on_disk is not None:
                 return on_disk
         features = joined(list(self._parts(epoch, spots, batches)))
-        tensors = (features.logits, features.embedding, *features.maps, *features.preact_maps)
+        pooled = () if features.pooled_map is None else (features.pooled_map,)
+        tensors = (features.logits, features.embedding, *features.maps, *features.preact_maps, *pooled)
         self.bytes = batches.views * sum(values.numel() * values.element_size() for values in tensors)
         if self.bytes > self.limit:
             or_disk = "" if self.files is not None else ", or keep them on disk by run.teacher_cache=disk"
@@ -154,7 +156,14 @@ class TeacherViews:
                 )
                 for kind, of_kind in ((int, features.maps), (Preact, features.preact_maps))
             )
-            yield Features(self._round(features.logits), self._round(features.embedding), maps, before)
+            pooled = features.pooled_map if "pooled" in chosen else None
+            yield Features(
+                self._round(features.logits),
+                self._round(features.embedding),
+                maps,
+                before,
+                None if pooled is None else self._round(pooled),
+            )
 
     def _round(self, values: Tensor) -> Tensor:
         return values.bfloat16() if self.rounded and values.dtype == torch.float32 else values
@@ -163,13 +172,25 @@ class TeacherViews:
 def _counted_from_first(spots: Collection[MapSpot], features: Features) -> set[MapSpot]:
     """The spots of maps by the map's number from 0: -1 and the number of the last one are one."""
     depth = len(features.maps)
-    return {Preact(s.number % depth) if isinstance(s, Preact) else s % depth for s in spots}
+    return {
+        spot
+        if spot == "pooled"
+        else Preact(spot.number % depth)
+        if isinstance(spot, Preact)
+        else spot % depth
+        for spot in spots
+    }
 
 
 def _held(features: Features) -> set[MapSpot]:
     """The spots of the maps that outputs hold."""
     maps: set[MapSpot] = {number for number, values in enumerate(features.maps) if values.dim() > 1}
-    return maps | {Preact(number) for number, values in enumerate(features.preact_maps) if values.dim() > 1}
+    pooled: set[MapSpot] = set() if features.pooled_map is None else {"pooled"}
+    return (
+        maps
+        | pooled
+        | {Preact(number) for number, values in enumerate(features.preact_maps) if values.dim() > 1}
+    )
 
 
 def _rows_on(device: torch.device, epoch: int, start: int, batches: AnyBatches) -> Iterator[Tensor] | None:

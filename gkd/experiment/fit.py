@@ -148,6 +148,12 @@ def fit(
         for note in left_out(plan, relation):
             warnings.warn(note, stacklevel=2)
         plan = fitting_method(plan, relation)
+    if plan.head != "own":
+        raise UserError(
+            f"The method {plan.name!r} builds a projector and a head behind the student, but gkd.fit trains the "
+            "network that it is given; use gkd run, or gkd.models.projected and the terms of that method.",
+            code="builds-another-student",
+        )
     problem.check(Plan("gkd.fit", plan, PlannedNetwork(type(student).__name__)))
     shape = train_images.image_shape
     for note in head_notes(plan, (network, shape), None if guide is None else (guide.network, shape)):

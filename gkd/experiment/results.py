@@ -27,7 +27,7 @@ from gkd.experiment.judge import (
 )
 from gkd.experiment.prepare import Prepared
 from gkd.experiment.run_folder import write_summary
-from gkd.models import EXTRACTORS, count_parameters, num_extractors
+from gkd.models import EXTRACTORS, PROJECTOR, ProjectedNetwork, count_parameters, num_extractors
 from gkd.problems.judging import Verdict
 from gkd.storage.confusion_file import write_confusion
 from gkd.storage.judged import Correctness, Judged, RelationFacts, TeacherResult
@@ -220,7 +220,11 @@ def weight_metadata(prepared: Prepared, answers: str, student: nn.Module | None 
     settings, problem, section = prepared.settings, prepared.problem, prepared.experiment.student
     images = problem.student.train
     channels, (height, width) = images.channels, images.size
-    extractors = num_extractors(prepared.student if student is None else student)
+    network = prepared.student if student is None else student
+    extractors = num_extractors(network)
+    made: dict[str, object] = {EXTRACTORS: extractors} if extractors > 1 else {}
+    if isinstance(network, ProjectedNetwork):
+        made[PROJECTOR] = network.projection.model_dump(mode="json")
     return WeightMetadata(
         network=section.network,
         classes=problem.student.space.names,
@@ -228,7 +232,7 @@ def weight_metadata(prepared: Prepared, answers: str, student: nn.Module | None 
         std=settings.std,
         image_shape=(channels, height, width),
         method=prepared.experiment.method.name,
-        options=section.options | ({EXTRACTORS: extractors} if extractors > 1 else {}),
+        options=section.options | made,
         taps=section.taps.model_dump(mode="json", exclude_none=True),
         preprocessing=Preprocessing(prepared.experiment.data.fit, prepared.experiment.data.exif, answers),
     )

@@ -24,6 +24,7 @@ from gkd.distill.teacher import Teacher
 from gkd.experiment.extension import extend
 from gkd.experiment.judge import prove_teacher
 from gkd.experiment.prepare import Prepared
+from gkd.experiment.projected_student import with_projector
 from gkd.experiment.results import Trained, finish
 from gkd.experiment.run_folder import describe_run, finished_or_mended, locked, run_folder
 from gkd.experiment.start_notes import generation_note, training_note
@@ -142,6 +143,7 @@ def solve_problem(job: Job) -> tuple[RunSummary, bool]:
     teacher, prepared = obtain_teacher(job)
     job.note(notes_on_heads(prepared, teacher))
     start_from_pretrained(job)
+    prepared = with_projector(prepared, teacher)
     problem, student, method = prepared.problem, prepared.student, prepared.experiment.method
     before = problem.judging.before_training(student_outputs(student, prepared.settings), problem.student)
     with job.begun() as done:

@@ -20,6 +20,7 @@ from gkd.distill.side import Guides
 from gkd.distill.teacher import Teacher
 from gkd.experiment.networks import build_side, given_weights, load_network, options_of, teacher_section
 from gkd.experiment.prepare import Prepared, prepare
+from gkd.experiment.projected_student import with_projector
 from gkd.experiment.sources import statistics
 from gkd.experiment.teacher_classes import of_named
 from gkd.experiment.teacher_names import class_vectors
@@ -199,6 +200,7 @@ def check_shapes(prepared: Prepared) -> None:
         teachers = {name: random_teacher(prepared.of_teacher(name)) for name in prepared.problem.teachers}
     else:
         teachers = random_teacher(prepared)
+    prepared = with_projector(prepared, teachers)
     check_method(prepared.experiment.method, prepared.student, teachers, prepared.problem)
 
 

@@ -140,6 +140,12 @@ def check_incremental(plan: Plan, step: Step) -> None:
             "and grows others where method.growth.extractor=expand: drop that option.",
             code="option-reserved",
         )
+    if method.head != "own":
+        raise UserError(
+            f"The method {method.name!r} ends the student behind a projector to its teacher's embedding, but an "
+            "incremental student starts from the model of the step before; use another method.",
+            code="projector-in-steps",
+        )
     if plan.teacher_sees_others:
         raise UserError(
             "In an incremental run the student of one step teaches the next, so both see the same images; drop "

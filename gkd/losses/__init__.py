@@ -13,11 +13,15 @@ from gkd.core.class_means import class_centres, induced_logits
 from gkd.losses.responses import *
 from gkd.losses.soft_labels import *
 from gkd.losses.peers import *
+from gkd.losses.logit_levels import *
 from gkd.losses.affinity import *
 from gkd.losses.similarity import *
 from gkd.losses.angles import *
 from gkd.losses.maps import *
 from gkd.losses.modules import *
+from gkd.losses.generative import *
+from gkd.losses.branches import *
+from gkd.losses.teacher_head import *
 from gkd.losses.contrastive import *
 from gkd.losses.regression import *
 from gkd.losses.embeddings import *

@@ -14,7 +14,7 @@ from gkd.losses._common import check_rows, mean_over_rows, self_products
 from gkd.losses.registry import loss
 from gkd.losses.signature import Mask, Range, checked
 
-__all__ = ["at_loss", "fsp_loss", "ickd_loss", "nst_loss", "pod_loss"]
+__all__ = ["at_loss", "fsp_loss", "ickd_loss", "nst_loss", "pod_loss", "simkd_loss"]
 
 
 @loss("at", paper="Zagoruyko, Komodakis, ICLR 2017")
@@ -260,6 +260,44 @@ def check_map(maps: Tensor) -> None:
             "that is one (0, 1, ... or -1).",
             code="not-a-map",
         )
+
+
+@loss("simkd", paper="Chen et al., CVPR 2022")
+def simkd_loss(student_pooled_map: Tensor, teacher_pooled_map: Tensor, *, mask: Mask = None) -> Tensor:
+    """The map that the student averages into its embedding is the teacher's: mean squared error.
+
+    ``mean over b, c and positions of ( S_bc − T_bc )²``.
+
+    Convention: mean over the B · C · H · W entries of the selected rows, so the value does not scale with B. The
+    larger of two maps is average-pooled to the smaller first. The teacher is a constant. No row gives a zero that
+    keeps the graph. SimKD puts a projector before the student's map, which is part of the student (``head: teacher``
+    of a method).
+
+    Args:
+        student_pooled_map: ``[B, C, H_S, W_S]``.
+        teacher_pooled_map: ``[B, C, H_T, W_T]``.
+        mask: Bool ``[B]``, the rows that count.
+
+    Returns:
+        A 0-dim tensor, float32 for half-precision maps.
+
+    Raises:
+        UserError: other channels on the two sides, inputs that are no maps, or different batch sizes.
+
+    Paper:
+        Chen, Mei, Zhang, Wang, Feng, Chen: Knowledge Distillation with the Reused Teacher Classifier, CVPR 2022,
+        equation 4; the authors' code for the reduction.
+    """
+    student, teacher = aligned(student_pooled_map, teacher_pooled_map.detach(), mask)
+    if student.shape[1] != teacher.shape[1]:
+        raise UserError(
+            f"The student's map has {student.shape[1]} channels, the teacher's {teacher.shape[1]}; SimKD compares "
+            "equal ones: put a projector before the student's, as a method with head: teacher or projected does.",
+            code="other-channels",
+        )
+    if student.numel() == 0:
+        return student.sum()
+    return mean_over_rows((student - teacher).square().mean((1, 2, 3)), mask)
 
 
 def aligned(one: Tensor, other: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

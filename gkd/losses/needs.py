@@ -68,6 +68,10 @@ NEEDS: dict[str, Need] = {
     "teacher_maps": Need(
         "the teacher's maps at all of the term's spots, a list", from_teacher=True, at_spot=True, every=True
     ),
+    "student_pooled_map": Need("the student's map whose mean over space is its embedding [B, D_S, H, W]"),
+    "teacher_pooled_map": Need(
+        "the teacher's map whose mean over space is its embedding [B, D_T, H, W]", from_teacher=True
+    ),
     "student_weight": Need(
         "the weight of the student's head [C, D_S]; [shared, D_S] beside the teacher's",
         per_sample=False,

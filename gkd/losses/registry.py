@@ -143,19 +143,27 @@ class Loss:
         """Whether the module is built from the shapes of one sample on both sides."""
         return self.module is not None and bool(self._construction.needs)
 
-    def build(self, shapes: Sequence[Any], options: Mapping[str, Any], labels: Tensor | None) -> nn.Module:
+    def build(
+        self,
+        shapes: Sequence[Any],
+        options: Mapping[str, Any],
+        labels: Tensor | None,
+        num_classes: int | None = None,
+    ) -> nn.Module:
         """Build the module for the shapes of one sample on both sides.
 
         Args:
             shapes: the student's and the teacher's; each a list of shapes where it reads all of a term's spots.
             options: the hyper-parameters.
             labels: int64 ``[N]``, the training set's labels, where the module is built from them.
+            num_classes: how many classes the term compares, where the module is built from that.
 
         Raises:
             UserError: a third party's module that fails.
         """
         assert self.module is not None, f"{self.public_name} owns nothing"
-        more = {self._construction.filled[Filled.BANK_LABELS]: labels} if self.takes_labels else {}
+        given = {Filled.BANK_LABELS: labels, Filled.NUM_CLASSES: num_classes}
+        more = {name: given[mark] for mark, name in self._construction.filled.items() if mark in given}
         try:
             return self.module(*(shapes if self.built_from_shapes else ()), **options, **more)
         except UserError:

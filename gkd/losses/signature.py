@@ -3,7 +3,8 @@
 - A **positional** parameter is read from the step; its name is one of ``gkd.losses.NEEDS``.
 - A **keyword-only** parameter is an option of the term, a number, a word or true/false; its range stands beside its
   type, as in ``temperature: Annotated[float, Range(above=0)] = 4.0``, and its words in a ``Literal``.
-- A keyword-only parameter of the types ``Mask``, ``Weights``, ``Drawn`` or ``BankLabels`` is filled by the caller.
+- A keyword-only parameter of the types ``Mask``, ``Weights``, ``Drawn``, ``Kept``, ``BankLabels`` or ``NumClasses`` is
+  filled by the caller.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from gkd.core.errors import UserError, shown, unknown
 
-__all__ = ["BankLabels", "Drawn", "Mask", "Range", "Weights"]
+__all__ = ["BankLabels", "Drawn", "Kept", "Mask", "NumClasses", "Range", "Weights"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,12 +35,16 @@ class Filled(Enum):
     MASK = "the rows that count"
     WEIGHTS = "the weight of each row"
     DRAWN = "the numbers of the negatives"
+    KEPT = "the channels of each row that are kept"
     BANK_LABELS = "the training set's labels"
+    NUM_CLASSES = "the number of classes that are compared"
 
 
 Mask = Annotated[Tensor | None, Filled.MASK]  # Bool [B]
 Weights = Annotated[Tensor | None, Filled.WEIGHTS]  # [B]
 Drawn = Annotated[Tensor | None, Filled.DRAWN]  # int64 [B, K]
+Kept = Annotated[Tensor | None, Filled.KEPT]  # Bool [B, C]
+NumClasses = Annotated[int, Filled.NUM_CLASSES]  # the shared ones beside a teacher's logits
 BankLabels = Annotated[Tensor, Filled.BANK_LABELS]  # int64 [N], by sample number
 
 
@@ -203,7 +208,12 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 _COLUMNS, _TRUTH = "whole numbers", "truth values"
 _INPUT_KINDS = {"labels": _COLUMNS, "index": _COLUMNS, "way": _COLUMNS, "support": _TRUTH, "known": _TRUTH}
 _ONE_A_ROW = ("mask", "labels", "index", "way", "support")
-_FILLED_KINDS = {Filled.MASK: _TRUTH, Filled.DRAWN: _COLUMNS, Filled.BANK_LABELS: _COLUMNS}
+_FILLED_KINDS = {
+    Filled.MASK: _TRUTH,
+    Filled.KEPT: _TRUTH,
+    Filled.DRAWN: _COLUMNS,
+    Filled.BANK_LABELS: _COLUMNS,
+}
 
 
 def _tensor_kinds(signature: Signature) -> dict[str, str]:

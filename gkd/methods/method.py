@@ -50,6 +50,9 @@ class Method(BaseModel):
         summary: one line for tables.
         stages: in the order in which they run.
         network: the method's options of the student's network, where the experiment sets no others.
+        head: what the student ends in: its ``own`` head; one of its own behind a projector to the teacher's embedding,
+            ``projected``; or the ``teacher``'s behind that, which wants the teacher's classes to be the student's
+            (``gkd.models.projected``).
         exemplars: whether the method needs exemplars: an incremental step without one of an old class is
             refused.
         growth: how the student grows by the classes of an incremental step.
@@ -68,6 +71,7 @@ class Method(BaseModel):
     summary: str
     stages: dict[str, Stage] = Field(min_length=1)
     network: dict[str, Any] = {}
+    head: Literal["own", "projected", "teacher"] = "own"
     exemplars: bool = False
     growth: Growth = Growth()
     held_out: float = Field(default=0.0, ge=0, lt=1)
@@ -137,7 +141,7 @@ class Method(BaseModel):
     @property
     def judged_by_head(self) -> bool:
         """Whether the student is evaluated by its head, rather than by the nearest class mean."""
-        return self.trains_head and self.judge == "head"
+        return (self.trains_head or self.head == "teacher") and self.judge == "head"
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -29,7 +29,8 @@ class Preact:
         return f"{self.number} before its activation"
 
 
-MapSpot = int | Preact
+# A map of a network's list, one of them before its activation, or the one that is averaged into the embedding.
+MapSpot = int | Preact | Literal["pooled"]
 Place = Spot | Preact
 SpotPair = tuple[Spot, Spot]
 PlacePair = tuple[Place, Place]
@@ -87,6 +88,15 @@ class Spots(BaseModel):
 
 def _before_activation(spot: Spot) -> Place:
     return Preact(spot) if isinstance(spot, int) else spot
+
+
+def no_pooled_map(side: str) -> UserError:
+    """The sentence on a network whose embedding is not known to be the mean of one of its maps."""
+    return UserError(
+        f"The loss reads the map whose mean over space is the {side}'s embedding, but no map of it is known to be that "
+        f"one; build the {side} as one of gkd's own networks, or name the map as the last of {side}.taps.maps.",
+        code="no-pooled-map",
+    )
 
 
 def output_at(features: Features | Shapes, spot: Place) -> Any:

@@ -306,7 +306,11 @@ class Term(BaseModel, metaclass=_Told):
     def teacher_maps(self) -> set[MapSpot]:
         """The teacher's maps of the clean images that the term reads."""
         reads = self.samples == "clean" and bool(self.entry.spot_needs)
-        return {spot for _, spot in self.at.places() if reads and isinstance(spot, (int, Preact))}
+        maps: set[MapSpot] = {
+            spot for _, spot in self.at.places() if reads and isinstance(spot, (int, Preact))
+        }
+        pooled = self.samples == "clean" and "teacher_pooled_map" in self.needs
+        return maps | {"pooled"} if pooled else maps
 
     def reads_preact(self, side: Literal["student", "teacher"]) -> bool:
         """Whether the term reads maps of a side before their last activation."""

@@ -40,6 +40,7 @@ from gkd.models.heads import (
     replace_head,
 )
 from gkd.models.mobilenet import MobileNet, MobileNetV2
+from gkd.models.projected import PROJECTOR, ProjectedNetwork, Projection, checked_projection, projected
 from gkd.models.resnet import RESNETS, ResNet
 from gkd.models.resnet_imagenet import ImageNetResNet
 from gkd.models.shufflenet import ShuffleNetV1, ShuffleNetV2
@@ -50,6 +51,7 @@ from gkd.models.wrn import WideResNet
 __all__ = [
     "EXTRACTORS",
     "NETWORKS",
+    "PROJECTOR",
     "VGG",
     "AuxiliaryHead",
     "Conv4",
@@ -59,6 +61,8 @@ __all__ = [
     "ImageNetResNet",
     "MobileNet",
     "MobileNetV2",
+    "ProjectedNetwork",
+    "Projection",
     "ProxyHead",
     "ResNet",
     "ResNet12",
@@ -69,6 +73,7 @@ __all__ = [
     "check_expandable",
     "check_network_name",
     "check_network_options",
+    "checked_projection",
     "count_parameters",
     "expand",
     "expanded",
@@ -81,6 +86,7 @@ __all__ = [
     "newest_dim",
     "newest_part",
     "num_extractors",
+    "projected",
     "put_head",
     "replace_head",
     "takes_option",
@@ -131,6 +137,7 @@ def build_network(
     taps: Mapping[str, Any] | None = None,
     head: HeadKind = "linear",
     extractors: int = 1,
+    projector: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
     """A freshly initialised network that satisfies ``gkd.core.network.Network``.
@@ -144,6 +151,8 @@ def build_network(
         head: ``linear`` (the network's default), ``cosine`` or ``proxy`` (``gkd.models.heads``).
         extractors: how many such networks stand side by side under one linear head, all but the last frozen
             (``gkd.models.expanding``); above 1 to load the weights of an expanded network.
+        projector: ``{channels, size, factor}`` of a bottleneck that leads the last map to another network's
+            (``gkd.models.projected``); the head is behind it.
         options: for gkd's networks keyword parameters of the class, such as ``dropout`` of a wide residual
             network; for others further keywords of their factory.
 
@@ -157,6 +166,11 @@ def build_network(
             f"{num_classes} and {in_channels} were given.",
             code="size-out-of-range",
         )
+    if projector is not None:
+        build = partial(
+            build_network, name, num_classes=num_classes, in_channels=in_channels, taps=taps, head=head
+        )
+        return projected(build(extractors=extractors, **options), projector)
     _check_extractors(extractors)
     if extractors > 1:
         build = partial(
@@ -191,6 +205,9 @@ def check_network_options(name: str, options: Mapping[str, Any]) -> None:
     options = dict(options)
     check_head_kind(options.pop("head", "linear"))
     _check_extractors(options.pop(EXTRACTORS, 1))
+    if options.get(PROJECTOR) is not None:
+        checked_projection(options[PROJECTOR])
+    options.pop(PROJECTOR, None)
     _checked_options(name, _factory(name), options)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -55,6 +56,26 @@ def pool(active: Tensor) -> Tensor:
     return active.mean(dim=(2, 3))
 
 
+@dataclass(frozen=True)
+class PooledAfter:
+    """A network's last stage where the embedding is the mean over space of a map that is made of its last one."""
+
+    made: Callable[[Tensor], Tensor]
+
+    def __call__(self, last: Tensor) -> Tensor:
+        return pool(self.made(last))
+
+
+def embedded(stage: Callable[[Tensor], Tensor], last: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The embedding that the last stage makes of the last map, and the map that it averages; None for none."""
+    if stage is pool:
+        return pool(last), last
+    if isinstance(stage, PooledAfter):
+        pooled = stage.made(last)
+        return pool(pooled), pooled
+    return stage(last), None
+
+
 def conv3x3(in_width: int, out_width: int, stride: int = 1) -> nn.Conv2d:
     """A 3×3 convolution without bias that keeps the size, or halves it (rounding up) at stride 2."""
     return nn.Conv2d(in_width, out_width, 3, stride=stride, padding=1, bias=False)
@@ -87,8 +108,8 @@ def features_of(stages: Stages, head: nn.Module, images: Tensor) -> Features:
     for stage in between:
         x = stage(x)
         maps.append(x)
-    embedding = last(x)
-    return Features(head(embedding), embedding, tuple(maps))
+    embedding, pooled = embedded(last, x)
+    return Features(head(embedding), embedding, tuple(maps), pooled_map=pooled)
 
 
 def preact_features_of(stages: Stages, head: nn.Module, images: Tensor) -> Features:
@@ -108,8 +129,8 @@ def preact_features_of(stages: Stages, head: nn.Module, images: Tensor) -> Featu
         before.append(end.before_relu(through(blocks, x)))
         x = F.relu(before[-1]) if getattr(end, "relu", True) else before[-1]
         maps.append(x)
-    embedding = last(x)
-    return Features(head(embedding), embedding, tuple(maps), tuple(before))
+    embedding, pooled = embedded(last, x)
+    return Features(head(embedding), embedding, tuple(maps), tuple(before), pooled)
 
 
 def cut(blocks: Iterable[nn.Module], ends: Sequence[int]) -> Stages:

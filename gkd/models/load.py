@@ -16,7 +16,7 @@ from gkd.core.errors import UserError
 from gkd.core.short_repr import short_repr
 from gkd.core.tapped import TappedNetwork, output_shapes
 from gkd.core.user_code import is_import_name
-from gkd.models import EXTRACTORS, build_network
+from gkd.models import EXTRACTORS, PROJECTOR, build_network
 from gkd.models.clip import PREFIX, of_image_tower
 from gkd.models.cut_check import check_stages
 from gkd.models.external import is_of_library, size_option
@@ -303,8 +303,8 @@ def options_as_trained(
             f"{prefix}network={metadata.network}.",
             code="other-network",
         )
-    # Stated options need not include the number of extractors, which grows by the step.
-    stated = {key: value for key, value in metadata.options.items() if key != EXTRACTORS}
+    # Stated options need not include the number of extractors, which grows by the step, and a method's projector.
+    stated = {key: value for key, value in metadata.options.items() if key not in (EXTRACTORS, PROJECTOR)}
     if dict(options) not in ({}, stated, metadata.options):
         raise UserError(
             f"{loading.file} was trained with the options {json.dumps(metadata.options)}, but "

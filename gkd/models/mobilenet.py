@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gkd.core.errors import UserError
 from gkd.core.network import Features, Stages
 from gkd.models.layers import (
+    PooledAfter,
     check_images,
     conv1x1,
     conv3x3,
@@ -131,12 +132,9 @@ class MobileNetV2(nn.Module):
         stem: Tensor = self.conv1(images)
         return stem
 
-    def _embed(self, last: Tensor) -> Tensor:
-        return pool(self.conv2(last))
-
     def stages(self) -> Stages:
         """Callables from images to each map, and from the last map, by ``conv2``, to the embedding."""
-        return (self._stem, *cut(self.blocks, _TAPPED_STAGES), self._embed)
+        return (self._stem, *cut(self.blocks, _TAPPED_STAGES), PooledAfter(self.conv2))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
@@ -258,4 +256,4 @@ class MobileNet(nn.Module):
             else:
                 x = block(x)
         embedding = pool(x)
-        return Features(self.fc(embedding), embedding, tuple(maps), tuple(before))
+        return Features(self.fc(embedding), embedding, tuple(maps), tuple(before), x)

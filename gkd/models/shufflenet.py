@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gkd.core.network import Features, Stages, through
 from gkd.models.layers import (
+    PooledAfter,
     check_images,
     conv1x1,
     depthwise3x3,
@@ -219,12 +220,12 @@ class ShuffleNetV2(nn.Module):
         check_images(images, self.in_channels, self.min_image_size)
         return F.relu(self.bn1(self.conv1(images)))
 
-    def _embed(self, last: Tensor) -> Tensor:
-        return pool(F.relu(self.bn2(self.conv2(last))))
+    def _widened(self, last: Tensor) -> Tensor:
+        return F.relu(self.bn2(self.conv2(last)))
 
     def stages(self) -> Stages:
         """Callables from images to each map, and from the last map, by ``conv2``, to the embedding."""
-        return (self._stem, self.layer1, self.layer2, self.layer3, self._embed)
+        return (self._stem, self.layer1, self.layer2, self.layer3, PooledAfter(self._widened))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
@@ -254,5 +255,6 @@ class ShuffleNetV2(nn.Module):
             before.append(torch.cat([unchanged, computed], dim=1))
             x = shuffle(torch.cat([unchanged, F.relu(computed)], dim=1), 2)
             maps.append(x)
-        embedding = self._embed(x)
-        return Features(self.linear(embedding), embedding, tuple(maps), tuple(before))
+        pooled = self._widened(x)
+        embedding = pool(pooled)
+        return Features(self.linear(embedding), embedding, tuple(maps), tuple(before), pooled)

@@ -125,4 +125,4 @@ class VGG(nn.Module):
             x = F.relu(before[-1])
             maps.append(x)
         embedding = pool(x)
-        return Features(self.classifier(embedding), embedding, tuple(maps), tuple(before))
+        return Features(self.classifier(embedding), embedding, tuple(maps), tuple(before), x)

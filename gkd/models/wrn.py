@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gkd.core.errors import UserError
 from gkd.core.network import Features, Stages, through
-from gkd.models.layers import check_images, conv3x3, features_of, pool
+from gkd.models.layers import PooledAfter, check_images, conv3x3, features_of, pool
 
 
 class PreActBlock(nn.Module):
@@ -137,12 +137,12 @@ class WideResNet(nn.Module):
         stem: Tensor = self.conv1(images)
         return stem
 
-    def _embed(self, last: Tensor) -> Tensor:
-        return pool(F.relu(self.bn1(last)))
+    def _active(self, last: Tensor) -> Tensor:
+        return F.relu(self.bn1(last))
 
     def stages(self) -> Stages:
         """Callables from images to each map, and from the last map, by its BatchNorm, to the embedding."""
-        return (self._stem, self.block1, self.block2, self.block3, self._embed)
+        return (self._stem, self.block1, self.block2, self.block3, PooledAfter(self._active))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
@@ -173,8 +173,8 @@ class WideResNet(nn.Module):
         second_normed = self.block3.entry_norm(second)
         third = self.block3(second, second_normed)
         third_normed = self.bn1(third)
-        embedding = pool(F.relu(third_normed))
+        pooled = F.relu(third_normed)
+        embedding = pool(pooled)
         maps = (stem, first, second, third)
-        return Features(
-            self.fc(embedding), embedding, maps, (stem, first_normed, second_normed, third_normed)
-        )
+        before = (stem, first_normed, second_normed, third_normed)
+        return Features(self.fc(embedding), embedding, maps, before, pooled)

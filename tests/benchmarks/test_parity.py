@@ -26,6 +26,7 @@ def test_every_official_repository_is_compared():
         "zkxufo/TTM",
         "yzd-v/cls_KD",
         "bellymonster/Weighted-Soft-Label-Distillation",
+        "DefangChen/SimKD",
     }
 
 
@@ -41,6 +42,7 @@ def test_every_official_repository_is_compared():
         ("parity_nkd", {"nkd"}),
         ("parity_wsld", {"wsld"}),
         ("parity_dot", {"kd_dot"}),
+        ("parity_simkd", {"simkd"}),
     ],
 )
 def test_every_method_agrees_in_float32(file, methods):
@@ -65,6 +67,7 @@ def test_every_method_agrees_in_float32(file, methods):
         "parity_nkd",
         "parity_wsld",
         "parity_dot",
+        "parity_simkd",
     ],
 )
 def test_the_students_learn(file):

@@ -337,3 +337,17 @@ def test_the_embedding_of_a_head_over_tokens_is_their_mean() -> None:
     features = network.features(torch.randn(2, 1, 4, 4))
     assert features.embedding.shape == (2, 4)
     torch.testing.assert_close(network.head(features.embedding), features.logits)
+
+
+def test_a_last_map_that_is_averaged_into_the_embedding_is_found(resnet18: nn.Module, images: Tensor) -> None:
+    network = TappedNetwork(resnet18, head="fc", maps=LAYERS).train()
+    assert network.features(images).pooled_map is None  # it was not looked at in eval mode
+    assert output_shapes(TappedNetwork(resnet18, head="fc", maps=LAYERS[:3]), (3, 64, 64)).pooled is None
+    network.eval()
+    features = network.features(images)
+    assert features.pooled_map is features.maps[-1]
+    assert network.train().features(images).pooled_map is not None
+    assert output_shapes(network, (3, 64, 64)).pooled == (512, 2, 2)
+    widened = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1))
+    other = nn.Sequential(widened, nn.Flatten(), nn.Linear(4, 5))
+    assert output_shapes(TappedNetwork(other, head="2", maps=["0.1"]), (3, 8, 8)).pooled is None

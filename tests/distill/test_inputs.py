@@ -23,6 +23,7 @@ from gkd.losses import (
     Need,
     affinity_loss,
     at_loss,
+    cat_kd_loss,
     class_centres,
     dkd_loss,
     episode_induced_loss,
@@ -354,3 +355,39 @@ def test_a_loss_on_labels_without_a_mask_cannot_leave_out_a_row(
     term = Term(loss="tests.methods.test_stage:bare_loss")
     with refused("needs-mask"):
         Distiller(student, None, {"bare": term})(batch)
+
+
+def test_class_attention_reads_the_pooled_maps_and_the_shared_rows_of_both_heads(
+    make_teacher: MakeTeacher,
+) -> None:
+    """The student has classes b, c, d of the teacher's a, b, c; its head takes a widened map."""
+    torch.manual_seed(0)
+    student = build_network("ShuffleV2", num_classes=3, in_channels=1)
+    teacher, batch = make_teacher("abc"), Batch(torch.randn(6, 1, 16, 16), torch.arange(6) % 3, shared=True)
+    distiller = Distiller(
+        student,
+        TeacherSide(teacher, LabelRelation(LabelSpace(list("abc")), LabelSpace(list("bcd")))),
+        {"cat_kd": Term(loss="cat_kd")},
+        image_shape=batch.images.shape[1:],
+    )
+    losses = distiller.eval()(batch)
+    ours, theirs = student.features(batch.images), teacher.features(batch.images)
+    assert ours.pooled_map is not None
+    assert theirs.pooled_map is not None
+    expected = cat_kd_loss(
+        ours.pooled_map,
+        theirs.pooled_map,
+        student.head.weight[[0, 1]],
+        teacher.network.head.weight[[1, 2]],
+        mask=batch.labels < 2,
+    )
+    torch.testing.assert_close(losses["loss/cat_kd"], expected.detach())
+
+
+def test_a_network_without_a_pooled_map_is_refused(make_teacher: MakeTeacher) -> None:
+    student = build_network("resnet12_narrow", num_classes=3, in_channels=1)
+    with refused("no-pooled-map"):
+        Distiller(student, make_teacher("abc"), {"cat_kd": Term(loss="cat_kd")}, image_shape=(1, 32, 32))
+    distiller = Distiller(student, make_teacher("abc"), {"cat_kd": Term(loss="cat_kd")})
+    with refused("no-pooled-map"):
+        distiller(Batch(torch.randn(3, 1, 32, 32), torch.arange(3), shared=True))

@@ -220,3 +220,24 @@ def test_the_rows_of_outputs_that_lie_elsewhere_are_those_of_the_batches(
     assert rows is not None
     for index, batch in zip(rows, batches.epoch(1, 1), strict=True):
         assert torch.equal(index, batch.numbers)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_map_that_is_pooled_is_kept_where_a_loss_reads_it(
+    make_teacher: MakeTeacher,
+    make_batches: Callable[..., Batches],
+    passes: list[int],
+    tmp_path: Path,
+    on_disk: bool,
+) -> None:
+    teacher, batches = make_teacher("abc"), make_batches()
+    views = views_of(teacher, files=OutputFiles(tmp_path, ["k"]) if on_disk else None)
+    for spots, expected in (((), 1), ({"pooled"}, 2), ((), 2), ({"pooled", 1}, 3), ({"pooled"}, 3)):
+        for batch in views.epoch(0, 0, spots, batches):
+            assert batch.teacher is not None
+            kept = batch.teacher.pooled_map
+            assert (kept is not None) == (len(passes) > 1)
+            if kept is not None:
+                fresh = teacher.features(batch.teacher_images).pooled_map
+                assert torch.allclose(kept, fresh, atol=1e-6)  # type: ignore[arg-type]
+        assert len(passes) == expected

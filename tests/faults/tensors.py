@@ -24,7 +24,7 @@ from gkd.losses import LOSSES
 from gkd.losses.signature import Option, signature_of
 from tests.faults.verdict import Outcome, Verdict, survived
 from tests.faults.workshop import Workshop, seeded
-from tests.losses.specs import SPECS
+from tests.losses.all_specs import SPECS
 from tests.losses.test_contract import is_student, per_sample
 
 COUNT = 5000

@@ -30,7 +30,7 @@ from tests.faults.nasty import KEYS, STAGE_KEYS, TERM_KEYS
 from tests.faults.scenarios import ALONE
 from tests.faults.verdict import Outcome, Verdict, judged_by_ending, judged_by_results, survived
 from tests.faults.workshop import Workshop
-from tests.losses.specs import SPECS
+from tests.losses.all_specs import SPECS
 from tests.scripts import script
 
 # Kills in the midst of the least run, one at 56 % and one after another; many others strike before or after training.

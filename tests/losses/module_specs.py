@@ -31,6 +31,7 @@ from gkd.losses import (
     VIDLoss,
 )
 
+from .over_spots import OverSpots
 from .references import Inputs, random
 from .references.affinity import cc_neighbour_reference
 from .references.embeddings import (
@@ -45,6 +46,7 @@ from .references.maps import ickd_reference, pooled
 from .references.modules import factor_transfer_reference, hint_reference, vid_reference
 
 BATCH = 6
+NUM_CLASSES = 3
 NUM_SAMPLES = 11
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0, 1, 2, 1])
 Reference = Callable[..., Tensor]
@@ -55,15 +57,15 @@ class Row:
     """What the contract knows about a module.
 
     Attributes:
-        student, teacher: shapes of one sample.
+        student, teacher: shapes of one sample; one a spot where the loss reads all spots at once.
         reference: the value from the module's parameters, by other means than its forward.
         options: hyper-parameters to test.
         order_matters: the exception that the value depends on the order of the batch.
         reaches_student: whether the student gets a gradient; a phase that trains the teacher's side alone does not.
     """
 
-    student: tuple[int, ...]
-    teacher: tuple[int, ...]
+    student: tuple[Any, ...]
+    teacher: tuple[Any, ...]
     reference: Reference
     options: dict[str, Any]
     order_matters: bool = False
@@ -324,12 +326,16 @@ ROWS: dict[str, list[Row]] = {
 }
 
 
+def constructed(name: str, row: Row, **options: Any) -> nn.Module:
+    """The module as a term builds it, in float64."""
+    entry = LOSSES[name]
+    built = entry.build((row.student, row.teacher), {**row.options, **options}, LABELS, NUM_CLASSES).double()
+    return OverSpots(built, row.student, row.teacher) if entry.reads_every_spot else built
+
+
 def build(name: str, row: Row, **options: Any) -> nn.Module:
     torch.manual_seed(0)
-    module = LOSSES[name].module
-    assert module is not None
-    more = {"labels": LABELS} if LOSSES[name].takes_labels else {}
-    built = module(row.student, row.teacher, **row.options, **options, **more).double()
+    built = constructed(name, row, **options)
     for entry in built.parameters():  # biases of 0 and scales of 1 would hide a missing one
         if entry.dim() == 1 and not isinstance(built, VIDLoss):
             nn.init.uniform_(entry, 0.5, 1.5)
@@ -342,8 +348,15 @@ def make(name: str, row: Row, batch: int = BATCH) -> Inputs:
     """Inputs by the names of forward's parameters."""
     inputs: Inputs = {}
     for need in LOSSES[name].needs:
-        if need == "centres":
-            inputs[need] = random(3, 3, *row.teacher)
+        if need == "epoch":
+            inputs[need] = torch.tensor(2.5)
+            continue
+        if need in ("centres", "teacher_weight"):
+            inputs[need] = random(3, NUM_CLASSES, *row.teacher)
+            continue
+        if need in ("teacher_bias", "student_logits", "teacher_logits"):
+            seed = 5 + need.startswith("teacher")
+            inputs[need] = random(seed, *([batch] if NEEDS[need].per_sample else []), NUM_CLASSES)
             continue
         if need == "labels":
             inputs[need] = torch.arange(batch) % 3
@@ -351,7 +364,12 @@ def make(name: str, row: Row, batch: int = BATCH) -> Inputs:
             inputs[need] = torch.arange(batch) + 2
         else:
             shape = row.student if need.startswith("student") else row.teacher
+            shape = (*shape, 2, 3) if need.endswith("pooled_map") else shape
+            if NEEDS[need].every:
+                shape = (sum(torch.Size(each).numel() for each in shape),)
             inputs[need] = random(1 + need.startswith("teacher"), batch, *shape)
+    if name == "mgd":
+        inputs["kept"] = random(7, batch, row.teacher[0]) > -0.5
     if name == "crd":
         inputs["drawn"] = (inputs["index"][:, None] + 1 + torch.arange(7)) % NUM_SAMPLES
     return inputs
@@ -372,7 +390,9 @@ def measured(
 
 def taken(inputs: Inputs, rows: Tensor) -> Inputs:
     """Some rows of the batch, by a mask, numbers or a slice; what has no row a sample stays."""
-    return {key: x[rows] if key == "drawn" or NEEDS[key].per_sample else x for key, x in inputs.items()}
+    return {
+        key: x[rows] if key in ("drawn", "kept") or NEEDS[key].per_sample else x for key, x in inputs.items()
+    }
 
 
 def as_type(inputs: Inputs, dtype: torch.dtype) -> Inputs:

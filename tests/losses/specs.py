@@ -60,7 +60,9 @@ from .references.maps import (
     ickd_reference,
     make_flows,
     make_maps_alike,
+    make_pooled,
     nst_reference,
+    simkd_reference,
 )
 from .references.modules import (
     factor_transfer_reference,
@@ -244,6 +246,11 @@ SPECS: dict[str, Spec] = {
     ),
     "at": Spec(make_maps, at_reference, matched_maps, options=({}, {"power": 1.0})),
     "nst": Spec(make_maps, nst_reference, matched_maps),
+    "simkd": Spec(
+        make_pooled,
+        simkd_reference,
+        lambda x: {**x, "student_pooled_map": x["teacher_pooled_map"].clone()},
+    ),
     "fsp": Spec(
         make_flows,
         fsp_reference,

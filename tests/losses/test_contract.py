@@ -19,7 +19,8 @@ from gkd.losses.signature import Filled, signature_of
 from gkd.methods.terms import Term
 from tests.refusals import refused
 
-from .specs import SPECS, Inputs
+from .all_specs import SPECS
+from .references import Inputs
 
 BATCH = 9
 
@@ -65,9 +66,12 @@ def is_student(key: str) -> bool:
     return (key.startswith("student") and per_sample(key)) or key == "scores"
 
 
+_BESIDE = ("variance", "log_normaliser", "queue", "temperature_of_rows")
+
+
 def per_sample(key: str) -> bool:
     """Whether an input has a row a sample; of those that a module holds or computes itself, three have none."""
-    return NEEDS[key].per_sample if key in NEEDS else key not in ("variance", "log_normaliser", "queue")
+    return NEEDS[key].per_sample if key in NEEDS else key not in _BESIDE
 
 
 def changed(inputs: Inputs, dtype: torch.dtype) -> Inputs:
@@ -120,7 +124,8 @@ def test_options_outside_what_the_signature_states_are_refused(name: str, option
     for option, stated in options.items():
         wrong = "nonsense" if stated.words else -1
         labels = {"labels": torch.arange(4)} if entry.takes_labels else {}
-        call = partial(entry.module, (4, 2, 2), (4, 2, 2), **labels) if entry.module else entry.function
+        shapes = ((4, 2, 2), (4, 2, 2)) if entry.built_from_shapes else ()
+        call = partial(entry.module, *shapes, **labels) if entry.module else entry.function
         with pytest.raises(UserError) as refusal:
             call(**{option: wrong})
         with pytest.raises(ValidationError) as of_term:
@@ -164,7 +169,7 @@ def test_the_teacher_gets_no_gradient(name: str, options: dict[str, Any]) -> Non
     inputs = {key: x.requires_grad_() if x.is_floating_point() else x for key, x in inputs.items()}
     evaluate(name, inputs, options).backward()
     reached = {key for key, x in inputs.items() if x.grad is not None}
-    assert reached - {"variance", "log_normaliser", "student_scale"} == {
+    assert reached - {*_BESIDE, "student_scale", "student_weight"} == {
         key for key in inputs if is_student(key)
     }
 

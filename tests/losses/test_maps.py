@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkd.losses import at_loss, fsp_loss, ickd_loss, nst_loss
+from gkd.losses import at_loss, fsp_loss, ickd_loss, nst_loss, simkd_loss
 from tests.refusals import refused
 
 from .waves import wave
@@ -85,3 +85,5 @@ def test_other_channels_are_refused_where_they_must_be_alike() -> None:
         ickd_loss(STUDENT, TEACHER)
     with refused("other-channels"):
         fsp_loss(STUDENT, STUDENT, TEACHER, TEACHER)
+    with refused("other-channels"):
+        simkd_loss(STUDENT, TEACHER)

@@ -11,7 +11,7 @@ from gkd.losses import LOSSES, affinity_loss, at_loss, cc_loss, cross_entropy_lo
 from gkd.losses.signature import Filled, Range, number_problem, signature_of
 from tests.refusals import refused
 
-from .specs import SPECS
+from .all_specs import SPECS
 
 FUNCTIONS = {name: loss for name, loss in LOSSES.items() if loss.module is None}
 # Those that a module calls with what it has made of the inputs are public functions too.

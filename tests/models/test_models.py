@@ -271,3 +271,13 @@ def test_images_that_do_not_fit_are_refused(family: str, shape: tuple[int, ...],
     for call in (network, network.features):
         with refused(code):
             call(images)
+
+
+@pytest.mark.parametrize("preact", [False, True])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("conv4", "resnet12")])
+def test_the_embedding_is_the_mean_of_the_pooled_map(name: str, preact: bool) -> None:
+    network = FAMILIES[name](num_classes=5).train()
+    features = network.features(small_images(network), preact=preact)
+    assert features.pooled_map is not None
+    assert torch.equal(features.pooled_map.mean((2, 3)), features.embedding)
+    torch.testing.assert_close(network.head(features.pooled_map.mean((2, 3))), features.logits)

@@ -51,6 +51,21 @@ def nst_reference(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     return mean(rows, student_map)
 
 
+def make_pooled(batch: int) -> Inputs:
+    return {
+        "student_pooled_map": random(1, batch, 3, 4, 4),
+        "teacher_pooled_map": random(2, batch, 3, 2, 2),
+    }
+
+
+def simkd_reference(student_pooled_map: Tensor, teacher_pooled_map: Tensor) -> Tensor:
+    rows = []
+    for s, t in zip(student_pooled_map, teacher_pooled_map, strict=True):
+        ours, theirs = (x.flatten() for x in aligned(s, t))
+        rows.append(dot(ours - theirs, ours - theirs) / len(ours))
+    return mean(rows, student_pooled_map)
+
+
 def make_flows(batch: int) -> Inputs:
     return {
         "student_map": random(1, batch, 2, 4, 4),
