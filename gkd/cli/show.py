@@ -34,8 +34,11 @@ def main(arguments: argparse.Namespace, console: Console) -> int:
             made = stage.episodes.model_dump(exclude_none=True)
             lines.append("  episodes: " + ", ".join(f"{key} {value}" for key, value in made.items()))
         if stage.mixup is not None:
-            made = stage.mixup.model_dump(exclude_none=True)
-            lines.append("  mixup: " + ", ".join(f"{key} {value}" for key, value in made.items()))
+            certain = {"probability"} if stage.mixup.probability == 1 else set()
+            made = stage.mixup.model_dump(exclude_none=True, exclude={"kind", *certain})
+            lines.append(
+                f"  {stage.mixup.kind}: " + ", ".join(f"{key} {value}" for key, value in made.items())
+            )
         if stage.spots.policy != "always":
             routed = stage.spots.model_dump(exclude_none=True)
             lines.append("  spots: " + ", ".join(f"{key} {value}" for key, value in routed.items()))

@@ -66,6 +66,8 @@ def test_show_prints_what_a_stage_trains_and_how_it_mixes(capsys):
     assert "200 x FactorTransferLoss, phase transfer" in printed
     assert gkd("show", "stkd") == 0
     assert "mixup: images 2, alpha 1.0, per batch, teacher mixed" in capsys.readouterr().out
+    assert gkd("show", "cutmix") == 0
+    assert "cutmix: probability 0.5, images 2, alpha 1.0, per batch, teacher mixed" in capsys.readouterr().out
 
 
 def test_validate_prints_where_each_value_comes_from(capsys):

@@ -28,7 +28,7 @@ def random_erasing(
     max_ratio: float = 10 / 3,
     fill: float | str = RANDOM,
 ) -> Tensor:
-    """With probability ``p`` a box of the image is filled: with noise in every pixel, or with a level from 0 to 255.
+    """A box of the image filled with noise, or with a level from 0 to 255, with probability p.
 
     The box has a share of the image's area in [min_area, max_area] and a ratio of height to width between
     1 / max_ratio and max_ratio, uniform in its logarithm as torchvision draws it; of ten boxes the first that is
