@@ -51,6 +51,10 @@ def test_each_has_the_same_losses_with_the_roles_exchanged(make_batch: Callable[
 def test_no_gradient_of_one_reaches_the_other(make_batch: Callable[..., Batch]) -> None:
     """The sum's gradient at each network is that of its own loss, the other's outputs being numbers."""
     networks, batch = pair(), make_batch(3)
+    for outputs in mutual(pair())._outputs(batch):  # also for a loss that would let it through
+        peer = outputs["clean"].peer
+        assert peer is not None
+        assert not any(each.requires_grad for each in (peer.logits, peer.embedding, *peer.maps))
     mutual(networks).train()(batch)["loss"].backward()
     again = pair()
     again.train()
