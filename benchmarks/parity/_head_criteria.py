@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -132,7 +133,12 @@ def _ctkd(scripts: Any, case: Case, student: Any, teacher: Any) -> tuple[Criteri
 
 
 def _mgd(scripts: Any, case: Case, student: Any, teacher: Any) -> tuple[Criterion, nn.Module]:
-    module = scripts["losses.mgd"].MGDLoss(_width(student), _width(teacher), "mgd", alpha_mgd=1.0)
+    script = scripts["losses.mgd"]
+    # Draws of float32 in float64 too, where torch.rand would take other numbers than gkd's.
+    script.torch = types.SimpleNamespace(
+        rand=partial(torch.rand, dtype=torch.float32), where=torch.where, mul=torch.mul
+    )
+    module = script.MGDLoss(_width(student), _width(teacher), "mgd", alpha_mgd=1.0)
 
     def criterion(step: Step) -> dict[str, Tensor]:
         return {"mgd": module(step.student.maps[-1], step.teacher.maps[-1])}
@@ -207,7 +213,10 @@ OFFICIAL = {
         "zhengli97/CTKD", ".", ("models.temp_global", "distiller_zoo.KD"), _ctkd,
         replaced="CosineDecay of train_student.py (its formula); ",
     ),
-    "mgd": Official("yzd-v/MGD", "cls/mmcls/distillation", ("losses.mgd",), _mgd, _MGD),
+    "mgd": Official(
+        "yzd-v/MGD", "cls/mmcls/distillation", ("losses.mgd",), _mgd, _MGD,
+        replaced="torch.rand (which draws float32 in float64 too); ",
+    ),
     "ofa": Official(
         "Hao840/OFAKD", ".", ("distillers.ofa",), _ofa,
         replaced="the networks' stage_info and features (gkd's maps 1 to 3 as stages 2 to 4); ",

@@ -46,7 +46,7 @@ def test_equal_channels_need_no_alignment() -> None:
 
 
 def test_norm_is_the_authors_mean_times_n() -> None:
-    """The number is that of their F.mse_loss with N repeated, max-pooled maps, times N (OSVAI/NORM@c6dfc39), in float64."""
+    """That of F.mse_loss with N repeated, max-pooled maps, times N, as OSVAI/NORM@c6dfc39 computes it, in float64."""
     loss = norm_loss(wave(5, 8, 2, 2, phase=0.2), wave(5, 4, 4, 4, phase=0.9))
     assert float(loss) == pytest.approx(2.226174154808071, rel=1e-12)
 
