@@ -253,7 +253,7 @@ def cat_kd_loss(
             different numbers of classes.
 
     Paper:
-        Guo, Yan, Li, Lin: Class Attention Transfer Based Knowledge Distillation, CVPR 2023, equations 1 to 4;
+        Guo, Yan, Li, Lin: Class Attention Transfer Based Knowledge Distillation, CVPR 2023;
         GzyAftermath/CAT-KD@4467073.
     """
     for maps, weight, side in (
