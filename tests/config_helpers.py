@@ -14,6 +14,9 @@ Write = Callable[..., Path]  # name, content -> the experiment's file, by the fi
 ON_LOGITS = {
     "born_again",
     "cat_kd",
+    "ctkd",
+    "mlkd",
+    "ofa",
     "srrl",
     "srrl_map",
     "lwf",

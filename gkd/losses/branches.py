@@ -60,7 +60,7 @@ def ofa_loss(
 
     Paper:
         Hao, Guo, Han, Tang, Hu, Wang, Xu: One-for-All: Bridge the Gap Between Heterogeneous Architectures in Knowledge
-        Distillation, NeurIPS 2023, equation 8; Hao840/OFAKD@f7bb896.
+        Distillation, NeurIPS 2023; Hao840/OFAKD@f7bb896.
     """
     student, teacher = aligned_logits(student_logits, teacher_logits, mask, standardise=standardise)
     target = F.one_hot(columns_of(labels, student, mask), student.shape[1]).to(student.dtype)
@@ -137,7 +137,7 @@ class OFABranchesLoss(nn.Module):
         UserError: a spot of the student that is no map.
 
     Paper:
-        Hao et al., NeurIPS 2023, section 3.2; layers and initialisation of Hao840/OFAKD@f7bb896 distillers/ofa.py.
+        Hao et al., NeurIPS 2023; layers and initialisation of Hao840/OFAKD@f7bb896 distillers/ofa.py.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ def mgd_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) -> 
         UserError: inputs that are no maps, or of different shapes.
 
     Paper:
-        Yang, Li, Shao, Shi, Yuan, Yuan: Masked Generative Distillation, ECCV 2022, equation 5; reduction of
+        Yang, Li, Shao, Shi, Yuan, Yuan: Masked Generative Distillation, ECCV 2022; reduction of
         yzd-v/MGD@2c9da0b.
     """
     check_map(student_map)
@@ -68,7 +68,7 @@ class MGDLoss(nn.Module):
     the larger of two maps is average-pooled to the smaller. The draws are from torch's generator of the device, whose
     state a checkpoint keeps.
 
-    The authors' code for classification leaves out channels, as here, where the paper and the detection code leave out
+    The authors' code for classification leaves out channels, as here; that for detection and segmentation leaves out
     positions.
 
     Args:
@@ -83,7 +83,7 @@ class MGDLoss(nn.Module):
         UserError: a spot that is no map.
 
     Paper:
-        Yang et al., ECCV 2022, section 3; layers of yzd-v/MGD@2c9da0b cls/mmcls/distillation/losses/mgd.py.
+        Yang et al., ECCV 2022; layers of yzd-v/MGD@2c9da0b cls/mmcls/distillation/losses/mgd.py.
     """
 
     def __init__(self, student: Sequence[int], teacher: Sequence[int], *, dropped: Share = 0.15) -> None:
@@ -129,7 +129,7 @@ def norm_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None) ->
         UserError: inputs that are no maps, different batch sizes, or channels of the student that are no multiple.
 
     Paper:
-        Liu, Li, Li, Yao: NORM: Knowledge Distillation via N-to-One Representation Matching, ICLR 2023, equation 2;
+        Liu, Li, Li, Yao: NORM: Knowledge Distillation via N-to-One Representation Matching, ICLR 2023;
         OSVAI/NORM@c6dfc39 helper/loops.py.
     """
     check_map(student_map)
@@ -177,7 +177,7 @@ class NORMLoss(nn.Module):
         UserError: a spot that is no map.
 
     Paper:
-        Liu et al., ICLR 2023, section 3; layer and initialisation of OSVAI/NORM@c6dfc39 models/cifar.
+        Liu et al., ICLR 2023; layer and initialisation of OSVAI/NORM@c6dfc39 models/cifar.
     """
 
     def __init__(self, student: Sequence[int], teacher: Sequence[int], *, copies: Count = 8) -> None:

@@ -84,7 +84,7 @@ def mlkd_loss(
 
     Paper:
         Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023, its instance-, batch- and class-level alignment;
-        Jin-Ying/Multi-Level-Logit-Distillation@5ee473f for the masks, which are the code's alone.
+        Jin-Ying/Multi-Level-Logit-Distillation@5ee473f for the masks.
     """
     problem = _colder_than_zero({"temperature": temperature, "spread": spread})
     if problem is not None:
@@ -199,7 +199,7 @@ class CTKDLoss(nn.Module):
         student_logits ``[B, C]``, teacher_logits ``[B, C]``, epoch 0-dim, mask Bool ``[B]`` -> 0-dim.
 
     Paper:
-        Li et al., AAAI 2023, sections 3.2 to 3.4; zhengli97/CTKD@7d52522 for the numbers and the global temperature.
+        Li et al., AAAI 2023; zhengli97/CTKD@7d52522 for the numbers and the global temperature.
     """
 
     def __init__(

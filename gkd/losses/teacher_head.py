@@ -65,7 +65,7 @@ def srrl_loss(
 
     Paper:
         Yang, Martinez, Bulat, Tzimiropoulos: Knowledge distillation via softmax regression representation learning,
-        ICLR 2021, its feature and softmax regression losses; weights of 1 as in jingyang2017/KD_SRRL@051ccc1.
+        ICLR 2021, its feature and softmax regression losses; weights of 1 as in jingyang2017/KD_SRRL@d2e802f.
     """
     check_rows(student_embedding, teacher_embedding)
     student = upcast(zero_unselected(student_embedding, mask))
@@ -168,7 +168,7 @@ class SRRLMapLoss(nn.Module):
         UserError: an input that is no map.
 
     Paper:
-        Yang et al., ICLR 2021; the authors' code for ImageNet, jingyang2017/KD_SRRL@051ccc1, with its initialisation.
+        Yang et al., ICLR 2021; the authors' code for ImageNet, jingyang2017/KD_SRRL@d2e802f, with its initialisation.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ def cat_kd_loss(
             different numbers of classes.
 
     Paper:
-        Guo, Yan, Li, Lin: Class Attention Transfer Based Knowledge Distillation, CVPR 2023, equations 1 to 4;
+        Guo, Yan, Li, Lin: Class Attention Transfer Based Knowledge Distillation, CVPR 2023;
         GzyAftermath/CAT-KD@4467073.
     """
     for maps, weight, side in (

@@ -93,9 +93,10 @@ def test_readings_are_those_of_the_shipped_methods(scripts):
             for term in stage.terms.values():
                 if not term.entry.spot_needs:
                     continue
-                pairwise = term.entry.reads_pairs_of_spots
+                count = 1 + term.entry.reads_pairs_of_spots
+                read = None if term.entry.reads_every_spot else count
                 spots = [
-                    tuple(spot if isinstance(spot, str) else spot % 4 for spot, _ in pairs[: 1 + pairwise])
+                    tuple(spot if isinstance(spot, str) else spot % 4 for spot, _ in pairs[:read])
                     for pairs in term.readings
                 ]
                 assert tuple(spots) == readings(term.loss), term.loss

@@ -10,6 +10,7 @@ from tests.scripts import script
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 ROUTED = {"sakd", "sp", "rkd", "vid", "cc", "fitnet", "pkt", "crd"}
+HEADS = ("srrl", "srrl_map", "cat_kd", "mlkd", "ctkd", "mgd", "ofa", "norm")
 FILES = sorted((FOLDER / "results").glob("parity_*.json"))
 
 
@@ -27,6 +28,13 @@ def test_every_official_repository_is_compared():
         "yzd-v/cls_KD",
         "bellymonster/Weighted-Soft-Label-Distillation",
         "DefangChen/SimKD",
+        "jingyang2017/KD_SRRL",
+        "GzyAftermath/CAT-KD",
+        "Jin-Ying/Multi-Level-Logit-Distillation",
+        "zhengli97/CTKD",
+        "yzd-v/MGD",
+        "Hao840/OFAKD",
+        "OSVAI/NORM",
     }
 
 
@@ -43,6 +51,7 @@ def test_every_official_repository_is_compared():
         ("parity_wsld", {"wsld"}),
         ("parity_dot", {"kd_dot"}),
         ("parity_simkd", {"simkd"}),
+        *((f"parity_{name}", {name}) for name in HEADS),
     ],
 )
 def test_every_method_agrees_in_float32(file, methods):
@@ -68,6 +77,7 @@ def test_every_method_agrees_in_float32(file, methods):
         "parity_wsld",
         "parity_dot",
         "parity_simkd",
+        *(f"parity_{name}" for name in HEADS),
     ],
 )
 def test_the_students_learn(file):
