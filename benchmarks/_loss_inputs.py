@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkd.core.network import Features
-from gkd.losses import LOSSES
+from gkd.losses import LOSSES, NEEDS
 
 STUDENT, TEACHER = "resnet8x4", "resnet32x4"
 # Both networks have the same widths; the embedding is the last map, pooled.
@@ -19,8 +19,8 @@ MAPS = ((32, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8))
 WIDTH, CLASSES, SAMPLES = 256, 100, 50_000
 
 Spot = int | str
-# The spots that a loss reads, as in configs/methods: one reading each (two spots: a map and the one after it). A loss
-# that is not listed reads the last map where its parameters name a map, or what they name.
+# The spots that a loss reads, as in configs/methods: one reading each (two spots: a map and the one after it; more: all
+# at once). A loss that is not listed reads the last map where its parameters name a map, or what they name.
 READINGS: dict[str, tuple[tuple[Spot, ...], ...]] = {
     "affinity": (("embedding",),),
     "at": ((1,), (2,), (3,)),
@@ -29,6 +29,11 @@ READINGS: dict[str, tuple[tuple[Spot, ...], ...]] = {
     "fitnet": ((2,),),
     "vid": ((1,), (2,), (3,)),
     "pod": ((1,), (2,), (3,)),
+    "reviewkd": ((1, 2, 3, "embedding"),),
+    "ofd": ((1, 2, 3),),
+    "ab": ((1, 2, 3),),
+    "semckd": ((1, 2, 3),),
+    "kdsvd": ((1, 2), (2, 3)),
 }
 
 
@@ -93,13 +98,15 @@ class Inputs:
         value: Tensor = getattr(features, spot)
         return value
 
-    def named(self, need: str, reading: Sequence[Spot]) -> Tensor:
-        """The tensor that a loss calls ``need`` (one of ``gkd.losses.NEEDS``)."""
+    def named(self, need: str, reading: Sequence[Spot]) -> Any:
+        """What a loss calls ``need`` (one of ``gkd.losses.NEEDS``): a tensor, or one a spot."""
         if hasattr(self, need):
             value: Tensor = getattr(self, need)
             if isinstance(value, Tensor):
                 return value
         side, _, what = need.partition("_")
+        if NEEDS[need].every:
+            return [self.at(side, spot) for spot in reading]
         if what in ("", "map", "map_after"):
             return self.at(side, reading[-1] if what == "map_after" else reading[0])
         return self.at(side, what)
@@ -157,19 +164,19 @@ def build(loss: str, width: int = WIDTH, device: torch.device | None = None) -> 
     options: dict[str, Any] = {"labels": training_labels()} if entry.takes_labels else {}
     modules: list[Callable[..., Tensor]] = []
     for reading in readings(loss):
-        spot = reading[0] if reading else "embedding"
-        shape = MAPS[spot] if isinstance(spot, int) else (width,)
+        shapes: list[Any] = [MAPS[spot] if isinstance(spot, int) else (width,) for spot in reading]
+        shape = shapes if entry.reads_every_spot else shapes[0] if shapes else (width,)
         modules.append(entry.module(shape, shape, **options).to(device))
     return modules
 
 
-def arguments(loss: str, inputs: Inputs) -> list[list[Tensor]]:
+def arguments(loss: str, inputs: Inputs) -> list[list[Any]]:
     """For each reading, the loss's positional arguments."""
     needs = LOSSES[loss].needs
     return [[inputs.named(need, reading) for need in needs] for reading in readings(loss)]
 
 
-def evaluate(calls: Sequence[Callable[..., Tensor]], tensors: Sequence[Sequence[Tensor]]) -> Tensor:
+def evaluate(calls: Sequence[Callable[..., Tensor]], tensors: Sequence[Sequence[Any]]) -> Tensor:
     """The sum over the readings."""
     values = [call(*read) for call, read in zip(calls, tensors, strict=True)]
     return values[0] if len(values) == 1 else torch.stack(values).sum()

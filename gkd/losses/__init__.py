@@ -17,6 +17,11 @@ from gkd.losses.similarity import *
 from gkd.losses.angles import *
 from gkd.losses.maps import *
 from gkd.losses.modules import *
+from gkd.losses.review import *
+from gkd.losses.overhaul import *
+from gkd.losses.boundaries import *
+from gkd.losses.semantic import *
+from gkd.losses.singular import *
 from gkd.losses.contrastive import *
 from gkd.losses.regression import *
 from gkd.losses.embeddings import *

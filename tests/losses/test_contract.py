@@ -66,8 +66,12 @@ def is_student(key: str) -> bool:
 
 
 def per_sample(key: str) -> bool:
-    """Whether an input has a row a sample; of those that a module holds or computes itself, three have none."""
-    return NEEDS[key].per_sample if key in NEEDS else key not in ("variance", "log_normaliser", "queue")
+    """Whether an input has a row a sample; of those that a module holds or computes itself, some have none."""
+    return (
+        NEEDS[key].per_sample
+        if key in NEEDS
+        else key not in ("variance", "margin", "log_normaliser", "queue")
+    )
 
 
 def changed(inputs: Inputs, dtype: torch.dtype) -> Inputs:
@@ -164,7 +168,7 @@ def test_the_teacher_gets_no_gradient(name: str, options: dict[str, Any]) -> Non
     inputs = {key: x.requires_grad_() if x.is_floating_point() else x for key, x in inputs.items()}
     evaluate(name, inputs, options).backward()
     reached = {key for key, x in inputs.items() if x.grad is not None}
-    assert reached - {"variance", "log_normaliser", "student_scale"} == {
+    assert reached - {"variance", "log_normaliser", "student_scale", "attention"} == {
         key for key in inputs if is_student(key)
     }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from gkd.losses import LOSSES, NEEDS, FactorTransferLoss, HintLoss, VIDLoss, factor_transfer_loss
 from tests.refusals import refused
 
-from .module_specs import BATCH, LABELS, ROWS, Row, as_type, build, make, measured, taken
+from .module_specs import BATCH, ROWS, Row, as_type, build, constructed, make, measured, taken
 from .references import random
 from .waves import wave
 
@@ -207,12 +207,7 @@ def test_its_state_is_all_that_a_resumed_run_needs(name: str, row: Row) -> None:
     inputs = make(name, row)
     _, _, module = measured(build(name, row), inputs)
     torch.manual_seed(7)
-    other = type(module)(
-        row.student,
-        row.teacher,
-        **row.options,
-        **({"labels": LABELS} if LOSSES[name].takes_labels else {}),
-    ).double()
+    other = constructed(name, row).double()
     other.load_state_dict(module.state_dict())
     value, gradients, after = measured(module, inputs)
     resumed, resumed_gradients, resumed_after = measured(other, inputs)
