@@ -26,6 +26,9 @@ def test_every_official_repository_is_compared():
         "zkxufo/TTM",
         "yzd-v/cls_KD",
         "bellymonster/Weighted-Soft-Label-Distillation",
+        "dvlab-research/ReviewKD",
+        "clovaai/overhaul-distillation",
+        "DefangChen/SimKD",
     }
 
 
@@ -40,6 +43,10 @@ def test_every_official_repository_is_compared():
         ("parity_ttm", {"ttm", "wttm"}),
         ("parity_nkd", {"nkd"}),
         ("parity_wsld", {"wsld"}),
+        ("parity_reviewkd", {"reviewkd"}),
+        ("parity_ofd", {"ofd"}),
+        ("parity_ab", {"ab", "kdsvd"}),
+        ("parity_semckd", {"semckd"}),
     ],
 )
 def test_every_method_agrees_in_float32(file, methods):
@@ -63,6 +70,10 @@ def test_every_method_agrees_in_float32(file, methods):
         "parity_ttm",
         "parity_nkd",
         "parity_wsld",
+        "parity_reviewkd",
+        "parity_ofd",
+        "parity_ab",
+        "parity_semckd",
     ],
 )
 def test_the_students_learn(file):
