@@ -119,8 +119,8 @@ def _sides(ours: Tensor, theirs: Tensor, of: str, mask: Tensor | None) -> tuple[
         return ours.flatten(1, 2).mT, theirs.flatten(1, 2).mT
     if ours.shape[1] != theirs.shape[1]:
         raise UserError(
-            f"The student's map has {ours.shape[1]} channels, the teacher's {theirs.shape[1]}: singular vectors of "
-            "channels need the same number; choose other spots, or of='columns'.",
+            f"The student's map has {ours.shape[1]} channels, the teacher's {theirs.shape[1]}: kdsvd needs "
+            "the same number; choose other spots, or of='columns'.",
             code="other-channels",
         )
     ours, theirs = (upcast(zero_unselected(maps, mask)) for maps in (ours, theirs))
