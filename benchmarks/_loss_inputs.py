@@ -30,6 +30,11 @@ READINGS: dict[str, tuple[tuple[Spot, ...], ...]] = {
     "vid": ((1,), (2,), (3,)),
     "pod": ((1,), (2,), (3,)),
     "ofa_branches": ((1, 2, 3),),
+    "reviewkd": ((1, 2, 3, "embedding"),),
+    "ofd": ((1, 2, 3),),
+    "ab": ((1, 2, 3),),
+    "semckd": ((1, 2, 3),),
+    "kdsvd": ((1, 2), (2, 3)),
 }
 
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib
 import importlib.machinery
+import importlib.util
 import io
 import itertools
 import os
@@ -301,6 +302,20 @@ def official_module(checkout: Path, name: str, stubs: Mapping[str, Mapping[str, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(name)
+
+
+def module_of_file(path: Path, stubs: Mapping[str, Mapping[str, Any]] | None = None) -> types.ModuleType:
+    """Imports one file of a checkout, alone; ``stubs`` are modules that it imports and does not need."""
+    sys.dont_write_bytecode = True  # leave the checkout as it is
+    for name, attributes in (stubs or {}).items():
+        module = sys.modules[name] = types.ModuleType(name)
+        vars(module).update(attributes)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def prepare() -> None:

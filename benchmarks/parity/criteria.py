@@ -8,18 +8,15 @@ cross-entropy beside it, and SGD with the rates of the method's file.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from _cifar import NUM_CLASSES, PROGRESS, Case, chosen, compare_case, pairs, parser, write
-from _common import Curves, State, copied, official_surroundings, prepare
+from _common import Curves, State, copied, module_of_file, official_surroundings, prepare
 from _compare import PHASES, checkout_facts
 from torch import Tensor
 from torch.nn import functional as F
@@ -116,20 +113,6 @@ OFFICIAL = {
 }
 
 
-def official_file(checkout: Path, official: Official) -> types.ModuleType:
-    """A file of the checkout, imported alone."""
-    sys.dont_write_bytecode = True  # leave the checkout as it is
-    for name, attributes in official.stubs.items():
-        module = sys.modules[name] = types.ModuleType(name)
-        vars(module).update(attributes)
-    spec = importlib.util.spec_from_file_location(Path(official.file).stem, checkout / official.file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def run_official(
     script: types.ModuleType, official: Official, case: Case, place: str, start: State, dtype: torch.dtype
 ) -> tuple[Curves, State]:
@@ -180,7 +163,7 @@ def main() -> int:
     comparisons: list[dict[str, Any]] = []
     for number, (teacher_name, student_name, teacher, stream) in enumerate(pairs(args, size=SIZE)):
         for name in args.methods:
-            script = official_file(checkout, OFFICIAL[name])
+            script = module_of_file(checkout / OFFICIAL[name].file, OFFICIAL[name].stubs)
             case = Case(name, name, teacher_name, student_name, teacher, stream)
             options = ", ".join(
                 f"{key} {value}" for key, value in case.stage.terms[case.term].options.items()

@@ -22,6 +22,11 @@ from gkd.losses.modules import *
 from gkd.losses.generative import *
 from gkd.losses.branches import *
 from gkd.losses.teacher_head import *
+from gkd.losses.review import *
+from gkd.losses.overhaul import *
+from gkd.losses.boundaries import *
+from gkd.losses.semantic import *
+from gkd.losses.singular import *
 from gkd.losses.contrastive import *
 from gkd.losses.regression import *
 from gkd.losses.embeddings import *

@@ -35,6 +35,8 @@ def test_every_official_repository_is_compared():
         "yzd-v/MGD",
         "Hao840/OFAKD",
         "OSVAI/NORM",
+        "dvlab-research/ReviewKD",
+        "clovaai/overhaul-distillation",
     }
 
 
@@ -52,6 +54,10 @@ def test_every_official_repository_is_compared():
         ("parity_dot", {"kd_dot"}),
         ("parity_simkd", {"simkd"}),
         *((f"parity_{name}", {name}) for name in HEADS),
+        ("parity_reviewkd", {"reviewkd"}),
+        ("parity_ofd", {"ofd"}),
+        ("parity_ab", {"ab", "kdsvd"}),
+        ("parity_semckd", {"semckd"}),
     ],
 )
 def test_every_method_agrees_in_float32(file, methods):
@@ -78,6 +84,10 @@ def test_every_method_agrees_in_float32(file, methods):
         "parity_dot",
         "parity_simkd",
         *(f"parity_{name}" for name in HEADS),
+        "parity_reviewkd",
+        "parity_ofd",
+        "parity_ab",
+        "parity_semckd",
     ],
 )
 def test_the_students_learn(file):

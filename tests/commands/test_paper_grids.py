@@ -205,11 +205,14 @@ def _offline(*_about: object, **_named: object) -> None:
     raise OSError("no connection")
 
 
-def tried(name: str, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[list[str], set[str], int]:
-    """The rows that a dry run tries, those that fail, and how many are absent."""
+def tried(
+    name: str, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[list[str], dict[str, str], int]:
+    """The rows that a dry run tries, those that fail with their reasons, and how many are absent."""
     gkd("compare", name, "compare.seeds=[0]", *SMALL, *words, "--dry-run")
     lines = capsys.readouterr().out.splitlines()
-    failed = {line[10:].partition(": ")[0] for line in lines if line.startswith("failed")}
+    parts = [line[10:].partition(": ") for line in lines if line.startswith("failed")]
+    failed = {row: reason for row, _, reason in parts}
     return (
         [line for line in lines if line.startswith("ok")],
         failed,
@@ -217,7 +220,7 @@ def tried(name: str, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[l
     )
 
 
-# Flow matrices need as many channels on both sides.
+# Flow matrices and singular vectors of channels need as many channels on both sides.
 ALIKE = {
     "resnet56-resnet20",
     "resnet110-resnet20",
@@ -245,8 +248,9 @@ def test_every_method_takes_every_pair_of_the_benchmarks_teachers(
     untrained = json.dumps({pair: {"teacher.expect": None}})
     words = [f"compare.pairs={untrained}", f"compare.pair={pair}"]
     ok, failed, _ = tried(name, capsys, *words)
-    has_flows = name == "paper/standard/cifar100" and pair not in {*ALIKE, "vgg13-vgg8"}
-    assert failed == ({f"'fsp', pair {pair}"} if has_flows else set())
+    wide = name == "paper/standard/cifar100" and pair not in {*ALIKE, "vgg13-vgg8"}
+    assert failed.keys() == ({f"'{method}', pair {pair}" for method in ("fsp", "kdsvd")} if wide else set())
+    assert all("same number" in reason for reason in failed.values())
     assert len(ok) == len(grid.methods) - len(failed)
 
 
@@ -287,7 +291,7 @@ def test_every_row_takes_its_steps_at_every_place(
         untrained = {pair: {"teacher.expect": None} for pair in section(load(name)).pairs}
         words = (*words, f"compare.pairs={json.dumps(untrained)}")
     ok, failed, are_absent = tried(name, capsys, *words)
-    assert failed == set()
+    assert failed == {}
     assert are_absent == absent
     assert len(ok) == len(list(cells(load(name, ["compare.seeds=[0]"])))) - absent
 

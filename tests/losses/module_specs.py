@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from gkd.losses import (
     LOSSES,
     NEEDS,
+    BoundaryLoss,
     CCNeighbourLoss,
     CoSSProjectedLoss,
     CRDLoss,
@@ -24,10 +25,13 @@ from gkd.losses import (
     InvertedProjectionLoss,
     NormDirectionLoss,
     OrthogonalLinear,
+    OverhaulLoss,
     Projector,
     QueueSimilarityLoss,
     RegressionLoss,
+    ReviewLoss,
     RSDLoss,
+    SemanticLoss,
     VIDLoss,
 )
 
@@ -42,7 +46,13 @@ from .references.embeddings import (
     regression_reference,
     rsd_reference,
 )
-from .references.maps import ickd_reference, pooled
+from .references.every_map import (
+    boundary_reference,
+    calibrated_reference,
+    context_reference,
+    partial_reference,
+)
+from .references.maps import aligned, ickd_reference, pooled
 from .references.modules import factor_transfer_reference, hint_reference, vid_reference
 
 BATCH = 6
@@ -262,6 +272,131 @@ def similar(module: QueueSimilarityLoss, student_embedding: Tensor, teacher_embe
     )
 
 
+def nearest(maps: Tensor, height: int, width: int) -> Tensor:
+    """The size of a map ``[B, C, H, W]`` changed by the nearest neighbour, position by position."""
+    ys = [y * maps.shape[2] // height for y in range(height)]
+    xs = [x * maps.shape[3] // width for x in range(width)]
+    return torch.stack([torch.stack([maps[:, :, y, x] for x in xs], 2) for y in ys], 2)
+
+
+def review(over: OverSpots, student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
+    """From the deepest map up; the deepest has no attention."""
+    assert isinstance(over.module, ReviewLoss)
+    total, deeper = torch.zeros(()), None
+    maps = zip(
+        over.module.steps,
+        over.maps(student_maps, "student_maps"),
+        over.maps(teacher_maps, "teacher_maps"),
+        strict=True,
+    )
+    for step, x, teacher in reversed(list(maps)):
+        convolution, norm = step.narrow
+        x = x.view(*x.shape, 1, 1)[:, :, :, :1] if x.dim() == 2 else x
+        x = normalised(norm, torch.einsum("oc,bchw->bohw", convolution.weight[:, :, 0, 0], x))
+        if deeper is not None:
+            deeper = nearest(deeper, *x.shape[2:])
+            both = torch.cat([x, deeper], 1)
+            weight, bias = step.attention.weight[:, :, 0, 0], step.attention.bias
+            energy = torch.einsum("oc,bchw->bohw", weight, both) + bias.view(1, 2, 1, 1)
+            shares = 1 / (1 + (-energy).exp())
+            x = shares[:, 0, None] * x + shares[:, 1, None] * deeper
+        teacher = teacher.view(*teacher.shape, 1, 1) if teacher.dim() == 2 else teacher
+        x = deeper = nearest(x, *teacher.shape[2:])
+        convolution, norm = step.widen
+        total = total + context_reference(
+            normalised(norm, F.conv2d(x, convolution.weight, padding=1)), teacher
+        )
+    return total
+
+
+def alike(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps ``[B, C, H, W]``, the larger pooled to the smaller."""
+    pairs = [aligned(s, t) for s, t in zip(student, teacher, strict=True)]
+    return torch.stack([s for s, _ in pairs]), torch.stack([t for _, t in pairs])
+
+
+def margin_of(past: nn.Module, teacher: Tensor) -> Tensor:
+    """From what a module saw before, and this batch, as if all entries were there again."""
+    margins = []
+    for channel in range(teacher.shape[1]):
+        values = teacher[:, channel].flatten()
+        if past.kind == "negatives":
+            before = past.negatives[channel] * past.negative_mean[channel]
+            negative = [value for value in values if value < 0]
+            margins.append((before + sum(negative)) / (past.negatives[channel] + len(negative)))
+            continue
+        count = past.entries + len(values)
+        mean = (past.entries * past.mean[channel] + values.sum()) / count
+        squares = past.entries * (past.variance[channel] + past.mean[channel] ** 2) + values.square().sum()
+        std = (squares / count - mean**2).sqrt()
+        normal = torch.distributions.Normal(torch.zeros(()).double(), 1.0)
+        below = normal.cdf(-mean / std)
+        formula = mean - std * normal.log_prob(mean / std).exp() / below
+        margins.append(formula if below > 0.001 else -3 * std)
+    return torch.stack(margins)
+
+
+def overhaul(over: OverSpots, student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
+    module, total = over.module, torch.zeros(())
+    assert isinstance(module, OverhaulLoss)
+    students, teachers = over.maps(student_maps, "student_maps"), over.maps(teacher_maps, "teacher_maps")
+    for number, (convolution, norm) in enumerate(module.connectors):
+        student, teacher = alike(students[number], teachers[number])
+        student = torch.einsum("oc,bchw->bohw", convolution.weight[:, :, 0, 0], student)
+        margin = margin_of(module.margins[number], teacher)
+        value = partial_reference(normalised(norm, student), teacher, margin)
+        total = total + value / 2 ** (len(students) - number - 1)
+    return total
+
+
+def boundaries(over: OverSpots, student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
+    module, total = over.module, torch.zeros(())
+    assert isinstance(module, BoundaryLoss)
+    students, teachers = over.maps(student_maps, "student_maps"), over.maps(teacher_maps, "teacher_maps")
+    for number, connector in enumerate(module.connectors):
+        student = students[number]
+        if not isinstance(connector, nn.Identity):
+            layer = connector.resize
+            assert isinstance(layer, nn.Conv2d)
+            student = F.conv2d(student, layer.weight, layer.bias, layer.stride, layer.padding)
+            student = normalised(connector.norm, student)
+        value = boundary_reference(student, teachers[number], module.margin)
+        total = total + value / 3.0 ** (len(students) - number - 1)
+    return total
+
+
+def embedded(layers: nn.Module, maps: Tensor, group: int) -> Tensor:
+    """Queries or keys: of each row, its similarities to the rows of its group, 0 to those that lack."""
+    rows = []
+    for number, own in enumerate(maps):
+        first = number // group * group
+        others = [maps[i] if i < len(maps) else torch.zeros_like(own) for i in range(first, first + group)]
+        similar = torch.stack([(own * other).sum() for other in others])
+        hidden = (layers.hidden.weight @ similar + layers.hidden.bias).clamp_min(0)
+        out = layers.out.weight @ hidden + layers.out.bias
+        rows.append(out / out.square().sum().sqrt())
+    return torch.stack(rows)
+
+
+def calibrated(over: OverSpots, student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
+    module, total = over.module, torch.zeros(())
+    assert isinstance(module, SemanticLoss)
+    students, teachers = over.maps(student_maps, "student_maps"), over.maps(teacher_maps, "teacher_maps")
+    keys = [embedded(layer, x, module.group) for layer, x in zip(module.keys, teachers, strict=True)]
+    for s, ours in enumerate(students):
+        query = embedded(module.queries[s], ours, module.group)
+        energies = [((query * key).sum(1) / module.temperature).exp() for key in keys]
+        for t, theirs in enumerate(teachers):
+            x, target = alike(ours, theirs)
+            for layer in module.projections[s * len(teachers) + t]:
+                if isinstance(layer, nn.Conv2d):
+                    x = F.conv2d(x, layer.weight, padding=layer.padding)
+                else:
+                    x = normalised(layer, x) if isinstance(layer, nn.BatchNorm2d) else x.clamp_min(0)
+            total = total + calibrated_reference(x, target, energies[t] / sum(energies))
+    return total / len(students)
+
+
 ROWS: dict[str, list[Row]] = {
     "fitnet": [
         Row((3, 4, 4), (5, 2, 2), hint, {}),
@@ -281,6 +416,38 @@ ROWS: dict[str, list[Row]] = {
     ],
     "ickd": [Row((3, 3, 3), (5, 2, 2), channels, {})],
     "cc_neighbour": [Row((4,), (6,), neighbours, {"dim": 3}, order_matters=True)],
+    "reviewkd": [
+        Row(((3, 4, 4), (4, 2, 2), (5,)), ((4, 6, 6), (6, 3, 3), (7,)), review, {}),
+        Row(((3, 6, 6), (4, 3, 3)), ((2, 3, 3), (6, 2, 2)), review, {"max_width": 2}),
+    ],
+    "ofd": [
+        Row(((3, 4, 4), (4, 2, 2)), ((5, 4, 4), (6, 4, 4)), overhaul, {}),
+        Row(((3, 4, 4), (4, 2, 2)), ((5, 2, 2), (4, 2, 2)), overhaul, {"margins": "gaussian"}),
+    ],
+    "ab": [
+        Row(
+            ((3, 4, 4), (4, 2, 2)),
+            ((5, 2, 2), (4, 2, 2)),
+            boundaries,
+            {"margin": 0.7, "growth": 3.0},
+        ),
+    ],
+    "semckd": [
+        Row(
+            ((3, 4, 4), (4, 2, 2)),
+            ((5, 2, 2), (4, 4, 4)),
+            calibrated,
+            {"group": 4, "reduction": 2},
+            order_matters=True,
+        ),
+        Row(
+            ((3, 2, 2), (2, 2, 2)),
+            ((4, 2, 2), (3, 2, 2)),
+            calibrated,
+            {"group": 8, "temperature": 0.2, "reduction": 2},
+            order_matters=True,
+        ),
+    ],
     "crd": [
         Row((4,), (6,), banks, {"dim": 5, "negatives": 7}),
         Row((4,), (6,), banks, {"dim": 5, "negatives": 7, "temperature": 0.5, "momentum": 0.9}),

@@ -41,6 +41,17 @@ from .references.episodes import (
     one_shot_alike,
     prototype_reference,
 )
+from .references.every_map import (
+    boundary_reference,
+    calibrated_reference,
+    context_reference,
+    make_attended,
+    make_behind_margin,
+    make_same_maps,
+    make_wide_flows,
+    partial_reference,
+    singular_reference,
+)
 from .references.incremental import (
     binary_cross_entropy_reference,
     binary_kd_reference,
@@ -140,6 +151,11 @@ def matched_logits(inputs: Inputs) -> Inputs:
 
 def matched_maps(inputs: Inputs) -> Inputs:
     return {**inputs, "student_map": inputs["teacher_map"].clone()}
+
+
+def matched_flows(inputs: Inputs) -> Inputs:
+    after = inputs["teacher_map_after"].clone()
+    return {**matched_maps(inputs), "student_map_after": after}
 
 
 REGRESSION = Spec(
@@ -251,16 +267,7 @@ SPECS: dict[str, Spec] = {
         simkd_reference,
         lambda x: {**x, "student_pooled_map": x["teacher_pooled_map"].clone()},
     ),
-    "fsp": Spec(
-        make_flows,
-        fsp_reference,
-        lambda x: {
-            **x,
-            "student_map": x["teacher_map"].clone(),
-            "student_map_after": x["teacher_map_after"].clone(),
-        },
-        grows=({},),
-    ),
+    "fsp": Spec(make_flows, fsp_reference, matched_flows, grows=({},)),
     "ickd": Spec(make_maps_alike, ickd_reference, matched_maps),
     "fitnet": Spec(make_hints, hint_reference, lambda x: {**x, "student": x["teacher"].clone()}),
     "vid": Spec(
@@ -274,6 +281,22 @@ SPECS: dict[str, Spec] = {
         },
     ),
     "ft": Spec(make_maps_alike, factor_transfer_reference, matched_maps, options=({}, {"of": "factor"})),
+    "reviewkd": Spec(make_same_maps, context_reference, matched_maps),
+    "ofd": Spec(make_behind_margin, partial_reference, matched_maps),
+    "ab": Spec(
+        make_same_maps,
+        boundary_reference,
+        matched_maps,
+        options=({}, {"margin": 0.3}),
+        pulls_when_matched=True,
+    ),
+    "semckd": Spec(make_attended, calibrated_reference, matched_maps, grows=({},)),
+    "kdsvd": Spec(
+        make_wide_flows,
+        singular_reference,
+        matched_flows,
+        options=({}, {"vectors": 2}, {"of": "columns", "vectors": 3, "spare": 0}),
+    ),
     "crd": Spec(make_scores, nce_reference, None, options=({"num_samples": 20}, {"num_samples": 4})),
     "crd_queue": Spec(make_allowed, info_nce_reference, None),
     "sp": Spec(

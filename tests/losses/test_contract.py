@@ -66,11 +66,11 @@ def is_student(key: str) -> bool:
     return (key.startswith("student") and per_sample(key)) or key == "scores"
 
 
-_BESIDE = ("variance", "log_normaliser", "queue", "temperature_of_rows")
+_BESIDE = ("variance", "margin", "log_normaliser", "queue", "temperature_of_rows")
 
 
 def per_sample(key: str) -> bool:
-    """Whether an input has a row a sample; of those that a module holds or computes itself, three have none."""
+    """Whether an input has a row a sample; of those that a module holds or computes itself, some have none."""
     return NEEDS[key].per_sample if key in NEEDS else key not in _BESIDE
 
 
@@ -169,7 +169,7 @@ def test_the_teacher_gets_no_gradient(name: str, options: dict[str, Any]) -> Non
     inputs = {key: x.requires_grad_() if x.is_floating_point() else x for key, x in inputs.items()}
     evaluate(name, inputs, options).backward()
     reached = {key for key, x in inputs.items() if x.grad is not None}
-    assert reached - {*_BESIDE, "student_scale", "student_weight"} == {
+    assert reached - {*_BESIDE, "student_scale", "student_weight", "attention"} == {
         key for key in inputs if is_student(key)
     }
 
