@@ -15,14 +15,17 @@ _SHOWN = 4  # entries of a long sequence or mapping
 def short_repr(record: Any) -> str:
     """``Name(field=value, ...)`` of a dataclass, for its ``__repr__``: arrays as type and shape, a long list cut.
 
-    Fields that are None or an empty mapping are left out.
+    Fields that are None, an empty mapping, or empty by default are left out.
     """
-    values = ((field.name, getattr(record, field.name)) for field in fields(record) if field.repr)
-    stated = (
-        pair for pair in values if not (pair[1] is None or (isinstance(pair[1], Mapping) and not pair[1]))
-    )
+    values = ((field, getattr(record, field.name)) for field in fields(record) if field.repr)
+    stated = ((field.name, value) for field, value in values if not _says_nothing(value, field.default))
     shown = ", ".join(f"{name}={_shown(value)}" for name, value in stated)
     return f"{type(record).__name__}({shown})"
+
+
+def _says_nothing(value: Any, default: Any) -> bool:
+    empty = isinstance(value, (Mapping, tuple)) and not value
+    return value is None or (empty and (isinstance(value, Mapping) or default == ()))
 
 
 def _shown(value: Any) -> str:
