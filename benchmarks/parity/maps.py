@@ -214,6 +214,8 @@ def _singular(script: Any, _student: list[Any], _teacher: list[Any], _network: A
 
 
 CONSTANT = (Phase("first", torch.float32, True), Phase("first", torch.float64, True))
+# At the first rate its weight of 400 makes the student of the digits no number, on either side.
+LATE = (Phase("late", torch.float32, True), Phase("late", torch.float64, True))
 OFFICIAL = {
     "reviewkd": Official("dvlab-research/ReviewKD", ["CIFAR-100:model.reviewkd"], _review),
     "ofd": Official(
@@ -235,7 +237,9 @@ OFFICIAL = {
         same_widths=True,
         replaced="the signs of the singular vectors (a sum that is not negative); ",
     ),
-    "semckd": Official("DefangChen/SimKD", ["models/util.py", "distiller_zoo/SemCKD.py"], _semantic),
+    "semckd": Official(
+        "DefangChen/SimKD", ["models/util.py", "distiller_zoo/SemCKD.py"], _semantic, phases=LATE
+    ),
 }
 
 
