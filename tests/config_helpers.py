@@ -38,6 +38,8 @@ ON_LOGITS = {
     "stkd",
 }
 WITHOUT_TEACHER = {"student", "mixup", "cutmix", "protonet", "finetune", "joint", "replay", "der", "mutual"}
+# Those whose student ends in its teacher's head, which wants the same classes.
+IN_TEACHERS_HEAD = {"simkd"}
 # Those that train two students, and step by step none.
 ON_PEERS = {"mutual"}
 # Those that train in episodes, and episodes that small data can fill.

@@ -85,10 +85,10 @@ def assert_equals(reference: Reference, name: str) -> None:
     images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     logits, maps, preacts = reference(images, network.state_dict())
     network.eval()
-    for preact, expected in ((False, maps), (True, preacts)):
+    for preact, before in ((False, []), (True, preacts)):
         out = network.features(images, preact=preact)
         torch.testing.assert_close(out.logits, logits)
-        for ours, theirs in zip(out.maps, expected, strict=True):
+        for ours, theirs in zip((*out.maps, *out.preact_maps), (*maps, *before), strict=True):
             torch.testing.assert_close(ours, theirs)
 
 

@@ -12,6 +12,7 @@ from gkd.core.tapped import network_name, output_shapes
 from gkd.distill.side import Guides, by_name
 from gkd.distill.teacher import Teacher
 from gkd.experiment.prepare import Prepared
+from gkd.methods.refusal import refusal
 from gkd.models import ProjectedNetwork, Projection, projected
 
 _SEED = 7_561  # of the projector's initial weights, beside the run's
@@ -65,14 +66,10 @@ def with_projector(prepared: Prepared, teachers: Guides) -> Prepared:
 def _take_head(student: ProjectedNetwork, teacher: Teacher, prepared: Prepared) -> None:
     """Give the student the teacher's head, with the columns in the student's order."""
     head, relation = teacher.network.head, prepared.problem.relation
+    reason = refusal(prepared.experiment.method, relation)  # of the classes that its file has
+    if reason is not None:
+        raise UserError(f"{reason} Use simkd_own_head.", code="method-not-applicable")
     method = prepared.experiment.method.name
-    if relation.kind != "same":
-        raise UserError(
-            f"The method {method!r} ends the student in its teacher's head, but their classes are {relation.kind}: the "
-            f"teacher has {len(relation.teacher)}, the student {len(relation.student)}, and they share "
-            f"{relation.num_shared}; use simkd_own_head, which trains a head of the student's own.",
-            code="other-classes",
-        )
     if not isinstance(head, nn.Linear):
         raise UserError(
             f"The method {method!r} ends the student in its teacher's head, which must be linear, not a "

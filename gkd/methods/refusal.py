@@ -23,6 +23,9 @@ def refusal(method: Method, relations: Relations) -> str | None:
         method: the method as resolved.
         relations: teacher against student classes.
     """
+    ends = _refused_head(method, relations)
+    if ends is not None:
+        return ends
     for stage_name, stage in method.stages.items():
         terms = fitting_terms(stage.terms, relations)
         if not terms:
@@ -39,6 +42,20 @@ def refusal(method: Method, relations: Relations) -> str | None:
                 if reason is not None:
                     return reason
     return None
+
+
+def _refused_head(method: Method, relations: Relations) -> str | None:
+    """The reason why a student cannot end in its (first) teacher's head."""
+    if method.head != "teacher" or not relations:
+        return None
+    relation = relations if isinstance(relations, LabelRelation) else next(iter(relations.values()))
+    if relation.kind == "same":
+        return None
+    return (
+        f"The method {method.name!r} ends the student in its teacher's head, whose classes must be the student's, but "
+        f"the teacher has {len(relation.teacher)}, the student {len(relation.student)}, and they share "
+        f"{relation.num_shared}."
+    )
 
 
 def fitting_terms(terms: Mapping[str, Term], relations: Relations) -> dict[str, Term]:

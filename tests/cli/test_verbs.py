@@ -15,6 +15,7 @@ from gkd.storage.class_vector_files import write_class_vectors
 from tests.cli_helpers import FAST, gkd, write_bare, write_photos
 from tests.config_helpers import (
     IN_EPISODES,
+    IN_TEACHERS_HEAD,
     ON_LOGITS,
     ON_NAMES,
     ON_NEW_CLASSES,
@@ -244,6 +245,8 @@ OF_ONE_WIDTH = ("use networks of one width", "needs the same number")
 def refused(method, shift):
     """Whether a method cannot work: logits of disjoint classes, losses on new classes without any, or rules."""
     of_steps = bool(SHIPPED[method].after)
+    if method in IN_TEACHERS_HEAD and shift > 0:
+        return True
     return of_steps or (method in ON_LOGITS and shift == 5) or (method in ON_NEW_CLASSES and shift == 0)
 
 

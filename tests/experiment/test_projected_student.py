@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gkd.config.load import load
+from gkd.core.labels import LabelSpace
 from gkd.experiment.prepare import Prepared, prepare
 from gkd.experiment.projected_student import with_projector
 from gkd.experiment.teachers import random_teacher
@@ -50,9 +51,13 @@ def test_the_projector_follows_from_the_seed_alone() -> None:
 
 
 def test_what_a_teachers_head_cannot_end_is_refused() -> None:
-    other = prepare(load("cross_task/digits", ["task.shift=2", "method=simkd"]))
-    with refused("other-classes"):
-        with_projector(other, random_teacher(other))
+    with refused("method-not-applicable"):
+        prepare(load("cross_task/digits", ["task.shift=2", "method=simkd"]))
+    other = prepare(load("cross_task/digits", SAME))
+    space = LabelSpace([*other.problem.relation.student.names[:-1], "another"])
+    seen = other.with_problem(other.problem.with_relation(other.problem.relation.of_teacher(space)))
+    with refused("method-not-applicable"):
+        with_projector(seen, random_teacher(other))
     own_head = prepare(load("cross_task/digits", ["task.shift=2", "method=simkd_own_head"]))
     assert projected(own_head).num_classes == 5
     with refused("needs-teacher"):

@@ -30,7 +30,7 @@ KEYS = (
     "teacher.train.batch_size", "teacher.train.optimiser", "teacher.data", "teacher.mean", "teacher.std", "student",
     "student.network", "student.options", "student.taps", "student.taps.embedding", "student.taps.stages",
     "student.checkpoint", "student.pretrain", "method", "method.name", "method.stages", "method.spots", "method.judge",
-    "method.growth", "method.growth.new", "method.exemplars", "method.after", "method.network", "optimiser",
+    "method.growth", "method.growth.new", "method.exemplars", "method.after", "method.network", "method.head", "optimiser.dot", "optimiser",
     "optimiser.name", "optimiser.lr", "optimiser.momentum", "optimiser.nesterov", "optimiser.weight_decay",
     "optimiser.schedule", "optimiser.milestones", "optimiser.gamma", "optimiser.clip_norm", "optimiser.options",
     "evaluate", "evaluate.every", "evaluate.batch_size", "evaluate.metrics", "run", "run.epochs", "run.seed",
@@ -65,6 +65,7 @@ STAGE_KEYS = (
 TERM_KEYS = (
     "loss", "weight", "scale", "rows", "at", "head", "temperature", "margin", "schedule", "samples", "nonsense",
     "power", "order", "mining", "schedule.kind", "schedule.warmup_epochs", "schedule.rate", "at.student", "at.teacher",
+    "at.preact",
     "centres", "confidence", "teacher", "combine", "drop_rate", "balance", "weight.relative", "weight.batches", "where",
 )  # fmt: skip
 # Values that the schema allows, or nearly, each where it decides something.
@@ -84,7 +85,7 @@ ODD: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(
         (
             "optimiser.lr", "optimiser.weight_decay", "optimiser.momentum", "optimiser.clip_norm", "optimiser.gamma",
-            "run.checkpoint_seconds", "run.cache_gb", "data.memory_gb", "data.validation.fraction",
+            "optimiser.dot", "run.checkpoint_seconds", "run.cache_gb", "data.memory_gb", "data.validation.fraction",
             "teacher.train.optimiser.lr",
         ),
         _RATES,
@@ -106,9 +107,12 @@ ODD: dict[str, tuple[Any, ...]] = {
     "method": (
         "student", "kd", "dkd", "sp", "rkd", "at", "fsp", "crd", "crd_queue", "vid", "ft", "refilled", "protonet",
         "refilled_episodic", "ucir", "podnet", "der", "bic", "icarl", "joint", "mixup", "stkd", "nst", "cc",
+        "simkd", "simkd_own_head", "kd_dot", "mutual", "reviewkd", "ofd", "semckd", "cat_kd", "srrl", "ofa",
+        "ctkd", "mgd",
     ),
     "method.growth": ({"new": "random"}, {"new": "imprint"}, {"extractor": "expand"}),
     "method.judge": ("ncm", "head"),
+    "method.head": ("own", "projected", "teacher"),
     "method.after": (["align-weights"], ["correct-bias"], []),
     "optimiser.name": ("sgd", "adamw", "RAdam", "LBFGS", "SparseAdam", "Adafactor", "Rprop"),
     "optimiser.schedule": ("constant", "cosine", "one-cycle", "multi-step"),

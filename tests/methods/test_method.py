@@ -15,7 +15,14 @@ from gkd.core.labels import LabelRelation, LabelSpace
 from gkd.losses import LOSSES
 from gkd.methods.method import Growth, Method
 from gkd.methods.refusal import refusal, require
-from tests.config_helpers import IN_EPISODES, ON_LOGITS, ON_NEW_CLASSES, WITHOUT_TEACHER, two_stages
+from tests.config_helpers import (
+    IN_EPISODES,
+    IN_TEACHERS_HEAD,
+    ON_LOGITS,
+    ON_NEW_CLASSES,
+    WITHOUT_TEACHER,
+    two_stages,
+)
 from tests.refusals import refused
 
 METHODS = shipped_methods()
@@ -128,6 +135,8 @@ def denied(name: str, relation: str) -> bool:
         return name not in WITHOUT_TEACHER
     if relation == "same" and name in ON_NEW_CLASSES:
         return True
+    if relation != "same" and name in IN_TEACHERS_HEAD:
+        return True
     return name in ON_LOGITS and relation in ("one shared", "disjoint")
 
 
@@ -141,7 +150,7 @@ def test_a_refusal_says_why_and_what_would_work() -> None:
     with refused("method-not-applicable") as caught:
         require(METHODS["kd"], RELATIONS["disjoint"], lambda: METHODS)
     fitting = str(caught.value).split("Methods that work here: ")[1]
-    assert fitting == ", ".join(sorted(set(METHODS) - ON_LOGITS)) + "."
+    assert fitting == ", ".join(sorted(set(METHODS) - ON_LOGITS - IN_TEACHERS_HEAD)) + "."
     with refused("method-not-applicable"):
         require(METHODS["kd"], RELATIONS["one shared"], lambda: METHODS)
     with refused("method-not-applicable"):

@@ -217,6 +217,8 @@ def test_without_its_last_relu_a_resnet_points_everywhere(preact: bool) -> None:
     assert (ours.embedding < 0).any()
     assert not (theirs.embedding < 0).any()
     torch.testing.assert_close(ours.maps[2], theirs.maps[2])
-    last = ours.maps[3] if preact else ours.maps[3].relu()
-    torch.testing.assert_close(theirs.maps[3], last)
+    torch.testing.assert_close(theirs.maps[3], ours.maps[3].relu())
+    if preact:
+        torch.testing.assert_close(theirs.preact_maps[3], ours.maps[3])
+        torch.testing.assert_close(ours.preact_maps[3], ours.maps[3])
     torch.testing.assert_close(ours.embedding, ours.maps[3].mean((2, 3)))

@@ -25,7 +25,7 @@ def test_version_2s_tap_before_the_relu_is_the_kept_half_then_the_computed_one()
     torch.manual_seed(0)
     network = build_network("ShuffleV2", num_classes=3).eval()
     images = torch.randn(2, 3, 16, 16)
-    for tapped in network.features(images, preact=True).maps[1:]:
+    for tapped in network.features(images, preact=True).preact_maps[1:]:
         kept, computed = tapped.chunk(2, dim=1)
         assert (kept >= 0).all()
         assert (computed < 0).any()
