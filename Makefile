@@ -50,7 +50,7 @@ test: $(VENV)/installed-learn2learn  ## the default suite: offline, CPU, under 5
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not full" -n auto --maxprocesses 4 --dist worksteal
 
 test-full: $(VENV)/installed-learn2learn  ## what takes longer: under 40 minutes
-	$(BIN)/python -m pytest -m full
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m full -n auto --maxprocesses 2 --dist worksteal
 
 # Of one thread, as the tests. Goes on where it was stopped; stops after 55 minutes, and the same command goes on.
 faults: $(VENV)/installed-dev  ## kills, crashes, damaged files, wrong configs: what survives (docs/reliability.md)
