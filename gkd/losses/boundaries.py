@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gkd.core.errors import UserError
-from gkd.core.numerics import no_autocast, upcast, zero_unselected
-from gkd.losses._common import check_rows, mean_over_rows
-from gkd.losses.every_map import Shape, both_maps, check_spots, depth_factors
-from gkd.losses.maps import check_map
+from gkd.core.numerics import no_autocast
+from gkd.losses._common import mean_over_rows
+from gkd.losses.every_map import Shape, alike, both_maps, check_spots, depth_factors
 from gkd.losses.registry import module_loss
 from gkd.losses.regressors import Regressor
 from gkd.losses.signature import Mask, Positive, checked
@@ -48,17 +46,9 @@ def boundary_loss(
         Heo, Lee, Yun, Choi: Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden Neurons,
         AAAI 2019, the alternative loss; reduction of the authors' code (bhheo/AB_distillation).
     """
-    check_rows(student_map, teacher_map)
-    for maps in (student_map, teacher_map):
-        check_map(maps)
-    if student_map.shape != teacher_map.shape:
-        raise UserError(
-            f"The student's map is {list(student_map.shape[1:])}, the teacher's {list(teacher_map.shape[1:])}: "
-            "activation boundaries need the same shape; use BoundaryLoss, which brings the student there.",
-            code="other-shapes",
-        )
-    student = upcast(zero_unselected(student_map, mask))
-    teacher = upcast(zero_unselected(teacher_map.detach(), mask))
+    student, teacher = alike(
+        student_map, teacher_map, mask, what="activation boundaries need", brings="BoundaryLoss"
+    )
     # An entry that is no number is on neither side, and stays none.
     side = torch.where(teacher > 0, 1, torch.where(teacher <= 0, -1, teacher))
     return mean_over_rows((margin - side * student).clamp_min(0).square().sum((1, 2, 3)), mask)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from gkd.core.errors import UserError
 from gkd.core.numerics import upcast, zero_unselected
 from gkd.losses._common import check_rows
+from gkd.losses.maps import check_map
 
 Shape = Sequence[int]  # of one sample, (C, H, W) or (D,)
 
@@ -69,6 +70,32 @@ def both_maps(
         return values[:, :, None, None] if values.dim() == 2 else values
 
     return [as_map(each) for each in student_maps], [as_map(each.detach()) for each in teacher_maps]
+
+
+def alike(
+    student_map: Tensor, teacher_map: Tensor, mask: Tensor | None, *, what: str, brings: str
+) -> tuple[Tensor, Tensor]:
+    """Two maps ``[B, C, H, W]`` of one shape in computing precision, unselected rows zero, the teacher detached.
+
+    Args:
+        student_map, teacher_map: the maps.
+        mask: Bool ``[B]``, the rows that count.
+        what: the loss, as a message begins its clause on it.
+        brings: the module that brings a student's map to its teacher's shape.
+
+    Raises:
+        UserError: inputs that are no maps, or of different shapes.
+    """
+    check_rows(student_map, teacher_map)
+    for maps in (student_map, teacher_map):
+        check_map(maps)
+    if student_map.shape != teacher_map.shape:
+        raise UserError(
+            f"The student's map is {list(student_map.shape[1:])}, the teacher's {list(teacher_map.shape[1:])}: {what} "
+            f"the same shape; use {brings}, which brings the student there.",
+            code="other-shapes",
+        )
+    return upcast(zero_unselected(student_map, mask)), upcast(zero_unselected(teacher_map.detach(), mask))
 
 
 def smaller(one: Shape, other: Shape) -> tuple[int, int]:

@@ -9,11 +9,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from gkd.core.errors import UserError
-from gkd.core.numerics import no_autocast, upcast, zero_unselected
-from gkd.losses._common import check_rows, mean_over_rows
-from gkd.losses.every_map import Shape, both_maps, check_spots, depth_factors, pooled_to, smaller
-from gkd.losses.maps import check_map
+from gkd.core.numerics import no_autocast
+from gkd.losses._common import mean_over_rows
+from gkd.losses.every_map import Shape, alike, both_maps, check_spots, depth_factors, pooled_to, smaller
 from gkd.losses.registry import module_loss
 from gkd.losses.regressors import run_layers
 from gkd.losses.signature import Mask, Positive, checked
@@ -47,17 +45,9 @@ def partial_loss(student_map: Tensor, teacher_map: Tensor, margin: Tensor, *, ma
         Heo, Kim, Yun, Park, Kwak, Choi: A Comprehensive Overhaul of Feature Distillation, ICCV 2019, equations 1 to 3;
         reduction of the authors' code (clovaai/overhaul-distillation).
     """
-    check_rows(student_map, teacher_map)
-    for maps in (student_map, teacher_map):
-        check_map(maps)
-    if student_map.shape != teacher_map.shape:
-        raise UserError(
-            f"The student's map is {list(student_map.shape[1:])}, the teacher's {list(teacher_map.shape[1:])}: the "
-            "partial distance needs the same shape; use OverhaulLoss, which brings the student there.",
-            code="other-shapes",
-        )
-    student = upcast(zero_unselected(student_map, mask))
-    teacher = upcast(zero_unselected(teacher_map.detach(), mask))
+    student, teacher = alike(
+        student_map, teacher_map, mask, what="the partial distance needs", brings="OverhaulLoss"
+    )
     target = torch.maximum(teacher, margin.detach().to(teacher.dtype).view(1, -1, 1, 1))
     counts = (student > target) | (target > 0)
     # A product, not a choice: where the student is no number, so is the loss.

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd.core.errors import UserError
-from gkd.core.numerics import no_autocast, upcast, zero_unselected
-from gkd.losses._common import check_rows, mean_over_rows
-from gkd.losses.every_map import Shape, both_maps, check_spots
-from gkd.losses.maps import check_map
+from gkd.core.numerics import no_autocast
+from gkd.losses._common import mean_over_rows
+from gkd.losses.every_map import Shape, alike, both_maps, check_spots
 from gkd.losses.registry import module_loss
 from gkd.losses.regressors import run_layers
 from gkd.losses.signature import Count, Mask, checked
@@ -48,17 +46,10 @@ def context_loss(student_map: Tensor, teacher_map: Tensor, *, mask: Mask = None)
         Chen, Liu, Zhao, Jia: Distilling Knowledge via Knowledge Review, CVPR 2021, section 3.3; levels and weights
         of the authors' code (dvlab-research/ReviewKD, ``hcl``).
     """
-    check_rows(student_map, teacher_map)
-    for maps in (student_map, teacher_map):
-        check_map(maps)
-    if student_map.shape != teacher_map.shape:
-        raise UserError(
-            f"The student's map is {list(student_map.shape[1:])}, the teacher's {list(teacher_map.shape[1:])}: the "
-            "context loss needs the same shape; use ReviewLoss, which brings the student there.",
-            code="other-shapes",
-        )
-    student = upcast(zero_unselected(student_map, mask))
-    apart = student - upcast(zero_unselected(teacher_map.detach(), mask))
+    student, teacher = alike(
+        student_map, teacher_map, mask, what="the context loss needs", brings="ReviewLoss"
+    )
+    apart = student - teacher
     if apart.numel() == 0:
         return student.sum()
     # Pooling is linear: the difference of the pooled maps is the pooled difference.

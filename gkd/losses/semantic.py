@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gkd.core.errors import UserError
 from gkd.core.numerics import no_autocast, unit_rows, upcast, zero_unselected
-from gkd.losses._common import check_rows, mean_over_rows
-from gkd.losses.every_map import Shape, both_maps, check_spots, pooled_to, smaller
-from gkd.losses.maps import check_map
+from gkd.losses._common import mean_over_rows
+from gkd.losses.every_map import Shape, alike, both_maps, check_spots, pooled_to, smaller
 from gkd.losses.registry import module_loss
 from gkd.losses.regressors import run_layers
 from gkd.losses.signature import Count, Mask, Positive, checked
@@ -49,17 +47,10 @@ def calibrated_loss(
         Chen, Mei, Zhang, Wang, Feng, Chen: Cross-Layer Distillation with Semantic Calibration, AAAI 2021, the loss of
         a pair of layers.
     """
-    check_rows(student_map, teacher_map)
-    for maps in (student_map, teacher_map):
-        check_map(maps)
-    if student_map.shape != teacher_map.shape:
-        raise UserError(
-            f"The student's map is {list(student_map.shape[1:])}, the teacher's {list(teacher_map.shape[1:])}: the "
-            "calibrated loss needs the same shape; use SemanticLoss, which brings the student there.",
-            code="other-shapes",
-        )
-    student = upcast(zero_unselected(student_map, mask))
-    apart = student - upcast(zero_unselected(teacher_map.detach(), mask))
+    student, teacher = alike(
+        student_map, teacher_map, mask, what="the calibrated loss needs", brings="SemanticLoss"
+    )
+    apart = student - teacher
     if apart.numel() == 0:
         return student.sum()
     shares = upcast(zero_unselected(attention, mask))
