@@ -70,7 +70,9 @@ def output_shapes(network: nn.Module, image_shape: Sequence[int]) -> Shapes:
         UserError: the network cannot take such an image.
     """
     like = next(network.parameters())
-    images = torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype)
+    # A ramp: of zeros a fresh network without biases makes zeros, which say nothing of where it pools.
+    images = torch.linspace(-1, 1, math.prod(image_shape), device=like.device, dtype=like.dtype)
+    images = images.view(1, *image_shape)
     try:
         with in_eval_mode(network):
             features = as_network(network).features(images)
@@ -235,9 +237,7 @@ class TappedNetwork(nn.Module):
             self._check_declared()
         self.lenient = lenient and not self.stage_paths
         self.left_out: dict[int, str] = {}
-        self._pools_last: bool | None = (
-            None  # whether the last map's mean is the embedding; None: not known yet
-        )
+        self._pools_last: bool | None = None  # whether the last map's mean is the embedding; None: unknown
         self._keeping = False  # whether the hooks keep outputs: in ``features``, not in a stage
         self._taps: dict[str, Any] = {}
         self._versions: dict[str, int] = {}  # of the tapped tensors when they were made

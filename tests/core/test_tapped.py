@@ -16,6 +16,7 @@ from gkd.core.batch import Batch
 from gkd.core.network import Features, Network, StagedNetwork
 from gkd.core.tapped import Tap, TappedNetwork, as_staged, output_shapes
 from gkd.methods.spots import output_at
+from gkd.models import build_network
 from tests.network_helpers import Behind
 from tests.refusals import refused
 
@@ -337,6 +338,13 @@ def test_the_embedding_of_a_head_over_tokens_is_their_mean() -> None:
     features = network.features(torch.randn(2, 1, 4, 4))
     assert features.embedding.shape == (2, 4)
     torch.testing.assert_close(network.head(features.embedding), features.logits)
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet18", "torchvision/mobilenet_v2"])
+def test_the_pooled_map_of_a_fresh_library_network_is_found(name: str) -> None:
+    """Without biases it makes zeros of zeros, which say nothing."""
+    shapes = output_shapes(build_network(name, num_classes=5), (3, 64, 64))
+    assert shapes.pooled == shapes.maps[-1]
 
 
 def test_a_last_map_that_is_averaged_into_the_embedding_is_found(resnet18: nn.Module, images: Tensor) -> None:
