@@ -109,11 +109,13 @@ def joined(parts: Sequence[Features]) -> Features:
             torch.cat(values) if values[0].dim() > 1 else values[0] for values in zip(*maps, strict=True)
         )
 
-    pooled = [part.pooled_map for part in parts]
+    maps = together([part.maps for part in parts])
+    pooled = [part.pooled_map for part in parts if part.pooled_map is not None]
+    is_last = all(part.maps and part.pooled_map is part.maps[-1] for part in parts)
     return Features(
         torch.cat([part.logits for part in parts]),
         torch.cat([part.embedding for part in parts]),
-        together([part.maps for part in parts]),
+        maps,
         together([part.preact_maps for part in parts]),
-        None if None in pooled else torch.cat([values for values in pooled if values is not None]),
+        maps[-1] if is_last else torch.cat(pooled) if len(pooled) == len(parts) else None,
     )
