@@ -314,8 +314,9 @@ class Term(BaseModel, metaclass=_Told):
 
     def reads_preact(self, side: Literal["student", "teacher"]) -> bool:
         """Whether the term reads maps of a side before their last activation."""
-        places = [pair[int(side == "teacher")] for pair in self.at.places()]
-        return bool(self.entry.spot_needs) and any(isinstance(place, Preact) for place in places)
+        if self.at.preact not in (side, "both") or not self.entry.spot_needs:
+            return False
+        return any(isinstance(pair[int(side == "teacher")], int) for pair in self.at.pairs())
 
     @property
     def is_cross_entropy(self) -> bool:
