@@ -114,8 +114,9 @@ def check_head(name: str, term: Term, student: nn.Module) -> None:
 def _check_preact(name: str, term: Term, side: SideName, network: Any) -> None:
     """Refuse a term that reads maps before their activation of a network that does not give them."""
     if term.reads_preact(side) and "preact" not in signature(network.features).parameters:
+        kind = "the tapped" if isinstance(network, TappedNetwork) else "a"
         raise UserError(
-            f"The term {name!r} reads the {side}'s maps before their activation, which the tapped "
+            f"The term {name!r} reads the {side}'s maps before their activation, which {kind} "
             f"{network_name(network)} does not give; take a network of gkd's own, or set at.preact to the other side "
             "or to null.",
             code="no-preact-maps",
