@@ -16,6 +16,7 @@ from gkd.methods.distillation_oriented import DistillationOrientedSGD
 from gkd.methods.optimiser import Optimiser
 from gkd.methods.terms import Term
 from gkd.models import build_network
+from gkd.training.loop import backward
 
 LR, MOMENTUM, DELTA, DECAY = 0.1, 0.9, 0.075, 0.01
 
@@ -118,6 +119,41 @@ def test_a_step_gives_what_the_teacher_says_apart() -> None:
     torch.testing.assert_close(apart["loss"], together["loss"])
     torch.testing.assert_close(apart["untaught"], 0.4 * together["loss/cross_entropy"])
     torch.testing.assert_close(apart["taught"], 2 * together["loss/kd"] + 30 * together["loss/sp"])
+
+
+def test_the_loop_updates_by_both_gradients() -> None:
+    """Three steps of the training loop's backward pass, beside autograd and the equations on every parameter."""
+    torch.manual_seed(0)
+    student = build_network("resnet8", num_classes=3, in_channels=1).double()
+    twin = copy.deepcopy(student)
+    teacher = Teacher(build_network("resnet8", num_classes=3, in_channels=1).double())
+    terms = {"cross_entropy": Term(loss="cross_entropy", weight=0.4), "kd": Term(loss="kd", weight=2.0)}
+    ours, theirs = Distiller(student, teacher, terms).eval(), Distiller(twin, teacher, terms).eval()
+    ours.apart = theirs.apart = True
+    optimiser = DistillationOrientedSGD(
+        student.parameters(), LR, momentum=MOMENTUM, delta=DELTA, weight_decay=DECAY
+    )
+    buffers = [[torch.zeros_like(p) for p in twin.parameters()] for _ in range(2)]
+    for _ in range(3):
+        batch = Batch(torch.randn(6, 1, 8, 8).double(), torch.arange(6) % 3)
+        optimiser.zero_grad(set_to_none=True)
+        losses = ours(batch)
+        backward(losses, optimiser)
+        optimiser.step()
+        assert {"taught", "untaught"}.isdisjoint(losses)
+        parts = theirs(batch)
+        weights = list(twin.parameters())
+        gradients = [
+            torch.autograd.grad(parts[kind], weights, retain_graph=True) for kind in ("untaught", "taught")
+        ]
+        with torch.no_grad():
+            for number, parameter in enumerate(twin.parameters()):
+                decayed = gradients[0][number] + DECAY * parameter
+                buffers[0][number] = (MOMENTUM - DELTA) * buffers[0][number] + decayed
+                buffers[1][number] = (MOMENTUM + DELTA) * buffers[1][number] + gradients[1][number]
+                parameter -= LR * (buffers[0][number] + buffers[1][number])
+    for trained, expected in zip(student.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(trained, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
